@@ -1,0 +1,138 @@
+"""Experiment files and command-line overrides: `FILE.py[:arg]` and `--config.key.path=value`.
+
+A config file is Python with a function `get_config(arg)` that returns an `ml_collections`
+ConfigDict; what follows the colon is the argument, the thing that changes most.
+"""
+
+import ast
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mae_jax.spec import nearest
+from mae_jax.types import UserError
+
+
+def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """Reads a config file and applies overrides.
+
+    Args:
+        name: path, with ":arg" behind it if get_config takes an argument.
+        overrides: each 'key.path=value'; the type of the value is that of what it replaces.
+
+    Raises:
+        UserError: no such file, a file without get_config, an unknown key, a wrong type.
+    """
+    path, _, arg = name.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"there is no config file {path!r}: try configs/quickstart.py")
+    module = _import(Path(path).absolute())
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no function get_config(arg)")
+    takes_arg = bool(inspect.signature(module.get_config).parameters)
+    if arg and not takes_arg:
+        raise UserError(f"{path} takes no argument, but {arg!r} was given after the colon")
+    config = module.get_config(*([arg] if arg else []))
+    for override in overrides:
+        apply_override(config, override)
+    return config
+
+
+def _import(path: Path):
+    """Runs a config file. It may import its neighbours: `from configs import common`."""
+    spec = importlib.util.spec_from_file_location(f"mae_jax_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    places = [str(path.parent.parent), str(Path.cwd())]
+    sys.path[:0] = places
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"{path} is not Python: {error}") from error
+    finally:
+        for place in places:
+            sys.path.remove(place)
+    return module
+
+
+def apply_override(config: ConfigDict, override: str) -> None:
+    """Sets one value from 'key.path=value'.
+
+    Raises:
+        UserError: no such key (names the nearest), a section, or a value of another type.
+    """
+    path, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"--config.{override} needs a value: --config.{path}=VALUE")
+    *parents, key = path.split(".")
+    section = config
+    for depth, parent in enumerate(parents):
+        if not isinstance(section.get(parent), ConfigDict):
+            _no_such_key(section, ".".join(parents[: depth + 1]), parent)
+        section = section[parent]
+    if key not in section:
+        _no_such_key(section, path, key)
+    old = section[key]
+    if isinstance(old, ConfigDict):
+        raise UserError(f"config.{path} is a section: set one of its keys: {', '.join(old)}")
+    section[key] = _convert(text, old, path)
+
+
+def _no_such_key(section: ConfigDict, path: str, key: str):
+    raise UserError(f"config.{path} does not exist{nearest(key, list(section))}")
+
+
+def _convert(text: str, old: Any, path: str) -> Any:
+    """The value that a text means where `old` stood."""
+    if isinstance(old, str):
+        return text
+    try:
+        value = ast.literal_eval(text.capitalize() if text in ("true", "false", "none") else text)
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(old, float) and type(value) is int:
+        return float(value)
+    if isinstance(old, tuple) and isinstance(value, list):
+        return tuple(value)
+    if old is not None and type(value) is not type(old):
+        raise UserError(f"config.{path}={text} is not of type {type(old).__name__}; it is {old!r} "
+                        "in the config file")
+    return value
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as indented JSON; tuples become lists."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The inverse of `to_json`; lists become tuples."""
+
+    def tuples(value):
+        if isinstance(value, dict):
+            return {key: tuples(item) for key, item in value.items()}
+        return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(json.loads(text)))
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Path -> (old value, new value) of everything in which two configs differ; None if absent."""
+    flat_old, flat_new = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
+    return {
+        path: (flat_old.get(path), flat_new.get(path))
+        for path in sorted({*flat_old, *flat_new})
+        if flat_old.get(path) != flat_new.get(path)
+    }
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

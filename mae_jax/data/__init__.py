@@ -1,0 +1,125 @@
+"""From a source of examples to batches: the batch at step s is a pure function of (seed, s).
+
+TensorFlow lives behind this door, and is opened only if the 'tf' pipeline is asked for.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from mae_jax.data import arrays
+from mae_jax.data.order import Rows, evaluation_rows, training_rows
+from mae_jax.data.random import permute
+from mae_jax.data.sources import Source
+from mae_jax.data.transforms import Transform, parse
+from mae_jax.spec import build
+from mae_jax.types import UserError
+
+PIPELINES = ("arrays", "tf")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+    """Batches of one training set and one test set, for one process; see `make_data`."""
+
+    sources: dict[str, Source]
+    batch_size: int
+    train_transforms: list[Transform]
+    eval_transforms: list[Transform]
+    pipeline: str
+    workers: int
+    seed: int
+    process_index: int
+    process_count: int
+
+    @property
+    def num_examples(self) -> int:
+        """Size of the training set."""
+        return self.sources["train"].num_examples
+
+    def train(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """This process' rows of the endless stream of batches from `start_step` on."""
+        rows_at = lambda step: training_rows(
+            step, seed=self.seed, num_examples=self.num_examples, batch_size=self.batch_size,
+            process_index=self.process_index, process_count=self.process_count,
+        )
+        return self._pipeline()(
+            self.sources["train"], self.train_transforms, rows_at,
+            itertools.count(start_step), self.workers,
+        )
+
+    def eval(self, split: str, limit: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """One pass over a split with the evaluation transforms.
+
+        The last batch is filled up to the batch size; 'mask' [b] bool is False on what fills it.
+
+        Args:
+            split: 'train' or 'test'.
+            limit: take this many examples only, spread over the split by a fixed permutation.
+        """
+        source = self.source(split)
+        count = min(limit or source.num_examples, source.num_examples)
+        place = lambda step: evaluation_rows(
+            step, num_examples=count, batch_size=self.batch_size,
+            process_index=self.process_index, process_count=self.process_count,
+        )
+        pick = lambda i: permute(i, source.num_examples, 0) if count < source.num_examples else i
+        rows_at = lambda step: Rows(pick(place(step)[0]), np.zeros(len(place(step)[0]), np.uint64))
+        steps = range(-(-count // self.batch_size))
+        loaded = arrays.batches(source, self.eval_transforms, rows_at, iter(steps), self.workers)
+        for step, batch in zip(steps, loaded, strict=True):
+            yield {**batch, "mask": place(step)[1]}
+
+    def source(self, split: str) -> Source:
+        """The source of a split, or a UserError that names those there are."""
+        if split not in self.sources:
+            raise UserError(f"there is no {split!r} split: config.data has "
+                            f"{', '.join(self.sources)}")
+        return self.sources[split]
+
+    def _pipeline(self):
+        if self.pipeline == "arrays":
+            return arrays.batches
+        try:
+            from mae_jax.data import pipeline
+        except ImportError as error:
+            raise UserError(
+                f"pipeline 'tf' needs TensorFlow ({error}): install tensorflow-cpu, or use "
+                "--config.data.pipeline=arrays"
+            ) from error
+        return pipeline.batches
+
+
+def make_data(
+    *, train: str, test: str = "", batch_size: int, train_transform: str, eval_transform: str,
+    pipeline: str = "arrays", workers: int = 0, seed: int = 0, process_index: int = 0,
+    process_count: int = 1,
+) -> Data:
+    """Opens the sources of a training set and, optionally, of a test set.
+
+    Args:
+        train, test: spec strings of sources, e.g. "folder('photos')" or 'fashion_scenes(split=train)'.
+        batch_size: of the global batch.
+        train_transform, eval_transform: spec strings of transforms.
+        pipeline: 'arrays' (numpy and Pillow) or 'tf' (tf.data) for training batches; evaluation
+            always uses 'arrays'.
+        workers: threads; 0: one for each core, at most 16.
+        seed: of order and augmentation.
+        process_index, process_count: which rows of each global batch are ours.
+
+    Raises:
+        UserError: unknown names, missing folders, a batch that the processes cannot share.
+    """
+    if pipeline not in PIPELINES:
+        raise UserError(f"pipeline {pipeline!r} is unknown: choose {', '.join(PIPELINES)}")
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
+    sources = {"train": train, "test": test}
+    return Data(
+        {split: build(text, "data.sources") for split, text in sources.items() if text},
+        batch_size, parse(train_transform), parse(eval_transform), pipeline,
+        workers or min(16, os.cpu_count() or 1), seed, process_index, process_count,
+    )

@@ -1,0 +1,78 @@
+"""Counter-based randomness for the data pipeline: every number is a hash of who asks for it.
+
+`jax.random` would work, but data workers should not hold a device, and the streams of
+`numpy.random.Generator` may change between numpy releases; these hashes never do, cost one
+vectorised pass over a batch, and give the same numbers in any order and in any process.
+The mixing function is the finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+"""
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def hash_words(*words) -> np.ndarray:
+    """A 64-bit hash of a sequence of words.
+
+    Args:
+        words: integers or integer arrays that broadcast together; negative ones wrap.
+
+    Returns:
+        uint64 array of the broadcast shape.
+    """
+    state = np.zeros((), np.uint64)
+    with np.errstate(over="ignore"):
+        for word in words:
+            word = np.asarray(word)
+            word = word.astype(np.int64) if word.dtype.kind == "i" else word
+            state = _mix(state ^ _mix(word.astype(np.uint64) + _GOLDEN))
+    return state
+
+
+def uniform(seeds: np.ndarray, count: int) -> np.ndarray:
+    """`count` independent numbers, uniform in [0, 1), for each seed.
+
+    Args:
+        seeds: [B] uint64, from `hash_words`.
+        count: how many numbers a seed gives.
+
+    Returns:
+        [B, count] float64, each a multiple of 2**-53.
+    """
+    words = hash_words(np.asarray(seeds, np.uint64)[:, None], np.arange(count))
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def permute(positions: np.ndarray, size: int, key) -> np.ndarray:
+    """Where a keyed permutation of [0, size) sends these positions; computed, never stored.
+
+    A Feistel network over the smallest even number of bits that holds `size`; a value that lands
+    outside is sent through again until it lands inside ("cycle walking", Black and Rogaway 2002),
+    fewer than four times on average.
+
+    Args:
+        positions: integers in [0, size), any shape.
+        size: number of elements that are permuted, at least 1.
+        key: int or uint64 arrays of the same shape: one permutation for each value.
+
+    Returns:
+        int64 array of the shape of `positions`.
+    """
+    half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
+    low = np.uint64((1 << int(half)) - 1)
+    values = np.asarray(positions).astype(np.uint64)
+    keys = np.broadcast_to(np.asarray(key, np.uint64), values.shape)
+    pending = np.ones(values.shape, bool)
+    while pending.any():
+        left, right = values[pending] >> half, values[pending] & low
+        for round_ in range(6):
+            left, right = right, left ^ (hash_words(keys[pending], round_, right) & low)
+        values[pending] = (left << half) | right
+        pending = values >= np.uint64(size)
+    return values.astype(np.int64)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,62 @@
+"""What this machine offers: devices, versions, memory, and what is missing."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from mae_jax import __version__
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy", "pillow")
+OPTIONAL = {
+    "tensorflow": "the tf.data pipeline (data.pipeline=tf)",
+    "tensorflow_datasets": "data sets prepared by TensorFlow Datasets",
+    "torch": "the tests against PyTorch",
+    "transformers": "the tests against Hugging Face",
+}
+
+
+def report() -> int:
+    """Prints the report. Returns 0, or 2 if something that every run needs is missing."""
+    console = Console()
+    table = Table("what", "found", title=f"mae_jax {__version__}", show_header=False)
+    table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
+    missing = []
+    for name in PACKAGES:
+        try:
+            table.add_row(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+            table.add_row(name, "[red]missing[/red]")
+    for device in jax.local_devices():
+        table.add_row(f"device {device.id}", f"{device.device_kind}{_memory(device)}")
+    table.add_row("processes", str(jax.process_count()))
+    table.add_row("cores", str(os.cpu_count()))
+    table.add_row("host memory", f"{_host_memory() / 2**30:.1f} GiB")
+    table.add_row("disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free")
+    cache = jax.config.jax_compilation_cache_dir
+    table.add_row("compilation cache", cache or "off: set JAX_COMPILATION_CACHE_DIR to keep one")
+    for name, purpose in OPTIONAL.items():
+        found = importlib.util.find_spec(name) is not None
+        table.add_row(name, "found" if found else f"not here; needed for {purpose}")
+    console.print(table)
+    if jax.default_backend() == "cpu":
+        console.print("No accelerator: JAX computes on the CPU. For NVIDIA GPUs install "
+                      "mae_jax\\[cuda], for TPUs mae_jax\\[tpu].", highlight=False)
+    if missing:
+        console.print(f"Missing: {', '.join(missing)}. Install with: pip install mae_jax")
+    return 2 if missing else 0
+
+
+def _memory(device) -> str:
+    stats = device.memory_stats() or {}
+    return f", {stats['bytes_limit'] / 2**30:.1f} GiB" if "bytes_limit" in stats else ""
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

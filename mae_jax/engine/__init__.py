@@ -1,0 +1,1 @@
+"""What every run shares and no run names: mesh, step, optimizer, checkpoints, log."""

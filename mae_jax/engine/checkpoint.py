@@ -1,0 +1,179 @@
+"""Checkpoints of the train state: written in the background, verified when read. The only module
+that imports Orbax.
+
+Orbax does not verify array data: a flipped bit restores silently wrong. So a digest of every leaf
+is stored beside the state and compared on restore; a checkpoint that fails is set aside under
+another name and the one before it is used.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mae_jax.engine.paths import path_of
+from mae_jax.types import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one run, `<folder>/<step>`.
+
+    Use as a context manager: leaving it waits for the write that is under way.
+
+    Args:
+        folder: where they are; made if missing.
+        every: steps between two saves.
+        keep: how many of the newest stay; at least 2, so that a broken one can be replaced.
+    """
+
+    def __init__(self, folder: str | Path, *, every: int, keep: int = 2):
+        if every < 1 or keep < 2:
+            raise UserError(f"checkpoint every={every}, keep={keep}: need every >= 1 and keep >= 2")
+        self.folder = Path(folder).absolute()
+        self.every = every
+        self._digest = jax.jit(digest)
+        self._options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True,
+        )
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self.folder, options=self._options, item_names=("state", "digest"),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def steps(self) -> list[int]:
+        """Steps that are there, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def due(self, step: int) -> bool:
+        """Whether the state after this many steps should be saved."""
+        return step % self.every == 0
+
+    def save(self, state: Any, step: int) -> None:
+        """Starts writing the state after `step` steps; a step that is there already stays.
+
+        Raises:
+            UserError: the disk has no room for it.
+        """
+        if step in self._manager.all_steps():
+            return
+        self._check_room(state)
+        self._manager.save(step, force=True, args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            digest=ocp.args.JsonSave(_to_json(self._digest(state))),
+        ))
+
+    def _check_room(self, state: Any) -> None:
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self.folder).free
+        if free < needed * 1.1:
+            steps = self.steps()
+            last = f"the last good one is at step {steps[-1]}" if steps else "there is none yet"
+            raise UserError(
+                f"disk full: a checkpoint needs {needed / 1e6:.1f} MB and {self.folder} has "
+                f"{free / 1e6:.1f} MB free; {last}: free some space and start again to go on"
+            )
+
+    def restore(self, like: Any) -> Any | None:
+        """The newest checkpoint that is whole, or None if there is none.
+
+        Args:
+            like: the state, or shapes with shardings: what to restore and how to lay it out.
+
+        Raises:
+            UserError: checkpoints are there, but none of them is whole.
+        """
+        steps, reasons = self.steps(), []
+        for step in reversed(steps):
+            try:
+                return self._read(like, step)
+            except Exception as error:  # Orbax raises many kinds for damaged files
+                reasons.append(f"step {step}: {_first_line(error)}")
+                self._set_aside(step)
+                logger.warning("checkpoint %s is unreadable (%s); trying the one before",
+                               step, _first_line(error))
+        if steps:
+            raise UserError(f"no readable checkpoint in {self.folder} ({'; '.join(reasons)})")
+        return None
+
+    def _read(self, like: Any, step: int) -> Any:
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+        )
+        restored = self._manager.restore(step, args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(target), digest=ocp.args.JsonRestore(),
+        ))
+        found = _to_json(self._digest(restored.state))
+        wrong = [name for name, value in found.items() if restored.digest.get(name) != value]
+        if wrong:
+            raise ValueError(f"digest of {wrong[0]} differs from what was saved")
+        return restored.state
+
+    def _set_aside(self, step: int) -> None:
+        self._manager.close()
+        if jax.process_index() == 0:
+            source = self.folder / str(step)
+            number = sum(path.name.startswith(f"broken-{step}") for path in self.folder.iterdir())
+            os.replace(source, self.folder / f"broken-{step}-{number}")
+        self._manager = self._open()
+
+    def close(self) -> None:
+        """Waits until everything is written.
+
+        Raises:
+            UserError: the last write failed for want of space.
+        """
+        try:
+            self._manager.wait_until_finished()
+        finally:
+            self._manager.close()
+
+
+def digest(tree: Any) -> dict[str, jax.Array]:
+    """A 32-bit digest of every leaf: the sum of its words, each times an odd number that depends
+    on its place, modulo 2^32.
+
+    Integer sums do not depend on their order, so every mesh gives the same digest, and it needs no
+    transfer. A single changed word always changes it.
+
+    Args:
+        tree: arrays of 1, 2 or 4 bytes an element.
+
+    Returns:
+        path -> uint32 scalar.
+    """
+
+    def leaf_digest(x):
+        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")) \
+            if x.dtype != bool else x
+        place = jnp.zeros(x.shape, jnp.uint32)
+        for axis, length in enumerate(x.shape):
+            place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        return jnp.sum(bits.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_of(path): leaf_digest(leaf) for path, leaf in leaves}
+
+
+def _to_json(digests: dict[str, jax.Array]) -> dict[str, int]:
+    return {name: int(value) for name, value in jax.device_get(digests).items()}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]

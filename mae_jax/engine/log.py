@@ -1,0 +1,108 @@
+"""What a run says while it trains: `metrics.jsonl`, TensorBoard events, and a progress bar on a
+terminal or plain lines elsewhere.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+logger = logging.getLogger(__name__)
+console = Console(stderr=True)
+
+
+class Log:
+    """Writes the metrics of one run; on processes other than the first it does nothing.
+
+    Use as a context manager.
+
+    Args:
+        workdir: of the run.
+        start: steps done so far: later lines, written by a run that was cut off, are dropped.
+        total: steps of the whole run.
+        every: steps between two lines of training metrics.
+    """
+
+    def __init__(self, *, workdir: Path, start: int, total: int, every: int):
+        self.every = every
+        self.active = jax.process_index() == 0
+        if not self.active:
+            return
+        self.path = workdir / "metrics.jsonl"
+        drop_after(self.path, start)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.events = SummaryWriter(str(workdir / "events"), purge_step=start + 1)
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"), TimeRemainingColumn(), console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("step", total=total, completed=start, status="")
+        self.total = total
+
+    def __enter__(self):
+        if self.active:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *error):
+        if self.active:
+            self.progress.stop()
+            self.file.close()
+            self.events.close()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to `step` steps done."""
+        if self.active:
+            self.progress.update(self.task, completed=step)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Records values after `step` steps, everywhere."""
+        if not self.active:
+            return
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.events.add_scalar(name, value, step)
+        status = describe(values)
+        if console.is_terminal:
+            self.progress.update(self.task, completed=step, status=status)
+        else:
+            print(f"step {step}/{self.total}  {status}", file=sys.stderr, flush=True)
+
+
+def describe(values: Mapping[str, float]) -> str:
+    """One line for people: the data-wait share in per cent, other values in four digits."""
+    shown = {k: v for k, v in values.items() if v or not k.startswith("skipped")}
+    return "  ".join(
+        f"data wait {100 * v:.0f}%" if k == "data_wait" else f"{k.replace('_', ' ')} {v:.4g}"
+        for k, v in shown.items()
+    )
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Removes the lines of a metrics file that are later than `step`, and a last one cut short."""
+    kept = [json.dumps(line) for line in read(path) if line["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics file; none if it is missing. A last one cut short is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    parsed = []
+    for number, line in enumerate(lines, 1):
+        try:
+            parsed.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise
+    return parsed

@@ -1,0 +1,103 @@
+"""Learning rates and optimizers.
+
+The learning rate is a function of the trainer's step, not of a count inside the optimizer, so that
+a skipped update does not shift the schedule.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mae_jax.engine.paths import Rules, map_rules
+from mae_jax.types import UserError
+
+Schedule = Callable[[Any], jax.Array]
+
+DECAY_MATRICES: Rules = ((r"(bias|scale)$", (1.0, 0.0)), (r"", (1.0, 1.0)))
+"""The official pre-training rule: biases and norms are not decayed, tokens and matrices are."""
+
+
+class Plan(NamedTuple):
+    """A schedule and the numbers that it was resolved to."""
+
+    schedule: Schedule
+    steps: int
+    warmup_steps: int
+    peak_lr: float
+
+
+def make_plan(
+    *, base_lr: float, epochs: float, warmup_epochs: float, min_lr: float = 0.0, batch_size: int,
+    num_examples: int,
+) -> Plan:
+    """Linear warm-up from 0, then a half cosine to `min_lr`, per step.
+
+    Args:
+        base_lr: for a batch of 256; the peak is base_lr * batch_size / 256 (arXiv 1706.02677).
+        epochs, warmup_epochs: lengths, in passes over `num_examples`.
+        batch_size: global, accumulation included.
+
+    Raises:
+        UserError: nothing to train on, or a warm-up longer than the run.
+    """
+    steps = math.ceil(epochs * num_examples / batch_size)
+    warmup = round(warmup_epochs * num_examples / batch_size)
+    if steps < 1 or not 0 <= warmup <= steps:
+        raise UserError(f"{epochs} epochs with {warmup_epochs} of warm-up are {steps} steps with "
+                        f"{warmup} of warm-up: both must be positive and the first the longer")
+    peak = base_lr * batch_size / 256
+
+    def schedule(step):
+        step = jnp.asarray(step, jnp.float32)
+        progress = jnp.clip((step - warmup) / max(1, steps - warmup), 0, 1)
+        cosine = min_lr + (peak - min_lr) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        return jnp.where(step < warmup, peak * step / max(1, warmup), cosine)
+
+    return Plan(schedule, steps, warmup, peak)
+
+
+def make_optimizer(
+    *, name: str = "adamw", schedule: Schedule, rules: Rules = DECAY_MATRICES,
+    weight_decay: float = 0.05, b1: float = 0.9, b2: float = 0.95, clip: float | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer whose `update` takes the step as an extra argument.
+
+    Args:
+        name: 'adamw' (arXiv 1711.05101, decay times learning rate) or 'sgd' (b1 is the momentum).
+        schedule: step -> learning rate.
+        rules: (regex, (lr factor, decay factor)) over parameter paths, or (regex, None): frozen,
+            without moments.
+        clip: largest global gradient norm; None: no clipping.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    scalers = {"adamw": lambda: optax.scale_by_adam(b1, b2), "sgd": lambda: optax.trace(b1)}
+    if name not in scalers:
+        raise UserError(f"optimizer {name!r} is unknown: choose {', '.join(scalers)}")
+    tx = optax.chain(
+        optax.clip_by_global_norm(clip) if clip is not None else optax.identity(),
+        scalers[name](), _descend(schedule, weight_decay, rules),
+    )
+    label = lambda params: jax.tree.map(
+        lambda factors: "train" if factors else "frozen", map_rules(params, rules),
+        is_leaf=lambda x: x is None or isinstance(x, tuple),
+    )
+    tx = optax.partition({"train": tx, "frozen": optax.set_to_zero()}, label)
+    return optax.apply_if_finite(tx, max_consecutive_errors=2**31 - 2)
+
+
+def _descend(schedule: Schedule, weight_decay: float, rules: Rules):
+    """-lr(step) * lr factor * (update + weight decay * decay factor * parameter)."""
+
+    def update(updates, state, params, *, step, **unused):
+        lr = schedule(step)
+        move = lambda u, p, factors: -lr * factors[0] * (u + weight_decay * factors[1] * p)
+        factors = map_rules(updates, rules)
+        return jax.tree.map(move, updates, params, factors), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -1,0 +1,35 @@
+"""Ordered (regex, value) rules over the paths of a tree: one language for sharding, optimizer
+groups and checkpoint loading. A path reads like 'encoder/block_0/mlp/fc1/kernel'.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from mae_jax.types import UserError
+
+Rules = Sequence[tuple[str, Any]]
+
+
+def path_of(key_path: tuple) -> str:
+    """A key path of `jax.tree_util` as 'a/b/c'."""
+    return jax.tree_util.keystr(key_path, simple=True, separator="/")
+
+
+def match(rules: Rules, path: str) -> Any:
+    """The value of the first rule whose regex is found in the path.
+
+    Raises:
+        UserError: no rule matches.
+    """
+    for pattern, value in rules:
+        if re.search(pattern, path):
+            return value
+    raise UserError(f"no rule matches {path!r} among {[p for p, _ in rules]}: end with ('.*', ...)")
+
+
+def map_rules(tree: Any, rules: Rules) -> Any:
+    """A tree of the same shape that holds, at each leaf, the value of the rule for its path."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: match(rules, path_of(path)), tree)

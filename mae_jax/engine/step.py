@@ -1,0 +1,118 @@
+"""The train state and the one jitted step that moves it: sharded, donated, accumulated, and safe
+against losses and gradients that are not finite.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mae_jax.engine.mesh import batch_sharding, infer_shardings, replicated
+from mae_jax.engine.paths import Rules
+from mae_jax.types import Batch, Method, TrainState
+
+
+def stream_key(seed: int, stream: str, step) -> jax.Array:
+    """The key of a named stream of randomness at a step: a pure function of its arguments."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
+    return jax.random.fold_in(key, step)
+
+
+def init_state(
+    mesh: Mesh, method: Method, tx: optax.GradientTransformationExtraArgs, batch: Mapping[str, Any],
+    *, seed: int, rules: Rules,
+) -> tuple[TrainState, TrainState]:
+    """A fresh train state, born sharded, and its shardings.
+
+    Args:
+        batch: arrays or shapes of one batch.
+        rules: how leaves are laid out, see `infer_shardings`.
+    """
+    rows = {k: jax.ShapeDtypeStruct((mesh.size, *v.shape[1:]), v.dtype) for k, v in batch.items()}
+
+    def init() -> TrainState:
+        images = {k: jnp.zeros(v.shape, v.dtype) for k, v in rows.items()}
+        params, extra = method.init(stream_key(seed, "init", 0), images)
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
+
+    shardings = infer_shardings(jax.eval_shape(init), mesh, rules)
+    return jax.jit(init, out_shardings=shardings)(), shardings
+
+
+def make_train_step(
+    mesh: Mesh, shardings: TrainState, method: Method, tx: optax.GradientTransformationExtraArgs,
+    *, seed: int, accumulate: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Compiles (state, batch) -> (state, metrics). The old state's buffers are reused.
+
+    A loss or gradient that is not finite leaves parameters, moments and collections as they were;
+    'skipped' counts such steps, 'skipped_in_a_row' those since the last good one.
+
+    Args:
+        seed: of the run.
+        accumulate: parts into which a batch is split to save memory; their gradients are averaged.
+    """
+
+    def step(state: TrainState, batch: Batch):
+        key = stream_key(seed, "train", state.step)
+        gradient = jax.value_and_grad(
+            lambda params, extra, part, key: _loss(method, params, extra, part, key, state.step),
+            has_aux=True,
+        )
+        (loss, (extra, metrics)), grads = _accumulated(gradient, state, batch, key, accumulate)
+        norm = optax.tree.norm(grads)
+        grads = jax.tree.map(lambda g: jnp.where(jnp.isfinite(loss), g, jnp.nan), grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, step=state.step)
+        params = optax.apply_updates(state.params, updates)
+        extra = method.after_update(params, extra, state.step)
+        finite = opt_state.notfinite_count == 0
+        extra = jax.tree.map(lambda new, old: jnp.where(finite, new, old), extra, state.extra)
+        metrics = {
+            **metrics, "loss": loss, "grad_norm": norm, "skipped": opt_state.total_notfinite,
+            "skipped_in_a_row": opt_state.notfinite_count,
+        }
+        return TrainState(state.step + 1, params, opt_state, extra), metrics
+
+    return jax.jit(
+        step, in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)), donate_argnums=0,
+    )
+
+
+def _loss(method: Method, params, extra, batch: Batch, key: jax.Array, step):
+    output = method.loss(params, extra, batch, key, step)
+    return output.loss, (output.extra, dict(output.metrics))
+
+
+def _accumulated(gradient, state: TrainState, batch: Batch, key: jax.Array, parts: int):
+    """Loss, collections, metrics and gradients, averaged over `parts` parts of the batch."""
+    if parts == 1:
+        return gradient(state.params, state.extra, batch, key)
+    # Part i takes every parts-th row, so that each device splits its own rows and none travel.
+    split = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(len(x) // parts, parts, *x.shape[1:]), 1, 0), batch
+    )
+
+    def body(carry, part):
+        extra, i = carry
+        (loss, (extra, metrics)), grads = gradient(
+            state.params, extra, part, jax.random.fold_in(key, i)
+        )
+        return (extra, i + 1), (loss, metrics, grads)
+
+    def add(carry, part):
+        carry, total = carry
+        carry, sums = body(carry, part)
+        return (carry, jax.tree.map(jnp.add, total, sums)), None
+
+    zero = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(body, (state.extra, 0), jax.tree.map(lambda x: x[0], split))[1],
+    )
+    ((extra, _), total), _ = jax.lax.scan(add, ((state.extra, 0), zero), split)
+    loss, metrics, grads = jax.tree.map(lambda x: x / parts, total)
+    return (loss, (extra, metrics)), grads

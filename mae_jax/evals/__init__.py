@@ -1,0 +1,1 @@
+"""What an encoder is worth: one evaluator a file, each with `make(**kwargs)`."""

@@ -1,0 +1,1 @@
+"""Networks, and networks only: no losses, no masking policy, no mesh axis names."""

@@ -1,0 +1,161 @@
+"""The Vision Transformer (arXiv 2010.11929) as masked autoencoders use it (arXiv 2111.06377).
+
+Pre-norm blocks, exact GELU, LayerNorm with epsilon 1e-6, Xavier-uniform weights, fixed sine-cosine
+positions and a class token. Given a mask it sees the visible patches only, which is what makes
+MAE pre-training cheap. Parameters are float32; `dtype` is what the matrix products run in, while
+softmax and normalisation statistics stay in float32.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mae_jax.ops.masking import Mask
+from mae_jax.ops.patches import grid_of, patchify
+from mae_jax.ops.posemb import sincos_2d
+from mae_jax.spec import nearest
+from mae_jax.types import UserError
+
+SIZES = {
+    "Ti": dict(width=192, depth=12, heads=3),
+    "S": dict(width=384, depth=12, heads=6),
+    "B": dict(width=768, depth=12, heads=12),
+    "L": dict(width=1024, depth=24, heads=16),
+    "H": dict(width=1280, depth=32, heads=16),
+}
+
+dense_init = nn.initializers.xavier_uniform()
+token_init = nn.initializers.normal(0.02)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention. Queries, keys and values come from one product."""
+
+    heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, D]."""
+        batch, length, width = x.shape
+        qkv = nn.Dense(3 * width, kernel_init=dense_init, dtype=self.dtype, name="qkv")(x)
+        qkv = qkv.reshape(batch, length, 3, self.heads, width // self.heads)
+        x = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        x = x.reshape(batch, length, width)
+        return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="proj")(x)
+
+
+class Mlp(nn.Module):
+    """Two dense layers with an exact GELU between."""
+
+    hidden: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, D]."""
+        width = x.shape[-1]
+        x = nn.Dense(self.hidden, kernel_init=dense_init, dtype=self.dtype, name="fc1")(x)
+        x = nn.gelu(x, approximate=False)
+        return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="fc2")(x)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    heads: int
+    mlp_ratio: float = 4.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, D]."""
+        hidden = int(x.shape[-1] * self.mlp_ratio)
+        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x)
+        x = x + Attention(self.heads, self.dtype, name="attention")(y)
+        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x)
+        return x + Mlp(hidden, self.dtype, name="mlp")(y)
+
+
+class ViT(nn.Module):
+    """The encoder."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int = 16
+    mlp_ratio: float = 4.0
+    mask_tokens: bool = False
+    """Keep hidden patches in the sequence as a learned token: the paper's ablation."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, mask: Mask | None = None) -> jax.Array:
+        """Encodes whole images, or their visible patches.
+
+        Args:
+            images: [B, H, W, C] float, any aspect and number of channels.
+            mask: which patches are visible; None: all.
+
+        Returns:
+            [B, 1 + K, D] tokens after the final norm: the class token, then the visible patches in
+            the order of `mask.keep` (with `mask_tokens`, or without a mask: all L in image order).
+        """
+        patches = patchify(images, self.patch)
+        positions = jnp.asarray(sincos_2d(grid_of(images.shape[1:3], self.patch), self.width))
+        positions = jnp.broadcast_to(positions, (len(images), *positions.shape))
+        if mask is not None and not self.mask_tokens:
+            patches = jnp.take_along_axis(patches, mask.keep[:, :, None], axis=1)
+            positions = jnp.take_along_axis(positions, mask.keep[:, :, None], axis=1)
+        x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
+        if mask is not None and self.mask_tokens:
+            token = self.param("mask_token", token_init, (1, 1, self.width))
+            x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)
+        x = x + positions.astype(x.dtype)
+        x = prepend(self.param("cls_token", token_init, (1, 1, self.width)), x)
+        for i in range(self.depth):
+            x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x)
+        return nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
+
+
+def prepend(token: jax.Array, x: jax.Array) -> jax.Array:
+    """Puts a token [1, 1, D] in front of every sequence of x [B, T, D]."""
+    token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
+    return jnp.concatenate([token, x], axis=1)
+
+
+def make(
+    size: str | None = None, *, patch: int = 16, width: int | None = None,
+    depth: int | None = None, heads: int | None = None, mlp_ratio: float = 4.0,
+    mask_tokens: bool = False, dtype: Any = jnp.float32,
+) -> ViT:
+    """A ViT of a named size, or of free width, depth and heads (each also overrides the size's).
+
+    Args:
+        size: one of Ti, S, B, L, H.
+        patch: side of a patch in pixels.
+
+    Raises:
+        UserError: unknown size, an incomplete shape, or heads that do not divide the width.
+    """
+    if size is not None and size not in SIZES:
+        raise UserError(f"vit size {size!r} is unknown{nearest(size, SIZES)}")
+    shape = dict(SIZES.get(size, {}))
+    shape |= {k: v for k, v in dict(width=width, depth=depth, heads=heads).items() if v is not None}
+    if len(shape) < 3:
+        raise UserError("vit needs a size (Ti, S, B, L, H) or all of width, depth and heads")
+    check_shape("vit", **shape)
+    return ViT(patch=patch, mlp_ratio=mlp_ratio, mask_tokens=mask_tokens, dtype=dtype, **shape)
+
+
+def check_shape(name: str, *, width: int, depth: int, heads: int) -> None:
+    """Raises UserError unless this is a transformer that can be built."""
+    if min(width, depth, heads) < 1:
+        raise UserError(f"{name}: width {width}, depth {depth} and heads {heads} must be positive")
+    if width % heads or width % 4:
+        raise UserError(
+            f"{name}: width {width} must be a multiple of its {heads} heads and, for sine-cosine "
+            "positions, of 4"
+        )

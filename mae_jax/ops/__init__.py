@@ -1,0 +1,1 @@
+"""Pure functions on arrays. Random ones take the key first: f(key, x, ...)."""

@@ -1,0 +1,54 @@
+"""Learning curves of one run: its loss and learning rate, and what its features were worth on the
+way, beside raw pixels and the encoder before training.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+NOT_ACCURACIES = {"step", "loss", "lr", "grad_norm", "skipped", "skipped_in_a_row", "images_per_s",
+                  "data_wait"}
+
+
+def draw_curves(
+    lines: Sequence[Mapping[str, float]], results: Mapping[str, Mapping[str, float]], path: Path
+) -> Path:
+    """Draws loss and learning rate on the left, accuracies on the right.
+
+    Args:
+        lines: of metrics.jsonl.
+        results: representation -> metric -> accuracy; drawn as dashed lines, but for the last, which
+            is the run's own.
+        path: of the PNG.
+
+    Returns:
+        `path`.
+    """
+    losses = [line for line in lines if "loss" in line]
+    evals = [line for line in lines if not NOT_ACCURACIES & set(line) - {"step"}]
+    metrics = sorted({name for line in evals for name in line} - NOT_ACCURACIES)
+    figure = Figure((5.0 * (1 + bool(metrics)), 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 1 + bool(metrics), squeeze=False)[0]
+    steps = [line["step"] for line in losses]
+    axes[0].plot(steps, [line["loss"] for line in losses], color="C0", linewidth=1.2)
+    axes[0].set(xlabel="step", title="training loss")
+    rates = axes[0].twinx()
+    rates.plot(steps, [line["lr"] for line in losses], color="0.6", linewidth=0.8)
+    rates.set_ylabel("learning rate (grey)", color="0.4")
+    rates.set_ylim(bottom=0)
+    for number, metric in enumerate(metrics):
+        points = [(line["step"], line[metric]) for line in evals if metric in line]
+        axes[1].plot(*zip(*points, strict=True), f"C{number}o-", markersize=3, label=metric)
+        for name, style in zip(list(results)[:-1], ("--", ":"), strict=False):
+            axes[1].axhline(results[name][metric], color=f"C{number}", linestyle=style,
+                            linewidth=1, label=f"{metric}, {name}")
+    if metrics:
+        axes[1].set(xlabel="step", title="accuracy on held-out images")
+        axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes[1].legend(fontsize=7)
+    for axis in axes:
+        axis.spines["top"].set_visible(False)
+    figure.savefig(path)
+    return path

@@ -1,0 +1,51 @@
+"""A picture of what a masked autoencoder sees and says: one row for each kind, one column for each
+image, every row labelled with what it is.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+ROWS = {
+    "original": "original",
+    "masked": "masked\n(what the encoder sees)",
+    "raw": "network output, raw",
+    "denormalized": "network output, with the\nTRUE mean and deviation\nof each patch",
+    "pasted": "the same, visible\npatches pasted in",
+}
+
+
+def draw_reconstructions(pictures: Mapping[str, np.ndarray], path: Path) -> Path:
+    """Draws the rows that there are.
+
+    Args:
+        pictures: 'original', 'masked', 'raw', 'denormalized', 'pasted': each [B, H, W, C] uint8,
+            where C is 3, 1, or any other number, of which the first is shown. If 'raw' equals
+            'denormalized', the target was not normalised and the former is left out.
+        path: of the PNG.
+
+    Returns:
+        `path`.
+    """
+    rows = dict(ROWS)
+    if np.array_equal(pictures["raw"], pictures["denormalized"]):
+        rows |= {"raw": "network output"}
+        del rows["denormalized"]
+    count = len(pictures["original"])
+    height, width = pictures["original"].shape[1:3]
+    side = 1.1
+    figure = Figure((2.0 + side * count, side * height / width * len(rows) + 0.1), dpi=150)
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for row, (name, label) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(row, pictures[name], strict=True):
+            shown = image if image.shape[2] == 3 else image[:, :, 0]
+            axis.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set_xticks([]), axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, labelpad=6)
+    left = 1.95 / figure.get_figwidth()
+    figure.subplots_adjust(left=left, right=0.995, top=0.99, bottom=0.01, wspace=0.04, hspace=0.04)
+    figure.savefig(path)
+    return path

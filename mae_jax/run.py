@@ -1,0 +1,136 @@
+"""A run: the parts that a config names, built and fitted together. Training, evaluation and the
+tools all start here, so they agree on what a config means.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mae_jax.config import from_json
+from mae_jax.data import Data, make_data
+from mae_jax.engine import mesh as meshes
+from mae_jax.engine.checkpoint import Checkpoints
+from mae_jax.engine.optim import Plan, make_optimizer, make_plan
+from mae_jax.engine.step import init_state, make_train_step
+from mae_jax.evals.features import Predict
+from mae_jax.spec import call_section, resolve
+from mae_jax.types import Batch, Method, TrainState, UserError
+
+
+class EvalPlan(NamedTuple):
+    """When to evaluate, and how."""
+
+    every: int
+    """Steps between two evaluations; 0: only at the end."""
+    run: str
+    """Spec string of evaluators, e.g. 'knn(k=20)|logistic'; empty: none."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What `build` made of a config."""
+
+    config: ConfigDict
+    mesh: Mesh
+    data: Data
+    method: Method
+    plan: Plan
+    tx: Any
+    evals: EvalPlan
+    shardings: TrainState
+    initial: TrainState
+    """The state before the first step."""
+
+    def train_step(self):
+        """The jitted step, see `make_train_step`."""
+        return make_train_step(
+            self.mesh, self.shardings, self.method, self.tx, seed=self.config.seed,
+            accumulate=self.config.accumulate,
+        )
+
+    def put(self, batch: Mapping[str, Any]) -> Batch:
+        """A global batch from this process' rows."""
+        return meshes.put_batch(batch, self.mesh)
+
+    def predictor(self, state: TrainState) -> Predict:
+        """What the model says of a batch of this process' rows, for the rows of all processes."""
+        function = jax.jit(
+            lambda params, extra, batch: {**self.method.predict(params, extra, batch),
+                                          **{k: v for k, v in batch.items() if k != "image"}},
+            out_shardings=meshes.replicated(self.mesh),
+        )
+        return lambda batch: function(state.params, state.extra, self.put(batch))
+
+    def pixels(self) -> Predict:
+        """The baseline of all features: the pixels themselves, in [0, 1]."""
+        function = jax.jit(
+            lambda batch: {"features": batch["image"].reshape(len(batch["image"]), -1) / 255.0,
+                           **{k: v for k, v in batch.items() if k != "image"}},
+            out_shardings=meshes.replicated(self.mesh),
+        )
+        return lambda batch: function(self.put(batch))
+
+
+def build(config: ConfigDict) -> Run:
+    """Builds the parts that a config names.
+
+    Raises:
+        UserError: anything in the config that cannot be built, in one line.
+    """
+    return call_section(_build, config, "", config=config)
+
+
+def _build(
+    *, config: ConfigDict, seed: int, data, method, optimizer, schedule, mesh, accumulate: int,
+    max_skipped: int, checkpoint, log, evals,
+) -> Run:
+    """The keyword arguments are the sections that every config has."""
+    made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
+    meshes.check_batch(data.batch_size, made_mesh, accumulate)
+    made_method = call_section(resolve(f"methods.{method.name}").make, method.args, "method.args")
+    made_data = call_section(
+        make_data, data, "data", seed=seed, process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    plan = call_section(
+        make_plan, schedule, "schedule", batch_size=data.batch_size,
+        num_examples=made_data.num_examples,
+    )
+    tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule)
+    example = next(made_data.eval("train", limit=1))
+    initial, shardings = init_state(
+        made_mesh, made_method, tx, {"image": example["image"]}, seed=seed, rules=meshes.FSDP
+    )
+    return Run(config, made_mesh, made_data, made_method, plan, tx,
+               call_section(EvalPlan, evals, "evals"), shardings, initial)
+
+
+def load(workdir: Path, **data) -> tuple[Run, TrainState]:
+    """A run from its workdir, and its newest state.
+
+    Args:
+        workdir: of a run that has written a checkpoint.
+        data: replaces values of the config's data section.
+
+    Raises:
+        UserError: not a workdir, or nothing to load from it.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} is not the workdir of a run: it has no config.json")
+    config = from_json(path.read_text(encoding="utf-8"))
+    config.data.update(data)
+    run = build(config)
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{workdir} has no checkpoint yet")
+    with Checkpoints(folder, **config.checkpoint) as checkpoints:
+        state = checkpoints.restore(run.initial)
+    if state is None:
+        raise UserError(f"{workdir} has no checkpoint yet")
+    return run, state

@@ -1,0 +1,120 @@
+"""The spec language, "name(1, k=2)|other(size=32)", and how names and arguments find their code.
+
+Strings of this form choose encoders, transforms, sources and evaluators in configs. They are read
+with `ast`, never evaluated: arguments are Python literals, or bare words, which stand for strings: vit(B) is vit('B').
+"""
+
+import ast
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Collection, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from mae_jax.types import UserError
+
+
+class Call(NamedTuple):
+    """One "name(args)" of a spec string."""
+
+    name: str
+    args: tuple
+    kwargs: dict[str, Any]
+
+
+def parse(text: str) -> list[Call]:
+    """Reads a spec string.
+
+    Args:
+        text: "name" or "name(1, key=2)", any number of them separated by "|". Empty: no calls.
+
+    Raises:
+        UserError: the text is not of this form.
+    """
+    try:
+        tree = ast.parse(text.strip() or "()", mode="eval").body
+        return [] if isinstance(tree, ast.Tuple) and not tree.elts else _calls(tree)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"cannot read {text!r}: write name(value, key=value)|name(...)") from error
+
+
+def _calls(node: ast.expr) -> list[Call]:
+    match node:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _calls(left) + _calls(right)
+        case ast.Name(id=name):
+            return [Call(name, (), {})]
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
+            kwargs = {keyword.arg: _value(keyword.value) for keyword in keywords}
+            return [Call(name, tuple(_value(arg) for arg in args), kwargs)]
+    raise ValueError(ast.unparse(node))
+
+
+def _value(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def resolve(name: str) -> ModuleType:
+    """The module `mae_jax.<name>`, e.g. resolve('methods.mae').
+
+    Raises:
+        UserError: there is none; names those that there are.
+    """
+    package, _, leaf = name.rpartition(".")
+    parent = importlib.import_module(f"mae_jax.{package}")
+    known = [module.name for module in pkgutil.iter_modules(parent.__path__)]
+    if leaf not in known:
+        raise UserError(f"{package.replace('.', ' ')} has no {leaf!r}{nearest(leaf, known)}")
+    return importlib.import_module(f"mae_jax.{name}")
+
+
+def build(text: str, package: str, **defaults) -> Any:
+    """Builds what a spec string of one call names: its module's `make`, called.
+
+    Args:
+        text: e.g. 'vit(B, patch=16)'.
+        package: where to look, e.g. 'models'.
+        defaults: keyword arguments that the string may override.
+    """
+    calls = parse(text)
+    if len(calls) != 1:
+        raise UserError(f"{text!r} should name exactly one of {package}")
+    return call(resolve(f"{package}.{calls[0].name}").make, *calls[0].args,
+                where=text, **{**defaults, **calls[0].kwargs})
+
+
+def call(function: Callable, *args, where: str, **kwargs) -> Any:
+    """Calls a function with arguments that a user wrote.
+
+    Args:
+        where: what the user wrote or the section it stands in, for the message.
+
+    Raises:
+        UserError: an argument is unknown, missing or too many.
+    """
+    known = inspect.signature(function).parameters
+    for name in kwargs:
+        if name not in known:
+            raise UserError(f"{where}: there is no {name!r}{nearest(name, known)}")
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        raise UserError(f"{where}: {error}; its arguments are {', '.join(known)}") from error
+    return function(*args, **kwargs)
+
+
+def call_section(function: Callable, section: Mapping[str, Any], where: str, **more) -> Any:
+    """Calls a function with a config section as its keyword arguments, and `more` beside them.
+
+    Raises:
+        UserError: the section holds a key that the function does not take, or lacks one it needs.
+    """
+    return call(function, where=f"config.{where}".rstrip("."), **dict(section), **more)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The end of an error message: the known name that is most like `name`, or all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close else f": choose {', '.join(sorted(known))}"

@@ -1,0 +1,64 @@
+"""The vocabulary of the library: what a batch, a method and a train state are.
+
+Everything else is written in these words, so this module imports nothing else of ours.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import flax.struct
+import jax
+
+Batch = Mapping[str, jax.Array]
+"""'image' [B, H, W, C] uint8 always; 'label' [B] int32; in evaluation 'mask' [B] bool, False on
+rows that only pad the last batch."""
+
+Params = Any
+"""A tree of float32 arrays: what the optimizer moves."""
+
+Extra = Any
+"""A tree of arrays that is not trained by gradients (BatchNorm statistics, EMA targets); {} if none."""
+
+
+class Output(NamedTuple):
+    """What a method's loss returns."""
+
+    loss: jax.Array
+    """Scalar float32."""
+    extra: Extra
+    """The updated collections."""
+    metrics: Mapping[str, jax.Array]
+    """Scalars to log beside the loss."""
+
+
+class Method(Protocol):
+    """A way of learning: all that the trainer knows of it.
+
+    Every function is pure. `key` is fresh at each step and a function of (seed, step) alone.
+    """
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Parameters and collections for batches of this shape."""
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """The training loss of one batch."""
+
+    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
+        """What the model says of whole images: 'features' [B, D] always. Deterministic."""
+
+    def after_update(self, params: Params, extra: Extra, step) -> Extra:
+        """The collections after an optimizer step; the identity for most methods."""
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a checkpoint holds: with the config, it determines the rest of the run."""
+
+    step: jax.Array
+    params: Params
+    opt_state: Any
+    extra: Extra
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: reported as one line, with exit code 2."""
