@@ -8,38 +8,40 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def base() -> ConfigDict:
     """The sections that every experiment has, each one function's keyword arguments."""
-    return ConfigDict(dict(
-        seed=0,  # of everything: parameters, order, crops, masks
-        accumulate=1,  # parts of a batch that are computed one after another, to save memory
-        max_skipped=10,  # steps in a row with a loss or gradient that is not finite, then stop
-        data=dict(
-            train="",  # source of the training images: "folder('path')", 'fashion_scenes(...)'
-            test="",  # source of the held-out images; empty: none
-            batch_size=256,  # of all devices and processes together, accumulation included
-            train_transform="",
-            eval_transform="",
-            pipeline="arrays",  # 'arrays' (numpy and Pillow) or 'tf' (tf.data)
-            workers=0,  # threads that make batches; 0: one a core
-        ),
-        method=dict(name="mae", args={}),
-        optimizer=dict(
-            name="adamw",
-            b1=0.9,
-            b2=0.95,
-            weight_decay=0.05,
-            clip=config_dict.placeholder(float),  # largest gradient norm; none in the paper
-        ),
-        schedule=dict(
-            base_lr=1.5e-4,  # times batch_size / 256
-            epochs=800.0,
-            warmup_epochs=40.0,
-            min_lr=0.0,
-        ),
-        mesh=dict(data=-1, fsdp=1),  # devices that split the batch, and the parameters too
-        checkpoint=dict(every=1000, keep=2),  # steps between two, and how many stay
-        log=dict(every=50),  # steps between two lines
-        evals=dict(every=0, run=""),  # steps between two (0: at the end), and which
-    ))
+    return ConfigDict(
+        dict(
+            seed=0,  # of everything: parameters, order, crops, masks
+            accumulate=1,  # parts of a batch that are computed one after another, to save memory
+            max_skipped=10,  # steps in a row with a loss or gradient that is not finite, then stop
+            data=dict(
+                train="",  # source of the training images: "folder('path')", 'fashion_scenes(...)'
+                test="",  # source of the held-out images; empty: none
+                batch_size=256,  # of all devices and processes together, accumulation included
+                train_transform="",
+                eval_transform="",
+                pipeline="arrays",  # 'arrays' (numpy and Pillow) or 'tf' (tf.data)
+                workers=0,  # threads that make batches; 0: one a core
+            ),
+            method=dict(name="mae", args={}),
+            optimizer=dict(
+                name="adamw",
+                b1=0.9,
+                b2=0.95,
+                weight_decay=0.05,
+                clip=config_dict.placeholder(float),  # largest gradient norm; none in the paper
+            ),
+            schedule=dict(
+                base_lr=1.5e-4,  # times batch_size / 256
+                epochs=800.0,
+                warmup_epochs=40.0,
+                min_lr=0.0,
+            ),
+            mesh=dict(data=-1, fsdp=1),  # devices that split the batch, and the parameters too
+            checkpoint=dict(every=1000, keep=2),  # steps between two, and how many stay
+            log=dict(every=50),  # steps between two lines
+            evals=dict(every=0, run=""),  # steps between two (0: at the end), and which
+        )
+    )
 
 
 def mae_args() -> dict:

@@ -1,6 +1,6 @@
 """A small masked autoencoder on `fashion_scenes`, on two CPU cores in a few minutes.
 
-    mae-jax train --config configs/quickstart.py --workdir runs/quickstart
+mae-jax train --config configs/quickstart.py --workdir runs/quickstart
 """
 
 from ml_collections import ConfigDict
@@ -18,15 +18,18 @@ def get_config() -> ConfigDict:
         train_transform="random_resized_crop(32, scale=(0.5, 1))|flip",
         eval_transform="",
     )
-    config.method.args = ConfigDict(common.mae_args() | dict(
-        encoder="vit(width=128, depth=4, heads=4, patch=4)",
-        decoder_width=64,
-        decoder_depth=2,
-        decoder_heads=4,
-        pool="mean",
-    ))
+    config.method.args = ConfigDict(
+        common.mae_args()
+        | dict(
+            encoder="vit(width=128, depth=4, heads=4, patch=4)",
+            decoder_width=64,
+            decoder_depth=2,
+            decoder_heads=4,
+            pool="mean",
+        )
+    )
     config.schedule.update(base_lr=1e-3, epochs=10.0, warmup_epochs=1.0)
     config.checkpoint.update(every=250)
     config.log.every = 25
-    config.evals.update(every=250, run="knn(k=20)|logistic(l2=1e-3)")
+    config.evals.update(every=0, run="knn(k=20, limit=5000)|logistic(limit=5000)")
     return config

@@ -34,8 +34,10 @@ def main(argv: list[str] | None = None) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
     parser = argparse.ArgumentParser(
-        prog="mae-jax", description="Masked autoencoders in JAX: train, evaluate, use.",
-        epilog="mae-jax COMMAND --help explains a command.", allow_abbrev=False,
+        prog="mae-jax",
+        description="Masked autoencoders in JAX: train, evaluate, use.",
+        epilog="mae-jax COMMAND --help explains a command.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -46,13 +48,19 @@ def make_parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command(train, "train a model; run again to go on after an interruption")
-    sub.add_argument("--config", required=True, metavar="FILE[:ARG]",
-                     help="an experiment, e.g. configs/quickstart.py; change any value of it with "
-                     "--config.key.path=value")
+    sub.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:ARG]",
+        help="an experiment, e.g. configs/quickstart.py; change any value of it with "
+        "--config.key.path=value",
+    )
     sub.add_argument("--workdir", required=True, type=Path, help="where everything is written")
     sub = command(evaluate, "k-NN and logistic accuracy of a run's encoder")
     add_run(sub)
-    sub.add_argument("--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)")
+    sub.add_argument(
+        "--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)"
+    )
     sub = command(reconstruct, "a picture of originals, masked images and reconstructions")
     add_run(sub)
     sub.add_argument("--images", metavar="FOLDER", help="your images (default: the run's test set)")
@@ -69,15 +77,18 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """The argument of all commands that use a trained run."""
-    parser.add_argument("--run", required=True, type=Path, metavar="WORKDIR",
-                        help="workdir of a trained run")
+    parser.add_argument(
+        "--run", required=True, type=Path, metavar="WORKDIR", help="workdir of a trained run"
+    )
 
 
 def override(text: str) -> str:
     """'--config.a.b=1' to 'a.b=1'."""
     if not text.startswith("--config."):
-        raise UserError(f"unknown argument {text!r}: see mae-jax --help, and write config values "
-                        "as --config.key.path=value")
+        raise UserError(
+            f"unknown argument {text!r}: see mae-jax --help, and write config values "
+            "as --config.key.path=value"
+        )
     return text.removeprefix("--config.")
 
 
@@ -90,14 +101,16 @@ def fail(message: str, code: int) -> int:
 def no_overrides(args) -> None:
     """For commands that read a run's own config."""
     if args.overrides:
-        raise UserError(f"{args.command} takes no --config.{args.overrides[0]}: a run keeps its "
-                        "config")
+        raise UserError(
+            f"{args.command} takes no --config.{args.overrides[0]}: a run keeps its config"
+        )
 
 
 def train(args) -> int:
     """mae-jax train"""
     from mae_jax.config import load_config
-    from mae_jax.train import Diverged, Preempted
+    from mae_jax.engine.meter import Diverged
+    from mae_jax.train import Preempted
     from mae_jax.train import train as run_training
 
     config = load_config(args.config, args.overrides)
@@ -115,11 +128,11 @@ def evaluate(args) -> int:
     from rich.console import Console
 
     from mae_jax import evaluate as evaluation
-    from mae_jax.run import load
+    from mae_jax.run import load, make_evaluators
 
     no_overrides(args)
     run, state = load(args.run)
-    evaluators = run.evals.run if args.evals is None else args.evals
+    evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
     if not evaluators:
         raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
     results = evaluation.evaluate(run, state, evaluators)

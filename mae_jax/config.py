@@ -100,8 +100,10 @@ def _convert(text: str, old: Any, path: str) -> Any:
     if isinstance(old, tuple) and isinstance(value, list):
         return tuple(value)
     if old is not None and type(value) is not type(old):
-        raise UserError(f"config.{path}={text} is not of type {type(old).__name__}; it is {old!r} "
-                        "in the config file")
+        raise UserError(
+            f"config.{path}={text} is not of type {type(old).__name__}; it is {old!r} "
+            "in the config file"
+        )
     return value
 
 
@@ -134,5 +136,7 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat

@@ -12,7 +12,16 @@ from rich.table import Table
 
 from mae_jax import __version__
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy", "pillow")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "ml-collections",
+    "numpy",
+    "pillow",
+)
 OPTIONAL = {
     "tensorflow": "the tf.data pipeline (data.pipeline=tf)",
     "tensorflow_datasets": "data sets prepared by TensorFlow Datasets",
@@ -46,8 +55,11 @@ def report() -> int:
         table.add_row(name, "found" if found else f"not here; needed for {purpose}")
     console.print(table)
     if jax.default_backend() == "cpu":
-        console.print("No accelerator: JAX computes on the CPU. For NVIDIA GPUs install "
-                      "mae_jax\\[cuda], for TPUs mae_jax\\[tpu].", highlight=False)
+        console.print(
+            "No accelerator: JAX computes on the CPU. For NVIDIA GPUs install "
+            "mae_jax\\[cuda], for TPUs mae_jax\\[tpu].",
+            highlight=False,
+        )
     if missing:
         console.print(f"Missing: {', '.join(missing)}. Install with: pip install mae_jax")
     return 2 if missing else 0

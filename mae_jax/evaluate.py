@@ -4,39 +4,40 @@ before training; pictures of its reconstructions; its features as a file.
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from rich.table import Table
 
-from mae_jax import spec
 from mae_jax.engine.log import read
 from mae_jax.engine.step import stream_key
 from mae_jax.evals.features import Predict
 from mae_jax.report.curves import draw_curves
 from mae_jax.report.reconstructions import draw_reconstructions
-from mae_jax.run import Run
+from mae_jax.run import Evaluator, Run
 from mae_jax.types import TrainState, UserError
 
 Results = dict[str, dict[str, float]]
 """Representation -> metric -> value."""
 
 
-def run_evaluators(run: Run, predict: Predict, evaluators: str) -> dict[str, float]:
-    """All metrics of a spec string of evaluators, e.g. 'knn(k=20)|logistic'."""
+def run_evaluators(
+    run: Run, predict: Predict, evaluators: Sequence[Evaluator]
+) -> dict[str, float]:
+    """The metrics of all evaluators."""
     metrics = {}
-    for name, args, kwargs in spec.parse(evaluators):
-        make = spec.resolve(f"evals.{name}").make
-        metrics |= spec.call(make, *args, where=name, **kwargs)(predict, run.data)
+    for evaluator in evaluators:
+        metrics |= evaluator(predict, run.data)
     return metrics
 
 
-def evaluate(run: Run, state: TrainState, evaluators: str) -> Results:
+def evaluate(run: Run, state: TrainState, evaluators: Sequence[Evaluator]) -> Results:
     """The evaluators on raw pixels, on the encoder before training, and on the trained one."""
     return {
         "raw pixels": run_evaluators(run, run.pixels(), evaluators),
-        "random encoder": run_evaluators(run, run.predictor(run.initial), evaluators),
+        "random encoder": run_evaluators(run, run.predictor(run.fresh()), evaluators),
         run.config.method.name: run_evaluators(run, run.predictor(state), evaluators),
     }
 
@@ -119,5 +120,6 @@ def write_features(run: Run, state: TrainState, out: Path) -> Path:
         np.savez(out, features=features, names=np.array(names))
     else:
         from safetensors.numpy import save_file
+
         save_file({"features": features}, out, metadata={"names": json.dumps(names)})
     return out

@@ -3,7 +3,7 @@ tools all start here, so they agree on what a config means.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,13 @@ from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
-from mae_jax.engine.step import init_state, make_train_step
+from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.evals.features import Predict
-from mae_jax.spec import call_section, resolve
+from mae_jax.spec import call, call_section, parse, resolve
 from mae_jax.types import Batch, Method, TrainState, UserError
+
+
+Evaluator = Callable[[Predict, Data], dict[str, float]]
 
 
 class EvalPlan(NamedTuple):
@@ -27,8 +30,7 @@ class EvalPlan(NamedTuple):
 
     every: int
     """Steps between two evaluations; 0: only at the end."""
-    run: str
-    """Spec string of evaluators, e.g. 'knn(k=20)|logistic'; empty: none."""
+    evaluators: list[Evaluator]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,14 +44,19 @@ class Run:
     plan: Plan
     tx: Any
     evals: EvalPlan
-    shardings: TrainState
-    initial: TrainState
-    """The state before the first step."""
+    like: TrainState
+    """Shapes and shardings of the state."""
+    fresh: Callable[[], TrainState]
+    """Makes the state before the first step, always the same."""
 
     def train_step(self):
         """The jitted step, see `make_train_step`."""
         return make_train_step(
-            self.mesh, self.shardings, self.method, self.tx, seed=self.config.seed,
+            self.mesh,
+            self.like,
+            self.method,
+            self.tx,
+            seed=self.config.seed,
             accumulate=self.config.accumulate,
         )
 
@@ -60,8 +67,10 @@ class Run:
     def predictor(self, state: TrainState) -> Predict:
         """What the model says of a batch of this process' rows, for the rows of all processes."""
         function = jax.jit(
-            lambda params, extra, batch: {**self.method.predict(params, extra, batch),
-                                          **{k: v for k, v in batch.items() if k != "image"}},
+            lambda params, extra, batch: {
+                **self.method.predict(params, extra, batch),
+                **{k: v for k, v in batch.items() if k != "image"},
+            },
             out_shardings=meshes.replicated(self.mesh),
         )
         return lambda batch: function(state.params, state.extra, self.put(batch))
@@ -69,8 +78,10 @@ class Run:
     def pixels(self) -> Predict:
         """The baseline of all features: the pixels themselves, in [0, 1]."""
         function = jax.jit(
-            lambda batch: {"features": batch["image"].reshape(len(batch["image"]), -1) / 255.0,
-                           **{k: v for k, v in batch.items() if k != "image"}},
+            lambda batch: {
+                "features": batch["image"].reshape(len(batch["image"]), -1) / 255.0,
+                **{k: v for k, v in batch.items() if k != "image"},
+            },
             out_shardings=meshes.replicated(self.mesh),
         )
         return lambda batch: function(self.put(batch))
@@ -86,28 +97,59 @@ def build(config: ConfigDict) -> Run:
 
 
 def _build(
-    *, config: ConfigDict, seed: int, data, method, optimizer, schedule, mesh, accumulate: int,
-    max_skipped: int, checkpoint, log, evals,
+    *,
+    config: ConfigDict,
+    seed: int,
+    data,
+    method,
+    optimizer,
+    schedule,
+    mesh,
+    accumulate: int,
+    max_skipped: int,
+    checkpoint,
+    log,
+    evals,
 ) -> Run:
     """The keyword arguments are the sections that every config has."""
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
     meshes.check_batch(data.batch_size, made_mesh, accumulate)
     made_method = call_section(resolve(f"methods.{method.name}").make, method.args, "method.args")
     made_data = call_section(
-        make_data, data, "data", seed=seed, process_index=jax.process_index(),
+        make_data,
+        data,
+        "data",
+        seed=seed,
+        process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
     plan = call_section(
-        make_plan, schedule, "schedule", batch_size=data.batch_size,
+        make_plan,
+        schedule,
+        "schedule",
+        batch_size=data.batch_size,
         num_examples=made_data.num_examples,
     )
     tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule)
-    example = next(made_data.eval("train", limit=1))
-    initial, shardings = init_state(
-        made_mesh, made_method, tx, {"image": example["image"]}, seed=seed, rules=meshes.FSDP
+    fresh, like = plan_state(
+        made_mesh, made_method, tx, made_data.example("train"), seed=seed, rules=meshes.FSDP
     )
-    return Run(config, made_mesh, made_data, made_method, plan, tx,
-               call_section(EvalPlan, evals, "evals"), shardings, initial)
+    jax.eval_shape(made_method.predict, like.params, like.extra, made_data.example("eval"))
+    made_evals = call_section(make_eval_plan, evals, "evals")
+    return Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, fresh)
+
+
+def make_eval_plan(*, every: int, run: str) -> EvalPlan:
+    """The evals section: steps between two, and a spec string, e.g. 'knn(k=20)|logistic'."""
+    return EvalPlan(every, make_evaluators(run))
+
+
+def make_evaluators(text: str) -> list[Evaluator]:
+    """Builds the evaluators of a spec string; none if it is empty."""
+    return [
+        call(resolve(f"evals.{name}").make, *args, where=name, **kwargs)
+        for name, args, kwargs in parse(text)
+    ]
 
 
 def load(workdir: Path, **data) -> tuple[Run, TrainState]:
@@ -130,7 +172,7 @@ def load(workdir: Path, **data) -> tuple[Run, TrainState]:
     if not folder.is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
     with Checkpoints(folder, **config.checkpoint) as checkpoints:
-        state = checkpoints.restore(run.initial)
+        state = checkpoints.restore(run.like)
     if state is None:
         raise UserError(f"{workdir} has no checkpoint yet")
     return run, state

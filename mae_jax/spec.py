@@ -1,7 +1,9 @@
-"""The spec language, "name(1, k=2)|other(size=32)", and how names and arguments find their code.
+"""The spec language, "name(1, k=2)|other(size=32)", and how names and arguments find their
+code.
 
 Strings of this form choose encoders, transforms, sources and evaluators in configs. They are read
-with `ast`, never evaluated: arguments are Python literals, or bare words, which stand for strings: vit(B) is vit('B').
+with `ast`, never evaluated: arguments are Python literals, or bare words, which stand for strings:
+vit(B) is vit('B').
 """
 
 import ast
@@ -81,8 +83,12 @@ def build(text: str, package: str, **defaults) -> Any:
     calls = parse(text)
     if len(calls) != 1:
         raise UserError(f"{text!r} should name exactly one of {package}")
-    return call(resolve(f"{package}.{calls[0].name}").make, *calls[0].args,
-                where=text, **{**defaults, **calls[0].kwargs})
+    return call(
+        resolve(f"{package}.{calls[0].name}").make,
+        *calls[0].args,
+        where=text,
+        **{**defaults, **calls[0].kwargs},
+    )
 
 
 def call(function: Callable, *args, where: str, **kwargs) -> Any:

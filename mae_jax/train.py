@@ -4,8 +4,6 @@ Everything that happens at a step is a function of the config and the step, so a
 stopped anywhere goes on from its last checkpoint as if nothing had happened.
 """
 
-import math
-import time
 from pathlib import Path
 
 import jax
@@ -15,6 +13,7 @@ from mae_jax import evaluate
 from mae_jax.config import differences, from_json, to_json
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
+from mae_jax.engine.meter import Meter
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.run import Run, build
 from mae_jax.spec import call_section
@@ -26,10 +25,6 @@ MAY_CHANGE = ("log.", "checkpoint.", "evals.", "mesh.", "data.workers", "data.pi
 
 class Preempted(Exception):
     """The run was told to stop and has saved itself: start it again to go on."""
-
-
-class Diverged(Exception):
-    """Loss or gradients were not finite for too many steps in a row."""
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -50,8 +45,8 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     run = build(config)
     claim(workdir, config)
     with Checkpoints(workdir / "checkpoints", **config.checkpoint) as checkpoints:
-        state = checkpoints.restore(run.initial)
-        state = run.initial if state is None else state
+        state = checkpoints.restore(run.like)
+        state = run.fresh() if state is None else state
         announce(run, int(state.step))
         log = call_section(
             Log, config.log, "log", workdir=workdir, start=int(state.step), total=run.plan.steps
@@ -67,14 +62,17 @@ def loop(
 ) -> TrainState:
     """Runs the remaining steps, and what is due after each."""
     total = run.plan.steps
-    # The step donates its buffers, and the initial state is needed again for the baselines.
-    state = jax.tree.map(lambda x: x.copy(), state)
     train_step = run.train_step()
     first = int(state.step)
     batches = run.data.train(first)
-    meter = Meter(run, log)
+    meter = Meter(
+        log,
+        schedule=run.plan.schedule,
+        batch_size=run.data.batch_size,
+        max_skipped=run.config.max_skipped,
+    )
     if first == 0 and run.evals.every:
-        log.write(0, evaluate.run_evaluators(run, run.predictor(state), run.evals.run))
+        log.write(0, evaluate.run_evaluators(run, run.predictor(state), run.evals.evaluators))
     try:
         for done in range(first + 1, total + 1):
             with meter.waiting():
@@ -85,7 +83,7 @@ def loop(
             if stopping or last or checkpoints.due(done) or due(done, run.evals.every):
                 meter.settle()
                 if due(done, run.evals.every):
-                    values = evaluate.run_evaluators(run, run.predictor(state), run.evals.run)
+                    values = evaluate.run_evaluators(run, run.predictor(state), run.evals.evaluators)
                     log.write(done, values)
                 if stopping or last or checkpoints.due(done):
                     checkpoints.save(state, done)
@@ -102,70 +100,6 @@ def due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
 
 
-class Meter:
-    """Reads each step's metrics once the next step is under way, so that the device never waits
-    for the host, logs them when due, and watches that they are finite.
-    """
-
-    def __init__(self, run: Run, log: Log):
-        self.run, self.log = run, log
-        self.pending = None
-        self.restart()
-
-    def restart(self) -> None:
-        """Starts a new interval of timing."""
-        self.begun, self.waited, self.steps = time.monotonic(), 0.0, 0
-
-    def waiting(self):
-        """Context manager around waiting for data."""
-        return _Waiting(self)
-
-    def stepped(self, done: int, metrics) -> None:
-        """Takes the metrics of the step just started and settles those of the one before."""
-        previous, self.pending = self.pending, (done, metrics)
-        self.steps += 1
-        if previous is not None:
-            self._settle(*previous)
-
-    def settle(self) -> None:
-        """Waits for the step that is under way."""
-        if self.pending is not None:
-            self._settle(*self.pending)
-            self.pending = None
-
-    def _settle(self, done: int, metrics) -> None:
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        self.log.advance(done)
-        limit = self.run.config.max_skipped
-        if values["skipped_in_a_row"] >= limit:
-            raise Diverged(
-                f"loss or gradient not finite for {limit} steps in a row, up to step {done}; the "
-                "checkpoints are from before: lower schedule.base_lr, or compute in float32"
-            )
-        if due(done, self.log.every) or done == self.run.plan.steps:
-            self._write(done, values)
-
-    def _write(self, done: int, values: dict[str, float]) -> None:
-        elapsed = time.monotonic() - self.begun
-        rate = self.steps * self.run.config.data.batch_size / elapsed
-        values = {k: v for k, v in values.items() if math.isfinite(v)}
-        lr = float(self.run.plan.schedule(done - 1))
-        self.log.write(done, {**values, "lr": lr, "images_per_s": round(rate, 1),
-                              "data_wait": round(self.waited / elapsed, 4)})
-        self.restart()
-
-
-class _Waiting:
-    def __init__(self, meter: Meter):
-        self.meter = meter
-
-    def __enter__(self):
-        self.begun = time.monotonic()
-
-    def __exit__(self, *error):
-        self.meter.waited += time.monotonic() - self.begun
-
-
 def claim(workdir: Path, config: ConfigDict) -> None:
     """Makes the workdir this run's, or checks that it is.
 
@@ -177,9 +111,13 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         changed = differences(from_json(path.read_text(encoding="utf-8")), config)
         harmful = {k: v for k, v in changed.items() if not k.startswith(MAY_CHANGE)}
         if harmful:
-            listed = "; ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in harmful.items())
-            raise UserError(f"{workdir} is the workdir of another config ({listed}): use another "
-                            "--workdir, or the same values")
+            listed = "; ".join(
+                f"{k}: {old!r} there, {new!r} now" for k, (old, new) in harmful.items()
+            )
+            raise UserError(
+                f"{workdir} is the workdir of another config ({listed}): use another "
+                "--workdir, or the same values"
+            )
         for key, (old, new) in changed.items():
             console.print(f"config.{key} is now {new!r}, was {old!r}", highlight=False)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -189,19 +127,20 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 
 def announce(run: Run, start: int) -> None:
     """Says what will run, with the numbers that were derived from others."""
-    size = sum(leaf.size for leaf in jax.tree.leaves(run.initial.params))
+    size = sum(leaf.size for leaf in jax.tree.leaves(run.like.params))
     console.print(
         f"{run.config.method.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
         f"batch {run.config.data.batch_size}, {run.plan.steps} steps ({run.plan.warmup_steps} of "
         f"warm-up), peak lr {run.plan.peak_lr:.3g}, {run.mesh.size} {jax.default_backend()} "
-        f"device(s)" + (f", going on from step {start}" if start else ""), highlight=False,
+        f"device(s)" + (f", going on from step {start}" if start else ""),
+        highlight=False,
     )
 
 
 def finish(run: Run, state: TrainState, workdir: Path) -> None:
     """Evaluates the trained encoder beside its baselines and draws the figures."""
-    if run.evals.run:
-        results = evaluate.evaluate(run, state, run.evals.run)
+    if run.evals.evaluators:
+        results = evaluate.evaluate(run, state, run.evals.evaluators)
         evaluate.write_results(workdir, int(state.step), results)
         console.print(evaluate.table(results, f"after {int(state.step)} steps, held-out images"))
     for path in evaluate.figures(run, state, workdir):

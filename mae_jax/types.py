@@ -17,7 +17,7 @@ Params = Any
 """A tree of float32 arrays: what the optimizer moves."""
 
 Extra = Any
-"""A tree of arrays that is not trained by gradients (BatchNorm statistics, EMA targets); {} if none."""
+"""A tree of arrays that gradients do not train (BatchNorm statistics, EMA targets); {} if none."""
 
 
 class Output(NamedTuple):

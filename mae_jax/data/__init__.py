@@ -43,12 +43,19 @@ class Data:
     def train(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         """This process' rows of the endless stream of batches from `start_step` on."""
         rows_at = lambda step: training_rows(
-            step, seed=self.seed, num_examples=self.num_examples, batch_size=self.batch_size,
-            process_index=self.process_index, process_count=self.process_count,
+            step,
+            seed=self.seed,
+            num_examples=self.num_examples,
+            batch_size=self.batch_size,
+            process_index=self.process_index,
+            process_count=self.process_count,
         )
         return self._pipeline()(
-            self.sources["train"], self.train_transforms, rows_at,
-            itertools.count(start_step), self.workers,
+            self.sources["train"],
+            self.train_transforms,
+            rows_at,
+            itertools.count(start_step),
+            self.workers,
         )
 
     def eval(self, split: str, limit: int | None = None) -> Iterator[dict[str, np.ndarray]]:
@@ -63,8 +70,11 @@ class Data:
         source = self.source(split)
         count = min(limit or source.num_examples, source.num_examples)
         place = lambda step: evaluation_rows(
-            step, num_examples=count, batch_size=self.batch_size,
-            process_index=self.process_index, process_count=self.process_count,
+            step,
+            num_examples=count,
+            batch_size=self.batch_size,
+            process_index=self.process_index,
+            process_count=self.process_count,
         )
         pick = lambda i: permute(i, source.num_examples, 0) if count < source.num_examples else i
         rows_at = lambda step: Rows(pick(place(step)[0]), np.zeros(len(place(step)[0]), np.uint64))
@@ -73,11 +83,22 @@ class Data:
         for step, batch in zip(steps, loaded, strict=True):
             yield {**batch, "mask": place(step)[1]}
 
+    def example(self, stage: str) -> dict[str, np.ndarray]:
+        """A batch of one, of the training set: what batches look like.
+
+        Args:
+            stage: 'train' or 'eval': which transforms.
+        """
+        transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
+        rows = Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64))
+        return arrays.load(self.sources["train"], transforms, rows)
+
     def source(self, split: str) -> Source:
         """The source of a split, or a UserError that names those there are."""
         if split not in self.sources:
-            raise UserError(f"there is no {split!r} split: config.data has "
-                            f"{', '.join(self.sources)}")
+            raise UserError(
+                f"there is no {split!r} split: config.data has {', '.join(self.sources)}"
+            )
         return self.sources[split]
 
     def _pipeline(self):
@@ -94,14 +115,22 @@ class Data:
 
 
 def make_data(
-    *, train: str, test: str = "", batch_size: int, train_transform: str, eval_transform: str,
-    pipeline: str = "arrays", workers: int = 0, seed: int = 0, process_index: int = 0,
+    *,
+    train: str,
+    test: str = "",
+    batch_size: int,
+    train_transform: str,
+    eval_transform: str,
+    pipeline: str = "arrays",
+    workers: int = 0,
+    seed: int = 0,
+    process_index: int = 0,
     process_count: int = 1,
 ) -> Data:
     """Opens the sources of a training set and, optionally, of a test set.
 
     Args:
-        train, test: spec strings of sources, e.g. "folder('photos')" or 'fashion_scenes(split=train)'.
+        train, test: spec strings of sources, e.g. "folder('photos')", 'fashion_scenes(split=train)'.
         batch_size: of the global batch.
         train_transform, eval_transform: spec strings of transforms.
         pipeline: 'arrays' (numpy and Pillow) or 'tf' (tf.data) for training batches; evaluation
@@ -120,6 +149,12 @@ def make_data(
     sources = {"train": train, "test": test}
     return Data(
         {split: build(text, "data.sources") for split, text in sources.items() if text},
-        batch_size, parse(train_transform), parse(eval_transform), pipeline,
-        workers or min(16, os.cpu_count() or 1), seed, process_index, process_count,
+        batch_size,
+        parse(train_transform),
+        parse(eval_transform),
+        pipeline,
+        workers or min(16, os.cpu_count() or 1),
+        seed,
+        process_index,
+        process_count,
     )

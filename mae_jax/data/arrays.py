@@ -15,8 +15,11 @@ from mae_jax.types import UserError
 
 
 def batches(
-    source: Source, transforms: Sequence[Transform], rows_at: Callable[[int], Rows],
-    steps: Iterator[int], workers: int,
+    source: Source,
+    transforms: Sequence[Transform],
+    rows_at: Callable[[int], Rows],
+    steps: Iterator[int],
+    workers: int,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches of these steps, in order, made ahead by `workers` threads.
 
@@ -51,9 +54,11 @@ def load(source: Source, transforms: Sequence[Transform], rows: Rows) -> dict[st
         images = [transform.on_array(*pair) for pair in zip(images, params, strict=True)]
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
-        raise UserError(f"images of different sizes in a batch, e.g. {shapes[0]} and {shapes[-1]}: "
-                        "end the transforms with random_resized_crop(...) or "
-                        "resize(...)|center_crop(...)")
+        raise UserError(
+            f"images of different sizes in a batch, e.g. {shapes[0]} and {shapes[-1]}: "
+            "end the transforms with random_resized_crop(...) or "
+            "resize(...)|center_crop(...)"
+        )
     batch = {"image": np.stack(images)}
     if "label" in fields:
         batch["label"] = np.asarray(fields["label"], np.int32)

@@ -24,7 +24,12 @@ class Rows(NamedTuple):
 
 
 def training_rows(
-    step: int, *, seed: int, num_examples: int, batch_size: int, process_index: int = 0,
+    step: int,
+    *,
+    seed: int,
+    num_examples: int,
+    batch_size: int,
+    process_index: int = 0,
     process_count: int = 1,
 ) -> Rows:
     """The rows of the global batch at `step` that belong to a process.
@@ -43,7 +48,11 @@ def training_rows(
 
 
 def evaluation_rows(
-    step: int, *, num_examples: int, batch_size: int, process_index: int = 0,
+    step: int,
+    *,
+    num_examples: int,
+    batch_size: int,
+    process_index: int = 0,
     process_count: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same for one pass in order: indices [b], and a mask [b] that is False where the last

@@ -14,8 +14,11 @@ from mae_jax.types import UserError
 
 
 def batches(
-    source: Source, transforms: Sequence[Transform], rows_at: Callable[[int], Rows],
-    steps: Iterator[int], workers: int,
+    source: Source,
+    transforms: Sequence[Transform],
+    rows_at: Callable[[int], Rows],
+    steps: Iterator[int],
+    workers: int,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches of these steps; see `arrays.batches`."""
     tf.config.set_visible_devices([], "GPU")  # accelerator memory belongs to JAX
@@ -23,7 +26,9 @@ def batches(
         raise UserError("pipeline 'tf' reads sources in memory: use pipeline 'arrays' for this one")
     first = rows_at(0)
     fields = {k: tf.constant(v) for k, v in source.fields.items() if k in ("image", "label")}
-    params = [tf.TensorSpec((None, *p.shape[1:]), tf.float64) for p in draw(transforms, first.seeds)]
+    params = [
+        tf.TensorSpec((None, *p.shape[1:]), tf.float64) for p in draw(transforms, first.seeds)
+    ]
 
     def plans():
         for step in steps:

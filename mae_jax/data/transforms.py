@@ -41,7 +41,9 @@ def parse(text: str) -> list[Transform]:
         UserError: an unknown name or argument.
     """
     known = {
-        "random_resized_crop": RandomResizedCrop, "flip": Flip, "resize": Resize,
+        "random_resized_crop": RandomResizedCrop,
+        "flip": Flip,
+        "resize": Resize,
         "center_crop": CenterCrop,
     }
     transforms = []
@@ -87,8 +89,10 @@ class RandomResizedCrop:
         self.size = size_of(size)
         for name, (low, high) in (("scale", scale), ("ratio", ratio)):
             if not 0 < low <= high:
-                raise UserError(f"random_resized_crop: {name} {(low, high)} is not an ascending "
-                                "range of positive numbers")
+                raise UserError(
+                    f"random_resized_crop: {name} {(low, high)} is not an ascending "
+                    "range of positive numbers"
+                )
         self.scale, self.ratio = scale, ratio
 
     def plan(self, u):
@@ -206,8 +210,10 @@ class CenterCrop:
         """[H, W, C] uint8 to [*size, C] uint8."""
         (height, width), (rows, columns) = image.shape[:2], self.size
         if height < rows or width < columns:
-            raise UserError(f"center_crop({rows}, {columns}) of an image of {height} x {width}: "
-                            "put resize(...) before it")
+            raise UserError(
+                f"center_crop({rows}, {columns}) of an image of {height} x {width}: "
+                "put resize(...) before it"
+            )
         top, left = (height - rows) // 2, (width - columns) // 2
         return image[top : top + rows, left : left + columns]
 

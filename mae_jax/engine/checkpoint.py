@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from mae_jax.engine.paths import path_of
@@ -41,13 +40,17 @@ class Checkpoints:
         self.every = every
         self._digest = jax.jit(digest)
         self._options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True,
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
         )
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
-            self.folder, options=self._options, item_names=("state", "digest"),
+            self.folder,
+            options=self._options,
+            item_names=("state", "digest"),
         )
 
     def __enter__(self):
@@ -73,10 +76,14 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._check_room(state)
-        self._manager.save(step, force=True, args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            digest=ocp.args.JsonSave(_to_json(self._digest(state))),
-        ))
+        self._manager.save(
+            step,
+            force=True,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                digest=ocp.args.JsonSave(_to_json(self._digest(state))),
+            ),
+        )
 
     def _check_room(self, state: Any) -> None:
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -105,8 +112,11 @@ class Checkpoints:
             except Exception as error:  # Orbax raises many kinds for damaged files
                 reasons.append(f"step {step}: {_first_line(error)}")
                 self._set_aside(step)
-                logger.warning("checkpoint %s is unreadable (%s); trying the one before",
-                               step, _first_line(error))
+                logger.warning(
+                    "checkpoint %s is unreadable (%s); trying the one before",
+                    step,
+                    _first_line(error),
+                )
         if steps:
             raise UserError(f"no readable checkpoint in {self.folder} ({'; '.join(reasons)})")
         return None
@@ -115,9 +125,13 @@ class Checkpoints:
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        restored = self._manager.restore(step, args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(target), digest=ocp.args.JsonRestore(),
-        ))
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(target),
+                digest=ocp.args.JsonRestore(),
+            ),
+        )
         found = _to_json(self._digest(restored.state))
         wrong = [name for name, value in found.items() if restored.digest.get(name) != value]
         if wrong:
@@ -159,8 +173,11 @@ def digest(tree: Any) -> dict[str, jax.Array]:
     """
 
     def leaf_digest(x):
-        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")) \
-            if x.dtype != bool else x
+        bits = (
+            jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+            if x.dtype != bool
+            else x
+        )
         place = jnp.zeros(x.shape, jnp.uint32)
         for axis, length in enumerate(x.shape):
             place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)

@@ -40,8 +40,12 @@ class Log:
         self.file = self.path.open("a", encoding="utf-8")
         self.events = SummaryWriter(str(workdir / "events"), purge_step=start + 1)
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"), TimeRemainingColumn(), console=console,
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=console,
             disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("step", total=total, completed=start, status="")

@@ -90,5 +90,5 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
     if batch_size < 1 or batch_size % parts:
         raise UserError(
             f"batch size {batch_size} is not divisible by {mesh.size} devices x {accumulate} "
-            f"accumulation steps: use a multiple of {parts}, e.g. {max(1, batch_size // parts) * parts}"
+            f"accumulation steps: use a multiple of {parts}"
         )

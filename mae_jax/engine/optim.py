@@ -31,7 +31,12 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    *, base_lr: float, epochs: float, warmup_epochs: float, min_lr: float = 0.0, batch_size: int,
+    *,
+    base_lr: float,
+    epochs: float,
+    warmup_epochs: float,
+    min_lr: float = 0.0,
+    batch_size: int,
     num_examples: int,
 ) -> Plan:
     """Linear warm-up from 0, then a half cosine to `min_lr`, per step.
@@ -47,8 +52,10 @@ def make_plan(
     steps = math.ceil(epochs * num_examples / batch_size)
     warmup = round(warmup_epochs * num_examples / batch_size)
     if steps < 1 or not 0 <= warmup <= steps:
-        raise UserError(f"{epochs} epochs with {warmup_epochs} of warm-up are {steps} steps with "
-                        f"{warmup} of warm-up: both must be positive and the first the longer")
+        raise UserError(
+            f"{epochs} epochs with {warmup_epochs} of warm-up are {steps} steps with "
+            f"{warmup} of warm-up: both must be positive and the first the longer"
+        )
     peak = base_lr * batch_size / 256
 
     def schedule(step):
@@ -61,8 +68,14 @@ def make_plan(
 
 
 def make_optimizer(
-    *, name: str = "adamw", schedule: Schedule, rules: Rules = DECAY_MATRICES,
-    weight_decay: float = 0.05, b1: float = 0.9, b2: float = 0.95, clip: float | None = None,
+    *,
+    name: str = "adamw",
+    schedule: Schedule,
+    rules: Rules = DECAY_MATRICES,
+    weight_decay: float = 0.05,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    clip: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer whose `update` takes the step as an extra argument.
 
@@ -81,10 +94,12 @@ def make_optimizer(
         raise UserError(f"optimizer {name!r} is unknown: choose {', '.join(scalers)}")
     tx = optax.chain(
         optax.clip_by_global_norm(clip) if clip is not None else optax.identity(),
-        scalers[name](), _descend(schedule, weight_decay, rules),
+        scalers[name](),
+        _descend(schedule, weight_decay, rules),
     )
     label = lambda params: jax.tree.map(
-        lambda factors: "train" if factors else "frozen", map_rules(params, rules),
+        lambda factors: "train" if factors else "frozen",
+        map_rules(params, rules),
         is_leaf=lambda x: x is None or isinstance(x, tuple),
     )
     tx = optax.partition({"train": tx, "frozen": optax.set_to_zero()}, label)

@@ -22,30 +22,49 @@ def stream_key(seed: int, stream: str, step) -> jax.Array:
     return jax.random.fold_in(key, step)
 
 
-def init_state(
-    mesh: Mesh, method: Method, tx: optax.GradientTransformationExtraArgs, batch: Mapping[str, Any],
-    *, seed: int, rules: Rules,
-) -> tuple[TrainState, TrainState]:
-    """A fresh train state, born sharded, and its shardings.
+def plan_state(
+    mesh: Mesh,
+    method: Method,
+    tx: optax.GradientTransformationExtraArgs,
+    batch: Mapping[str, Any],
+    *,
+    seed: int,
+    rules: Rules,
+) -> tuple[Callable[[], TrainState], TrainState]:
+    """How the train state starts, and how it is laid out.
 
     Args:
         batch: arrays or shapes of one batch.
         rules: how leaves are laid out, see `infer_shardings`.
+
+    Returns:
+        A function that makes the fresh state, born sharded; and its shapes with their shardings.
     """
     rows = {k: jax.ShapeDtypeStruct((mesh.size, *v.shape[1:]), v.dtype) for k, v in batch.items()}
 
     def init() -> TrainState:
-        images = {k: jnp.zeros(v.shape, v.dtype) for k, v in rows.items()}
-        params, extra = method.init(stream_key(seed, "init", 0), images)
+        zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in rows.items()}
+        params, extra = method.init(stream_key(seed, "init", 0), zeros)
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
 
-    shardings = infer_shardings(jax.eval_shape(init), mesh, rules)
-    return jax.jit(init, out_shardings=shardings)(), shardings
+    shapes = jax.eval_shape(init)
+    shardings = infer_shardings(shapes, mesh, rules)
+    like = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+    return jax.jit(init, out_shardings=shardings), like
 
 
 def make_train_step(
-    mesh: Mesh, shardings: TrainState, method: Method, tx: optax.GradientTransformationExtraArgs,
-    *, seed: int, accumulate: int = 1,
+    mesh: Mesh,
+    like: TrainState,
+    method: Method,
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    seed: int,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles (state, batch) -> (state, metrics). The old state's buffers are reused.
 
@@ -53,6 +72,7 @@ def make_train_step(
     'skipped' counts such steps, 'skipped_in_a_row' those since the last good one.
 
     Args:
+        like: shapes and shardings of the state.
         seed: of the run.
         accumulate: parts into which a batch is split to save memory; their gradients are averaged.
     """
@@ -72,14 +92,20 @@ def make_train_step(
         finite = opt_state.notfinite_count == 0
         extra = jax.tree.map(lambda new, old: jnp.where(finite, new, old), extra, state.extra)
         metrics = {
-            **metrics, "loss": loss, "grad_norm": norm, "skipped": opt_state.total_notfinite,
+            **metrics,
+            "loss": loss,
+            "grad_norm": norm,
+            "skipped": opt_state.total_notfinite,
             "skipped_in_a_row": opt_state.notfinite_count,
         }
         return TrainState(state.step + 1, params, opt_state, extra), metrics
 
+    shardings = jax.tree.map(lambda x: x.sharding, like)
     return jax.jit(
-        step, in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, replicated(mesh)), donate_argnums=0,
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
     )
 
 

@@ -39,8 +39,10 @@ def extract(predict: Predict, data: EvalData, split: str, limit: int | None = No
     features, labels = [], []
     for batch in data.eval(split, limit):
         if "label" not in batch:
-            raise UserError(f"the {split} split has no labels, which k-NN and logistic need: give "
-                            "a folder with one sub-folder for each class")
+            raise UserError(
+                f"the {split} split has no labels, which k-NN and logistic need: give "
+                "a folder with one sub-folder for each class"
+            )
         outputs = predict(batch)
         keep = np.asarray(outputs["mask"])
         features.append(np.asarray(outputs["features"], np.float32)[keep])

@@ -53,7 +53,7 @@ class MaskedAutoencoding:
         return Output(loss, extra, {})
 
     def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32 of whole images: the class token, or the mean of the patches."""
+        """'features' [B, D] float32 of whole images: class token or mean of the patches."""
         images = self.normalize(batch["image"])
         tokens = self.model.apply({"params": params}, images, method="encode")
         tokens = tokens.astype(jnp.float32)
@@ -84,13 +84,18 @@ class MaskedAutoencoding:
             pixels_ = prediction * std + mean
             raw = pixels.to_bytes(self.to_images(prediction, images), (0.5,), (0.25,))
         hidden = mask.mask[:, :, None]
-        grey = patchify(jnp.broadcast_to(
-            self.normalize(jnp.full_like(batch["image"], 128)), images.shape), patch)
+        grey = patchify(
+            jnp.broadcast_to(self.normalize(jnp.full_like(batch["image"], 128)), images.shape),
+            patch,
+        )
         show = lambda tokens: self.to_bytes(self.to_images(tokens, images))
         return {
-            "original": batch["image"], "masked": show(jnp.where(hidden, grey, target)),
-            "raw": raw, "denormalized": show(pixels_),
-            "pasted": show(jnp.where(hidden, pixels_, target)), "hidden": mask.mask,
+            "original": batch["image"],
+            "masked": show(jnp.where(hidden, grey, target)),
+            "raw": raw,
+            "denormalized": show(pixels_),
+            "pasted": show(jnp.where(hidden, pixels_, target)),
+            "hidden": mask.mask,
         }
 
     def draw_mask(self, key: jax.Array, images: jax.Array) -> masking.Mask:
@@ -113,10 +118,20 @@ class MaskedAutoencoding:
 
 
 def make(
-    *, encoder: str = "vit(B, patch=16)", decoder_width: int = 512, decoder_depth: int = 8,
-    decoder_heads: int = 16, mask: str = "random", mask_ratio: float = 0.75, loss: str = "mse",
-    normalize_target: bool = True, score: str = "hidden", mask_tokens_in_encoder: bool = False,
-    pool: str = "cls", mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.25,),
+    *,
+    encoder: str = "vit(B, patch=16)",
+    decoder_width: int = 512,
+    decoder_depth: int = 8,
+    decoder_heads: int = 16,
+    mask: str = "random",
+    mask_ratio: float = 0.75,
+    loss: str = "mse",
+    normalize_target: bool = True,
+    score: str = "hidden",
+    mask_tokens_in_encoder: bool = False,
+    pool: str = "cls",
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> MaskedAutoencoding:
     """Masked autoencoding.
@@ -138,8 +153,10 @@ def make(
         UserError: a value that is not among those above.
     """
     choices = {
-        "mask": (mask, tuple(masking.STRATEGIES)), "loss": (loss, tuple(losses.ERRORS)),
-        "score": (score, ("hidden", "all")), "pool": (pool, ("cls", "mean")),
+        "mask": (mask, tuple(masking.STRATEGIES)),
+        "loss": (loss, tuple(losses.ERRORS)),
+        "score": (score, ("hidden", "all")),
+        "pool": (pool, ("cls", "mean")),
         "dtype": (dtype, ("float32", "bfloat16")),
     }
     for name, (value, allowed) in choices.items():
@@ -152,6 +169,13 @@ def make(
     vit = build(encoder, "models", dtype=compute, mask_tokens=mask_tokens_in_encoder)
     decoder = Decoder(decoder_width, decoder_depth, decoder_heads, compute)
     return MaskedAutoencoding(
-        MAE(vit, decoder), mask, mask_ratio, loss, normalize_target, score, pool,
-        tuple(mean), tuple(std),
+        MAE(vit, decoder),
+        mask,
+        mask_ratio,
+        loss,
+        normalize_target,
+        score,
+        pool,
+        tuple(mean),
+        tuple(std),
     )

@@ -66,7 +66,9 @@ class MAE(nn.Module):
         tokens = self.encoder(images, mask)
         in_order = self.encoder.mask_tokens
         return self.decoder(
-            tokens, None if in_order else mask, grid_of(images.shape[1:3], patch),
+            tokens,
+            None if in_order else mask,
+            grid_of(images.shape[1:3], patch),
             patch * patch * images.shape[-1],
         )
 

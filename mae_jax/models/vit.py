@@ -127,9 +127,15 @@ def prepend(token: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def make(
-    size: str | None = None, *, patch: int = 16, width: int | None = None,
-    depth: int | None = None, heads: int | None = None, mlp_ratio: float = 4.0,
-    mask_tokens: bool = False, dtype: Any = jnp.float32,
+    size: str | None = None,
+    *,
+    patch: int = 16,
+    width: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    mlp_ratio: float = 4.0,
+    mask_tokens: bool = False,
+    dtype: Any = jnp.float32,
 ) -> ViT:
     """A ViT of a named size, or of free width, depth and heads (each also overrides the size's).
 

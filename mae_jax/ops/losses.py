@@ -32,7 +32,11 @@ def normalize_patches(patches: jax.Array) -> jax.Array:
 
 
 def masked_error(
-    prediction: jax.Array, target: jax.Array, hidden: jax.Array, *, error: str = "mse",
+    prediction: jax.Array,
+    target: jax.Array,
+    hidden: jax.Array,
+    *,
+    error: str = "mse",
     reduction: str = "mean",
 ) -> jax.Array:
     """Reconstruction error of the hidden places.

@@ -52,7 +52,8 @@ def block(key: jax.Array, batch: int, grid: tuple[int, int], *, blocks: int = 32
     first = jnp.where(covered.any(axis=1), jnp.argmax(covered, axis=1), blocks)
     # Within a rectangle the upper rows go first, so that the one that is cut stays in one piece.
     within = jnp.where(
-        first < blocks, 1 - jnp.arange(rows * columns) / (rows * columns),
+        first < blocks,
+        1 - jnp.arange(rows * columns) / (rows * columns),
         jax.random.uniform(noise_key, first.shape),
     )
     return blocks - first + within
@@ -87,7 +88,11 @@ def num_visible(length: int, ratio: float) -> int:
 
 
 def sample(
-    key: jax.Array, batch: int, grid: tuple[int, int], *, strategy: str = "random",
+    key: jax.Array,
+    batch: int,
+    grid: tuple[int, int],
+    *,
+    strategy: str = "random",
     ratio: float = 0.75,
 ) -> Mask:
     """Draws one mask per example.

@@ -8,8 +8,16 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-NOT_ACCURACIES = {"step", "loss", "lr", "grad_norm", "skipped", "skipped_in_a_row", "images_per_s",
-                  "data_wait"}
+NOT_ACCURACIES = {
+    "step",
+    "loss",
+    "lr",
+    "grad_norm",
+    "skipped",
+    "skipped_in_a_row",
+    "images_per_s",
+    "data_wait",
+}
 
 
 def draw_curves(
@@ -19,8 +27,8 @@ def draw_curves(
 
     Args:
         lines: of metrics.jsonl.
-        results: representation -> metric -> accuracy; drawn as dashed lines, but for the last, which
-            is the run's own.
+        results: representation -> metric -> accuracy, drawn as dashed lines, but for the last,
+            which is the run's own.
         path: of the PNG.
 
     Returns:
@@ -42,8 +50,13 @@ def draw_curves(
         points = [(line["step"], line[metric]) for line in evals if metric in line]
         axes[1].plot(*zip(*points, strict=True), f"C{number}o-", markersize=3, label=metric)
         for name, style in zip(list(results)[:-1], ("--", ":"), strict=False):
-            axes[1].axhline(results[name][metric], color=f"C{number}", linestyle=style,
-                            linewidth=1, label=f"{metric}, {name}")
+            axes[1].axhline(
+                results[name][metric],
+                color=f"C{number}",
+                linestyle=style,
+                linewidth=1,
+                label=f"{metric}, {name}",
+            )
     if metrics:
         axes[1].set(xlabel="step", title="accuracy on held-out images")
         axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -110,6 +110,7 @@ def as_jpeg(photograph: Image.Image) -> np.ndarray:
 
 
 def main():
+    """Reads the sources, and writes the file beside this script."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=HOW_TO_GET_THE_SOURCES,

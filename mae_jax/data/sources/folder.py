@@ -1,5 +1,4 @@
-"""A folder of images, with or without one sub-folder for each class. Images are read when asked for.
-"""
+"""A folder of images, with or without one sub-folder for each class, read when asked for."""
 
 from pathlib import Path
 
@@ -36,8 +35,15 @@ class Folder:
             with Image.open(path) as image:
                 mode = {1: "L", 3: "RGB"}[self.channels]
                 pixels = np.asarray(ImageOps.exif_transpose(image).convert(mode))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-            raise UserError(f"cannot read the image {path}: {error}; repair or remove it") from error
+        except (
+            OSError,
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+            SyntaxError,
+        ) as error:
+            raise UserError(
+                f"cannot read the image {path}: {error}; repair or remove it"
+            ) from error
         return pixels.reshape(*pixels.shape[:2], self.channels)
 
 

@@ -1,0 +1,40 @@
+"""MAE pre-training on ImageNet-1k with the recipe of the paper (arXiv 2111.06377, table 8):
+AdamW, base learning rate 1.5e-4, batch 4096, 800 epochs of which 40 warm-up, crops and flips only,
+normalised pixels as targets. The argument is the encoder, from Ti/16 to H/14.
+
+    mae-jax train --config configs/mae.py:L/16 --workdir runs/mae_l16 \
+        --config.data.train="folder('/data/imagenet/train')" \
+        --config.data.test="folder('/data/imagenet/val')"
+
+The paper reports, for 800 epochs of L/16, 85.4% fine-tuned and 73.9% in linear probing.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from mae_jax.types import UserError
+
+
+def get_config(encoder: str = "B/16") -> ConfigDict:
+    """The experiment for an encoder 'SIZE/PATCH': Ti, S, B, L or H."""
+    size, _, patch = encoder.partition("/")
+    if size not in ("Ti", "S", "B", "L", "H") or not patch.isdigit():
+        raise UserError(f"configs/mae.py:{encoder}: write SIZE/PATCH, e.g. B/16, L/16 or H/14")
+    config = common.base()
+    config.data.update(
+        train="folder('data/imagenet/train')",
+        test="folder('data/imagenet/val')",
+        batch_size=4096,
+        train_transform="random_resized_crop(224, scale=(0.2, 1))|flip",
+        eval_transform="resize(256)|center_crop(224)",
+    )
+    config.method.args = ConfigDict(
+        common.mae_args()
+        | dict(
+            encoder=f"vit({size}, patch={patch})",
+            dtype="bfloat16",
+        )
+    )
+    config.checkpoint.every = 2500
+    config.evals.run = "knn(k=20)"
+    return config

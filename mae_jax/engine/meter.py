@@ -1,0 +1,84 @@
+"""Reads the metrics of a running step loop without making the device wait, and watches them."""
+
+import contextlib
+import math
+import time
+from collections.abc import Mapping
+
+import jax
+
+from mae_jax.engine.log import Log
+from mae_jax.engine.optim import Schedule
+
+
+class Diverged(Exception):
+    """Loss or gradients were not finite for too many steps in a row."""
+
+
+class Meter:
+    """Reads each step's metrics once the next step is under way, and logs them when due.
+
+    Args:
+        log: where lines go; its `every` and `total` say when.
+        schedule: step -> learning rate, logged beside the metrics.
+        batch_size: images a step.
+        max_skipped: steps in a row that may have a loss or gradient that is not finite.
+    """
+
+    def __init__(self, log: Log, *, schedule: Schedule, batch_size: int, max_skipped: int):
+        self.log, self.schedule = log, schedule
+        self.batch_size, self.max_skipped = batch_size, max_skipped
+        self.pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts a new interval of timing."""
+        self.begun, self.waited, self.steps = time.monotonic(), 0.0, 0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Counts the time inside as waiting for data."""
+        begun = time.monotonic()
+        yield
+        self.waited += time.monotonic() - begun
+
+    def stepped(self, done: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Takes the metrics of step number `done`, which was just started, and settles those of
+        the step before.
+
+        Raises:
+            Diverged: `max_skipped` steps in a row were not finite.
+        """
+        previous, self.pending = self.pending, (done, metrics)
+        self.steps += 1
+        if previous is not None:
+            self._settle(*previous)
+
+    def settle(self) -> None:
+        """Waits for the step that is under way."""
+        if self.pending is not None:
+            self._settle(*self.pending)
+            self.pending = None
+
+    def _settle(self, done: int, metrics: Mapping[str, jax.Array]) -> None:
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.log.advance(done)
+        if values["skipped_in_a_row"] >= self.max_skipped:
+            raise Diverged(
+                f"loss or gradient not finite for {self.max_skipped} steps in a row, up to step "
+                f"{done}; the checkpoints are from before: lower schedule.base_lr, or compute in "
+                "float32"
+            )
+        if done % self.log.every == 0 or done == self.log.total:
+            self._write(done, values)
+
+    def _write(self, done: int, values: Mapping[str, float]) -> None:
+        elapsed = time.monotonic() - self.begun
+        # JSON has no NaN: a value that is not finite is left out, and 'skipped' counts the step.
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        speed = {
+            "images_per_s": round(self.steps * self.batch_size / elapsed, 1),
+            "data_wait": round(self.waited / elapsed, 4),
+        }
+        self.log.write(done, {**finite, "lr": float(self.schedule(done - 1)), **speed})
+        self.restart()

@@ -1,0 +1,201 @@
+"""Masks: exact ratios, three forms that agree, no favoured place, and the shapes of each strategy."""
+
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mae_jax.ops import masking
+from mae_jax.types import UserError
+
+STRATEGIES = ["random", "block", "grid"]
+GRIDS = [(14, 14), (7, 5), (10, 10), (1, 12)]
+RATIOS = [0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9]
+
+
+def exact_visible(length, ratio):
+    """floor(length * (1 - ratio)) for the ratio as it is written."""
+    return math.floor(length * (1 - Fraction(str(ratio))))
+
+
+def masks_of(strategy, grid, ratio, *, batch=64, seed=0):
+    """[batch, rows, columns] bool."""
+    key = jax.random.key(seed)
+    mask = masking.sample(key, batch, grid, strategy=strategy, ratio=ratio).mask
+    return np.asarray(mask).reshape(batch, *grid)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_ratio_is_exact_and_the_three_forms_agree(strategy, grid):
+    length = grid[0] * grid[1]
+    for ratio in RATIOS:
+        visible = exact_visible(length, ratio)
+        keep, restore, mask = masking.sample(
+            jax.random.key(1), 3, grid, strategy=strategy, ratio=ratio
+        )
+        assert (keep.shape, keep.dtype) == ((3, visible), jnp.int32)
+        assert (restore.shape, restore.dtype) == ((3, length), jnp.int32)
+        assert (mask.shape, mask.dtype) == ((3, length), jnp.bool_)
+        for kept, places, hidden in zip(*map(np.asarray, (keep, restore, mask))):
+            assert sorted(places) == list(range(length))
+            assert set(kept) == set(np.flatnonzero(~hidden)), "visible patches"
+            assert [places[patch] for patch in kept] == list(range(visible)), "places in the encoder"
+            assert hidden.sum() == length - visible
+
+
+def test_restore_undoes_the_shuffle():
+    """As the decoder uses it: [visible, hidden] tokens taken at `restore` are in order again."""
+    tokens = np.arange(2 * 24).reshape(2, 24)
+    keep, restore, mask = map(np.asarray, masking.sample(jax.random.key(0), 2, (4, 6)))
+    order = [np.concatenate([k, np.setdiff1d(np.arange(24), k)]) for k in keep]
+    shuffled = np.take_along_axis(tokens, np.stack(order), axis=1)
+    restored = np.take_along_axis(shuffled, restore, axis=1)
+    np.testing.assert_array_equal(restored[~mask], tokens[~mask])
+
+
+def test_number_of_visible_patches_is_exact():
+    """100 * (1 - 0.9) is 9.999... in floating point."""
+    assert masking.num_visible(100, 0.9) == 10
+    for length in (16, 35, 49, 64, 100, 144, 196, 256, 1024):
+        for percent in range(100):
+            ratio = percent / 100
+            expected = exact_visible(length, ratio)
+            if expected:
+                assert masking.num_visible(length, ratio) == expected, (length, ratio)
+
+
+@pytest.mark.parametrize("strategy", ["random", "block"])
+def test_masks_differ_between_examples_and_keys(strategy):
+    masks = masks_of(strategy, (8, 8), 0.75, batch=64)
+    assert len({mask.tobytes() for mask in masks}) > 60
+    others = masks_of(strategy, (8, 8), 0.75, batch=64, seed=1)
+    assert (masks != others).any(axis=(1, 2)).sum() > 60
+    np.testing.assert_array_equal(masks, masks_of(strategy, (8, 8), 0.75, batch=64))
+
+
+def test_grid_masks_between_its_ratios_differ_between_examples():
+    masks = masks_of("grid", (8, 8), 0.6, batch=64)
+    assert len({mask.tobytes() for mask in masks}) > 60
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_masks_do_not_depend_on_the_number_of_devices(strategy):
+    devices = jax.devices()
+    assert len(devices) >= 2
+    sample = lambda key: masking.sample(key, 8, (4, 5), strategy=strategy, ratio=0.6)
+    split = NamedSharding(Mesh(np.array(devices[:2]), ("data",)), P("data"))
+    one = jax.jit(sample)(jax.random.key(3))
+    two = jax.jit(sample, out_shardings=split)(jax.random.key(3))
+    for alone, shared in zip(one, two, strict=True):
+        assert len(shared.sharding.device_set) == 2
+        np.testing.assert_array_equal(alone, shared)
+
+
+def test_random_masks_favour_no_place():
+    """Counts of hidden patches over places: chi-square with 48 degrees of freedom. Its expected
+    value is 48, its standard deviation 10; noise in bfloat16 would give over 1000.
+    """
+    batch, length = 20_000, 49
+    masks = masks_of("random", (7, 7), 0.75, batch=batch).reshape(batch, length)
+    share = 1 - 12 / 49
+    deviations = masks.sum(axis=0) - batch * share
+    statistic = (deviations**2).sum() / (batch * share * (1 - share)) * (length - 1) / length
+    assert 10 < statistic < 100
+
+
+def test_random_masks_hide_patches_independently():
+    """Both of two places are hidden as often as chance has it, wherever they are."""
+    batch, length = 20_000, 16
+    masks = masks_of("random", (4, 4), 0.5, batch=batch).reshape(batch, length).astype(float)
+    together = (masks.T @ masks / batch)[~np.eye(length, dtype=bool)]
+    np.testing.assert_allclose(together, 0.5 * 7 / 15, atol=0.02)
+
+
+def hidden_neighbours(masks):
+    """Of the neighbours of hidden patches (up, down, left, right), the share that is hidden too."""
+    pairs = [(masks[:, 1:], masks[:, :-1]), (masks[:, :, 1:], masks[:, :, :-1])]
+    both = sum((a & b).sum() for a, b in pairs)
+    either = sum(a.sum() + b.sum() for a, b in pairs)
+    return 2 * both / either
+
+
+@pytest.mark.parametrize("ratio", [0.4, 0.5, 0.75])
+def test_block_masks_are_large_pieces(ratio):
+    assert hidden_neighbours(masks_of("random", (14, 14), ratio)) == pytest.approx(ratio, abs=0.02)
+    assert hidden_neighbours(masks_of("block", (14, 14), ratio)) > 1 - (1 - ratio) / 2
+
+
+def test_a_small_block_mask_is_one_rectangle_that_is_cut_in_its_last_row():
+    """5% are less than any rectangle has."""
+    for mask in masks_of("block", (14, 14), 0.05):
+        rows = [list(np.flatnonzero(row)) for row in mask if row.any()]
+        filled = np.flatnonzero(mask.any(axis=1))
+        assert list(filled) == list(range(filled[0], filled[-1] + 1))
+        assert rows[0] == list(range(rows[0][0], rows[0][-1] + 1))
+        assert all(row == rows[0] for row in rows[:-1])
+        assert rows[-1] == rows[0][: len(rows[-1])]
+
+
+def test_block_masks_have_rectangles_of_many_shapes_and_places():
+    masks = masks_of("block", (14, 14), 0.08, batch=500)
+    heights, widths = masks.any(axis=2).sum(axis=1), masks.any(axis=1).sum(axis=1)
+    assert (heights > widths).mean() > 0.2 and (widths > heights).mean() > 0.2
+    hidden = masks.mean(axis=0)
+    assert hidden.min() > 0 and hidden.max() < 0.2, "no place is always or never hidden"
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (6, 8), (14, 14)])
+def test_grid_masks(grid):
+    y, x = np.mgrid[: grid[0], : grid[1]]
+    quarter = (y % 2 == 0) & (x % 2 == 0)
+    checkerboard = (y + x) % 2 == 0
+    for mask in masks_of("grid", grid, 0.75, batch=4):
+        np.testing.assert_array_equal(~mask, quarter)
+    for mask in masks_of("grid", grid, 0.5, batch=4):
+        np.testing.assert_array_equal(~mask, checkerboard)
+    for mask in masks_of("grid", grid, 0.6, batch=4):
+        assert (quarter <= ~mask).all() and (~mask <= checkerboard).all()
+    for mask in masks_of("grid", grid, 0.9, batch=4):
+        assert (~mask <= quarter).all()
+
+
+def test_ties_go_to_the_earlier_patch():
+    scores = jnp.array([[1.0, 0.0, 1.0, 0.0, 0.0, 1.0], [0.0] * 6])
+    keep, restore, mask = masking.from_scores(scores, 4)
+    np.testing.assert_array_equal(keep, [[1, 3, 4, 0], [0, 1, 2, 3]])
+    np.testing.assert_array_equal(restore, [[3, 0, 4, 1, 2, 5], [0, 1, 2, 3, 4, 5]])
+    np.testing.assert_array_equal(mask, [[0, 0, 1, 0, 0, 1], [0, 0, 0, 0, 1, 1]])
+
+
+def test_the_lowest_scores_stay_visible():
+    keep, _, mask = masking.from_scores(jnp.array([[0.3, 0.9, 0.1, 0.5]]), 2)
+    np.testing.assert_array_equal(keep, [[2, 0]])
+    np.testing.assert_array_equal(mask, [[False, True, False, True]])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_scores_are_float32(strategy):
+    scores = masking.STRATEGIES[strategy](jax.random.key(0), 3, (4, 5))
+    assert (scores.shape, scores.dtype) == ((3, 20), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "blocks"}, "masking 'blocks' is unknown: choose random, block, grid"),
+        ({"ratio": -0.1}, r"mask_ratio -0.1 is outside \[0, 1\)"),
+        ({"ratio": 1}, r"mask_ratio 1 is outside \[0, 1\)"),
+        ({"ratio": 75}, r"mask_ratio 75 is outside \[0, 1\)"),
+        ({"ratio": math.nan}, "mask_ratio nan is outside"),
+        ({"ratio": 0.96}, "mask_ratio 0.96 leaves none of 16 patches visible"),
+    ],
+)
+def test_impossible_masks_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        masking.sample(jax.random.key(0), 2, (4, 4), **options)

@@ -1,0 +1,127 @@
+"""Tests of taste: the rules of the house that a machine can check."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "mae_jax").rglob("*.py"))
+ALL = FILES + sorted((ROOT / "configs").glob("*.py")) + sorted((ROOT / "tests").rglob("*.py"))
+
+# Which parts of the package a part may import, besides itself.
+BASE = {"types", "spec"}
+MAY_IMPORT = {
+    "types": set(),
+    "spec": {"types"},
+    "ops": BASE,
+    "models": BASE | {"ops"},
+    "methods": BASE | {"ops", "models"},
+    "evals": BASE | {"ops"},
+    "engine": BASE,
+    "data": BASE,
+    "report": BASE,
+    "config": BASE,
+    "run": BASE | {"config", "data", "engine", "evals"},
+    "evaluate": BASE | {"engine", "evals", "report", "run"},
+    "train": BASE | {"config", "engine", "evaluate", "run"},
+    "doctor": BASE,
+    "cli": BASE | {"config", "doctor", "engine", "evaluate", "run", "train"},
+}
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """Every module that a file imports, anywhere in it, as 'package.module'."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def part_of(name: str) -> str | None:
+    """'mae_jax.ops.patches' to 'ops'; None for other packages and for mae_jax itself."""
+    pieces = name.split(".")
+    return pieces[1] if pieces[0] == "mae_jax" and len(pieces) > 1 else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    relative = path.relative_to(ROOT / "mae_jax")
+    part = relative.parts[0].removesuffix(".py")
+    if part in ("__init__", "__main__"):
+        return
+    allowed = MAY_IMPORT[part] | {part, "__version__"}
+    parts = {part_of(name) for name in imports_of(ast.parse(path.read_text()))} - {None}
+    assert parts <= allowed, f"{relative} may not import {sorted(parts - allowed)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_tensorflow_stays_behind_its_door(path):
+    heavy = {name.split(".")[0] for name in imports_of(ast.parse(path.read_text()))}
+    if path != ROOT / "mae_jax" / "data" / "pipeline.py":
+        assert not heavy & {"tensorflow", "tensorflow_datasets"}
+    if path != ROOT / "mae_jax" / "engine" / "checkpoint.py":
+        assert "orbax" not in heavy
+
+
+def test_everything_but_the_tf_pipeline_imports_without_tensorflow():
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in FILES
+        if path.name not in ("pipeline.py", "__main__.py") and "assets" not in str(path)
+    ]
+    code = (
+        "import sys, importlib\n"
+        "for name in ('tensorflow', 'tensorflow_datasets', 'torch', 'transformers', 'sklearn'):\n"
+        "    sys.modules[name] = None\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        "import jax\n"
+        "assert not jax._src.xla_bridge.backends_are_initialized(), 'an import touched a device'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_open_with_what_they_are_for(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "no docstring"
+    assert all(len(line) <= 100 for line in text.splitlines()), "a line of over 100 columns"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_public_things_are_documented_and_small(path):
+    tree = ast.parse(path.read_text())
+    assert path.read_text().count("\n") <= 300, "over 300 lines"
+    assert path.name not in ("utils.py", "helpers.py", "misc.py")
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            lines = node.end_lineno - node.lineno + 1
+            body = lines - len((ast.get_docstring(node) or "").splitlines())
+            assert isinstance(node, ast.ClassDef) or body <= 60, f"{node.name}: {body} lines"
+    public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    methods = [m for c in public if isinstance(c, ast.ClassDef) for m in c.body]
+    for node in public + [m for m in methods if isinstance(m, ast.FunctionDef)]:
+        if not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_happens_at_import(path):
+    """Modules define things; only jax.config, prints and the like would be loose expressions."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Expr):
+            assert isinstance(node.value, ast.Constant), f"line {node.lineno} does something"
+
+
+def test_configs_ask_for_nothing_silently():
+    """config.get(key, default) would hide a misspelt key."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = ast.unparse(node.func.value)
+                assert not (node.func.attr == "get" and "config" in owner), f"{path}:{node.lineno}"
