@@ -14,8 +14,9 @@ from mae_jax.ops import masking
 from mae_jax.types import UserError
 
 STRATEGIES = ["random", "block", "grid"]
-GRIDS = [(14, 14), (7, 5), (10, 10), (1, 12)]
-RATIOS = [0, 0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9]
+GRIDS = [(14, 14), (7, 5), (10, 10)]
+RATIOS = [0, 0.3, 0.5, 0.6, 0.75, 0.9]
+BATCH = 64
 
 
 def exact_visible(length, ratio):
@@ -23,7 +24,7 @@ def exact_visible(length, ratio):
     return math.floor(length * (1 - Fraction(str(ratio))))
 
 
-def masks_of(strategy, grid, ratio, *, batch=64, seed=0):
+def masks_of(strategy, grid, ratio, *, batch=BATCH, seed=0):
     """[batch, rows, columns] bool."""
     key = jax.random.key(seed)
     mask = masking.sample(key, batch, grid, strategy=strategy, ratio=ratio).mask
@@ -37,11 +38,11 @@ def test_the_ratio_is_exact_and_the_three_forms_agree(strategy, grid):
     for ratio in RATIOS:
         visible = exact_visible(length, ratio)
         keep, restore, mask = masking.sample(
-            jax.random.key(1), 3, grid, strategy=strategy, ratio=ratio
+            jax.random.key(1), BATCH, grid, strategy=strategy, ratio=ratio
         )
-        assert (keep.shape, keep.dtype) == ((3, visible), jnp.int32)
-        assert (restore.shape, restore.dtype) == ((3, length), jnp.int32)
-        assert (mask.shape, mask.dtype) == ((3, length), jnp.bool_)
+        assert (keep.shape, keep.dtype) == ((BATCH, visible), jnp.int32)
+        assert (restore.shape, restore.dtype) == ((BATCH, length), jnp.int32)
+        assert (mask.shape, mask.dtype) == ((BATCH, length), jnp.bool_)
         for kept, places, hidden in zip(*map(np.asarray, (keep, restore, mask))):
             assert sorted(places) == list(range(length))
             assert set(kept) == set(np.flatnonzero(~hidden)), "visible patches"
@@ -72,16 +73,15 @@ def test_number_of_visible_patches_is_exact():
 
 @pytest.mark.parametrize("strategy", ["random", "block"])
 def test_masks_differ_between_examples_and_keys(strategy):
-    masks = masks_of(strategy, (8, 8), 0.75, batch=64)
-    assert len({mask.tobytes() for mask in masks}) > 60
-    others = masks_of(strategy, (8, 8), 0.75, batch=64, seed=1)
-    assert (masks != others).any(axis=(1, 2)).sum() > 60
-    np.testing.assert_array_equal(masks, masks_of(strategy, (8, 8), 0.75, batch=64))
+    masks = masks_of(strategy, (14, 14), 0.75)
+    assert len({mask.tobytes() for mask in masks}) == BATCH
+    assert (masks != masks_of(strategy, (14, 14), 0.75, seed=1)).any(axis=(1, 2)).all()
+    np.testing.assert_array_equal(masks, masks_of(strategy, (14, 14), 0.75))
 
 
 def test_grid_masks_between_its_ratios_differ_between_examples():
-    masks = masks_of("grid", (8, 8), 0.6, batch=64)
-    assert len({mask.tobytes() for mask in masks}) > 60
+    masks = masks_of("grid", (14, 14), 0.6)
+    assert len({mask.tobytes() for mask in masks}) == BATCH
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -143,25 +143,25 @@ def test_a_small_block_mask_is_one_rectangle_that_is_cut_in_its_last_row():
 
 
 def test_block_masks_have_rectangles_of_many_shapes_and_places():
-    masks = masks_of("block", (14, 14), 0.08, batch=500)
-    heights, widths = masks.any(axis=2).sum(axis=1), masks.any(axis=1).sum(axis=1)
-    assert (heights > widths).mean() > 0.2 and (widths > heights).mean() > 0.2
+    """Areas from 8% with aspect ratios from 0.3 to 1 / 0.3: from 2 to 14 columns of 14."""
+    masks = np.concatenate([masks_of("block", (14, 14), 0.08, seed=seed) for seed in range(8)])
+    assert set(masks.any(axis=1).sum(axis=1)) >= set(range(3, 12))
     hidden = masks.mean(axis=0)
-    assert hidden.min() > 0 and hidden.max() < 0.2, "no place is always or never hidden"
+    assert hidden[:-1].min() > 0 and hidden.max() < 0.25, "no place is favoured much"
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (6, 8), (14, 14)])
+@pytest.mark.parametrize("grid", [(4, 6), (14, 14)])
 def test_grid_masks(grid):
     y, x = np.mgrid[: grid[0], : grid[1]]
     quarter = (y % 2 == 0) & (x % 2 == 0)
     checkerboard = (y + x) % 2 == 0
-    for mask in masks_of("grid", grid, 0.75, batch=4):
+    for mask in masks_of("grid", grid, 0.75):
         np.testing.assert_array_equal(~mask, quarter)
-    for mask in masks_of("grid", grid, 0.5, batch=4):
+    for mask in masks_of("grid", grid, 0.5):
         np.testing.assert_array_equal(~mask, checkerboard)
-    for mask in masks_of("grid", grid, 0.6, batch=4):
+    for mask in masks_of("grid", grid, 0.6):
         assert (quarter <= ~mask).all() and (~mask <= checkerboard).all()
-    for mask in masks_of("grid", grid, 0.9, batch=4):
+    for mask in masks_of("grid", grid, 0.9):
         assert (~mask <= quarter).all()
 
 
@@ -181,7 +181,8 @@ def test_the_lowest_scores_stay_visible():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_scores_are_float32(strategy):
-    scores = masking.STRATEGIES[strategy](jax.random.key(0), 3, (4, 5))
+    function = lambda key: masking.STRATEGIES[strategy](key, 3, (4, 5))
+    scores = jax.eval_shape(function, jax.random.key(0))
     assert (scores.shape, scores.dtype) == ((3, 20), jnp.float32)
 
 
