@@ -23,9 +23,7 @@ Results = dict[str, dict[str, float]]
 """Representation -> metric -> value."""
 
 
-def run_evaluators(
-    run: Run, predict: Predict, evaluators: Sequence[Evaluator]
-) -> dict[str, float]:
+def run_evaluators(run: Run, predict: Predict, evaluators: Sequence[Evaluator]) -> dict[str, float]:
     """The metrics of all evaluators."""
     metrics = {}
     for evaluator in evaluators:

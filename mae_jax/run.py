@@ -21,7 +21,6 @@ from mae_jax.evals.features import Predict
 from mae_jax.spec import call, call_section, parse, resolve
 from mae_jax.types import Batch, Method, TrainState, UserError
 
-
 Evaluator = Callable[[Predict, Data], dict[str, float]]
 
 

@@ -83,7 +83,9 @@ def loop(
             if stopping or last or checkpoints.due(done) or due(done, run.evals.every):
                 meter.settle()
                 if due(done, run.evals.every):
-                    values = evaluate.run_evaluators(run, run.predictor(state), run.evals.evaluators)
+                    values = evaluate.run_evaluators(
+                        run, run.predictor(state), run.evals.evaluators
+                    )
                     log.write(done, values)
                 if stopping or last or checkpoints.due(done):
                     checkpoints.save(state, done)

@@ -13,7 +13,6 @@ from safetensors import safe_open
 
 from mae_jax import cli
 
-
 # Orbax drops failed reads without looking at their errors.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -43,8 +42,18 @@ def config(root):
 def trained(config, tmp_path_factory):
     """The workdir of a finished run of four steps."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    assert run("train", "--config", config, "--workdir", workdir,
-               "--config.schedule.epochs=1.0", "--config.checkpoint.every=2") == 0
+    assert (
+        run(
+            "train",
+            "--config",
+            config,
+            "--workdir",
+            workdir,
+            "--config.schedule.epochs=1.0",
+            "--config.checkpoint.every=2",
+        )
+        == 0
+    )
     return workdir
 
 
@@ -98,8 +107,9 @@ def photos(tmp_path):
 )
 def test_mistakes_in_a_config(capsys, config, tmp_path, override, message):
     workdir = tmp_path / "run"
-    said = mistake(capsys, "train", "--config", config, "--workdir", workdir,
-                   f"--config.{override}")
+    said = mistake(
+        capsys, "train", "--config", config, "--workdir", workdir, f"--config.{override}"
+    )
     assert message in said, said
     assert not list(workdir.rglob("*.jsonl")) and not (workdir / "checkpoints").exists()
 
@@ -120,9 +130,20 @@ def test_mistakes_in_the_arguments(capsys, root, tmp_path, monkeypatch, argument
 
 def test_a_misspelt_key_in_a_process_of_its_own(root, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "mae_jax", "train", "--config", "configs/quickstart.py",
-         "--workdir", tmp_path, "--config.method.args.mask_ratoi=0.5"],
-        cwd=root, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "mae_jax",
+            "train",
+            "--config",
+            "configs/quickstart.py",
+            "--workdir",
+            tmp_path,
+            "--config.method.args.mask_ratoi=0.5",
+        ],
+        cwd=root,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == (
@@ -133,8 +154,16 @@ def test_a_misspelt_key_in_a_process_of_its_own(root, tmp_path):
 def test_a_truncated_image_is_named(capsys, config, tmp_path, photos):
     data = (photos / "b.jpg").read_bytes()
     (photos / "b.jpg").write_bytes(data[: len(data) // 2])
-    said = mistake(capsys, "train", "--config", config, "--workdir", tmp_path / "run",
-                   f"--config.data.train=folder({str(photos)!r})", "--config.data.test=")
+    said = mistake(
+        capsys,
+        "train",
+        "--config",
+        config,
+        "--workdir",
+        tmp_path / "run",
+        f"--config.data.train=folder({str(photos)!r})",
+        "--config.data.test=",
+    )
     assert "cannot read the image" in said and "b.jpg" in said and "truncated" in said
 
 
@@ -189,8 +218,9 @@ def test_mistakes_with_a_trained_run(capsys, trained, arguments, message):
 
 
 def test_features_need_a_known_ending(capsys, trained, photos, tmp_path):
-    said = mistake(capsys, "features", "--run", trained, "--images", photos,
-                   "--out", tmp_path / "f.csv")
+    said = mistake(
+        capsys, "features", "--run", trained, "--images", photos, "--out", tmp_path / "f.csv"
+    )
     assert ".npz or .safetensors" in said
 
 
@@ -207,6 +237,7 @@ def test_doctor_reports(capsys):
 def test_commands_explain_themselves(capsys):
     assert run("--help") == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in
-               ("train", "evaluate", "reconstruct", "features", "doctor"))
+    assert all(
+        word in printed for word in ("train", "evaluate", "reconstruct", "features", "doctor")
+    )
     assert run() == 2

@@ -84,7 +84,10 @@ def test_an_override_changes_nothing_else(config):
         ("sed=1", "config.sed does not exist: did you mean 'seed'?"),
         ("optimizer.clipp=1", "config.optimizer.clipp does not exist: did you mean 'clip'?"),
         ("optimiser.lr=1", "config.optimiser does not exist: did you mean 'optimizer'?"),
-        ("optimizer.layer.decay=1", "config.optimizer.layer does not exist: did you mean 'layers'?"),
+        (
+            "optimizer.layer.decay=1",
+            "config.optimizer.layer does not exist: did you mean 'layers'?",
+        ),
         ("zzz=1", "config.zzz does not exist: choose flag, mean, name, optimizer, ratio, seed"),
         ("=1", "does not exist"),
         ("seed.deep=1", "config.seed is not a section"),

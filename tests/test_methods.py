@@ -67,9 +67,9 @@ def test_the_loss_falls_on_a_fixed_batch_and_does_not_depend_on_the_mesh(method,
 
 def test_every_leaf_receives_a_gradient(method, batch):
     params, extra = jax.jit(method.init)(jax.random.key(0), batch)
-    gradient = jax.jit(
-        jax.grad(lambda p, key: method.loss(p, extra, batch, key, 0).loss)
-    )(params, jax.random.key(1))
+    gradient = jax.jit(jax.grad(lambda p, key: method.loss(p, extra, batch, key, 0).loss))(
+        params, jax.random.key(1)
+    )
     silent = [
         jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
@@ -107,20 +107,21 @@ def test_predictions_are_deterministic_features_of_each_image_alone(method, batc
     ids=str,
 )
 def test_every_option_of_mae_changes_the_loss_or_the_features(batch, options):
-    plain, other = make("mae"), make("mae", **options)
-    key = jax.random.key(2)
-    outputs = []
-    for method in (plain, other):
-        params, extra = jax.jit(method.init)(jax.random.key(0), batch)
-        loss, grads = jax.jit(
-            jax.value_and_grad(lambda p: method.loss(p, extra, batch, key, 0).loss)
-        )(params)
-        features = jax.jit(method.predict)(params, extra, batch)["features"]
-        assert np.isfinite(loss) and all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-        assert loss.dtype == jnp.float32
-        outputs.append((float(loss), np.asarray(features)))
-    (loss, features), (other_loss, other_features) = outputs
+    (loss, features), (other_loss, other_features) = (
+        loss_and_features(make("mae"), batch),
+        loss_and_features(make("mae", **options), batch),
+    )
     assert loss != other_loss or not np.array_equal(features, other_features)
+
+
+def loss_and_features(method, batch):
+    """The loss, after a look at it and its gradients, and the features."""
+    params, extra = jax.jit(method.init)(jax.random.key(0), batch)
+    loss = lambda p: method.loss(p, extra, batch, jax.random.key(2), 0).loss
+    value, grads = jax.jit(jax.value_and_grad(loss))(params)
+    assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    assert value.dtype == jnp.float32
+    return float(value), np.asarray(jax.jit(method.predict)(params, extra, batch)["features"])
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])

@@ -169,7 +169,7 @@ def test_errors_inside_the_function_are_its_own():
         raise TypeError("inside")
 
     with pytest.raises(TypeError, match="inside"):
-        spec.call(broken, where="broken")
+        spec.call_section(broken, {}, "broken")
 
 
 def test_nearest():

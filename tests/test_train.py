@@ -1,4 +1,4 @@
-"""Whole small runs: exact resume after any end, two meshes, divergence, and both input pipelines."""
+"""Whole small runs: exact resume after any end, two meshes, divergence, both input pipelines."""
 
 import json
 import os
@@ -42,7 +42,10 @@ def start(root, workdir, *arguments):
     }
     return subprocess.Popen(
         [*command, "--workdir", str(workdir), *arguments],
-        cwd=root, env=env, stderr=subprocess.PIPE, text=True,
+        cwd=root,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

@@ -36,12 +36,22 @@ weights = load(HERE / "vitmae_weights.py")
 GOLDEN = ["pixels", "normalized", "one_channel", "wide"]
 LIVE = {
     "live_normalized": dict(
-        image_size=(32, 32), patch=4, channels=3, encoder=(96, 3, 6), decoder=(64, 2, 4),
-        mask_ratio=0.75, norm_pix_loss=True,
+        image_size=(32, 32),
+        patch=4,
+        channels=3,
+        encoder=(96, 3, 6),
+        decoder=(64, 2, 4),
+        mask_ratio=0.75,
+        norm_pix_loss=True,
     ),
     "live_wide": dict(
-        image_size=(16, 64), patch=4, channels=4, encoder=(96, 2, 3), decoder=(64, 2, 8),
-        mask_ratio=0.9, norm_pix_loss=False,
+        image_size=(16, 64),
+        patch=4,
+        channels=4,
+        encoder=(96, 2, 3),
+        decoder=(64, 2, 8),
+        mask_ratio=0.9,
+        norm_pix_loss=False,
     ),
 }
 
@@ -92,11 +102,14 @@ def mask(reference, config, grid):
 @pytest.fixture(scope="module")
 def model(config):
     encoder = ViT(
-        width=config["hidden_size"], depth=config["num_hidden_layers"],
-        heads=config["num_attention_heads"], patch=config["patch_size"],
+        width=config["hidden_size"],
+        depth=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        patch=config["patch_size"],
     )
     decoder = Decoder(
-        width=config["decoder_hidden_size"], depth=config["decoder_num_hidden_layers"],
+        width=config["decoder_hidden_size"],
+        depth=config["decoder_num_hidden_layers"],
         heads=config["decoder_num_attention_heads"],
     )
     return MAE(encoder, decoder)

@@ -1,7 +1,8 @@
 """A run small enough to train in a test: 8 x 12 images of 4 x 4 patches, 4 steps an epoch."""
 
-from configs import common
 from ml_collections import ConfigDict
+
+from configs import common
 
 ENCODER = "vit(width=16, depth=1, heads=2, patch=4)"
 
@@ -18,8 +19,7 @@ def get_config() -> ConfigDict:
         workers=1,
     )
     config.method.args = ConfigDict(
-        common.mae_args()
-        | dict(encoder=ENCODER, decoder_width=8, decoder_depth=1, decoder_heads=2)
+        common.mae_args() | dict(encoder=ENCODER, decoder_width=8, decoder_depth=1, decoder_heads=2)
     )
     config.schedule.update(base_lr=0.1, epochs=10.0, warmup_epochs=1.0)
     config.checkpoint.every = 10

@@ -130,7 +130,8 @@ def make_data(
     """Opens the sources of a training set and, optionally, of a test set.
 
     Args:
-        train, test: spec strings of sources, e.g. "folder('photos')", 'fashion_scenes(split=train)'.
+        train, test: spec strings of sources, e.g. "folder('photos')" or
+            'fashion_scenes(split=train)'.
         batch_size: of the global batch.
         train_transform, eval_transform: spec strings of transforms.
         pipeline: 'arrays' (numpy and Pillow) or 'tf' (tf.data) for training batches; evaluation

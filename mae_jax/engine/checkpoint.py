@@ -6,6 +6,8 @@ is stored beside the state and compared on restore; a checkpoint that fails is s
 another name and the one before it is used.
 """
 
+import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -75,26 +77,37 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        self._check_room(state)
-        self._manager.save(
-            step,
-            force=True,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                digest=ocp.args.JsonSave(_to_json(self._digest(state))),
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            digest=ocp.args.JsonSave(_to_json(self._digest(state))),
         )
+        with self._disk_full():
+            self._manager.wait_until_finished()
+            self._check_room(state)
+            self._manager.save(step, force=True, args=args)
 
     def _check_room(self, state: Any) -> None:
-        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        # Orbax writes a part for each process, then merges the parts: twice the state for a while.
+        needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
         free = shutil.disk_usage(self.folder).free
-        if free < needed * 1.1:
-            steps = self.steps()
-            last = f"the last good one is at step {steps[-1]}" if steps else "there is none yet"
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"{needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free")
+
+    @contextlib.contextmanager
+    def _disk_full(self):
+        """Turns any error for want of space, also of an earlier write, into one clear line."""
+        try:
+            yield
+        except Exception as error:  # TensorStore raises ValueError, the file system OSError
+            if "No space left" not in str(error) and getattr(error, "errno", 0) != errno.ENOSPC:
+                raise
+            whole = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
+            last = f"the last good one is at step {max(whole)}" if whole else "there is none yet"
+            reason = _first_line(error) if isinstance(error, OSError) else "it ended while writing"
             raise UserError(
-                f"disk full: a checkpoint needs {needed / 1e6:.1f} MB and {self.folder} has "
-                f"{free / 1e6:.1f} MB free; {last}: free some space and start again to go on"
-            )
+                f"disk full: no room for a checkpoint in {self.folder} ({reason}); {last}: free "
+                "some space and start again to go on"
+            ) from error
 
     def restore(self, like: Any) -> Any | None:
         """The newest checkpoint that is whole, or None if there is none.
@@ -152,10 +165,11 @@ class Checkpoints:
         Raises:
             UserError: the last write failed for want of space.
         """
-        try:
-            self._manager.wait_until_finished()
-        finally:
-            self._manager.close()
+        with self._disk_full():
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
 
 
 def digest(tree: Any) -> dict[str, jax.Array]:

@@ -50,7 +50,6 @@ class Meter:
             Diverged: `max_skipped` steps in a row were not finite.
         """
         previous, self.pending = self.pending, (done, metrics)
-        self.steps += 1
         if previous is not None:
             self._settle(*previous)
 
@@ -63,6 +62,7 @@ class Meter:
     def _settle(self, done: int, metrics: Mapping[str, jax.Array]) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self.log.advance(done)
+        self.steps += 1
         if values["skipped_in_a_row"] >= self.max_skipped:
             raise Diverged(
                 f"loss or gradient not finite for {self.max_skipped} steps in a row, up to step "

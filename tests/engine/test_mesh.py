@@ -24,7 +24,12 @@ def test_meshes_that_do_not_fit_are_refused(sizes):
 
 
 def test_fsdp_splits_the_largest_divisible_axis():
-    tree = {"a": jnp.zeros((4, 6)), "b": jnp.zeros((3, 5)), "c": jnp.zeros(()), "d": jnp.zeros((7, 2))}
+    tree = {
+        "a": jnp.zeros((4, 6)),
+        "b": jnp.zeros((3, 5)),
+        "c": jnp.zeros(()),
+        "d": jnp.zeros((7, 2)),
+    }
     shardings = infer_shardings(tree, make_mesh(fsdp=2), (("", "fsdp"),))
     specs = {name: sharding.spec for name, sharding in shardings.items()}
     assert specs == {"a": P(None, "fsdp"), "b": P(), "c": P(), "d": P(None, "fsdp")}

@@ -28,9 +28,7 @@ def test_plan_warms_up_then_follows_half_a_cosine():
 @pytest.mark.parametrize("epochs, warmup", [(0, 0), (1, 2), (1, -1)])
 def test_plans_that_cannot_be_are_refused(epochs, warmup):
     with pytest.raises(UserError, match="epochs"):
-        make_plan(
-            base_lr=1, epochs=epochs, warmup_epochs=warmup, batch_size=8, num_examples=800
-        )
+        make_plan(base_lr=1, epochs=epochs, warmup_epochs=warmup, batch_size=8, num_examples=800)
 
 
 def adamw(params, grads, schedule, decay, b1=0.9, b2=0.95, eps=1e-8):
@@ -95,7 +93,12 @@ def test_rules_scale_freeze_and_keep_no_moments():
 def test_default_rules_decay_tokens_and_matrices_only():
     tx = make_optimizer(name="sgd", schedule=lambda step: 1.0, weight_decay=0.5, b1=0.0)
     assert tx is not None and DECAY_MATRICES[0][1] == (1.0, 0.0)
-    params = {"kernel": jnp.ones(2), "bias": jnp.ones(2), "scale": jnp.ones(2), "token": jnp.ones(2)}
+    params = {
+        "kernel": jnp.ones(2),
+        "bias": jnp.ones(2),
+        "scale": jnp.ones(2),
+        "token": jnp.ones(2),
+    }
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(zero, tx.init(params), params, step=0)
     moved = {name: float(-update[0]) for name, update in updates.items()}

@@ -93,6 +93,10 @@ def test_a_skipped_step_does_not_shift_the_learning_rate(batches):
 
 
 def test_keys_differ_by_seed_stream_and_step():
-    keys = [stream_key(0, "train", 0), stream_key(1, "train", 0), stream_key(0, "init", 0),
-            stream_key(0, "train", 1)]
+    keys = [
+        stream_key(0, "train", 0),
+        stream_key(1, "train", 0),
+        stream_key(0, "init", 0),
+        stream_key(0, "train", 1),
+    ]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 4

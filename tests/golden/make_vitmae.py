@@ -19,36 +19,71 @@ BATCH = 3
 
 
 def config_of(
-    *, image_size: tuple[int, int], patch: int, channels: int, encoder: tuple[int, int, int],
-    decoder: tuple[int, int, int], mask_ratio: float, norm_pix_loss: bool,
+    *,
+    image_size: tuple[int, int],
+    patch: int,
+    channels: int,
+    encoder: tuple[int, int, int],
+    decoder: tuple[int, int, int],
+    mask_ratio: float,
+    norm_pix_loss: bool,
 ) -> dict:
     """Keyword arguments of `ViTMAEConfig`; encoder and decoder are (width, depth, heads)."""
     return dict(
-        image_size=list(image_size), patch_size=patch, num_channels=channels,
-        hidden_size=encoder[0], num_hidden_layers=encoder[1], num_attention_heads=encoder[2],
-        intermediate_size=4 * encoder[0], decoder_hidden_size=decoder[0],
-        decoder_num_hidden_layers=decoder[1], decoder_num_attention_heads=decoder[2],
-        decoder_intermediate_size=4 * decoder[0], mask_ratio=mask_ratio,
-        norm_pix_loss=norm_pix_loss, hidden_act="gelu", layer_norm_eps=1e-6,
+        image_size=list(image_size),
+        patch_size=patch,
+        num_channels=channels,
+        hidden_size=encoder[0],
+        num_hidden_layers=encoder[1],
+        num_attention_heads=encoder[2],
+        intermediate_size=4 * encoder[0],
+        decoder_hidden_size=decoder[0],
+        decoder_num_hidden_layers=decoder[1],
+        decoder_num_attention_heads=decoder[2],
+        decoder_intermediate_size=4 * decoder[0],
+        mask_ratio=mask_ratio,
+        norm_pix_loss=norm_pix_loss,
+        hidden_act="gelu",
+        layer_norm_eps=1e-6,
     )
 
 
 CASES = {
     "pixels": config_of(
-        image_size=(16, 16), patch=4, channels=3, encoder=(32, 2, 2), decoder=(24, 2, 3),
-        mask_ratio=0.75, norm_pix_loss=False,
+        image_size=(16, 16),
+        patch=4,
+        channels=3,
+        encoder=(32, 2, 2),
+        decoder=(24, 2, 3),
+        mask_ratio=0.75,
+        norm_pix_loss=False,
     ),
     "normalized": config_of(
-        image_size=(20, 20), patch=4, channels=3, encoder=(36, 1, 3), decoder=(24, 1, 2),
-        mask_ratio=0.75, norm_pix_loss=True,
+        image_size=(20, 20),
+        patch=4,
+        channels=3,
+        encoder=(36, 1, 3),
+        decoder=(24, 1, 2),
+        mask_ratio=0.75,
+        norm_pix_loss=True,
     ),
     "one_channel": config_of(
-        image_size=(18, 18), patch=6, channels=1, encoder=(32, 2, 4), decoder=(20, 1, 1),
-        mask_ratio=0.6, norm_pix_loss=True,
+        image_size=(18, 18),
+        patch=6,
+        channels=1,
+        encoder=(32, 2, 4),
+        decoder=(20, 1, 1),
+        mask_ratio=0.6,
+        norm_pix_loss=True,
     ),
     "wide": config_of(
-        image_size=(8, 32), patch=4, channels=2, encoder=(32, 1, 2), decoder=(28, 2, 2),
-        mask_ratio=0.5, norm_pix_loss=False,
+        image_size=(8, 32),
+        patch=4,
+        channels=2,
+        encoder=(32, 1, 2),
+        decoder=(28, 2, 2),
+        mask_ratio=0.5,
+        norm_pix_loss=False,
     ),
 }
 
@@ -135,14 +170,20 @@ def record(settings: dict, seed: int) -> dict[str, np.ndarray]:
     images = make_images(settings, generator)
     height, width = settings["image_size"]
     noise = torch.rand(
-        BATCH, (height // model.config.patch_size) * (width // model.config.patch_size),
+        BATCH,
+        (height // model.config.patch_size) * (width // model.config.patch_size),
         generator=generator,
     )
     out = model(images.double(), noise, interpolate_pos_encoding=height != width)
     out.loss.backward()
     arrays = {
-        "config": np.array(json.dumps(settings)), "images": images, "noise": noise,
-        "mask": out.mask, "restore": out.ids_restore, "loss": out.loss, "prediction": out.logits,
+        "config": np.array(json.dumps(settings)),
+        "images": images,
+        "noise": noise,
+        "mask": out.mask,
+        "restore": out.ids_restore,
+        "loss": out.loss,
+        "prediction": out.logits,
         "features": encode(model, images, noise),
     }
     for name, parameter in model.named_parameters():
@@ -153,9 +194,7 @@ def record(settings: dict, seed: int) -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def encode(
-    model: ViTMAEForPreTraining, images: torch.Tensor, noise: torch.Tensor
-) -> torch.Tensor:
+def encode(model: ViTMAEForPreTraining, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """[B, 1 + L, D] of whole images. The reference shuffles even so; the order is put back."""
     mask_ratio, model.config.mask_ratio = model.config.mask_ratio, 0.0
     out = model.vit(images.double(), noise)

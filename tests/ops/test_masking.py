@@ -1,4 +1,4 @@
-"""Masks: exact ratios, three forms that agree, no favoured place, and the shapes of each strategy."""
+"""Masks: exact ratios, three forms that agree, no favoured place, each strategy's shapes."""
 
 import math
 from fractions import Fraction
@@ -46,7 +46,7 @@ def test_the_ratio_is_exact_and_the_three_forms_agree(strategy, grid):
         for kept, places, hidden in zip(*map(np.asarray, (keep, restore, mask))):
             assert sorted(places) == list(range(length))
             assert set(kept) == set(np.flatnonzero(~hidden)), "visible patches"
-            assert [places[patch] for patch in kept] == list(range(visible)), "places in the encoder"
+            assert [places[patch] for patch in kept] == list(range(visible)), "their order"
             assert hidden.sum() == length - visible
 
 
