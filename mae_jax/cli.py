@@ -25,9 +25,11 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         code = fail(str(error), 2)
     except OSError as error:
-        if error.errno is None or error.filename is None and error.errno != 28:
+        if error.errno is None:
             raise
         code = fail(f"{error.strerror}: {error.filename or args.command}", 2)
+    except KeyboardInterrupt:
+        code = 130
     sys.exit(code)
 
 

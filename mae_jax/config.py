@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mae_jax import spec
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
 
@@ -38,7 +39,7 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     takes_arg = bool(inspect.signature(module.get_config).parameters)
     if arg and not takes_arg:
         raise UserError(f"{path} takes no argument, but {arg!r} was given after the colon")
-    config = module.get_config(*([arg] if arg else []))
+    config = spec.call(path, module.get_config, *([arg] if arg else []))
     for override in overrides:
         apply_override(config, override)
     return config
@@ -46,12 +47,12 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
 
 def _import(path: Path):
     """Runs a config file. It may import its neighbours: `from configs import common`."""
-    spec = importlib.util.spec_from_file_location(f"mae_jax_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
+    found = importlib.util.spec_from_file_location(f"mae_jax_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(found)
     places = [str(path.parent.parent), str(Path.cwd())]
     sys.path[:0] = places
     try:
-        spec.loader.exec_module(module)
+        found.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"{path} is not Python: {error}") from error
     finally:
@@ -72,15 +73,23 @@ def apply_override(config: ConfigDict, override: str) -> None:
     *parents, key = path.split(".")
     section = config
     for depth, parent in enumerate(parents):
-        if not isinstance(section.get(parent), ConfigDict):
-            _no_such_key(section, ".".join(parents[: depth + 1]), parent)
+        here = ".".join(parents[: depth + 1])
+        if parent not in section:
+            _no_such_key(section, here, parent)
+        if not isinstance(section[parent], ConfigDict):
+            raise UserError(f"config.{here} is not a section: it has no {key!r} in it")
         section = section[parent]
     if key not in section:
         _no_such_key(section, path, key)
     old = section[key]
     if isinstance(old, ConfigDict):
         raise UserError(f"config.{path} is a section: set one of its keys: {', '.join(old)}")
-    section[key] = _convert(text, old, path)
+    value = _convert(text, old, path)
+    try:
+        section[key] = value
+    except TypeError as error:  # a placeholder knows its type
+        kind = section.get_type(key).__name__
+        raise UserError(f"config.{path}={text} is not of type {kind}") from error
 
 
 def _no_such_key(section: ConfigDict, path: str, key: str):

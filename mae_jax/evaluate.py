@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mae_jax.engine.log import read
 from mae_jax.engine.step import stream_key
-from mae_jax.evals.features import Predict
+from mae_jax.evals.features import Predict, extract
 from mae_jax.report.curves import draw_curves
 from mae_jax.report.reconstructions import draw_reconstructions
 from mae_jax.run import Evaluator, Run
@@ -28,6 +28,7 @@ def run_evaluators(run: Run, predict: Predict, evaluators: Sequence[Evaluator]) 
     metrics = {}
     for evaluator in evaluators:
         metrics |= evaluator(predict, run.data)
+    extract.cache_clear()  # what the evaluators shared
     return metrics
 
 

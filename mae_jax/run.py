@@ -3,6 +3,7 @@ tools all start here, so they agree on what a config means.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.evals.features import Predict
-from mae_jax.spec import call, call_section, parse, resolve
+from mae_jax.spec import call, call_section, maker, parse
 from mae_jax.types import Batch, Method, TrainState, UserError
 
 Evaluator = Callable[[Predict, Data], dict[str, float]]
@@ -65,14 +66,17 @@ class Run:
 
     def predictor(self, state: TrainState) -> Predict:
         """What the model says of a batch of this process' rows, for the rows of all processes."""
-        function = jax.jit(
+        return lambda batch: self._predict(state.params, state.extra, self.put(batch))
+
+    @functools.cached_property
+    def _predict(self):
+        return jax.jit(
             lambda params, extra, batch: {
                 **self.method.predict(params, extra, batch),
                 **{k: v for k, v in batch.items() if k != "image"},
             },
             out_shardings=meshes.replicated(self.mesh),
         )
-        return lambda batch: function(state.params, state.extra, self.put(batch))
 
     def pixels(self) -> Predict:
         """The baseline of all features: the pixels themselves, in [0, 1]."""
@@ -113,7 +117,7 @@ def _build(
     """The keyword arguments are the sections that every config has."""
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
     meshes.check_batch(data.batch_size, made_mesh, accumulate)
-    made_method = call_section(resolve(f"methods.{method.name}").make, method.args, "method.args")
+    made_method = call_section(maker(f"methods.{method.name}"), method.args, "method.args")
     made_data = call_section(
         make_data,
         data,
@@ -146,8 +150,7 @@ def make_eval_plan(*, every: int, run: str) -> EvalPlan:
 def make_evaluators(text: str) -> list[Evaluator]:
     """Builds the evaluators of a spec string; none if it is empty."""
     return [
-        call(resolve(f"evals.{name}").make, *args, where=name, **kwargs)
-        for name, args, kwargs in parse(text)
+        call(name, maker(f"evals.{name}"), *args, **kwargs) for name, args, kwargs in parse(text)
     ]
 
 

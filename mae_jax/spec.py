@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import mae_jax
 from mae_jax.types import UserError
 
 
@@ -38,7 +39,7 @@ def parse(text: str) -> list[Call]:
     try:
         tree = ast.parse(text.strip() or "()", mode="eval").body
         return [] if isinstance(tree, ast.Tuple) and not tree.elts else _calls(tree)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise UserError(f"cannot read {text!r}: write name(value, key=value)|name(...)") from error
 
 
@@ -50,6 +51,8 @@ def _calls(node: ast.expr) -> list[Call]:
             return [Call(name, (), {})]
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             kwargs = {keyword.arg: _value(keyword.value) for keyword in keywords}
+            if None in kwargs or len(kwargs) < len(keywords):
+                raise ValueError(ast.unparse(node))
             return [Call(name, tuple(_value(arg) for arg in args), kwargs)]
     raise ValueError(ast.unparse(node))
 
@@ -64,12 +67,14 @@ def resolve(name: str) -> ModuleType:
     Raises:
         UserError: there is none; names those that there are.
     """
-    package, _, leaf = name.rpartition(".")
-    parent = importlib.import_module(f"mae_jax.{package}")
-    known = [module.name for module in pkgutil.iter_modules(parent.__path__)]
-    if leaf not in known:
-        raise UserError(f"{package.replace('.', ' ')} has no {leaf!r}{nearest(leaf, known)}")
-    return importlib.import_module(f"mae_jax.{name}")
+    module = mae_jax
+    for leaf in name.split("."):
+        known = [found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))]
+        if leaf not in known:
+            package = module.__name__.partition(".")[2].replace(".", " ")
+            raise UserError(f"{package} has no {leaf!r}{nearest(leaf, known)}")
+        module = importlib.import_module(f"{module.__name__}.{leaf}")
+    return module
 
 
 def build(text: str, package: str, **defaults) -> Any:
@@ -83,15 +88,23 @@ def build(text: str, package: str, **defaults) -> Any:
     calls = parse(text)
     if len(calls) != 1:
         raise UserError(f"{text!r} should name exactly one of {package}")
-    return call(
-        resolve(f"{package}.{calls[0].name}").make,
-        *calls[0].args,
-        where=text,
-        **{**defaults, **calls[0].kwargs},
-    )
+    make = maker(f"{package}.{calls[0].name}")
+    return call(text, make, *calls[0].args, **{**defaults, **calls[0].kwargs})
 
 
-def call(function: Callable, *args, where: str, **kwargs) -> Any:
+def maker(name: str) -> Callable:
+    """The `make` of the module that `resolve` finds.
+
+    Raises:
+        UserError: there is no such module, or it makes nothing.
+    """
+    module = resolve(name)
+    if not hasattr(module, "make"):
+        raise UserError(f"{name} is a part of the library that cannot be chosen by name")
+    return module.make
+
+
+def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
     """Calls a function with arguments that a user wrote.
 
     Args:
@@ -111,13 +124,13 @@ def call(function: Callable, *args, where: str, **kwargs) -> Any:
     return function(*args, **kwargs)
 
 
-def call_section(function: Callable, section: Mapping[str, Any], where: str, **more) -> Any:
+def call_section(function: Callable, section: Mapping[str, Any], where: str, /, **more) -> Any:
     """Calls a function with a config section as its keyword arguments, and `more` beside them.
 
     Raises:
         UserError: the section holds a key that the function does not take, or lacks one it needs.
     """
-    return call(function, where=f"config.{where}".rstrip("."), **dict(section), **more)
+    return call(f"config.{where}".rstrip("."), function, **dict(section), **more)
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -13,9 +13,6 @@ from safetensors import safe_open
 
 from mae_jax import cli
 
-# Orbax drops failed reads without looking at their errors.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 def run(*arguments):
     """Exit code of a command in this process."""

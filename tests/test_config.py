@@ -1,5 +1,7 @@
 """Config files, overrides of every type, and the record of a config."""
 
+import sys
+
 import pytest
 from ml_collections import ConfigDict, config_dict
 
@@ -178,6 +180,18 @@ def test_configs_of_the_project_load_from_anywhere(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = configs.load_config(str(root / "configs" / "quickstart.py"), ["seed=7"])
     assert config.seed == 7 and config.data.batch_size > 0
+
+
+def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    folder = tmp_path / "experiments_of_a_user"
+    folder.mkdir()
+    (folder / "shared.py").write_text("SIZE = 5\n")
+    text = "from experiments_of_a_user import shared\n" + FILE
+    path = write(folder, text.format(arguments="", value='" * 0 + "x" * shared.SIZE + "'))
+    before = list(sys.path)
+    assert configs.load_config(path).size == "xxxxx"
+    assert sys.path == before
 
 
 def test_json_round_trip_with_tuples_and_placeholders(config):

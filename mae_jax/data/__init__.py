@@ -68,6 +68,8 @@ class Data:
             limit: take this many examples only, spread over the split by a fixed permutation.
         """
         source = self.source(split)
+        if limit is not None and limit < 1:
+            raise UserError(f"limit {limit}: at least one example is needed")
         count = min(limit or source.num_examples, source.num_examples)
         place = lambda step: evaluation_rows(
             step,
@@ -147,6 +149,10 @@ def make_data(
         raise UserError(f"pipeline {pipeline!r} is unknown: choose {', '.join(PIPELINES)}")
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
+    if workers < 0:
+        raise UserError(f"workers {workers}: give a number of threads, or 0 for one a core")
+    if not train:
+        raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     sources = {"train": train, "test": test}
     return Data(
         {split: build(text, "data.sources") for split, text in sources.items() if text},

@@ -50,7 +50,7 @@ def parse(text: str) -> list[Transform]:
     for name, args, kwargs in spec.parse(text):
         if name not in known:
             raise UserError(f"transform {name!r} is unknown{spec.nearest(name, known)}")
-        transforms.append(spec.call(known[name], *args, where=name, **kwargs))
+        transforms.append(spec.call(name, known[name], *args, **kwargs))
     return transforms
 
 
@@ -64,10 +64,16 @@ def draw(transforms: Sequence[Transform], seeds: np.ndarray) -> list[np.ndarray]
 
 def size_of(size: int | Sequence[int]) -> tuple[int, int]:
     """An argument that means (height, width); one number means a square."""
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
         raise UserError(f"size {size!r} should be a positive number or (height, width)")
     return pair
+
+
+def _is_range(pair: Any) -> bool:
+    """Whether this is (low, high), both positive."""
+    is_pair = isinstance(pair, Sequence) and len(pair) == 2
+    return is_pair and all(isinstance(v, (int, float)) for v in pair) and 0 < pair[0] <= pair[1]
 
 
 class RandomResizedCrop:
@@ -87,11 +93,11 @@ class RandomResizedCrop:
 
     def __init__(self, size, *, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)):
         self.size = size_of(size)
-        for name, (low, high) in (("scale", scale), ("ratio", ratio)):
-            if not 0 < low <= high:
+        for name, pair in (("scale", scale), ("ratio", ratio)):
+            if not _is_range(pair):
                 raise UserError(
-                    f"random_resized_crop: {name} {(low, high)} is not an ascending "
-                    "range of positive numbers"
+                    f"random_resized_crop: {name} {pair} is not an ascending range of positive "
+                    "numbers, such as (0.2, 1)"
                 )
         self.scale, self.ratio = scale, ratio
 

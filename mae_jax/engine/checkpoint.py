@@ -207,4 +207,4 @@ def _to_json(digests: dict[str, jax.Array]) -> dict[str, int]:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
+    return (lines[0] if lines else type(error).__name__).split(" See full")[0][:200]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 NOT_ACCURACIES = {
     "step",
@@ -47,19 +47,23 @@ def draw_curves(
     rates.set_ylabel("learning rate (grey)", color="0.4")
     rates.set_ylim(bottom=0)
     for number, metric in enumerate(metrics):
-        points = [(line["step"], line[metric]) for line in evals if metric in line]
-        axes[1].plot(*zip(*points, strict=True), f"C{number}o-", markersize=3, label=metric)
-        for name, style in zip(list(results)[:-1], ("--", ":"), strict=False):
+        points = {line["step"]: line[metric] for line in evals if metric in line}
+        for values in list(results.values())[-1:]:  # the run's own, at its end
+            points |= {steps[-1]: values[metric]} if metric in values else {}
+        accuracies = [100 * value for value in points.values()]
+        axes[1].plot(list(points), accuracies, f"C{number}o-", markersize=3, label=metric)
+        baselines = [item for item in list(results.items())[:-1] if metric in item[1]]
+        for (name, values), style in zip(baselines, ("--", ":"), strict=False):
             axes[1].axhline(
-                results[name][metric],
+                100 * values[metric],
                 color=f"C{number}",
                 linestyle=style,
                 linewidth=1,
                 label=f"{metric}, {name}",
             )
     if metrics:
-        axes[1].set(xlabel="step", title="accuracy on held-out images")
-        axes[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes[1].set(xlabel="step", title="accuracy on held-out images, %")
+        axes[1].yaxis.set_major_locator(MaxNLocator(integer=True))
         axes[1].legend(fontsize=7)
     for axis in axes:
         axis.spines["top"].set_visible(False)

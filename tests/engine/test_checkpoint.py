@@ -15,9 +15,6 @@ from mae_jax.engine.checkpoint import Checkpoints, digest
 from mae_jax.engine.mesh import make_mesh
 from mae_jax.types import UserError
 
-# Orbax drops failed reads without looking at their errors.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.fixture(scope="module")
 def state():

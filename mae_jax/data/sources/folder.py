@@ -1,9 +1,10 @@
 """A folder of images, with or without one sub-folder for each class, read when asked for."""
 
+import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from mae_jax.types import UserError
 
@@ -33,18 +34,19 @@ class Folder:
         """
         try:
             with Image.open(path) as image:
-                mode = {1: "L", 3: "RGB"}[self.channels]
-                pixels = np.asarray(ImageOps.exif_transpose(image).convert(mode))
-        except (
-            OSError,
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            SyntaxError,
-        ) as error:
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith("I;16"):  # convert() would clip at 255
+                    upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
+                pixels = np.asarray(upright.convert({1: "L", 3: "RGB"}[self.channels]))
+        except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
             raise UserError(
                 f"cannot read the image {path}: {error}; repair or remove it"
             ) from error
         return pixels.reshape(*pixels.shape[:2], self.channels)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def make(path: str, *, channels: int = 3) -> Folder:
@@ -65,7 +67,12 @@ def make(path: str, *, channels: int = 3) -> Folder:
     if not root.is_dir():
         raise UserError(f"there is no folder {str(root)!r}: give the path of a folder of images")
     try:
-        paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+        paths = sorted(
+            Path(folder, name)
+            for folder, _, names in os.walk(root, onerror=_raise, followlinks=True)
+            for name in names
+            if name.lower().endswith(EXTENSIONS)
+        )
     except OSError as error:
         raise UserError(f"cannot read the folder {str(root)!r}: {error}") from error
     if not paths:
