@@ -24,7 +24,6 @@ PACKAGES = (
 )
 OPTIONAL = {
     "tensorflow": "the tf.data pipeline (data.pipeline=tf)",
-    "tensorflow_datasets": "data sets prepared by TensorFlow Datasets",
     "torch": "the tests against PyTorch",
     "transformers": "the tests against Hugging Face",
 }

@@ -4,6 +4,7 @@ TensorFlow lives behind this door, and is opened only if the 'tf' pipeline is as
 """
 
 import dataclasses
+import importlib.util
 import itertools
 import os
 from collections.abc import Iterator
@@ -106,13 +107,8 @@ class Data:
     def _pipeline(self):
         if self.pipeline == "arrays":
             return arrays.batches
-        try:
-            from mae_jax.data import pipeline
-        except ImportError as error:
-            raise UserError(
-                f"pipeline 'tf' needs TensorFlow ({error}): install tensorflow-cpu, or use "
-                "--config.data.pipeline=arrays"
-            ) from error
+        from mae_jax.data import pipeline
+
         return pipeline.batches
 
 
@@ -147,6 +143,8 @@ def make_data(
     """
     if pipeline not in PIPELINES:
         raise UserError(f"pipeline {pipeline!r} is unknown: choose {', '.join(PIPELINES)}")
+    if pipeline == "tf" and importlib.util.find_spec("tensorflow") is None:
+        raise UserError("pipeline 'tf' needs TensorFlow: install tensorflow-cpu, or use 'arrays'")
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
     if workers < 0:
