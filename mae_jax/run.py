@@ -139,6 +139,8 @@ def _build(
     )
     jax.eval_shape(made_method.predict, like.params, like.extra, made_data.example("eval"))
     made_evals = call_section(make_eval_plan, evals, "evals")
+    if made_evals.evaluators:
+        made_data.source("test")
     return Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, fresh)
 
 
@@ -169,6 +171,7 @@ def load(workdir: Path, **data) -> tuple[Run, TrainState]:
         raise UserError(f"{workdir} is not the workdir of a run: it has no config.json")
     config = from_json(path.read_text(encoding="utf-8"))
     config.data.update(data)
+    config.evals.run = "" if data else config.evals.run
     run = build(config)
     folder = workdir / "checkpoints"
     if not folder.is_dir():

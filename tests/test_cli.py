@@ -98,15 +98,15 @@ def photos(tmp_path):
         ("optimizer.name=adam", "optimizer 'adam' is unknown"),
         ("schedule.epochs=0.0", "both must be positive"),
         ("checkpoint.keep=1", "keep >= 2"),
+        ("data.test=", "config.data.test names no source"),
         ("evals.run=svm", "evals has no 'svm'"),
         ("accumulate=3", "is not divisible by 2 devices x 3 accumulation steps"),
     ],
 )
 def test_mistakes_in_a_config(capsys, config, tmp_path, override, message):
     workdir = tmp_path / "run"
-    said = mistake(
-        capsys, "train", "--config", config, "--workdir", workdir, f"--config.{override}"
-    )
+    overrides = ["--config.evals.run=knn(k=3)", f"--config.{override}"]
+    said = mistake(capsys, "train", "--config", config, "--workdir", workdir, *overrides)
     assert message in said, said
     assert not list(workdir.rglob("*.jsonl")) and not (workdir / "checkpoints").exists()
 

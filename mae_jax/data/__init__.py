@@ -97,11 +97,9 @@ class Data:
         return arrays.load(self.sources["train"], transforms, rows)
 
     def source(self, split: str) -> Source:
-        """The source of a split, or a UserError that names those there are."""
+        """The source of a split, or a UserError if there is none."""
         if split not in self.sources:
-            raise UserError(
-                f"there is no {split!r} split: config.data has {', '.join(self.sources)}"
-            )
+            raise UserError(f"there is no {split!r} split: config.data.{split} names no source")
         return self.sources[split]
 
     def _pipeline(self):
