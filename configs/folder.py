@@ -2,8 +2,7 @@
 
     mae-jax train --config configs/folder.py:photos --workdir runs/photos
 
-Images of any size are read, cropped at random to 96 x 96 pixels and cut into patches of 8. With one
-sub-folder for each class, `mae-jax evaluate` can tell how well the features separate them. On an
+Images of any size are read, cropped at random to 96 x 96 pixels and cut into patches of 8. On an
 accelerator, use a larger encoder and larger crops, e.g. with 'vit(S, patch=16)':
 
     --config.method.args.encoder='vit(S, patch=16)' \

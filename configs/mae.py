@@ -36,5 +36,5 @@ def get_config(encoder: str = "B/16") -> ConfigDict:
         )
     )
     config.checkpoint.every = 2500
-    config.evals.run = "knn(k=20)"
+    config.evals.run = "knn(k=20, limit=100000)"
     return config

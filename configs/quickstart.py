@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
         test="fashion_scenes(split=test)",
         batch_size=128,
         train_transform="random_resized_crop(32, scale=(0.5, 1))|flip",
-        eval_transform="",
+        eval_transform="resize(32)|center_crop(32)",
     )
     config.method.args = ConfigDict(
         common.mae_args()
@@ -32,5 +32,5 @@ def get_config() -> ConfigDict:
     config.schedule.update(base_lr=4e-3, epochs=6.0, warmup_epochs=1.0)
     config.checkpoint.every = 150
     config.log.every = 10
-    config.evals.update(every=150, run="knn(k=20, limit=4000)|logistic(limit=4000)")
+    config.evals.update(every=200, run="knn(k=20, limit=4000)|logistic(limit=4000)")
     return config

@@ -5,6 +5,7 @@ start again to go on; anything else is a fault.
 """
 
 import argparse
+import errno
 import logging
 import sys
 from pathlib import Path
@@ -12,11 +13,14 @@ from pathlib import Path
 from mae_jax.types import UserError
 
 PREEMPTED = 75
+MENDABLE = (errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+"""What the user can do something about when the file system refuses."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs one command and exits."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax explains its defaults at length
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
     try:
@@ -25,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         code = fail(str(error), 2)
     except OSError as error:
-        if error.errno is None:
+        if error.errno not in MENDABLE:
             raise
         code = fail(f"{error.strerror}: {error.filename or args.command}", 2)
     except KeyboardInterrupt:
@@ -151,9 +155,10 @@ def reconstruct(args) -> int:
     no_overrides(args)
     if args.count < 1:
         raise UserError(f"--count {args.count}: at least one image is needed")
-    data = dict(train=f"folder({args.images!r})", test="") if args.images else {}
-    run, state = load(args.run, **data)
     out = args.out or args.run / "figures" / "reconstructions.png"
+    if out.suffix != ".png":
+        raise UserError(f"--out {out}: the name must end in .png")
+    run, state = load(args.run, images=args.images)
     out.parent.mkdir(parents=True, exist_ok=True)
     print(f"wrote {evaluation.reconstruct(run, state, out, count=args.count, seed=args.seed)}")
     return 0
@@ -165,7 +170,7 @@ def features(args) -> int:
     from mae_jax.run import load
 
     no_overrides(args)
-    run, state = load(args.run, train=f"folder({args.images!r})", test="")
+    run, state = load(args.run, images=args.images)
     out = evaluation.write_features(run, state, args.out)
     print(f"wrote {out}: {run.data.num_examples} images")
     return 0

@@ -3,21 +3,22 @@ before training; pictures of its reconstructions; its features as a file.
 """
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from rich.table import Table
 
-from mae_jax.engine.log import read
+from mae_jax.engine.log import EVAL, read
+from mae_jax.engine.mesh import replicated
 from mae_jax.engine.step import stream_key
 from mae_jax.evals.features import Predict, extract
 from mae_jax.report.curves import draw_curves
 from mae_jax.report.reconstructions import draw_reconstructions
 from mae_jax.run import Evaluator, Run
 from mae_jax.types import TrainState, UserError
+from mae_jax.workdir import write
 
 Results = dict[str, dict[str, float]]
 """Representation -> metric -> value."""
@@ -32,13 +33,27 @@ def run_evaluators(run: Run, predict: Predict, evaluators: Sequence[Evaluator]) 
     return metrics
 
 
+def representations(run: Run, state: TrainState) -> dict[str, Callable[[], Predict]]:
+    """What the trained encoder is compared with, and itself at the end: each made when called."""
+    return {
+        "raw pixels": run.pixels,
+        "random encoder": lambda: run.predictor(run.fresh()),
+        run.config.method.name: lambda: run.predictor(state),
+    }
+
+
 def evaluate(run: Run, state: TrainState, evaluators: Sequence[Evaluator]) -> Results:
     """The evaluators on raw pixels, on the encoder before training, and on the trained one."""
     return {
-        "raw pixels": run_evaluators(run, run.pixels(), evaluators),
-        "random encoder": run_evaluators(run, run.predictor(run.fresh()), evaluators),
-        run.config.method.name: run_evaluators(run, run.predictor(state), evaluators),
+        name: run_evaluators(run, predict(), evaluators)
+        for name, predict in representations(run, state).items()
     }
+
+
+def during_training(run: Run, state: TrainState) -> dict[str, float]:
+    """The metrics of the run's evaluators, under the names of the log."""
+    metrics = run_evaluators(run, run.predictor(state), run.evals.evaluators)
+    return {f"{EVAL}{name}": value for name, value in metrics.items()}
 
 
 def table(results: Results, title: str) -> Table:
@@ -51,11 +66,9 @@ def table(results: Results, title: str) -> Table:
 
 
 def write_results(workdir: Path, step: int, results: Results) -> Path:
-    """Writes `results.json`, whole or not at all."""
+    """Writes `results.json`."""
     path = workdir / "results.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"step": step, "results": results}, indent=2) + "\n")
-    os.replace(temporary, path)
+    write(path, json.dumps({"step": step, "results": results}, indent=2))
     return path
 
 
@@ -74,13 +87,13 @@ def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed
     if not hasattr(run.method, "reconstruct"):
         raise UserError(f"method {run.config.method.name!r} does not reconstruct images")
     split = "test" if "test" in run.data.sources else "train"
-    images = np.concatenate(
-        [batch["image"][batch["mask"]] for batch in run.data.eval(split, limit=count)]
-    )
-    pictures = jax.jit(run.method.reconstruct)(
-        state.params, state.extra, {"image": images}, stream_key(seed, "reconstruct", 0)
-    )
-    return draw_reconstructions(jax.device_get(pictures), path)
+    function = jax.jit(run.method.reconstruct, out_shardings=replicated(run.mesh))
+    parts = []
+    for number, batch in enumerate(run.data.eval(split, limit=count)):
+        key = stream_key(seed, "reconstruct", number)
+        parts.append(jax.device_get(function(state.params, state.extra, run.put(batch), key)))
+    pictures = {name: np.concatenate([p[name] for p in parts])[:count] for name in parts[0]}
+    return draw_reconstructions(pictures, path) if jax.process_index() == 0 else path
 
 
 def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
@@ -88,8 +101,10 @@ def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
     results = workdir / "results.json"
-    baselines = json.loads(results.read_text())["results"] if results.exists() else {}
-    drawn = [draw_curves(read(workdir / "metrics.jsonl"), baselines, folder / "curves.png")]
+    drawn = []
+    if jax.process_index() == 0:
+        baselines = json.loads(results.read_text())["results"] if results.exists() else {}
+        drawn.append(draw_curves(read(workdir / "metrics.jsonl"), baselines, folder / "curves.png"))
     if hasattr(run.method, "reconstruct"):
         drawn.append(reconstruct(run, state, folder / "reconstructions.png"))
     return drawn

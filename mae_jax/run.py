@@ -12,7 +12,6 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mae_jax.config import from_json
 from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.checkpoint import Checkpoints
@@ -21,6 +20,7 @@ from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.evals.features import Predict
 from mae_jax.spec import call, call_section, maker, parse
 from mae_jax.types import Batch, Method, TrainState, UserError
+from mae_jax.workdir import read_config
 
 Evaluator = Callable[[Predict, Data], dict[str, float]]
 
@@ -79,10 +79,18 @@ class Run:
         )
 
     def pixels(self) -> Predict:
-        """The baseline of all features: the pixels themselves, in [0, 1]."""
+        """The baseline of all features: the pixels themselves, in [0, 1]; images with a side of
+        over 32 are scaled down to it, or the baseline would need more memory than the model.
+        """
+
+        def small(images):
+            side = (min(images.shape[1], 32), min(images.shape[2], 32))
+            shape = (len(images), *side, images.shape[3])
+            return jax.image.resize(images / 255.0, shape, "linear").reshape(len(images), -1)
+
         function = jax.jit(
             lambda batch: {
-                "features": batch["image"].reshape(len(batch["image"]), -1) / 255.0,
+                "features": small(batch["image"]),
                 **{k: v for k, v in batch.items() if k != "image"},
             },
             out_shardings=meshes.replicated(self.mesh),
@@ -115,6 +123,11 @@ def _build(
     evals,
 ) -> Run:
     """The keyword arguments are the sections that every config has."""
+    for name, value in dict(accumulate=accumulate, max_skipped=max_skipped).items():
+        if value < 1:
+            raise UserError(f"config.{name}={value} must be at least 1")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"config.seed={seed} must be in [0, 2**32)")
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
     meshes.check_batch(data.batch_size, made_mesh, accumulate)
     made_method = call_section(maker(f"methods.{method.name}"), method.args, "method.args")
@@ -137,15 +150,20 @@ def _build(
     fresh, like = plan_state(
         made_mesh, made_method, tx, made_data.example("train"), seed=seed, rules=meshes.FSDP
     )
-    jax.eval_shape(made_method.predict, like.params, like.extra, made_data.example("eval"))
     made_evals = call_section(make_eval_plan, evals, "evals")
+    example = made_data.example("eval")
+    if made_evals.evaluators and "label" not in example:
+        raise UserError("config.evals needs labels: give a folder one sub-folder for each class")
     if made_evals.evaluators:
         made_data.source("test")
+    jax.eval_shape(made_method.predict, like.params, like.extra, example)
     return Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, fresh)
 
 
 def make_eval_plan(*, every: int, run: str) -> EvalPlan:
     """The evals section: steps between two, and a spec string, e.g. 'knn(k=20)|logistic'."""
+    if every < 0:
+        raise UserError(f"config.evals.every={every} must be 0 (at the end only) or more")
     return EvalPlan(every, make_evaluators(run))
 
 
@@ -156,28 +174,38 @@ def make_evaluators(text: str) -> list[Evaluator]:
     ]
 
 
-def load(workdir: Path, **data) -> tuple[Run, TrainState]:
-    """A run from its workdir, and its newest state.
+def load(workdir: Path, *, images: str | None = None) -> tuple[Run, TrainState]:
+    """A run from its workdir, and its newest state, on the devices of this machine. Nothing is
+    changed in the workdir, where the run may still be training.
 
     Args:
         workdir: of a run that has written a checkpoint.
-        data: replaces values of the config's data section.
+        images: a folder of images to use instead of the run's own data.
 
     Raises:
         UserError: not a workdir, or nothing to load from it.
     """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise UserError(f"{workdir} is not the workdir of a run: it has no config.json")
-    config = from_json(path.read_text(encoding="utf-8"))
-    config.data.update(data)
-    config.evals.run = "" if data else config.evals.run
+    config = read_config(workdir)
+    del config.identities
+    # Neither the mesh nor the batch of training need to fit this machine.
+    config.update(mesh=dict(data=-1, fsdp=1), accumulate=1)
+    config.data.batch_size = 64 * jax.device_count()
+    if images is not None:
+        config.data.update(train=_folder_like(config.data.train, images), test="")
+        config.evals.run = ""
     run = build(config)
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
-    with Checkpoints(folder, **config.checkpoint) as checkpoints:
+    with Checkpoints(folder, **config.checkpoint, read_only=True) as checkpoints:
         state = checkpoints.restore(run.like)
     if state is None:
         raise UserError(f"{workdir} has no checkpoint yet")
     return run, state
+
+
+def _folder_like(source: str, path: str) -> str:
+    """The spec of a folder, read with the number of channels that a run was trained on."""
+    name, _, options = parse(source)[0]
+    channels = options.get("channels", 3) if name == "folder" else 3
+    return f"folder({path!r}, channels={channels})"

@@ -11,8 +11,9 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import typing
 from collections.abc import Callable, Collection, Mapping
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import Any, NamedTuple
 
 import mae_jax
@@ -77,19 +78,24 @@ def resolve(name: str) -> ModuleType:
     return module
 
 
-def build(text: str, package: str, **defaults) -> Any:
+def build(text: str, package: str, **more) -> Any:
     """Builds what a spec string of one call names: its module's `make`, called.
 
     Args:
         text: e.g. 'vit(B, patch=16)'.
         package: where to look, e.g. 'models'.
-        defaults: keyword arguments that the string may override.
+        more: keyword arguments that are set elsewhere, and so not in the string.
+
+    Raises:
+        UserError: the string does not name one thing that can be built, with arguments it has.
     """
     calls = parse(text)
     if len(calls) != 1:
         raise UserError(f"{text!r} should name exactly one of {package}")
     make = maker(f"{package}.{calls[0].name}")
-    return call(text, make, *calls[0].args, **{**defaults, **calls[0].kwargs})
+    for name in more.keys() & calls[0].kwargs:
+        raise UserError(f"{text}: {name!r} has its own place in the config, set it there")
+    return call(text, make, *calls[0].args, **more, **calls[0].kwargs)
 
 
 def maker(name: str) -> Callable:
@@ -118,10 +124,23 @@ def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
         if name not in known:
             raise UserError(f"{where}: there is no {name!r}{nearest(name, known)}")
     try:
-        inspect.signature(function).bind(*args, **kwargs)
+        bound = inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
         raise UserError(f"{where}: {error}; its arguments are {', '.join(known)}") from error
+    for name, value in bound.arguments.items():
+        _check_type(where, name, value, known[name].annotation)
     return function(*args, **kwargs)
+
+
+def _check_type(where: str, name: str, value: Any, annotation: Any) -> None:
+    """Raises UserError if a number, text or truth value is asked for and this is none."""
+    union = isinstance(annotation, UnionType)
+    allowed = set(typing.get_args(annotation)) if union else {annotation}
+    if not allowed <= {int, float, str, bool, type(None)}:
+        return
+    if type(value) not in allowed and not (type(value) is int and float in allowed):
+        kinds = " or ".join(sorted(kind.__name__ for kind in allowed - {type(None)}))
+        raise UserError(f"{where}: {name}={value!r} should be of type {kinds}")
 
 
 def call_section(function: Callable, section: Mapping[str, Any], where: str, /, **more) -> Any:

@@ -10,17 +10,14 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax import evaluate
-from mae_jax.config import differences, from_json, to_json
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
 from mae_jax.engine.meter import Meter
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.run import Run, build
 from mae_jax.spec import call_section
-from mae_jax.types import TrainState, UserError
-
-MAY_CHANGE = ("log.", "checkpoint.", "evals.", "mesh.", "data.workers", "data.pipeline")
-"""What a resumed run may set otherwise: it does not change what is learned."""
+from mae_jax.types import TrainState
+from mae_jax.workdir import claim, lock
 
 
 class Preempted(Exception):
@@ -42,28 +39,39 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         Preempted: told to stop; a checkpoint was written.
         Diverged: too many steps in a row were not finite.
     """
-    run = build(config)
-    claim(workdir, config)
-    with Checkpoints(workdir / "checkpoints", **config.checkpoint) as checkpoints:
+    with StopRequests() as stop:
+        run = build(config)
+        with lock(workdir):
+            for change in claim(workdir, config, run.data.identities()):
+                say(change)
+            state = complete(run, workdir, stop)
+            finish(run, state, workdir, stop)
+    return state
+
+
+def complete(run: Run, workdir: Path, stop: StopRequests) -> TrainState:
+    """The final state: trained from the newest checkpoint on."""
+    with call_section(
+        Checkpoints, run.config.checkpoint, "checkpoint", folder=workdir / "checkpoints"
+    ) as checkpoints:
         state = checkpoints.restore(run.like)
         state = run.fresh() if state is None else state
-        announce(run, int(state.step))
-        log = call_section(
-            Log, config.log, "log", workdir=workdir, start=int(state.step), total=run.plan.steps
-        )
-        with log, StopRequests() as stop:
-            state = loop(run, state, checkpoints, log, stop)
-    finish(run, state, workdir)
-    return state
+        start, total = int(state.step), run.plan.steps
+        announce(run, start)
+        if stop.requested(start):
+            raise Preempted(f"stopped before step {start + 1} of {total}")
+        with call_section(
+            Log, run.config.log, "log", workdir=workdir, start=start, total=total
+        ) as log:
+            return loop(run, state, checkpoints, log, stop)
 
 
 def loop(
     run: Run, state: TrainState, checkpoints: Checkpoints, log: Log, stop: StopRequests
 ) -> TrainState:
     """Runs the remaining steps, and what is due after each."""
-    total = run.plan.steps
+    first, total, every = int(state.step), run.plan.steps, run.evals.every
     train_step = run.train_step()
-    first = int(state.step)
     batches = run.data.train(first)
     meter = Meter(
         log,
@@ -71,27 +79,27 @@ def loop(
         batch_size=run.data.batch_size,
         max_skipped=run.config.max_skipped,
     )
-    if first == 0 and run.evals.every:
-        log.write(0, evaluate.run_evaluators(run, run.predictor(state), run.evals.evaluators))
+    if due(first, every) and not log.has_evaluation(first):
+        log.write(first, evaluate.during_training(run, state))
+    meter.restart()
     try:
         for done in range(first + 1, total + 1):
             with meter.waiting():
                 batch = run.put(next(batches))
             state, metrics = train_step(state, batch)
             meter.stepped(done, metrics)
-            last, stopping = done == total, stop.requested(done)
-            if stopping or last or checkpoints.due(done) or due(done, run.evals.every):
+            if stop.requested(done) and done < total:
                 meter.settle()
-                if due(done, run.evals.every):
-                    values = evaluate.run_evaluators(
-                        run, run.predictor(state), run.evals.evaluators
-                    )
-                    log.write(done, values)
-                if stopping or last or checkpoints.due(done):
+                checkpoints.save(state, done)
+                raise Preempted(f"stopped after step {done} of {total}")
+            if done == total or checkpoints.due(done) or due(done, every):
+                meter.settle()
+                if due(done, every):
+                    log.write(done, evaluate.during_training(run, state))
+                # Amid steps that are not finite, the checkpoints from before them stay.
+                if done == total or checkpoints.due(done) and not meter.skipped_in_a_row:
                     checkpoints.save(state, done)
                 meter.restart()
-            if stopping and not last:
-                raise Preempted(f"stopped after step {done} of {total}")
     finally:
         batches.close()
     return state
@@ -102,48 +110,32 @@ def due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes the workdir this run's, or checks that it is.
-
-    Raises:
-        UserError: it is another run's; names every difference.
-    """
-    path = workdir / "config.json"
-    if path.exists():
-        changed = differences(from_json(path.read_text(encoding="utf-8")), config)
-        harmful = {k: v for k, v in changed.items() if not k.startswith(MAY_CHANGE)}
-        if harmful:
-            listed = "; ".join(
-                f"{k}: {old!r} there, {new!r} now" for k, (old, new) in harmful.items()
-            )
-            raise UserError(
-                f"{workdir} is the workdir of another config ({listed}): use another "
-                "--workdir, or the same values"
-            )
-        for key, (old, new) in changed.items():
-            console.print(f"config.{key} is now {new!r}, was {old!r}", highlight=False)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:
-        path.write_text(to_json(config) + "\n", encoding="utf-8")
-
-
 def announce(run: Run, start: int) -> None:
     """Says what will run, with the numbers that were derived from others."""
     size = sum(leaf.size for leaf in jax.tree.leaves(run.like.params))
-    console.print(
+    say(
         f"{run.config.method.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
         f"batch {run.config.data.batch_size}, {run.plan.steps} steps ({run.plan.warmup_steps} of "
         f"warm-up), peak lr {run.plan.peak_lr:.3g}, {run.mesh.size} {jax.default_backend()} "
-        f"device(s)" + (f", going on from step {start}" if start else ""),
-        highlight=False,
+        f"device(s)" + (f", going on from step {start}" if start else "")
     )
 
 
-def finish(run: Run, state: TrainState, workdir: Path) -> None:
+def finish(run: Run, state: TrainState, workdir: Path, stop: StopRequests) -> None:
     """Evaluates the trained encoder beside its baselines and draws the figures."""
-    if run.evals.evaluators:
-        results = evaluate.evaluate(run, state, run.evals.evaluators)
-        evaluate.write_results(workdir, int(state.step), results)
-        console.print(evaluate.table(results, f"after {int(state.step)} steps, held-out images"))
+    step, results = int(state.step), {}
+    for name, predict in evaluate.representations(run, state).items():
+        if stop.requested(step + 1 + len(results)):
+            raise Preempted("stopped while evaluating, with the training complete")
+        results[name] = evaluate.run_evaluators(run, predict(), run.evals.evaluators)
+    if run.evals.evaluators and jax.process_index() == 0:
+        evaluate.write_results(workdir, step, results)
+        console.print(evaluate.table(results, f"after {step} steps, held-out images"))
     for path in evaluate.figures(run, state, workdir):
-        console.print(f"wrote {path}", highlight=False)
+        say(f"wrote {path}")
+
+
+def say(text: str) -> None:
+    """Prints a line, from one process."""
+    if jax.process_index() == 0:
+        console.print(text, highlight=False)

@@ -104,11 +104,13 @@ def test_names_that_are_no_modules(name):
         spec.resolve(name)
 
 
-def test_build_calls_make_with_defaults_that_the_text_overrides(tmp_path):
+def test_build_calls_make_with_the_text_and_more(tmp_path):
     (tmp_path / "a.png").touch()
     text = f"folder({str(tmp_path)!r}, channels=1)"
-    assert spec.build(text, "data.sources", channels=3).channels == 1
+    assert spec.build(text, "data.sources").channels == 1
     assert spec.build(f"folder({str(tmp_path)!r})", "data.sources", channels=1).channels == 1
+    with pytest.raises(UserError, match="'channels' has its own place in the config"):
+        spec.build(text, "data.sources", channels=3)
 
 
 @pytest.mark.parametrize("text", ["", "folder('x')|folder('y')"])

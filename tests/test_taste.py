@@ -24,9 +24,10 @@ MAY_IMPORT = {
     "data": BASE,
     "report": BASE,
     "config": BASE,
-    "run": BASE | {"config", "data", "engine", "evals"},
-    "evaluate": BASE | {"engine", "evals", "report", "run"},
-    "train": BASE | {"config", "engine", "evaluate", "run"},
+    "workdir": BASE | {"config"},
+    "run": BASE | {"data", "engine", "evals", "workdir"},
+    "evaluate": BASE | {"engine", "evals", "report", "run", "workdir"},
+    "train": BASE | {"engine", "evaluate", "run", "workdir"},
     "doctor": BASE,
     "cli": BASE | {"config", "doctor", "engine", "evaluate", "run", "train"},
 }

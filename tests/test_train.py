@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,13 +11,15 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from mae_jax.config import load_config
 from mae_jax.engine import log
 from mae_jax.engine.meter import Diverged
-from mae_jax.run import load
+from mae_jax.run import build, load
 from mae_jax.train import train
 from mae_jax.types import UserError
+from mae_jax.workdir import lock
 
 
 def tiny(root, *overrides):
@@ -24,7 +27,15 @@ def tiny(root, *overrides):
 
 
 def losses(workdir):
-    return [(line["step"], line["loss"]) for line in log.read(workdir / "metrics.jsonl")]
+    lines = log.read(workdir / "metrics.jsonl")
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def whole_log(workdir):
+    """All that was logged, but for the times."""
+    timing = ("images_per_s", "data_wait")
+    lines = log.read(workdir / "metrics.jsonl")
+    return [{name: line[name] for name in line if name not in timing} for line in lines]
 
 
 def assert_same_leaves(a, b):
@@ -35,6 +46,7 @@ def assert_same_leaves(a, b):
 def start(root, workdir, *arguments):
     """`mae-jax train` in a process of its own, with one device."""
     command = [sys.executable, "-m", "mae_jax", "train", "--config", "tests/tiny.py"]
+    command += ["--config.evals.run=knn(k=3)", "--config.evals.every=15"]
     env = os.environ | {
         "XLA_FLAGS": "",
         "JAX_COMPILATION_CACHE_DIR": str(root / ".pytest_cache" / "jax"),
@@ -77,15 +89,17 @@ def final(workdir):
 
 
 def test_killed_and_started_again_is_bitwise_the_same(root, whole, tmp_path):
-    for step in np.random.default_rng().choice(np.arange(3, 38), 2, replace=False):
+    for step in (random.randint(3, 20), random.randint(12, 38)):
         code, _ = signal_at(start(root, tmp_path), tmp_path, step, signal.SIGKILL)
         if code == 0:  # it had ended before the signal came: nothing left to interrupt
             break
         assert code == -signal.SIGKILL
     process = start(root, tmp_path)
     assert process.wait() == 0, process.stderr.read()
-    assert losses(tmp_path) == losses(whole)
+    assert whole_log(tmp_path) == whole_log(whole)
     assert [step for step, _ in losses(tmp_path)] == list(range(1, 41))
+    evaluated = [line["step"] for line in whole_log(whole) if "eval/knn" in line]
+    assert evaluated == [0, 15, 30]
     assert_same_leaves(final(tmp_path), final(whole))
 
 
@@ -97,7 +111,7 @@ def test_told_to_stop_it_saves_and_says_so(root, whole, tmp_path):
     assert 13 <= int(state.step) < 40 and int(state.step) == losses(tmp_path)[-1][0]
     process = start(root, tmp_path)
     assert process.wait() == 0 and "going on from step" in process.stderr.read()
-    assert losses(tmp_path) == losses(whole)
+    assert whole_log(tmp_path) == whole_log(whole)
     assert_same_leaves(final(tmp_path), final(whole))
 
 
@@ -106,12 +120,12 @@ def test_a_run_learns_evaluates_and_draws(root, tmp_path):
     train(tiny(root, f"evals.run={evals}", "evals.every=20"), tmp_path)
     seen = losses_of = [line for line in log.read(tmp_path / "metrics.jsonl") if "loss" in line]
     assert np.mean([x["loss"] for x in losses_of[-8:]]) < np.mean([x["loss"] for x in seen[:8]])
-    evaluated = [line for line in log.read(tmp_path / "metrics.jsonl") if "knn" in line]
+    evaluated = [line for line in log.read(tmp_path / "metrics.jsonl") if "eval/knn" in line]
     assert [line["step"] for line in evaluated] == [0, 20, 40]
     results = json.loads((tmp_path / "results.json").read_text())["results"]
     assert list(results) == ["raw pixels", "random encoder", "mae"]
-    assert results["mae"]["knn"] == evaluated[-1]["knn"]
-    assert results["random encoder"]["logistic"] == evaluated[0]["logistic"]
+    assert results["mae"]["knn"] == evaluated[-1]["eval/knn"]
+    assert results["random encoder"]["logistic"] == evaluated[0]["eval/logistic"]
     for name in ("curves.png", "reconstructions.png"):
         assert (tmp_path / "figures" / name).read_bytes()[:4] == b"\x89PNG"
 
@@ -131,7 +145,10 @@ def test_divergence_stops_the_run_and_keeps_the_good_state(root, tmp_path):
     config = tiny(root, "schedule.base_lr=1e30", "max_skipped=5", "checkpoint.every=2")
     with pytest.raises(Diverged, match="not finite for 5 steps in a row"):
         train(config, tmp_path)
+    skipped = [line["step"] for line in log.read(tmp_path / "metrics.jsonl") if line["skipped"]]
     _, state = load(tmp_path)
+    assert 0 < int(state.step) < skipped[0]
+    assert int(state.opt_state.total_notfinite) == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
@@ -142,6 +159,33 @@ def test_a_workdir_belongs_to_one_config(root, tmp_path):
         train(tiny(root, "schedule.epochs=1.0", "method.args.mask_ratio=0.5"), tmp_path)
     assert (tmp_path / "config.json").read_text() == before
     train(tiny(root, "schedule.epochs=1.0", "log.every=2", "checkpoint.keep=3"), tmp_path)
+
+
+def test_a_workdir_belongs_to_one_run_at_a_time(root, tmp_path):
+    with lock(tmp_path), pytest.raises(UserError, match="another run is using"):
+        train(tiny(root, "schedule.epochs=1.0"), tmp_path)
+
+
+def test_a_run_does_not_go_on_with_other_images(root, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
+    for number in range(4):
+        Image.fromarray(pixels[number]).save(folder / f"{number}.png")
+    config = tiny(root, f"data.train=folder({str(folder)!r})", "data.test=")
+    train(config, tmp_path / "run")
+    Image.fromarray(pixels[4]).save(folder / "4.png")
+    with pytest.raises(UserError, match="identities.train: '4 .*' there, '5 .*' now"):
+        train(config, tmp_path / "run")
+
+
+def test_the_classes_of_both_splits_are_the_same(root, tmp_path):
+    for split, name in (("train", "cat"), ("train", "dog"), ("test", "dog")):
+        (tmp_path / split / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / split / name / "0.png")
+    folders = [f"data.{s}=folder({str(tmp_path / s)!r})" for s in ("train", "test")]
+    with pytest.raises(UserError, match="differ: cat"):
+        build(tiny(root, *folders))
 
 
 def test_a_log_cut_short_is_mended(tmp_path):

@@ -41,6 +41,13 @@ class Data:
         """Size of the training set."""
         return self.sources["train"].num_examples
 
+    def identities(self) -> dict[str, str]:
+        """Split -> what tells its examples from others: a run goes on with the same ones only."""
+        return {
+            split: f"{source.num_examples} {source.digest}".strip()
+            for split, source in self.sources.items()
+        }
+
     def train(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         """This process' rows of the endless stream of batches from `start_step` on."""
         rows_at = lambda step: training_rows(
@@ -80,11 +87,20 @@ class Data:
             process_count=self.process_count,
         )
         pick = lambda i: permute(i, source.num_examples, 0) if count < source.num_examples else i
-        rows_at = lambda step: Rows(pick(place(step)[0]), np.zeros(len(place(step)[0]), np.uint64))
+
+        def rows_at(step: int) -> Rows:
+            places, mask = place(step)
+            read = pick(places[: max(1, mask.sum())])  # what fills the batch need not be read
+            return Rows(read, np.zeros(len(read), np.uint64))
+
         steps = range(-(-count // self.batch_size))
         loaded = arrays.batches(source, self.eval_transforms, rows_at, iter(steps), self.workers)
         for step, batch in zip(steps, loaded, strict=True):
-            yield {**batch, "mask": place(step)[1]}
+            mask = place(step)[1]
+            fill = lambda rows, mask=mask: np.append(
+                rows, np.repeat(rows[-1:], len(mask) - len(rows), axis=0), axis=0
+            )
+            yield {**{name: fill(rows) for name, rows in batch.items()}, "mask": mask}
 
     def example(self, stage: str) -> dict[str, np.ndarray]:
         """A batch of one, of the training set: what batches look like.
@@ -149,9 +165,11 @@ def make_data(
         raise UserError(f"workers {workers}: give a number of threads, or 0 for one a core")
     if not train:
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
-    sources = {"train": train, "test": test}
+    texts = {"train": train, "test": test}
+    sources = {split: build(text, "data.sources") for split, text in texts.items() if text}
+    _check_classes(sources)
     return Data(
-        {split: build(text, "data.sources") for split, text in sources.items() if text},
+        sources,
         batch_size,
         parse(train_transform),
         parse(eval_transform),
@@ -161,3 +179,14 @@ def make_data(
         process_index,
         process_count,
     )
+
+
+def _check_classes(sources: dict[str, Source]) -> None:
+    """Raises UserError if label numbers mean other classes in the test set."""
+    named = {split: source.class_names for split, source in sources.items() if source.class_names}
+    if len(named) == 2 and tuple(named["train"]) != tuple(named["test"]):
+        odd = sorted({*named["train"]} ^ {*named["test"]})
+        raise UserError(
+            f"the classes of config.data.train and config.data.test differ: {', '.join(odd)}; give "
+            "both the same sub-folders"
+        )

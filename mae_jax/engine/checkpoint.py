@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from mae_jax.engine.paths import path_of
 from mae_jax.types import UserError
@@ -33,18 +34,21 @@ class Checkpoints:
         folder: where they are; made if missing.
         every: steps between two saves.
         keep: how many of the newest stay; at least 2, so that a broken one can be replaced.
+        read_only: change nothing in the folder, in which a run may be writing.
     """
 
-    def __init__(self, folder: str | Path, *, every: int, keep: int = 2):
+    def __init__(self, folder: str | Path, *, every: int, keep: int = 2, read_only: bool = False):
         if every < 1 or keep < 2:
             raise UserError(f"checkpoint every={every}, keep={keep}: need every >= 1 and keep >= 2")
         self.folder = Path(folder).absolute()
         self.every = every
+        self.read_only = read_only
         self._digest = jax.jit(digest)
         self._options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
+            read_only=read_only,
         )
         self._manager = self._open()
 
@@ -52,7 +56,7 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.folder,
             options=self._options,
-            item_names=("state", "digest"),
+            item_names=("state", "leaves"),
         )
 
     def __enter__(self):
@@ -79,7 +83,7 @@ class Checkpoints:
             return
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            digest=ocp.args.JsonSave(_to_json(self._digest(state))),
+            leaves=ocp.args.JsonSave(self._leaves(state)),
         )
         with self._disk_full():
             self._manager.wait_until_finished()
@@ -118,45 +122,71 @@ class Checkpoints:
         Raises:
             UserError: checkpoints are there, but none of them is whole.
         """
-        steps, reasons = self.steps(), []
+        steps, broken = self.steps(), {}
         for step in reversed(steps):
             try:
-                return self._read(like, step)
+                state = self._read(like, step)
+            except UserError:
+                raise
             except Exception as error:  # Orbax raises many kinds for damaged files
-                reasons.append(f"step {step}: {_first_line(error)}")
-                self._set_aside(step)
+                broken[step] = _first_line(error)
                 logger.warning(
-                    "checkpoint %s is unreadable (%s); trying the one before",
-                    step,
-                    _first_line(error),
+                    "checkpoint %s is unreadable (%s); trying the one before", step, broken[step]
                 )
-        if steps:
-            raise UserError(f"no readable checkpoint in {self.folder} ({'; '.join(reasons)})")
+            else:
+                if not self.read_only:
+                    self._set_aside(list(broken))
+                return state
+        aside = [path.name for path in self.folder.glob("broken-*")]
+        if steps or aside:
+            raise UserError(
+                f"no readable checkpoint in {self.folder} ({broken or ', '.join(aside)}): remove "
+                "the folder to start from the beginning"
+            )
         return None
 
     def _read(self, like: Any, step: int) -> Any:
+        saved = self._manager.restore(
+            step, args=ocp.args.Composite(leaves=ocp.args.JsonRestore())
+        ).leaves
+        self._check_model(like, saved)
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(target),
-                digest=ocp.args.JsonRestore(),
-            ),
-        )
-        found = _to_json(self._digest(restored.state))
-        wrong = [name for name, value in found.items() if restored.digest.get(name) != value]
+        state = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        ).state
+        wrong = [name for name, leaf in self._leaves(state).items() if saved[name] != leaf]
         if wrong:
             raise ValueError(f"digest of {wrong[0]} differs from what was saved")
-        return restored.state
+        return state
 
-    def _set_aside(self, step: int) -> None:
+    def _leaves(self, state: Any) -> dict[str, list]:
+        """What is stored beside a state: path -> [shape, digest]."""
+        digests = jax.device_get(self._digest(state))
+        return {name: [shape, int(digests[name])] for name, shape in _shapes(state).items()}
+
+    def _check_model(self, like: Any, saved: dict[str, list]) -> None:
+        """Raises UserError if a checkpoint is whole, but of another model."""
+        here = _shapes(like)
+        there = {name: shape for name, (shape, _) in saved.items()}
+        for path in sorted({*here, *there}):
+            if here.get(path) != there.get(path):
+                raise UserError(
+                    f"the checkpoint in {self.folder} is of another model: {path} is "
+                    f"{there.get(path)} there and {here.get(path)} here"
+                )
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Renames broken checkpoints, so that their steps can be saved again."""
+        if not steps:
+            return
         self._manager.close()
         if jax.process_index() == 0:
-            source = self.folder / str(step)
-            number = sum(path.name.startswith(f"broken-{step}") for path in self.folder.iterdir())
-            os.replace(source, self.folder / f"broken-{step}-{number}")
+            for step in steps:
+                number = len(list(self.folder.glob(f"broken-{step}-*")))
+                os.replace(self.folder / str(step), self.folder / f"broken-{step}-{number}")
+        multihost_utils.sync_global_devices("broken checkpoints are set aside")
         self._manager = self._open()
 
     def close(self) -> None:
@@ -201,8 +231,9 @@ def digest(tree: Any) -> dict[str, jax.Array]:
     return {path_of(path): leaf_digest(leaf) for path, leaf in leaves}
 
 
-def _to_json(digests: dict[str, jax.Array]) -> dict[str, int]:
-    return {name: int(value) for name, value in jax.device_get(digests).items()}
+def _shapes(tree: Any) -> dict[str, list[int]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_of(path): list(leaf.shape) for path, leaf in leaves}
 
 
 def _first_line(error: Exception) -> str:

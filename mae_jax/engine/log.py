@@ -3,7 +3,6 @@ terminal or plain lines elsewhere.
 """
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-logger = logging.getLogger(__name__)
+from mae_jax.types import UserError
+
+EVAL = "eval/"
+"""What the names of evaluation results begin with."""
+
 console = Console(stderr=True)
 
 
@@ -31,11 +34,13 @@ class Log:
     """
 
     def __init__(self, *, workdir: Path, start: int, total: int, every: int):
+        if every < 1:
+            raise UserError(f"config.log.every={every} must be at least 1")
         self.every = every
         self.active = jax.process_index() == 0
+        self.path = workdir / "metrics.jsonl"
         if not self.active:
             return
-        self.path = workdir / "metrics.jsonl"
         drop_after(self.path, start)
         self.file = self.path.open("a", encoding="utf-8")
         self.events = SummaryWriter(str(workdir / "events"), purge_step=start + 1)
@@ -62,6 +67,11 @@ class Log:
             self.file.close()
             self.events.close()
 
+    def has_evaluation(self, step: int) -> bool:
+        """Whether the results of an evaluation after `step` steps were written."""
+        lines = [line for line in read(self.path) if line["step"] == step]
+        return any(name.startswith(EVAL) for line in lines for name in line)
+
     def advance(self, step: int) -> None:
         """Moves the bar to `step` steps done."""
         if self.active:
@@ -86,7 +96,9 @@ def describe(values: Mapping[str, float]) -> str:
     """One line for people: the data-wait share in per cent, other values in four digits."""
     shown = {k: v for k, v in values.items() if v or not k.startswith("skipped")}
     return "  ".join(
-        f"data wait {100 * v:.0f}%" if k == "data_wait" else f"{k.replace('_', ' ')} {v:.4g}"
+        f"data wait {100 * v:.0f}%"
+        if k == "data_wait"
+        else f"{k.removeprefix(EVAL).replace('_', ' ')} {v:.4g}"
         for k, v in shown.items()
     )
 

@@ -28,6 +28,7 @@ class Meter:
     def __init__(self, log: Log, *, schedule: Schedule, batch_size: int, max_skipped: int):
         self.log, self.schedule = log, schedule
         self.batch_size, self.max_skipped = batch_size, max_skipped
+        self.skipped_in_a_row = 0
         self.pending: tuple[int, Mapping[str, jax.Array]] | None = None
         self.restart()
 
@@ -63,11 +64,12 @@ class Meter:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self.log.advance(done)
         self.steps += 1
-        if values["skipped_in_a_row"] >= self.max_skipped:
+        self.skipped_in_a_row = int(values["skipped_in_a_row"])
+        if self.skipped_in_a_row >= self.max_skipped:
             raise Diverged(
                 f"loss or gradient not finite for {self.max_skipped} steps in a row, up to step "
-                f"{done}; the checkpoints are from before: lower schedule.base_lr, or compute in "
-                "float32"
+                f"{done}; the checkpoints are from before them: try a lower schedule.base_lr, or "
+                "method.args.dtype=float32, in another --workdir"
             )
         if done % self.log.every == 0 or done == self.log.total:
             self._write(done, values)

@@ -56,6 +56,8 @@ def make_plan(
             f"{epochs} epochs with {warmup_epochs} of warm-up are {steps} steps with "
             f"{warmup} of warm-up: both must be positive and the first the longer"
         )
+    if base_lr <= 0 or min_lr < 0:
+        raise UserError(f"base_lr={base_lr} must be positive, and min_lr={min_lr} not negative")
     peak = base_lr * batch_size / 256
 
     def schedule(step):
@@ -92,6 +94,11 @@ def make_optimizer(
     scalers = {"adamw": lambda: optax.scale_by_adam(b1, b2), "sgd": lambda: optax.trace(b1)}
     if name not in scalers:
         raise UserError(f"optimizer {name!r} is unknown: choose {', '.join(scalers)}")
+    if not (0 <= b1 < 1 and 0 <= b2 < 1) or weight_decay < 0 or (clip is not None and clip <= 0):
+        raise UserError(
+            f"optimizer: b1={b1} and b2={b2} must be in [0, 1), weight_decay={weight_decay} not "
+            f"negative and clip={clip} positive or None"
+        )
     tx = optax.chain(
         optax.clip_by_global_norm(clip) if clip is not None else optax.identity(),
         scalers[name](),

@@ -164,6 +164,10 @@ def make(
             raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")
     if not 0 <= mask_ratio < 1:
         raise UserError(f"mask_ratio {mask_ratio} is outside [0, 1): the paper's is 0.75")
+    if mask_ratio == 0 and score == "hidden":
+        raise UserError("mask_ratio 0 hides nothing to score: raise it, or set score=all")
+    if min(std) <= 0:
+        raise UserError(f"std {std} must be positive")
     check_shape("decoder", width=decoder_width, depth=decoder_depth, heads=decoder_heads)
     compute = jnp.dtype(dtype)
     vit = build(encoder, "models", dtype=compute, mask_tokens=mask_tokens_in_encoder)

@@ -153,6 +153,8 @@ def make(
     if len(shape) < 3:
         raise UserError("vit needs a size (Ti, S, B, L, H) or all of width, depth and heads")
     check_shape("vit", **shape)
+    if patch < 1 or mlp_ratio * shape["width"] < 1:
+        raise UserError(f"vit: patch={patch} and mlp_ratio={mlp_ratio} must be positive")
     return ViT(patch=patch, mlp_ratio=mlp_ratio, mask_tokens=mask_tokens, dtype=dtype, **shape)
 
 

@@ -8,16 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-NOT_ACCURACIES = {
-    "step",
-    "loss",
-    "lr",
-    "grad_norm",
-    "skipped",
-    "skipped_in_a_row",
-    "images_per_s",
-    "data_wait",
-}
+EVAL = "eval/"
 
 
 def draw_curves(
@@ -35,8 +26,7 @@ def draw_curves(
         `path`.
     """
     losses = [line for line in lines if "loss" in line]
-    evals = [line for line in lines if not NOT_ACCURACIES & set(line) - {"step"}]
-    metrics = sorted({name for line in evals for name in line} - NOT_ACCURACIES)
+    metrics = sorted({name for line in lines for name in line if name.startswith(EVAL)})
     figure = Figure((5.0 * (1 + bool(metrics)), 3.6), dpi=150, layout="constrained")
     axes = figure.subplots(1, 1 + bool(metrics), squeeze=False)[0]
     steps = [line["step"] for line in losses]
@@ -47,7 +37,8 @@ def draw_curves(
     rates.set_ylabel("learning rate (grey)", color="0.4")
     rates.set_ylim(bottom=0)
     for number, metric in enumerate(metrics):
-        points = {line["step"]: line[metric] for line in evals if metric in line}
+        points = {line["step"]: line[metric] for line in lines if metric in line}
+        metric = metric.removeprefix(EVAL)
         for values in list(results.values())[-1:]:  # the run's own, at its end
             points |= {steps[-1]: values[metric]} if metric in values else {}
         accuracies = [100 * value for value in points.values()]

@@ -241,5 +241,5 @@ def test_wrong_options_are_explained(options, message):
 
 
 def test_a_split_that_is_not_there():
-    with pytest.raises(UserError, match="there is no 'test' split: config.data has train"):
+    with pytest.raises(UserError, match="config.data.test names no source"):
         next(data_of().eval("test"))

@@ -90,12 +90,41 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, state, c
     assert (tmp_path / "broken-2-0").is_dir() and (tmp_path / "2").is_dir()
 
 
-def test_nothing_readable_is_an_error(tmp_path, state):
+def test_nothing_readable_is_an_error_however_often(tmp_path, state):
     save(tmp_path, state, [1])
     truncate(largest_file(tmp_path / "1" / "state"))
+    for _ in range(2):
+        with Checkpoints(tmp_path, every=1) as checkpoints:
+            with pytest.raises(UserError, match="no readable checkpoint"):
+                checkpoints.restore(state)
+    (tmp_path / "1").rename(tmp_path / "broken-1-0")
     with Checkpoints(tmp_path, every=1) as checkpoints:
         with pytest.raises(UserError, match="no readable checkpoint"):
             checkpoints.restore(state)
+
+
+@pytest.mark.parametrize("change", ["shape", "missing", "extra"])
+def test_another_model_is_refused_and_nothing_is_set_aside(tmp_path, state, change):
+    save(tmp_path, state, [1, 2])
+    other = dict(state)
+    if change == "missing":
+        del other["half"]
+    else:
+        other["half" if change == "shape" else "more"] = state["kernel"]
+    with Checkpoints(tmp_path, every=1) as checkpoints:
+        with pytest.raises(UserError, match="is of another model"):
+            checkpoints.restore(other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_readers_change_nothing(tmp_path, state):
+    save(tmp_path, state, [1, 2])
+    truncate(largest_file(tmp_path / "2" / "state"))
+    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(tmp_path, every=1, read_only=True) as checkpoints:
+        assert_same(checkpoints.restore(state), state)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["1", "2", "3.orbax-checkpoint-tmp"]
 
 
 def test_a_full_disk_is_seen_before_writing(tmp_path, state, monkeypatch):

@@ -16,6 +16,8 @@ class Source(Protocol):
 
     num_examples: int
     class_names: Sequence[str]
+    digest: str
+    """Changes if the examples do, for the same arguments; empty if they never do."""
 
     def read(self, indices: np.ndarray) -> Mapping[str, Sequence]:
         """Rows of every field: 'image' (each [H, W, C] uint8, sizes may differ), 'label' if any."""
@@ -28,6 +30,8 @@ class Arrays:
         fields: name -> array with one row per example; 'image' is [N, H, W, C] uint8.
         class_names: the name of each label, empty if there are no labels.
     """
+
+    digest = ""
 
     def __init__(self, fields: Mapping[str, np.ndarray], class_names: Sequence[str] = ()):
         self.fields = dict(fields)

@@ -1,5 +1,6 @@
 """A folder of images, with or without one sub-folder for each class, read when asked for."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -14,10 +15,19 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
 class Folder:
     """Images under a folder; see `make`."""
 
-    def __init__(self, paths: list[Path], labels: list[int], class_names: list[str], channels: int):
+    def __init__(
+        self,
+        root: Path,
+        paths: list[Path],
+        labels: list[int],
+        class_names: list[str],
+        channels: int,
+    ):
         self.paths, self.labels, self.class_names = paths, labels, tuple(class_names)
         self.channels = channels
         self.num_examples = len(paths)
+        names = "\n".join(path.relative_to(root).as_posix() for path in paths)
+        self.digest = hashlib.sha256(names.encode()).hexdigest()[:16]
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
         """'image' [H, W, C] uint8 of each index, and 'label' if there are classes."""
@@ -79,6 +89,6 @@ def make(path: str, *, channels: int = 3) -> Folder:
         raise UserError(f"no images in {str(root)!r}: looked for {', '.join(EXTENSIONS)}")
     parts = [path.relative_to(root).parts for path in paths]
     if any(len(part) == 1 for part in parts):
-        return Folder(paths, [], [], channels)
+        return Folder(root, paths, [], [], channels)
     names = sorted({part[0] for part in parts})
-    return Folder(paths, [names.index(part[0]) for part in parts], names, channels)
+    return Folder(root, paths, [names.index(part[0]) for part in parts], names, channels)

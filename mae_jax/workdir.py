@@ -1,0 +1,86 @@
+"""The workdir of a run: whose it is, and that nobody else writes in it."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from mae_jax.config import differences, from_json, to_json
+from mae_jax.types import UserError
+
+MAY_CHANGE = ("log.", "checkpoint.", "evals.", "mesh.", "data.workers", "data.pipeline")
+"""What a resumed run may set otherwise: it changes the numbers by rounding at most."""
+
+
+@contextlib.contextmanager
+def lock(workdir: Path):
+    """Makes the workdir, and keeps other runs out of it.
+
+    Raises:
+        UserError: a run is using it already.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() != 0:
+        yield
+        return
+    with (workdir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another run is using {workdir}: use another --workdir") from error
+        yield
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The config of a workdir.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} is not the workdir of a run: it has no config.json")
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): use another --workdir") from error
+
+
+def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> list[str]:
+    """Makes the workdir this run's, or checks that it is, if it holds a checkpoint.
+
+    Args:
+        identities: split -> what tells its examples from others, beside the config.
+
+    Returns:
+        What has changed without harm since, a line each.
+
+    Raises:
+        UserError: it is another run's; names every difference.
+    """
+    claimed = config.copy_and_resolve_references()
+    claimed.identities = dict(identities)
+    changes = {}
+    if any(path.name.isdigit() for path in workdir.glob("checkpoints/*")):
+        changes = differences(read_config(workdir), claimed)
+    harmful = {k: v for k, v in changes.items() if not k.startswith(MAY_CHANGE)}
+    if harmful:
+        listed = "; ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in harmful.items())
+        raise UserError(
+            f"{workdir} is the workdir of another config ({listed}): use another --workdir, or "
+            "the same values"
+        )
+    if jax.process_index() == 0:
+        write(workdir / "config.json", to_json(claimed))
+    return [f"config.{key} is now {new!r}, was {old!r}" for key, (old, new) in changes.items()]
+
+
+def write(path: Path, text: str) -> None:
+    """Replaces a file, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
