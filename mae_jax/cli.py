@@ -123,7 +123,7 @@ def train(args) -> int:
     try:
         run_training(config, args.workdir)
     except Preempted as error:
-        return fail(f"{error}; a checkpoint is written, start again to go on", PREEMPTED)
+        return fail(f"{error}: start again to go on", PREEMPTED)
     except Diverged as error:
         return fail(str(error), 1)
     return 0

@@ -21,7 +21,7 @@ from mae_jax.workdir import claim, lock
 
 
 class Preempted(Exception):
-    """The run was told to stop and has saved itself: start it again to go on."""
+    """The run was told to stop, and lost nothing: start it again to go on."""
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -91,7 +91,7 @@ def loop(
             if stop.requested(done) and done < total:
                 meter.settle()
                 checkpoints.save(state, done)
-                raise Preempted(f"stopped after step {done} of {total}")
+                raise Preempted(f"stopped after step {done} of {total}, which is saved")
             if done == total or checkpoints.due(done) or due(done, every):
                 meter.settle()
                 if due(done, every):
