@@ -7,6 +7,7 @@ start again to go on; anything else is a fault.
 import argparse
 import errno
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -21,9 +22,8 @@ def main(argv: list[str] | None = None) -> None:
     """Runs one command and exits."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax explains its defaults at length
-    parser = make_parser()
-    args, rest = parser.parse_known_args(argv)
     try:
+        args, rest = make_parser().parse_known_args(argv)
         args.overrides = [override(text) for text in rest]
         code = args.function(args)
     except UserError as error:
@@ -31,15 +31,23 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
-        code = fail(f"{error.strerror}: {error.filename or args.command}", 2)
+        code = fail(f"{error.strerror}: {error.filename or 'while writing'}", 2)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like everything else here."""
+
+    def error(self, message: str):
+        """Called by argparse."""
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mae-jax",
         description="Masked autoencoders in JAX: train, evaluate, use.",
         epilog="mae-jax COMMAND --help explains a command.",
@@ -61,7 +69,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="an experiment, e.g. configs/quickstart.py; change any value of it with "
         "--config.key.path=value",
     )
-    sub.add_argument("--workdir", required=True, type=Path, help="where everything is written")
+    sub.add_argument(
+        "--workdir", type=Path, help="where everything is written (default: runs/NAME_OF_CONFIG)"
+    )
     sub = command(evaluate, "k-NN and logistic accuracy of a run's encoder")
     add_run(sub)
     sub.add_argument(
@@ -121,12 +131,18 @@ def train(args) -> int:
 
     config = load_config(args.config, args.overrides)
     try:
-        run_training(config, args.workdir)
+        run_training(config, args.workdir or default_workdir(args.config))
     except Preempted as error:
         return fail(f"{error}: start again to go on", PREEMPTED)
     except Diverged as error:
         return fail(str(error), 1)
     return 0
+
+
+def default_workdir(config: str) -> Path:
+    """'configs/mae.py:L/16' to runs/mae_L_16."""
+    path, _, arg = config.partition(":")
+    return Path("runs", re.sub(r"\W+", "_", f"{Path(path).stem} {arg}").strip("_"))
 
 
 def evaluate(args) -> int:

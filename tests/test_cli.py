@@ -146,8 +146,6 @@ def test_a_misspelt_key_in_a_process_of_its_own(root, tmp_path):
             "train",
             "--config",
             "configs/quickstart.py",
-            "--workdir",
-            tmp_path,
             "--config.method.args.mask_ratoi=0.5",
         ],
         cwd=root,
@@ -249,4 +247,21 @@ def test_commands_explain_themselves(capsys):
     assert all(
         word in printed for word in ("train", "evaluate", "reconstruct", "features", "doctor")
     )
-    assert run() == 2
+
+
+def test_mistakes_in_the_command(capsys):
+    assert "required: COMMAND (see mae-jax --help)" in mistake(capsys)
+    assert "invalid choice: 'trian'" in mistake(capsys, "trian")
+    assert "required: --config (see mae-jax train --help)" in mistake(capsys, "train")
+
+
+@pytest.mark.parametrize(
+    "config, workdir",
+    [
+        ("configs/quickstart.py", "runs/quickstart"),
+        ("configs/mae.py:L/16", "runs/mae_L_16"),
+        ("/a/b.py:../photos", "runs/b_photos"),
+    ],
+)
+def test_a_workdir_is_named_after_its_config(config, workdir):
+    assert str(cli.default_workdir(config)) == workdir
