@@ -44,12 +44,11 @@ class Checkpoints:
         self.every = every
         self.read_only = read_only
         self._digest = jax.jit(digest)
-        self._options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            cleanup_tmp_directories=not read_only,
-            enable_async_checkpointing=True,
-            read_only=read_only,
-        )
+        if read_only:
+            options = dict(read_only=True, save_interval_steps=0, create=False)
+        else:
+            options = dict(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._options = ocp.CheckpointManagerOptions(**options)
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
