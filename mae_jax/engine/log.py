@@ -36,7 +36,7 @@ class Log:
     def __init__(self, *, workdir: Path, start: int, total: int, every: int):
         if every < 1:
             raise UserError(f"config.log.every={every} must be at least 1")
-        self.every = every
+        self.every, self.total = every, total
         self.active = jax.process_index() == 0
         self.path = workdir / "metrics.jsonl"
         if not self.active:
@@ -54,7 +54,6 @@ class Log:
             disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("step", total=total, completed=start, status="")
-        self.total = total
 
     def __enter__(self):
         if self.active:
