@@ -19,8 +19,10 @@ def base() -> ConfigDict:
                 batch_size=256,  # of all devices and processes together, accumulation included
                 train_transform="",
                 eval_transform="",
-                pipeline="arrays",  # 'arrays' (numpy and Pillow) or 'tf' (tf.data)
+                fields=("label",),  # of the sources that batches carry beside the image, if any
+                pipeline="arrays",  # 'arrays' (plain threads) or 'tf' (tf.data): the same batches
                 workers=0,  # threads that make batches; 0: one a core
+                on_error="raise",  # what to do about images that cannot be read: 'raise' or 'skip'
             ),
             method=dict(name="mae", args={}),
             optimizer=dict(

@@ -6,6 +6,9 @@ normalised pixels as targets. The argument is the encoder, from Ti/16 to H/14.
         --config.data.train="folder('/data/imagenet/train')" \
         --config.data.test="folder('/data/imagenet/val')"
 
+A set that TensorFlow Datasets has prepared is read with "tfds('imagenet2012', data_dir='/data')",
+best in ArrayRecord files.
+
 The paper reports, for 800 epochs of L/16, 85.4% fine-tuned and 73.9% in linear probing.
 """
 

@@ -61,6 +61,12 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
+    add_prepare(
+        command(
+            prepare,
+            "a folder of images to ArrayRecord files, checked and measured; run again to go on",
+        )
+    )
     sub = command(train, "train a model; run again to go on after an interruption")
     sub.add_argument(
         "--config",
@@ -79,14 +85,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sub = command(reconstruct, "a picture of originals, masked images and reconstructions")
     add_run(sub)
-    sub.add_argument("--images", metavar="FOLDER", help="your images (default: the run's test set)")
+    add_images(sub, "(default: the run's test set)")
     sub.add_argument("--out", type=Path, help="PNG to write (default: in the run's figures/)")
     sub.add_argument("--count", type=int, default=8, help="number of images (default 8)")
     sub.add_argument("--seed", type=int, default=0, help="of the masks (default 0)")
     sub = command(features, "the features of a folder of images, as .npz or .safetensors")
     add_run(sub)
-    sub.add_argument("--images", required=True, metavar="FOLDER", help="folder of images")
+    add_images(sub, required=True)
     sub.add_argument("--out", required=True, type=Path, help="FILE.npz or FILE.safetensors")
+    add_bench(command(bench, "how fast this machine is: 'data', the input pipeline"))
     command(doctor, "devices, versions, memory, and what is missing")
     return parser
 
@@ -96,6 +103,47 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", required=True, type=Path, metavar="WORKDIR", help="workdir of a trained run"
     )
+
+
+def add_images(parser: argparse.ArgumentParser, default: str = "", **options) -> None:
+    """The arguments of commands that look at images of the user's."""
+    text = f"a folder, or a source as in configs {default}".strip()
+    parser.add_argument("--images", metavar="FOLDER", help=text, **options)
+    parser.add_argument(
+        "--on-error", metavar="HOW", help="'skip' images that cannot be read, or 'raise' an error"
+    )
+
+
+def add_prepare(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax prepare`."""
+    add = parser.add_argument
+    add("--images", required=True, type=Path, metavar="FOLDER", help="as in the source `folder`")
+    add("--out", required=True, type=Path, metavar="FOLDER", help="writes OUT/NAME/1.0.0")
+    add("--name", help="of the data set (default: that of the folder)")
+    add("--channels", type=int, default=3, help="3 (colour, default), 1 (grey) or 4")
+    add("--held-out", type=float, default=0.0, metavar="SHARE", help="of images in a split 'test'")
+    add("--shard-megabytes", type=int, default=256, help="size of a file (default 256)")
+    add("--workers", type=int, default=0, help="threads (default: one a core)")
+    add("--beam", metavar="OPTIONS", help="e.g. runner=DirectRunner,direct_num_workers=4")
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax bench`."""
+    parser.add_argument("what", choices=("data",), help="what to measure")
+    parser.add_argument(
+        "--source", default="", metavar="SPEC", help="as in configs (default: JPEGs made for this)"
+    )
+    parser.add_argument(
+        "--transform",
+        default="random_resized_crop(224, scale=(0.2, 1))|flip",
+        metavar="SPEC",
+        help="as in configs (default: a random crop of 224 pixels, and a flip)",
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=(), help="numbers of threads")
+    parser.add_argument(
+        "--turns", type=int, default=5, help="measurements of each rate (default 5)"
+    )
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of each (default 2)")
 
 
 def override(text: str) -> str:
@@ -120,6 +168,25 @@ def no_overrides(args) -> None:
         raise UserError(
             f"{args.command} takes no --config.{args.overrides[0]}: a run keeps its config"
         )
+
+
+def prepare(args) -> int:
+    """mae-jax prepare"""
+    from mae_jax.data import prepare as preparation
+
+    no_overrides(args)
+    summary = preparation.prepare(
+        args.images,
+        args.out,
+        name=args.name or re.sub(r"\W+", "_", args.images.resolve().name.lower()),
+        channels=args.channels,
+        held_out=args.held_out,
+        shard_megabytes=args.shard_megabytes,
+        workers=args.workers,
+        beam=args.beam,
+    )
+    print(preparation.describe(summary))
+    return 0
 
 
 def train(args) -> int:
@@ -174,7 +241,7 @@ def reconstruct(args) -> int:
     out = args.out or args.run / "figures" / "reconstructions.png"
     if out.suffix != ".png":
         raise UserError(f"--out {out}: the name must end in .png")
-    run, state = load(args.run, images=args.images)
+    run, state = load(args.run, images=args.images, on_error=args.on_error)
     out.parent.mkdir(parents=True, exist_ok=True)
     print(f"wrote {evaluation.reconstruct(run, state, out, count=args.count, seed=args.seed)}")
     return 0
@@ -186,9 +253,28 @@ def features(args) -> int:
     from mae_jax.run import load
 
     no_overrides(args)
-    run, state = load(args.run, images=args.images)
-    out = evaluation.write_features(run, state, args.out)
-    print(f"wrote {out}: {run.data.num_examples} images")
+    run, state = load(args.run, images=args.images, on_error=args.on_error)
+    out, count = evaluation.write_features(run, state, args.out)
+    left_out = run.data.num_examples - count
+    print(f"wrote {out}: {count} images" + (f", {left_out} left out" if left_out else ""))
+    return 0
+
+
+def bench(args) -> int:
+    """mae-jax bench"""
+    from rich.console import Console
+
+    from mae_jax.bench import bench_data
+
+    no_overrides(args)
+    rates = bench_data(
+        source=args.source,
+        transform=args.transform,
+        workers=args.workers,
+        turns=args.turns,
+        seconds=args.seconds,
+    )
+    Console().print(rates)
     return 0
 
 

@@ -21,9 +21,17 @@ PACKAGES = (
     "ml-collections",
     "numpy",
     "pillow",
+    "simplejpeg",
+    "cykooz-resizer",
 )
 OPTIONAL = {
     "tensorflow": "the tf.data pipeline (data.pipeline=tf)",
+    "tensorflow_datasets": "prepared data sets (the source tfds, mae-jax prepare)",
+    "array_record": "data sets in ArrayRecord files",
+    "tifffile": "the source tiff",
+    "pydicom": "the source dicom",
+    "nibabel": "the source nifti",
+    "apache_beam": "mae-jax prepare --beam",
     "torch": "the tests against PyTorch",
     "transformers": "the tests against Hugging Face",
 }

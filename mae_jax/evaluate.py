@@ -87,12 +87,19 @@ def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed
     if not hasattr(run.method, "reconstruct"):
         raise UserError(f"method {run.config.method.name!r} does not reconstruct images")
     split = "test" if "test" in run.data.sources else "train"
-    function = jax.jit(run.method.reconstruct, out_shardings=replicated(run.mesh))
+    function = jax.jit(
+        lambda params, extra, batch, key: {
+            **run.method.reconstruct(params, extra, batch, key),
+            "mask": batch["mask"],
+        },
+        out_shardings=replicated(run.mesh),
+    )
     parts = []
     for number, batch in enumerate(run.data.eval(split, limit=count)):
         key = stream_key(seed, "reconstruct", number)
         parts.append(jax.device_get(function(state.params, state.extra, run.put(batch), key)))
-    pictures = {name: np.concatenate([p[name] for p in parts])[:count] for name in parts[0]}
+    mask = np.concatenate([part.pop("mask") for part in parts])
+    pictures = {name: np.concatenate([p[name] for p in parts])[mask] for name in parts[0]}
     return draw_reconstructions(pictures, path) if jax.process_index() == 0 else path
 
 
@@ -110,25 +117,30 @@ def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
     return drawn
 
 
-def write_features(run: Run, state: TrainState, out: Path) -> Path:
-    """Writes the features of every image of the training source: `features` [N, D] float32 and,
-    for a folder, the names of the files.
+def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
+    """Writes the features of every image of the training source that can be read: `features`
+    [N, D] float32, and `names`.
 
     Args:
         out: a path that ends in .npz or .safetensors (names are then in the metadata, as JSON).
+
+    Returns:
+        The path, and how many images were read.
 
     Raises:
         UserError: another ending.
     """
     if out.suffix not in (".npz", ".safetensors"):
         raise UserError(f"--out {out}: the name must end in .npz or .safetensors")
-    predict = run.predictor(state)
-    parts = []
+    predict, source = run.predictor(state), run.data.source("train")
+    parts, masks = [], []
     for batch in run.data.eval("train"):
         outputs = predict(batch)
-        parts.append(np.asarray(outputs["features"])[np.asarray(outputs["mask"])])
+        masks.append(np.asarray(outputs["mask"]))
+        parts.append(np.asarray(outputs["features"])[masks[-1]])
     features = np.concatenate(parts)
-    names = [str(path) for path in getattr(run.data.sources["train"], "paths", [])]
+    read = np.flatnonzero(np.concatenate(masks))
+    names = [source.name(int(index)) for index in read]
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         np.savez(out, features=features, names=np.array(names))
@@ -136,4 +148,4 @@ def write_features(run: Run, state: TrainState, out: Path) -> Path:
         from safetensors.numpy import save_file
 
         save_file({"features": features}, out, metadata={"names": json.dumps(names)})
-    return out
+    return out, len(names)

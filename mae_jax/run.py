@@ -174,13 +174,18 @@ def make_evaluators(text: str) -> list[Evaluator]:
     ]
 
 
-def load(workdir: Path, *, images: str | None = None) -> tuple[Run, TrainState]:
+def load(
+    workdir: Path, *, images: str | None = None, on_error: str | None = None
+) -> tuple[Run, TrainState]:
     """A run from its workdir, and its newest state, on the devices of this machine. Nothing is
     changed in the workdir, where the run may still be training.
 
     Args:
         workdir: of a run that has written a checkpoint.
-        images: a folder of images to use instead of the run's own data.
+        images: a folder of images, or the spec string of a source, to use instead of the run's own
+            data.
+        on_error: what to do about images that cannot be read, 'raise' or 'skip', if not what the
+            run does.
 
     Raises:
         UserError: not a workdir, or nothing to load from it.
@@ -191,8 +196,10 @@ def load(workdir: Path, *, images: str | None = None) -> tuple[Run, TrainState]:
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1)
     config.data.batch_size = 64 * jax.device_count()
     if images is not None:
-        config.data.update(train=_folder_like(config.data.train, images), test="")
+        config.data.update(train=_source_like(config.data.train, images), test="")
         config.evals.run = ""
+    if on_error is not None:
+        config.data.on_error = on_error
     run = build(config)
     folder = workdir / "checkpoints"
     if not folder.is_dir():
@@ -204,8 +211,14 @@ def load(workdir: Path, *, images: str | None = None) -> tuple[Run, TrainState]:
     return run, state
 
 
-def _folder_like(source: str, path: str) -> str:
-    """The spec of a folder, read with the number of channels that a run was trained on."""
+def _source_like(source: str, images: str) -> str:
+    """The spec of a folder, read like the source that a run was trained on; what is a spec already
+    stays as it is.
+    """
+    if "(" in images and not Path(images).exists():
+        return images
     name, _, options = parse(source)[0]
-    channels = options.get("channels", 3) if name == "folder" else 3
-    return f"folder({path!r}, channels={channels})"
+    if name not in ("tiff", "dicom", "nifti"):
+        name = "folder"
+        options = {key: options[key] for key in ("channels", "window") if key in options}
+    return f"{name}({', '.join([repr(images), *(f'{k}={v!r}' for k, v in options.items())])})"

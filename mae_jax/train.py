@@ -14,6 +14,7 @@ from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
 from mae_jax.engine.meter import Meter
 from mae_jax.engine.preemption import StopRequests
+from mae_jax.engine.prefetch import prefetch
 from mae_jax.run import Run, build
 from mae_jax.spec import call_section
 from mae_jax.types import TrainState
@@ -72,12 +73,13 @@ def loop(
     """Runs the remaining steps, and what is due after each."""
     first, total, every = int(state.step), run.plan.steps, run.evals.every
     train_step = run.train_step()
-    batches = run.data.train(first)
+    batches = prefetch(run.data.train(first), run.put)
     meter = Meter(
         log,
         schedule=run.plan.schedule,
         batch_size=run.data.batch_size,
         max_skipped=run.config.max_skipped,
+        bad_images=lambda: run.data.skipped,
     )
     if due(first, every) and not log.has_evaluation(first):
         log.write(first, evaluate.during_training(run, state))
@@ -85,7 +87,7 @@ def loop(
     try:
         for done in range(first + 1, total + 1):
             with meter.waiting():
-                batch = run.put(next(batches))
+                batch = next(batches)
             state, metrics = train_step(state, batch)
             meter.stepped(done, metrics)
             if stop.requested(done) and done < total:

@@ -92,7 +92,7 @@ def photos(tmp_path):
         ("method.name=maee", "did you mean 'mae'?"),
         ("data.train=folder(nowhere)", "there is no folder 'nowhere'"),
         ("data.train=fashion_scene(split=train)", "did you mean 'fashion_scenes'?"),
-        ("data.train_transform=random_crop(8)", "transform 'random_crop' is unknown"),
+        ("data.train_transform=random_crop(8)", "transforms has no 'random_crop'"),
         ("data.pipeline=torch", "choose arrays, tf"),
         ("mesh.fsdp=3", "does not cover 2 devices"),
         ("optimizer.name=adam", "optimizer 'adam' is unknown"),
@@ -171,7 +171,7 @@ def test_a_truncated_image_is_named(capsys, config, tmp_path, photos):
         f"--config.data.train=folder({str(photos)!r})",
         "--config.data.test=",
     )
-    assert "cannot read the image" in said and "b.jpg" in said and "truncated" in said
+    assert "cannot read image 1, " in said and "b.jpg" in said and "truncated" in said
 
 
 def test_a_checkpoint_cut_short_is_replaced_by_the_one_before(capsys, caplog, trained, tmp_path):

@@ -95,7 +95,9 @@ def test_resolve_names_the_nearest():
 def test_resolve_lists_those_that_there_are():
     with pytest.raises(UserError) as error:
         spec.resolve("data.sources.zzz")
-    assert "data sources has no 'zzz': choose fashion_scenes, folder" in str(error.value)
+    assert "data sources has no 'zzz': choose array_file, dicom, fashion_scenes, folder" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize("name", ["methods.mae.make", "methods.nothing.make", "methods."])
@@ -126,8 +128,8 @@ def test_build_wants_exactly_one(text):
         ("folder()", "missing a required argument: 'path'; its arguments are path, channels"),
         ("folder('x', 1)", "too many positional arguments; its arguments are path, channels"),
         ("folder('x', path='y')", "multiple values for argument 'path'"),
-        ("folder('x', where=1)", "there is no 'where': choose channels, path"),
-        ("folder('x', function=1)", "there is no 'function': choose channels, path"),
+        ("folder('x', where=1)", "there is no 'where': choose boxes, channels, masks"),
+        ("folder('x', function=1)", "there is no 'function': choose boxes, channels, masks"),
     ],
 )
 def test_build_explains_wrong_arguments(text, message):

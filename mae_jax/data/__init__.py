@@ -3,19 +3,22 @@
 TensorFlow lives behind this door, and is opened only if the 'tf' pipeline is asked for.
 """
 
+import contextlib
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mae_jax.data import arrays
+from mae_jax.data.loader import ON_ERROR, Loader
 from mae_jax.data.order import Rows, evaluation_rows, training_rows
-from mae_jax.data.random import permute
+from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source
-from mae_jax.data.transforms import Transform, parse
+from mae_jax.data.transforms import Transform, make_transforms
 from mae_jax.spec import build
 from mae_jax.types import UserError
 
@@ -30,8 +33,10 @@ class Data:
     batch_size: int
     train_transforms: list[Transform]
     eval_transforms: list[Transform]
+    fields: Sequence[str]
     pipeline: str
     workers: int
+    on_error: str
     seed: int
     process_index: int
     process_count: int
@@ -40,6 +45,11 @@ class Data:
     def num_examples(self) -> int:
         """Size of the training set."""
         return self.sources["train"].num_examples
+
+    @property
+    def skipped(self) -> int:
+        """How often this process has replaced a training image that could not be read."""
+        return self._loader("train", "train").skipped
 
     def identities(self) -> dict[str, str]:
         """Split -> what tells its examples from others: a run goes on with the same ones only."""
@@ -58,18 +68,16 @@ class Data:
             process_index=self.process_index,
             process_count=self.process_count,
         )
-        return self._pipeline()(
-            self.sources["train"],
-            self.train_transforms,
-            rows_at,
-            itertools.count(start_step),
-            self.workers,
-        )
+        loader, steps = self._loader("train", "train"), itertools.count(start_step)
+        with contextlib.closing(self._batches()(loader, rows_at, steps, self.workers)) as batches:
+            for batch in batches:
+                yield {name: rows for name, rows in batch.items() if name != "mask"}
 
     def eval(self, split: str, limit: int | None = None) -> Iterator[dict[str, np.ndarray]]:
         """One pass over a split with the evaluation transforms.
 
-        The last batch is filled up to the batch size; 'mask' [b] bool is False on what fills it.
+        The last batch is filled up to the batch size; 'mask' [b] bool is False on what fills it,
+        and on what stands in for an image that could not be read.
 
         Args:
             split: 'train' or 'test'.
@@ -91,16 +99,17 @@ class Data:
         def rows_at(step: int) -> Rows:
             places, mask = place(step)
             read = pick(places[: max(1, mask.sum())])  # what fills the batch need not be read
-            return Rows(read, np.zeros(len(read), np.uint64))
+            return Rows(read, hash_words(read))
 
         steps = range(-(-count // self.batch_size))
-        loaded = arrays.batches(source, self.eval_transforms, rows_at, iter(steps), self.workers)
+        loaded = arrays.batches(self._loader(split, "eval"), rows_at, iter(steps), self.workers)
         for step, batch in zip(steps, loaded, strict=True):
             mask = place(step)[1]
             fill = lambda rows, mask=mask: np.append(
                 rows, np.repeat(rows[-1:], len(mask) - len(rows), axis=0), axis=0
             )
-            yield {**{name: fill(rows) for name, rows in batch.items()}, "mask": mask}
+            batch = {name: fill(rows) for name, rows in batch.items()}
+            yield {**batch, "mask": batch["mask"] & mask}
 
     def example(self, stage: str) -> dict[str, np.ndarray]:
         """A batch of one, of the training set: what batches look like.
@@ -108,9 +117,12 @@ class Data:
         Args:
             stage: 'train' or 'eval': which transforms.
         """
-        transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
-        rows = Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64))
-        return arrays.load(self.sources["train"], transforms, rows)
+        loader = self._loader("train", stage)
+        batch = loader.buffers(1)
+        loader.load(Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64)), batch)
+        if stage == "train":
+            del batch["mask"]
+        return batch
 
     def source(self, split: str) -> Source:
         """The source of a split, or a UserError if there is none."""
@@ -118,7 +130,13 @@ class Data:
             raise UserError(f"there is no {split!r} split: config.data.{split} names no source")
         return self.sources[split]
 
-    def _pipeline(self):
+    @functools.cache  # noqa: B019 (one Data lives as long as its run)
+    def _loader(self, split: str, stage: str) -> Loader:
+        transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
+        source = self.source(split)
+        return Loader(source, transforms, fields=self.fields, on_error=self.on_error)
+
+    def _batches(self):
         if self.pipeline == "arrays":
             return arrays.batches
         from mae_jax.data import pipeline
@@ -133,8 +151,10 @@ def make_data(
     batch_size: int,
     train_transform: str,
     eval_transform: str,
+    fields: Sequence[str] = ("label",),
     pipeline: str = "arrays",
     workers: int = 0,
+    on_error: str = "raise",
     seed: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -146,9 +166,12 @@ def make_data(
             'fashion_scenes(split=train)'.
         batch_size: of the global batch.
         train_transform, eval_transform: spec strings of transforms.
-        pipeline: 'arrays' (numpy and Pillow) or 'tf' (tf.data) for training batches; evaluation
-            always uses 'arrays'.
-        workers: threads; 0: one for each core, at most 16.
+        fields: of the sources that batches carry beside 'image'; a source need not have 'label'.
+        pipeline: 'arrays' (plain threads) or 'tf' (tf.data) for training batches, the same ones;
+            evaluation always uses 'arrays'.
+        workers: threads; 0: one for each core, at most 64.
+        on_error: what to do about an image that cannot be read: 'raise', or 'skip' it (training
+            takes another one instead, evaluation leaves it out).
         seed: of order and augmentation.
         process_index, process_count: which rows of each global batch are ours.
 
@@ -159,6 +182,8 @@ def make_data(
         raise UserError(f"pipeline {pipeline!r} is unknown: choose {', '.join(PIPELINES)}")
     if pipeline == "tf" and importlib.util.find_spec("tensorflow") is None:
         raise UserError("pipeline 'tf' needs TensorFlow: install tensorflow-cpu, or use 'arrays'")
+    if on_error not in ON_ERROR:
+        raise UserError(f"on_error {on_error!r} is unknown: choose {', '.join(ON_ERROR)}")
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
     if workers < 0:
@@ -167,14 +192,17 @@ def make_data(
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     texts = {"train": train, "test": test}
     sources = {split: build(text, "data.sources") for split, text in texts.items() if text}
-    _check_classes(sources)
+    if "label" in fields:
+        _check_classes(sources)
     return Data(
         sources,
         batch_size,
-        parse(train_transform),
-        parse(eval_transform),
+        make_transforms(train_transform),
+        make_transforms(eval_transform),
+        tuple(fields),
         pipeline,
-        workers or min(16, os.cpu_count() or 1),
+        workers or min(64, os.cpu_count() or 1),
+        on_error,
         seed,
         process_index,
         process_count,
@@ -188,5 +216,5 @@ def _check_classes(sources: dict[str, Source]) -> None:
         odd = sorted({*named["train"]} ^ {*named["test"]})
         raise UserError(
             f"the classes of config.data.train and config.data.test differ: {', '.join(odd)}; give "
-            "both the same sub-folders"
+            "both the same ones, or do without labels: config.data.fields=()"
         )

@@ -1,65 +1,59 @@
-"""The input pipeline in plain numpy and Pillow: no TensorFlow. Batches are made by a few threads,
-each from its step alone.
+"""The input pipeline in plain threads: no TensorFlow. The work is done in chunks of a batch, so
+that large batches use all threads and small ones are made ahead.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from mae_jax.data.loader import Loader
 from mae_jax.data.order import Rows
-from mae_jax.data.sources import Source
-from mae_jax.data.transforms import Transform, draw
-from mae_jax.types import UserError
+
+CHUNK = 32
+"""Largest number of examples that a thread makes at a time."""
+
+_AHEAD = 2  # batches that are under way at least
 
 
 def batches(
-    source: Source,
-    transforms: Sequence[Transform],
-    rows_at: Callable[[int], Rows],
-    steps: Iterator[int],
-    workers: int,
+    loader: Loader, rows_at: Callable[[int], Rows], steps: Iterator[int], workers: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The batches of these steps, in order, made ahead by `workers` threads.
+    """The batches of these steps, in order, made ahead by threads.
 
     Args:
-        source: examples.
-        transforms: applied to each image.
+        loader: makes examples.
         rows_at: step -> which examples, and their seeds.
         steps: which batches.
+        workers: number of threads.
     """
-    pending: deque = deque()
+    pending: deque[tuple[dict, list[Future]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for step in steps:
-            pending.append(pool.submit(load, source, transforms, rows_at(step)))
-            if len(pending) > workers:
-                yield pending.popleft().result()
+            pending.append(_start(pool, loader, rows_at(step)))
+            chunks = len(pending[-1][1])
+            if len(pending) > max(_AHEAD, -(-2 * workers // chunks)):
+                yield _finish(*pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield _finish(*pending.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def load(source: Source, transforms: Sequence[Transform], rows: Rows) -> dict[str, np.ndarray]:
-    """One batch: 'image' [b, H, W, C] uint8 and 'label' [b] int32 if the source has labels.
+def _start(pool: ThreadPoolExecutor, loader: Loader, rows: Rows) -> tuple[dict, list[Future]]:
+    """A batch that is being filled."""
+    batch = loader.buffers(len(rows.indices))
+    futures = []
+    for first in range(0, len(rows.indices), CHUNK):
+        part = slice(first, first + CHUNK)
+        out = {name: values[part] for name, values in batch.items()}
+        futures.append(pool.submit(loader.load, Rows(rows.indices[part], rows.seeds[part]), out))
+    return batch, futures
 
-    Raises:
-        UserError: the images of the batch come in different sizes.
-    """
-    fields = source.read(rows.indices)
-    images = list(fields["image"])
-    for transform, params in zip(transforms, draw(transforms, rows.seeds), strict=True):
-        images = [transform.on_array(*pair) for pair in zip(images, params, strict=True)]
-    shapes = sorted({image.shape for image in images})
-    if len(shapes) > 1:
-        raise UserError(
-            f"images of different sizes in a batch, e.g. {shapes[0]} and {shapes[-1]}: "
-            "end the transforms with random_resized_crop(...) or "
-            "resize(...)|center_crop(...)"
-        )
-    batch = {"image": np.stack(images)}
-    if "label" in fields:
-        batch["label"] = np.asarray(fields["label"], np.int32)
+
+def _finish(batch: dict, futures: list[Future]) -> dict:
+    for future in futures:
+        future.result()
     return batch

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -23,10 +23,19 @@ class Meter:
         schedule: step -> learning rate, logged beside the metrics.
         batch_size: images a step.
         max_skipped: steps in a row that may have a loss or gradient that is not finite.
+        bad_images: how many images could not be read so far; logged if there are any.
     """
 
-    def __init__(self, log: Log, *, schedule: Schedule, batch_size: int, max_skipped: int):
-        self.log, self.schedule = log, schedule
+    def __init__(
+        self,
+        log: Log,
+        *,
+        schedule: Schedule,
+        batch_size: int,
+        max_skipped: int,
+        bad_images: Callable[[], int],
+    ):
+        self.log, self.schedule, self.bad_images = log, schedule, bad_images
         self.batch_size, self.max_skipped = batch_size, max_skipped
         self.skipped_in_a_row = 0
         self.pending: tuple[int, Mapping[str, jax.Array]] | None = None
@@ -82,5 +91,7 @@ class Meter:
             "images_per_s": round(self.steps * self.batch_size / elapsed, 1),
             "data_wait": round(self.waited / elapsed, 4),
         }
+        bad = self.bad_images()
+        speed |= {"bad_images": bad} if bad else {}
         self.log.write(done, {**finite, "lr": float(self.schedule(done - 1)), **speed})
         self.restart()

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import make_data
+from mae_jax.data.images import pixels_of
 from mae_jax.data.sources import folder
 from mae_jax.types import UserError
 
@@ -102,8 +103,9 @@ def test_classes_are_the_sub_folders_in_order(tmp_path):
     fields = source.read(np.arange(4))
     order = ["ant/b.PNG", "cat/x/1.png", "dog/10.png", "dog/2.png"]
     assert fields["label"] == [0, 1, 2, 2]
+    assert [source.name(i) for i in range(4)] == order
     for image, name in zip(fields["image"], order, strict=True):
-        np.testing.assert_array_equal(image, pixels[name])
+        np.testing.assert_array_equal(pixels_of(image), pixels[name])
     assert source.read(np.array([3, 0]))["label"] == [2, 0]
 
 
@@ -130,60 +132,6 @@ def test_labels_reach_the_batch(tmp_path):
     assert batch["label"].tolist() == [0, 1] and batch["label"].dtype == np.int32
 
 
-def test_images_are_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: to be shown rotated by 90 degrees, clockwise
-    pixels = save(tmp_path / "1.png", size=(4, 6), exif=exif)
-    image = folder.make(str(tmp_path)).read([0])["image"][0]
-    np.testing.assert_array_equal(image, np.rot90(pixels, -1))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("name", "mode"), [("1.png", "L"), ("1.png", "RGB"), ("1.png", "RGBA"), ("1.tif", "CMYK")]
-)
-def test_images_of_every_mode(tmp_path, name, mode, channels):
-    pixels = save(tmp_path / name, mode=mode)
-    image = folder.make(str(tmp_path), channels=channels).read([0])["image"][0]
-    assert (image.shape, image.dtype) == ((6, 8, channels), np.uint8)
-    expected = pixels[..., None] if mode == "L" else pixels[..., :3].astype(float)
-    if mode == "CMYK":
-        expected = (255 - expected) * (255 - pixels[..., 3:]) / 255
-    if channels == 1 and mode != "L":
-        expected = expected @ [[0.299], [0.587], [0.114]]
-    assert np.abs(image - expected).max() <= 1
-
-
-def test_palettes_are_resolved(tmp_path):
-    colours = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
-    indices = np.random.default_rng(0).integers(0, 3, (6, 8), np.uint8)
-    image = Image.fromarray(indices, mode="P")
-    image.putpalette(colours.tobytes())
-    image.save(tmp_path / "1.png")
-    found = folder.make(str(tmp_path)).read([0])["image"][0]
-    np.testing.assert_array_equal(found, colours[indices])
-
-
-def test_16_bits_keep_their_brightness(tmp_path):
-    grey = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
-    Image.fromarray(grey).save(tmp_path / "1.png")
-    image = folder.make(str(tmp_path), channels=1).read([0])["image"][0]
-    assert np.abs(image[:, :, 0] - grey / 257).max() <= 1
-
-
-@pytest.mark.parametrize("name", ["1.jpg", "1.png", "1.gif", "1.bmp", "1.webp", "1.tif", "1.ppm"])
-@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.9])
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_truncated_images_are_named(tmp_path, name, share):
-    path = tmp_path / name
-    save(path, size=(40, 40))
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    data = data_of(f"folder({str(tmp_path)!r})", batch_size=1)
-    with pytest.raises(UserError, match=f"cannot read the image .*{name}.*repair or remove it"):
-        next(data.train(0))
-
-
 def test_missing_folder(tmp_path):
     with pytest.raises(UserError, match="there is no folder '.*nothing'"):
         data_of(f"folder({str(tmp_path / 'nothing')!r})")
@@ -191,13 +139,15 @@ def test_missing_folder(tmp_path):
 
 def test_folder_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match="no images in .*: looked for .jpg, .jpeg, .png"):
+    with pytest.raises(
+        UserError, match="no files in .* that it reads: looked for .jpg, .jpeg, .png"
+    ):
         data_of(f"folder({str(tmp_path)!r})")
 
 
 def test_other_numbers_of_channels(tmp_path):
-    with pytest.raises(UserError, match="channels 4 is not supported: choose 1, 3"):
-        folder.make(str(tmp_path), channels=4)
+    with pytest.raises(UserError, match="channels 2 is not supported: choose 1, 3, 4"):
+        folder.make(str(tmp_path), channels=2)
 
 
 def test_images_of_different_sizes_need_a_transform(tmp_path):
@@ -213,14 +163,6 @@ def test_images_of_different_sizes_need_a_transform(tmp_path):
         assert next(resized.train(0))["image"].shape == (2, 5, 5, 3)
 
 
-def test_a_folder_in_the_tf_pipeline(tmp_path):
-    pytest.importorskip("tensorflow")
-    save(tmp_path / "1.png")
-    data = data_of(f"folder({str(tmp_path)!r})", batch_size=1, pipeline="tf")
-    with pytest.raises(UserError, match="use pipeline 'arrays'"):
-        next(data.train(0))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -230,8 +172,9 @@ def test_a_folder_in_the_tf_pipeline(tmp_path):
         ({"train": "fashion_scene"}, "did you mean 'fashion_scenes'?"),
         ({"train": ""}, "train"),
         ({"train": f"{SCENES}|{SCENES}"}, "should name exactly one"),
-        ({"eval_transform": "flop"}, "transform 'flop' is unknown"),
+        ({"eval_transform": "flop"}, "transforms has no 'flop': did you mean 'flip'?"),
         ({"workers": -1}, "workers -1"),
+        ({"on_error": "ignore"}, "on_error 'ignore' is unknown: choose raise, skip"),
     ],
 )
 def test_wrong_options_are_explained(options, message):

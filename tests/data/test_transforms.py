@@ -1,16 +1,17 @@
-"""Crops, flips and resizing against plain reimplementations, and the same in both pipelines."""
+"""Crops, flips and resizing against plain reimplementations, with all that belongs to an image."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from mae_jax.data import Data
 from mae_jax.data import transforms as T
+from mae_jax.data.images import BadImage, cut
 from mae_jax.data.random import hash_words
-from mae_jax.data.sources import Arrays
+from mae_jax.data.transforms.center_crop import make as center_crop
+from mae_jax.data.transforms.flip import make as flip
+from mae_jax.data.transforms.random_resized_crop import make as random_resized_crop
+from mae_jax.data.transforms.resize import make as resize
 from mae_jax.types import UserError
 
 # Heights and widths; from the seventh on, no box of an allowed aspect ratio can be large enough.
@@ -50,20 +51,24 @@ def box_in_floats(numbers, height, width, scale, ratio):
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
+def apply(transform, image, params=()):
+    """The image [H, W, C] alone, transformed."""
+    return transform.apply({"image": image}, np.asarray(params, float))["image"]
+
+
 def boxes_of(crop, height, width, count):
     """[count, 4] boxes of the crop."""
     params = T.draw([crop], seeds_of(count))[0]
-    size = np.float64(height), np.float64(width)
-    return np.array([crop.box(np, *size, one) for one in params])
+    return np.array([crop.box(height, width, one) for one in params])
 
 
 @pytest.mark.parametrize("scale", [(0.2, 1.0), (0.08, 0.3), (0.9, 2.0)])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_random_crops(height, width, scale):
-    crop = T.RandomResizedCrop(32, scale=scale, ratio=(3 / 4, 4 / 3))
+    crop = random_resized_crop(32, scale=scale, ratio=(3 / 4, 4 / 3))
     numbers = np.random.default_rng(1).random((100, 40))
     for row, params in zip(numbers, crop.plan(numbers), strict=True):
-        box = crop.box(np, np.float64(height), np.float64(width), params)
+        box = crop.box(height, width, params)
         assert box == box_in_floats(row.tolist(), height, width, scale, (3 / 4, 4 / 3))
         top, left, rows, columns = box
         assert 0 <= top <= top + rows <= height and rows >= 1
@@ -72,7 +77,7 @@ def test_random_crops(height, width, scale):
 
 def test_areas_and_aspects_stay_in_their_ranges():
     """Up to the rounding of a side of 200 pixels or more, half a pixel."""
-    boxes = boxes_of(T.RandomResizedCrop(8, scale=(0.25, 0.5), ratio=(0.5, 2)), 600, 600, 2000)
+    boxes = boxes_of(random_resized_crop(8, scale=(0.25, 0.5), ratio=(0.5, 2)), 600, 600, 2000)
     area = boxes[:, 2] * boxes[:, 3] / 600**2
     aspect = boxes[:, 3] / boxes[:, 2]
     assert 0.249 < area.min() < 0.255 and 0.495 < area.max() < 0.501
@@ -84,7 +89,7 @@ def test_areas_and_aspects_stay_in_their_ranges():
 
 def test_places_are_uniform():
     """A quarter of the area of a square of 40: places 0 ... 20 in both directions."""
-    boxes = boxes_of(T.RandomResizedCrop(8, scale=(0.25, 0.25), ratio=(1, 1)), 40, 40, 4200)
+    boxes = boxes_of(random_resized_crop(8, scale=(0.25, 0.25), ratio=(1, 1)), 40, 40, 4200)
     assert (boxes[:, 2:] == 20).all()
     for place in boxes[:, :2].T:
         counts = np.bincount(place.astype(int), minlength=21)
@@ -102,78 +107,25 @@ def test_places_are_uniform():
     ],
 )
 def test_what_fits_nowhere_is_cropped_in_the_middle(height, width, box):
-    boxes = boxes_of(T.RandomResizedCrop(8, scale=(2, 3)), height, width, 5)
+    boxes = boxes_of(random_resized_crop(8, scale=(2, 3)), height, width, 5)
     np.testing.assert_array_equal(boxes, np.tile(box, (5, 1)))
 
 
 def test_random_resized_crop_resizes_the_box():
     image = noise(41, 57)
-    crop = T.RandomResizedCrop((12, 20), scale=(0.3, 0.6))
+    crop = random_resized_crop((12, 20), scale=(0.3, 0.6))
     for params in T.draw([crop], seeds_of(5))[0]:
-        box = crop.box(np, np.float64(41), np.float64(57), params)
-        top, left, rows, columns = map(int, box)
-        expected = T.resize_array(image[top : top + rows, left : left + columns], (12, 20))
-        np.testing.assert_array_equal(crop.on_array(image, params), expected)
-
-
-def bicubic_matrix(old, new):
-    """[new, old] float64 weights of the bicubic filter (a = -0.5), widened when it shrinks."""
-    step = old / new
-    width = max(step, 1.0)
-    matrix = np.zeros((new, old))
-    for i in range(new):
-        centre = (i + 0.5) * step
-        first = max(0, int(centre - 2 * width + 0.5))
-        last = min(old, int(centre + 2 * width + 0.5))
-        for j in range(first, last):
-            x = abs((j + 0.5 - centre) / width)
-            if x < 1:
-                matrix[i, j] = 1.5 * x**3 - 2.5 * x**2 + 1
-            elif x < 2:
-                matrix[i, j] = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-        matrix[i] /= matrix[i].sum()
-    return matrix
-
-
-RESIZES = [((40, 30), (10, 12)), ((9, 13), (32, 31)), ((33, 17), (16, 40)), ((1, 5), (3, 2))]
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize(("old", "new"), RESIZES)
-def test_resize_array_is_bicubic_with_antialiasing(old, new, channels):
-    image = noise(*old, channels)
-    found = T.resize_array(image, new)
-    assert (found.shape, found.dtype) == ((*new, channels), np.uint8)
-    vertical, horizontal = bicubic_matrix(old[0], new[0]), bicubic_matrix(old[1], new[1])
-    exact = np.einsum("iy,yxc,jx->ijc", vertical, image.astype(np.float64), horizontal)
-    error = np.abs(found - np.clip(exact, 0, 255))
-    assert error.max() < 0.501, "rounded once"
-    for c in range(channels):
-        pillow = np.asarray(Image.fromarray(image[:, :, c]).resize(new[::-1], Image.BICUBIC))
-        difference = np.abs(found[:, :, c].astype(int) - pillow)
-        assert np.mean(difference <= 1) > 0.8, "Pillow clips between its passes, this does not"
-
-
-def test_resize_array_leaves_an_image_that_fits():
-    image = noise(20, 30)
-    np.testing.assert_array_equal(T.resize_array(image, (20, 30)), image)
-    assert T.resize_array(image, (30, 20)).shape == (30, 20, 3)
-
-
-def test_resize_array_clips_overshoots():
-    edge = np.zeros((16, 16, 1), np.uint8)
-    edge[:, 8:] = 255
-    larger = T.resize_array(edge, (64, 64))
-    assert (larger[:, :24] < 128).all() and (larger[:, 40:] > 128).all()
-    assert larger.min() == 0 and larger.max() == 255
+        top, left, rows, columns = crop.box(41, 57, params)
+        part = image[top : top + rows, left : left + columns]
+        expected = cut(part, (0, 0, rows, columns), (12, 20))
+        np.testing.assert_array_equal(apply(crop, image, params), expected)
 
 
 def test_flip():
     image = noise(3, 5)
-    flip = T.Flip()
-    np.testing.assert_array_equal(flip.on_array(image, np.array([1.0])), image[:, ::-1])
-    np.testing.assert_array_equal(flip.on_array(image, np.array([0.0])), image)
-    params = T.draw([flip], seeds_of(10_000))[0]
+    np.testing.assert_array_equal(apply(flip(), image, [1.0]), image[:, ::-1])
+    np.testing.assert_array_equal(apply(flip(), image, [0.0]), image)
+    params = T.draw([flip()], seeds_of(10_000))[0]
     assert set(params.ravel()) == {0.0, 1.0} and params.mean() == pytest.approx(0.5, abs=0.02)
 
 
@@ -191,9 +143,9 @@ def test_flip():
 )
 def test_resize(size, old, new):
     image = noise(*old)
-    found = T.Resize(size).on_array(image, np.zeros(0))
+    found = apply(resize(size), image)
     assert found.shape == (*new, 3)
-    np.testing.assert_array_equal(found, T.resize_array(image, new))
+    np.testing.assert_array_equal(found, cut(image, (0, 0, *old), new))
 
 
 @pytest.mark.parametrize(
@@ -203,35 +155,35 @@ def test_resize(size, old, new):
 def test_center_crop(size, old, top, left):
     image = noise(*old)
     rows, columns = (size, size) if isinstance(size, int) else size
-    found = T.CenterCrop(size).on_array(image, np.zeros(0))
+    found = apply(center_crop(size), image)
     np.testing.assert_array_equal(found, image[top : top + rows, left : left + columns])
 
 
 def test_center_crop_of_a_smaller_image():
     with pytest.raises(UserError, match=r"center_crop\(6, 4\) of an image of 5 x 8: put resize"):
-        T.CenterCrop((6, 4)).on_array(noise(5, 8), np.zeros(0))
+        apply(center_crop((6, 4)), noise(5, 8))
 
 
 def test_parse():
-    crop, flip, resize, center = T.parse(
+    crop, mirror, whole, center = T.make_transforms(
         "random_resized_crop(32, scale=(0.5, 1), ratio=(1, 1))|flip|resize((8, 9))|center_crop(4)"
     )
     assert (crop.size, crop.scale, crop.ratio) == ((32, 32), (0.5, 1), (1, 1))
-    assert isinstance(flip, T.Flip)
-    assert resize.pair == (8, 9) and center.size == (4, 4)
-    assert T.parse("") == []
+    assert type(mirror) is type(flip())
+    assert whole.pair == (8, 9) and center.size == (4, 4)
+    assert T.make_transforms("") == []
 
 
 def test_defaults_of_random_resized_crop_are_those_of_the_paper():
-    crop = T.RandomResizedCrop(224)
+    crop = random_resized_crop(224)
     assert (crop.scale, crop.ratio) == ((0.2, 1.0), (3 / 4, 4 / 3))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("flop", "transform 'flop' is unknown: did you mean 'flip'?"),
-        ("zzz", "choose center_crop, flip, random_resized_crop, resize"),
+        ("flop", "data transforms has no 'flop': did you mean 'flip'?"),
+        ("zzz", "choose center_crop, flip, rand_augment, random_erasing, random_resized_crop"),
         ("flip(1)", "flip: too many positional arguments"),
         ("resize", "resize: missing a required argument: 'size'"),
         ("random_resized_crop(32, scales=1)", "no 'scales': did you mean 'scale'?"),
@@ -249,71 +201,61 @@ def test_defaults_of_random_resized_crop_are_those_of_the_paper():
 )
 def test_wrong_transforms_are_explained(text, message):
     with pytest.raises(UserError) as error:
-        T.parse(text)
+        T.make_transforms(text)
     assert message in str(error.value)
 
 
 def test_every_transform_of_a_chain_draws_for_itself():
-    first, second = T.draw(T.parse("flip|flip"), seeds_of(1000))
+    first, second = T.draw(T.make_transforms("flip|flip"), seeds_of(1000))
     assert (first != second).mean() == pytest.approx(0.5, abs=0.06)
 
 
-def smooth(count, height, width, channels):
-    """[N, H, W, C] uint8: a ramp with some noise on it, different in every image and channel."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:height, :width] / max(height, width)
-    slope = rng.uniform(-1, 1, (2, count, 1, 1, channels))
-    images = 0.5 + 0.4 * (slope[0] * y[..., None] + slope[1] * x[..., None])
-    images += rng.uniform(-0.1, 0.1, images.shape)
-    return (images.clip(0, 1) * 255).astype(np.uint8)
-
-
-def first_batches(images, text, pipeline, start, count=3):
-    """The images and the labels of some batches of four, from a step on."""
-    source = Arrays({"image": images, "label": np.arange(len(images))})
-    data = Data({"train": source}, 4, T.parse(text), [], pipeline, 2, 3, 0, 1)
-    loaded = list(itertools.islice(data.train(start), count))
-    return [np.concatenate([batch[field] for batch in loaded]) for field in ("image", "label")]
+def scene(height=40, width=60):
+    """A bright rectangle on black, its segmentation (7) and its box, and a box of nothing."""
+    image, segmentation = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), int)
+    image[8:24, 12:42], segmentation[8:24, 12:42] = 255, 7
+    share = np.array([8 / height, 12 / width, 24 / height, 42 / width], np.float32)
+    return {"image": image, "segmentation": segmentation, "box": np.stack([share, np.zeros(4)])}
 
 
 @pytest.mark.parametrize(
-    ("size", "text", "start"),
+    "text",
     [
-        ((24, 31, 3), "random_resized_crop(16)|flip", 0),
-        ((13, 9, 3), "random_resized_crop((21, 18), scale=(0.5, 1))|flip", 1_000_000),
-        ((24, 24, 1), "random_resized_crop(7, ratio=(0.5, 2))", 1),
-        ((5, 60, 3), "flip|random_resized_crop(8)", 0),
-        ((20, 27, 3), "resize(13)|center_crop(12)|flip", 0),
-        ((20, 27, 1), "resize((40, 31))|center_crop((33, 31))", 2),
-        ((6, 7, 3), "", 0),
+        "random_resized_crop(48, scale=(0.3, 1))|flip",
+        "flip|random_resized_crop((32, 64), scale=(0.3, 1))",
+        "resize(64)|center_crop(56)",
+        "flip|resize((25, 31))|flip",
     ],
 )
-def test_both_pipelines_make_the_same_batches(size, text, start):
-    """Over the end of an epoch of seven; a box or flip that differed would move the labels'
-    pixels by far more than one grey level.
-    """
-    pytest.importorskip("tensorflow")
-    images = smooth(7, *size)
-    arrays, tensors = (first_batches(images, text, name, start) for name in ("arrays", "tf"))
-    np.testing.assert_array_equal(arrays[1], tensors[1])
-    assert arrays[1].dtype == np.int32 and sorted(set(arrays[1])) == list(range(7))
-    assert (arrays[0].shape, arrays[0].dtype) == (tensors[0].shape, tensors[0].dtype)
-    difference = np.abs(arrays[0].astype(int) - tensors[0])
-    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+def test_segmentations_and_boxes_move_with_the_image(text):
+    transforms = T.make_transforms(text)
+    found = 0
+    for numbers in zip(*T.draw(transforms, seeds_of(40)), strict=True):
+        example = {**scene(), "label": 3}
+        for transform, params in zip(transforms, numbers, strict=True):
+            example = transform.apply(example, params)
+        height, width = T.shape_of(example)
+        bright, inside = example["image"][:, :, 0] > 127, example["segmentation"] == 7
+        assert example["label"] == 3 and example["segmentation"].shape == (height, width)
+        edge = 2 * (height + width)
+        assert (bright != inside).sum() <= edge, "they agree up to the rectangle's border"
+        assert set(np.unique(example["segmentation"])) <= {0, 7}, "labels are never mixed"
+        box, nothing = example["box"]
+        assert (nothing == 0).all() and example["box"].dtype == np.float32
+        if inside.any():
+            found += 1
+            rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+            extent = [rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]
+            np.testing.assert_allclose(box * [height, width, height, width], extent, atol=1.01)
+    assert found >= 35
 
 
-def test_both_pipelines_crop_the_same_boxes():
-    tf = pytest.importorskip("tensorflow")
-    crop = T.RandomResizedCrop(8)
-    params = tf.constant(T.draw([crop], seeds_of(200))[0])
-    box = tf.function(lambda h, w: tf.map_fn(lambda p: tf.stack(crop.box(tf, h, w, p)), params))
-    for height, width in SIZES:
-        boxes = box(tf.constant(height, tf.float64), tf.constant(width, tf.float64))
-        np.testing.assert_array_equal(boxes, boxes_of(crop, height, width, 200))
+def test_a_box_that_is_cut_away_is_empty():
+    moved = T.move(scene(), (30, 0, 10, 60), (10, 60))
+    assert (moved["box"] == 0).all() and (moved["segmentation"] == 0).all()
 
 
-def test_both_pipelines_refuse_a_crop_that_is_larger_than_the_image():
-    pytest.importorskip("tensorflow")
-    for pipeline in ("arrays", "tf"):
-        with pytest.raises(UserError, match=r"center_crop\(9, 9\) of an image of 8 x 8"):
-            first_batches(smooth(4, 8, 8, 3), "center_crop(9)|flip", pipeline, 0)
+def test_a_segmentation_of_another_size_is_a_bad_image():
+    example = {**scene(), "segmentation": np.zeros((3, 4), int)}
+    with pytest.raises(BadImage, match=r"segmentation is \(3, 4\), the image \(40, 60\)"):
+        T.move(example, (0, 0, 40, 60), (20, 30))

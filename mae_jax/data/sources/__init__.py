@@ -1,12 +1,12 @@
 """Where examples come from: one source a file, each found by its name.
 
-A source gives random access, and nothing else: `num_examples`, `class_names` and
-`read(indices)`, which returns one row per index for every field. Order, augmentation and batching
-are the pipeline's.
+A source gives random access, and nothing else. Order, augmentation and batching are the pipeline's.
+Sources are read by several threads at once, and hold at most 16 bytes an example (but for those
+that say that they are in memory).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,11 +16,26 @@ class Source(Protocol):
 
     num_examples: int
     class_names: Sequence[str]
+    """Of the labels 0, 1, ...; empty if there are no labels."""
     digest: str
     """Changes if the examples do, for the same arguments; empty if they never do."""
 
-    def read(self, indices: np.ndarray) -> Mapping[str, Sequence]:
-        """Rows of every field: 'image' (each [H, W, C] uint8, sizes may differ), 'label' if any."""
+    def read(self, indices: np.ndarray) -> Mapping[str, Sequence[Any]]:
+        """Rows of every field for some examples.
+
+        Args:
+            indices: [n] int, in [0, num_examples).
+
+        Returns:
+            'image': [H, W, C] uint8 each, or `images.Encoded`; 'label': int, 'segmentation':
+            [H, W], 'box': [..., 4], if there are any.
+
+        Raises:
+            BadImage: one of them cannot be read.
+        """
+
+    def name(self, index: int) -> str:
+        """What an example is called, in messages and in lists of features."""
 
 
 class Arrays:
@@ -39,5 +54,9 @@ class Arrays:
         self.num_examples = len(self.fields["image"])
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows at `indices` [B] of every field."""
+        """The rows at `indices` [n] of every field."""
         return {name: array[indices] for name, array in self.fields.items()}
+
+    def name(self, index: int) -> str:
+        """The place in memory."""
+        return f"[{index}]"

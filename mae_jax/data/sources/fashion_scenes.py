@@ -106,6 +106,11 @@ def make(
     return Arrays(fields, CLASS_NAMES)
 
 
+def photographs(split: str) -> tuple[Image.Image, ...]:
+    """The backgrounds of a split, RGB, 256 pixels at their shorter side."""
+    return _load(split).photographs
+
+
 @functools.cache
 def _load(split: str) -> _Ingredients:
     assets = importlib.resources.files("mae_jax.data") / "fashion_scenes_assets"

@@ -1,94 +1,141 @@
-"""A folder of images, with or without one sub-folder for each class, read when asked for."""
+"""A folder of images, with or without one sub-folder for each class, read when asked for; with or
+without masks and boxes in folders of their own.
+"""
 
-import hashlib
-import os
+import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from mae_jax.data.files import Files, existing, find
+from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window
 from mae_jax.types import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 class Folder:
-    """Images under a folder; see `make`."""
+    """Images of files; see `make`."""
 
     def __init__(
         self,
-        root: Path,
-        paths: list[Path],
-        labels: list[int],
-        class_names: list[str],
+        files: Files,
+        *,
         channels: int,
+        window: Window | None,
+        masks: Path | None,
+        boxes: Path | None,
+        max_boxes: int,
     ):
-        self.paths, self.labels, self.class_names = paths, labels, tuple(class_names)
-        self.channels = channels
-        self.num_examples = len(paths)
-        names = "\n".join(path.relative_to(root).as_posix() for path in paths)
-        self.digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+        self.files, self.channels, self.window = files, channels, window
+        self.masks, self.boxes, self.max_boxes = masks, boxes, max_boxes
+        self.num_examples, self.digest = len(files), files.digest
+        self.class_names = files.class_names
+
+    def name(self, index: int) -> str:
+        """The path of the file, relative to the folder."""
+        return self.files[index]
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
-        """'image' [H, W, C] uint8 of each index, and 'label' if there are classes."""
-        fields = {"image": [self.image(self.paths[i]) for i in indices]}
-        if self.labels:
-            fields["label"] = [self.labels[i] for i in indices]
+        """'image' of each index, still encoded; 'label' if there are classes; 'segmentation' and
+        'box', 'box_label' if there are such folders.
+        """
+        names = [self.files[index] for index in indices]
+        fields = {"image": [self._image(name) for name in names]}
+        if self.class_names:
+            fields["label"] = [self.files.label(index) for index in indices]
+        if self.masks is not None:
+            fields["segmentation"] = [read_mask(self.masks, name) for name in names]
+        if self.boxes is not None:
+            pairs = [read_boxes(self.boxes, name, self.max_boxes) for name in names]
+            fields["box"], fields["box_label"] = zip(*pairs, strict=True)
         return fields
 
-    def image(self, path: Path) -> np.ndarray:
-        """One image, upright by its EXIF orientation.
-
-        Raises:
-            UserError: it cannot be read; names the file and the reason.
-        """
-        try:
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I;16"):  # convert() would clip at 255
-                    upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
-                pixels = np.asarray(upright.convert({1: "L", 3: "RGB"}[self.channels]))
-        except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-            raise UserError(
-                f"cannot read the image {path}: {error}; repair or remove it"
-            ) from error
-        return pixels.reshape(*pixels.shape[:2], self.channels)
+    def _image(self, name: str) -> Encoded:
+        return Encoded(read_bytes(self.files.root / name), self.channels, self.window)
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def read_bytes(path: Path) -> bytes:
+    """What is in a file, or a BadImage."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"{error.strerror}: {path}") from error
 
 
-def make(path: str, *, channels: int = 3) -> Folder:
-    """The images below a folder, in the order of their names.
+def read_mask(root: Path, name: str) -> np.ndarray:
+    """[H, W] of class numbers: the PNG for the image of this name (palette or grey levels)."""
+    data = read_bytes((root / name).with_suffix(".png"))
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            mask = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadImage(f"its mask: {error}") from error
+    if mask.ndim != 2:
+        raise BadImage(f"its mask has {mask.shape[2]} channels: one, of class numbers, is needed")
+    return mask
 
-    If all of them stand in direct sub-folders, these are the classes, in the order of their names.
+
+def read_boxes(root: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes of an image, [count, 4] float32 (ymin, xmin, ymax, xmax) as shares of its height
+    and width, zeros after the last, and their classes [count] int32, -1 after the last: from a text
+    file in the YOLO format, a line "class x_center y_center width height" for each.
+    """
+    path = (root / name).with_suffix(".txt")
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+        numbers = np.array([line.split() for line in lines if line.strip()], float).reshape(-1, 5)
+    except (OSError, ValueError) as error:
+        raise BadImage(
+            f"its boxes in {path}: lines should be 'class x_center y_center width height'"
+        ) from error
+    if len(numbers) > count:
+        raise BadImage(f"{len(numbers)} boxes in {path}: raise max_boxes of the source")
+    boxes, labels = np.zeros((count, 4), np.float32), np.full(count, -1, np.int32)
+    center, half = numbers[:, [2, 1]], numbers[:, [4, 3]] / 2
+    boxes[: len(numbers)] = np.clip(np.concatenate([center - half, center + half], 1), 0, 1)
+    labels[: len(numbers)] = numbers[:, 0]
+    return boxes, labels
+
+
+def make(
+    path: str,
+    *,
+    channels: int = 3,
+    window: Window | None = None,
+    masks: str = "",
+    boxes: str = "",
+    max_boxes: int = 100,
+) -> Folder:
+    """The images below a folder, folder by folder in the order of their names.
+
+    If all of them stand in sub-folders, the direct sub-folders are the classes, in the order of
+    their names.
 
     Args:
         path: the folder.
-        channels: 3 (colour) or 1 (grey).
+        channels: 3 (colour), 1 (grey) or 4 (colour and alpha).
+        window: (low, high), grey levels that become 0 and 255, for images of more than 8 bits; by
+            default all of 16 bits.
+        masks: a folder with a PNG of class numbers for each image, under the same name.
+        boxes: a folder with a text file in the YOLO format for each image that has boxes.
+        max_boxes: rows of 'box' and 'box_label'; those that an image does not need are empty.
 
     Raises:
         UserError: no such folder, no images in it, or another number of channels.
     """
-    root = Path(path).expanduser()
-    if channels not in (1, 3):
-        raise UserError(f"folder: channels {channels} is not supported: choose 1, 3")
-    if not root.is_dir():
-        raise UserError(f"there is no folder {str(root)!r}: give the path of a folder of images")
-    try:
-        paths = sorted(
-            Path(folder, name)
-            for folder, _, names in os.walk(root, onerror=_raise, followlinks=True)
-            for name in names
-            if name.lower().endswith(EXTENSIONS)
-        )
-    except OSError as error:
-        raise UserError(f"cannot read the folder {str(root)!r}: {error}") from error
-    if not paths:
-        raise UserError(f"no images in {str(root)!r}: looked for {', '.join(EXTENSIONS)}")
-    parts = [path.relative_to(root).parts for path in paths]
-    if any(len(part) == 1 for part in parts):
-        return Folder(root, paths, [], [], channels)
-    names = sorted({part[0] for part in parts})
-    return Folder(root, paths, [names.index(part[0]) for part in parts], names, channels)
+    if channels not in MODES:
+        raise UserError(f"folder: channels {channels} is not supported: choose 1, 3, 4")
+    check_window("folder", window)
+    if max_boxes < 1:
+        raise UserError(f"folder: max_boxes {max_boxes} must be at least 1")
+    wanted = lambda file: file.name.lower().endswith(EXTENSIONS)
+    return Folder(
+        find("folder", path, wanted, ", ".join(EXTENSIONS)),
+        channels=channels,
+        window=window,
+        masks=existing("folder", masks) if masks else None,
+        boxes=existing("folder", boxes) if boxes else None,
+        max_boxes=max_boxes,
+    )

@@ -1,0 +1,234 @@
+"""Measurements of speed: how fast the input pipeline makes batches, beside the usual one.
+
+All rates of a table come from one run, each the median of several turns that alternate, so that a
+noisy machine disturbs all of them alike.
+"""
+
+import io
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+from rich.table import Table
+
+from mae_jax.data import arrays
+from mae_jax.data.images import Encoded
+from mae_jax.data.loader import Loader
+from mae_jax.data.order import training_rows
+from mae_jax.data.prepare import prepare
+from mae_jax.data.sources import Source
+from mae_jax.data.sources.fashion_scenes import photographs
+from mae_jax.data.transforms import Transform, draw, make_transforms
+from mae_jax.data.transforms.random_resized_crop import RandomResizedCrop
+from mae_jax.spec import build
+from mae_jax.types import UserError
+
+DECODE = "libjpeg-turbo, decoding alone"
+PILLOW = "Pillow, as most people do it"
+BATCH = 32
+SAMPLE = 256
+"""Image files that the references work on."""
+
+Rate = Callable[[int], float]
+"""Number of threads -> images/s, measured once."""
+
+
+class Memory:
+    """A source of image files in memory. Args: their bytes."""
+
+    class_names, digest = (), ""
+
+    def __init__(self, files: Sequence[bytes]):
+        self.files, self.num_examples = files, len(files)
+
+    def read(self, indices: np.ndarray) -> dict[str, list]:
+        """'image', encoded."""
+        return {"image": [Encoded(self.files[i]) for i in indices]}
+
+    def name(self, index: int) -> str:
+        """Its place."""
+        return f"[{index}]"
+
+
+def bench_data(
+    *,
+    source: str,
+    transform: str,
+    workers: Sequence[int] = (),
+    turns: int = 5,
+    seconds: float = 2.0,
+) -> Table:
+    """The speed of a source and transforms, beside raw decoding and the usual Pillow pipeline on
+    the same files, with one thread and with more.
+
+    Args:
+        source: spec string; empty: JPEGs of 500 x 375 pixels that are made for this, in memory, in
+            a folder and as ArrayRecord.
+        transform: spec string of training transforms.
+        workers: numbers of threads; empty: one, and one for each core.
+        turns: how often everything is measured.
+        seconds: how long a measurement lasts.
+
+    Raises:
+        UserError: a source or transform that cannot be built, or a number that is too small.
+    """
+    for name, value in [("turns", turns), ("seconds", seconds), *(("workers", n) for n in workers)]:
+        if value <= 0:
+            raise UserError(f"--{name} {value} must be above 0")
+    transforms = make_transforms(transform)
+    with tempfile.TemporaryDirectory() as folder:
+        sources = {source: build(source, "data.sources")} if source else made(Path(folder))
+        files = sample(next(iter(sources.values())))
+        if files and source:
+            sources = {"the same files in memory": Memory(files), **sources}
+        rates = references(files, transforms, seconds) if files else {}
+        rates |= {f"ours: {k}": ours(v, transforms, seconds) for k, v in sources.items()}
+        workers = workers or sorted({1, os.cpu_count() or 1})
+        found = measure(rates, workers, turns)
+    size = statistics.mean(map(len, files)) if files else None
+    return table(found, f"{transform}, median of {turns}", size)
+
+
+def made(folder: Path) -> dict[str, Source]:
+    """JPEGs of 500 x 375 pixels and 65 to 110 kB, four crops of photographs each, three times."""
+    (folder / "jpeg").mkdir()
+    for i, data in enumerate(jpegs()):
+        (folder / "jpeg" / f"{i:03}.jpg").write_bytes(data)
+    found = prepare(folder / "jpeg", folder / "prepared", name="bench")
+    names = {
+        "folder": f"folder({str(folder / 'jpeg')!r})",
+        "ArrayRecord": f"tfds({str(found.folder)!r})",
+    }
+    sources = {name: build(text, "data.sources") for name, text in names.items()}
+    return {"in memory": Memory(sample(sources["folder"])), **sources}
+
+
+def jpegs() -> Iterator[bytes]:
+    """`SAMPLE` files; the photographs that ship with the library are too small for one crop."""
+    pictures = photographs("train")
+    rng = np.random.default_rng(0)
+    for _ in range(SAMPLE):
+        image = Image.new("RGB", (500, 375))
+        for left, top in itertools.product((0, 250), (0, 188)):
+            picture = pictures[rng.integers(len(pictures))]
+            x, y = rng.integers(picture.width - 249), rng.integers(picture.height - 187)
+            image.paste(picture.crop((x, y, x + 250, y + 188)), (left, top))
+        for quality in (96, 94, 92, 89, 85, 80, 70):
+            file = io.BytesIO()
+            image.save(file, "JPEG", quality=quality)
+            if file.tell() <= 110_000:
+                break
+        yield file.getvalue()
+
+
+def sample(source: Source) -> list[bytes]:
+    """The bytes of some image files of a source; none if its images are no JPEGs."""
+    indices = np.linspace(0, source.num_examples - 1, min(SAMPLE, source.num_examples))
+    images = source.read(indices.astype(int))["image"]
+    files = [image.data for image in images if isinstance(image, Encoded)]
+    return files if all(data[:2] == b"\xff\xd8" for data in files) else []
+
+
+def references(
+    files: Sequence[bytes], transforms: Sequence[Transform], seconds: float
+) -> dict[str, Rate]:
+    """Raw decoding, and, for a random crop, the pipeline that most people have."""
+    rates = {DECODE: spread(lambda i: simplejpeg.decode_jpeg(files[i]), len(files), seconds)}
+    crop = transforms[0] if transforms else None
+    if isinstance(crop, RandomResizedCrop):
+        params = draw([crop], np.arange(len(files), dtype=np.uint64))[0]
+
+        def usual(i: int) -> np.ndarray:
+            image = Image.open(io.BytesIO(files[i])).convert("RGB")
+            top, left, height, width = crop.box(image.height, image.width, params[i])
+            image = image.crop((left, top, left + width, top + height))
+            image = image.resize(crop.size[::-1], Image.Resampling.BICUBIC)
+            return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if i % 2 else image)
+
+        rates[PILLOW] = spread(usual, len(files), seconds)
+    return rates
+
+
+def spread(function: Callable[[int], object], count: int, seconds: float) -> Rate:
+    """How often a function of 0, 1, ... count - 1 is called, by threads that share the numbers."""
+
+    def rate(threads: int) -> float:
+        begun = time.perf_counter()
+
+        def work(first: int) -> int:
+            for done in itertools.count():
+                if time.perf_counter() > begun + seconds:
+                    return done
+                function((first + done * threads) % count)
+
+        with ThreadPoolExecutor(threads) as pool:
+            total = sum(pool.map(work, range(threads)))
+        return total / (time.perf_counter() - begun)
+
+    return rate
+
+
+def ours(source: Source, transforms: Sequence[Transform], seconds: float) -> Rate:
+    """Batches of the input pipeline."""
+    loader = Loader(source, transforms, fields=(), on_error="raise")
+    rows_at = lambda step: training_rows(
+        step, seed=0, num_examples=source.num_examples, batch_size=BATCH
+    )
+
+    def rate(threads: int) -> float:
+        done = 0
+        batches = arrays.batches(loader, rows_at, itertools.count(), threads)
+        next(batches)  # with the others under way, the clock starts
+        begun = time.perf_counter()
+        while time.perf_counter() < begun + seconds:
+            next(batches)
+            done += BATCH
+        elapsed = time.perf_counter() - begun
+        batches.close()
+        return done / elapsed
+
+    return rate
+
+
+def measure(
+    rates: dict[str, Rate], workers: Sequence[int], turns: int
+) -> dict[tuple[str, int], float]:
+    """(name, threads) -> images/s, the median of all turns but a first one to warm up."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for turn in range(turns + 1):
+        for (name, rate), threads in itertools.product(rates.items(), workers):
+            value = rate(threads)
+            if turn:
+                found.setdefault((name, threads), []).append(value)
+    return {key: statistics.median(values) for key, values in found.items()}
+
+
+def table(rates: dict[tuple[str, int], float], title: str, size: float | None) -> Table:
+    """The rates, per thread too, and their ratios to the references with as many threads.
+
+    Args:
+        rates: of `measure`.
+        size: mean bytes of a file, if they are files.
+    """
+    drawn = Table(title=title)
+    for column in ("", "threads", "images/s", "per thread", "MB/s", "of decoding", "of Pillow"):
+        drawn.add_column(column, justify="right" if column else "left", no_wrap=not column)
+    for (name, threads), rate in rates.items():
+        ratios = [rates.get((reference, threads)) for reference in (DECODE, PILLOW)]
+        drawn.add_row(
+            name,
+            str(threads),
+            f"{rate:.0f}",
+            f"{rate / threads:.0f}",
+            f"{rate * size / 1e6:.1f}" if size else "",
+            *(f"{rate / other:.2f}" if other else "" for other in ratios),
+        )
+    return drawn

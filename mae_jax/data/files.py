@@ -1,0 +1,107 @@
+"""The files below a folder: what all sources that read files share."""
+
+import array
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from mae_jax.types import UserError
+
+
+class Files:
+    """Files below a folder, their names in a temporary file: memory holds eight bytes for each.
+
+    If all of them stand in sub-folders, the direct sub-folders are the classes, in the order of
+    their names. Safe to read from several threads.
+
+    Args:
+        root: the folder.
+        wanted: whether a file is one of those looked for.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+
+    def __init__(self, root: Path, wanted: Callable[[Path], bool]):
+        self.root = root
+        self._file = tempfile.TemporaryFile()
+        self._ends = array.array("q", [0])
+        classes: dict[str, int] = {}
+        digest, flat = hashlib.sha256(), False
+        for folder, subfolders, files in os.walk(root, onerror=_raise, followlinks=True):
+            subfolders.sort()
+            for path in filter(wanted, (Path(folder, file) for file in sorted(files))):
+                name = path.relative_to(root).as_posix()
+                self._append(name)
+                digest.update(os.fsencode(name) + b"\n")
+                flat |= "/" not in name
+                classes.setdefault(_class(name), len(classes))
+        self._file.flush()
+        self._labels = {} if flat else classes
+        self.digest = digest.hexdigest()[:16]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The sub-folders, or nothing if files stand beside them."""
+        return tuple(self._labels)
+
+    def label(self, index: int) -> int:
+        """The class of a file."""
+        return self._labels[_class(self[index])]
+
+    def path(self, index: int) -> Path:
+        """Where a file is."""
+        return self.root / self[index]
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        """The name of a file: its path relative to the folder, with '/'."""
+        first, last = self._ends[index], self._ends[index + 1]
+        return os.fsdecode(os.pread(self._file.fileno(), last - first, first))
+
+    def _append(self, name: str) -> None:
+        data = os.fsencode(name)
+        self._file.write(data)
+        self._ends.append(self._ends[-1] + len(data))
+
+
+def find(kind: str, path: str, wanted: Callable[[Path], bool], looked_for: str) -> Files:
+    """The files of one kind below a folder, also through links: folder by folder, sorted.
+
+    Args:
+        kind: name of the source, for messages.
+        path: the folder; '~' is expanded.
+        wanted: whether a file is one of those looked for.
+        looked_for: the same in words.
+
+    Raises:
+        UserError: no such folder, or no such files in it.
+    """
+    root = existing(kind, path)
+    try:
+        files = Files(root, wanted)
+    except OSError as error:
+        raise UserError(f"{kind}: cannot read the folder {str(root)!r}: {error}") from error
+    if not len(files):
+        raise UserError(f"{kind}: no files in {str(root)!r} that it reads: looked for {looked_for}")
+    return files
+
+
+def existing(kind: str, path: str) -> Path:
+    """A folder that is there, or a UserError."""
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{kind}: there is no folder {str(root)!r}: give the path of a folder")
+    return root
+
+
+def _class(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _raise(error: OSError) -> None:
+    raise error

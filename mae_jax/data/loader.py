@@ -1,0 +1,161 @@
+"""Makes examples: reads them, transforms them, and deals with those that cannot be read."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mae_jax.data.images import BadImage, pixels_of
+from mae_jax.data.order import Rows
+from mae_jax.data.random import hash_words
+from mae_jax.data.sources import Source
+from mae_jax.data.transforms import Transform, draw
+from mae_jax.types import UserError
+
+ON_ERROR = ("raise", "skip")
+DTYPES = {"label": np.int32, "box": np.float32}
+"""Of fields that have one whatever the source says."""
+
+_TRIES = 10  # replacements of an example that cannot be read, before giving up
+
+Spec = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+"""Field -> shape and dtype of one example."""
+
+
+class Loader:
+    """Fills batches with the examples of one source.
+
+    Args:
+        source: examples.
+        transforms: applied to each.
+        fields: those that a batch has beside 'image'; a source need not have 'label'.
+        on_error: what to do about an image that cannot be read: 'raise', or 'skip', which takes
+            another one in its place, chosen by the example's seed.
+
+    Raises:
+        UserError: the source lacks one of the fields.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transforms: Sequence[Transform],
+        *,
+        fields: Sequence[str],
+        on_error: str,
+    ):
+        self.source, self.transforms = source, transforms
+        self.fields, self.on_error = tuple(fields), on_error
+        self.skipped = 0
+        self._lock = threading.Lock()
+        self._spec: Spec | None = None
+
+    def spec(self) -> Spec:
+        """What every example looks like, found out by making the first one."""
+        if self._spec is None:
+            first = Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64))
+            skipped = self.skipped
+            example = self._make(first)[0][0]
+            self.skipped = skipped
+            missing = set(self.fields) - {*example, "label"}
+            if missing:
+                raise UserError(
+                    f"the source has no {', '.join(sorted(missing))}: its fields are "
+                    f"{', '.join(sorted(example))}"
+                )
+            self._spec = {
+                name: (np.shape(example[name]), np.dtype(DTYPES.get(name, _dtype(example[name]))))
+                for name in ("image", *self.fields)
+                if name in example
+            }
+        return self._spec
+
+    def buffers(self, count: int) -> dict[str, np.ndarray]:
+        """Empty arrays [count, ...] for every field, and 'mask' [count] bool."""
+        arrays = {name: np.empty((count, *shape), dt) for name, (shape, dt) in self.spec().items()}
+        return {**arrays, "mask": np.ones(count, bool)}
+
+    def load(self, rows: Rows, out: Mapping[str, np.ndarray]) -> None:
+        """Makes some examples.
+
+        Args:
+            rows: which, and their seeds.
+            out: field -> array [n, ...] to fill; 'mask' is set to False where another example had
+                to take the place of one that cannot be read.
+
+        Raises:
+            UserError: an image that cannot be read (unless they are skipped), or images of
+                different sizes.
+        """
+        examples, good = self._make(rows)
+        out["mask"][:] = good
+        for name, (shape, _) in self.spec().items():
+            for place, example in enumerate(examples):
+                if np.shape(example[name]) != shape:
+                    self._fail_shape(name, np.shape(example[name]), shape)
+                out[name][place] = example[name]
+
+    def _make(self, rows: Rows) -> tuple[list[dict], np.ndarray]:
+        """Examples, and which of them are those that were asked for."""
+        params = draw(self.transforms, rows.seeds)
+        try:
+            read = _rows(self.source.read(rows.indices))
+        except BadImage:  # then one by one, to see which
+            read = [None] * len(rows.indices)
+        examples, good = [], np.ones(len(read), bool)
+        for place, example in enumerate(read):
+            index, seed = int(rows.indices[place]), rows.seeds[place]
+            try:
+                example = self._read(index) if example is None else example
+                examples.append(self._transform(example, [p[place] for p in params]))
+            except BadImage as error:
+                examples.append(self._replace(index, seed, error))
+                good[place] = False
+        return examples, good
+
+    def _read(self, index: int) -> dict:
+        return _rows(self.source.read(np.array([index])))[0]
+
+    def _transform(self, example: dict, params: list[np.ndarray]) -> dict:
+        for transform, numbers in zip(self.transforms, params, strict=True):
+            example = transform.apply(example, numbers)
+        return {**example, "image": pixels_of(example["image"])}
+
+    def _replace(self, index: int, seed: np.uint64, error: BadImage) -> dict:
+        """Another example, the same one for the same seed."""
+        reason = f"cannot read image {index}, {self.source.name(index)}: {error}"
+        if self.on_error == "raise":
+            raise UserError(
+                f"{reason}; repair or remove it, or have such images skipped: "
+                "--config.data.on_error=skip in training, --on-error skip elsewhere"
+            ) from error
+        with self._lock:
+            self.skipped += 1
+        for attempt in range(_TRIES):
+            seed = hash_words(seed, attempt)
+            other = int(seed % np.uint64(self.source.num_examples))
+            try:
+                params = [p[0] for p in draw(self.transforms, seed[None])]
+                return self._transform(self._read(other), params)
+            except BadImage:
+                continue
+        raise UserError(
+            f"{reason}; and neither could {_TRIES} others drawn in its place"
+        ) from error
+
+    def _fail_shape(self, name: str, shape: tuple, expected: tuple) -> None:
+        raise UserError(
+            f"{name}s of different sizes in a batch, e.g. {expected} and {shape}: end the "
+            "transforms with random_resized_crop(...) or resize(...)|center_crop(...), and give "
+            "every example as many boxes"
+        )
+
+
+def _rows(fields: Mapping[str, Sequence[Any]]) -> list[dict]:
+    """Fields of rows to rows of fields."""
+    return [dict(zip(fields, row)) for row in zip(*fields.values(), strict=True)]
+
+
+def _dtype(value: Any) -> np.dtype:
+    return np.asarray(value).dtype

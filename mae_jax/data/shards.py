@@ -1,0 +1,277 @@
+"""The shards of a data set that is being prepared, and the TFDS builder that puts them together.
+
+A shard is finished when its file has its name: it is written under another one, after its counts.
+`Shard` and `Writer` can be sent to other machines.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import io
+import json
+import os
+import shutil
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mae_jax.data.files import Files
+from mae_jax.data.images import BadImage, Encoded
+from mae_jax.data.statistics import Tally, histogram
+from mae_jax.types import UserError
+
+ORIGIN = "source.json"
+"""File that says what a set was made of."""
+VERSION = "1.0.0"
+"""Of every set that is made here; TFDS wants one."""
+
+TEMPORARY = ".tmp"
+"""How files that are not whole end."""
+
+_AHEAD = 4  # images a thread may be ahead of the writer
+_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+
+class Part:
+    """(name, label) of some files, read only when they are asked for; labels are -1 if there are no
+    classes.
+
+    Args:
+        files: of a folder.
+        rows: [n] int, which of them.
+    """
+
+    def __init__(self, files: Files, rows: np.ndarray):
+        self.files, self.rows = files, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        labelled = bool(self.files.class_names)
+        return ((self.files[i], self.files.label(i) if labelled else -1) for i in self.rows)
+
+
+@dataclasses.dataclass
+class Shard:
+    """The examples of one shard: what TFDS' `ShardBasedBuilder` calls to get them.
+
+    Args:
+        path: of the finished file.
+        root: folder of the images.
+        files: their names and labels; -1 if there are no classes.
+        channels: what to decode them to.
+        threads: that decode.
+        advance: told how many images more have been looked at; stays on this machine.
+    """
+
+    path: Path
+    root: Path
+    files: Iterable[tuple[str, int]]
+    channels: int
+    threads: int
+    advance: Callable[[int], None] | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "files": list(self.files), "advance": None}
+
+    def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The images that can be read, as (number, example) of TFDS; counts them all.
+
+        Of a finished shard, as many empty examples: TFDS counts them, and asks for no more.
+        """
+        if self.path.exists():
+            tally = self.tally()
+            self._advance(tally.images + len(tally.unreadable))
+            yield from ((i, _example(b"", "", min(tally.labels))) for i in range(tally.images))
+            return
+        tally = Tally(self.channels)
+        for (name, label), data, found in self._looked_at():
+            if isinstance(found, BadImage):
+                tally.unreadable[name] = str(found)
+            else:
+                tally.add(len(data), *found, label)
+                yield tally.images - 1, _example(data, name, label)
+            self._advance(1)
+        temporary = self.counts.with_suffix(TEMPORARY)
+        temporary.write_text(json.dumps(tally.to_json()), encoding="utf-8")
+        os.replace(temporary, self.counts)
+
+    @property
+    def counts(self) -> Path:
+        """The file with the counts of the finished shard."""
+        return self.path.with_name(f"{self.path.name}.json")
+
+    def tally(self) -> Tally:
+        """The counts of the finished shard."""
+        return Tally.from_json(json.loads(self.counts.read_text(encoding="utf-8")))
+
+    def _advance(self, count: int) -> None:
+        if self.advance:
+            self.advance(count)
+
+    def _looked_at(self):
+        """All files, in order, with their bytes and what `_look` says; some threads ahead."""
+        pending: deque = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            for file in self.files:
+                pending.append((file, pool.submit(self._look, file[0])))
+                if len(pending) > _AHEAD * self.threads:
+                    file, future = pending.popleft()
+                    yield file, *future.result()
+            for file, future in pending:
+                yield file, *future.result()
+
+    def _look(self, name: str):
+        """The bytes of a file, and (shape, histogram) of the image, or what is wrong with it."""
+        data = (self.root / name).read_bytes()
+        try:
+            pixels = Encoded(data, self.channels).pixels()
+        except BadImage as error:
+            return data, error
+        return data, (pixels.shape, histogram(pixels))
+
+
+class Writer:
+    """TFDS' writer of ArrayRecord files, for files that are whole or not there."""
+
+    def write(self, path, examples: Iterable[tuple[int, bytes]]) -> None:
+        """Writes the serialised examples to `path`, unless it is there.
+
+        Raises:
+            OSError: the file cannot be written, e.g. because the disk is full.
+        """
+        from tensorflow_datasets.core import file_adapters, writer
+
+        path = Path(path)
+        if path.exists():
+            return
+        temporary = path.with_name(f"{uuid.uuid4().hex}{TEMPORARY}")
+        tfds_writer = writer.ExampleWriter(file_adapters.FileFormat.ARRAY_RECORD)
+        try:
+            tfds_writer.write(temporary, examples)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except RuntimeError as error:  # all that array_record raises
+            code = next((code for code in _CODES if os.strerror(code) in str(error)), None)
+            if code is None:
+                raise
+            raise OSError(code, os.strerror(code), str(path)) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _example(data: bytes, name: str, label: int) -> dict[str, Any]:
+    labels = {"label": label} if label >= 0 else {}
+    return {"image": data, **labels, "filename": os.fsencode(name)}
+
+
+def make_builder(
+    name: str, out: Path, class_names: Sequence[str], shards: Mapping[str, Sequence[Shard]]
+):
+    """The TFDS builder of these shards, split by split, which are all in one folder.
+
+    Its data set has 'image', 'label' if there are classes and 'filename', and beside the files of
+    TFDS 'statistics.json', see `Tally.summary`, for each split; 'unreadable.json', name and reason
+    of every image that is left out; and the `ORIGIN` of the shards.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import dataset_builder
+
+    first = next(iter(shards.values()))[0]
+    folder = first.path.parent
+
+    class Builder(dataset_builder.ShardBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version(VERSION)
+
+        def _info(self):
+            kinds = tfds.features
+            label = {"label": kinds.ClassLabel(names=class_names)} if class_names else {}
+            image = kinds.Image(shape=(None, None, first.channels))
+            features = {"image": image, **label, "filename": kinds.Text()}
+            return tfds.core.DatasetInfo(builder=self, features=kinds.FeaturesDict(features))
+
+        def _shard_iterators_per_split(self, dl_manager):
+            return shards
+
+        def _example_writer(self):
+            return Writer()
+
+        def _download_and_prepare(self, dl_manager, download_config=None):
+            # TFDS empties its own folder when it is interrupted: the shards come there at the end.
+            final, self._data_dir = self._data_dir, str(folder)
+            try:
+                super()._download_and_prepare(dl_manager, download_config)
+            finally:
+                self._data_dir = final
+            counts = {split: [part.tally() for part in parts] for split, parts in shards.items()}
+            _write_reports(Path(final), counts, class_names)
+            # After Beam, TFDS has the lengths in the order of '0', '1', '10', '11', '2'.
+            infos = [
+                info.replace(
+                    shard_lengths=[tally.images for tally in counts[info.name]],
+                    filename_template=info.filename_template.replace(data_dir=self.data_path),
+                )
+                for info in self.info.splits.values()
+            ]
+            self.info.set_splits(tfds.core.splits.SplitDict(infos))
+            for file in [part.path for parts in shards.values() for part in parts]:
+                os.replace(file, Path(final, file.name))
+            shutil.copy(folder / ORIGIN, final)
+
+    Builder.name = name
+    return Builder(data_dir=out, file_format="array_record")
+
+
+def write(builder, downloads: Path, beam: str | None) -> None:
+    """Has TFDS write a data set, by itself or with Apache Beam.
+
+    Args:
+        builder: see `make_builder`.
+        downloads: a folder that TFDS wants.
+        beam: None, or options of Beam, e.g. 'runner=FlinkRunner,parallelism=8'.
+
+    Raises:
+        UserError: Beam has no such runner, or no image can be read.
+    """
+    import tensorflow_datasets as tfds
+
+    config = {}
+    if beam is not None:
+        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+        from apache_beam.runners.runner import create_runner
+
+        options = PipelineOptions([f"--{option}" for option in beam.split(",") if option])
+        try:
+            runner = create_runner(options.view_as(StandardOptions).runner or "DirectRunner")
+        except (ValueError, ImportError) as error:
+            raise UserError(f"Beam cannot run with {beam!r}: {error}") from error
+        config = {"beam_options": options, "beam_runner": runner}
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS says that it downloads
+        builder.download_and_prepare(
+            download_dir=downloads, download_config=tfds.download.DownloadConfig(**config)
+        )
+
+
+def _write_reports(
+    folder: Path, counts: Mapping[str, Sequence[Tally]], class_names: Sequence[str]
+) -> None:
+    """What is in each split, and what is not."""
+    totals = {split: Tally.total(tallies) for split, tallies in counts.items()}
+    unreadable = {name: why for total in totals.values() for name, why in total.unreadable.items()}
+    for split, total in totals.items():
+        if not total.images:
+            name, why = next(iter(total.unreadable.items()))
+            raise UserError(f"no image of {split} can be read; the first is {name}: {why}")
+    reports = {
+        "statistics.json": {split: total.summary(class_names) for split, total in totals.items()},
+        "unreadable.json": dict(sorted(unreadable.items())),
+    }
+    for name, report in reports.items():
+        (folder / name).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

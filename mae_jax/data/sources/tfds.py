@@ -1,0 +1,299 @@
+"""Data sets that TensorFlow Datasets (TFDS) has prepared, in ArrayRecord or TFRecord files.
+
+Both are read at random, one encoded image at a time, by as many threads as there are, and without
+importing TensorFlow. ArrayRecord files hold their own index and check what they hold. TFRecord
+files have none: the offset of every record (8 bytes) is read from them when the set is opened,
+which takes two seconds a million if they are cached, and a seek each if they are not. TFDS can
+write ArrayRecord files beside them, which are preferred then (the path has to be absolute):
+
+    pip install apache-beam mlcroissant
+    tfds convert_format --dataset_version_dir=/data/mnist/3.0.1 --out_file_format=array_record
+"""
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import os
+import resource
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.json_format import ParseError
+from google.protobuf.message import DecodeError
+
+from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window
+from mae_jax.data.tfrecords import TFRecords
+from mae_jax.types import UserError
+
+NAMES = ("filename", "file_name")
+"""Features that say what an example is called."""
+
+_INFO = "dataset_info.json"
+_SPARE_FILES = 256  # open files that the rest of the program may need
+
+
+class Prepared:
+    """One split of a prepared data set; see `make`.
+
+    Args:
+        builder: a TFDS builder of a prepared set.
+        split: as TFDS writes it.
+        features: field -> path of the feature it is read from; 'image' always.
+        channels, window: of the images, see `Encoded`.
+        max_boxes: rows of 'box'.
+    """
+
+    def __init__(
+        self,
+        builder,
+        split: str,
+        features: Mapping[str, str],
+        *,
+        channels: int,
+        window: Window | None,
+        max_boxes: int,
+    ):
+        from tensorflow_datasets import decode
+        from tensorflow_datasets import features as kinds
+
+        known = builder.info.features
+        self.split, self.features = split, dict(features)
+        self.channels, self.window, self.max_boxes = channels, window, max_boxes
+        self.records = _open_records(builder, split)
+        self.num_examples = len(self.records)
+        self.digest = _digest(builder.info, split)
+        self.class_names = tuple(known[features["label"]].names) if "label" in features else ()
+        texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
+        self._name = next((name for name in NAMES if name in texts), None)
+        needed = {path.split("/")[0] for path in (*features.values(), self._name) if path}
+        self._parser = kinds.FeaturesDict({name: known[name] for name in needed})
+        encoded = [path for field, path in features.items() if field in ("image", "segmentation")]
+        self._decoders = {path: decode.SkipDecoding() for path in encoded}
+
+    def name(self, index: int) -> str:
+        """The example's file name if the set knows it, otherwise e.g. 'train[123]'."""
+        place = f"{self.split}[{index}]"
+        try:
+            return os.fsdecode(self._example(index)[self._name]) if self._name else place
+        except BadImage:
+            return place
+
+    def read(self, indices: np.ndarray) -> dict[str, list]:
+        """'image' of each index, still encoded, and what else was asked for."""
+        rows = [self._row(int(index)) for index in indices]
+        return {field: [row[field] for row in rows] for field in (rows[0] if rows else ())}
+
+    def _example(self, index: int) -> Mapping[str, Any]:
+        try:
+            record = self.records[index]
+            return self._parser.deserialize_example_np(record, decoders=self._decoders)
+        except (OSError, RuntimeError, DecodeError, KeyError, TypeError, ValueError) as error:
+            raise BadImage(f"the record of {self.split}[{index}]: {error}") from error
+
+    def _row(self, index: int) -> dict[str, Any]:
+        example = self._example(index)
+        value = {field: _at(example, path) for field, path in self.features.items()}
+        row = {"image": Encoded(value["image"], self.channels, self.window)}
+        if "label" in value:
+            row["label"] = int(value["label"])
+        if "segmentation" in value:
+            row["segmentation"] = Encoded(value["segmentation"], channels=1).pixels()[..., 0]
+        if "box" in value:
+            boxes = np.asarray(value["box"], np.float32).reshape(-1, 4)
+            if len(boxes) > self.max_boxes:
+                raise BadImage(f"{len(boxes)} boxes: raise max_boxes of the source")
+            row["box"] = np.pad(boxes, ((0, self.max_boxes - len(boxes)), (0, 0)))
+        return row
+
+
+def _open_records(builder, split: str):
+    """The serialised examples of a split, by number; safe to read from several threads."""
+    from tensorflow_datasets import decode
+
+    info, formats = builder.info, sorted(f.value for f in builder.info.available_file_formats())
+    try:
+        if info.splits[split].num_examples < 1:
+            raise ValueError("it is empty")
+    except ValueError as error:
+        raise UserError(
+            f"{info.full_name} has no split {split!r} ({_line(error)}): choose one of "
+            f"{', '.join(sorted(info.splits))}, or a part of one, e.g. 'train[:90%]'"
+        ) from error
+    if "array_record" in formats:
+        if importlib.util.find_spec("array_record") is None:
+            raise UserError(f"{info.full_name} is in ArrayRecord files: pip install array_record")
+        raw = decode.DeserializeMethod.RAW_BYTES
+        source = builder.as_data_source(split, deserialize_method=raw, file_format="array_record")
+        _check_files([part.filename for part in info.splits[split].file_instructions])
+        return source
+    if "tfrecord" in formats:
+        return TFRecords(info.splits[split].file_instructions)
+    raise UserError(
+        f"{info.full_name} is in {', '.join(formats)} files, which have no random access: convert "
+        f"them, tfds convert_format --dataset_version_dir={Path(info.data_dir).absolute()} "
+        "--out_file_format=array_record"
+    )
+
+
+def _check_files(paths: list[str]) -> None:
+    """Raises UserError if a file is missing, or they cannot all be open at once."""
+    for path in paths:
+        if not os.path.exists(path):
+            raise UserError(f"{path} is missing: prepare the set again")
+    needed = len(paths) + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise UserError(f"{len(paths)} files have to be open at once, the limit is {hard}: ulimit")
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _digest(info, split: str) -> str:
+    """Tells these examples from others; not the format of the files, which does not matter."""
+    sizes = {k: [*map(int, s.shard_lengths), int(s.num_bytes)] for k, s in info.splits.items()}
+    text = json.dumps([info.full_name, split, sizes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _open_builder(path_or_name: str, data_dir: str | None):
+    """The TFDS builder of a prepared set; imports none of the code that prepares sets."""
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        raise UserError("tfds needs TensorFlow Datasets: pip install tensorflow-datasets")
+    for text in (path_or_name, data_dir or ""):
+        if "://" in text:
+            raise UserError(f"{text!r} is not on a disk: copy or mount it, and give that path")
+    import tensorflow_datasets as tfds
+
+    folder = Path(path_or_name).expanduser()
+    try:
+        if (folder / _INFO).is_file():
+            return tfds.builder_from_directory(folder)
+        if folder.is_dir() and data_dir is None:
+            raise UserError(f"{folder} holds no {_INFO}: give the folder that does{_below(folder)}")
+        return tfds.core.read_only_builder.builder_from_files(path_or_name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+        known = tfds.list_builders(with_community_datasets=False)
+        raise UserError(_not_found(path_or_name, root, known)) from error
+    except (ValueError, OSError, ParseError) as error:
+        raise UserError(
+            f"cannot open the data set {path_or_name!r} ({_line(error)}): give a folder that holds "
+            f"a {_INFO}, or a name, e.g. 'imagenet2012:5.1.0'"
+        ) from error
+
+
+def _not_found(name: str, root: Path, known: Collection[str]) -> str:
+    """Why there is no set of this name, and what to do; `known` are those that TFDS can prepare."""
+    first = name.split(":")[0].split("/")[0]
+    close = difflib.get_close_matches(first, known, n=1)
+    if first in known:
+        make_it = f"tfds.builder({name!r}, data_dir={str(root)!r}, file_format='array_record')"
+        way = f"; import tensorflow_datasets as tfds; {make_it}.download_and_prepare() prepares it"
+    else:
+        way = f", nor a folder of that name{f'; did you mean {close[0]!r}?' if close else ''}"
+    return f"there is no prepared {name!r} in {root}{_below(root)}{way}"
+
+
+def _below(root: Path) -> str:
+    """What is prepared in a folder, if anything, in brackets."""
+    found = [path for depth in (1, 2, 3) for path in root.glob("*/" * depth + _INFO)]
+    names = sorted(path.parent.relative_to(root).as_posix() for path in found)
+    return f" (there is {', '.join(names)})" if names else ""
+
+
+def _line(error: Exception) -> str:
+    return str(error).split("\n")[0]
+
+
+def _at(example: Mapping[str, Any], path: str) -> Any:
+    for part in path.split("/"):
+        example = example[part]
+    return example
+
+
+def _features(info, *, image: str, label: str, segmentation: str, box: str) -> dict[str, str]:
+    """Field -> path of the feature it is read from.
+
+    Raises:
+        UserError: there is no such feature, or it is of another kind.
+    """
+    from tensorflow_datasets import features as kinds
+
+    paths, top = dict(_paths(info.features)), dict(info.features.items())
+    single = {path: f for path, f in paths.items() if f is top.get(path)}
+    images = {path for path, f in single.items() if isinstance(f, kinds.Image)}
+    images -= {path for path in images if single[path].np_dtype == np.float32}
+    fitting = {
+        "image": images,
+        "label": {path for path, f in single.items() if isinstance(f, kinds.ClassLabel)},
+        "segmentation": images,
+        "box": {path for path, f in paths.items() if isinstance(f, kinds.BBoxFeature)},
+    }
+    chosen = {"image": image, "label": label, "segmentation": segmentation, "box": box}
+    if label == "label" and label not in fitting["label"]:
+        del chosen["label"]
+    for field, path in chosen.items():
+        if path and path not in fitting[field]:
+            raise UserError(
+                f"{info.full_name} has no {field} {path!r}: choose {field}="
+                f"{' or '.join(sorted(fitting[field])) or '(it has none)'}; its features are "
+                f"{', '.join(paths)}"
+            )
+    return {field: path for field, path in chosen.items() if path}
+
+
+def _paths(features, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All features and their paths, e.g. 'objects/bbox' for those of a sequence."""
+    for name, feature in features.items():
+        inner = getattr(feature, "feature", feature)
+        if hasattr(inner, "items"):
+            yield from _paths(inner, f"{prefix}{name}/")
+        else:
+            yield prefix + name, inner
+
+
+def make(
+    path_or_name: str,
+    *,
+    split: str = "train",
+    data_dir: str | None = None,
+    image: str = "image",
+    label: str = "label",
+    segmentation: str = "",
+    box: str = "",
+    max_boxes: int = 100,
+    channels: int = 3,
+    window: Window | None = None,
+) -> Prepared:
+    """A split of a data set that TFDS has prepared on this disk.
+
+    Args:
+        path_or_name: the folder of a prepared set, that with the dataset_info.json, or a name, e.g.
+            'cifar10' or 'imagenet2012:5.1.0'.
+        split: e.g. 'train', 'train[:90%]' or 'train[:1000]+test'.
+        data_dir: where TFDS keeps sets with a name; ~/tensorflow_datasets by default.
+        image: name of the feature with the image.
+        label: name of the feature with the class; empty for none. A set without 'label' has none
+            either. Examples of an unknown class are -1 in TFDS.
+        segmentation: name of the feature with an image of class numbers; empty for none.
+        box: path of the feature with boxes, e.g. 'objects/bbox'; empty for none.
+        max_boxes: rows of 'box'; zeros where an example has fewer.
+        channels: 3 (colour), 1 (grey) or 4 (colour and alpha).
+        window: (low, high), grey levels that become 0 and 255, for images of more than 8 bits; by
+            default all of 16 bits.
+
+    Raises:
+        UserError: no such set, split or feature, files that are missing or cannot be read at
+            random; says what there is, or what to do.
+    """
+    if channels not in MODES:
+        raise UserError(f"tfds: channels {channels} is not supported: choose 1, 3, 4")
+    check_window("tfds", window)
+    if max_boxes < 1:
+        raise UserError(f"tfds: max_boxes {max_boxes} must be at least 1")
+    opened = _open_builder(path_or_name, data_dir)
+    features = _features(opened.info, image=image, label=label, segmentation=segmentation, box=box)
+    return Prepared(opened, split, features, channels=channels, window=window, max_boxes=max_boxes)

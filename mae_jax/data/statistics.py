@@ -1,0 +1,101 @@
+"""What a set of images is like: means and deviations of its channels, sizes, classes.
+
+Everything is counted in whole numbers, so that counts of parts add up to the counts of the whole,
+exactly, in whatever order.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+COUNTERS = ("heights", "widths", "labels")
+
+
+class Tally:
+    """Counts over images that are added one by one.
+
+    Args:
+        channels: of the images.
+    """
+
+    def __init__(self, channels: int):
+        self.images = self.bytes = 0
+        self.values = np.zeros((channels, 256), np.int64)  # how many pixels have which value
+        self.heights: Counter[int] = Counter()
+        self.widths: Counter[int] = Counter()
+        self.labels: Counter[int] = Counter()
+        self.unreadable: dict[str, str] = {}
+
+    def add(self, size: int, shape: Sequence[int], values: np.ndarray, label: int) -> None:
+        """Counts one image: bytes of its file, (height, width), its `histogram` and class."""
+        self.images += 1
+        self.bytes += size
+        self.values += values
+        self.heights[shape[0]] += 1
+        self.widths[shape[1]] += 1
+        self.labels[label] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """All counts, for `from_json`."""
+        return {**vars(self), "values": self.values.tolist()}
+
+    @classmethod
+    def from_json(cls, counts: Mapping[str, Any]) -> "Tally":
+        """What `to_json` was made of."""
+        tally = cls(len(counts["values"]))
+        vars(tally).update(counts, values=np.array(counts["values"], np.int64))
+        for name in COUNTERS:  # JSON has no numbers for keys
+            setattr(tally, name, Counter({int(k): n for k, n in counts[name].items()}))
+        return tally
+
+    @classmethod
+    def total(cls, tallies: Sequence["Tally"]) -> "Tally":
+        """Counts of several sets together, of at least one."""
+        total = cls(len(tallies[0].values))
+        for tally in tallies:
+            total.images += tally.images
+            total.bytes += tally.bytes
+            total.values += tally.values
+            total.unreadable |= tally.unreadable
+            for name in COUNTERS:
+                getattr(total, name).update(getattr(tally, name))
+        return total
+
+    def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """What people and configs need.
+
+        'mean' and 'std' of each channel, over all pixels of all images (so that large images count
+        for more), values in [0, 1]; 'height' and 'width' in pixels; number of 'images', 'bytes' of
+        their files, 'unreadable' ones that are not among them, images of all 'classes'.
+        """
+        values, pixels = np.arange(256) / 255, self.values.sum(axis=1)
+        mean = self.values @ values / pixels
+        deviation = (values - mean[:, None]) ** 2
+        std = np.sqrt((self.values * deviation).sum(axis=1) / pixels)
+        return {
+            "images": self.images,
+            "unreadable": len(self.unreadable),
+            "bytes": self.bytes,
+            "mean": mean.tolist(),
+            "std": std.tolist(),
+            "height": _extent(self.heights),
+            "width": _extent(self.widths),
+            "classes": {name: self.labels[i] for i, name in enumerate(class_names)},
+        }
+
+
+def histogram(pixels: np.ndarray) -> np.ndarray:
+    """How many pixels of each channel have which value: [H, W, C] uint8 to [C, 256]."""
+    channels = pixels.shape[2]
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    return np.array(image.histogram()).reshape(channels, 256)
+
+
+def _extent(counts: Counter[int]) -> dict[str, float]:
+    ordered = sorted(counts)
+    ends = np.cumsum([counts[value] for value in ordered])
+    middle = [ordered[np.searchsorted(ends, (ends[-1] + i) // 2)] for i in (1, 2)]
+    return {"min": ordered[0], "median": sum(middle) / 2, "max": ordered[-1]}

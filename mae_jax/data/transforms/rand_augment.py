@@ -1,0 +1,186 @@
+"""RandAugment: a few random operations out of fifteen, at one magnitude (Cubuk et al. 2019, arXiv
+1909.13719), in the variant with which the MAE paper fine-tunes: 'rand-m9-mstd0.5-inc1' of timm,
+whose ranges of the arguments, from magnitude 0 to 10, these are. Pixels are Pillow's; operations
+that move them are bicubic (as in the fine-tuning of MAE) and take 'segmentation' and 'box' along.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from mae_jax.data import images
+from mae_jax.data.transforms import Example, shape_of
+from mae_jax.types import UserError
+
+MAX_MAGNITUDE = 10
+
+
+def _solarize_add(image, level, sign):
+    """Makes the darker half of the grey levels lighter by up to 110."""
+    added = int(110 * level)
+    table = [grey + added if grey < 128 else grey for grey in range(256)]
+    return image.point(table * len(image.getbands()))
+
+
+def _enhance(kind):
+    """More (up to 1.9 times) or less (down to 0.1 times) of a quality that Pillow can blend."""
+    return lambda image, level, sign: kind(image).enhance(1 + sign * 0.9 * level)
+
+
+PHOTOMETRIC = {
+    "auto_contrast": lambda image, level, sign: ImageOps.autocontrast(image),
+    "equalize": lambda image, level, sign: ImageOps.equalize(image),
+    "invert": lambda image, level, sign: ImageOps.invert(image),
+    "posterize": lambda image, level, sign: ImageOps.posterize(image, 4 - int(4 * level)),
+    "solarize": lambda image, level, sign: ImageOps.solarize(image, 256 - int(256 * level)),
+    "solarize_add": _solarize_add,
+    "color": _enhance(ImageEnhance.Color),
+    "contrast": _enhance(ImageEnhance.Contrast),
+    "brightness": _enhance(ImageEnhance.Brightness),
+    "sharpness": _enhance(ImageEnhance.Sharpness),
+}
+"""Operations that keep pixels in place: Pillow image, level in [0, 1], sign -> Pillow image."""
+
+
+def _rotation(amount, height, width):
+    """Up to 30 degrees about the middle, counterclockwise if the amount is positive."""
+    angle = math.radians(30 * amount)
+    cos, sin = math.cos(angle), math.sin(angle)
+    x, y = width / 2, height / 2
+    return np.array([[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]])
+
+
+GEOMETRIC = {
+    "rotate": _rotation,
+    "shear_x": lambda amount, h, w: np.array([[1, 0.3 * amount, 0], [0, 1, 0]]),
+    "shear_y": lambda amount, h, w: np.array([[1, 0, 0], [0.3 * amount, 1, 0]]),
+    "translate_x": lambda amount, h, w: np.array([[1, 0, 0.45 * amount * w], [0, 1, 0]]),
+    "translate_y": lambda amount, h, w: np.array([[1, 0, 0], [0, 1, 0.45 * amount * h]]),
+}
+"""Operations that move pixels: level * sign, height, width -> matrix [2, 3], which sends a place
+(x, y, 1) in the result to where it comes from, in pixels from the upper left corner."""
+
+OPERATIONS = (*PHOTOMETRIC, *GEOMETRIC)
+
+
+class RandAugment:
+    """Random operations, one after the other; see `make`."""
+
+    def __init__(self, magnitude, deviation, operations, probability, fill):
+        self.magnitude, self.deviation = magnitude, deviation
+        self.operations, self.probability, self.fill = operations, probability, fill
+        self.draws = 5 * operations
+
+    def plan(self, u):
+        """[B, operations, 3]: place in OPERATIONS, or -1 for none; magnitude in [0, 10]; sign."""
+        u = u.reshape(-1, self.operations, 5)
+        place = np.where(u[..., 1] < self.probability, np.floor(u[..., 0] * len(OPERATIONS)), -1)
+        # Box and Muller: two uniform numbers make a normal one; 1 - u is never zero.
+        normal = np.sqrt(-2 * np.log(1 - u[..., 2])) * np.cos(2 * np.pi * u[..., 3])
+        magnitude = np.clip(self.magnitude + self.deviation * normal, 0, MAX_MAGNITUDE)
+        return np.stack([place, magnitude, np.where(u[..., 4] < 0.5, -1, 1)], axis=-1)
+
+    def apply(self, example, params):
+        """Image of 1 or 3 channels to one of the same shape."""
+        pixels = images.pixels_of(example["image"])
+        if pixels.shape[2] not in (1, 3):
+            raise UserError(
+                f"rand_augment: images of {pixels.shape[2]} channels, it can change those of 1 "
+                "(grey) or 3 (RGB)"
+            )
+        grey = pixels.shape[2] == 1
+        image, changed = Image.fromarray(pixels[:, :, 0] if grey else pixels), dict(example)
+        for place, magnitude, sign in params[params[:, 0] >= 0]:
+            name, level = OPERATIONS[int(place)], float(magnitude) / MAX_MAGNITUDE
+            if name in PHOTOMETRIC:
+                image = PHOTOMETRIC[name](image, level, sign)
+            else:
+                matrix = GEOMETRIC[name](level * sign, *pixels.shape[:2])
+                image = self._warp(image, matrix)
+                changed |= _carry_along(changed, matrix)
+        return changed | {"image": np.asarray(image).reshape(pixels.shape)}
+
+    def _warp(self, image: Image.Image, matrix: np.ndarray) -> Image.Image:
+        """Moves pixels; what comes from outside is `fill`, or its luminance in a grey image."""
+        red, green, blue = self.fill
+        grey = round(0.299 * red + 0.587 * green + 0.114 * blue)
+        return image.transform(
+            image.size,
+            Image.Transform.AFFINE,
+            matrix.ravel().tolist(),
+            Image.Resampling.BICUBIC,
+            fillcolor=grey if image.mode == "L" else self.fill,
+        )
+
+
+def _carry_along(example: Example, matrix: np.ndarray) -> Example:
+    """The 'segmentation' and 'box' of an example whose pixels a matrix moves, if it has them."""
+    shape, moved = shape_of(example), {}
+    if "segmentation" in example:
+        if example["segmentation"].shape[:2] != shape:
+            raise images.BadImage(
+                f"its segmentation is {example['segmentation'].shape}, the image {shape}"
+            )
+        moved["segmentation"] = _warp_segmentation(example["segmentation"], matrix)
+    if "box" in example:
+        moved["box"] = _warp_boxes(example["box"], matrix, shape)
+    return moved
+
+
+def _warp_segmentation(segmentation: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """[H, W] of any dtype, by nearest neighbours; 0 where it comes from outside."""
+    height, width = segmentation.shape[:2]
+    y, x = np.mgrid[:height, :width] + 0.5
+    columns, rows = (np.floor(a * x + b * y + c).astype(int) for a, b, c in matrix)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    moved = np.zeros_like(segmentation)
+    moved[inside] = segmentation[rows[inside], columns[inside]]
+    return moved
+
+
+def _warp_boxes(boxes, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """[..., 4] boxes to the hulls of their moved corners, clipped; zeros if nothing is left."""
+    boxes, size = np.asarray(boxes, np.float64), np.array(shape[::-1])
+    corners = boxes[..., [[1, 0], [1, 2], [3, 0], [3, 2]]] * size  # [..., 4, 2] of (x, y)
+    moved = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T / size
+    low, high = (np.clip(edge, 0, 1)[..., ::-1] for edge in (moved.min(-2), moved.max(-2)))
+    filled = (boxes[..., :2] < boxes[..., 2:]).all(-1) & (low < high).all(-1)
+    return np.where(filled[..., None], np.concatenate([low, high], axis=-1), 0).astype(np.float32)
+
+
+def make(
+    *,
+    magnitude: float = 9,
+    deviation: float = 0.5,
+    operations: int = 2,
+    probability: float = 0.5,
+    fill=(124, 116, 104),
+) -> RandAugment:
+    """Random operations on images of 1 or 3 channels.
+
+    Args:
+        magnitude: mean strength of the operations, in [0, 10].
+        deviation: standard deviation of the strength, which is normal and clipped to [0, 10].
+        operations: how many are chosen, uniformly and with replacement.
+        probability: with which each chosen operation is applied.
+        fill: (red, green, blue), integers in [0, 255], where pixels come from outside the image;
+            the mean of ImageNet by default.
+
+    Raises:
+        UserError: an argument outside its range.
+    """
+    for name, value, high in (
+        ("magnitude", magnitude, MAX_MAGNITUDE),
+        ("deviation", deviation, MAX_MAGNITUDE),
+        ("probability", probability, 1),
+    ):
+        if not 0 <= value <= high:
+            raise UserError(f"rand_augment: {name}={value} is not in [0, {high}]")
+    if operations < 1:
+        raise UserError(f"rand_augment: operations={operations}, at least 1 is needed")
+    valid = isinstance(fill, Sequence) and len(fill) == 3
+    if not valid or not all(type(level) is int and 0 <= level <= 255 for level in fill):
+        raise UserError(f"rand_augment: fill={fill!r} should be three integers in [0, 255]")
+    return RandAugment(magnitude, deviation, operations, probability, tuple(fill))

@@ -1,0 +1,56 @@
+"""A random part of the image, resized: as in torchvision, from GoogLeNet (arXiv 1409.4842)."""
+
+import numpy as np
+
+from mae_jax.data.transforms import check_range, move, shape_of, size_of
+
+
+class RandomResizedCrop:
+    """Crops a random box and resizes it (bicubic, antialiased); see `make`."""
+
+    tries = 10
+    draws = 4 * tries
+
+    def __init__(self, size, scale, ratio):
+        self.size, self.scale, self.ratio = size, scale, ratio
+
+    def plan(self, u):
+        """[B, tries, 4]: share of the area, square root of the aspect, place in y and in x."""
+        u = u.reshape(-1, self.tries, 4)
+        area = self.scale[0] + u[:, :, 0] * (self.scale[1] - self.scale[0])
+        low, high = np.log(self.ratio)
+        aspect = np.exp(low + u[:, :, 1] * (high - low))
+        return np.stack([area, np.sqrt(aspect), u[:, :, 2], u[:, :, 3]], axis=2)
+
+    def box(self, height: int, width: int, params: np.ndarray) -> tuple[int, int, int, int]:
+        """(top, left, height, width) of the crop of an image of this size: the first of ten tries
+        that fits, otherwise the largest central box of an allowed aspect ratio.
+        """
+        side = np.sqrt(float(height) * width * params[:, 0])
+        widths, heights = np.rint(side * params[:, 1]), np.rint(side / params[:, 1])
+        fits = (widths >= 1) & (heights >= 1) & (widths <= width) & (heights <= height)
+        if not fits.any():
+            low, high = self.ratio
+            columns = max(min(width, round(height * high)), 1)
+            rows = max(min(height, round(width / low)), 1)
+            return (height - rows) // 2, (width - columns) // 2, rows, columns
+        first = fits.argmax()
+        rows, columns = int(heights[first]), int(widths[first])
+        top = int(params[first, 2] * (height - rows + 1))
+        return top, int(params[first, 3] * (width - columns + 1)), rows, columns
+
+    def apply(self, example, params):
+        """Image of any size to [*size, C]."""
+        return move(example, self.box(*shape_of(example), params), self.size)
+
+
+def make(size, *, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)) -> RandomResizedCrop:
+    """A random crop.
+
+    Args:
+        size: of the result in pixels, one number or (height, width).
+        scale: range of the share of the area.
+        ratio: range of width / height.
+    """
+    check = lambda name, pair: check_range("random_resized_crop", name, pair)
+    return RandomResizedCrop(size_of(size), check("scale", scale), check("ratio", ratio))

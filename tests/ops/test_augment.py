@@ -1,0 +1,469 @@
+"""Augmentation: what is drawn, for which examples, and what it does against scipy, Pillow and
+float64 numpy.
+"""
+
+import functools
+from collections import Counter
+from itertools import permutations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from PIL import Image, ImageOps
+
+from mae_jax.ops import augment, color
+from mae_jax.types import UserError
+
+NONE = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
+SIMCLR = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
+PHOTOMETRIC = {
+    "jitter": functools.partial(augment.color_jitter, **SIMCLR),
+    "grey": augment.grayscale,
+    "blur": functools.partial(augment.gaussian_blur, kernel_size=3, sigma=(0.5, 2.0)),
+    "solarize": augment.solarize,
+}
+MIXING = {
+    "mixup": functools.partial(augment.mixup, alpha=0.8),
+    "cutmix": functools.partial(augment.cutmix, alpha=1.0),
+    "either": functools.partial(augment.mixup_cutmix, mixup_alpha=0.8, cutmix_alpha=1.0),
+}
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def compiled(function, **options):
+    return jax.jit(functools.partial(function, **options))
+
+
+def run(function, *arrays, **options):
+    """The function under jit, which compiles faster than its operations do one by one."""
+    return compiled(function, **options)(KEY, *arrays)
+
+
+def random_images(*shape, low=0.0, high=1.0, seed=0):
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+
+
+def changed(before, after):
+    """Which examples are not what they were."""
+    return (np.asarray(before) != np.asarray(after)).any(axis=(1, 2, 3))
+
+
+def assert_uniform(values, low, high):
+    """All in the range, and by a Kolmogorov-Smirnov test spread evenly over it."""
+    assert min(values) >= low and max(values) <= high
+    assert scipy.stats.kstest(values, scipy.stats.uniform(low, high - low).cdf).pvalue > 1e-3
+
+
+# Draws: which examples, on how many devices.
+
+
+@pytest.mark.parametrize("name", PHOTOMETRIC)
+def test_probability_is_of_each_example(name):
+    """To five standard deviations, in number and in changes from one example to the next."""
+    images = random_images(1000, 4, 4, 3)
+    for probability in (0, 0.3, 1):
+        after = run(PHOTOMETRIC[name], images, probability=probability)
+        assert after.shape == images.shape and after.dtype == jnp.float32
+        coins = changed(images, after)
+        variance = probability * (1 - probability)
+        assert abs(coins.sum() - 1000 * probability) <= 5 * np.sqrt(1000 * variance)
+        turns = (coins[1:] != coins[:-1]).sum()
+        assert abs(turns - 999 * 2 * variance) <= 5 * np.sqrt(999 * 2 * variance)
+
+
+@pytest.mark.parametrize("name", ["jitter", "blur"])
+def test_each_example_has_its_own_draw(name):
+    images = np.repeat(random_images(1, 4, 4, 3), 1000, axis=0)
+    after = np.asarray(run(PHOTOMETRIC[name], images, probability=1))
+    assert len({example.tobytes() for example in after}) > 990
+
+
+def runs(name):
+    """The function `name` of key and batch, whatever its options."""
+    if name in PHOTOMETRIC:
+        return lambda key, batch: PHOTOMETRIC[name](key, batch[0], probability=0.5)
+    return lambda key, batch: MIXING[name](key, *batch, per_example=True)
+
+
+@pytest.mark.parametrize("name", [*PHOTOMETRIC, "either"])
+def test_draws_depend_on_the_key_and_not_on_the_devices(name):
+    batch = random_images(8, 6, 6, 3), np.eye(8, dtype=np.float32)
+    rows = NamedSharding(Mesh(np.array(jax.devices()[:2]), ("data",)), P("data"))
+    function = jax.jit(runs(name))
+    alone = function(KEY, batch)
+    shared = function(KEY, jax.device_put(batch, rows))
+    for one, two in zip(jax.tree.leaves(alone), jax.tree.leaves(shared)):
+        assert len(two.sharding.device_set) == 2
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    again, other = function(KEY, batch), function(jax.random.key(1), batch)
+    assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), alone, again))
+    assert not jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), alone, other))
+
+
+@pytest.mark.parametrize("name", PHOTOMETRIC)
+def test_values_stay_in_range(name):
+    """Of images that touch both ends, with white ones and black ones."""
+    images = np.clip(random_images(1000, 4, 4, 3, low=-0.3, high=1.3), 0, 1)
+    images[:100], images[100:200] = 0, 1
+    after = np.asarray(run(PHOTOMETRIC[name], images, probability=1))
+    assert after.min() >= 0 and after.max() <= 1
+
+
+# Colour jitter. test_color.py checks the four adjustments themselves.
+
+
+def explained(before, after, kind):
+    """The amount that best explains what happened to an image, and what it explains."""
+    x, y = before.astype(np.float64), after.astype(np.float64)
+    grey = x @ [0.2989, 0.587, 0.114]
+    other = {"brightness": 0, "contrast": grey.mean(), "saturation": grey[..., None]}[kind]
+    inside = (y > 0) & (y < 1)
+    a, b = (x - other)[inside], (y - other)[inside]
+    amount = a @ b / (a @ a)
+    return amount, np.clip(amount * x + (1 - amount) * other, 0, 1)
+
+
+@pytest.mark.parametrize(("strength", "low", "high"), [(0.4, 0.6, 1.4), (1.5, 0.0, 2.5)])
+@pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation"])
+def test_one_factor_for_each_example(kind, strength, low, high):
+    """Each output is the adjustment by some factor, and the factors are uniform."""
+    images = random_images(300, 4, 4, 3)
+    after = np.asarray(run(augment.color_jitter, images, **NONE | {kind: strength}))
+    amounts, expected = zip(*[explained(x, y, kind) for x, y in zip(images, after)])
+    np.testing.assert_allclose(after, expected, atol=2e-6)
+    assert_uniform(amounts, low - 1e-5, high + 1e-5)
+
+
+def test_one_hue_shift_for_each_example():
+    """Of pure red, which turned by less than 1/6 is (1, 6 shift, 0) or (1, 0, -6 shift)."""
+    images = np.zeros((600, 1, 1, 3), np.float32)
+    images[..., 0] = 1
+    after = run(augment.color_jitter, images, **NONE | {"hue": 0.1}, probability=0.5)
+    red, green, blue = np.asarray(after)[changed(images, after)].reshape(-1, 3).T
+    np.testing.assert_array_equal(red, 1)
+    assert (np.minimum(green, blue) < 1e-6).all()
+    assert_uniform((green - blue) / 6, -0.1 - 1e-6, 0.1 + 1e-6)
+
+
+def test_every_order_of_the_four_is_as_likely():
+    kinds, amounts = augment._draw_jitter(KEY, 4800, (0.8, 0.4, 0.2, 0.1))
+    counts = Counter(map(tuple, np.asarray(kinds).T.tolist()))
+    assert set(counts) == set(permutations(range(4)))
+    assert scipy.stats.chisquare(list(counts.values())).pvalue > 1e-3
+    for kind, (low, high) in enumerate([(0.2, 1.8), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1)]):
+        for turn in range(4):
+            assert_uniform(np.asarray(amounts)[turn][np.asarray(kinds)[turn] == kind], low, high)
+
+
+def test_no_draw_is_bound_to_another():
+    """Neither the amounts to one another nor an amount to its turn."""
+    kinds, amounts = map(np.asarray, augment._draw_jitter(KEY, 4800, (0.8, 0.4, 0.2, 0.1)))
+    turns = np.argsort(kinds, axis=0)
+    amounts = np.take_along_axis(amounts, turns, axis=0)
+    correlations = np.corrcoef(np.concatenate([amounts, turns]))
+    assert np.abs(correlations[:4, :4] - np.eye(4)).max() < 5 / np.sqrt(4800)
+    assert np.abs(correlations[:4, 4:]).max() < 5 / np.sqrt(4800)
+
+
+def test_color_jitter_does_what_was_drawn_in_the_order_drawn(monkeypatch):
+    """All 24 orders, with amounts that clip, so that every order gives another image."""
+    orders = np.array(list(permutations(range(4))))
+    images = np.repeat(random_images(1, 5, 5, 3), 24, axis=0)
+    amounts = np.array([1.6, 1.5, 1.7, 0.15], np.float32)
+    drawn = jnp.asarray(orders.T), jnp.asarray(amounts[orders].T)
+    monkeypatch.setattr(augment, "_draw_jitter", lambda key, batch, strengths: drawn)
+    found = np.asarray(run(augment.color_jitter, images, **SIMCLR))
+    adjust = jax.jit(functools.partial(color.adjust, hue=True))
+    for order, image, result in zip(orders, images, found):
+        for kind in order:
+            image = adjust(image[None], kind[None], amounts[kind][None])[0]
+        np.testing.assert_allclose(result, image, atol=2e-6)
+    assert len({result.tobytes() for result in found.round(3)}) == 24
+
+
+def test_no_strength_is_no_jitter():
+    images = random_images(4, 3, 3, 1)
+    np.testing.assert_array_equal(run(augment.color_jitter, images, **NONE), images)
+
+
+def test_grey_images_can_change_brightness_and_contrast():
+    images = random_images(4, 3, 3, 1)
+    after = run(augment.color_jitter, images, **NONE | {"brightness": 0.4, "contrast": 0.4})
+    assert after.shape == images.shape and changed(images, after).all()
+
+
+# Grey, blur, solarize.
+
+
+def test_grayscale_is_the_luminance_in_all_channels():
+    images = random_images(4, 3, 5, 3)
+    expected = (images.astype(np.float64) @ [0.2989, 0.587, 0.114])[..., None].repeat(3, axis=3)
+    found = run(augment.grayscale, images, probability=1)
+    np.testing.assert_allclose(found, expected, atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "kernel_size", "shape"),
+    [
+        (0.1, 3, (6, 5)),
+        (0.8, 5, (7, 12)),
+        (2.0, 9, (5, 6)),
+        (3.0, 1, (4, 4)),
+        (1.0, None, (60, 64)),
+    ],
+)
+def test_blur_is_scipys_gaussian_filter(sigma, kernel_size, shape):
+    """Its mode 'mirror' is torch's 'reflect'. Kernels up to the widest that the shape allows."""
+    images = random_images(2, *shape, 3)
+    found = run(
+        augment.gaussian_blur, images, sigma=(sigma, sigma), probability=1, kernel_size=kernel_size
+    )
+    expected = scipy.ndimage.gaussian_filter(
+        images.astype(np.float64),
+        sigma,
+        mode="mirror",
+        radius=(kernel_size or 7) // 2,
+        axes=(1, 2),
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "taps"), [(8, 3), (39, 3), (40, 5), (99, 9)])
+def test_the_kernel_is_a_tenth_of_the_shorter_side_made_odd(side, taps):
+    """SimCLR's for 224 pixels is int(0.1 * 224) = 22, made 23."""
+    images = np.zeros((1, side, side + 9, 1), np.float32)
+    images[:, side // 2, side // 2] = 1
+    found = run(augment.gaussian_blur, images, sigma=(4.0, 4.0), probability=1)[0, ..., 0]
+    assert np.count_nonzero(found) == taps**2
+
+
+def test_each_example_has_its_own_sigma():
+    """From the fall of a single bright pixel: neighbour / centre = exp(-1 / (2 sigma^2)). Examples
+    that are blurred have sigmas as any others: the coin is another draw.
+    """
+    images = np.zeros((600, 7, 7, 1), np.float32)
+    images[:, 3, 3] = 1
+    after = run(augment.gaussian_blur, images, sigma=(1, 2), probability=0.5, kernel_size=3)
+    row = np.asarray(after, np.float64)[changed(images, after), 3, :, 0]
+    assert_uniform(np.sqrt(-0.5 / np.log(row[:, 4] / row[:, 3])), 1 - 1e-4, 2 + 1e-4)
+
+
+@pytest.mark.parametrize("threshold", [0, 100, 128, 255])
+def test_solarize_is_pillows(threshold):
+    """On every byte, with the threshold itself inverted."""
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    expected = np.asarray(ImageOps.solarize(Image.fromarray(values), threshold))
+    images = values[None, ..., None].astype(np.float32) / 255
+    threshold = float(np.float32(threshold) / 255)
+    found = run(augment.solarize, images, threshold=threshold, probability=1)[0, ..., 0] * 255
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_solarize_inverts_from_one_half_by_default():
+    images = jnp.array([0.0, 0.25, 0.4999, 0.5, 0.75, 1.0]).reshape(1, 1, 6, 1)
+    found = run(augment.solarize, images, probability=1).ravel()
+    np.testing.assert_array_equal(found, np.float32([0, 0.25, 0.4999, 0.5, 0.25, 0]))
+
+
+# Mixing.
+
+
+def test_soft_targets():
+    """timm's: the label has 1 - smoothing + smoothing / classes."""
+    found = augment.soft_targets(jnp.array([2, 0]), 4, 0.1)
+    expected = [[0.025, 0.025, 0.925, 0.025], [0.925, 0.025, 0.025, 0.025]]
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    np.testing.assert_array_equal(augment.soft_targets(jnp.array([1]), 3, 0), [[0, 1, 0]])
+
+
+def own_shares(labels):
+    """Lambda of each example, whose one-hot label was its place in the batch."""
+    return np.diagonal(np.asarray(labels, np.float64))
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+def test_mixup_is_the_formula(per_example):
+    images, labels = random_images(6, 4, 5, 3), np.eye(6, dtype=np.float32)
+    mixed, targets = run(augment.mixup, images, labels, alpha=0.8, per_example=per_example)
+    lam = own_shares(targets)
+    assert len(set(lam)) == (6 if per_example else 1)
+    weights = lam[:, None, None, None]
+    np.testing.assert_allclose(mixed, weights * images + (1 - weights) * images[::-1], atol=2e-7)
+    expected = lam[:, None] * labels + (1 - lam)[:, None] * labels[::-1]
+    np.testing.assert_allclose(targets, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 3])
+def test_lambda_is_from_the_beta_distribution(alpha):
+    images, labels = np.zeros((2000, 1, 1, 1), np.float32), np.eye(2, dtype=np.float32)
+    options = {"alpha": alpha, "per_example": True}
+    _, targets = run(augment.mixup, images, labels.repeat(1000, axis=0), **options)
+    lam = np.concatenate([targets[:1000, 0], targets[1000:, 1]])
+    assert scipy.stats.kstest(lam, scipy.stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+
+
+def test_each_of_the_two_has_its_alpha():
+    """CutMix changes nothing in images of one pixel: half of it is no pixel on either side."""
+    images, labels = np.zeros((2000, 1, 1, 1), np.float32), np.eye(2, dtype=np.float32)
+    options = {"mixup_alpha": 5, "cutmix_alpha": 0.2, "per_example": True}
+    _, targets = run(augment.mixup_cutmix, images, labels.repeat(1000, axis=0), **options)
+    lam = np.concatenate([targets[:1000, 0], targets[1000:, 1]])
+    assert scipy.stats.kstest(lam[lam < 1], scipy.stats.beta(5, 5).cdf).pvalue > 1e-3
+    assert abs((lam < 1).sum() - 1000) < 5 * np.sqrt(500)
+
+
+def pasted(mixed):
+    """Where each image, whose values were its place in the batch, is its partner now."""
+    batch = len(mixed)
+    place = np.arange(batch, dtype=np.float32)[:, None, None, None]
+    mixed = np.asarray(mixed)
+    assert ((mixed == place) | (mixed == batch - 1 - place)).all(), "neither own nor partner"
+    return (mixed == batch - 1 - place).all(axis=3)
+
+
+def numbered(batch, height, width):
+    """Images whose pixels are all their place in the batch, with one-hot labels that say so."""
+    place = np.arange(batch, dtype=np.float32)[:, None, None, None]
+    return np.broadcast_to(place, (batch, height, width, 2)), np.eye(batch, dtype=np.float32)
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+def test_cutmix_pastes_a_rectangle_and_lambda_is_its_exact_area(per_example):
+    images, labels = numbered(32, 9, 14)
+    function = jax.jit(functools.partial(augment.cutmix, alpha=1, per_example=per_example))
+    for seed in range(4):
+        mixed, targets = function(jax.random.key(seed), images, labels)
+        boxes = pasted(mixed)
+        for box in boxes:
+            rows, columns = box.any(axis=1), box.any(axis=0)
+            np.testing.assert_array_equal(box, rows[:, None] & columns, "a rectangle, maybe empty")
+            for line in (rows, columns):
+                assert np.abs(np.diff(line.astype(int))).sum() <= 2, "in one piece"
+        kinds = len({box.tobytes() for box in boxes})
+        assert kinds > 20 if per_example else kinds == 1
+        own = np.float32(1) - boxes.mean(axis=(1, 2)).astype(np.float32)
+        expected = own[:, None] * labels + (1 - own)[:, None] * labels[::-1]
+        np.testing.assert_allclose(targets, expected, atol=1e-7)
+
+
+def boxes_by_timm(count, height, width, alpha, rng):
+    """Areas of timm's boxes: a half side on either side of a centre, cut off at the borders."""
+    areas = []
+    for lam in rng.beta(alpha, alpha, count):
+        area = 1
+        for side in (height, width):
+            half, centre = int(side * np.sqrt(1 - lam)) // 2, rng.integers(side)
+            area *= min(centre + half, side) - max(centre - half, 0)
+        areas.append(area)
+    return areas
+
+
+@pytest.mark.parametrize(("height", "width", "alpha"), [(9, 14, 1), (12, 12, 0.3)])
+def test_boxes_are_distributed_as_timms(height, width, alpha):
+    """In area; and rows, columns and area are drawn independently of one another."""
+    images = np.arange(2000, dtype=np.float32)[:, None, None, None] * np.ones((height, width, 1))
+    images = images.astype(np.float32)
+    mixed, _ = run(augment.cutmix, images, np.ones((2000, 1)), alpha=alpha, per_example=True)
+    boxes = pasted(mixed)
+    areas = boxes.sum(axis=(1, 2))
+    expected = boxes_by_timm(2000, height, width, alpha, np.random.default_rng(0))
+    assert scipy.stats.ks_2samp(areas, expected).pvalue > 1e-3
+    assert np.mean(areas) == pytest.approx(np.mean(expected), rel=0.05)
+    boxes, areas = boxes[areas > 0], areas[areas > 0]
+    middles = [boxes.sum(axis=2) @ np.arange(height), boxes.sum(axis=1) @ np.arange(width)] / areas
+    correlations = np.corrcoef([*middles, areas])
+    assert np.abs(correlations - np.eye(3)).max() < 5 / np.sqrt(len(areas))
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+def test_the_batch_switches_as_one_or_each_example_for_itself(per_example):
+    """What was cut has pixels that are its own or its partner's."""
+    images, labels = numbered(4, 2, 2)
+    options = {"mixup_alpha": 1, "cutmix_alpha": 1, "switch_probability": 0.3}
+    mix = functools.partial(augment.mixup_cutmix, **options, per_example=per_example)
+    keys = jax.random.split(KEY, 400)
+    mixed, _ = jax.jit(jax.vmap(mix, in_axes=(0, None, None)))(keys, images, labels)
+    cut = np.isin(np.asarray(mixed), images).all(axis=(2, 3, 4))  # [400, 4]
+    together = (cut == cut[:, :1]).all(axis=1).mean()
+    assert together < 0.4 if per_example else together == 1
+    draws = cut.ravel() if per_example else cut[:, 0]
+    assert abs(draws.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / draws.size)
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_mixed_labels_sum_to_one_and_images_stay_in_range(name):
+    images = np.clip(random_images(64, 4, 4, 3, low=-0.5, high=1.5), 0, 1)
+    labels = augment.soft_targets(jnp.arange(64) % 10, 10, 0.1)
+    mixed, targets = run(MIXING[name], images, labels, per_example=True)
+    np.testing.assert_allclose(targets.sum(axis=1), np.ones(64), atol=1e-6)
+    assert mixed.min() >= 0 and mixed.max() <= 1
+    assert mixed.dtype == targets.dtype == jnp.float32
+
+
+def test_an_alpha_of_zero_turns_one_off():
+    images, labels = numbered(5, 4, 4)
+    same, targets = run(augment.mixup_cutmix, images, labels, mixup_alpha=0, cutmix_alpha=0)
+    np.testing.assert_array_equal(same, images)
+    np.testing.assert_array_equal(targets, labels)
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda x: augment.color_jitter(KEY, x, **NONE | {"contrast": -1}),
+            "contrast -1 is outside",
+        ),
+        (lambda x: augment.color_jitter(KEY, x, **NONE | {"hue": 0.6}), r"hue 0.6 .* \[0, 0.5\]"),
+        (lambda x: augment.color_jitter(KEY, x[..., :1], **SIMCLR), "hue needs 3 .* have 1"),
+        (
+            lambda x: augment.color_jitter(KEY, x[..., :2], **NONE | {"saturation": 0.1}),
+            "saturation .* needs 3 .* have 2",
+        ),
+        (lambda x: augment.grayscale(KEY, x[..., :1], probability=1), "3 channels .* have 1"),
+        (
+            lambda x: augment.grayscale(KEY, x, probability=1.5),
+            r"probability 1.5 is outside \[0, 1",
+        ),
+        (lambda x: augment.solarize(KEY, x, probability=-0.1), "probability -0.1 is outside"),
+        (lambda x: augment.solarize(KEY, x.astype(np.uint8), probability=1), "images are uint8"),
+        (
+            lambda x: augment.gaussian_blur(KEY, x, probability=1, sigma=(0, 1)),
+            r"sigma \(0, 1\) is not",
+        ),
+        (
+            lambda x: augment.gaussian_blur(KEY, x, probability=1, sigma=(2, 1)),
+            r"sigma \(2, 1\) is not",
+        ),
+        (
+            lambda x: augment.gaussian_blur(KEY, x, probability=1, kernel_size=4),
+            "kernel_size 4 is not an odd number from 1 to 7, which images of 4 x 6 allow",
+        ),
+        (lambda x: augment.gaussian_blur(KEY, x, probability=1, kernel_size=9), "kernel_size 9"),
+        (lambda x: augment.gaussian_blur(KEY, x, probability=1, kernel_size=-1), "kernel_size -1"),
+        (lambda x: augment.soft_targets(jnp.arange(2), 3, 1.5), "smoothing 1.5 is outside"),
+        (lambda x: augment.mixup(KEY, x, np.arange(2), alpha=1), r"shape \(2,\) .* \[2, classes\]"),
+        (lambda x: augment.mixup(KEY, x, np.eye(3), alpha=1), r"shape \(3, 3\) .* 2 images"),
+        (lambda x: augment.cutmix(KEY, x, np.eye(2), alpha=-1), "cutmix_alpha -1 is not 0"),
+        (lambda x: augment.mixup(KEY, x, np.eye(2), alpha=np.nan), "mixup_alpha nan is not 0"),
+        (
+            lambda x: augment.mixup_cutmix(
+                KEY, x, np.eye(2), mixup_alpha=1, cutmix_alpha=1, switch_probability=2
+            ),
+            "switch_probability 2 is outside",
+        ),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises(UserError, match=message):
+        call(random_images(2, 4, 6, 3))
