@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 from PIL import Image
+from rich.box import SIMPLE
 from rich.table import Table
 
 from mae_jax.data import arrays
@@ -31,8 +32,8 @@ from mae_jax.data.transforms.random_resized_crop import RandomResizedCrop
 from mae_jax.spec import build
 from mae_jax.types import UserError
 
-DECODE = "libjpeg-turbo, decoding alone"
-PILLOW = "Pillow, as most people do it"
+DECODE = "libjpeg-turbo decode"
+PILLOW = "Pillow pipeline"
 BATCH = 32
 SAMPLE = 256
 """Image files that the references work on."""
@@ -218,9 +219,9 @@ def table(rates: dict[tuple[str, int], float], title: str, size: float | None) -
         rates: of `measure`.
         size: mean bytes of a file, if they are files.
     """
-    drawn = Table(title=title)
-    for column in ("", "threads", "images/s", "per thread", "MB/s", "of decoding", "of Pillow"):
-        drawn.add_column(column, justify="right" if column else "left", no_wrap=not column)
+    drawn = Table(title=title, box=SIMPLE)
+    for column in ("", "threads", "images/s", "a thread", "MB/s", "x decode", "x Pillow"):
+        drawn.add_column(column, justify="right" if column else "left", no_wrap=True)
     for (name, threads), rate in rates.items():
         ratios = [rates.get((reference, threads)) for reference in (DECODE, PILLOW)]
         drawn.add_row(

