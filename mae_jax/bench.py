@@ -219,8 +219,8 @@ def table(rates: dict[tuple[str, int], float], title: str, size: float | None) -
         rates: of `measure`.
         size: mean bytes of a file, if they are files.
     """
-    drawn = Table(title=title, box=SIMPLE)
-    for column in ("", "threads", "images/s", "a thread", "MB/s", "x decode", "x Pillow"):
+    drawn = Table(title=title, box=SIMPLE, padding=(0, 1), pad_edge=False)
+    for column in ("", "threads", "images/s", "each", "MB/s", "x decode", "x Pillow"):
         drawn.add_column(column, justify="right" if column else "left", no_wrap=True)
     for (name, threads), rate in rates.items():
         ratios = [rates.get((reference, threads)) for reference in (DECODE, PILLOW)]
