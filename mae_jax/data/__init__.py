@@ -73,7 +73,9 @@ class Data:
             for batch in batches:
                 yield {name: rows for name, rows in batch.items() if name != "mask"}
 
-    def eval(self, split: str, limit: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    def eval(
+        self, split: str, limit: int | None = None, then: str = ""
+    ) -> Iterator[dict[str, np.ndarray]]:
         """One pass over a split with the evaluation transforms.
 
         The last batch is filled up to the batch size; 'mask' [b] bool is False on what fills it,
@@ -82,6 +84,7 @@ class Data:
         Args:
             split: 'train' or 'test'.
             limit: take this many examples only, spread over the split by a fixed permutation.
+            then: spec string of more transforms, e.g. 'corruption(fog, severity=3)'.
         """
         source = self.source(split)
         if limit is not None and limit < 1:
@@ -102,7 +105,7 @@ class Data:
             return Rows(read, hash_words(read))
 
         steps = range(-(-count // self.batch_size))
-        loaded = arrays.batches(self._loader(split, "eval"), rows_at, iter(steps), self.workers)
+        loaded = arrays.batches(self._loader(split, "eval", then), rows_at, iter(steps), self.workers)
         for step, batch in zip(steps, loaded, strict=True):
             mask = place(step)[1]
             fill = lambda rows, mask=mask: np.append(
@@ -131,8 +134,9 @@ class Data:
         return self.sources[split]
 
     @functools.cache  # noqa: B019 (one Data lives as long as its run)
-    def _loader(self, split: str, stage: str) -> Loader:
+    def _loader(self, split: str, stage: str, then: str = "") -> Loader:
         transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
+        transforms = [*transforms, *make_transforms(then)]
         source = self.source(split)
         return Loader(source, transforms, fields=self.fields, on_error=self.on_error)
 

@@ -16,7 +16,9 @@ Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
 class EvalData(Protocol):
     """What evaluators need of the data; `mae_jax.data.Data` is one."""
 
-    def eval(self, split: str, limit: int | None = None) -> Iterable[Mapping[str, np.ndarray]]:
+    def eval(
+        self, split: str, limit: int | None = None, then: str = ""
+    ) -> Iterable[Mapping[str, np.ndarray]]:
         """Batches of a split, padded rows marked False in 'mask'."""
 
 
