@@ -24,7 +24,8 @@ def base() -> ConfigDict:
                 workers=0,  # threads that make batches; 0: one a core
                 on_error="raise",  # what to do about images that cannot be read: 'raise' or 'skip'
             ),
-            method=dict(name="mae", args={}),
+            method=dict(name="mae", args={}),  # or a task with labels: 'tasks.finetune', ...
+            init_from=dict(path=""),  # workdir of a run whose encoder a task starts from
             optimizer=dict(
                 name="adamw",
                 b1=0.9,

@@ -34,7 +34,11 @@ def run_evaluators(run: Run, predict: Predict, evaluators: Sequence[Evaluator]) 
 
 
 def representations(run: Run, state: TrainState) -> dict[str, Callable[[], Predict]]:
-    """What the trained encoder is compared with, and itself at the end: each made when called."""
+    """What the trained encoder is compared with, and itself at the end: each made when called. A
+    classifier stands for itself.
+    """
+    if hasattr(run.method, "classes"):
+        return {run.config.method.name: lambda: run.predictor(state)}
     return {
         "raw pixels": run.pixels,
         "random encoder": lambda: run.predictor(run.fresh()),

@@ -4,6 +4,7 @@ tools all start here, so they agree on what a config means.
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +15,10 @@ from ml_collections import ConfigDict
 
 from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
-from mae_jax.engine.checkpoint import Checkpoints
+from mae_jax.engine.checkpoint import Checkpoints, read_params
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.engine.transfer import transfer
 from mae_jax.evals.features import Predict
 from mae_jax.spec import call, call_section, maker, parse
 from mae_jax.types import Batch, Method, TrainState, UserError
@@ -113,6 +115,7 @@ def _build(
     seed: int,
     data,
     method,
+    init_from,
     optimizer,
     schedule,
     mesh,
@@ -130,7 +133,7 @@ def _build(
         raise UserError(f"config.seed={seed} must be in [0, 2**32)")
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
     meshes.check_batch(data.batch_size, made_mesh, accumulate)
-    made_method = call_section(maker(f"methods.{method.name}"), method.args, "method.args")
+    made_method = call_section(_maker(method.name), method.args, "method.args")
     made_data = call_section(
         make_data,
         data,
@@ -146,9 +149,13 @@ def _build(
         batch_size=data.batch_size,
         num_examples=made_data.num_examples,
     )
-    tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule)
-    fresh, like = plan_state(
-        made_mesh, made_method, tx, made_data.example("train"), seed=seed, rules=meshes.FSDP
+    rules = {"rules": made_method.rules} if hasattr(made_method, "rules") else {}
+    tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule, **rules)
+    example = made_data.example("train")
+    check_classes(made_method, made_data, example)
+    fresh, like = plan_state(made_mesh, made_method, tx, example, seed=seed, rules=meshes.FSDP)
+    start = call_section(
+        make_start, init_from, "init_from", method=made_method, example=example, fresh=fresh
     )
     made_evals = call_section(make_eval_plan, evals, "evals")
     example = made_data.example("eval")
@@ -157,7 +164,54 @@ def _build(
     if made_evals.evaluators:
         made_data.source("test")
     jax.eval_shape(made_method.predict, like.params, like.extra, example)
-    return Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, fresh)
+    return Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, start)
+
+
+def _maker(name: str) -> Callable[..., Method]:
+    """The `make` of a method, 'mae', or of a task, 'tasks.finetune'."""
+    return maker(name if name.startswith("tasks.") else f"methods.{name}")
+
+
+def make_start(
+    *, path: str, method: Method, example: Batch, fresh: Callable[[], TrainState]
+) -> Callable[[], TrainState]:
+    """The init_from section: how the state before the first step is made.
+
+    Args:
+        path: workdir of the run whose parameters are taken, where they fit; empty: none.
+        method, example, fresh: what is trained, a batch of it, and its fresh state.
+
+    Raises:
+        UserError: the method takes no parameters from other runs.
+    """
+    if not path:
+        return fresh
+    if not hasattr(method, "fresh"):
+        raise UserError("config.init_from is for tasks, such as tasks.finetune: start afresh here")
+
+    def start() -> TrainState:
+        state, saved = fresh(), read_params(Path(path).expanduser() / "checkpoints")
+        saved = {name: array for name, array in saved.items() if not re.search(method.fresh, name)}
+        adapt = method.adapt(example["image"].shape[1:])
+        missing = f"{method.fresh}|^encoder/positions$"
+        params = transfer(state.params, saved, missing=missing, adapt=adapt)
+        return state.replace(params=params, extra=method.after_update(params, state.extra, -1))
+
+    return start
+
+
+def check_classes(method: Method, data: Data, example: Batch) -> None:
+    """Raises UserError if a classifier cannot learn these labels."""
+    if not hasattr(method, "classes"):
+        return
+    if "label" not in example:
+        raise UserError("the training set has no labels: give a folder with a sub-folder a class")
+    for split, source in data.sources.items():
+        if len(source.class_names) > method.classes:
+            raise UserError(
+                f"config.data.{split} has {len(source.class_names)} classes, and "
+                f"config.method.args.classes={method.classes}"
+            )
 
 
 def make_eval_plan(*, every: int, run: str) -> EvalPlan:

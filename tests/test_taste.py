@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "ops": BASE,
     "models": BASE | {"ops"},
     "methods": BASE | {"ops", "models"},
+    "tasks": BASE | {"ops", "models"},
     "evals": BASE | {"ops"},
     "engine": BASE,
     "data": BASE,

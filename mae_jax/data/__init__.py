@@ -105,7 +105,9 @@ class Data:
             return Rows(read, hash_words(read))
 
         steps = range(-(-count // self.batch_size))
-        loaded = arrays.batches(self._loader(split, "eval", then), rows_at, iter(steps), self.workers)
+        loaded = arrays.batches(
+            self._loader(split, "eval", then), rows_at, iter(steps), self.workers
+        )
         for step, batch in zip(steps, loaded, strict=True):
             mask = place(step)[1]
             fill = lambda rows, mask=mask: np.append(

@@ -16,7 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from mae_jax.engine.paths import path_of
@@ -144,10 +146,13 @@ class Checkpoints:
             )
         return None
 
+    def leaves(self, step: int) -> dict[str, list]:
+        """What was stored beside a state: path -> [shape, digest]."""
+        args = ocp.args.Composite(leaves=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args).leaves
+
     def _read(self, like: Any, step: int) -> Any:
-        saved = self._manager.restore(
-            step, args=ocp.args.Composite(leaves=ocp.args.JsonRestore())
-        ).leaves
+        saved = self.leaves(step)
         self._check_model(like, saved)
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
@@ -199,6 +204,36 @@ class Checkpoints:
                 self._manager.wait_until_finished()
             finally:
                 self._manager.close()
+
+
+def read_params(folder: str | Path) -> dict[str, np.ndarray]:
+    """The parameters in the newest checkpoint of any run, whatever its model: path -> float32.
+
+    Raises:
+        UserError: there is no checkpoint, or its parameters are not those that were saved.
+    """
+    folder = Path(folder).absolute()
+    if not folder.is_dir():
+        raise UserError(f"there are no checkpoints in {folder}")
+    with Checkpoints(folder, every=1, read_only=True) as checkpoints:
+        if not checkpoints.steps():
+            raise UserError(f"there is no checkpoint yet in {folder}")
+        step = checkpoints.steps()[-1]
+        leaves = checkpoints.leaves(step)
+    saved = {path: leaf for path, leaf in leaves.items() if path.startswith("params/")}
+    tree = traverse_util.unflatten_dict(
+        {path: np.zeros(shape, np.float32) for path, (shape, _) in saved.items()}, sep="/"
+    )
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    args = ocp.args.PyTreeRestore(item=tree, restore_args=as_numpy, partial_restore=True)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.restore(folder / str(step) / "state", args=args)
+    digests = jax.device_get(jax.jit(digest)(tree))
+    for path, (_, expected) in saved.items():
+        if int(digests[path]) != expected:
+            raise UserError(f"checkpoint {step} in {folder} is damaged: {path} has changed")
+    flat = traverse_util.flatten_dict(tree["params"], sep="/")
+    return {path: np.asarray(values) for path, values in flat.items()}
 
 
 def digest(tree: Any) -> dict[str, jax.Array]:

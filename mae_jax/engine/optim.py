@@ -82,7 +82,8 @@ def make_optimizer(
     """An optimizer whose `update` takes the step as an extra argument.
 
     Args:
-        name: 'adamw' (arXiv 1711.05101, decay times learning rate) or 'sgd' (b1 is the momentum).
+        name: 'adamw' (arXiv 1711.05101, decay times learning rate), 'sgd' or 'lars' (arXiv
+            1708.03888; b1 is the momentum of both).
         schedule: step -> learning rate.
         rules: (regex, (lr factor, decay factor)) over parameter paths, or (regex, None): frozen,
             without moments.
@@ -91,7 +92,11 @@ def make_optimizer(
     Raises:
         UserError: an unknown name.
     """
-    scalers = {"adamw": lambda: optax.scale_by_adam(b1, b2), "sgd": lambda: optax.trace(b1)}
+    scalers = {
+        "adamw": lambda: optax.scale_by_adam(b1, b2),
+        "sgd": lambda: optax.trace(b1),
+        "lars": lambda: _scale_by_lars(weight_decay, b1, rules),
+    }
     if name not in scalers:
         raise UserError(f"optimizer {name!r} is unknown: choose {', '.join(scalers)}")
     if not (0 <= b1 < 1 and 0 <= b2 < 1) or weight_decay < 0 or (clip is not None and clip <= 0):
@@ -102,7 +107,7 @@ def make_optimizer(
     tx = optax.chain(
         optax.clip_by_global_norm(clip) if clip is not None else optax.identity(),
         scalers[name](),
-        _descend(schedule, weight_decay, rules),
+        _descend(schedule, 0.0 if name == "lars" else weight_decay, rules),
     )
     label = lambda params: jax.tree.map(
         lambda factors: "train" if factors else "frozen",
@@ -111,6 +116,24 @@ def make_optimizer(
     )
     tx = optax.partition({"train": tx, "frozen": optax.set_to_zero()}, label)
     return optax.apply_if_finite(tx, max_consecutive_errors=2**31 - 2)
+
+
+def _scale_by_lars(weight_decay: float, momentum: float, rules: Rules):
+    """Decay, then the trust ratio, .001 |parameter| / |update|, then momentum, and the learning
+    rate comes after that; vectors are neither decayed nor scaled. That is the rule of the official
+    linear probes; `optax.lars` has the learning rate inside the momentum and scales vectors too.
+    """
+    matrices = lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree)
+
+    def decay(updates, state, params, **unused):
+        add = lambda u, p, factors: u + weight_decay * factors[1] * p if u.ndim > 1 else u
+        return jax.tree.map(add, updates, params, map_rules(updates, rules)), state
+
+    return optax.chain(
+        optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), decay),
+        optax.masked(optax.scale_by_trust_ratio(trust_coefficient=0.001), matrices),
+        optax.trace(momentum),
+    )
 
 
 def _descend(schedule: Schedule, weight_decay: float, rules: Rules):

@@ -68,15 +68,25 @@ class Block(nn.Module):
     heads: int
     mlp_ratio: float = 4.0
     dtype: Any = jnp.float32
+    drop_path: float = 0.0
+    """Probability that an example skips a branch, in training (stochastic depth, 1603.09382)."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """[B, T, D] to [B, T, D]."""
         hidden = int(x.shape[-1] * self.mlp_ratio)
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x)
-        x = x + Attention(self.heads, self.dtype, name="attention")(y)
+        x = x + self.dropped(Attention(self.heads, self.dtype, name="attention")(y), train)
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x)
-        return x + Mlp(hidden, self.dtype, name="mlp")(y)
+        return x + self.dropped(Mlp(hidden, self.dtype, name="mlp")(y), train)
+
+    def dropped(self, branch: jax.Array, train: bool) -> jax.Array:
+        """A branch [B, T, D], zero for some examples and scaled up for the others."""
+        if not train or self.drop_path == 0:
+            return branch
+        stays = 1 - self.drop_path
+        kept = jax.random.bernoulli(self.make_rng("drop_path"), stays, (len(branch), 1, 1))
+        return branch * (kept / stays).astype(branch.dtype)
 
 
 class ViT(nn.Module):
@@ -89,22 +99,30 @@ class ViT(nn.Module):
     mlp_ratio: float = 4.0
     mask_tokens: bool = False
     """Keep hidden patches in the sequence as a learned token: the paper's ablation."""
+    drop_path: float = 0.0
+    """Of the last block; it rises from 0 in the first."""
+    learned_positions: bool = False
+    """Sine-cosine positions are where parameters start, for patches and the class token."""
+    final_norm: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, mask: Mask | None = None) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
+    ) -> jax.Array:
         """Encodes whole images, or their visible patches.
 
         Args:
             images: [B, H, W, C] float, any aspect and number of channels.
             mask: which patches are visible; None: all.
+            train: paths are dropped; needs the random stream 'drop_path'.
 
         Returns:
             [B, 1 + K, D] tokens after the final norm: the class token, then the visible patches in
             the order of `mask.keep` (with `mask_tokens`, or without a mask: all L in image order).
         """
         patches = patchify(images, self.patch)
-        positions = jnp.asarray(sincos_2d(grid_of(images.shape[1:3], self.patch), self.width))
+        first, positions = self.positions(grid_of(images.shape[1:3], self.patch))
         positions = jnp.broadcast_to(positions, (len(images), *positions.shape))
         if mask is not None and not self.mask_tokens:
             patches = jnp.take_along_axis(patches, mask.keep[:, :, None], axis=1)
@@ -114,10 +132,18 @@ class ViT(nn.Module):
             token = self.param("mask_token", token_init, (1, 1, self.width))
             x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)
         x = x + positions.astype(x.dtype)
-        x = prepend(self.param("cls_token", token_init, (1, 1, self.width)), x)
+        x = prepend(self.param("cls_token", token_init, (1, 1, self.width)) + first, x)
         for i in range(self.depth):
-            x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{i}")(x)
-        return nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
+            rate = self.drop_path * i / max(1, self.depth - 1)
+            x = Block(self.heads, self.mlp_ratio, self.dtype, rate, name=f"block_{i}")(x, train)
+        return nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x) if self.final_norm else x
+
+    def positions(self, grid: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+        """Those of the class token [D], which starts at zero, and of the patches [L, D]."""
+        start = jnp.pad(jnp.asarray(sincos_2d(grid, self.width)), ((1, 0), (0, 0)))
+        if self.learned_positions:
+            start = self.param("positions", lambda key: start)
+        return start[0], start[1:]
 
 
 def prepend(token: jax.Array, x: jax.Array) -> jax.Array:
@@ -135,6 +161,9 @@ def make(
     heads: int | None = None,
     mlp_ratio: float = 4.0,
     mask_tokens: bool = False,
+    drop_path: float = 0.0,
+    learned_positions: bool = False,
+    final_norm: bool = True,
     dtype: Any = jnp.float32,
 ) -> ViT:
     """A ViT of a named size, or of free width, depth and heads (each also overrides the size's).
@@ -142,6 +171,7 @@ def make(
     Args:
         size: one of Ti, S, B, L, H.
         patch: side of a patch in pixels.
+        drop_path: rate of stochastic depth in the last block, in [0, 1).
 
     Raises:
         UserError: unknown size, an incomplete shape, or heads that do not divide the width.
@@ -155,7 +185,18 @@ def make(
     check_shape("vit", **shape)
     if patch < 1 or mlp_ratio * shape["width"] < 1:
         raise UserError(f"vit: patch={patch} and mlp_ratio={mlp_ratio} must be positive")
-    return ViT(patch=patch, mlp_ratio=mlp_ratio, mask_tokens=mask_tokens, dtype=dtype, **shape)
+    if not 0 <= drop_path < 1:
+        raise UserError(f"vit: drop_path={drop_path} is outside [0, 1)")
+    return ViT(
+        patch=patch,
+        mlp_ratio=mlp_ratio,
+        mask_tokens=mask_tokens,
+        drop_path=drop_path,
+        learned_positions=learned_positions,
+        final_norm=final_norm,
+        dtype=dtype,
+        **shape,
+    )
 
 
 def check_shape(name: str, *, width: int, depth: int, heads: int) -> None:

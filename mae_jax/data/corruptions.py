@@ -1,0 +1,334 @@
+"""What corruptions do to the pixels of an image: fourteen formulas of Hendrycks and Dietterich 2019
+(arXiv 1903.12261); `data/transforms/corruption.py` has the strengths.
+
+A formula takes an image [H, W, C] uint8 of 1 or 3 channels, a key and its strengths, and gives the
+grey levels of the result [H, W, C], which need not be integers nor in [0, 255]. Lengths are in
+pixels of an image whose shorter side is 224, and scaled for others.
+"""
+
+import functools
+import io
+import math
+
+import numpy as np
+from PIL import Image
+from scipy import fft, ndimage, signal, special
+
+from mae_jax.data import images
+from mae_jax.data.random import hash_words
+
+SIDE = 224
+"""The shorter side of the images of the paper, in pixels."""
+
+# Random numbers ---------------------------------------------------------------------------------
+
+
+def _bits(key, shape: tuple[int, ...]) -> np.ndarray:
+    """uint16, uniform: each word of 64 bits serves four, alike on machines of either byte order."""
+    count = math.prod(shape)
+    words = hash_words(key, np.arange(-(-count // 4)))
+    return words.astype("<u8").view("<u2")[:count].reshape(shape)
+
+
+def _uniform(key, shape: tuple[int, ...]) -> np.ndarray:
+    """float32 in (0, 1), the middles of 65536 equal intervals."""
+    return (_bits(key, shape).astype(np.float32) + 0.5) / 65536
+
+
+def _normal(key, shape: tuple[int, ...]) -> np.ndarray:
+    """float32, standard normal."""
+    return _quantiles()[_bits(key, shape)]
+
+
+@functools.cache
+def _quantiles() -> np.ndarray:
+    """[65536] float32: normal numbers of equal probability, looked up with uniform ones."""
+    return special.ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
+
+
+@functools.cache
+def _poisson(photons: float) -> np.ndarray:
+    """[256, K] float64: probability of at most k photons where white has `photons` of them."""
+    most = math.ceil(photons + 6 * math.sqrt(photons)) + 6
+    return special.pdtr(np.arange(most), photons * np.arange(256)[:, None] / 255)
+
+
+# Geometry ---------------------------------------------------------------------------------------
+
+
+def _scale(image: np.ndarray) -> float:
+    """How many pixels of an image one of the paper's is."""
+    return min(image.shape[:2]) / SIDE
+
+
+def _canvas(image: np.ndarray) -> tuple[int, int]:
+    """(height, width) of the image at the size of the paper's."""
+    height, width = image.shape[:2]
+    return round(height / _scale(image)), round(width / _scale(image))
+
+
+def _stretch(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[h, w] to float32 of `size` (height, width): bilinear, antialiased where it shrinks."""
+    resized = Image.fromarray(field.astype(np.float32)).resize(
+        size[::-1], Image.Resampling.BILINEAR
+    )
+    return np.asarray(resized)
+
+
+def _sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """[H, W, C] float32: the image at these places [H, W], bilinear, mirrored at its borders."""
+    places = np.stack([rows, columns])
+    channels = [
+        ndimage.map_coordinates(image[:, :, i], places, np.float32, order=1, mode="mirror")
+        for i in range(image.shape[2])
+    ]
+    return np.stack(channels, axis=2)
+
+
+def _kernel(y: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[n, n] of sum 1, n odd, from weights at places that are no integers: each is shared among
+    the four pixels around it, so that lengths below a pixel still count.
+    """
+    reach = math.ceil(max(np.abs(y).max(), np.abs(x).max()))
+    kernel = np.zeros((2 * reach + 2,) * 2)
+    rows, columns = np.floor(y).astype(int), np.floor(x).astype(int)
+    for i in (0, 1):
+        for j in (0, 1):
+            share = np.abs(1 - i - (y - rows)) * np.abs(1 - j - (x - columns))
+            np.add.at(kernel, (rows + reach + i, columns + reach + j), weights * share)
+    return kernel[:-1, :-1] / kernel.sum()
+
+
+def _correlate(image: np.ndarray, kernel: np.ndarray, border: str) -> np.ndarray:
+    """[H, W, C] float32: means of the image weighted by a kernel around each pixel.
+
+    Args:
+        border: mode of `numpy.pad`.
+    """
+    reach = len(kernel) // 2
+    padded = np.pad(image.astype(np.float32), ((reach, reach), (reach, reach), (0, 0)), border)
+    flipped = kernel[::-1, ::-1, None].astype(np.float32)
+    return signal.fftconvolve(padded, flipped, mode="valid", axes=(0, 1))
+
+
+# Noise ------------------------------------------------------------------------------------------
+
+
+def gaussian_noise(image, key, std):
+    """Normal noise of this standard deviation, where 1 is white."""
+    return image + 255 * std * _normal(key, image.shape)
+
+
+def shot_noise(image, key, photons):
+    """The light is counted in photons, of which white has this many on average (Poisson)."""
+    table = _poisson(photons)
+    # One search for all grey levels: level g's probabilities are looked up between g and g + 1.
+    ladder = (table + np.arange(256)[:, None]).ravel()
+    place = np.searchsorted(ladder, image + _uniform(key, image.shape).astype(np.float64), "right")
+    return 255 / photons * (place - image * np.int64(table.shape[1]))
+
+
+def impulse_noise(image, key, share):
+    """This share of all values becomes black or white, with the same odds."""
+    u = _uniform(key, image.shape)
+    return np.where(u < share, np.where(u < share / 2, 0, 255), image)
+
+
+# Blur -------------------------------------------------------------------------------------------
+
+
+def defocus_blur(image, key, radius, softness):
+    """The mean over a disk, whose edge is softened by a normal distribution of this deviation."""
+    scale = _scale(image)
+    fine = math.ceil(scale)  # taps per pixel of the paper: those of a large image leave no gaps
+    steps = np.arange(-(radius + 2) * fine, (radius + 2) * fine + 1)
+    disk = (steps[:, None] ** 2 + steps**2 <= (radius * fine) ** 2).astype(np.float64)
+    disk = ndimage.gaussian_filter(disk, softness * fine)
+    y, x = np.nonzero(disk)
+    kernel = _kernel(steps[y] * scale / fine, steps[x] * scale / fine, disk[y, x])
+    return _correlate(image, kernel, "reflect")
+
+
+def glass_blur(image, key, sigma, reach, rounds):
+    """Pixels change places with near ones, between two normal blurs.
+
+    In the paper's code a pixel takes the value of another one up to `reach` away, from the lower
+    right to the upper left and a few rounds long. (It was meant to swap the two, but in numpy
+    `x[i], x[j] = x[j], x[i]` copies rows. Published numbers are of the copies, so are these.)
+    """
+    scale = _scale(image)
+    soften = functools.partial(
+        ndimage.gaussian_filter, sigma=(sigma * scale, sigma * scale, 0), mode="nearest"
+    )
+    height, width = image.shape[:2]
+    origin = np.arange(height * width)
+    for number in range(rounds):
+        origin = origin[_copy_neighbours(hash_words(key, number), height, width, reach)]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    rows, columns = (place.reshape(height, width) for place in np.divmod(origin, width))
+    soft = soften(image.astype(np.float32))
+    return soften(_sample(soft, y + scale * (rows - y), x + scale * (columns - x)))
+
+
+def _copy_neighbours(key, height: int, width: int, reach: int) -> np.ndarray:
+    """[H * W]: where each pixel comes from after one round of `glass_blur`."""
+    inside = np.zeros((height, width), bool)
+    inside[reach + 1 : height - reach + 1, reach + 1 : width - reach + 1] = True
+    pixels = np.flatnonzero(inside)
+    down, right = (_bits(key, (2, len(pixels))) * np.int64(2 * reach) >> 16) - reach
+    chosen = pixels + down * width + right
+    # The round goes backwards, so a later pixel has already changed, an earlier one has not.
+    # Numbers from `count` on stand for changed pixels: follow them until all are unchanged ones.
+    count = height * width
+    follow = np.concatenate([np.arange(count)] * 2)
+    follow[count + pixels] = np.where(chosen > pixels, count + chosen, chosen)
+    while (follow >= count).any():
+        follow = follow[follow]
+    return follow[count:]
+
+
+def motion_blur(image, key, radius, sigma):
+    """A one-sided normal streak, 2 * radius + 1 long, at up to 45 degrees to the horizontal."""
+    angle = math.pi / 2 * (_uniform(key, (1,))[0] - 0.5)
+    return _streak(image, radius, sigma, angle)
+
+
+def _streak(image, radius, sigma, angle) -> np.ndarray:
+    """What `motion_blur` does, at an angle in radians, clockwise on the screen."""
+    scale = _scale(image)
+    steps = np.arange(0, 2 * radius + 1e-9, 1 / math.ceil(scale))
+    weights = np.exp(-((steps / sigma) ** 2) / 2)
+    kernel = _kernel(steps * scale * math.sin(angle), steps * scale * math.cos(angle), weights)
+    return _correlate(image, kernel, "edge")
+
+
+def zoom_blur(image, key, zooms):
+    """The mean of the image and of its middle, enlarged by each of these factors."""
+    height, width = image.shape[:2]
+    picture, total = _picture(image), image.astype(np.float32)
+    for zoom in zooms:
+        y, x = (1 - 1 / zoom) / 2 * height, (1 - 1 / zoom) / 2 * width
+        box = (x, y, width - x, height - y)
+        enlarged = picture.resize((width, height), Image.Resampling.BILINEAR, box)
+        total += np.asarray(enlarged).reshape(image.shape)
+    return total / (len(zooms) + 1)
+
+
+# Weather ----------------------------------------------------------------------------------------
+
+
+def snow(image, key, mean, std, grain, threshold, radius, sigma, kept):
+    """Flakes that fall and rise, on a picture that is whitened.
+
+    Args:
+        mean, std: of the normal noise that makes flakes.
+        grain: its coarseness.
+        threshold: below which there is no flake.
+        radius, sigma: of the streaks, see `motion_blur`.
+        kept: how much of the picture is not whitened.
+    """
+    height, width = _canvas(image)
+    noise = _normal(hash_words(key, 0), (math.ceil(height / grain), math.ceil(width / grain)))
+    flakes = _stretch(mean + std * noise, (height, width))
+    flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
+    angle = -math.pi / 2 * (_uniform(hash_words(key, 1), (1,))[0] + 0.5)
+    flakes = _streak(flakes[:, :, None], radius, sigma, angle)[:, :, 0]
+    flakes = _stretch(flakes, image.shape[:2])[:, :, None]
+    grey = image @ np.float32([0.299, 0.587, 0.114] if image.shape[2] == 3 else [1])
+    white = np.maximum(image, 1.5 * grey[:, :, None] + 127.5)
+    return kept * image + (1 - kept) * white + 255 * (flakes + flakes[::-1, ::-1])
+
+
+def fog(image, key, thickness, decay):
+    """Clouds (a plasma fractal) are added, and the brightest value stays what it is."""
+    height, width = _canvas(image)
+    clouds = _plasma(key, 2 ** math.ceil(math.log2(max(height, width))), decay)
+    clouds = 255 * thickness * _stretch(clouds[:height, :width], image.shape[:2])
+    most = float(image.max())
+    return (image + clouds[:, :, None]) * most / (most + 255 * thickness)
+
+
+def _plasma(key, side: int, decay: float) -> np.ndarray:
+    """[side, side] in [0, 1], a power of two: midpoint displacement (diamond-square) on a torus."""
+    field, amplitude = np.zeros((1, 1)), 1.0
+    while len(field) < side:
+        count = 2 * len(field)
+        noise = amplitude * (2 * _uniform(hash_words(key, count), (count, count)) - 1)
+        finer = np.zeros((count, count))
+        finer[::2, ::2] = field
+        diagonal = field + np.roll(field, -1, axis=0)
+        middle = (diagonal + np.roll(diagonal, -1, axis=1)) / 4 + noise[1::2, 1::2]
+        finer[1::2, 1::2] = middle
+        across = field + np.roll(field, -1, axis=1) + middle + np.roll(middle, 1, axis=0)
+        finer[::2, 1::2] = across / 4 + noise[::2, 1::2]
+        down = field + np.roll(field, -1, axis=0) + middle + np.roll(middle, 1, axis=1)
+        finer[1::2, ::2] = down / 4 + noise[1::2, ::2]
+        field, amplitude = finer, amplitude / decay**2
+    return (field - field.min()) / (field.max() - field.min())
+
+
+def brightness(image, key, amount):
+    """The value in HSV grows by this much, where 1 is white; hue and saturation stay."""
+    value = image.max(axis=2, keepdims=True).astype(np.float32)
+    lighter = np.minimum(value + 255 * amount, 255)
+    return np.where(value > 0, image * (lighter / np.maximum(value, 1)), lighter)
+
+
+# Digital ----------------------------------------------------------------------------------------
+
+
+def contrast(image, key, kept):
+    """Each channel keeps this share of its deviation from its mean."""
+    mean = image.mean(axis=(0, 1), keepdims=True)
+    return mean + kept * (image - mean)
+
+
+def elastic_transform(image, key, strength, sigma, shift):
+    """A random affine map, then displacements that are smooth noise.
+
+    Args:
+        strength: of the displacements: uniform noise in [-strength, strength], blurred.
+        sigma: of the normal distribution that blurs them.
+        shift: most that the affine map moves three corners of a square of 2 / 3 of the image.
+    """
+    canvas, scale = _canvas(image), _scale(image)
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]] / scale
+    for axis, places in enumerate((y, x)):
+        noise = 2 * _uniform(hash_words(key, axis), canvas) - 1
+        places += _stretch(strength * _smooth(noise, sigma), image.shape[:2])
+    middle, half = np.array(canvas) // 2, SIDE // 3
+    corners = middle + half * np.array([[1, 1], [-1, 1], [-1, -1]])
+    moved = corners + shift * (2 * _uniform(hash_words(key, 2), (3, 2)) - 1)
+    # The map that sends the moved corners back: where each pixel of the result comes from.
+    back = np.linalg.solve(np.column_stack([moved, np.ones(3)]), corners)
+    rows, columns = (back[0, i] * y + back[1, i] * x + back[2, i] for i in (0, 1))
+    return _sample(image, rows * scale, columns * scale)
+
+
+def _smooth(noise: np.ndarray, sigma: float) -> np.ndarray:
+    """A normal blur, mirrored at the borders: by cosines, as its width may exceed the image's."""
+    waves = fft.dctn(noise, norm="ortho")
+    for axis, side in enumerate(noise.shape):
+        damping = np.exp(-((np.pi * sigma * np.arange(side) / side) ** 2) / 2)
+        waves = waves * np.expand_dims(damping, 1 - axis)
+    return fft.idctn(waves, norm="ortho")
+
+
+def pixelate(image, key, share):
+    """Shrunk to this share of its sides, and enlarged: pixels become visible."""
+    height, width = image.shape[:2]
+    small = (max(1, int(width * share)), max(1, int(height * share)))
+    picture = _picture(image).resize(small, Image.Resampling.BOX)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BOX)).reshape(image.shape)
+
+
+def jpeg_compression(image, key, quality):
+    """Through a JPEG of this quality, 1 to 95."""
+    file = io.BytesIO()
+    _picture(image).save(file, "JPEG", quality=quality)
+    return images.Encoded(file.getvalue(), image.shape[2]).pixels()
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    """Pillow's image."""
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

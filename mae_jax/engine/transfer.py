@@ -1,0 +1,50 @@
+"""Parameters of one run as the start of another."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mae_jax.engine.paths import path_of
+from mae_jax.types import UserError
+
+Adapt = Callable[[str, np.ndarray], Any]
+"""(path, array) -> the array for other images, or the same array if it does not depend on them."""
+
+
+def transfer(params: Any, saved: Mapping[str, np.ndarray], *, missing: str, adapt: Adapt) -> Any:
+    """Fills parameters with saved ones of the same paths; what else was saved is not used.
+
+    Args:
+        params: the fresh parameters, arrays or shapes with shardings.
+        saved: path -> array.
+        missing: regex of the paths that may keep their fresh values.
+        adapt: fits arrays of another shape.
+
+    Raises:
+        UserError: a parameter that is not there, or of another shape: the checkpoint is of another
+            architecture.
+    """
+
+    def fill(path, leaf):
+        name = path_of(path)
+        if name not in saved:
+            if re.search(missing, name):
+                return leaf
+            raise UserError(
+                f"the checkpoint has no {name}: it is of another architecture; it holds "
+                f"{', '.join(sorted({path.split('/')[0] for path in saved}))}"
+            )
+        array = saved[name]
+        if array.shape != leaf.shape:
+            array = adapt(name, array)
+        if array.shape != leaf.shape:
+            raise UserError(
+                f"the checkpoint is of another architecture: {name} is {list(array.shape)} there "
+                f"and {list(leaf.shape)} here"
+            )
+        return jax.device_put(np.asarray(array, leaf.dtype), leaf.sharding)
+
+    return jax.tree_util.tree_map_with_path(fill, params)

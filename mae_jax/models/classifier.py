@@ -1,0 +1,33 @@
+"""An encoder with a linear classifier on top, as it is fine-tuned (arXiv 2111.06377, A.1)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mae_jax.models.vit import ViT
+
+head_init = nn.initializers.normal(2e-5)
+
+
+class Classifier(nn.Module):
+    """With `pool` 'mean', the mean of the patch tokens and a norm of its own, which stands in for
+    the encoder's last one; with 'cls', the class token after that.
+    """
+
+    encoder: ViT
+    classes: int
+    pool: str = "mean"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """Images [B, H, W, C] float to features [B, D] and logits [B, classes], float32."""
+        tokens = self.encoder(images, train=train).astype(jnp.float32)
+        if self.pool == "mean":
+            features = nn.LayerNorm(1e-6, name="fc_norm")(tokens[:, 1:].mean(axis=1))
+        else:
+            features = tokens[:, 0]
+        head = nn.Dense(self.classes, kernel_init=head_init, dtype=self.dtype, name="head")
+        return features, head(features).astype(jnp.float32)

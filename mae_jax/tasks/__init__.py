@@ -1,0 +1,1 @@
+"""Learning with labels from a pre-trained encoder, one task a file; see `types.Method`."""

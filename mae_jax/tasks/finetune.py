@@ -1,0 +1,214 @@
+"""Fine-tuning (arXiv 2111.06377, A.1): the whole encoder, or its last blocks, learns to classify;
+mixed images, soft targets, and learning rates that fall from block to block towards the input.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mae_jax.models.classifier import Classifier
+from mae_jax.ops import augment, pixels
+from mae_jax.ops.patches import grid_of
+from mae_jax.ops.resample import resample_channels, resample_positions
+from mae_jax.spec import build
+from mae_jax.types import Batch, Extra, Output, Params, UserError
+
+Rules = Sequence[tuple[str, tuple[float, float] | None]]
+Adapt = Callable[[str, np.ndarray], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuning:
+    """The task; `make` documents the fields."""
+
+    model: Classifier
+    rules: Rules
+    smoothing: float
+    mixup: float
+    cutmix: float
+    ema: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    fresh = r"^(head|fc_norm)/"
+    """Parameters that are not taken from a checkpoint."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.model.classes
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Fresh parameters for images of this size and number of channels."""
+        params = self.model.init(key, self.normalize(batch["image"]))["params"]
+        return params, {"ema": params} if self.ema else {}
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """Cross-entropy with soft targets, of mixed images."""
+        mix_key, drop_key = jax.random.split(key)
+        targets = augment.soft_targets(batch["label"], self.classes, self.smoothing)
+        images, targets = augment.mixup_cutmix(
+            mix_key,
+            self.normalize(batch["image"]),
+            targets,
+            mixup_alpha=self.mixup,
+            cutmix_alpha=self.cutmix,
+        )
+        variables = {"params": freeze(params, self.rules)}
+        _, logits = self.model.apply(variables, images, True, rngs={"drop_path": drop_key})
+        loss = -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
+        hit = jnp.argmax(logits, axis=1) == jnp.argmax(targets, axis=1)
+        return Output(loss, extra, {"top1": jnp.mean(hit.astype(jnp.float32))})
+
+    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
+        """'features' [B, D], what the head sees, and 'logits' [B, classes]; of the averaged
+        weights if there are any.
+        """
+        params = extra["ema"] if self.ema else params
+        images = self.normalize(batch["image"])
+        features, logits = self.model.apply({"params": params}, images)
+        return {"features": features, "logits": logits}
+
+    def after_update(self, params: Params, extra: Extra, step) -> Extra:
+        """Moves the averaged weights; at a step before the first, they are the weights."""
+        if not self.ema:
+            return extra
+        decay = jnp.where(step < 0, 0.0, self.ema)
+        return {"ema": jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, extra["ema"], params)}
+
+    def adapt(self, shape: Sequence[int]) -> Adapt:
+        """What fits saved parameters to images of `shape` [H, W, C], see `engine.transfer`."""
+        return resampler(self.model.encoder.patch, shape)
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """uint8 images to float32 network inputs."""
+        return pixels.normalize(images, self.mean, self.std)
+
+
+def freeze(params: Params, rules: Rules) -> Params:
+    """Stops gradients at parameters whose rule is None, so that none are computed for them."""
+
+    def stop(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        rule = next(value for pattern, value in rules if re.search(pattern, name))
+        return leaf if rule else jax.lax.stop_gradient(leaf)
+
+    return jax.tree_util.tree_map_with_path(stop, params)
+
+
+def resampler(patch: int, shape: Sequence[int]) -> Adapt:
+    """Fits the patch embedding to another number of channels, and learned positions to another
+    grid of patches (the old one is taken to be square).
+
+    Args:
+        patch: side of a patch in pixels.
+        shape: [H, W, C] of the images.
+    """
+    area = patch * patch
+
+    def adapt(path: str, array: np.ndarray):
+        if path == "encoder/embed/kernel" and array.shape[0] % area == 0:
+            return resample_channels(jnp.asarray(array), array.shape[0] // area, shape[2])
+        side = round((array.shape[0] - 1) ** 0.5)
+        if path == "encoder/positions" and array.shape[0] == 1 + side * side:
+            return resample_positions(jnp.asarray(array), (side, side), grid_of(shape[:2], patch))
+        return array
+
+    return adapt
+
+
+def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:
+    """(regex, (lr factor, decay factor) or None) for an encoder of `depth` blocks and its head.
+
+    The factor of block i is layer_decay ** (depth - i), of what comes before the first block
+    layer_decay ** (depth + 1), of what follows the last 1. Biases, norms, positions and the class
+    token are not decayed.
+
+    Args:
+        tuned: 'all'; a number of last blocks; or 'mlp': the MLP of the last block. The head and
+            the norm in front of it always learn.
+    """
+    count = depth if tuned == "all" else tuned
+    no_decay = r"(bias|scale|positions|cls_token)$"
+    rules: list[tuple[str, tuple[float, float] | None]] = []
+
+    def group(pattern: str, factor: float, trained: bool) -> None:
+        if trained:
+            rules.append((rf"{pattern}.*{no_decay}", (factor, 0.0)))
+        rules.append((pattern, (factor, 1.0) if trained else None))
+
+    if tuned == "mlp":
+        group(rf"^encoder/block_{depth - 1}/(mlp|norm2)/", layer_decay, True)
+        count = 0
+    first = r"^encoder/(embed/|cls_token|positions)"
+    group(first, layer_decay ** (depth + 1), tuned == "all")
+    for i in range(depth):
+        group(rf"^encoder/block_{i}/", layer_decay ** (depth - i), i >= depth - count)
+    group("", 1.0, True)
+    return tuple(rules)
+
+
+def make(
+    *,
+    encoder: str = "vit(B, patch=16)",
+    classes: int = 1000,
+    pool: str = "mean",
+    drop_path: float = 0.1,
+    layer_decay: float = 0.75,
+    tuned: int | str = "all",
+    smoothing: float = 0.1,
+    mixup: float = 0.8,
+    cutmix: float = 1.0,
+    ema: float = 0.0,
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    dtype: str = "float32",
+) -> Finetuning:
+    """Fine-tuning.
+
+    Args:
+        encoder: spec string of the encoder that was pre-trained.
+        classes: their number.
+        pool: 'mean' of the patches with a norm of its own, or 'cls'.
+        drop_path: rate of stochastic depth in the last block.
+        layer_decay: factor of the learning rate from block to block, towards the input.
+        tuned: 'all', the number of last blocks that learn, or 'mlp' for half a block.
+        smoothing: of labels.
+        mixup, cutmix: their alphas, 0 for none; where both are on, each has half of the batches.
+        ema: decay of averaged weights, which then do the predicting; 0: none.
+        mean, std: of the pixels in [0, 1], one number or one per channel.
+        dtype: what the network computes in, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: a value that is not among those above.
+    """
+    for name, value, allowed in (
+        ("pool", pool, ("cls", "mean")),
+        ("dtype", dtype, ("float32", "bfloat16")),
+    ):
+        if value not in allowed:
+            raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")
+    if classes < 2 or not 0 < layer_decay <= 1 or not 0 <= smoothing < 1 or not 0 <= ema < 1:
+        raise UserError(
+            f"classes={classes} must be at least 2, layer_decay={layer_decay} in (0, 1], "
+            f"smoothing={smoothing} and ema={ema} in [0, 1)"
+        )
+    compute = jnp.dtype(dtype)
+    vit = build(
+        encoder,
+        "models",
+        dtype=compute,
+        drop_path=drop_path,
+        learned_positions=True,
+        final_norm=pool == "cls",
+    )
+    if tuned not in ("all", "mlp") and tuned not in range(vit.depth + 1):
+        raise UserError(f"tuned {tuned!r}: choose 'all', 'mlp' or a number up to {vit.depth}")
+    model = Classifier(vit, classes, pool, compute)
+    rules = layer_rules(vit.depth, layer_decay, tuned)
+    return Finetuning(model, rules, smoothing, mixup, cutmix, ema, tuple(mean), tuple(std))

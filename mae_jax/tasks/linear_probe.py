@@ -1,0 +1,137 @@
+"""Linear probing (arXiv 2111.06377, A.1): the encoder is frozen, its features go through a
+BatchNorm without parameters, and a linear classifier learns. Several learning rates are tried at
+once, as heads side by side on the same features; the evaluator `probe` picks one of them.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from mae_jax.models.vit import ViT
+from mae_jax.ops import pixels
+from mae_jax.spec import build
+from mae_jax.tasks.finetune import Rules, freeze, resampler
+from mae_jax.types import Batch, Extra, Output, Params, UserError
+
+EPSILON = 1e-6
+MOMENTUM = 0.9
+"""Of the running statistics; what PyTorch calls a momentum of 0.1."""
+
+head_init = nn.initializers.normal(0.01)
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbing:
+    """The task; `make` documents the fields."""
+
+    encoder: ViT
+    classes: int
+    pool: str
+    lr_factors: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    fresh = r"^head_"
+    """Parameters that are not taken from a checkpoint."""
+
+    @property
+    def rules(self) -> Rules:
+        """The encoder stays as it is, and each head has a learning rate of its own."""
+        heads = [(rf"^head_{i}/", (lr, 1.0)) for i, lr in enumerate(self.lr_factors)]
+        return ((r"^encoder/", None), *heads)
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Fresh parameters, and the running statistics of the features."""
+        encoder_key, head_key = jax.random.split(key)
+        images = pixels.normalize(batch["image"], self.mean, self.std)
+        width, keys = self.encoder.width, jax.random.split(head_key, len(self.lr_factors))
+        heads = {
+            f"head_{i}": {
+                "kernel": head_init(keys[i], (width, self.classes)),
+                "bias": jnp.zeros(self.classes),
+            }
+            for i in range(len(self.lr_factors))
+        }
+        params = {"encoder": self.encoder.init(encoder_key, images)["params"], **heads}
+        return params, {"mean": jnp.zeros(width), "var": jnp.ones(width)}
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """Cross-entropy, added over the heads, which so learn as if each were alone."""
+        features = self.features(freeze(params, self.rules), batch)
+        mean, var = features.mean(axis=0), features.var(axis=0)
+        unbiased = var * len(features) / max(1, len(features) - 1)
+        move = lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new
+        extra = {"mean": move(extra["mean"], mean), "var": move(extra["var"], unbiased)}
+        logits = self.logits(params, (features - mean) * jax.lax.rsqrt(var + EPSILON))
+        labels = jnp.broadcast_to(batch["label"][:, None], logits.shape[:2])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        hits = jnp.argmax(logits, axis=2) == labels
+        return Output(losses.mean(axis=0).sum(), extra, {"top1": hits.mean(axis=0).max()})
+
+    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
+        """'features' [B, D] as the encoder gives them, and 'head_logits' [B, heads, classes]; with
+        one head also 'logits' [B, classes].
+        """
+        features = self.features(params, batch)
+        scaled = (features - extra["mean"]) * jax.lax.rsqrt(extra["var"] + EPSILON)
+        logits = self.logits(params, scaled)
+        alone = {"logits": logits[:, 0]} if logits.shape[1] == 1 else {}
+        return {"features": features, "head_logits": logits, **alone}
+
+    def after_update(self, params: Params, extra: Extra, step) -> Extra:
+        """Nothing follows an update."""
+        return extra
+
+    def adapt(self, shape: Sequence[int]):
+        """What fits saved parameters to images of `shape` [H, W, C], see `engine.transfer`."""
+        return resampler(self.encoder.patch, shape)
+
+    def features(self, params: Params, batch: Batch) -> jax.Array:
+        """[B, D] float32 of whole images."""
+        images = pixels.normalize(batch["image"], self.mean, self.std)
+        tokens = self.encoder.apply({"params": params["encoder"]}, images).astype(jnp.float32)
+        return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(axis=1)
+
+    def logits(self, params: Params, features: jax.Array) -> jax.Array:
+        """[B, heads, classes] of features [B, D]."""
+        heads = [params[f"head_{i}"] for i in range(len(self.lr_factors))]
+        return jnp.stack([features @ head["kernel"] + head["bias"] for head in heads], axis=1)
+
+
+def make(
+    *,
+    encoder: str = "vit(B, patch=16)",
+    classes: int = 1000,
+    pool: str = "cls",
+    lr_factors: Sequence[float] = (1.0,),
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    dtype: str = "float32",
+) -> LinearProbing:
+    """Linear probing.
+
+    Args:
+        encoder: spec string of the encoder that was pre-trained.
+        classes: their number.
+        pool: 'cls' or 'mean' of the patches, after the encoder's norm.
+        lr_factors: one head for each, times the learning rate of the schedule.
+        mean, std: of the pixels in [0, 1], one number or one per channel.
+        dtype: what the encoder computes in, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: a value that is not among those above.
+    """
+    for name, value, allowed in (
+        ("pool", pool, ("cls", "mean")),
+        ("dtype", dtype, ("float32", "bfloat16")),
+    ):
+        if value not in allowed:
+            raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")
+    if classes < 2 or not lr_factors or min(lr_factors) <= 0:
+        raise UserError(f"classes={classes} must be at least 2, lr_factors={lr_factors} positive")
+    vit = build(encoder, "models", dtype=jnp.dtype(dtype))
+    return LinearProbing(vit, classes, pool, tuple(lr_factors), tuple(mean), tuple(std))
