@@ -16,6 +16,8 @@ def base() -> ConfigDict:
             data=dict(
                 train="",  # source of the training images: "folder('path')", 'fashion_scenes(...)'
                 test="",  # source of the held-out images; empty: none
+                subset="",  # of the training images, e.g. 'share(0.01)' or 'per_class(10, seed=1)'
+                held_out=0.0,  # share of the training images that is the split 'val' instead
                 batch_size=256,  # of all devices and processes together, accumulation included
                 train_transform="",
                 eval_transform="",
@@ -44,6 +46,50 @@ def base() -> ConfigDict:
             log=dict(every=50),  # steps between two lines
             evals=dict(every=0, run=""),  # steps between two (0: at the end), and which
         )
+    )
+
+
+def imagenet() -> ConfigDict:
+    """`base` with ImageNet-1k at 224 pixels, from folders."""
+    config = base()
+    config.data.update(
+        train="folder('data/imagenet/train')",
+        test="folder('data/imagenet/val')",
+        eval_transform="resize(256)|center_crop(224)",
+    )
+    config.checkpoint.every = 2500
+    return config
+
+
+def finetune_args() -> dict:
+    """All arguments of `mae_jax.tasks.finetune.make`, with the paper's values for ViT-B."""
+    return dict(
+        encoder="vit(B, patch=16)",
+        classes=1000,
+        pool="mean",  # 'mean' of the patches, with a norm of its own, or the 'cls' token
+        drop_path=0.1,
+        layer_decay=0.75,
+        tuned="all",  # or how many of the last blocks learn, or 'mlp' for half a block
+        smoothing=0.1,
+        mixup=0.8,
+        cutmix=1.0,
+        ema=0.0,  # decay of averaged weights; 0: none
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        dtype="float32",
+    )
+
+
+def probe_args() -> dict:
+    """All arguments of `mae_jax.tasks.linear_probe.make`."""
+    return dict(
+        encoder="vit(B, patch=16)",
+        classes=1000,
+        pool="cls",
+        lr_factors=(0.1, 0.3, 1.0, 3.0, 10.0),  # one head for each, times the learning rate
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        dtype="float32",
     )
 
 

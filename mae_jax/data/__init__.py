@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mae_jax.data import arrays
+from mae_jax.data import subset as subsets
 from mae_jax.data.loader import ON_ERROR, Loader
 from mae_jax.data.order import Rows, evaluation_rows, training_rows
 from mae_jax.data.random import hash_words, permute
@@ -82,7 +83,7 @@ class Data:
         and on what stands in for an image that could not be read.
 
         Args:
-            split: 'train' or 'test'.
+            split: 'train', 'test' or 'val'.
             limit: take this many examples only, spread over the split by a fixed permutation.
             then: spec string of more transforms, e.g. 'corruption(fog, severity=3)'.
         """
@@ -154,6 +155,8 @@ def make_data(
     *,
     train: str,
     test: str = "",
+    subset: str = "",
+    held_out: float = 0.0,
     batch_size: int,
     train_transform: str,
     eval_transform: str,
@@ -170,6 +173,8 @@ def make_data(
     Args:
         train, test: spec strings of sources, e.g. "folder('photos')" or
             'fashion_scenes(split=train)'.
+        subset: spec string: which part of the training set to use, with few labels.
+        held_out: share of that which is not trained on, and is the split 'val'.
         batch_size: of the global batch.
         train_transform, eval_transform: spec strings of transforms.
         fields: of the sources that batches carry beside 'image'; a source need not have 'label'.
@@ -198,6 +203,10 @@ def make_data(
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     texts = {"train": train, "test": test}
     sources = {split: build(text, "data.sources") for split, text in texts.items() if text}
+    if subset:
+        sources["train"] = subsets.subset(sources["train"], subset)
+    if held_out:
+        sources["train"], sources["val"] = subsets.hold_out(sources["train"], held_out)
     if "label" in fields:
         _check_classes(sources)
     return Data(
@@ -217,7 +226,11 @@ def make_data(
 
 def _check_classes(sources: dict[str, Source]) -> None:
     """Raises UserError if label numbers mean other classes in the test set."""
-    named = {split: source.class_names for split, source in sources.items() if source.class_names}
+    named = {
+        split: sources[split].class_names
+        for split in ("train", "test")
+        if split in sources and sources[split].class_names
+    }
     if len(named) == 2 and tuple(named["train"]) != tuple(named["test"]):
         odd = sorted({*named["train"]} ^ {*named["test"]})
         raise UserError(

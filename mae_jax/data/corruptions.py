@@ -4,6 +4,9 @@
 A formula takes an image [H, W, C] uint8 of 1 or 3 channels, a key and its strengths, and gives the
 grey levels of the result [H, W, C], which need not be integers nor in [0, 255]. Lengths are in
 pixels of an image whose shorter side is 224, and scaled for others.
+
+The paper's code differs in details: its larger disks brighten by 1%, its zooms are up to half a
+pixel off the middle, its streaks go through whole pixels, and grey levels are rounded down.
 """
 
 import functools
@@ -12,15 +15,13 @@ import math
 
 import numpy as np
 from PIL import Image
-from scipy import fft, ndimage, signal, special
+from scipy import fft, ndimage, special
 
 from mae_jax.data import images
 from mae_jax.data.random import hash_words
 
 SIDE = 224
 """The shorter side of the images of the paper, in pixels."""
-
-# Random numbers ---------------------------------------------------------------------------------
 
 
 def _bits(key, shape: tuple[int, ...]) -> np.ndarray:
@@ -53,9 +54,6 @@ def _poisson(photons: float) -> np.ndarray:
     return special.pdtr(np.arange(most), photons * np.arange(256)[:, None] / 255)
 
 
-# Geometry ---------------------------------------------------------------------------------------
-
-
 def _scale(image: np.ndarray) -> float:
     """How many pixels of an image one of the paper's is."""
     return min(image.shape[:2]) / SIDE
@@ -69,25 +67,20 @@ def _canvas(image: np.ndarray) -> tuple[int, int]:
 
 def _stretch(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """[h, w] to float32 of `size` (height, width): bilinear, antialiased where it shrinks."""
-    resized = Image.fromarray(field.astype(np.float32)).resize(
-        size[::-1], Image.Resampling.BILINEAR
-    )
-    return np.asarray(resized)
+    picture = Image.fromarray(field.astype(np.float32))
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def _sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """[H, W, C] float32: the image at these places [H, W], bilinear, mirrored at its borders."""
     places = np.stack([rows, columns])
-    channels = [
-        ndimage.map_coordinates(image[:, :, i], places, np.float32, order=1, mode="mirror")
-        for i in range(image.shape[2])
-    ]
-    return np.stack(channels, axis=2)
+    sample = lambda channel: ndimage.map_coordinates(channel, places, np.float32, 1, "mirror")
+    return np.stack([sample(image[:, :, i]) for i in range(image.shape[2])], axis=2)
 
 
 def _kernel(y: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[n, n] of sum 1, n odd, from weights at places that are no integers: each is shared among
-    the four pixels around it, so that lengths below a pixel still count.
+    """[n, n] of sum 1, n odd, from weights at places between pixels: the four around share each,
+    so that lengths below a pixel count.
     """
     reach = math.ceil(max(np.abs(y).max(), np.abs(x).max()))
     kernel = np.zeros((2 * reach + 2,) * 2)
@@ -100,18 +93,14 @@ def _kernel(y: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _correlate(image: np.ndarray, kernel: np.ndarray, border: str) -> np.ndarray:
-    """[H, W, C] float32: means of the image weighted by a kernel around each pixel.
-
-    Args:
-        border: mode of `numpy.pad`.
-    """
+    """[H, W, C] float32: sums around each pixel, weighted; `border` as in `numpy.pad`."""
     reach = len(kernel) // 2
     padded = np.pad(image.astype(np.float32), ((reach, reach), (reach, reach), (0, 0)), border)
-    flipped = kernel[::-1, ::-1, None].astype(np.float32)
-    return signal.fftconvolve(padded, flipped, mode="valid", axes=(0, 1))
-
-
-# Noise ------------------------------------------------------------------------------------------
+    size = [fft.next_fast_len(side, real=True) for side in padded.shape[:2]]
+    waves = fft.rfft2(padded, size, axes=(0, 1))
+    waves *= fft.rfft2(kernel[::-1, ::-1, None].astype(np.float32), size, axes=(0, 1))
+    valid = tuple(slice(2 * reach, 2 * reach + side) for side in image.shape[:2])
+    return fft.irfft2(waves, size, axes=(0, 1))[valid]
 
 
 def gaussian_noise(image, key, std):
@@ -134,9 +123,6 @@ def impulse_noise(image, key, share):
     return np.where(u < share, np.where(u < share / 2, 0, 255), image)
 
 
-# Blur -------------------------------------------------------------------------------------------
-
-
 def defocus_blur(image, key, radius, softness):
     """The mean over a disk, whose edge is softened by a normal distribution of this deviation."""
     scale = _scale(image)
@@ -150,24 +136,21 @@ def defocus_blur(image, key, radius, softness):
 
 
 def glass_blur(image, key, sigma, reach, rounds):
-    """Pixels change places with near ones, between two normal blurs.
+    """Between two normal blurs, each pixel takes the value of one up to `reach` away, in rounds.
 
-    In the paper's code a pixel takes the value of another one up to `reach` away, from the lower
-    right to the upper left and a few rounds long. (It was meant to swap the two, but in numpy
-    `x[i], x[j] = x[j], x[i]` copies rows. Published numbers are of the copies, so are these.)
+    The paper means to swap them, but its `x[i], x[j] = x[j], x[i]` copies the rows of an array:
+    published numbers are of copies, and so is this.
     """
-    scale = _scale(image)
-    soften = functools.partial(
-        ndimage.gaussian_filter, sigma=(sigma * scale, sigma * scale, 0), mode="nearest"
-    )
-    height, width = image.shape[:2]
+    scale, (height, width) = _scale(image), image.shape[:2]
+    sigmas = (sigma * scale, sigma * scale, 0)
     origin = np.arange(height * width)
     for number in range(rounds):
         origin = origin[_copy_neighbours(hash_words(key, number), height, width, reach)]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     rows, columns = (place.reshape(height, width) for place in np.divmod(origin, width))
-    soft = soften(image.astype(np.float32))
-    return soften(_sample(soft, y + scale * (rows - y), x + scale * (columns - x)))
+    soft = ndimage.gaussian_filter(image.astype(np.float32), sigmas, mode="nearest")
+    moved = _sample(soft, y + scale * (rows - y), x + scale * (columns - x))
+    return ndimage.gaussian_filter(moved, sigmas, mode="nearest")
 
 
 def _copy_neighbours(key, height: int, width: int, reach: int) -> np.ndarray:
@@ -189,8 +172,7 @@ def _copy_neighbours(key, height: int, width: int, reach: int) -> np.ndarray:
 
 def motion_blur(image, key, radius, sigma):
     """A one-sided normal streak, 2 * radius + 1 long, at up to 45 degrees to the horizontal."""
-    angle = math.pi / 2 * (_uniform(key, (1,))[0] - 0.5)
-    return _streak(image, radius, sigma, angle)
+    return _streak(image, radius, sigma, math.pi / 2 * (_uniform(key, (1,))[0] - 0.5))
 
 
 def _streak(image, radius, sigma, angle) -> np.ndarray:
@@ -214,22 +196,13 @@ def zoom_blur(image, key, zooms):
     return total / (len(zooms) + 1)
 
 
-# Weather ----------------------------------------------------------------------------------------
-
-
 def snow(image, key, mean, std, grain, threshold, radius, sigma, kept):
-    """Flakes that fall and rise, on a picture that is whitened.
-
-    Args:
-        mean, std: of the normal noise that makes flakes.
-        grain: its coarseness.
-        threshold: below which there is no flake.
-        radius, sigma: of the streaks, see `motion_blur`.
-        kept: how much of the picture is not whitened.
+    """Flakes that fall and rise, on a picture that is whitened where it is not `kept`: normal noise
+    above a threshold, as coarse as its grain, then streaks of `motion_blur`.
     """
-    height, width = _canvas(image)
-    noise = _normal(hash_words(key, 0), (math.ceil(height / grain), math.ceil(width / grain)))
-    flakes = _stretch(mean + std * noise, (height, width))
+    canvas = np.array(_canvas(image))
+    noise = mean + std * _normal(hash_words(key, 0), tuple(np.ceil(canvas / grain).astype(int)))
+    flakes = ndimage.zoom(noise, canvas / noise.shape, order=1)
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
     angle = -math.pi / 2 * (_uniform(hash_words(key, 1), (1,))[0] + 0.5)
     flakes = _streak(flakes[:, :, None], radius, sigma, angle)[:, :, 0]
@@ -243,9 +216,9 @@ def fog(image, key, thickness, decay):
     """Clouds (a plasma fractal) are added, and the brightest value stays what it is."""
     height, width = _canvas(image)
     clouds = _plasma(key, 2 ** math.ceil(math.log2(max(height, width))), decay)
-    clouds = 255 * thickness * _stretch(clouds[:height, :width], image.shape[:2])
+    clouds = 255 * thickness * _stretch(clouds[:height, :width], image.shape[:2])[:, :, None]
     most = float(image.max())
-    return (image + clouds[:, :, None]) * most / (most + 255 * thickness)
+    return (image + clouds) * (most / (most + 255 * thickness))
 
 
 def _plasma(key, side: int, decay: float) -> np.ndarray:
@@ -274,9 +247,6 @@ def brightness(image, key, amount):
     return np.where(value > 0, image * (lighter / np.maximum(value, 1)), lighter)
 
 
-# Digital ----------------------------------------------------------------------------------------
-
-
 def contrast(image, key, kept):
     """Each channel keeps this share of its deviation from its mean."""
     mean = image.mean(axis=(0, 1), keepdims=True)
@@ -284,12 +254,8 @@ def contrast(image, key, kept):
 
 
 def elastic_transform(image, key, strength, sigma, shift):
-    """A random affine map, then displacements that are smooth noise.
-
-    Args:
-        strength: of the displacements: uniform noise in [-strength, strength], blurred.
-        sigma: of the normal distribution that blurs them.
-        shift: most that the affine map moves three corners of a square of 2 / 3 of the image.
+    """A random affine map, which moves three corners of a square of 2 / 3 of the image by up to
+    `shift`, then displacements: uniform noise in [-strength, strength], blurred with `sigma`.
     """
     canvas, scale = _canvas(image), _scale(image)
     y, x = np.mgrid[: image.shape[0], : image.shape[1]] / scale

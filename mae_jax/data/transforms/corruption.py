@@ -5,7 +5,6 @@ Fourteen of the paper's fifteen: 'frost' needs photographs with a licence of the
 itself was stored as JPEGs of quality 85 after all this; that second compression is left out.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,59 +21,33 @@ class Kind(NamedTuple):
     """A corruption."""
 
     name: str
+    """Of its formula in `mae_jax.data.corruptions`."""
     group: str
     """'noise', 'blur', 'weather' or 'digital'."""
-    formula: Callable
-    """(image, key, *strengths) -> grey levels; see `mae_jax.data.corruptions`."""
     strengths: tuple[tuple, ...]
-    """For each severity."""
+    """For each severity, the arguments of the formula."""
+
+
+def _zooms(stop: int, step: int) -> tuple[tuple[float, ...]]:
+    """Factors of `zoom_blur`: from 1 to below 1 + stop / 100."""
+    return (tuple(1 + percent / 100 for percent in range(0, stop, step)),)
 
 
 KINDS = (
-    Kind(
-        "gaussian_noise",
-        "noise",
-        corruptions.gaussian_noise,
-        ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,)),
-    ),
-    Kind("shot_noise", "noise", corruptions.shot_noise, ((60,), (25,), (12,), (5,), (3,))),
-    Kind(
-        "impulse_noise",
-        "noise",
-        corruptions.impulse_noise,
-        ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,)),
-    ),
-    Kind(
-        "defocus_blur",
-        "blur",
-        corruptions.defocus_blur,
-        ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
-    ),
-    Kind(
-        "glass_blur",
-        "blur",
-        corruptions.glass_blur,
-        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
-    ),
-    Kind(
-        "motion_blur",
-        "blur",
-        corruptions.motion_blur,
-        ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
-    ),
+    Kind("gaussian_noise", "noise", ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,))),
+    Kind("shot_noise", "noise", ((60,), (25,), (12,), (5,), (3,))),
+    Kind("impulse_noise", "noise", ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,))),
+    Kind("defocus_blur", "blur", ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))),
+    Kind("glass_blur", "blur", ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))),
+    Kind("motion_blur", "blur", ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
     Kind(
         "zoom_blur",
         "blur",
-        corruptions.zoom_blur,
-        tuple(
-            (tuple(1 + step / 100 for step in range(0, stop, stride)),)
-            for stop, stride in ((12, 1), (16, 1), (21, 2), (25, 2), (31, 3))
-        ),
+        (_zooms(12, 1), _zooms(16, 1), _zooms(21, 2), _zooms(25, 2), _zooms(31, 3)),
     ),
     Kind(
         "snow",
         "weather",
-        corruptions.snow,
         (
             (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
             (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -83,13 +56,12 @@ KINDS = (
             (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
         ),
     ),
-    Kind("fog", "weather", corruptions.fog, ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
-    Kind("brightness", "weather", corruptions.brightness, ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,))),
-    Kind("contrast", "digital", corruptions.contrast, ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,))),
+    Kind("fog", "weather", ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
+    Kind("brightness", "weather", ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,))),
+    Kind("contrast", "digital", ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,))),
     Kind(
         "elastic_transform",
         "digital",
-        corruptions.elastic_transform,
         (  # multiples of 244, the paper's slip for 224
             (488, 170.8, 24.4),
             (488, 19.52, 48.8),
@@ -98,13 +70,8 @@ KINDS = (
             (29.28, 2.44, 4.88),
         ),
     ),
-    Kind("pixelate", "digital", corruptions.pixelate, ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,))),
-    Kind(
-        "jpeg_compression",
-        "digital",
-        corruptions.jpeg_compression,
-        ((25,), (18,), (15,), (10,), (7,)),
-    ),
+    Kind("pixelate", "digital", ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,))),
+    Kind("jpeg_compression", "digital", ((25,), (18,), (15,), (10,), (7,))),
 )
 """In the paper's order."""
 
@@ -114,9 +81,9 @@ class Corruption:
 
     draws = 1
 
-    def __init__(self, kind: Kind, severity: int):
-        self.formula, self.strengths = kind.formula, kind.strengths[severity - 1]
-        self.stream = [known.name for known in KINDS].index(kind.name)
+    def __init__(self, place: int, severity: int):
+        self.place, self.strengths = place, KINDS[place].strengths[severity - 1]
+        self.formula = getattr(corruptions, KINDS[place].name)
 
     def plan(self, u):
         """[B, 1]: what seeds all randomness of the corruption, in [0, 1)."""
@@ -130,7 +97,7 @@ class Corruption:
                 f"corruption: images of {pixels.shape[2]} channels, it can change those of 1 "
                 "(grey) or 3 (RGB)"
             )
-        key = hash_words(int(params[0] * 2**53), self.stream)
+        key = hash_words(int(params[0] * 2**53), self.place)
         levels = self.formula(pixels, key, *self.strengths)
         return {**example, "image": np.rint(np.clip(levels, 0, 255)).astype(np.uint8)}
 
@@ -139,12 +106,16 @@ def make(kind: str, *, severity: int = 3) -> Corruption:
     """A corruption for images of 1 or 3 channels, e.g. corruption(fog, severity=5).
 
     An image is corrupted alike whenever it has the same seed, with the same noise at all
-    severities. Pixels are what the paper's are at 224 x 224. For other sizes, lengths in pixels (of
-    blurs, displacements, flakes, clouds) are scaled with the shorter side; noise stays noise of
-    single pixels, and the strengths of zoom_blur, pixelate and jpeg_compression mean the same
-    at any size. 'segmentation' and 'box' are left as they are, although zoom_blur, glass_blur and
-    elastic_transform move pixels: by a few, but in elastic_transform of severity 1 and 2 by up to
-    a tenth and a fifth of the shorter side, and more at the corners.
+    severities. A higher severity is meant to be harder to classify; it need not change pixels more.
+
+    At 224 x 224 it is as strong as the paper's. For other sizes, lengths in pixels (of blurs,
+    displacements, flakes, clouds) are scaled with the shorter side; noise stays noise of single
+    pixels, and the strengths of zoom_blur, pixelate and jpeg_compression mean the same at any size.
+    (CIFAR-10-C and its like have strengths of their own, which these are not.)
+
+    'segmentation' and 'box' are left as they are, although some kinds move pixels: zoom_blur and
+    glass_blur by a few, elastic_transform by some more, and much more at severity 1 and 2 (there
+    the corners of the middle move by up to a tenth and a fifth of the shorter side).
 
     Args:
         kind: a name from KINDS.
@@ -153,14 +124,14 @@ def make(kind: str, *, severity: int = 3) -> Corruption:
     Raises:
         UserError: another kind or severity.
     """
-    known = {each.name: each for each in KINDS}
+    names = [known.name for known in KINDS]
     if kind == "frost":
         raise UserError(
             "corruption: frost is left out, it needs photographs with a licence of their own: "
-            "choose another kind, such as snow"
+            f"choose {', '.join(names)}"
         )
-    if kind not in known:
-        raise UserError(f"corruption: there is no kind {kind!r}{nearest(kind, known)}")
+    if kind not in names:
+        raise UserError(f"corruption: there is no kind {kind!r}{nearest(kind, names)}")
     if severity not in SEVERITIES:
-        raise UserError(f"corruption: severity={severity}, choose one of 1 (mild) to 5 (severe)")
-    return Corruption(known[kind], severity)
+        raise UserError(f"corruption: severity={severity}, choose one from 1 (mild) to 5 (severe)")
+    return Corruption(names.index(kind), severity)

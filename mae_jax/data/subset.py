@@ -1,0 +1,107 @@
+"""Parts of a source: held out for validation, or as few labels as an experiment allows."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mae_jax.data.random import hash_words, permute
+from mae_jax.data.sources import Source
+from mae_jax.spec import call, parse
+from mae_jax.types import UserError
+
+_HELD_OUT, _SUBSET = 3, 4
+
+
+class Part:
+    """Some examples of a source.
+
+    Args:
+        source: the whole.
+        places: [n] int of the part -> [n] int of the whole.
+        count: number of examples.
+    """
+
+    def __init__(self, source: Source, places: Callable[[np.ndarray], np.ndarray], count: int):
+        self.source, self.places, self.num_examples = source, places, count
+        self.class_names, self.digest = source.class_names, source.digest
+
+    def read(self, indices: np.ndarray):
+        """Rows of every field, see `Source`."""
+        return self.source.read(self.places(np.asarray(indices)))
+
+    def name(self, index: int) -> str:
+        """What the whole calls it."""
+        return self.source.name(int(self.places(np.array([index]))[0]))
+
+
+def hold_out(source: Source, share: float) -> tuple[Source, Source]:
+    """A source in two parts, by a fixed permutation: what remains, and what is held out.
+
+    Raises:
+        UserError: a part would be empty.
+    """
+    count = round(source.num_examples * share)
+    if not 0 < count < source.num_examples:
+        raise UserError(
+            f"held_out {share} of {source.num_examples} images is {count}: give a share in (0, 1) "
+            "that leaves some on both sides"
+        )
+    shuffled = lambda i: permute(i, source.num_examples, _HELD_OUT)
+    kept = Part(source, lambda i: shuffled(i + count), source.num_examples - count)
+    return kept, Part(source, shuffled, count)
+
+
+def subset(source: Source, text: str) -> Source:
+    """The part that a spec string names: 'share(0.01, seed=1)' or 'per_class(10, seed=1)'.
+
+    Raises:
+        UserError: no such rule, or a class without enough examples.
+    """
+    rules = {"share": _share, "per_class": _per_class}
+    calls = parse(text)
+    if len(calls) != 1 or calls[0].name not in rules:
+        raise UserError(f"subset {text!r}: write {' or '.join(f'{r}(...)' for r in rules)}")
+    name, args, kwargs = calls[0]
+    labels = labels_of(source)
+    chosen = call(text, rules[name], *args, **kwargs)(labels, source.class_names)
+    return Part(source, lambda i: chosen[i], len(chosen))
+
+
+def _share(share: float, *, seed: int = 0):
+    """The same share of every class, at least one example of each."""
+    if not 0 < share <= 1:
+        raise UserError(f"subset share({share}): give a share in (0, 1]")
+    return lambda labels, names: _pick(labels, names, lambda n: max(1, round(n * share)), seed)
+
+
+def _per_class(count: int, *, seed: int = 0):
+    """As many of every class."""
+    if count < 1:
+        raise UserError(f"subset per_class({count}): at least one is needed")
+    return lambda labels, names: _pick(labels, names, lambda n: count, seed)
+
+
+def _pick(labels: np.ndarray, names, wanted: Callable[[int], int], seed: int) -> np.ndarray:
+    """[n] int64 examples, in the order of the whole."""
+    chosen = []
+    for label in range(len(names)):
+        places = np.flatnonzero(labels == label)
+        count = wanted(len(places))
+        if count > len(places):
+            raise UserError(
+                f"class {names[label]!r} has {len(places)} images, and {count} are asked for"
+            )
+        order = np.argsort(hash_words(_SUBSET, seed, places), kind="stable")
+        chosen.append(places[order[:count]])
+    return np.sort(np.concatenate(chosen))
+
+
+def labels_of(source: Source, chunk: int = 1024) -> np.ndarray:
+    """[N] int32, or a UserError if there are none. Reads every example once, but decodes none."""
+    if not source.class_names:
+        raise UserError("subset needs labels: give a folder with one sub-folder for each class")
+    parts = [
+        np.asarray(source.read(np.arange(first, min(first + chunk, source.num_examples)))["label"])
+        for first in range(0, source.num_examples, chunk)
+    ]
+    return np.concatenate(parts).astype(np.int32)
