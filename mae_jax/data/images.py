@@ -136,6 +136,22 @@ class Encoded:
         return window_to_bytes(values, self.window or (0, 65535))
 
 
+def decode_mask(data: bytes) -> np.ndarray:
+    """A segmentation: the numbers [H, W] in an image file of one channel, a palette's included.
+
+    Raises:
+        BadImage: it cannot be decoded, or has several channels.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            mask = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadImage(f"its mask: {error}") from error
+    if mask.ndim != 2:
+        raise BadImage(f"its mask has {mask.shape[2]} channels: one, of class numbers, is needed")
+    return mask
+
+
 def window_to_bytes(values: np.ndarray, window: Window) -> np.ndarray:
     """Numbers of any shape and depth to uint8 through a window; NaN becomes 0."""
     low, high = window

@@ -2,14 +2,12 @@
 without masks and boxes in folders of their own.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mae_jax.data.files import Files, existing, find
-from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window
+from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window, decode_mask
 from mae_jax.types import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -46,7 +44,9 @@ class Folder:
         if self.class_names:
             fields["label"] = [self.files.label(index) for index in indices]
         if self.masks is not None:
-            fields["segmentation"] = [read_mask(self.masks, name) for name in names]
+            fields["segmentation"] = [
+                decode_mask(read_bytes((self.masks / name).with_suffix(".png"))) for name in names
+            ]
         if self.boxes is not None:
             pairs = [read_boxes(self.boxes, name, self.max_boxes) for name in names]
             fields["box"], fields["box_label"] = zip(*pairs, strict=True)
@@ -62,19 +62,6 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadImage(f"{error.strerror}: {path}") from error
-
-
-def read_mask(root: Path, name: str) -> np.ndarray:
-    """[H, W] of class numbers: the PNG for the image of this name (palette or grey levels)."""
-    data = read_bytes((root / name).with_suffix(".png"))
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            mask = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadImage(f"its mask: {error}") from error
-    if mask.ndim != 2:
-        raise BadImage(f"its mask has {mask.shape[2]} channels: one, of class numbers, is needed")
-    return mask
 
 
 def read_boxes(root: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:

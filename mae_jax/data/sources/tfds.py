@@ -24,7 +24,7 @@ import numpy as np
 from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 
-from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window
+from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window, decode_mask
 from mae_jax.data.tfrecords import TFRecords
 from mae_jax.types import UserError
 
@@ -100,7 +100,7 @@ class Prepared:
         if "label" in value:
             row["label"] = int(value["label"])
         if "segmentation" in value:
-            row["segmentation"] = Encoded(value["segmentation"], channels=1).pixels()[..., 0]
+            row["segmentation"] = decode_mask(value["segmentation"])
         if "box" in value:
             boxes = np.asarray(value["box"], np.float32).reshape(-1, 4)
             if len(boxes) > self.max_boxes:

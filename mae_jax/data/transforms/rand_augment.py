@@ -17,6 +17,12 @@ from mae_jax.types import UserError
 MAX_MAGNITUDE = 10
 
 
+def _posterize(image: Image.Image, bits: int) -> Image.Image:
+    """Keeps the highest bits; none makes it black, which `ImageOps.posterize` refuses."""
+    kept = 255 << (8 - bits)
+    return image.point([value & kept for value in range(256)] * len(image.getbands()))
+
+
 def _solarize_add(image, level, sign):
     """Makes the darker half of the grey levels lighter by up to 110."""
     added = int(110 * level)
@@ -33,7 +39,7 @@ PHOTOMETRIC = {
     "auto_contrast": lambda image, level, sign: ImageOps.autocontrast(image),
     "equalize": lambda image, level, sign: ImageOps.equalize(image),
     "invert": lambda image, level, sign: ImageOps.invert(image),
-    "posterize": lambda image, level, sign: ImageOps.posterize(image, 4 - int(4 * level)),
+    "posterize": lambda image, level, sign: _posterize(image, 4 - int(4 * level)),
     "solarize": lambda image, level, sign: ImageOps.solarize(image, 256 - int(256 * level)),
     "solarize_add": _solarize_add,
     "color": _enhance(ImageEnhance.Color),
