@@ -6,7 +6,7 @@
 
 The preset 'paper' (default) is table 9 of arXiv 2111.06377. 'repository' is what its authors' code
 recommends instead: random erasing, more stochastic depth for L and H, and for B half of the
-learning rate with a steeper layer decay; it reaches the same accuracy. With `method.args.tuned` only
+learning rate with a steeper layer decay; both reach the same. With `method.args.tuned` only
 the last blocks learn (0: the head alone, 'mlp': half a block), as in figure 9. Without init_from,
 the encoder learns from scratch.
 

@@ -68,7 +68,9 @@ def neighbours(keys: np.ndarray, queries: np.ndarray, *, k: int) -> tuple[np.nda
     for seen in range(0, len(keys), chunk):
         start = min(seen, len(keys) - chunk)  # the last chunk overlaps: one shape, one compilation
         nearest = _merge(*nearest, padded, keys[start : start + chunk], start, seen)
-        jax.block_until_ready(nearest)  # or all chunks would be put on the device ahead of their use
+        jax.block_until_ready(
+            nearest
+        )  # or all chunks would be put on the device ahead of their use
     similarity, index = (np.asarray(found).reshape(-1, k)[: len(queries)] for found in nearest)
     return similarity, index
 

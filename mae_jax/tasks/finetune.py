@@ -133,20 +133,19 @@ def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:
         tuned: 'all'; a number of last blocks; or 'mlp': the MLP of the last block. The head and
             the norm in front of it always learn.
     """
-    count = depth if tuned == "all" else tuned
-    no_decay = r"(bias|scale|positions|cls_token)$"
+    count = depth if tuned == "all" else 0 if tuned == "mlp" else tuned
+    first = layer_decay ** (depth + 1)
     rules: list[tuple[str, tuple[float, float] | None]] = []
 
     def group(pattern: str, factor: float, trained: bool) -> None:
         if trained:
-            rules.append((rf"{pattern}.*{no_decay}", (factor, 0.0)))
+            rules.append((rf"{pattern}.*(bias|scale)$", (factor, 0.0)))
         rules.append((pattern, (factor, 1.0) if trained else None))
 
     if tuned == "mlp":
         group(rf"^encoder/block_{depth - 1}/(mlp|norm2)/", layer_decay, True)
-        count = 0
-    first = r"^encoder/(embed/|cls_token|positions)"
-    group(first, layer_decay ** (depth + 1), tuned == "all")
+    rules.append((r"^encoder/(cls_token|positions)$", (first, 0.0) if tuned == "all" else None))
+    group(r"^encoder/embed/", first, tuned == "all")
     for i in range(depth):
         group(rf"^encoder/block_{i}/", layer_decay ** (depth - i), i >= depth - count)
     group("", 1.0, True)

@@ -1,0 +1,176 @@
+"""Fine-tuning: who learns and how fast, soft targets, dropped paths, averaged weights."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mae_jax.engine.mesh import make_mesh, put_batch
+from mae_jax.engine.optim import make_optimizer
+from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.ops import augment
+from mae_jax.tasks import finetune
+from mae_jax.types import UserError
+
+ENCODER = "vit(width=16, depth=3, heads=2, patch=4)"
+PLAIN = dict(encoder=ENCODER, classes=3, drop_path=0.0, smoothing=0.0, mixup=0.0, cutmix=0.0)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """[4, 8, 12, 3] uint8 and labels."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 8, 12, 3)).astype(np.uint8)
+    return {"image": images, "label": np.array([0, 1, 2, 1], np.int32)}
+
+
+def factors(depth, layer_decay, tuned, path):
+    """The rule that holds for a parameter."""
+    rules = finetune.layer_rules(depth, layer_decay, tuned)
+    return next(value for pattern, value in rules if re.search(pattern, path))
+
+
+@pytest.mark.parametrize(
+    ("path", "layer", "decayed"),
+    [
+        ("encoder/embed/kernel", 0, True),
+        ("encoder/embed/bias", 0, False),
+        ("encoder/cls_token", 0, False),
+        ("encoder/positions", 0, False),
+        ("encoder/block_0/mlp/fc1/kernel", 1, True),
+        ("encoder/block_0/norm1/scale", 1, False),
+        ("encoder/block_1/attention/qkv/bias", 2, False),
+        ("encoder/block_11/attention/qkv/kernel", 12, True),
+        ("encoder/norm/scale", 13, False),
+        ("fc_norm/bias", 13, False),
+        ("head/kernel", 13, True),
+        ("head/bias", 13, False),
+    ],
+)
+def test_layers_learn_more_slowly_towards_the_input(path, layer, decayed):
+    lr, decay = factors(12, 0.65, "all", path)
+    assert lr == pytest.approx(0.65 ** (13 - layer)) and decay == float(decayed)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "learning"),
+    [
+        (0, set()),
+        (1, {"block_2/mlp", "block_2/norm2", "block_2/norm1", "block_2/attention"}),
+        ("mlp", {"block_2/mlp", "block_2/norm2"}),
+    ],
+)
+def test_partial_tuning_is_a_matter_of_rules(batch, tuned, learning):
+    task = finetune.make(**PLAIN, tuned=tuned)
+    tx = make_optimizer(schedule=lambda step: 0.1, rules=task.rules, weight_decay=0.1)
+    mesh = make_mesh(data=2)
+    fresh, like = plan_state(mesh, task, tx, batch, seed=0, rules=((".*", "replicate"),))
+    before = jax.device_get(fresh().params)
+    state, _ = make_train_step(mesh, like, task, tx, seed=0)(fresh(), put_batch(batch, mesh))
+    after = jax.device_get(state.params)
+    moved = {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+        )
+        if (a != b).any()
+    }
+    assert {"head/kernel", "head/bias"} <= moved
+    inside = {name.removeprefix("encoder/") for name in moved if name.startswith("encoder/")}
+    assert {"/".join(name.split("/")[:2]) for name in inside} == learning
+    # Adam keeps two moments for what learns, and none for the rest.
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
+    learns = sum(
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(before)
+        if next(
+            v
+            for p, v in task.rules
+            if re.search(p, jax.tree_util.keystr(path, simple=True, separator="/"))
+        )
+    )
+    assert moments == 2 * learns
+
+
+def test_the_loss_is_cross_entropy_with_soft_targets(batch):
+    task = finetune.make(**PLAIN | dict(smoothing=0.1, mixup=0.8, cutmix=1.0))
+    params, extra = task.init(jax.random.key(0), batch)
+    params = jax.tree.map(lambda x: x + 0.02, params)
+    output = task.loss(params, extra, batch, jax.random.key(3), 0)
+    mix_key, _ = jax.random.split(jax.random.key(3))
+    images, targets = augment.mixup_cutmix(
+        mix_key,
+        task.normalize(batch["image"]),
+        augment.soft_targets(batch["label"], 3, 0.1),
+        mixup_alpha=0.8,
+        cutmix_alpha=1.0,
+    )
+    _, logits = task.model.apply({"params": params}, images)
+    logits, targets = np.asarray(logits, np.float64), np.asarray(targets, np.float64)
+    log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = -(targets * log_softmax).sum(1).mean()
+    np.testing.assert_allclose(output.loss, expected, rtol=1e-5)
+
+
+def test_dropped_paths_are_rare_random_and_scaled(batch):
+    task = finetune.make(**PLAIN | dict(drop_path=0.9))
+    params, _ = task.init(jax.random.key(0), batch)
+    apply = lambda train, seed: task.model.apply(
+        {"params": params},
+        task.normalize(np.repeat(batch["image"][:1], 400, axis=0)),
+        train,
+        rngs={"drop_path": jax.random.key(seed)},
+    )[0]
+    still = apply(False, 0)
+    np.testing.assert_array_equal(still[0], still[1])
+    dropped = np.asarray(apply(True, 1))
+    kinds = len(np.unique(dropped.round(4), axis=0))
+    assert kinds > 4, "each example drops for itself"
+    assert not np.array_equal(dropped, apply(True, 2))
+    with pytest.raises(UserError, match="drop_path=1.0"):
+        finetune.make(**PLAIN | dict(drop_path=1.0))
+
+
+def test_averaged_weights_predict(batch):
+    task = finetune.make(**PLAIN, ema=0.75)
+    params, extra = task.init(jax.random.key(0), batch)
+    moved = jax.tree.map(lambda x: x + 1.0, params)
+    extra = task.after_update(moved, extra, 0)
+    expected = jax.tree.map(lambda x: x + 0.25, params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), extra["ema"], expected)
+    plain = finetune.make(**PLAIN)
+    np.testing.assert_allclose(
+        task.predict(moved, extra, batch)["logits"],
+        plain.predict(expected, {}, batch)["logits"],
+        atol=1e-4,
+    )
+    again = task.after_update(moved, extra, -1)
+    jax.tree.map(np.testing.assert_array_equal, again["ema"], moved)
+
+
+def test_pooling(batch):
+    for pool, norm in (("mean", "fc_norm"), ("cls", "encoder/norm")):
+        task = finetune.make(**PLAIN, pool=pool)
+        params, extra = task.init(jax.random.key(0), batch)
+        assert ("fc_norm" in params, "norm" in params["encoder"]) == (pool == "mean", pool == "cls")
+        features = task.predict(params, extra, batch)["features"]
+        np.testing.assert_allclose(jnp.mean(features, axis=1), 0, atol=1e-5, err_msg=norm)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(tuned=4), "tuned 4: choose 'all', 'mlp' or a number up to 3"),
+        (dict(tuned="half"), "tuned 'half'"),
+        (dict(pool="max"), "pool 'max' is unknown: choose cls, mean"),
+        (dict(layer_decay=0.0), "layer_decay=0.0 in"),
+        (dict(ema=1.0), "ema=1.0"),
+        (dict(classes=1), "classes=1 must be at least 2"),
+    ],
+)
+def test_wrong_options_are_explained(options, message):
+    with pytest.raises(UserError) as error:
+        finetune.make(**PLAIN | options)
+    assert message in str(error.value)

@@ -1,0 +1,96 @@
+"""Linear probing: heads side by side learn as if each were alone, on normalised features."""
+
+import jax
+import numpy as np
+import pytest
+
+from mae_jax.engine.mesh import make_mesh, put_batch
+from mae_jax.engine.optim import make_optimizer
+from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.tasks import linear_probe
+from mae_jax.types import UserError
+
+PLAIN = dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", classes=3)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """[8, 8, 8, 3] uint8 and labels."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+    return {"image": images, "label": (np.arange(8) % 3).astype(np.int32)}
+
+
+def trained(task, batch, steps, base=1.0):
+    """The state after some steps of LARS."""
+    mesh = make_mesh(data=2)
+    tx = make_optimizer(
+        name="lars", schedule=lambda step: base, rules=task.rules, weight_decay=0.0, b1=0.9
+    )
+    fresh, like = plan_state(mesh, task, tx, batch, seed=0, rules=((".*", "replicate"),))
+    step, state = make_train_step(mesh, like, task, tx, seed=0), fresh()
+    for _ in range(steps):
+        state, _ = step(state, put_batch(batch, mesh))
+    return jax.device_get(state)
+
+
+def test_batch_statistics_are_those_of_torch(batch):
+    torch = pytest.importorskip("torch")
+    task = linear_probe.make(**PLAIN)
+    params, extra = task.init(jax.random.key(0), batch)
+    theirs = torch.nn.BatchNorm1d(16, affine=False, eps=1e-6, momentum=0.1).double()
+    features = torch.tensor(np.asarray(task.features(params, batch), np.float64))
+    for _ in range(3):
+        theirs(features)
+        extra = task.loss(params, extra, batch, jax.random.key(1), 0).extra
+    np.testing.assert_allclose(extra["mean"], theirs.running_mean, atol=1e-6)
+    np.testing.assert_allclose(extra["var"], theirs.running_var, rtol=1e-5)
+    expected = theirs.eval()(features).numpy() @ np.asarray(params["head_0"]["kernel"], np.float64)
+    found = task.predict(params, extra, batch)["logits"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_heads_learn_as_if_each_were_alone(batch):
+    both = trained(linear_probe.make(**PLAIN, lr_factors=(0.5, 2.0)), batch, 6)
+    for i, factor in enumerate((0.5, 2.0)):
+        alone = linear_probe.make(**PLAIN, lr_factors=(factor,))
+        # The same start: a single head of this number's parameters.
+        mesh = make_mesh(data=2)
+        tx = make_optimizer(
+            name="lars", schedule=lambda step: 1.0, rules=alone.rules, weight_decay=0.0
+        )
+        fresh, like = plan_state(mesh, alone, tx, batch, seed=0, rules=((".*", "replicate"),))
+        start = trained(linear_probe.make(**PLAIN, lr_factors=(0.5, 2.0)), batch, 0).params
+        state = fresh()
+        state = state.replace(
+            params={"encoder": start["encoder"], "head_0": start[f"head_{i}"]},
+        )
+        step = make_train_step(mesh, like, alone, tx, seed=0)
+        for _ in range(6):
+            state, _ = step(state, put_batch(batch, mesh))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6),
+            jax.device_get(state.params["head_0"]),
+            both.params[f"head_{i}"],
+        )
+
+
+def test_the_encoder_stays_as_it_is(batch):
+    task = linear_probe.make(**PLAIN)
+    before, after = (trained(task, batch, steps).params for steps in (0, 5))
+    jax.tree.map(np.testing.assert_array_equal, before["encoder"], after["encoder"])
+    assert (before["head_0"]["kernel"] != after["head_0"]["kernel"]).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(lr_factors=()), "lr_factors=() positive"),
+        (dict(pool="max"), "pool 'max' is unknown"),
+        (dict(classes=1), "classes=1 must be at least 2"),
+    ],
+)
+def test_wrong_options_are_explained(options, message):
+    with pytest.raises(UserError) as error:
+        linear_probe.make(**PLAIN | options)
+    assert message in str(error.value)
