@@ -108,3 +108,41 @@ def test_default_rules_decay_tokens_and_matrices_only():
 def test_unknown_optimizer():
     with pytest.raises(UserError, match="adamw, sgd"):
         make_optimizer(name="adam", schedule=lambda step: 0.1)
+
+
+def test_lars_is_the_official_rule():
+    """Over 50 steps, against the rule in float64; `optax.lars` would fail this."""
+    rng = np.random.default_rng(0)
+    params = {
+        "kernel": rng.normal(size=(6, 4)),
+        "zero": np.zeros((3, 2)),
+        "bias": rng.normal(size=4),
+    }
+    gradients = [
+        {name: rng.normal(size=values.shape) for name, values in params.items()} for _ in range(50)
+    ]
+    rates = 0.3 * np.cos(np.linspace(0, 1.5, 50)) + 0.01
+    tx = make_optimizer(
+        name="lars",
+        schedule=lambda step: jnp.asarray(rates, jnp.float32)[step],
+        weight_decay=0.02,
+        b1=0.9,
+    )
+    found = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    state = tx.init(found)
+    update = jax.jit(lambda g, s, p, step: tx.update(g, s, p, step=step))
+    momentum = {name: np.zeros_like(values) for name, values in params.items()}
+    for step, gradient in enumerate(gradients):
+        updates, state = update(
+            jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradient), state, found, step
+        )
+        found = optax.apply_updates(found, updates)
+        for name, direction in gradient.items():
+            if direction.ndim > 1:
+                direction = direction + 0.02 * params[name]
+                norm = np.linalg.norm(params[name])
+                direction = direction * (0.001 * norm / np.linalg.norm(direction) if norm else 1)
+            momentum[name] = 0.9 * momentum[name] + direction
+            params[name] = params[name] - rates[step] * momentum[name]
+        for name in params:
+            np.testing.assert_allclose(found[name], params[name], rtol=1e-6, atol=2e-6)
