@@ -5,7 +5,6 @@ TensorFlow lives behind this door, and is opened only if the 'tf' pipeline is as
 
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import itertools
 import os
@@ -40,6 +39,7 @@ class Data:
     seed: int
     process_index: int
     process_count: int
+    _loaders: dict[tuple[str, str], Loader] = dataclasses.field(default_factory=dict)
 
     @property
     def num_examples(self) -> int:
@@ -130,11 +130,13 @@ class Data:
             raise UserError(f"there is no {split!r} split: config.data.{split} names no source")
         return self.sources[split]
 
-    @functools.cache  # noqa: B019 (one Data lives as long as its run)
     def _loader(self, split: str, stage: str) -> Loader:
-        transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
-        source = self.source(split)
-        return Loader(source, transforms, fields=self.fields, on_error=self.on_error)
+        if (split, stage) not in self._loaders:
+            transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
+            self._loaders[split, stage] = Loader(
+                self.source(split), transforms, fields=self.fields, on_error=self.on_error
+            )
+        return self._loaders[split, stage]
 
     def _batches(self):
         if self.pipeline == "arrays":
