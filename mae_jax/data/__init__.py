@@ -5,7 +5,6 @@ TensorFlow lives behind this door, and is opened only if the 'tf' pipeline is as
 
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import itertools
 import os
@@ -41,6 +40,7 @@ class Data:
     seed: int
     process_index: int
     process_count: int
+    _loaders: dict[tuple[str, str, str], Loader] = dataclasses.field(default_factory=dict)
 
     @property
     def num_examples(self) -> int:
@@ -136,12 +136,16 @@ class Data:
             raise UserError(f"there is no {split!r} split: config.data.{split} names no source")
         return self.sources[split]
 
-    @functools.cache  # noqa: B019 (one Data lives as long as its run)
     def _loader(self, split: str, stage: str, then: str = "") -> Loader:
-        transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
-        transforms = [*transforms, *make_transforms(then)]
-        source = self.source(split)
-        return Loader(source, transforms, fields=self.fields, on_error=self.on_error)
+        if (split, stage, then) not in self._loaders:
+            transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
+            self._loaders[split, stage, then] = Loader(
+                self.source(split),
+                [*transforms, *make_transforms(then)],
+                fields=self.fields,
+                on_error=self.on_error,
+            )
+        return self._loaders[split, stage, then]
 
     def _batches(self):
         if self.pipeline == "arrays":

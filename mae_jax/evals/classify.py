@@ -1,0 +1,117 @@
+"""How well a classifier classifies: top-1 and top-5 accuracy, negative log-likelihood, and expected
+calibration error (Guo et al. 2017, arXiv 1706.04599).
+
+Every example is scored by itself, in float64, and the scores are added exactly: the numbers do not
+depend on the batch size, on padding, or on how many devices and processes share the work.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from mae_jax.evals.features import EvalData, Predict
+from mae_jax.types import UserError
+
+
+class Scores(NamedTuple):
+    """What a classifier says of each of N examples."""
+
+    rank: np.ndarray
+    """[N] int: how many classes stand before the true one; 0 if it is the predicted one. Of equal
+    logits the smaller class stands first, as for argmax: who says the same of every image is right
+    by chance."""
+    nll: np.ndarray
+    """[N] float64: -log of the probability of the true class, in nats."""
+    confidence: np.ndarray
+    """[N] float64 in (0, 1]: the probability of the predicted class."""
+
+
+def make(*, split: str = "test", limit: int | None = None):
+    """An evaluator: run(predict, data) -> {'top1', 'top5', 'nll', 'ece'}: accuracies in [0, 1]
+    (top-5 for more than five classes only), the mean negative log-likelihood in nats, and the
+    expected calibration error in [0, 1] over 15 bins.
+
+    Args:
+        split: of the data.
+        limit: use this many examples only.
+
+    Raises:
+        UserError: from run: outputs without logits, examples without labels or with labels that are
+            none of the classifier's, no examples.
+    """
+
+    def run(predict: Predict, data: EvalData) -> dict[str, float]:
+        parts, classes = [], 0
+        for batch in data.eval(split, limit):
+            logits, labels = _classified(predict, batch, split)
+            parts.append(score(logits, labels))
+            classes = logits.shape[1]
+        scores = Scores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        if not len(scores.rank):
+            raise UserError(f"the {split} split has no example that can be read")
+        metrics = {"top1": float(np.mean(scores.rank < 1))}
+        if classes > 5:
+            metrics["top5"] = float(np.mean(scores.rank < 5))
+        metrics["nll"] = math.fsum(scores.nll) / len(scores.nll)
+        metrics["ece"] = calibration_error(scores.confidence, scores.rank < 1)
+        return metrics
+
+    return run
+
+
+def _classified(predict: Predict, batch, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [n, classes] and labels [n] of the rows that are no padding."""
+    if "label" not in batch:
+        raise UserError(
+            f"the {split} split has no labels, which classify needs: give a folder with one "
+            "sub-folder for each class"
+        )
+    outputs = predict(batch)
+    if "logits" not in outputs:
+        raise UserError(
+            "classify needs a classifier: fine-tune or probe first (tasks.finetune, "
+            "tasks.linear_probe)"
+        )
+    keep = np.asarray(outputs["mask"])
+    logits, labels = np.asarray(outputs["logits"])[keep], np.asarray(outputs["label"])[keep]
+    classes = logits.shape[1]
+    for label in labels[(labels < 0) | (labels >= classes)]:
+        raise UserError(
+            f"label {label} of the {split} split is none of the {classes} classes of the "
+            f"classifier, 0 to {classes - 1}: check config.method.args.classes, and that the split "
+            "has the classes that it was trained on"
+        )
+    return logits, labels
+
+
+def score(logits: np.ndarray, labels: np.ndarray) -> Scores:
+    """The scores of N examples.
+
+    Args:
+        logits: [N, classes] float.
+        labels: [N] int, from 0 to classes - 1.
+    """
+    logits = logits.astype(np.float64)
+    true = labels[:, None]
+    own, classes = np.take_along_axis(logits, true, axis=1), np.arange(logits.shape[1])
+    # "Not smaller" rather than "larger": nothing is right about a logit that is not a number.
+    before = np.where(classes < true, ~(logits < own), ~(logits <= own)) & (classes != true)
+    largest = logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(logits - largest).sum(axis=1))
+    return Scores(before.sum(axis=1), log_sum + (largest - own)[:, 0], np.exp(-log_sum))
+
+
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 15) -> float:
+    """Expected calibration error: the mean over examples of |accuracy - mean confidence| in the bin
+    of each, the bins being (0, 1/15], (1/15, 2/15], ... (Guo et al. 2017, equation 3).
+
+    Args:
+        confidence: [N] float64 in (0, 1]: the probability of the predicted class.
+        correct: [N] bool: whether it was the true one.
+        bins: of equal width.
+    """
+    place = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
+    surplus = correct - confidence
+    gaps = [abs(math.fsum(surplus[place == number])) for number in range(bins)]
+    return math.fsum(gaps) / len(confidence)
