@@ -11,7 +11,7 @@ import numpy as np
 from mae_jax.evals.features import EvalData, Predict, extract
 from mae_jax.types import UserError
 
-KEYS, QUERIES = 8192, 512
+KEYS, QUERIES = 16384, 256
 """Rows that are compared at once: the memory for it does not grow with the number of either."""
 
 

@@ -86,9 +86,9 @@ def fit(
         l2: strength of the penalty.
         weights: [N], what each example counts in the mean: 0 leaves it out. All count the same if
             there are none.
-        max_steps: of L-BFGS.
-        tolerance: the share of the objective that another step must promise to gain, or it is not
-            taken: the objective is then that close to its minimum, about.
+        max_steps: how often the objective may be evaluated.
+        tolerance: a step that promises to gain less than this share of the objective, or of what
+            has been gained since the start if that is less, is not taken any more.
     """
     weights = np.ones(len(labels)) if weights is None else weights
     return _solve(
@@ -96,7 +96,7 @@ def fit(
         jnp.asarray(labels),
         jnp.asarray(weights / np.sum(weights), jnp.float32),
         classes=int(np.max(labels)) + 1,
-        l2=l2,
+        l2=float(l2),
         max_steps=max_steps,
         tolerance=tolerance,
     )
@@ -136,6 +136,7 @@ def _solve(features, labels, weights, *, classes: int, l2, max_steps, tolerance)
         direction, memory = lbfgs.update(gradient, last.memory, z)
         slope = jnp.vdot(gradient, direction)
         found = _Search(z, value, direction, slope, 1.0, memory, last.count)
+        # Armijo's condition; what float32 rounds off is no loss.
         enough = value <= (1 + 1e-6) * last.value - 1e-4 * last.length * last.slope
         shorter = last._replace(length=last.length / 2)
         best = jax.tree.map(functools.partial(jnp.where, enough), found, shorter)
@@ -146,8 +147,8 @@ def _solve(features, labels, weights, *, classes: int, l2, max_steps, tolerance)
         worth = last.slope > tolerance * gained
         return worth & (last.length > 1e-3) & (last.count < max_steps)
 
-    # The first step goes nowhere, from a value that all are below of: it evaluates the start. To
-    # write the objective once halves the time to compile, and that is most of the time there is.
+    # The first step goes nowhere, down from an endless height: it evaluates the start. The
+    # objective written once, rather than before the loop and in it, compiles in less time.
     zero, far = jnp.zeros((features.shape[1] + 1, classes)), jnp.float32(1e30)
     start = _Search(zero, far, zero, far, 1.0, lbfgs.init(zero), 0)
     return unwhiten(jax.lax.while_loop(unfinished, step, start).z)

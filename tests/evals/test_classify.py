@@ -69,7 +69,7 @@ def calibration_by_bins(probabilities, labels):
     return error
 
 
-@pytest.mark.parametrize(("classes", "scale"), [(2, 2.0), (5, 0.5), (6, 1.0), (37, 2.0), (37, 9.0)])
+@pytest.mark.parametrize(("classes", "scale"), [(2, 2.0), (5, 0.5), (6, 1.0), (37, 2.0), (37, 4.0)])
 def test_equal_to_scikit_learn(classes, scale):
     logits, labels = examples(503, classes, scale=scale)
     found = classify.make()(predict, Batches(logits, labels, 64))
@@ -81,8 +81,8 @@ def test_equal_to_scikit_learn(classes, scale):
         assert found["top5"] == top_k_accuracy_score(labels, logits, k=5, labels=every)
         assert found["top1"] == top_k_accuracy_score(labels, logits, k=1, labels=every)
         assert found["top1"] < found["top5"] < 1
-    assert list(found) == ["top1", "top5", "nll", "ece"][:: 1 if classes > 5 else 2] or classes < 6
-    assert ("top5" in found) == (classes > 5)
+    names = ["top1", "top5", "nll", "ece"] if classes > 5 else ["top1", "nll", "ece"]
+    assert list(found) == names
     assert all(type(value) is float for value in found.values())
 
 
@@ -175,7 +175,7 @@ from tests.evals.test_classify import Batches
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (101, 12)).astype(np.float32)
 weights = rng.integers(-3, 4, (12, 9)).astype(np.float32) / 64  # exact in any order
-labels = (images @ weights + 6 * rng.normal(size=(101, 9))).argmax(axis=1)
+labels = (images @ weights + 16 * rng.normal(size=(101, 9))).argmax(axis=1)
 for count, fsdp, size in [(1, 1, 101), (1, 1, 8), (2, 1, 16), (2, 2, 34), (8, 1, 64), (8, 2, 24)]:
     mesh = jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2,
                          devices=jax.devices()[:count])

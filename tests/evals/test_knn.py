@@ -1,5 +1,9 @@
 """k-nearest-neighbour classification against scikit-learn."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,37 +55,77 @@ def predict(batch):
     return {"features": jnp.asarray(batch["image"]), "label": batch["label"], "mask": batch["mask"]}
 
 
-@pytest.mark.parametrize(
-    ("k", "temperature", "chunk"), [(1, 0.07, 64), (20, 0.07, 64), (20, 1.0, 512), (300, 0.07, 7)]
-)
-def test_equal_to_scikit_learn(k, temperature, chunk):
-    """Also where the 150 queries are no multiple of the chunk, and with all keys as neighbours."""
+def classify(keys, labels, queries, k, temperature=0.07):
+    """The class of each query."""
+    similarity, index = knn.neighbours(keys, queries, k=k)
+    return knn.vote(similarity, labels[index], temperature)
+
+
+@pytest.mark.parametrize("chunks", [(512, 64), (300, 150), (299, 7), (100, 1000), (7, 64)], ids=str)
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (20, 1.0), (300, 0.07)])
+def test_equal_to_scikit_learn(monkeypatch, chunks, k, temperature):
+    """Also where the chunks do not divide the 300 keys or the 150 queries, or hold fewer keys than
+    there are neighbours, and with all keys as neighbours.
+    """
+    monkeypatch.setattr(knn, "KEYS", chunks[0])
+    monkeypatch.setattr(knn, "QUERIES", chunks[1])
     (keys, labels), (queries, truth) = clusters(300), clusters(150, seed=1)
-    found = knn.classify(keys, labels, queries, k=k, temperature=temperature, chunk=chunk)
+    found = classify(keys, labels, queries, k, temperature)
     expected = by_scikit_learn(keys, labels, queries, k, temperature)
-    assert found.shape == (150,) and found.dtype == np.int32
+    assert found.shape == (150,)
     np.testing.assert_array_equal(found, expected)
     assert 0.4 < np.mean(found == truth) < 0.98, "neither chance nor trivial"
+
+
+def test_equal_to_scikit_learn_with_more_keys_than_a_chunk():
+    (keys, labels), (queries, _) = (
+        clusters(2 * knn.KEYS + 1001, width=48, classes=30),
+        clusters(knn.QUERIES + 100, width=48, classes=30, seed=1),
+    )
+    similarity, index = knn.neighbours(keys, queries, k=100)
+    for k in (1, 5, 100):
+        found = knn.vote(similarity[:, :k], labels[index[:, :k]], 0.07)
+        np.testing.assert_array_equal(found, by_scikit_learn(keys, labels, queries, k, 0.07))
+
+
+def test_neighbours_stand_in_order(monkeypatch):
+    """The most similar first, and of equal ones the first of the keys, also across chunks."""
+    monkeypatch.setattr(knn, "KEYS", 4)
+    (keys, _), (queries, _) = clusters(6), clusters(9, seed=1)
+    keys = np.concatenate([keys, keys[::-1], -keys])
+    similarity, index = knn.neighbours(keys, queries, k=18)
+    np.testing.assert_array_equal(np.sort(index, axis=1), np.tile(np.arange(18), (9, 1)))
+    unit = lambda x: x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    exact = np.take_along_axis(unit(queries) @ unit(keys).T, index, axis=1)
+    np.testing.assert_allclose(similarity, exact, atol=1e-6)
+    assert (np.diff(similarity) <= 0).all()
+    assert (np.diff(index) > 0)[np.diff(similarity) == 0].all()
+    assert index.dtype == np.int32 and similarity.dtype == np.float32
 
 
 def test_votes_are_weighted_by_similarity():
     """One neighbour at 8 degrees outvotes two at 53 at a low temperature, not at a high one."""
     keys = np.array([[1, 0.15], [0.6, 0.8], [0.6, -0.8]], np.float32)
     labels, query = np.array([0, 1, 1]), np.array([[1, 0]], np.float32)
-    assert knn.classify(keys, labels, query, k=3, temperature=0.07) == [0]
-    assert knn.classify(keys, labels, query, k=3, temperature=10.0) == [1]
+    assert classify(keys, labels, query, 3, temperature=0.07) == [0]
+    assert classify(keys, labels, query, 3, temperature=10.0) == [1]
 
 
 def test_low_temperatures_do_not_overflow():
     (keys, labels), (queries, _) = clusters(50), clusters(20, seed=1)
-    found = knn.classify(keys, labels, queries, k=5, temperature=1e-3, chunk=20)
-    np.testing.assert_array_equal(found, knn.classify(keys, labels, queries, k=1, chunk=20))
+    found = classify(keys, labels, queries, 5, temperature=1e-3)
+    np.testing.assert_array_equal(found, classify(keys, labels, queries, 1))
+
+
+def test_the_smallest_of_the_classes_with_as_many_votes():
+    similarity, labels = np.zeros((2, 4), np.float32), np.array([[3, 1, 3, 1], [2, 2, 0, 1]])
+    np.testing.assert_array_equal(knn.vote(similarity, labels, 0.07), [1, 2])
 
 
 def test_more_neighbours_than_examples():
     keys, labels = clusters(10)
     with pytest.raises(UserError, match="k=11 neighbours of only 10 training examples"):
-        knn.classify(keys, labels, keys, k=11)
+        knn.neighbours(keys, keys, k=11)
 
 
 def test_evaluator_ignores_padded_rows_and_limits_the_training_set():
@@ -93,7 +137,47 @@ def test_evaluator_ignores_padded_rows_and_limits_the_training_set():
         assert metrics == {"knn": pytest.approx(np.mean(expected == test[1]))}
 
 
-@pytest.mark.parametrize("options", [{"k": 0}, {"temperature": 0}, {"temperature": -1}])
-def test_wrong_options(options):
+def test_several_numbers_of_neighbours():
+    train, test = clusters(301), clusters(75, seed=1)
+    metrics = knn.make(k=(1, 5, 40))(predict, Splits(train=train, test=test))
+    expected = {
+        f"knn_{k}": np.mean(by_scikit_learn(*train, test[0], k, 0.07) == test[1])
+        for k in (1, 5, 40)
+    }
+    assert metrics == pytest.approx(expected)
+    alone = knn.make(k=5)(predict, Splits(train=train, test=test))
+    assert alone == {"knn": metrics["knn_5"]}
+
+
+@pytest.mark.parametrize("options", [{"k": 0}, {"k": (5, 0)}, {"temperature": 0}])
+def test_options_that_must_be_positive(options):
     with pytest.raises(UserError, match="must be positive"):
         knn.make(**options)
+
+
+@pytest.mark.parametrize("k", [2.5, (1, 2.5), (), "5", True], ids=str)
+def test_numbers_of_neighbours_that_are_none(k):
+    with pytest.raises(UserError, match="should be of type int, or several: k="):
+        knn.make(k=k)
+
+
+PEAK = """
+import resource, numpy as np
+from mae_jax.evals import knn
+
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+keys = np.random.default_rng(0).standard_normal((200_000, 512), dtype=np.float32)  # 391 MiB
+knn.neighbours(keys[:100], keys[:10], k=5)
+before = peak()
+knn.neighbours(keys, keys[:10], k=5)
+print(peak() - before)
+"""
+
+
+def test_the_keys_are_never_copied_as_a_whole():
+    """Nor all similarities held: 391 MiB each here."""
+    command = [sys.executable, "-c", PEAK]
+    grown = subprocess.run(
+        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, check=True
+    )
+    assert int(grown.stdout) < 300, f"{int(grown.stdout)} MiB"

@@ -1,8 +1,12 @@
 """Logistic regression against scikit-learn, and the features it is fitted on."""
 
+import time
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from sklearn.linear_model import LogisticRegression
 
 from mae_jax.evals import logistic
@@ -48,6 +52,77 @@ def test_equal_to_scikit_learn(condition, l2):
     assert best * (1 - 1e-6) < found < best * (1 + 1e-4)
     accuracy = logistic.accuracy(solution, others, truth)
     assert accuracy == pytest.approx(exact.score(others, truth), abs=1e-3)
+
+
+@pytest.fixture
+def as_users_run_it():
+    """Full optimisation and nothing compiled before, unlike in the other tests."""
+    for usual in (False, True):
+        jax.config.update("jax_disable_most_optimizations", usual)
+        jax.config.update("jax_enable_compilation_cache", usual)
+        compilation_cache.reset_cache()
+        jax.clear_caches()
+        if not usual:
+            yield
+
+
+def gaussians(count, *, distance, condition, seed):
+    """Ten classes of standardised features [count, 192] around means of this distance from 0."""
+    rng, shared = np.random.default_rng(seed), np.random.default_rng(99)
+    means = distance * shared.normal(size=(10, 192)) / 192**0.5
+    turns = [np.linalg.qr(shared.normal(size=(192, 192)))[0] for _ in range(2)]
+    mix = turns[0] * np.geomspace(1, condition**-0.5, 192) @ turns[1]
+    labels = rng.integers(0, 10, count)
+    features = (means[labels] + rng.normal(size=(count, 192))) @ mix
+    return (features / np.linalg.norm(mix, axis=0)).astype(np.float32), labels
+
+
+def timed(function, *args, **options):
+    """What a function returns, and the seconds it takes."""
+    start = time.perf_counter()
+    return jax.block_until_ready(function(*args, **options)), time.perf_counter() - start
+
+
+def test_equal_to_scikit_learn_on_many_examples(as_users_run_it):
+    """Run with `pytest -s`, it prints how long both take: our first call compiles."""
+    print("\n10,000 x 192     s: first   next   scikit-learn   above the least loss: ours   theirs")
+    for name, kind, l2 in [
+        ("overlapping", dict(distance=3, condition=1), 1e-2),
+        ("nearly separable", dict(distance=8, condition=1), 1e-3),
+        ("correlated", dict(distance=3, condition=1e4), 1e-2),
+    ]:
+        features, labels = gaussians(10_000, seed=0, **kind)
+        others, truth = gaussians(10_000, seed=1, **kind)
+        _, first = timed(logistic.fit, features, labels, l2=l2)
+        solution, warm = timed(logistic.fit, features, labels, l2=l2)
+        default = LogisticRegression(C=1e-4 / l2, max_iter=5000)
+        default, usual = timed(default.fit, features, labels)
+        exact = LogisticRegression(C=1e-4 / l2, max_iter=5000, tol=1e-6)
+        exact.fit(features.astype(np.float64), labels)
+        pairs = solution, (default.coef_.T, default.intercept_), (exact.coef_.T, exact.intercept_)
+        found, loose, best = (
+            objective(*(np.asarray(a, np.float64) for a in pair), features, labels, l2)
+            for pair in pairs
+        )
+        print(f"{name:16} {first:8.3f} {warm:6.3f} {usual:14.3f}", end="")
+        print(f" {found / best - 1:28.0e} {loose / best - 1:8.0e}")
+        assert best * (1 - 1e-5) < found < best * (1 + 1e-4), name
+        accuracy = logistic.accuracy(solution, others, truth)
+        assert accuracy == pytest.approx(exact.score(others, truth), abs=1e-3), name
+
+
+def test_examples_that_count_nothing_are_left_out():
+    features, labels = examples(300, 1, seed=0)
+    some = np.random.default_rng(1).random(300) < 0.5
+    weighted = logistic.fit(features, labels, l2=1e-2, weights=2.0 * some)
+    alone = logistic.fit(features[some], labels[some], l2=1e-2)
+    np.testing.assert_allclose(weighted.weights, alone.weights, atol=5e-3)
+    np.testing.assert_allclose(weighted.bias, alone.bias, atol=5e-3)
+
+
+def test_one_class_alone():
+    solution = logistic.fit(examples(20, 1, seed=0)[0], np.zeros(20, int), l2=1e-2)
+    assert solution.weights.shape == (WIDTH, 1) and not np.any(solution.weights)
 
 
 def test_intercepts_are_not_penalised():
