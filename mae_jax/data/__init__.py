@@ -22,6 +22,7 @@ from mae_jax.spec import build
 from mae_jax.types import UserError
 
 PIPELINES = ("arrays", "tf")
+MAX_WORKERS = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,8 +189,10 @@ def make_data(
         raise UserError(f"on_error {on_error!r} is unknown: choose {', '.join(ON_ERROR)}")
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
-    if workers < 0:
-        raise UserError(f"workers {workers}: give a number of threads, or 0 for one a core")
+    if not 0 <= workers <= MAX_WORKERS:
+        raise UserError(
+            f"workers {workers}: give a number of threads up to {MAX_WORKERS}, or 0 for one a core"
+        )
     if not train:
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     texts = {"train": train, "test": test}
