@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -41,6 +42,7 @@ class Data:
     process_index: int
     process_count: int
     _loaders: dict[tuple[str, str], Loader] = dataclasses.field(default_factory=dict)
+    _skipped: Counter = dataclasses.field(default_factory=Counter)
 
     @property
     def num_examples(self) -> int:
@@ -49,8 +51,8 @@ class Data:
 
     @property
     def skipped(self) -> int:
-        """How often this process has replaced a training image that could not be read."""
-        return self._loader("train", "train").skipped
+        """How many images in the batches that `train` has given stand in for bad ones."""
+        return self._skipped["train"]
 
     def identities(self) -> dict[str, str]:
         """Split -> what tells its examples from others: a run goes on with the same ones only."""
@@ -72,6 +74,7 @@ class Data:
         loader, steps = self._loader("train", "train"), itertools.count(start_step)
         with contextlib.closing(self._batches()(loader, rows_at, steps, self.workers)) as batches:
             for batch in batches:
+                self._skipped["train"] += int((~batch["mask"]).sum())
                 yield {name: rows for name, rows in batch.items() if name != "mask"}
 
     def eval(self, split: str, limit: int | None = None) -> Iterator[dict[str, np.ndarray]]:
@@ -206,7 +209,7 @@ def make_data(
         make_transforms(eval_transform),
         tuple(fields),
         pipeline,
-        workers or min(64, os.cpu_count() or 1),
+        workers or min(64, len(os.sched_getaffinity(0))),
         on_error,
         seed,
         process_index,
