@@ -279,6 +279,7 @@ def test_bombs_are_refused_before_they_unpack(make):
         Encoded(make(60_000, 60_000)).pixels()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_exif_that_cannot_be_read_does_not_matter():
     pixels = photograph(40, 60)
     good = pillow(encode(pixels))
