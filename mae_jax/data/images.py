@@ -4,7 +4,8 @@ Pillow reads every format and settles what is right. JPEGs, almost all of the da
 train on, go through libjpeg-turbo itself, to the same pixels, and are decoded at 1/2, 1/4 or 1/8
 of their size (by leaving out high frequencies, a cheap and good low-pass filter) where that is
 still at least twice the size asked for. Resizing is bicubic with antialiasing as in Pillow, in
-SIMD integer arithmetic (`fast_image_resize`), pixels within a grey level or two of Pillow's.
+SIMD integer arithmetic (`fast_image_resize`): on photographs nearly all pixels are within a grey
+level of Pillow's, and the worst are 8 off.
 """
 
 import io
