@@ -21,7 +21,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from mae_jax.data import arrays
-from mae_jax.data.images import Encoded
+from mae_jax.data.images import BadImage, Encoded
 from mae_jax.data.loader import Loader
 from mae_jax.data.order import training_rows
 from mae_jax.data.prepare import prepare
@@ -43,16 +43,21 @@ Rate = Callable[[int], float]
 
 
 class Memory:
-    """A source of image files in memory. Args: their bytes."""
+    """A source of image files in memory.
+
+    Args:
+        files: encoded images.
+    """
 
     class_names, digest = (), ""
 
-    def __init__(self, files: Sequence[bytes]):
+    def __init__(self, files: Sequence[Encoded]):
         self.files, self.num_examples = files, len(files)
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
-        """'image', encoded."""
-        return {"image": [Encoded(self.files[i]) for i in indices]}
+        """'image', encoded, and not decoded before."""
+        files = [self.files[i] for i in indices]
+        return {"image": [Encoded(file.data, file.channels, file.window) for file in files]}
 
     def name(self, index: int) -> str:
         """Its place."""
@@ -82,7 +87,7 @@ def bench_data(
         UserError: a source or transform that cannot be built, or a number that is too small.
     """
     for name, value in [("turns", turns), ("seconds", seconds), *(("workers", n) for n in workers)]:
-        if value <= 0:
+        if not value > 0:
             raise UserError(f"--{name} {value} must be above 0")
     transforms = make_transforms(transform)
     with tempfile.TemporaryDirectory() as folder:
@@ -90,16 +95,17 @@ def bench_data(
         files = sample(next(iter(sources.values())))
         if files and source:
             sources = {"the same files in memory": Memory(files), **sources}
-        rates = references(files, transforms, seconds) if files else {}
+        data = [file.data for file in files]
+        rates = references(data, transforms, seconds) if files else {}
         rates |= {f"ours: {k}": ours(v, transforms, seconds) for k, v in sources.items()}
         workers = workers or sorted({1, os.cpu_count() or 1})
         found = measure(rates, workers, turns)
-    size = statistics.mean(map(len, files)) if files else None
+    size = statistics.mean(map(len, data)) if files else None
     return table(found, f"{transform}, median of {turns}", size)
 
 
 def made(folder: Path) -> dict[str, Source]:
-    """JPEGs of 500 x 375 pixels and 65 to 110 kB, four crops of photographs each, three times."""
+    """JPEGs of 500 x 375 pixels and 60 to 110 kB, four crops of photographs each, three times."""
     (folder / "jpeg").mkdir()
     for i, data in enumerate(jpegs()):
         (folder / "jpeg" / f"{i:03}.jpg").write_bytes(data)
@@ -130,12 +136,19 @@ def jpegs() -> Iterator[bytes]:
         yield file.getvalue()
 
 
-def sample(source: Source) -> list[bytes]:
-    """The bytes of some image files of a source; none if its images are no JPEGs."""
-    indices = np.linspace(0, source.num_examples - 1, min(SAMPLE, source.num_examples))
-    images = source.read(indices.astype(int))["image"]
-    files = [image.data for image in images if isinstance(image, Encoded)]
-    return files if all(data[:2] == b"\xff\xd8" for data in files) else []
+def sample(source: Source) -> list[Encoded]:
+    """Some image files of a source, those that can be read; none if they are not all JPEGs."""
+    files = []
+    for index in np.linspace(0, source.num_examples - 1, min(SAMPLE, source.num_examples)):
+        try:
+            image = source.read(np.array([int(index)]))["image"][0]
+            if not isinstance(image, Encoded) or image.data[:2] != b"\xff\xd8":
+                return []
+            simplejpeg.decode_jpeg(image.data)
+        except (BadImage, ValueError):
+            continue
+        files.append(image)
+    return files
 
 
 def references(

@@ -9,18 +9,28 @@ import errno
 import logging
 import re
 import sys
+import warnings
 from pathlib import Path
 
 from mae_jax.types import UserError
 
 PREEMPTED = 75
-MENDABLE = (errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+MENDABLE = (
+    errno.ENOSPC,
+    errno.EACCES,
+    errno.ENOENT,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
 """What the user can do something about when the file system refuses."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs one command and exits."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's, of 89 MP
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax explains its defaults at length
     try:
         args, rest = make_parser().parse_known_args(argv)
@@ -80,6 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sub = command(evaluate, "k-NN and logistic accuracy of a run's encoder")
     add_run(sub)
+    add_on_error(sub)
     sub.add_argument(
         "--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)"
     )
@@ -109,9 +120,12 @@ def add_images(parser: argparse.ArgumentParser, default: str = "", **options) ->
     """The arguments of commands that look at images of the user's."""
     text = f"a folder, or a source as in configs {default}".strip()
     parser.add_argument("--images", metavar="FOLDER", help=text, **options)
-    parser.add_argument(
-        "--on-error", metavar="HOW", help="'skip' images that cannot be read, or 'raise' an error"
-    )
+    add_on_error(parser)
+
+
+def add_on_error(parser: argparse.ArgumentParser) -> None:
+    """The argument of commands that read images."""
+    parser.add_argument("--on-error", metavar="HOW", help="'skip' unreadable images, or 'raise'")
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
@@ -220,7 +234,7 @@ def evaluate(args) -> int:
     from mae_jax.run import load, make_evaluators
 
     no_overrides(args)
-    run, state = load(args.run)
+    run, state = load(args.run, on_error=args.on_error)
     evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
     if not evaluators:
         raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")

@@ -161,8 +161,8 @@ def _build(
     example = made_data.example("eval")
     if made_evals.evaluators and "label" not in example:
         raise UserError("config.evals needs labels: give a folder one sub-folder for each class")
-    if made_evals.evaluators:
-        made_data.source("test")
+    if made_evals.evaluators and not made_data.source("test").class_names:
+        raise UserError("config.evals needs labels, and config.data.test has none")
     jax.eval_shape(made_method.predict, like.params, like.extra, example)
     return Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, start)
 
@@ -250,7 +250,8 @@ def load(
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1)
     config.data.batch_size = 64 * jax.device_count()
     if images is not None:
-        config.data.update(train=_source_like(config.data.train, images), test="")
+        train = _source_like(config.data.train, images)
+        config.data.update(train=train, test="", fields=())
         config.evals.run = ""
     if on_error is not None:
         config.data.on_error = on_error
@@ -275,4 +276,5 @@ def _source_like(source: str, images: str) -> str:
     if name not in ("tiff", "dicom", "nifti"):
         name = "folder"
         options = {key: options[key] for key in ("channels", "window") if key in options}
+    options.pop("path", None)
     return f"{name}({', '.join([repr(images), *(f'{k}={v!r}' for k, v in options.items())])})"

@@ -4,6 +4,7 @@ Everything that happens at a step is a function of the config and the step, so a
 stopped anywhere goes on from its last checkpoint as if nothing had happened.
 """
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ from mae_jax.engine.preemption import StopRequests
 from mae_jax.engine.prefetch import prefetch
 from mae_jax.run import Run, build
 from mae_jax.spec import call_section
-from mae_jax.types import TrainState
+from mae_jax.types import TrainState, UserError
 from mae_jax.workdir import claim, lock
 
 
@@ -86,7 +87,7 @@ def loop(
     meter.restart()
     try:
         for done in range(first + 1, total + 1):
-            with meter.waiting():
+            with meter.waiting(), saved_at_least(state, checkpoints, meter):
                 batch = next(batches)
             state, metrics = train_step(state, batch)
             meter.stepped(done, metrics)
@@ -105,6 +106,18 @@ def loop(
     finally:
         batches.close()
     return state
+
+
+@contextlib.contextmanager
+def saved_at_least(state: TrainState, checkpoints: Checkpoints, meter: Meter):
+    """Saves the state if there is a mistake inside that the user can mend, such as a bad image."""
+    try:
+        yield
+    except UserError:
+        meter.settle()
+        if not meter.skipped_in_a_row:
+            checkpoints.save(state, int(state.step))
+        raise
 
 
 def due(step: int, every: int) -> bool:

@@ -12,8 +12,17 @@ from ml_collections import ConfigDict
 from mae_jax.config import differences, from_json, to_json
 from mae_jax.types import UserError
 
-MAY_CHANGE = ("log.", "checkpoint.", "evals.", "mesh.", "data.workers", "data.pipeline")
-"""What a resumed run may set otherwise: it changes the numbers by rounding at most."""
+MAY_CHANGE = (
+    "log.",
+    "checkpoint.",
+    "evals.",
+    "mesh.",
+    "data.workers",
+    "data.pipeline",
+    "data.on_error",
+)
+"""What a resumed run may set otherwise: it changes the numbers by rounding at most, or lets a run
+go on that a bad image has stopped."""
 
 
 @contextlib.contextmanager

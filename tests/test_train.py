@@ -194,3 +194,23 @@ def test_a_log_cut_short_is_mended(tmp_path):
     assert [line["step"] for line in log.read(path)] == [1, 2]
     log.drop_after(path, 1)
     assert path.read_text() == '{"step": 1, "loss": 2.0}\n'
+
+
+def test_a_bad_image_stops_a_run_that_skipping_lets_go_on(root, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(100):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / f"{i:02}.png")
+    (folder / "50.png").write_bytes(b"<html>")
+    change = ("data.test=", f"data.train=folder({str(folder)!r})", "schedule.epochs=1.0")
+    with pytest.raises(UserError, match="cannot read image 50, 50.png"):
+        train(tiny(root, *change, "schedule.warmup_epochs=0.0"), tmp_path / "run")
+    reached = losses(tmp_path / "run")[-1][0]
+    change += ("schedule.warmup_epochs=0.0", "data.on_error=skip")
+    train(tiny(root, *change), tmp_path / "run")
+    lines = log.read(tmp_path / "run" / "metrics.jsonl")
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == list(range(1, 14)), "no step was lost, and none done twice"
+    assert 1 <= reached < 13
+    assert lines[-1]["bad_images"] in (1, 2), "the next epoch may have begun ahead of time"

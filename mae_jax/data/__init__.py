@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from mae_jax.spec import build
 from mae_jax.types import UserError
 
 PIPELINES = ("arrays", "tf")
+MAX_WORKERS = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class Data:
     process_index: int
     process_count: int
     _loaders: dict[tuple[str, str, str], Loader] = dataclasses.field(default_factory=dict)
+    _skipped: Counter = dataclasses.field(default_factory=Counter)
 
     @property
     def num_examples(self) -> int:
@@ -49,8 +52,8 @@ class Data:
 
     @property
     def skipped(self) -> int:
-        """How often this process has replaced a training image that could not be read."""
-        return self._loader("train", "train").skipped
+        """How many images in the batches that `train` has given stand in for bad ones."""
+        return self._skipped["train"]
 
     def identities(self) -> dict[str, str]:
         """Split -> what tells its examples from others: a run goes on with the same ones only."""
@@ -72,6 +75,7 @@ class Data:
         loader, steps = self._loader("train", "train"), itertools.count(start_step)
         with contextlib.closing(self._batches()(loader, rows_at, steps, self.workers)) as batches:
             for batch in batches:
+                self._skipped["train"] += int((~batch["mask"]).sum())
                 yield {name: rows for name, rows in batch.items() if name != "mask"}
 
     def eval(
@@ -201,8 +205,10 @@ def make_data(
         raise UserError(f"on_error {on_error!r} is unknown: choose {', '.join(ON_ERROR)}")
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
-    if workers < 0:
-        raise UserError(f"workers {workers}: give a number of threads, or 0 for one a core")
+    if not 0 <= workers <= MAX_WORKERS:
+        raise UserError(
+            f"workers {workers}: give a number of threads up to {MAX_WORKERS}, or 0 for one a core"
+        )
     if not train:
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     texts = {"train": train, "test": test}
@@ -220,7 +226,7 @@ def make_data(
         make_transforms(eval_transform),
         tuple(fields),
         pipeline,
-        workers or min(64, os.cpu_count() or 1),
+        workers or min(64, len(os.sched_getaffinity(0))),
         on_error,
         seed,
         process_index,

@@ -1,12 +1,14 @@
 """The files below a folder: what all sources that read files share."""
 
 import array
+import errno
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from mae_jax.data.images import BadImage
 from mae_jax.types import UserError
 
 
@@ -31,7 +33,7 @@ class Files:
         classes: dict[str, int] = {}
         digest, flat = hashlib.sha256(), False
         for folder, subfolders, files in os.walk(root, onerror=_raise, followlinks=True):
-            subfolders.sort()
+            subfolders[:] = sorted(name for name in subfolders if not _leads_back(folder, name))
             for path in filter(wanted, (Path(folder, file) for file in sorted(files))):
                 name = path.relative_to(root).as_posix()
                 self._append(name)
@@ -94,9 +96,30 @@ def find(kind: str, path: str, wanted: Callable[[Path], bool], looked_for: str) 
 def existing(kind: str, path: str) -> Path:
     """A folder that is there, or a UserError."""
     root = Path(path).expanduser()
-    if not root.is_dir():
-        raise UserError(f"{kind}: there is no folder {str(root)!r}: give the path of a folder")
+    if not path or not root.is_dir():
+        raise UserError(f"{kind}: there is no folder {path!r}: give the path of a folder")
     return root
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Whether a sub-folder is a link to the folder itself or to one above it."""
+    path = os.path.join(folder, name)
+    return os.path.islink(path) and Path(folder).resolve().is_relative_to(Path(path).resolve())
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a file.
+
+    Raises:
+        BadImage: it is not there, or no file.
+        OSError: anything else, which may be over soon and must not look like a bad image.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EISDIR, errno.ELOOP):
+            raise
+        raise BadImage(f"{error.strerror}: {path}") from error
 
 
 def _class(name: str) -> str:

@@ -1,6 +1,6 @@
 """Makes examples: reads them, transforms them, and deals with those that cannot be read."""
 
-import threading
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +13,15 @@ from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Transform, draw
 from mae_jax.types import UserError
 
+logger = logging.getLogger(__name__)
+
 ON_ERROR = ("raise", "skip")
-DTYPES = {"label": np.int32, "box": np.float32}
+DTYPES = {
+    "label": np.int32,
+    "segmentation": np.int32,
+    "box": np.float32,
+    "box_label": np.int32,
+}
 """Of fields that have one whatever the source says."""
 
 _TRIES = 10  # replacements of an example that cannot be read, before giving up
@@ -47,17 +54,14 @@ class Loader:
     ):
         self.source, self.transforms = source, transforms
         self.fields, self.on_error = tuple(fields), on_error
-        self.skipped = 0
-        self._lock = threading.Lock()
+        self._reported: set[int] = set()
         self._spec: Spec | None = None
 
     def spec(self) -> Spec:
         """What every example looks like, found out by making the first one."""
         if self._spec is None:
             first = Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64))
-            skipped = self.skipped
             example = self._make(first)[0][0]
-            self.skipped = skipped
             missing = set(self.fields) - {*example, "label"}
             if missing:
                 raise UserError(
@@ -112,6 +116,7 @@ class Loader:
             except BadImage as error:
                 examples.append(self._replace(index, seed, error))
                 good[place] = False
+            read[place] = None  # whole images are large, what is left of them is not
         return examples, good
 
     def _read(self, index: int) -> dict:
@@ -130,8 +135,9 @@ class Loader:
                 f"{reason}; repair or remove it, or have such images skipped: "
                 "--config.data.on_error=skip in training, --on-error skip elsewhere"
             ) from error
-        with self._lock:
-            self.skipped += 1
+        if index not in self._reported:
+            self._reported.add(index)
+            logger.warning("skipped: %s", reason)
         for attempt in range(_TRIES):
             seed = hash_words(seed, attempt)
             other = int(seed % np.uint64(self.source.num_examples))

@@ -20,14 +20,16 @@ def batches(
     names = list(loader.buffers(0))
     types = [tf.as_dtype(values.dtype) for values in loader.buffers(0).values()]
     size = len(rows_at(0).indices)
-    chunk = next(n for n in range(min(CHUNK, size), 0, -1) if size % n == 0)
+    count = -(-size // CHUNK)
+    chunk = -(-size // count)
+    extra = count * chunk - size  # rows that make all chunks as long, made and dropped
     failures: list[Exception] = []  # as they were, where TensorFlow only keeps their text
 
     def chunks():
         for step in steps:
-            rows = rows_at(step)
+            indices, seeds = (np.append(row, np.repeat(row[-1:], extra)) for row in rows_at(step))
             for first in range(0, size, chunk):
-                yield rows.indices[first : first + chunk], rows.seeds[first : first + chunk]
+                yield indices[first : first + chunk], seeds[first : first + chunk]
 
     def load(indices, seeds):
         try:
@@ -45,11 +47,12 @@ def batches(
         num_parallel_calls=workers,
         deterministic=True,
     )
-    dataset = dataset.batch(size // chunk, drop_remainder=True).prefetch(2)
+    dataset = dataset.batch(count, drop_remainder=True).prefetch(2)
     try:
         for values in dataset.as_numpy_iterator():
             yield {
-                name: value.reshape(size, *value.shape[2:]) for name, value in zip(names, values)
+                name: value.reshape(count * chunk, *value.shape[2:])[:size]
+                for name, value in zip(names, values)
             }
     except tf.errors.OpError:
         if failures:

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -85,7 +86,7 @@ def prepare(
     images, out = (Path(path).expanduser().absolute() for path in (images, out))
     files, root = folder.make(str(images), channels=channels).files, out / name
     done, unfinished = root / VERSION, root / "unfinished"
-    sizes = np.fromiter((files.path(i).stat().st_size for i in range(len(files))), np.int64)
+    sizes = np.fromiter((_size(files.path(i)) for i in range(len(files))), np.int64)
     rows = shard_rows(files, sizes, held_out, int(shard_megabytes * 2**20))
     origin = {
         "images": len(files),
@@ -132,8 +133,18 @@ def describe(summary: Summary) -> str:
     for key in ("mean", "std"):
         lines += [f"{key} of train: {[round(value, 4) for value in statistics['train'][key]]}"]
     for split in statistics:
-        lines += [f"--config.data.{split}=\"tfds('{path}', split={split})\""]
+        lines += [f"--config.data.{split}={_quoted(f'tfds({str(path)!r}, split={split})')}"]
     return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """For a shell: in double quotes if that will do."""
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, 0 if it is gone: it will be among the unreadable ones."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def shard_rows(
@@ -175,7 +186,8 @@ def _check(name: str, held_out: float, shard_megabytes: float, workers: int, bea
         raise UserError(f"shard_megabytes {shard_megabytes}: give a number above 0, e.g. 256")
     if workers < 0:
         raise UserError(f"workers {workers}: give a number of threads, or 0 for one a core")
-    modules = ["tensorflow_datasets", "array_record", *(["apache_beam"] if beam else [])]
+    beam_modules = [] if beam is None else ["apache_beam"]
+    modules = ["tensorflow_datasets", "array_record", *beam_modules]
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise UserError(f"{module} is not installed: pip install {module.replace('_', '-')}")

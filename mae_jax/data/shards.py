@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mae_jax.data.files import Files
+from mae_jax.data.files import Files, read_bytes
 from mae_jax.data.images import BadImage, Encoded
 from mae_jax.data.statistics import Tally, histogram
 from mae_jax.types import UserError
@@ -129,8 +129,9 @@ class Shard:
 
     def _look(self, name: str):
         """The bytes of a file, and (shape, histogram) of the image, or what is wrong with it."""
-        data = (self.root / name).read_bytes()
+        data = b""
         try:
+            data = read_bytes(self.root / name)
             pixels = Encoded(data, self.channels).pixels()
         except BadImage as error:
             return data, error

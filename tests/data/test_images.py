@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax.data.images import MAX_PIXELS, BadImage, Encoded, cut, window_to_bytes
+from mae_jax.data.images import (
+    MAX_PIXELS,
+    BadImage,
+    Encoded,
+    cut,
+    decode_mask,
+    window_to_bytes,
+)
 
 
 def noise(height, width, channels=3, seed=0):
@@ -270,3 +277,47 @@ def test_bombs_are_refused_before_they_unpack(make):
     assert 60_000**2 > MAX_PIXELS
     with pytest.raises(BadImage, match="exceeds limit of 178956970 pixels"):
         Encoded(make(60_000, 60_000)).pixels()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_exif_that_cannot_be_read_does_not_matter():
+    pixels = photograph(40, 60)
+    good = pillow(encode(pixels))
+    for seed in range(60):
+        junk = np.random.default_rng(seed).integers(0, 256, 80, np.uint8).tobytes()
+        head = b"Exif\0\0" + (b"MM\0*\0\0\0\x08" if seed % 2 else b"II*\0\x08\0\0\0")
+        found = Encoded(encode(pixels, exif=head + junk)).pixels()
+        assert found.shape in ((40, 60, 3), (60, 40, 3)) and found.size == good.size
+
+
+def test_exif_without_a_turn_stays_on_the_fast_path():
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "a camera", 1
+    image = Encoded(encode(photograph(800, 900), exif=exif))
+    assert image.at_least((0, 0, 800, 900), (64, 64))[0].shape == (200, 225, 3)
+
+
+def test_a_thin_image_does_not_fill_the_memory():
+    data = encode(np.zeros((1, 10_000), np.uint8), "PNG")
+    with pytest.raises(BadImage, match="256 x 2560000 pixels after resizing: over 178956970"):
+        cut(Encoded(data), (0, 0, 1, 10_000), (256, 2_560_000))
+
+
+def test_windows_are_for_deep_images():
+    pixels = noise(4, 5)
+    assert (Encoded(encode(pixels, "PNG"), 3, (0, 4095)).pixels() == pixels).all()
+    deep = Encoded(encode(np.full((2, 2), 4095, np.uint16), "PNG"), 4, (0, 4095)).pixels()
+    assert (deep == 255).all(), "alpha too"
+
+
+def test_masks_keep_their_numbers():
+    numbers = noise(6, 8, 1)[:, :, 0] % 3
+    palette = Image.fromarray(numbers, mode="P")
+    palette.putpalette([200, 10, 10, 20, 200, 20, 30, 30, 200])
+    file = io.BytesIO()
+    palette.save(file, "PNG")
+    np.testing.assert_array_equal(decode_mask(file.getvalue()), numbers)
+    with pytest.raises(BadImage, match="its mask has 3 channels"):
+        decode_mask(encode(noise(3, 3), "PNG"))
+    with pytest.raises(BadImage, match="its mask: "):
+        decode_mask(b"nothing")

@@ -18,7 +18,8 @@ class Source(Protocol):
     class_names: Sequence[str]
     """Of the labels 0, 1, ...; empty if there are no labels."""
     digest: str
-    """Changes if the examples do, for the same arguments; empty if they never do."""
+    """Changes if the list of examples does, for the same arguments; empty if it never does. What
+    is inside files is not looked at."""
 
     def read(self, indices: np.ndarray) -> Mapping[str, Sequence[Any]]:
         """Rows of every field for some examples.

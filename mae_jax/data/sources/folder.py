@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.data.files import Files, existing, find
+from mae_jax.data.files import Files, existing, find, read_bytes
 from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window, decode_mask
 from mae_jax.types import UserError
 
@@ -56,27 +56,23 @@ class Folder:
         return Encoded(read_bytes(self.files.root / name), self.channels, self.window)
 
 
-def read_bytes(path: Path) -> bytes:
-    """What is in a file, or a BadImage."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadImage(f"{error.strerror}: {path}") from error
-
-
 def read_boxes(root: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The boxes of an image, [count, 4] float32 (ymin, xmin, ymax, xmax) as shares of its height
     and width, zeros after the last, and their classes [count] int32, -1 after the last: from a text
     file in the YOLO format, a line "class x_center y_center width height" for each.
     """
     path = (root / name).with_suffix(".txt")
+    lines = read_bytes(path).decode(errors="replace").splitlines() if path.exists() else []
     try:
-        lines = path.read_text().splitlines() if path.exists() else []
-        numbers = np.array([line.split() for line in lines if line.strip()], float).reshape(-1, 5)
-    except (OSError, ValueError) as error:
+        numbers = np.array([[float(v) for v in line.split()] for line in lines if line.strip()])
+        numbers = numbers.reshape(len(numbers), 5)
+        if not (np.abs(numbers[:, 1:] - 0.5) <= 0.51).all():  # also false of NaN
+            raise ValueError
+    except ValueError:
         raise BadImage(
-            f"its boxes in {path}: lines should be 'class x_center y_center width height'"
-        ) from error
+            f"its boxes in {path}: lines should be 'class x_center y_center width height', the "
+            "last four as shares of the image, in [0, 1]"
+        ) from None
     if len(numbers) > count:
         raise BadImage(f"{len(numbers)} boxes in {path}: raise max_boxes of the source")
     boxes, labels = np.zeros((count, 4), np.float32), np.full(count, -1, np.int32)
@@ -117,6 +113,9 @@ def make(
     check_window("folder", window)
     if max_boxes < 1:
         raise UserError(f"folder: max_boxes {max_boxes} must be at least 1")
+    for name, below in (("masks", masks), ("boxes", boxes)):
+        if below and existing("folder", below).resolve().is_relative_to(Path(path).resolve()):
+            raise UserError(f"folder: {name} {below!r} is inside {path!r}: move it beside it")
     wanted = lambda file: file.name.lower().endswith(EXTENSIONS)
     return Folder(
         find("folder", path, wanted, ", ".join(EXTENSIONS)),

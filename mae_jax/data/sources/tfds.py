@@ -1,10 +1,9 @@
 """Data sets that TensorFlow Datasets (TFDS) has prepared, in ArrayRecord or TFRecord files.
 
-Both are read at random, one encoded image at a time, by as many threads as there are, and without
-importing TensorFlow. ArrayRecord files hold their own index and check what they hold. TFRecord
-files have none: the offset of every record (8 bytes) is read from them when the set is opened,
-which takes two seconds a million if they are cached, and a seek each if they are not. TFDS can
-write ArrayRecord files beside them, which are preferred then (the path has to be absolute):
+Both are read at random, one encoded image at a time, by any number of threads, without TensorFlow.
+ArrayRecord files hold their own index and check what they hold. Of TFRecord files the offset of
+every record (8 bytes) is read when the set is opened: two seconds a million if they are cached, a
+seek each if not. TFDS writes ArrayRecord files beside them, to be preferred (absolute path!):
 
     pip install apache-beam mlcroissant
     tfds convert_format --dataset_version_dir=/data/mnist/3.0.1 --out_file_format=array_record
@@ -226,11 +225,13 @@ def _features(info, *, image: str, label: str, segmentation: str, box: str) -> d
     single = {path: f for path, f in paths.items() if f is top.get(path)}
     images = {path for path, f in single.items() if isinstance(f, kinds.Image)}
     images -= {path for path in images if single[path].np_dtype == np.float32}
+    boxes = {path for path, f in paths.items() if isinstance(f, kinds.BBoxFeature)}
+    form = lambda feature: str(getattr(feature, "bbox_format", None))
     fitting = {
         "image": images,
         "label": {path for path, f in single.items() if isinstance(f, kinds.ClassLabel)},
         "segmentation": images,
-        "box": {path for path, f in paths.items() if isinstance(f, kinds.BBoxFeature)},
+        "box": {path for path in boxes if form(paths[path]) in ("None", "BBoxFormat.REL_YXYX")},
     }
     chosen = {"image": image, "label": label, "segmentation": segmentation, "box": box}
     if label == "label" and label not in fitting["label"]:

@@ -66,16 +66,12 @@ def move(
         size: (height, width) of the result.
         mirror: left and right change places.
     """
-    height, width = shape_of(example)
     moved = dict(example)
     moved["image"] = images.cut(example["image"], box, size)
     if mirror:
         moved["image"] = images.mirror(moved["image"])
     if "segmentation" in example:
-        if example["segmentation"].shape[:2] != (height, width):
-            raise images.BadImage(
-                f"its segmentation is {example['segmentation'].shape}, the image {height, width}"
-            )
+        check_segmentation(example)
         rows, columns = (
             (box[axis] + (np.arange(size[axis]) + 0.5) * box[axis + 2] / size[axis]).astype(int)
             for axis in (0, 1)
@@ -84,8 +80,15 @@ def move(
             rows[:, None], columns[:: -1 if mirror else 1]
         ]
     if "box" in example:
-        moved["box"] = _move_box(example["box"], box, (height, width), mirror)
+        moved["box"] = _move_box(example["box"], box, shape_of(example), mirror)
     return moved
+
+
+def check_segmentation(example: Example) -> None:
+    """Raises BadImage unless an example's segmentation is as large as its image."""
+    shape, found = shape_of(example), example["segmentation"].shape
+    if found[:2] != shape:
+        raise images.BadImage(f"its segmentation is {found}, the image {shape}")
 
 
 def _move_box(boxes, window: images.Box, shape: tuple[int, int], mirror: bool) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from mae_jax.data import images
-from mae_jax.data.transforms import Example, shape_of
+from mae_jax.data.transforms import Example, check_segmentation, shape_of
 from mae_jax.types import UserError
 
 MAX_MAGNITUDE = 10
@@ -125,10 +125,7 @@ def _carry_along(example: Example, matrix: np.ndarray) -> Example:
     """The 'segmentation' and 'box' of an example whose pixels a matrix moves, if it has them."""
     shape, moved = shape_of(example), {}
     if "segmentation" in example:
-        if example["segmentation"].shape[:2] != shape:
-            raise images.BadImage(
-                f"its segmentation is {example['segmentation'].shape}, the image {shape}"
-            )
+        check_segmentation(example)
         moved["segmentation"] = _warp_segmentation(example["segmentation"], matrix)
     if "box" in example:
         moved["box"] = _warp_boxes(example["box"], matrix, shape)

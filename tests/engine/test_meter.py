@@ -1,0 +1,45 @@
+"""What is measured between two log lines."""
+
+import time
+
+import numpy as np
+
+from mae_jax.engine.meter import Meter
+
+
+class Lines:
+    """A log that keeps what is written."""
+
+    every, total = 2, 4
+
+    def __init__(self):
+        self.written = []
+
+    def advance(self, step):
+        """Nothing moves."""
+
+    def write(self, step, values):
+        """Keeps a line."""
+        self.written.append((step, values))
+
+
+def test_waiting_for_data_is_measured_and_bad_images_are_counted():
+    log, bad = Lines(), iter([0, 3])
+    meter = Meter(
+        log,
+        schedule=lambda step: 0.5,
+        batch_size=10,
+        max_skipped=5,
+        bad_images=lambda: next(bad),
+    )
+    for step in range(1, 5):
+        with meter.waiting():
+            time.sleep(0.03 if step <= 2 else 0.0)
+        time.sleep(0.01 if step <= 2 else 0.03)
+        meter.stepped(step, {"loss": np.float32(1), "skipped_in_a_row": np.int32(0)})
+    meter.settle()
+    (first, slow), (second, quick) = log.written
+    assert (first, second) == (2, 4)
+    assert 0.5 < slow["data_wait"] < 0.9 and quick["data_wait"] < 0.1
+    assert "bad_images" not in slow and quick["bad_images"] == 3
+    assert 100 < slow["images_per_s"] < 260
