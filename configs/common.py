@@ -69,7 +69,7 @@ def finetune_args() -> dict:
         pool="mean",  # 'mean' of the patches, with a norm of its own, or the 'cls' token
         drop_path=0.1,
         layer_decay=0.75,
-        tuned="all",  # or how many of the last blocks learn, or 'mlp' for half a block
+        tuned="all",  # or how many of the last blocks learn ('2'), or 'mlp': half a block
         smoothing=0.1,
         mixup=0.8,
         cutmix=1.0,

@@ -69,8 +69,7 @@ def on_scenes() -> ConfigDict:
     """The same for the embedded images."""
     config = scenes.get_config()
     config.data.update(
-        train=f"fashion_scenes(split=train, num_examples={scenes.LABELLED})",
-        train_transform="random_resized_crop(32, scale=(0.5, 1))|flip",
+        batch_size=64, train_transform="random_resized_crop(32, scale=(0.5, 1))|flip"
     )
     config.method.name = "tasks.finetune"
     config.method.args = ConfigDict(
@@ -78,6 +77,6 @@ def on_scenes() -> ConfigDict:
         | dict(encoder=scenes.ENCODER, classes=10, mixup=0.0, cutmix=0.0, dtype="float32")
     )
     config.optimizer.b2 = 0.999
-    config.schedule.update(base_lr=2e-3, epochs=15.0, warmup_epochs=2.0, min_lr=1e-6)
+    config.schedule.update(base_lr=4e-3, epochs=3.0, warmup_epochs=0.5, min_lr=1e-6)
     config.evals.update(every=0, run="classify")
     return config

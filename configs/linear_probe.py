@@ -42,14 +42,12 @@ def get_config(arg: str = "B/16") -> ConfigDict:
 def on_scenes() -> ConfigDict:
     """The same for the embedded images, with SGD's stand-in for so few steps: AdamW."""
     config = scenes.get_config()
-    config.data.update(
-        train=f"fashion_scenes(split=train, num_examples={scenes.LABELLED})", held_out=0.1
-    )
+    config.data.update(batch_size=64, held_out=0.1)
     config.method.name = "tasks.linear_probe"
     config.method.args = ConfigDict(
         common.probe_args() | dict(encoder=scenes.ENCODER, classes=10, pool="mean")
     )
     config.optimizer.update(b2=0.999, weight_decay=0.0)
-    config.schedule.update(base_lr=1e-2, epochs=15.0, warmup_epochs=1.0)
+    config.schedule.update(base_lr=1e-2, epochs=3.0, warmup_epochs=0.3)
     config.evals.update(every=0, run="probe")
     return config

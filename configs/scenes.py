@@ -11,16 +11,14 @@ from ml_collections import ConfigDict
 
 from configs import quickstart
 
-ENCODER = "vit(width=128, depth=6, heads=4, patch=4)"
-LABELLED = 4000
-"""Images with labels in the experiments that need them."""
+ENCODER = "vit(width=128, depth=4, heads=4, patch=4)"
 
 
 def get_config() -> ConfigDict:
     """The experiment."""
     config = quickstart.get_config()
     config.method.args.update(encoder=ENCODER, normalize_target=True)
-    config.schedule.update(base_lr=2e-3, epochs=40.0, warmup_epochs=4.0)
+    config.schedule.update(base_lr=2e-3, epochs=60.0, warmup_epochs=5.0)
     config.checkpoint.every = 500
     config.log.every = 50
     config.evals.update(every=0, run="knn(k=20, limit=4000)|logistic(limit=4000)")

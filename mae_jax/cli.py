@@ -7,14 +7,14 @@ start again to go on; anything else is a fault.
 import argparse
 import errno
 import logging
-import re
 import sys
 import warnings
 from pathlib import Path
 
+from mae_jax import commands
+from mae_jax.commands import fail
 from mae_jax.types import UserError
 
-PREEMPTED = 75
 MENDABLE = (
     errno.ENOSPC,
     errno.EACCES,
@@ -63,50 +63,53 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="mae-jax COMMAND --help explains a command.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(function, text: str) -> argparse.ArgumentParser:
         name = function.__name__
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(function=function)
         return sub
 
     add_prepare(
         command(
-            prepare,
+            commands.prepare,
             "a folder of images to ArrayRecord files, checked and measured; run again to go on",
         )
     )
-    sub = command(train, "train a model; run again to go on after an interruption")
-    sub.add_argument(
-        "--config",
-        required=True,
-        metavar="FILE[:ARG]",
-        help="an experiment, e.g. configs/quickstart.py; change any value of it with "
-        "--config.key.path=value",
-    )
-    sub.add_argument(
-        "--workdir", type=Path, help="where everything is written (default: runs/NAME_OF_CONFIG)"
-    )
-    sub = command(evaluate, "k-NN and logistic accuracy of a run's encoder")
+    sub = command(commands.train, "train a model; run again to go on after an interruption")
+    add_config(sub, "an experiment, e.g. configs/quickstart.py")
+    sub = command(commands.sweep, "run all experiments of a file, and tabulate them; resumable")
+    add_config(sub, "a file of experiments, e.g. configs/low_shot.py:scenes")
+    sub.add_argument("--only", metavar="NAME", help="run this one of them, here")
+    sub = command(commands.evaluate, "what a run's encoder or classifier is worth")
     add_run(sub)
-    add_on_error(sub)
+    add_images(sub, "instead of the run's test set; classes are told by their names")
     sub.add_argument(
         "--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)"
     )
-    sub = command(reconstruct, "a picture of originals, masked images and reconstructions")
+    sub = command(commands.reconstruct, "a picture of originals, masked images and reconstructions")
     add_run(sub)
     add_images(sub, "(default: the run's test set)")
     sub.add_argument("--out", type=Path, help="PNG to write (default: in the run's figures/)")
     sub.add_argument("--count", type=int, default=8, help="number of images (default 8)")
     sub.add_argument("--seed", type=int, default=0, help="of the masks (default 0)")
-    sub = command(features, "the features of a folder of images, as .npz or .safetensors")
+    sub = command(commands.features, "the features of a folder of images, as .npz or .safetensors")
     add_run(sub)
     add_images(sub, required=True)
     sub.add_argument("--out", required=True, type=Path, help="FILE.npz or FILE.safetensors")
-    add_bench(command(bench, "how fast this machine is: 'data', the input pipeline"))
-    command(doctor, "devices, versions, memory, and what is missing")
+    add_bench(command(commands.bench, "how fast this machine is: 'data', the input pipeline"))
+    command(commands.doctor, "devices, versions, memory, and what is missing")
     return parser
+
+
+def add_config(parser: argparse.ArgumentParser, text: str) -> None:
+    """The arguments of commands that train."""
+    more = "; change any value with --config.key.path=value"
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help=text + more)
+    parser.add_argument(
+        "--workdir", type=Path, help="where everything is written (default: runs/NAME_OF_CONFIG)"
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -168,133 +171,3 @@ def override(text: str) -> str:
             "as --config.key.path=value"
         )
     return text.removeprefix("--config.")
-
-
-def fail(message: str, code: int) -> int:
-    """Says in one line what went wrong."""
-    print("mae-jax: " + " ".join(message.split()), file=sys.stderr)
-    return code
-
-
-def no_overrides(args) -> None:
-    """For commands that read a run's own config."""
-    if args.overrides:
-        raise UserError(
-            f"{args.command} takes no --config.{args.overrides[0]}: a run keeps its config"
-        )
-
-
-def prepare(args) -> int:
-    """mae-jax prepare"""
-    from mae_jax.data import prepare as preparation
-
-    no_overrides(args)
-    summary = preparation.prepare(
-        args.images,
-        args.out,
-        name=args.name or re.sub(r"\W+", "_", args.images.resolve().name.lower()),
-        channels=args.channels,
-        held_out=args.held_out,
-        shard_megabytes=args.shard_megabytes,
-        workers=args.workers,
-        beam=args.beam,
-    )
-    print(preparation.describe(summary))
-    return 0
-
-
-def train(args) -> int:
-    """mae-jax train"""
-    from mae_jax.config import load_config
-    from mae_jax.engine.meter import Diverged
-    from mae_jax.train import Preempted
-    from mae_jax.train import train as run_training
-
-    config = load_config(args.config, args.overrides)
-    try:
-        run_training(config, args.workdir or default_workdir(args.config))
-    except Preempted as error:
-        return fail(f"{error}: start again to go on", PREEMPTED)
-    except Diverged as error:
-        return fail(str(error), 1)
-    return 0
-
-
-def default_workdir(config: str) -> Path:
-    """'configs/mae.py:L/16' to runs/mae_L_16."""
-    path, _, arg = config.partition(":")
-    return Path("runs", re.sub(r"\W+", "_", f"{Path(path).stem} {arg}").strip("_"))
-
-
-def evaluate(args) -> int:
-    """mae-jax evaluate"""
-    from rich.console import Console
-
-    from mae_jax import evaluate as evaluation
-    from mae_jax.run import load, make_evaluators
-
-    no_overrides(args)
-    run, state = load(args.run, on_error=args.on_error)
-    evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
-    if not evaluators:
-        raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
-    results = evaluation.evaluate(run, state, evaluators)
-    Console().print(evaluation.table(results, f"{args.run}, step {int(state.step)}"))
-    print(f"wrote {evaluation.write_results(args.run, int(state.step), results)}")
-    return 0
-
-
-def reconstruct(args) -> int:
-    """mae-jax reconstruct"""
-    from mae_jax import evaluate as evaluation
-    from mae_jax.run import load
-
-    no_overrides(args)
-    if args.count < 1:
-        raise UserError(f"--count {args.count}: at least one image is needed")
-    out = args.out or args.run / "figures" / "reconstructions.png"
-    if out.suffix != ".png":
-        raise UserError(f"--out {out}: the name must end in .png")
-    run, state = load(args.run, images=args.images, on_error=args.on_error)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    print(f"wrote {evaluation.reconstruct(run, state, out, count=args.count, seed=args.seed)}")
-    return 0
-
-
-def features(args) -> int:
-    """mae-jax features"""
-    from mae_jax import evaluate as evaluation
-    from mae_jax.run import load
-
-    no_overrides(args)
-    run, state = load(args.run, images=args.images, on_error=args.on_error)
-    out, count = evaluation.write_features(run, state, args.out)
-    left_out = run.data.num_examples - count
-    print(f"wrote {out}: {count} images" + (f", {left_out} left out" if left_out else ""))
-    return 0
-
-
-def bench(args) -> int:
-    """mae-jax bench"""
-    from rich.console import Console
-
-    from mae_jax.bench import bench_data
-
-    no_overrides(args)
-    rates = bench_data(
-        source=args.source,
-        transform=args.transform,
-        workers=args.workers,
-        turns=args.turns,
-        seconds=args.seconds,
-    )
-    Console().print(rates)
-    return 0
-
-
-def doctor(args) -> int:
-    """mae-jax doctor"""
-    from mae_jax.doctor import report
-
-    no_overrides(args)
-    return report()

@@ -30,19 +30,41 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     Raises:
         UserError: no such file, a file without get_config, an unknown key, a wrong type.
     """
+    config = _call(name, "get_config")
+    for override in overrides:
+        apply_override(config, override)
+    return config
+
+
+def load_configs(name: str, overrides: Iterable[str] = ()) -> dict[str, ConfigDict]:
+    """Reads a file of experiments, whose function `get_configs(arg)` returns them by name, and
+    applies overrides to each.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    configs = _call(name, "get_configs")
+    for config in configs.values():
+        for override in overrides:
+            apply_override(config, override)
+    return configs
+
+
+def _call(name: str, function: str) -> Any:
+    """What a function of a config file returns for 'PATH:arg'."""
     path, _, arg = name.partition(":")
     if not Path(path).is_file():
         raise UserError(f"there is no config file {path!r}: try configs/quickstart.py")
     module = _import(Path(path).absolute())
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path} has no function get_config(arg)")
-    takes_arg = bool(inspect.signature(module.get_config).parameters)
+    if not hasattr(module, function):
+        other = {"get_config": "get_configs", "get_configs": "get_config"}[function]
+        way = {"get_config": "mae-jax train", "get_configs": "mae-jax sweep"}[other]
+        hint = f": it is for `{way}`" if hasattr(module, other) else ""
+        raise UserError(f"{path} has no function {function}(arg){hint}")
+    takes_arg = bool(inspect.signature(getattr(module, function)).parameters)
     if arg and not takes_arg:
         raise UserError(f"{path} takes no argument, but {arg!r} was given after the colon")
-    config = spec.call(path, module.get_config, *([arg] if arg else []))
-    for override in overrides:
-        apply_override(config, override)
-    return config
+    return spec.call(path, getattr(module, function), *([arg] if arg else []))
 
 
 def _import(path: Path):

@@ -16,6 +16,7 @@ from mae_jax.engine.step import stream_key
 from mae_jax.evals.features import Predict, extract
 from mae_jax.report.curves import draw_curves
 from mae_jax.report.reconstructions import draw_reconstructions
+from mae_jax.report.tables import heading, shown
 from mae_jax.run import Evaluator, Run
 from mae_jax.types import TrainState, UserError
 from mae_jax.workdir import write
@@ -61,18 +62,32 @@ def during_training(run: Run, state: TrainState) -> dict[str, float]:
 
 
 def table(results: Results, title: str) -> Table:
-    """The results as a table of percentages."""
+    """The results as a table; many metrics stand below one another."""
     metrics = list(next(iter(results.values())))
-    drawn = Table("features", *(f"{metric} %" for metric in metrics), title=title)
+    cell = lambda values, metric: shown(metric, values[metric])
+    if len(metrics) > 5:
+        drawn = Table("", *results, title=title)
+        for metric in metrics:
+            drawn.add_row(heading(metric), *(cell(values, metric) for values in results.values()))
+        return drawn
+    drawn = Table("features", *map(heading, metrics), title=title)
     for name, values in results.items():
-        drawn.add_row(name, *(f"{100 * values[metric]:.1f}" for metric in metrics))
+        drawn.add_row(name, *(cell(values, metric) for metric in metrics))
     return drawn
 
 
-def write_results(workdir: Path, step: int, results: Results) -> Path:
-    """Writes `results.json`."""
-    path = workdir / "results.json"
-    write(path, json.dumps({"step": step, "results": results}, indent=2))
+def write_results(path: Path, step: int, results: Results, *, final: bool = False) -> Path:
+    """Writes `results.json`, or adds to it what it does not have of the same step.
+
+    Args:
+        final: whether these are the results that end a run.
+    """
+    old = json.loads(path.read_text()) if path.exists() else {"step": None}
+    if old["step"] == step:
+        names = list(dict.fromkeys([*old["results"], *results]))
+        both = {name: old["results"].get(name, {}) | results.get(name, {}) for name in names}
+        results, final = both, final or old["final"]
+    write(path, json.dumps({"step": step, "final": final, "results": results}, indent=2))
     return path
 
 

@@ -52,7 +52,12 @@ class Run:
     """Makes the state before the first step, always the same."""
 
     def train_step(self):
-        """The jitted step, see `make_train_step`."""
+        """The jitted step, see `make_train_step`.
+
+        Raises:
+            UserError: the method needs labels that the training set does not have.
+        """
+        check_classes(self.method, self.data)
         return make_train_step(
             self.mesh,
             self.like,
@@ -152,7 +157,6 @@ def _build(
     rules = {"rules": made_method.rules} if hasattr(made_method, "rules") else {}
     tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule, **rules)
     example = made_data.example("train")
-    check_classes(made_method, made_data, example)
     fresh, like = plan_state(made_mesh, made_method, tx, example, seed=seed, rules=meshes.FSDP)
     start = call_section(
         make_start, init_from, "init_from", method=made_method, example=example, fresh=fresh
@@ -200,12 +204,15 @@ def make_start(
     return start
 
 
-def check_classes(method: Method, data: Data, example: Batch) -> None:
+def check_classes(method: Method, data: Data) -> None:
     """Raises UserError if a classifier cannot learn these labels."""
     if not hasattr(method, "classes"):
         return
-    if "label" not in example:
-        raise UserError("the training set has no labels: give a folder with a sub-folder a class")
+    if "label" not in data.example("train"):
+        raise UserError(
+            "the training set has no labels: give a folder with one sub-folder for each class, and "
+            "config.data.fields=('label',)"
+        )
     for split, source in data.sources.items():
         if len(source.class_names) > method.classes:
             raise UserError(
@@ -229,7 +236,11 @@ def make_evaluators(text: str) -> list[Evaluator]:
 
 
 def load(
-    workdir: Path, *, images: str | None = None, on_error: str | None = None
+    workdir: Path,
+    *,
+    images: str | None = None,
+    test: str | None = None,
+    on_error: str | None = None,
 ) -> tuple[Run, TrainState]:
     """A run from its workdir, and its newest state, on the devices of this machine. Nothing is
     changed in the workdir, where the run may still be training.
@@ -238,6 +249,7 @@ def load(
         workdir: of a run that has written a checkpoint.
         images: a folder of images, or the spec string of a source, to use instead of the run's own
             data.
+        test: the same, to use instead of the run's test set only.
         on_error: what to do about images that cannot be read, 'raise' or 'skip', if not what the
             run does.
 
@@ -253,6 +265,8 @@ def load(
         train = _source_like(config.data.train, images)
         config.data.update(train=train, test="", fields=())
         config.evals.run = ""
+    if test is not None:
+        config.data.test = _source_like(config.data.train, test)
     if on_error is not None:
         config.data.on_error = on_error
     run = build(config)

@@ -32,7 +32,8 @@ def parse(text: str) -> list[Call]:
     """Reads a spec string.
 
     Args:
-        text: "name" or "name(1, key=2)", any number of them separated by "|". Empty: no calls.
+        text: "name" or "name(1, key=2)", any number of them separated by "|" or ",". Empty: no
+            calls.
 
     Raises:
         UserError: the text is not of this form.
@@ -48,6 +49,8 @@ def _calls(node: ast.expr) -> list[Call]:
     match node:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _calls(left) + _calls(right)
+        case ast.Tuple(elts=parts) if parts:
+            return [call for part in parts for call in _calls(part)]
         case ast.Name(id=name):
             return [Call(name, (), {})]
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):

@@ -5,6 +5,7 @@ stopped anywhere goes on from its last checkpoint as if nothing had happened.
 """
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from mae_jax import evaluate
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
+from mae_jax.engine.memory import explained
 from mae_jax.engine.meter import Meter
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.engine.prefetch import prefetch
@@ -26,12 +28,13 @@ class Preempted(Exception):
     """The run was told to stop, and lost nothing: start it again to go on."""
 
 
-def train(config: ConfigDict, workdir: Path) -> TrainState:
+def train(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> TrainState:
     """Trains a run to its end, going on from the newest checkpoint in its workdir if there is one.
 
     Args:
         config: see `configs/`.
         workdir: where everything is written; made if missing.
+        deviations: in what it differs from a recipe that has a name, a line each, to be said.
 
     Returns:
         The final state.
@@ -41,11 +44,15 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         Preempted: told to stop; a checkpoint was written.
         Diverged: too many steps in a row were not finite.
     """
-    with StopRequests() as stop:
+    advice = (
+        f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
+        f"({config.accumulate} now), which makes more but smaller parts of the same batch"
+    )
+    with StopRequests() as stop, explained(advice):
         run = build(config)
         with lock(workdir):
-            for change in claim(workdir, config, run.data.identities()):
-                say(change)
+            for line in [*deviations, *claim(workdir, config, run.data.identities())]:
+                say(line)
             state = complete(run, workdir, stop)
             finish(run, state, workdir, stop)
     return state
@@ -127,12 +134,17 @@ def due(step: int, every: int) -> bool:
 
 def announce(run: Run, start: int) -> None:
     """Says what will run, with the numbers that were derived from others."""
+    config, plan = run.config, run.plan
     size = sum(leaf.size for leaf in jax.tree.leaves(run.like.params))
+    parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
     say(
-        f"{run.config.method.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
-        f"batch {run.config.data.batch_size}, {run.plan.steps} steps ({run.plan.warmup_steps} of "
-        f"warm-up), peak lr {run.plan.peak_lr:.3g}, {run.mesh.size} {jax.default_backend()} "
-        f"device(s)" + (f", going on from step {start}" if start else "")
+        f"{config.method.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
+        f"{run.mesh.size} {jax.default_backend()} device(s), {plan.steps} steps of a batch of "
+        f"{config.data.batch_size}{parts}; lr {plan.peak_lr:.3g} ({config.schedule.base_lr:g} x "
+        f"{config.data.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
+        f"cosine to {config.schedule.min_lr:g}"
+        + (f"; parameters of {config.init_from.path}" if config.init_from.path else "")
+        + (f"; going on from step {start}" if start else "")
     )
 
 
@@ -144,7 +156,7 @@ def finish(run: Run, state: TrainState, workdir: Path, stop: StopRequests) -> No
             raise Preempted("stopped while evaluating, with the training complete")
         results[name] = evaluate.run_evaluators(run, predict(), run.evals.evaluators)
     if run.evals.evaluators and jax.process_index() == 0:
-        evaluate.write_results(workdir, step, results)
+        evaluate.write_results(workdir / "results.json", step, results, final=True)
         console.print(evaluate.table(results, f"after {step} steps, held-out images"))
     for path in evaluate.figures(run, state, workdir):
         say(f"wrote {path}")

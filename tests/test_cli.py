@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from mae_jax import cli
+from mae_jax import cli, commands
 
 
 def run(*arguments):
@@ -264,4 +264,4 @@ def test_mistakes_in_the_command(capsys):
     ],
 )
 def test_a_workdir_is_named_after_its_config(config, workdir):
-    assert str(cli.default_workdir(config)) == workdir
+    assert str(commands.default_workdir(config)) == workdir

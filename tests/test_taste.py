@@ -27,11 +27,14 @@ MAY_IMPORT = {
     "config": BASE,
     "workdir": BASE | {"config"},
     "run": BASE | {"data", "engine", "evals", "workdir"},
+    "sweep": BASE | {"config", "engine", "report", "workdir"},
     "evaluate": BASE | {"engine", "evals", "report", "run", "workdir"},
     "train": BASE | {"engine", "evaluate", "run", "workdir"},
     "doctor": BASE,
     "bench": BASE | {"data"},
-    "cli": BASE | {"bench", "config", "data", "doctor", "engine", "evaluate", "run", "train"},
+    "commands": BASE
+    | {"bench", "config", "data", "doctor", "engine", "evaluate", "run", "sweep", "train"},
+    "cli": BASE | {"commands"},
 }
 
 

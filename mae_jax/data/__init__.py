@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mae_jax.data import arrays
+from mae_jax.data import arrays, classes
 from mae_jax.data import subset as subsets
 from mae_jax.data.loader import ON_ERROR, Loader
 from mae_jax.data.order import Rows, evaluation_rows, training_rows
@@ -217,8 +217,8 @@ def make_data(
         sources["train"] = subsets.subset(sources["train"], subset)
     if held_out:
         sources["train"], sources["val"] = subsets.hold_out(sources["train"], held_out)
-    if "label" in fields:
-        _check_classes(sources)
+    if "label" in fields and "test" in sources:
+        sources["test"] = classes.like(sources["test"], sources["train"])
     return Data(
         sources,
         batch_size,
@@ -232,18 +232,3 @@ def make_data(
         process_index,
         process_count,
     )
-
-
-def _check_classes(sources: dict[str, Source]) -> None:
-    """Raises UserError if label numbers mean other classes in the test set."""
-    named = {
-        split: sources[split].class_names
-        for split in ("train", "test")
-        if split in sources and sources[split].class_names
-    }
-    if len(named) == 2 and tuple(named["train"]) != tuple(named["test"]):
-        odd = sorted({*named["train"]} ^ {*named["test"]})
-        raise UserError(
-            f"the classes of config.data.train and config.data.test differ: {', '.join(odd)}; give "
-            "both the same ones, or do without labels: config.data.fields=()"
-        )

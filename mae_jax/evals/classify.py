@@ -13,6 +13,12 @@ import numpy as np
 from mae_jax.evals.features import EvalData, Predict
 from mae_jax.types import UserError
 
+NEEDS = {
+    "logits": "needs a classifier: fine-tune or probe first (tasks.finetune, tasks.linear_probe)",
+    "head_logits": "is for tasks.linear_probe: use classify, knn or logistic here",
+}
+"""What to say of a model that does not give an output."""
+
 
 class Scores(NamedTuple):
     """What a classifier says of each of N examples."""
@@ -27,7 +33,7 @@ class Scores(NamedTuple):
     """[N] float64 in (0, 1]: the probability of the predicted class."""
 
 
-def make(*, split: str = "test", limit: int | None = None):
+def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
     """An evaluator: run(predict, data) -> {'top1', 'top5', 'nll', 'ece'}: accuracies in [0, 1]
     (top-5 for more than five classes only), the mean negative log-likelihood in nats, and the
     expected calibration error in [0, 1] over 15 bins.
@@ -35,47 +41,55 @@ def make(*, split: str = "test", limit: int | None = None):
     Args:
         split: of the data.
         limit: use this many examples only.
+        among: 'all' classes of the classifier compete, or those 'present' among the labels of the
+            split: the protocol of ImageNet-A and -R, which have 200 of the 1000 classes.
 
     Raises:
-        UserError: from run: outputs without logits, examples without labels or with labels that are
-            none of the classifier's, no examples.
+        UserError: an unknown `among`; from run: outputs without logits, examples without labels or
+            with labels that are none of the classifier's, no examples.
     """
+    if among not in ("all", "present"):
+        raise UserError(f"classify(among={among}): choose all or present")
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        parts, classes = [], 0
-        for batch in data.eval(split, limit):
-            logits, labels = _classified(predict, batch, split)
-            parts.append(score(logits, labels))
-            classes = logits.shape[1]
-        scores = Scores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-        if not len(scores.rank):
+        parts = [
+            classified(predict, batch, evaluator="classify", split=split)
+            for batch in data.eval(split, limit)
+        ]
+        logits, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if among == "present":
+            present, labels = np.unique(labels, return_inverse=True)
+            logits = logits[:, present]
+        if not len(labels):
             raise UserError(f"the {split} split has no example that can be read")
-        metrics = {"top1": float(np.mean(scores.rank < 1))}
-        if classes > 5:
-            metrics["top5"] = float(np.mean(scores.rank < 5))
-        metrics["nll"] = math.fsum(scores.nll) / len(scores.nll)
-        metrics["ece"] = calibration_error(scores.confidence, scores.rank < 1)
-        return metrics
+        return summary(score(logits, labels), logits.shape[1])
 
     return run
 
 
-def _classified(predict: Predict, batch, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [n, classes] and labels [n] of the rows that are no padding."""
+def classified(
+    predict: Predict, batch, *, evaluator: str, split: str, output: str = "logits"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [n, ..., classes] and labels [n] of the rows of a batch that are no padding.
+
+    Args:
+        evaluator: whom messages speak of.
+        output: of the model, that is wanted.
+
+    Raises:
+        UserError: no labels, labels that are none of the classifier's, or no such output.
+    """
     if "label" not in batch:
         raise UserError(
-            f"the {split} split has no labels, which classify needs: give a folder with one "
+            f"the {split} split has no labels, which {evaluator} needs: give a folder with one "
             "sub-folder for each class"
         )
     outputs = predict(batch)
-    if "logits" not in outputs:
-        raise UserError(
-            "classify needs a classifier: fine-tune or probe first (tasks.finetune, "
-            "tasks.linear_probe)"
-        )
+    if output not in outputs:
+        raise UserError(f"{evaluator} {NEEDS[output]}")
     keep = np.asarray(outputs["mask"])
-    logits, labels = np.asarray(outputs["logits"])[keep], np.asarray(outputs["label"])[keep]
-    classes = logits.shape[1]
+    logits, labels = np.asarray(outputs[output])[keep], np.asarray(outputs["label"])[keep]
+    classes = logits.shape[-1]
     for label in labels[(labels < 0) | (labels >= classes)]:
         raise UserError(
             f"label {label} of the {split} split is none of the {classes} classes of the "
@@ -83,6 +97,16 @@ def _classified(predict: Predict, batch, split: str) -> tuple[np.ndarray, np.nda
             "has the classes that it was trained on"
         )
     return logits, labels
+
+
+def summary(scores: Scores, classes: int) -> dict[str, float]:
+    """The metrics of all examples, see `make`."""
+    metrics = {"top1": float(np.mean(scores.rank < 1))}
+    if classes > 5:
+        metrics["top5"] = float(np.mean(scores.rank < 5))
+    metrics["nll"] = math.fsum(scores.nll) / len(scores.nll)
+    metrics["ece"] = calibration_error(scores.confidence, scores.rank < 1)
+    return metrics
 
 
 def score(logits: np.ndarray, labels: np.ndarray) -> Scores:

@@ -2,11 +2,10 @@
 images is the one that is reported.
 """
 
-import jax.numpy as jnp
 import numpy as np
 
+from mae_jax.evals.classify import classified
 from mae_jax.evals.features import EvalData, Predict
-from mae_jax.types import UserError
 
 
 def make():
@@ -24,18 +23,11 @@ def make():
 
 
 def accuracies(predict: Predict, data: EvalData, split: str) -> np.ndarray:
-    """[heads] float64, of every head of a linear probe.
-
-    Raises:
-        UserError: the model has no such heads.
-    """
-    hits, count = 0, 0
+    """[heads] float64, of every head of a linear probe."""
+    hits = []
     for batch in data.eval(split):
-        outputs = predict(batch)
-        if "head_logits" not in outputs:
-            raise UserError("probe is for tasks.linear_probe: use classify, knn or logistic")
-        mask = np.asarray(outputs["mask"])
-        best = np.asarray(jnp.argmax(outputs["head_logits"], axis=2))[mask]
-        hits = hits + (best == np.asarray(outputs["label"])[mask, None]).sum(axis=0)
-        count += mask.sum()
-    return hits / count
+        logits, labels = classified(
+            predict, batch, evaluator="probe", split=split, output="head_logits"
+        )
+        hits.append(logits.argmax(axis=2) == labels[:, None])
+    return np.concatenate(hits).mean(axis=0)

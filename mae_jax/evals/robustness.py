@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from mae_jax.evals.classify import classified
 from mae_jax.evals.features import EvalData, Predict
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
@@ -111,19 +112,11 @@ def _error(
     """Share of the examples whose largest logit is not that of their label."""
     wrong = []
     for batch in batches:
-        if "label" not in batch:
-            raise UserError(
-                "the test split has no labels, which robustness needs: give a folder with one "
-                "sub-folder for each class"
-            )
-        outputs = predict(batch)
-        if "logits" not in outputs:
-            raise UserError("robustness needs a classifier: fine-tune or probe first")
-        logits, keep = np.asarray(outputs["logits"]), np.asarray(outputs["mask"])
+        logits, labels = classified(predict, batch, evaluator="robustness", split="test")
         if reference and logits.shape[1] != 1000:
             raise UserError(
                 f"robustness: reference={reference} is for the 1000 classes of ImageNet, this "
                 f"classifier has {logits.shape[1]}: leave the reference out"
             )
-        wrong.append((logits.argmax(axis=1) != np.asarray(outputs["label"]))[keep])
+        wrong.append(logits.argmax(axis=1) != labels)
     return float(np.mean(np.concatenate(wrong)))

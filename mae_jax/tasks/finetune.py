@@ -206,6 +206,7 @@ def make(
         learned_positions=True,
         final_norm=pool == "cls",
     )
+    tuned = int(tuned) if str(tuned).isdigit() else tuned
     if tuned not in ("all", "mlp") and tuned not in range(vit.depth + 1):
         raise UserError(f"tuned {tuned!r}: choose 'all', 'mlp' or a number up to {vit.depth}")
     model = Classifier(vit, classes, pool, compute)

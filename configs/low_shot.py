@@ -1,0 +1,65 @@
+"""How much few labels are worth: 1%, 10% and all of the labels, three draws each, for the frozen
+encoder (k-NN, logistic regression, linear probe), for the same encoder before it learned anything,
+for fine-tuning, and for training from scratch on the same budget.
+
+    mae-jax sweep --config configs/low_shot.py:B/16,runs/mae_b16
+    mae-jax sweep --config configs/low_shot.py:scenes
+
+The argument is what `configs/finetune.py` takes, with the workdir of the pre-trained run behind it
+(default: runs/mae_B_16 or so, or runs/scenes). With fewer labels there are more epochs, but fewer
+steps; the numbers of epochs are ours, the paper has no such experiment. From scratch, all layers
+learn at the same rate.
+"""
+
+import copy
+
+from ml_collections import ConfigDict
+
+from configs import finetune, linear_probe
+
+SEEDS = (0, 1, 2)
+SHARES = {"1%": 0.01, "10%": 0.1, "100%": 1.0}
+
+
+def get_configs(arg: str = "B/16") -> dict[str, ConfigDict]:
+    """ROW/COLUMN/SEED -> experiment, for 'SIZE/PATCH[,WORKDIR]' or 'scenes[,WORKDIR]'."""
+    model, _, start = arg.partition(",")
+    start = start or default_start(model)
+    configs = {}
+    for labels in SHARES:
+        for seed in SEEDS:
+            for row, config in rows(model, start).items():
+                configs[f"{row}/{labels}/{seed}"] = with_labels(config, labels, seed)
+    return configs
+
+
+def default_start(model: str) -> str:
+    """Where `mae-jax train` writes the pre-training of this model."""
+    return "runs/scenes" if model == "scenes" else f"runs/mae_{model.replace('/', '_')}"
+
+
+def rows(model: str, start: str) -> dict[str, ConfigDict]:
+    """What is compared."""
+    frozen, tuned = linear_probe.get_config(model), finetune.get_config(model)
+    frozen.evals.run = "knn(k=10)|logistic|probe"
+    scratch = copy.deepcopy(tuned)
+    scratch.method.args.layer_decay = 1.0
+    random = copy.deepcopy(frozen)
+    frozen.init_from.path = tuned.init_from.path = start
+    return {"random-frozen": random, "frozen": frozen, "finetuned": tuned, "scratch": scratch}
+
+
+def with_labels(config: ConfigDict, labels: str, seed: int) -> ConfigDict:
+    """The experiment with this share of the labels, drawn by this seed."""
+    config, share = copy.deepcopy(config), SHARES[labels]
+    config.seed = seed
+    more = share**-0.65  # 1% of the labels: 20 times the epochs, a fifth of the steps
+    config.schedule.update(
+        epochs=round(config.schedule.epochs * more, 1),
+        warmup_epochs=round(config.schedule.warmup_epochs * more, 1),
+    )
+    if share < 1:
+        config.data.subset = f"share({share}, seed={seed})"
+    if config.data.held_out:
+        config.data.held_out = 0.2 if share < 0.1 else config.data.held_out
+    return config

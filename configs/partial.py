@@ -1,0 +1,31 @@
+"""How much of the encoder has to learn: the last 0, 1, 2, ... blocks are fine-tuned, or half a
+block (its MLP), as in figure 9 of arXiv 2111.06377, which reports for L/16: 73.5% with 0 blocks,
+79.1% with half a one, 81.0% with 1, 83.1% with 2, 84.2% with 4, and 84.9% with all.
+
+    mae-jax sweep --config configs/partial.py:B/16,runs/mae_b16
+    mae-jax sweep --config configs/partial.py:scenes
+
+The argument is that of `configs/low_shot.py`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import finetune
+from configs.low_shot import SEEDS, default_start
+
+TUNED = ("0", "mlp", "1", "2", "4", "6", "all")
+
+
+def get_configs(arg: str = "B/16") -> dict[str, ConfigDict]:
+    """ROW/COLUMN/SEED -> experiment."""
+    model, _, start = arg.partition(",")
+    scenes = model == "scenes"
+    configs = {}
+    for seed in SEEDS if scenes else SEEDS[:1]:
+        for tuned in [t for t in TUNED if not scenes or t in ("0", "mlp", "1", "2", "all")]:
+            config = finetune.get_config(model)
+            config.seed = seed
+            config.method.args.tuned = tuned
+            config.init_from.path = start or default_start(model)
+            configs[f"tuned-{tuned}/100%/{seed}"] = config
+    return configs

@@ -1,0 +1,16 @@
+"""What an encoder is worth, in one table: `configs/low_shot.py` and `configs/partial.py` together.
+
+mae-jax train --config configs/scenes.py
+mae-jax sweep --config configs/transfer.py:scenes
+"""
+
+from ml_collections import ConfigDict
+
+from configs import low_shot, partial
+
+
+def get_configs(arg: str = "B/16") -> dict[str, ConfigDict]:
+    """ROW/COLUMN/SEED -> experiment; tuning all blocks is fine-tuning, and stands there."""
+    parts = partial.get_configs(arg)
+    few = {name: config for name, config in parts.items() if not name.startswith("tuned-all/")}
+    return low_shot.get_configs(arg) | few

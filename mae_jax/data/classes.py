@@ -1,0 +1,57 @@
+"""Classes of two sources, told apart by their names: what a test set calls 0 must be what the
+training set calls 0. Sets such as ImageNet-A, -R and -Sketch have some of ImageNet's classes only,
+under the same names, and are numbered anew.
+"""
+
+import numpy as np
+
+from mae_jax.data.sources import Source
+from mae_jax.types import UserError
+
+
+class Renumbered:
+    """A source whose labels are numbers in a longer list of classes.
+
+    Args:
+        source: has labels.
+        class_names: the longer list, its own names among them.
+    """
+
+    def __init__(self, source: Source, class_names):
+        self.source, self.class_names = source, tuple(class_names)
+        self.num_examples, self.digest = source.num_examples, source.digest
+        place = {name: number for number, name in enumerate(self.class_names)}
+        self.numbers = np.array([place[name] for name in source.class_names], np.int32)
+
+    def read(self, indices: np.ndarray):
+        """Rows of every field, see `Source`."""
+        fields = dict(self.source.read(indices))
+        fields["label"] = self.numbers[np.asarray(fields["label"])]
+        return fields
+
+    def name(self, index: int) -> str:
+        """What the source itself calls it."""
+        return self.source.name(index)
+
+
+def like(source: Source, train: Source) -> Source:
+    """A test set whose label numbers are those of the training set.
+
+    Raises:
+        UserError: it has classes that the training set has not.
+    """
+    ours, theirs = tuple(train.class_names), tuple(source.class_names)
+    if not ours or not theirs or ours == theirs:
+        return source
+    if odd := sorted({*theirs} - {*ours}):
+        raise UserError(
+            f"the classes of config.data.train and config.data.test differ: {shortened(odd)} only "
+            "in the latter; give both the same ones, or do without labels: config.data.fields=()"
+        )
+    return Renumbered(source, ours)
+
+
+def shortened(names, count: int = 8) -> str:
+    """The first of some names."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

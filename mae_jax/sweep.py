@@ -1,0 +1,163 @@
+"""Many experiments from one file, one after another, each in a process and a workdir of its own.
+
+A name is ROW/COLUMN/SEED: what is compared, under which condition, which repetition. The table has
+mean and sample standard deviation over the seeds. Everything is collected from the workdirs, so a
+sweep that was stopped goes on where it was, and one that is done is only tabulated again.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from mae_jax.config import differences
+from mae_jax.engine.log import console
+from mae_jax.engine.preemption import StopRequests
+from mae_jax.report.tables import heading, shown
+from mae_jax.types import UserError
+from mae_jax.workdir import read_config, write
+
+PREEMPTED = 75
+
+
+def check_names(configs: Mapping[str, ConfigDict]) -> None:
+    """Raises UserError unless every name is ROW/COLUMN/SEED."""
+    for name in configs:
+        if len([part for part in name.split("/") if part.strip(".")]) != 3 or name.count("/") != 2:
+            raise UserError(f"experiment {name!r}: a name must be ROW/COLUMN/SEED")
+
+
+def sweep(
+    configs: Mapping[str, ConfigDict], workdir: Path, command: Callable[[str], Sequence[str]]
+) -> dict[str, str]:
+    """Runs what is not done yet. A run that fails does not stop the others.
+
+    Args:
+        configs: name -> experiment.
+        workdir: each runs in workdir/NAME; what it prints is in workdir/NAME/log.txt.
+        command: name -> arguments of a process that runs it.
+
+    Returns:
+        Name -> the last line of each run that failed; the key 'stopped' alone if told to stop.
+    """
+    failed: dict[str, str] = {}
+    with StopRequests() as stop:
+        for number, (name, config) in enumerate(configs.items(), 1):
+            folder, place = workdir / name, f"[{number}/{len(configs)}] {name}"
+            if finished(folder, config):
+                continue
+            start = time.monotonic()
+            code = _run(command(name), folder / "log.txt", workdir / "compiled", stop)
+            took = f"{time.monotonic() - start:.0f} s"
+            if code == PREEMPTED or stop.requested(0):
+                return {"stopped": name}
+            if code or not finished(folder, config):
+                failed[name] = _last_line(folder / "log.txt")
+                console.print(f"{place}: failed after {took}: {failed[name]}", highlight=False)
+                continue
+            values = "  ".join(f"{k} {shown(k, v)}" for k, v in read_results(folder).items())
+            console.print(f"{place}: {values}  ({took})", highlight=False)
+    return failed
+
+
+def _run(command: Sequence[str], log: Path, compiled: Path, stop: StopRequests) -> int:
+    """The exit code of a process, which is told to stop if this one is."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(compiled)} | os.environ
+    with log.open("a") as file:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is ours to pass on
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        told = False
+        while True:
+            try:
+                return child.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                if stop.requested(0) and not told:
+                    child.terminate()
+                    told = True
+
+
+def _end_with_parent() -> None:
+    """In the child: if the parent is killed, so is this, or it would hold the workdir."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _last_line(path: Path) -> str:
+    """Of a log, without the name of the program."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("mae-jax: ") if lines else "no output"
+
+
+def finished(folder: Path, config: ConfigDict) -> bool:
+    """Whether a workdir holds the results of this experiment."""
+    path = folder / "results.json"
+    if not path.is_file() or not json.loads(path.read_text())["final"]:
+        return False
+    written = read_config(folder)
+    del written.identities
+    return not differences(written, config.copy_and_resolve_references())
+
+
+def read_results(folder: Path) -> dict[str, float]:
+    """Metric -> value of what a finished run trained (and not of its baselines)."""
+    return list(json.loads((folder / "results.json").read_text())["results"].values())[-1]
+
+
+def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[dict]:
+    """Writes `results.jsonl`, a line for each finished run, and returns the lines."""
+    records = []
+    for name, config in configs.items():
+        if finished(workdir / name, config):
+            row, column, seed = name.split("/")
+            results = json.loads((workdir / name / "results.json").read_text())
+            records.append(dict(row=row, column=column, seed=seed, **results))
+    workdir.mkdir(parents=True, exist_ok=True)
+    write(workdir / "results.jsonl", "\n".join(json.dumps(record) for record in records))
+    return records
+
+
+def print_table(records: Sequence[Mapping], title: str) -> None:
+    """Prints what `tabulate` makes."""
+    console.print(tabulate(records, title))
+
+
+def tabulate(records: Sequence[Mapping], title: str) -> Table:
+    """Rows are what is compared and by which metric, columns the conditions.
+
+    Args:
+        records: lines of `results.jsonl`.
+    """
+    cells: dict[tuple[str, str, str], list[float]] = {}
+    for record in records:
+        for metric, value in list(record["results"].values())[-1].items():
+            cells.setdefault((record["row"], metric, record["column"]), []).append(value)
+    columns = list(dict.fromkeys(column for *_, column in cells))
+    table = Table("", "metric", *columns, title=title)
+    for row, metric in dict.fromkeys((row, metric) for row, metric, _ in cells):
+        values = [spread(metric, cells.get((row, metric, column), ())) for column in columns]
+        table.add_row(row, heading(metric), *values)
+    return table
+
+
+def spread(metric: str, values: Sequence[float]) -> str:
+    """'mean ± sample standard deviation' of repetitions, as shown in tables."""
+    if not values:
+        return ""
+    mean = shown(metric, statistics.fmean(values))
+    return f"{mean} ± {shown(metric, statistics.stdev(values))}" if len(values) > 1 else mean
