@@ -213,6 +213,11 @@ def check_classes(method: Method, data: Data) -> None:
             "the training set has no labels: give a folder with one sub-folder for each class, and "
             "config.data.fields=('label',)"
         )
+    if data.empty_classes:
+        raise UserError(
+            f"config.data.train has no image of the class {data.empty_classes[0]!r}: put some into "
+            "its folder, or remove it"
+        )
     for split, source in data.sources.items():
         if len(source.class_names) > method.classes:
             raise UserError(

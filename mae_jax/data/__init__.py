@@ -42,6 +42,8 @@ class Data:
     seed: int
     process_index: int
     process_count: int
+    empty_classes: Sequence[str] = ()
+    """Of the training set: those without an image."""
     _loaders: dict[tuple[str, str, str], Loader] = dataclasses.field(default_factory=dict)
     _skipped: Counter = dataclasses.field(default_factory=Counter)
 
@@ -213,6 +215,7 @@ def make_data(
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     texts = {"train": train, "test": test}
     sources = {split: build(text, "data.sources") for split, text in texts.items() if text}
+    empty_classes = getattr(sources["train"], "empty_classes", ())
     if subset:
         sources["train"] = subsets.subset(sources["train"], subset)
     if held_out:
@@ -231,4 +234,5 @@ def make_data(
         seed,
         process_index,
         process_count,
+        empty_classes,
     )

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from mae_jax.data.images import BadImage
 from mae_jax.types import UserError
 
@@ -16,7 +18,7 @@ class Files:
     """Files below a folder, their names in a temporary file: memory holds eight bytes for each.
 
     If all of them stand in sub-folders, the direct sub-folders are the classes, in the order of
-    their names. Safe to read from several threads.
+    their names; `empty_classes` are sub-folders without a file. Safe to read from several threads.
 
     Args:
         root: the folder.
@@ -31,9 +33,12 @@ class Files:
         self._file = tempfile.TemporaryFile()
         self._ends = array.array("q", [0])
         classes: dict[str, int] = {}
+        direct: list[str] = []
         digest, flat = hashlib.sha256(), False
         for folder, subfolders, files in os.walk(root, onerror=_raise, followlinks=True):
             subfolders[:] = sorted(name for name in subfolders if not _leads_back(folder, name))
+            if Path(folder) == root:
+                direct = [name for name in subfolders if not name.startswith(".")]
             for path in filter(wanted, (Path(folder, file) for file in sorted(files))):
                 name = path.relative_to(root).as_posix()
                 self._append(name)
@@ -42,6 +47,7 @@ class Files:
                 classes.setdefault(_class(name), len(classes))
         self._file.flush()
         self._labels = {} if flat else classes
+        self.empty_classes = () if flat else tuple(n for n in direct if n not in classes)
         self.digest = digest.hexdigest()[:16]
 
     @property
@@ -52,6 +58,10 @@ class Files:
     def label(self, index: int) -> int:
         """The class of a file."""
         return self._labels[_class(self[index])]
+
+    def labels(self) -> np.ndarray:
+        """[N] int32, the class of every file."""
+        return np.fromiter(map(self.label, range(len(self))), np.int32, len(self))
 
     def path(self, index: int) -> Path:
         """Where a file is."""

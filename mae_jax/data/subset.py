@@ -97,9 +97,13 @@ def _pick(labels: np.ndarray, names, wanted: Callable[[int], int], seed: int) ->
 
 
 def labels_of(source: Source, chunk: int = 1024) -> np.ndarray:
-    """[N] int32, or a UserError if there are none. Reads every example once, but decodes none."""
+    """[N] int32, or a UserError if there are none. Where the source does not know them by heart,
+    every example is read once, but not decoded.
+    """
     if not source.class_names:
         raise UserError("subset needs labels: give a folder with one sub-folder for each class")
+    if hasattr(source, "labels"):
+        return source.labels()
     parts = [
         np.asarray(source.read(np.arange(first, min(first + chunk, source.num_examples)))["label"])
         for first in range(0, source.num_examples, chunk)

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer, make_plan
+from mae_jax.tasks.finetune import layer_rules
 from mae_jax.types import UserError
 
 
@@ -21,7 +22,7 @@ def test_plan_warms_up_then_follows_half_a_cosine():
             expected = 3e-4 * step / 20
         else:
             expected = 1e-6 + (3e-4 - 1e-6) * (1 + np.cos(np.pi * (step - 20) / 78)) / 2
-        assert float(plan.schedule(step)) == pytest.approx(expected, rel=1e-5, abs=1e-9)
+        assert float(plan.schedule(step)) == pytest.approx(expected, rel=1e-6, abs=1e-10)
     assert float(plan.schedule(10**6)) == pytest.approx(1e-6)
 
 
@@ -88,6 +89,36 @@ def test_rules_scale_freeze_and_keep_no_moments():
     np.testing.assert_allclose(updates["frozen"], 0)
     np.testing.assert_allclose(updates["half"], -0.05)
     np.testing.assert_allclose(updates["whole"], -0.1)
+
+
+def test_layer_decay_over_fifty_steps():
+    """Fine-tuning's rules against float64: each layer with its own rate and its own decay."""
+    depth, layer_decay = 3, 0.65
+    rng = np.random.default_rng(0)
+    layers = {"embed/kernel": 0, "cls_token": 0, "positions": 0}
+    layers |= {f"block_{i}/mlp/fc1/{leaf}": i + 1 for i in range(3) for leaf in ("kernel", "bias")}
+    names = {f"encoder/{name}": layer for name, layer in layers.items()}
+    names |= {"fc_norm/scale": 4, "head/kernel": 4, "head/bias": 4}
+    kept = ("bias", "scale", "cls_token", "positions")
+    decay = {name: 0.0 if name.endswith(kept) else 0.05 for name in names}
+    params = {name: (rng.normal(size=(5, 4)) / 10).astype(np.float32) for name in names}
+    grads = [
+        {name: rng.normal(size=(5, 4)).astype(np.float32) for name in names} for _ in range(50)
+    ]
+    rates = 1e-3 * rng.random(50)
+    schedule = lambda step: jnp.asarray(rates, jnp.float32)[step]
+    rules = layer_rules(depth, layer_decay, "all")
+    tx = make_optimizer(schedule=schedule, rules=rules, weight_decay=0.05, b2=0.999)
+    ours = jax.tree.map(jnp.asarray, params)
+    state = tx.init(ours)
+    update = jax.jit(lambda g, s, p, step: tx.update(g, s, p, step=step))
+    for step, gradient in enumerate(grads):
+        updates, state = update(gradient, state, ours, step)
+        ours = optax.apply_updates(ours, updates)
+    for name, layer in names.items():
+        rate = lambda step, layer=layer: rates[step] * 0.65 ** (4 - layer)
+        expected = adamw({name: params[name]}, grads, rate, decay, b2=0.999)[name]
+        np.testing.assert_allclose(ours[name], expected, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def test_default_rules_decay_tokens_and_matrices_only():

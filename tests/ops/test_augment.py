@@ -288,6 +288,25 @@ def own_shares(labels):
     return np.diagonal(np.asarray(labels, np.float64))
 
 
+def test_targets_over_fifty_draws_are_the_shares_that_the_pixels_show():
+    """Both ways of mixing, with smoothing: whose label counts how much is read off the images."""
+    classes, labels = 7, np.array([0, 3, 6, 2, 5, 1])
+    images, smooth = numbered(6, 8, 11)[0], np.full((6, classes), 0.1 / classes)
+    smooth[np.arange(6), labels] += 0.9
+    kinds = set()
+    mix = jax.jit(functools.partial(augment.mixup_cutmix, mixup_alpha=0.8, cutmix_alpha=1.0))
+    for seed in range(50):
+        targets = augment.soft_targets(jnp.asarray(labels), classes, 0.1)
+        mixed, targets = mix(jax.random.key(seed), images, targets)
+        mean = np.asarray(mixed, np.float64).mean(axis=(1, 2, 3))
+        own, partner = np.arange(6.0), np.arange(5.0, -1, -1)
+        share = ((mean - partner) / (own - partner))[:, None]
+        expected = share * smooth + (1 - share) * smooth[::-1]
+        np.testing.assert_allclose(targets, expected, atol=1e-6)
+        kinds.add(len(np.unique(np.asarray(mixed)[0])) > 1)
+    assert kinds == {False, True}, "some draws mix values, some paste"
+
+
 @pytest.mark.parametrize("per_example", [False, True])
 def test_mixup_is_the_formula(per_example):
     images, labels = random_images(6, 4, 5, 3), np.eye(6, dtype=np.float32)

@@ -35,19 +35,30 @@ def trained(task, batch, steps, base=1.0):
 
 
 def test_batch_statistics_are_those_of_torch(batch):
+    """Over 50 random batches: what the classifier sees, and what it keeps for later."""
     torch = pytest.importorskip("torch")
     task = linear_probe.make(**PLAIN)
     params, extra = task.init(jax.random.key(0), batch)
+    head = np.asarray(params["head_0"]["kernel"], np.float64)
     theirs = torch.nn.BatchNorm1d(16, affine=False, eps=1e-6, momentum=0.1).double()
-    features = torch.tensor(np.asarray(task.features(params, batch), np.float64))
-    for _ in range(3):
-        theirs(features)
-        extra = task.loss(params, extra, batch, jax.random.key(1), 0).extra
-    np.testing.assert_allclose(extra["mean"], theirs.running_mean, atol=1e-6)
-    np.testing.assert_allclose(extra["var"], theirs.running_var, rtol=1e-5)
-    expected = theirs.eval()(features).numpy() @ np.asarray(params["head_0"]["kernel"], np.float64)
-    found = task.predict(params, extra, batch)["logits"]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    features = jax.jit(task.features)
+    loss = jax.jit(lambda extra, batch: task.loss(params, extra, batch, jax.random.key(1), 0))
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        batch = {"image": rng.integers(0, 256, (8, 8, 8, 3)), "label": rng.integers(0, 3, 8)}
+        seen = theirs(torch.tensor(np.asarray(features(params, batch), np.float64)))
+        expected = torch.nn.functional.cross_entropy(
+            seen @ torch.tensor(head), torch.tensor(batch["label"])
+        )
+        output = loss(extra, batch)
+        extra = output.extra
+        np.testing.assert_allclose(output.loss, expected, rtol=1e-6)
+        np.testing.assert_allclose(extra["mean"], theirs.running_mean, atol=1e-6)
+        np.testing.assert_allclose(extra["var"], theirs.running_var, rtol=1e-6, atol=1e-6)
+    outside = torch.tensor(np.asarray(features(params, batch), np.float64))
+    expected = theirs.eval()(outside).numpy() @ head
+    found = jax.jit(task.predict)(params, extra, batch)["logits"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_heads_learn_as_if_each_were_alone(batch):

@@ -12,7 +12,10 @@ import numpy as np
 
 
 class Source(Protocol):
-    """A set of examples with random access."""
+    """A set of examples with random access. One that knows all labels without reading the examples
+    has a method `labels() -> [N] int32` too, and one that knows of classes without any example,
+    `empty_classes`.
+    """
 
     num_examples: int
     class_names: Sequence[str]

@@ -29,11 +29,15 @@ class Folder:
         self.files, self.channels, self.window = files, channels, window
         self.masks, self.boxes, self.max_boxes = masks, boxes, max_boxes
         self.num_examples, self.digest = len(files), files.digest
-        self.class_names = files.class_names
+        self.class_names, self.empty_classes = files.class_names, files.empty_classes
 
     def name(self, index: int) -> str:
         """The path of the file, relative to the folder."""
         return self.files[index]
+
+    def labels(self) -> np.ndarray:
+        """[N] int32, without reading a file."""
+        return self.files.labels()
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
         """'image' of each index, still encoded; 'label' if there are classes; 'segmentation' and

@@ -1,0 +1,76 @@
+"""Label numbers of a test set follow the names of the training set's classes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax.data import classes, make_data
+from mae_jax.data.sources import Arrays
+from mae_jax.evals import classify
+from mae_jax.types import UserError
+
+TRAIN = ("cat", "dog", "eel", "fox")
+
+
+def source(labels, names):
+    """A set of tiny images."""
+    images = np.zeros((len(labels), 2, 2, 3), np.uint8)
+    return Arrays({"image": images, "label": np.array(labels)}, names)
+
+
+def test_labels_follow_the_names():
+    train, test = source([0, 1, 2, 3], TRAIN), source([0, 1, 1, 0], ("dog", "fox"))
+    matched = classes.like(test, train)
+    np.testing.assert_array_equal(matched.read(np.arange(4))["label"], [1, 3, 3, 1])
+    assert matched.class_names == TRAIN and matched.num_examples == 4
+    assert classes.like(train, train) is train
+    for without in (source([0], ()), train):
+        assert classes.like(without, train) is without
+        assert classes.like(without, source([0], ())) is without
+
+
+def test_other_classes_are_refused():
+    names = ["dog", *(f"x{i:02d}" for i in range(11))]
+    with pytest.raises(UserError, match="differ: x00, .*, x07 and 3 more only in the latter"):
+        classes.like(source(range(12), names), source([0], TRAIN))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A training set of four classes, and a test set of two of them."""
+    for split, names in (("train", TRAIN), ("rendition", ("dog", "fox"))):
+        for value, name in enumerate(names):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (4, 4), (value, 0, 0)).save(tmp_path / split / name / "a.png")
+    return tmp_path
+
+
+def test_a_folder_with_some_of_the_classes(folders):
+    data = make_data(
+        train=f"folder('{folders / 'train'}')",
+        test=f"folder('{folders / 'rendition'}')",
+        batch_size=3,
+        train_transform="resize((4, 4))",
+        eval_transform="resize((4, 4))",
+    )
+    (batch,) = data.eval("test")
+    np.testing.assert_array_equal(batch["label"][batch["mask"]], [1, 3])
+    # A classifier that likes eels best, then what is right: eels are not among what is present.
+    favourite = np.array([0.0, 1.0, 9.0, 0.5]), np.array([0.0, 1.0, 9.0, 2.0])
+    predict = lambda batch: {**batch, "logits": np.stack([*favourite, favourite[0]])}
+    assert classify.make()(predict, data)["top1"] == 0
+    assert classify.make(among="present")(predict, data)["top1"] == 1
+    with pytest.raises(UserError, match="choose all or present"):
+        classify.make(among="some")
+
+
+def test_a_class_without_images_is_known(folders):
+    (folders / "train" / "gnu").mkdir()
+    (folders / "train" / ".hidden").mkdir()
+    data = make_data(
+        train=f"folder('{folders / 'train'}')",
+        batch_size=2,
+        train_transform="resize((4, 4))",
+        eval_transform="resize((4, 4))",
+    )
+    assert data.empty_classes == ("gnu",) and data.source("train").class_names == TRAIN
