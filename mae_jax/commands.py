@@ -119,6 +119,7 @@ def evaluate(args) -> int:
     evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
     if not evaluators:
         raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
+    run.check(evaluators)
     with explained("lower the limit of the evaluators, or use a larger device"):
         results = evaluation.evaluate(run, state, evaluators)
     title = f"{args.run}, step {int(state.step)}" + (f", on {args.images}" if args.images else "")

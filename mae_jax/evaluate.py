@@ -13,11 +13,11 @@ from rich.table import Table
 from mae_jax.engine.log import EVAL, read
 from mae_jax.engine.mesh import replicated
 from mae_jax.engine.step import stream_key
-from mae_jax.evals.features import Predict, extract
+from mae_jax.evals.features import Evaluator, Predict, extract
 from mae_jax.report.curves import draw_curves
 from mae_jax.report.reconstructions import draw_reconstructions
 from mae_jax.report.tables import heading, shown
-from mae_jax.run import Evaluator, Run
+from mae_jax.run import Run
 from mae_jax.types import TrainState, UserError
 from mae_jax.workdir import write
 

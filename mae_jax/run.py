@@ -4,8 +4,7 @@ tools all start here, so they agree on what a config means.
 
 import dataclasses
 import functools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +14,20 @@ from ml_collections import ConfigDict
 
 from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
-from mae_jax.engine.checkpoint import Checkpoints, read_params
+from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
-from mae_jax.engine.transfer import transfer
-from mae_jax.evals.features import Predict
+from mae_jax.engine.transfer import make_start
+from mae_jax.evals.features import Evaluator, Predict
 from mae_jax.spec import call, call_section, maker, parse
 from mae_jax.types import Batch, Method, TrainState, UserError
 from mae_jax.workdir import read_config
 
-Evaluator = Callable[[Predict, Data], dict[str, float]]
+MISSING = {
+    "logits": "needs a classifier: fine-tune or probe first (tasks.finetune, tasks.linear_probe)",
+    "head_logits": "is for tasks.linear_probe: use classify, knn or logistic here",
+}
+"""What to say of a model that does not give an output."""
 
 
 class EvalPlan(NamedTuple):
@@ -84,6 +87,22 @@ class Run:
             },
             out_shardings=meshes.replicated(self.mesh),
         )
+
+    def check(self, evaluators: Sequence[Evaluator]) -> None:
+        """Raises UserError if evaluators need what the model or the data do not have."""
+        outputs = jax.eval_shape(
+            self.method.predict, self.like.params, self.like.extra, self.data.example("eval")
+        )
+        for evaluator in evaluators:
+            for split in evaluator.splits:
+                if "label" not in self.data.fields or not self.data.source(split).class_names:
+                    raise UserError(
+                        f"{evaluator.name} needs labels, and config.data.{split} has none: give a "
+                        "folder with one sub-folder for each class, and config.data.fields="
+                        "('label',)"
+                    )
+            if evaluator.output not in outputs:
+                raise UserError(f"{evaluator.name} {MISSING[evaluator.output]}")
 
     def pixels(self) -> Predict:
         """The baseline of all features: the pixels themselves, in [0, 1]; images with a side of
@@ -162,46 +181,14 @@ def _build(
         make_start, init_from, "init_from", method=made_method, example=example, fresh=fresh
     )
     made_evals = call_section(make_eval_plan, evals, "evals")
-    example = made_data.example("eval")
-    if made_evals.evaluators and "label" not in example:
-        raise UserError("config.evals needs labels: give a folder one sub-folder for each class")
-    if made_evals.evaluators and not made_data.source("test").class_names:
-        raise UserError("config.evals needs labels, and config.data.test has none")
-    jax.eval_shape(made_method.predict, like.params, like.extra, example)
-    return Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, start)
+    run = Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, start)
+    run.check(made_evals.evaluators)
+    return run
 
 
 def _maker(name: str) -> Callable[..., Method]:
     """The `make` of a method, 'mae', or of a task, 'tasks.finetune'."""
     return maker(name if name.startswith("tasks.") else f"methods.{name}")
-
-
-def make_start(
-    *, path: str, method: Method, example: Batch, fresh: Callable[[], TrainState]
-) -> Callable[[], TrainState]:
-    """The init_from section: how the state before the first step is made.
-
-    Args:
-        path: workdir of the run whose parameters are taken, where they fit; empty: none.
-        method, example, fresh: what is trained, a batch of it, and its fresh state.
-
-    Raises:
-        UserError: the method takes no parameters from other runs.
-    """
-    if not path:
-        return fresh
-    if not hasattr(method, "fresh"):
-        raise UserError("config.init_from is for tasks, such as tasks.finetune: start afresh here")
-
-    def start() -> TrainState:
-        state, saved = fresh(), read_params(Path(path).expanduser() / "checkpoints")
-        saved = {name: array for name, array in saved.items() if not re.search(method.fresh, name)}
-        adapt = method.adapt(example["image"].shape[1:])
-        missing = f"{method.fresh}|^encoder/positions$"
-        params = transfer(state.params, saved, missing=missing, adapt=adapt)
-        return state.replace(params=params, extra=method.after_update(params, state.extra, -1))
-
-    return start
 
 
 def check_classes(method: Method, data: Data) -> None:

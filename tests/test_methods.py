@@ -1,7 +1,10 @@
-"""The contract of methods, for every file in methods/: a new one is found and tested by itself."""
+"""The contract of methods, for every file in methods/ and tasks/: a new one is found and tested by
+itself.
+"""
 
 import inspect
 import pkgutil
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,23 +12,34 @@ import numpy as np
 import pytest
 
 import mae_jax.methods
+import mae_jax.tasks
 from mae_jax.engine.mesh import FSDP, make_mesh, put_batch
-from mae_jax.engine.optim import make_optimizer
+from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.spec import resolve
 
-METHODS = [module.name for module in pkgutil.iter_modules(mae_jax.methods.__path__)]
+METHODS = [
+    f"{package.__name__.removeprefix('mae_jax.')}.{module.name}"
+    for package in (mae_jax.methods, mae_jax.tasks)
+    for module in pkgutil.iter_modules(package.__path__)
+]
 SMALL = dict(
     encoder="vit(width=16, depth=1, heads=2, patch=4)",
     decoder_width=8,
     decoder_depth=1,
     decoder_heads=2,
+    classes=4,
+    mixup=0.0,
+    cutmix=0.0,
+    drop_path=0.0,
+    layer_decay=1.0,
+    lr_factors=(3.0, 10.0),
 )
 
 
 def make(name, **kwargs):
     """A small instance of a method: of SMALL it gets the arguments that it has."""
-    function = resolve(f"methods.{name}").make
+    function = resolve(name).make
     known = inspect.signature(function).parameters
     return function(**{k: v for k, v in (SMALL | kwargs).items() if k in known})
 
@@ -47,7 +61,8 @@ def batch():
 
 def trained(method, batch, mesh, steps):
     """Losses over the steps, and the last state."""
-    tx = make_optimizer(schedule=lambda step: 3e-3)
+    rules = getattr(method, "rules", DECAY_MATRICES)
+    tx = make_optimizer(schedule=lambda step: 3e-3, rules=rules)
     fresh, like = plan_state(mesh, method, tx, batch, seed=0, rules=FSDP)
     step, state, losses = make_train_step(mesh, like, method, tx, seed=0), fresh(), []
     placed = put_batch(batch, mesh)
@@ -65,15 +80,18 @@ def test_the_loss_falls_on_a_fixed_batch_and_does_not_depend_on_the_mesh(method,
     np.testing.assert_allclose(split, losses[:5], rtol=2e-4)
 
 
-def test_every_leaf_receives_a_gradient(method, batch):
+def test_every_leaf_that_learns_receives_a_gradient(method, batch):
+    rules = getattr(method, "rules", DECAY_MATRICES)
+    learns = lambda name: next(rule for pattern, rule in rules if re.search(pattern, name))
     params, extra = jax.jit(method.init)(jax.random.key(0), batch)
     gradient = jax.jit(jax.grad(lambda p, key: method.loss(p, extra, batch, key, 0).loss))(
         params, jax.random.key(1)
     )
     silent = [
-        jax.tree_util.keystr(path)
+        name
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
-        if not np.any(np.asarray(leaf))
+        if learns(name := jax.tree_util.keystr(path, simple=True, separator="/")) is not None
+        and not np.any(np.asarray(leaf))
     ]
     assert not silent
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
@@ -108,8 +126,8 @@ def test_predictions_are_deterministic_features_of_each_image_alone(method, batc
 )
 def test_every_option_of_mae_changes_the_loss_or_the_features(batch, options):
     (loss, features), (other_loss, other_features) = (
-        loss_and_features(make("mae"), batch),
-        loss_and_features(make("mae", **options), batch),
+        loss_and_features(make("methods.mae"), batch),
+        loss_and_features(make("methods.mae", **options), batch),
     )
     assert loss != other_loss or not np.array_equal(features, other_features)
 
@@ -126,7 +144,7 @@ def loss_and_features(method, batch):
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_mae_takes_any_number_of_channels(channels):
-    method = make("mae")
+    method = make("methods.mae")
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 20, channels)).astype(np.uint8)
     params, extra = jax.jit(method.init)(jax.random.key(0), {"image": images})
     pictures = jax.jit(method.reconstruct)(params, extra, {"image": images}, jax.random.key(1))
@@ -134,7 +152,7 @@ def test_mae_takes_any_number_of_channels(channels):
 
 
 def test_reconstructions_show_what_they_say(batch):
-    method = make("mae")
+    method = make("methods.mae")
     params, extra = jax.jit(method.init)(jax.random.key(0), batch)
     shown = jax.jit(method.reconstruct)(params, extra, batch, jax.random.key(1))
     hidden = np.asarray(shown["hidden"]).reshape(4, 4, 3).repeat(4, axis=1).repeat(4, axis=2)
@@ -149,7 +167,7 @@ def test_reconstructions_show_what_they_say(batch):
 
 
 def test_hidden_pixels_do_not_reach_the_prediction(batch):
-    method = make("mae", normalize_target=False)
+    method = make("methods.mae", normalize_target=False)
     params, _ = jax.jit(method.init)(jax.random.key(0), batch)
     images = method.normalize(jnp.asarray(batch["image"]))
     mask = method.draw_mask(jax.random.key(1), images)
@@ -161,7 +179,7 @@ def test_hidden_pixels_do_not_reach_the_prediction(batch):
 
 
 def test_the_initialisation_is_the_papers():
-    method = make("mae", encoder="vit(width=64, depth=1, heads=2, patch=4)")
+    method = make("methods.mae", encoder="vit(width=64, depth=1, heads=2, patch=4)")
     params, _ = jax.jit(method.init)(jax.random.key(0), {"image": np.zeros((1, 8, 8, 3), np.uint8)})
     encoder = params["encoder"]
     bound = np.sqrt(6 / (4 * 64))  # Xavier uniform of a fused [D, 3D] kernel

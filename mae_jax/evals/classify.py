@@ -10,14 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Predict
+from mae_jax.evals.features import EvalData, Evaluator, Predict
 from mae_jax.types import UserError
-
-NEEDS = {
-    "logits": "needs a classifier: fine-tune or probe first (tasks.finetune, tasks.linear_probe)",
-    "head_logits": "is for tasks.linear_probe: use classify, knn or logistic here",
-}
-"""What to say of a model that does not give an output."""
 
 
 class Scores(NamedTuple):
@@ -45,17 +39,14 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
             split: the protocol of ImageNet-A and -R, which have 200 of the 1000 classes.
 
     Raises:
-        UserError: an unknown `among`; from run: outputs without logits, examples without labels or
-            with labels that are none of the classifier's, no examples.
+        UserError: an unknown `among`; when called: labels that are none of the classifier's, no
+            examples.
     """
     if among not in ("all", "present"):
         raise UserError(f"classify(among={among}): choose all or present")
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        parts = [
-            classified(predict, batch, evaluator="classify", split=split)
-            for batch in data.eval(split, limit)
-        ]
+        parts = [classified(predict, batch, split=split) for batch in data.eval(split, limit)]
         logits, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         if among == "present":
             present, labels = np.unique(labels, return_inverse=True)
@@ -64,29 +55,22 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
             raise UserError(f"the {split} split has no example that can be read")
         return summary(score(logits, labels), logits.shape[1])
 
-    return run
+    return Evaluator("classify", run, "logits", (split,))
 
 
 def classified(
-    predict: Predict, batch, *, evaluator: str, split: str, output: str = "logits"
+    predict: Predict, batch, *, split: str, output: str = "logits"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits [n, ..., classes] and labels [n] of the rows of a batch that are no padding.
 
     Args:
-        evaluator: whom messages speak of.
+        split: what messages call it.
         output: of the model, that is wanted.
 
     Raises:
-        UserError: no labels, labels that are none of the classifier's, or no such output.
+        UserError: labels that are none of the classifier's.
     """
-    if "label" not in batch:
-        raise UserError(
-            f"the {split} split has no labels, which {evaluator} needs: give a folder with one "
-            "sub-folder for each class"
-        )
     outputs = predict(batch)
-    if output not in outputs:
-        raise UserError(f"{evaluator} {NEEDS[output]}")
     keep = np.asarray(outputs["mask"])
     logits, labels = np.asarray(outputs[output])[keep], np.asarray(outputs["label"])[keep]
     classes = logits.shape[-1]

@@ -1,13 +1,12 @@
 """Frozen features of a whole split, which the k-NN and logistic evaluators share."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
-
-from mae_jax.types import UserError
 
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
 """A batch of this process' rows to outputs for the rows of all processes, 'features' among them."""
@@ -22,6 +21,24 @@ class EvalData(Protocol):
         """Batches of a split, padded rows marked False in 'mask'."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """What the `make` of every evaluator returns: called with a `Predict` and the data, it gives
+    metrics by name.
+    """
+
+    name: str
+    run: Callable[[Predict, EvalData], dict[str, float]]
+    output: str
+    """Of the model, that it needs: 'features', 'logits' or 'head_logits'."""
+    splits: Sequence[str]
+    """Of the data, that must have labels."""
+
+    def __call__(self, predict: Predict, data: EvalData) -> dict[str, float]:
+        """The metrics."""
+        return self.run(predict, data)
+
+
 class Features(NamedTuple):
     """Features of a split."""
 
@@ -33,18 +50,9 @@ class Features(NamedTuple):
 
 @functools.lru_cache(maxsize=2)  # the evaluators of one evaluation ask for the same two splits
 def extract(predict: Predict, data: EvalData, split: str, limit: int | None = None) -> Features:
-    """The features of a labelled split, without the rows that only fill the last batch.
-
-    Raises:
-        UserError: the split has no labels.
-    """
+    """The features of a labelled split, without the rows that only fill the last batch."""
     features, labels = [], []
     for batch in data.eval(split, limit):
-        if "label" not in batch:
-            raise UserError(
-                f"the {split} split has no labels, which k-NN and logistic need: give "
-                "a folder with one sub-folder for each class"
-            )
         outputs = predict(batch)
         keep = np.asarray(outputs["mask"])
         features.append(np.asarray(outputs["features"], np.float32)[keep])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Predict, extract
+from mae_jax.evals.features import EvalData, Evaluator, Predict, extract
 from mae_jax.types import UserError
 
 KEYS, QUERIES = 16384, 256
@@ -40,7 +40,7 @@ def make(*, k: int | Sequence[int] = 20, temperature: float = 0.07, limit: int |
             for name, k in counts.items()
         }
 
-    return run
+    return Evaluator("knn", run, "features", ("train", "test"))
 
 
 def neighbours(keys: np.ndarray, queries: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:

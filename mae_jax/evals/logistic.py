@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mae_jax.evals.features import EvalData, Predict, extract
+from mae_jax.evals.features import EvalData, Evaluator, Predict, extract
 from mae_jax.types import UserError
 
 
@@ -47,7 +47,7 @@ def make(*, l2: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | None = N
         solution = fit(features, train.labels, l2=choose(features, train.labels, penalties))
         return {"logistic": accuracy(solution, (test.features - mean) / std, test.labels)}
 
-    return run
+    return Evaluator("logistic", run, "features", ("train", "test"))
 
 
 def choose(features: np.ndarray, labels: np.ndarray, penalties: Sequence[float]) -> float:

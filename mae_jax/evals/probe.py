@@ -5,7 +5,7 @@ images is the one that is reported.
 import numpy as np
 
 from mae_jax.evals.classify import classified
-from mae_jax.evals.features import EvalData, Predict
+from mae_jax.evals.features import EvalData, Evaluator, Predict
 
 
 def make():
@@ -19,15 +19,13 @@ def make():
         test = accuracies(predict, data, "test")
         return {"probe": float(test[best]), "val": float(val[best]), "head": float(best)}
 
-    return run
+    return Evaluator("probe", run, "head_logits", ("val", "test"))
 
 
 def accuracies(predict: Predict, data: EvalData, split: str) -> np.ndarray:
     """[heads] float64, of every head of a linear probe."""
     hits = []
     for batch in data.eval(split):
-        logits, labels = classified(
-            predict, batch, evaluator="probe", split=split, output="head_logits"
-        )
+        logits, labels = classified(predict, batch, split=split, output="head_logits")
         hits.append(logits.argmax(axis=2) == labels[:, None])
     return np.concatenate(hits).mean(axis=0)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mae_jax.evals.classify import classified
-from mae_jax.evals.features import EvalData, Predict
+from mae_jax.evals.features import EvalData, Evaluator, Predict
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
 
@@ -56,8 +56,8 @@ def make(
             and severities.
 
     Raises:
-        UserError: an argument that is not one of these; from run: outputs without logits, a test
-            split without labels, a reference for other than 1000 classes.
+        UserError: an argument that is not one of these; when called: a reference for other than
+            1000 classes.
     """
     names = _names(kinds)
     levels = (severities,) if isinstance(severities, int) else tuple(severities)
@@ -79,7 +79,7 @@ def make(
             metrics["mce_14"] = float(np.mean([errors[name] / ALEXNET[name] for name in names]))
         return metrics
 
-    return run
+    return Evaluator("robustness", run, "logits", ("test",))
 
 
 def _names(kinds: str | Sequence[str]) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def _error(
     """Share of the examples whose largest logit is not that of their label."""
     wrong = []
     for batch in batches:
-        logits, labels = classified(predict, batch, evaluator="robustness", split="test")
+        logits, labels = classified(predict, batch, split="test")
         if reference and logits.shape[1] != 1000:
             raise UserError(
                 f"robustness: reference={reference} is for the 1000 classes of ImageNet, this "

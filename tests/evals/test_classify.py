@@ -145,21 +145,8 @@ def test_labels_outside_the_classes(label):
         classify.make()(predict, Batches(logits, labels, 4))
 
 
-def test_what_is_no_labelled_set_for_a_classifier():
-    logits, labels = examples(10, 7)
-    data = Batches(logits, labels, 4)
-    encoder = lambda batch: {"features": batch["image"], "mask": batch["mask"]}
-    with pytest.raises(UserError, match="needs a classifier: fine-tune or probe first"):
-        classify.make()(encoder, data)
-
-    class Unlabelled(Batches):
-        def eval(self, *args):
-            for batch in super().eval(*args):
-                del batch["label"]
-                yield batch
-
-    with pytest.raises(UserError, match="the test split has no labels, which classify needs"):
-        classify.make()(predict, Unlabelled(logits, labels, 4))
+def test_no_example_that_can_be_read():
+    data = Batches(*examples(10, 7), 4)
     unreadable = lambda batch: {**predict(batch), "mask": np.zeros(len(batch["mask"]), bool)}
     with pytest.raises(UserError, match="the test split has no example that can be read"):
         classify.make()(unreadable, data)

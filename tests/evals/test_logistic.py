@@ -204,12 +204,6 @@ def test_features_are_extracted_once_for_several_evaluators():
     assert len(calls) == 4, "two batches of two splits"
 
 
-def test_splits_without_labels():
-    unlabelled = Splits(test=(np.zeros((6, 3), np.float32), None))
-    with pytest.raises(UserError, match="the test split has no labels"):
-        extract(predict, unlabelled, "test")
-
-
 def test_evaluator_standardises_with_the_training_set():
     """Scales and offsets of the features do not matter; those of the test set are not used."""
     train, test = examples(400, 1, seed=0), examples(201, 1, seed=1)

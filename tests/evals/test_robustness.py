@@ -133,23 +133,8 @@ def test_wrong_options(options, message):
         robustness.make(**options)
 
 
-def without(outputs, name):
-    """The same without one entry."""
-    return {key: value for key, value in outputs.items() if key != name}
-
-
 def test_what_it_cannot_evaluate():
     data = Corrupted(hard_by_severity)
-    with pytest.raises(UserError, match="needs a classifier: fine-tune or probe first"):
-        robustness.make()(lambda batch: without(predict(batch), "logits"), data)
     few = lambda batch: {**predict(batch), "logits": predict(batch)["logits"][:, :30]}
     with pytest.raises(UserError, match="for the 1000 classes of ImageNet, this classifier has 30"):
         robustness.make(reference="alexnet")(few, data)
-
-    class Unlabelled(Corrupted):
-        def eval(self, *args, **kwargs):
-            for batch in super().eval(*args, **kwargs):
-                yield without(batch, "label")
-
-    with pytest.raises(UserError, match="no labels, which robustness needs"):
-        robustness.make()(predict, Unlabelled(hard_by_severity))

@@ -1,0 +1,213 @@
+"""From a pre-trained run to a classifier and its numbers, as people type it; and their mistakes."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_jax import cli
+from mae_jax.engine.checkpoint import read_params
+from mae_jax.run import load
+from mae_jax.tasks import finetune
+
+TASKS = "tests/tiny_tasks.py"
+FIELDS = "image=image, label=label"
+
+
+def run(*arguments):
+    """Exit code of a command in this process."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(argument) for argument in arguments])
+    return exit_.value.code
+
+
+def mistake(capsys, *arguments):
+    """The one line that a mistake gives."""
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("mae-jax: ")]
+    assert len(lines) == 1 and "Traceback" not in error, error
+    return lines[0].removeprefix("mae-jax: ")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_the_project(root):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, in_the_project):
+    """The workdir of a masked autoencoder of four steps."""
+    workdir = tmp_path_factory.mktemp("runs") / "mae"
+    options = "--config.schedule.epochs=1.0", "--config.schedule.warmup_epochs=0.0"
+    assert run("train", "--config", "tests/tiny.py", "--workdir", workdir, *options) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def tuned(pretrained, tmp_path_factory):
+    """The workdir of a classifier that was fine-tuned from it."""
+    workdir = tmp_path_factory.mktemp("runs") / "tuned"
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", workdir
+    assert run(*command, f"--config.init_from.path={pretrained}") == 0
+    return workdir
+
+
+def results(workdir, name="results.json"):
+    """What a run's results say of what it trained."""
+    return list(json.loads((workdir / name).read_text())["results"].values())[-1]
+
+
+def test_fine_tuning_starts_from_the_pretrained_encoder(pretrained, root):
+    from mae_jax.config import load_config
+    from mae_jax.run import build
+
+    config = load_config(f"{TASKS}:finetune", [f"init_from.path={pretrained}"])
+    start, saved = build(config).fresh().params, read_params(pretrained / "checkpoints")
+    kernel = start["encoder"]["block_0"]["mlp"]["fc1"]["kernel"]
+    np.testing.assert_array_equal(kernel, saved["encoder/block_0/mlp/fc1/kernel"])
+    assert "fc_norm" in start and np.abs(start["head"]["kernel"]).max() < 2e-4
+
+
+def test_every_number_of_a_classifier(tuned, capsys):
+    assert set(results(tuned)) == {"top1", "top5", "nll", "ece"}
+    evals = "classify,robustness(kinds=fog, severities=1),knn(k=(1, 3))"
+    assert run("evaluate", "--run", tuned, "--evals", evals) == 0
+    found = results(tuned)
+    assert {"robustness/fog", "robustness/clean", "knn_1", "knn_3", "top1"} <= set(found)
+    assert found["robustness/clean"] == pytest.approx(1 - found["top1"])
+    printed = capsys.readouterr().out
+    assert "nll nats" in printed and "robustness/fog %" in printed
+
+
+def test_a_frozen_encoder(pretrained, tmp_path):
+    command = "train", "--config", f"{TASKS}:linear_probe", "--workdir", tmp_path / "probe"
+    assert run(*command, f"--config.init_from.path={pretrained}") == 0
+    assert set(results(tmp_path / "probe")) == {"probe", "val", "head", "knn", "logistic"}
+    _, state = load(tmp_path / "probe")
+    saved = read_params(pretrained / "checkpoints")
+    np.testing.assert_array_equal(
+        state.params["encoder"]["embed"]["kernel"], saved["encoder/embed/kernel"]
+    )
+
+
+@pytest.fixture
+def rendition(tuned, tmp_path):
+    """A folder with three of the classes that the classifier knows."""
+    run_, _ = load(tuned)
+    for name in np.array(run_.data.source("train").class_names)[[2, 5, 7]]:
+        folder = tmp_path / "rendition" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (20, 20), (200, 10, 10)).save(folder / "a.png")
+    return tmp_path / "rendition"
+
+
+def test_another_test_set(tuned, rendition, capsys):
+    before = results(tuned)
+    options = "--images", rendition, "--evals", "classify(among=present)"
+    assert run("evaluate", "--run", tuned, *options) == 0
+    (written,) = [path for path in tuned.glob("results_*rendition.json")]
+    assert results(tuned, written.name)["top1"] in (0, 1 / 3, 2 / 3, 1)
+    assert results(tuned) == before
+    (rendition / "unicorn").mkdir()
+    Image.new("RGB", (20, 20)).save(rendition / "unicorn" / "a.png")
+    assert "unicorn only in the latter" in mistake(capsys, "evaluate", "--run", tuned, *options)
+
+
+def test_features_of_a_classifier_need_no_labels(tuned, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "a.png")
+    out = tmp_path / "f.npz"
+    assert run("features", "--run", tuned, "--images", tmp_path / "photos", "--out", out) == 0
+    assert np.load(out)["features"].shape == (1, 16)
+
+
+def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
+    assert run(*command, "--config.data.batch_size=16", "--config.evals.run=") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{TASKS}:finetune with 2 change(s)" in said
+    assert "config.data.batch_size=16, 8 in the file" in said
+    assert "lr 0.00625 (0.1 x 16 / 256) after 0 steps" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["method.args.classes=3"], "10 classes, and config.method.args.classes=3"),
+        (["data.fields=()", "evals.run="], "the training set has no labels"),
+        (["init_from.path=nowhere"], "nowhere/checkpoints"),
+        (
+            ["method.args.encoder=vit(width=32, depth=1, heads=2, patch=4)"],
+            "the checkpoint is of another architecture: encoder/block_0/",
+        ),
+        (
+            ["method.args.encoder=vit(width=16, depth=2, heads=2, patch=4)"],
+            "the checkpoint has no encoder/block_1/",
+        ),
+        (["method.args.tuned=2"], "tuned 2: choose 'all', 'mlp' or a number up to 1"),
+        (["data.subset=per_class(1000)"], "images, and 1000 are asked for"),
+        (["data.fields=()"], "classify needs labels"),
+        (["evals.run=probe"], "there is no 'val' split: config.data.held_out is 0"),
+        (["evals.run=probe", "data.held_out=0.5"], "probe is for tasks.linear_probe"),
+        (["evals.run=classify", "data.test="], "there is no 'test' split"),
+    ],
+)
+def test_mistakes_are_one_line(pretrained, tmp_path, capsys, options, message):
+    if not any("init_from" in option for option in options):
+        options = [*options, f"init_from.path={pretrained}"]
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
+    line = mistake(capsys, *command, *(f"--config.{option}" for option in options))
+    assert message in line
+
+
+def test_classify_without_a_classifier(pretrained, capsys):
+    line = mistake(capsys, "evaluate", "--run", pretrained, "--evals", "classify")
+    assert line.startswith("classify needs a classifier: fine-tune or probe first")
+
+
+def test_labels_outside_the_classes(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for split, labels in (("train", [0, 1, 2, 3] * 4), ("test", [0, 1, 2, 7])):
+        images = rng.integers(0, 256, (len(labels), 16, 16, 3)).astype(np.uint8)
+        np.savez(tmp_path / f"{split}.npz", image=images, label=np.array(labels))
+    options = [
+        f"--config.data.{split}=array_file('{tmp_path / split}.npz', {FIELDS})"
+        for split in ("train", "test")
+    ]
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run", *options
+    line = mistake(capsys, *command)
+    assert "the classes of config.data.train and config.data.test differ" in line
+    assert "4, 5, 6, 7 only in the latter" in line
+    np.savez(tmp_path / "train.npz", image=images, label=np.array([0, -1, 2, 3]))
+    assert "-1" in mistake(capsys, *command)
+
+
+def test_a_class_without_images(tmp_path, capsys):
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "set" / "cat" / "a.png")
+    options = [f"--config.data.{split}=folder('{tmp_path / 'set'}')" for split in ("train", "test")]
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run", *options
+    assert "no image of the class 'dog'" in mistake(capsys, *command)
+
+
+def test_a_batch_that_does_not_fit(tmp_path, capsys, monkeypatch):
+    """The network's activations are made larger than any machine."""
+    loss = finetune.Finetuning.loss
+
+    def hungry(self, params, extra, batch, key, step):
+        output = loss(self, params, extra, batch, key, step)
+        huge = jax.lax.optimization_barrier(jnp.full((1 << 22, 1 << 24), output.loss))
+        return output._replace(loss=output.loss + huge[0, 0])
+
+    monkeypatch.setattr(finetune.Finetuning, "loss", hungry)
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
+    line = mistake(capsys, *command)
+    assert "the memory of a device is not enough" in line
+    assert "lower config.data.batch_size (8 now), or raise config.accumulate (1 now)" in line
