@@ -20,6 +20,7 @@ from configs import common, scenes
 from mae_jax.types import UserError
 
 PRESETS = ("paper", "repository")
+DROP_PATH = {"paper": dict(B=0.1, L=0.1, H=0.2), "repository": dict(B=0.1, L=0.2, H=0.3)}
 
 
 def get_config(arg: str = "B/16") -> ConfigDict:
@@ -45,11 +46,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
         common.finetune_args()
         | dict(
             encoder=f"vit({size}, patch={patch})",
-            drop_path={"B": 0.1, "L": 0.2, "H": 0.3}[size]
-            if theirs
-            else 0.2
-            if size == "H"
-            else 0.1,
+            drop_path=DROP_PATH[preset][size],
             layer_decay=0.65 if theirs and size == "B" else 0.75,
             dtype="bfloat16",
         )

@@ -74,8 +74,11 @@ def _train(config, workdir: Path, deviations=()) -> int:
 
 def sweep(args) -> int:
     """mae-jax sweep"""
+    from rich.console import Console
+
     from mae_jax import sweep as sweeping
     from mae_jax.config import load_configs
+    from mae_jax.report.tables import drawn
     from mae_jax.spec import nearest
 
     configs, workdir = load_configs(args.config, args.overrides), args.workdir
@@ -89,14 +92,13 @@ def sweep(args) -> int:
     options = ["--workdir", str(workdir), *(f"--config.{text}" for text in args.overrides)]
     command = lambda name: [*this, *options, "--only", name]
     failed = sweeping.sweep(configs, workdir, command)
-    records = sweeping.collect(configs, workdir)
-    if records:
-        sweeping.print_table(records, f"{args.config}: {len(records)} of {len(configs)} runs")
+    table = sweeping.collect(configs, workdir)
+    Console().print(drawn(table, args.config))
     if "stopped" in failed:
         return fail(f"stopped in {failed['stopped']}: start again to go on", PREEMPTED)
     if failed:
         return fail(f"{len(failed)} of {len(configs)} runs failed: {', '.join(failed)}", 1)
-    print(f"wrote {workdir / 'results.jsonl'}")
+    print(f"wrote {workdir / 'results.jsonl'} and {workdir / 'results.md'}")
     return 0
 
 

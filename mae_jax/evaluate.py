@@ -16,7 +16,7 @@ from mae_jax.engine.step import stream_key
 from mae_jax.evals.features import Evaluator, Predict, extract
 from mae_jax.report.curves import draw_curves
 from mae_jax.report.reconstructions import draw_reconstructions
-from mae_jax.report.tables import heading, shown
+from mae_jax.report.tables import drawn, heading, shown
 from mae_jax.run import Run
 from mae_jax.types import TrainState, UserError
 from mae_jax.workdir import write
@@ -64,16 +64,10 @@ def during_training(run: Run, state: TrainState) -> dict[str, float]:
 def table(results: Results, title: str) -> Table:
     """The results as a table; many metrics stand below one another."""
     metrics = list(next(iter(results.values())))
-    cell = lambda values, metric: shown(metric, values[metric])
-    if len(metrics) > 5:
-        drawn = Table("", *results, title=title)
-        for metric in metrics:
-            drawn.add_row(heading(metric), *(cell(values, metric) for values in results.values()))
-        return drawn
-    drawn = Table("features", *map(heading, metrics), title=title)
+    rows = [["features", *map(heading, metrics)]]
     for name, values in results.items():
-        drawn.add_row(name, *(cell(values, metric) for metric in metrics))
-    return drawn
+        rows.append([name, *(shown(metric, values[metric]) for metric in metrics)])
+    return drawn(rows if len(metrics) < 6 else list(zip(*rows, strict=True)), title)
 
 
 def write_results(path: Path, step: int, results: Results, *, final: bool = False) -> Path:

@@ -17,12 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
-from rich.table import Table
 
 from mae_jax.config import differences
 from mae_jax.engine.log import console
 from mae_jax.engine.preemption import StopRequests
-from mae_jax.report.tables import heading, shown
+from mae_jax.report.tables import heading, markdown, shown
 from mae_jax.types import UserError
 from mae_jax.workdir import read_config, write
 
@@ -119,8 +118,10 @@ def read_results(folder: Path) -> dict[str, float]:
     return list(json.loads((folder / "results.json").read_text())["results"].values())[-1]
 
 
-def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[dict]:
-    """Writes `results.jsonl`, a line for each finished run, and returns the lines."""
+def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]:
+    """Writes `results.jsonl`, a line for each finished run, and `results.md`, the table of them,
+    which it returns.
+    """
     records = []
     for name, config in configs.items():
         if finished(workdir / name, config):
@@ -129,16 +130,13 @@ def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[dict]:
             records.append(dict(row=row, column=column, seed=seed, **results))
     workdir.mkdir(parents=True, exist_ok=True)
     write(workdir / "results.jsonl", "\n".join(json.dumps(record) for record in records))
-    return records
+    table = tabulate(records)
+    write(workdir / "results.md", markdown(table).rstrip())
+    return table
 
 
-def print_table(records: Sequence[Mapping], title: str) -> None:
-    """Prints what `tabulate` makes."""
-    console.print(tabulate(records, title))
-
-
-def tabulate(records: Sequence[Mapping], title: str) -> Table:
-    """Rows are what is compared and by which metric, columns the conditions.
+def tabulate(records: Sequence[Mapping]) -> list[list[str]]:
+    """Rows of text, the heading first: what is compared and by which metric, then the conditions.
 
     Args:
         records: lines of `results.jsonl`.
@@ -148,11 +146,11 @@ def tabulate(records: Sequence[Mapping], title: str) -> Table:
         for metric, value in list(record["results"].values())[-1].items():
             cells.setdefault((record["row"], metric, record["column"]), []).append(value)
     columns = list(dict.fromkeys(column for *_, column in cells))
-    table = Table("", "metric", *columns, title=title)
+    rows = [["", "metric", *columns]]
     for row, metric in dict.fromkeys((row, metric) for row, metric, _ in cells):
         values = [spread(metric, cells.get((row, metric, column), ())) for column in columns]
-        table.add_row(row, heading(metric), *values)
-    return table
+        rows.append([row, heading(metric), *values])
+    return rows
 
 
 def spread(metric: str, values: Sequence[float]) -> str:

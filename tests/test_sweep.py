@@ -56,6 +56,7 @@ def test_one_failed_run_does_not_stop_the_rest(swept):
     assert all(r["step"] == 8 and list(r["results"])[-1] == "mae" for r in found)
     knn = [100 * r["results"]["mae"]["knn"] for r in found]
     assert f"{statistics.mean(knn):.1f} ± {statistics.stdev(knn):.1f}" in said
+    assert f"± {statistics.stdev(knn):.1f} |" in (workdir / "results.md").read_text()
     assert "step 8/8" in (workdir / "mae/small/0/log.txt").read_text()
 
 

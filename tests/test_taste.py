@@ -33,7 +33,18 @@ MAY_IMPORT = {
     "doctor": BASE,
     "bench": BASE | {"data"},
     "commands": BASE
-    | {"bench", "config", "data", "doctor", "engine", "evaluate", "run", "sweep", "train"},
+    | {
+        "bench",
+        "config",
+        "data",
+        "doctor",
+        "engine",
+        "evaluate",
+        "report",
+        "run",
+        "sweep",
+        "train",
+    },
     "cli": BASE | {"commands"},
 }
 
