@@ -49,5 +49,6 @@ def on_scenes() -> ConfigDict:
     )
     config.optimizer.update(b2=0.999, weight_decay=0.0)
     config.schedule.update(base_lr=1e-2, epochs=3.0, warmup_epochs=0.3)
+    config.log.every = 10
     config.evals.update(every=0, run="probe")
     return config

@@ -5,10 +5,11 @@ for fine-tuning, and for training from scratch on the same budget.
     mae-jax sweep --config configs/low_shot.py:B/16,runs/mae_b16
     mae-jax sweep --config configs/low_shot.py:scenes
 
-The argument is what `configs/finetune.py` takes, with the workdir of the pre-trained run behind it
-(default: runs/mae_B_16 or so, or runs/scenes). With fewer labels there are more epochs, but fewer
-steps; the numbers of epochs are ours, the paper has no such experiment. From scratch, all layers
-learn at the same rate.
+The argument is the encoder, SIZE/PATCH or 'scenes', with the workdir of the pre-trained run behind
+it (default: runs/mae_B_16 or so, or runs/scenes). With fewer labels there are more epochs, but
+fewer steps; the numbers of epochs are ours, the paper has no such experiment. From scratch, all
+layers learn at the same rate. A part of the labels of the frozen encoders is held out, to choose
+the learning rate of the probe: k-NN and logistic regression do without these, too.
 """
 
 import copy
@@ -41,7 +42,8 @@ def default_start(model: str) -> str:
 def rows(model: str, start: str) -> dict[str, ConfigDict]:
     """What is compared."""
     frozen, tuned = linear_probe.get_config(model), finetune.get_config(model)
-    frozen.evals.run = "knn(k=10)|logistic|probe"
+    limit = "" if model == "scenes" else "(limit=100000)"  # of images that fit on a device
+    frozen.evals.run = f"probe|knn(k=10)|logistic{limit}"
     scratch = copy.deepcopy(tuned)
     scratch.method.args.layer_decay = 1.0
     random = copy.deepcopy(frozen)

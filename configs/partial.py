@@ -5,7 +5,9 @@ block (its MLP), as in figure 9 of arXiv 2111.06377, which reports for L/16: 73.
     mae-jax sweep --config configs/partial.py:B/16,runs/mae_b16
     mae-jax sweep --config configs/partial.py:scenes
 
-The argument is that of `configs/low_shot.py`.
+The argument is that of `configs/low_shot.py`. Here the schedule is that of fine-tuning, whatever
+learns; the paper chooses the number of epochs for each, and its 0 blocks are linear probing, which
+is `configs/linear_probe.py`.
 """
 
 from ml_collections import ConfigDict

@@ -8,9 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from mae_jax.types import UserError
-
-PREEMPTED = 75
+from mae_jax.types import PREEMPTED, UserError
 
 
 def fail(message: str, code: int) -> int:

@@ -71,17 +71,16 @@ def table(results: Results, title: str) -> Table:
 
 
 def write_results(path: Path, step: int, results: Results, *, final: bool = False) -> Path:
-    """Writes `results.json`, or adds to it what it does not have of the same step.
-
-    Args:
-        final: whether these are the results that end a run.
+    """Writes `results.json`: 'results', to which those that were there of the same step are added,
+    and 'final', those with which the run ended, which nothing changes.
     """
     old = json.loads(path.read_text()) if path.exists() else {"step": None}
+    ended = results if final else None
     if old["step"] == step:
         names = list(dict.fromkeys([*old["results"], *results]))
-        both = {name: old["results"].get(name, {}) | results.get(name, {}) for name in names}
-        results, final = both, final or old["final"]
-    write(path, json.dumps({"step": step, "final": final, "results": results}, indent=2))
+        results = {name: old["results"].get(name, {}) | results.get(name, {}) for name in names}
+        ended = ended or old["final"]
+    write(path, json.dumps({"step": step, "results": results, "final": ended}, indent=2))
     return path
 
 

@@ -17,14 +17,16 @@ from mae_jax.engine import mesh as meshes
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
-from mae_jax.engine.transfer import make_start
 from mae_jax.evals.features import Evaluator, Predict
 from mae_jax.spec import call, call_section, maker, parse
+from mae_jax.start import make_start
 from mae_jax.types import Batch, Method, TrainState, UserError
 from mae_jax.workdir import read_config
 
 MISSING = {
     "logits": "needs a classifier: fine-tune or probe first (tasks.finetune, tasks.linear_probe)",
+    "heads": "needs one classifier, and this probe has several heads: use the evaluator probe, or "
+    "train it with one, config.method.args.lr_factors=(1.0,)",
     "head_logits": "is for tasks.linear_probe: use classify, knn or logistic here",
 }
 """What to say of a model that does not give an output."""
@@ -102,7 +104,10 @@ class Run:
                         "('label',)"
                     )
             if evaluator.output not in outputs:
-                raise UserError(f"{evaluator.name} {MISSING[evaluator.output]}")
+                heads = "head_logits" in outputs
+                raise UserError(
+                    f"{evaluator.name} {MISSING['heads' if heads else evaluator.output]}"
+                )
 
     def pixels(self) -> Predict:
         """The baseline of all features: the pixels themselves, in [0, 1]; images with a side of
@@ -178,7 +183,13 @@ def _build(
     example = made_data.example("train")
     fresh, like = plan_state(made_mesh, made_method, tx, example, seed=seed, rules=meshes.FSDP)
     start = call_section(
-        make_start, init_from, "init_from", method=made_method, example=example, fresh=fresh
+        make_start,
+        init_from,
+        "init_from",
+        args=method.args,
+        method=made_method,
+        example=example,
+        fresh=fresh,
     )
     made_evals = call_section(make_eval_plan, evals, "evals")
     run = Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, start)
@@ -251,11 +262,11 @@ def load(
     config = read_config(workdir)
     del config.identities
     # Neither the mesh nor the batch of training need to fit this machine.
-    config.update(mesh=dict(data=-1, fsdp=1), accumulate=1)
+    config.update(mesh=dict(data=-1, fsdp=1), accumulate=1, init_from=dict(path=""))
     config.data.batch_size = 64 * jax.device_count()
     if images is not None:
         train = _source_like(config.data.train, images)
-        config.data.update(train=train, test="", fields=())
+        config.data.update(train=train, test="", fields=(), subset="", held_out=0.0)
         config.evals.run = ""
     if test is not None:
         config.data.test = _source_like(config.data.train, test)

@@ -22,10 +22,9 @@ from mae_jax.config import differences
 from mae_jax.engine.log import console
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.report.tables import heading, markdown, shown
-from mae_jax.types import UserError
+from mae_jax.start import origin
+from mae_jax.types import PREEMPTED, UserError
 from mae_jax.workdir import read_config, write
-
-PREEMPTED = 75
 
 
 def check_names(configs: Mapping[str, ConfigDict]) -> None:
@@ -60,7 +59,7 @@ def sweep(
             if code == PREEMPTED or stop.requested(0):
                 return {"stopped": name}
             if code or not finished(folder, config):
-                failed[name] = _last_line(folder / "log.txt")
+                failed[name] = _reason(code, folder / "log.txt")
                 console.print(f"{place}: failed after {took}: {failed[name]}", highlight=False)
                 continue
             values = "  ".join(f"{k} {shown(k, v)}" for k, v in read_results(folder).items())
@@ -82,14 +81,15 @@ def _run(command: Sequence[str], log: Path, compiled: Path, stop: StopRequests) 
             start_new_session=True,  # Ctrl-C is ours to pass on
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
-        told = False
+        waited = 0
         while True:
             try:
                 return child.wait(timeout=0.5)
             except subprocess.TimeoutExpired:
-                if stop.requested(0) and not told:
+                waited += stop.requested(0)
+                # Whoever told us may have told it too, and a second signal would end it at once.
+                if waited == 6:
                     child.terminate()
-                    told = True
 
 
 def _end_with_parent() -> None:
@@ -97,25 +97,33 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _last_line(path: Path) -> str:
-    """Of a log, without the name of the program."""
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+def _reason(code: int, log: Path) -> str:
+    """Why a run failed: the signal that ended it, or the last line that it wrote."""
+    if code < 0:
+        memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{memory}"
+    if code == 0:
+        return "it has no results: config.evals.run is empty"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1].removeprefix("mae-jax: ") if lines else "no output"
 
 
 def finished(folder: Path, config: ConfigDict) -> bool:
-    """Whether a workdir holds the results of this experiment."""
-    path = folder / "results.json"
+    """Whether a workdir holds the results of this experiment, from the same start."""
+    path, start = folder / "results.json", config.init_from.path
     if not path.is_file() or not json.loads(path.read_text())["final"]:
         return False
     written = read_config(folder)
     del written.identities
-    return not differences(written, config.copy_and_resolve_references())
+    if differences(written, config.copy_and_resolve_references()):
+        return False
+    there = origin(start) if start else None
+    return there is None or json.loads((folder / "origin.json").read_text()) == there
 
 
 def read_results(folder: Path) -> dict[str, float]:
     """Metric -> value of what a finished run trained (and not of its baselines)."""
-    return list(json.loads((folder / "results.json").read_text())["results"].values())[-1]
+    return list(json.loads((folder / "results.json").read_text())["final"].values())[-1]
 
 
 def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]:
@@ -126,8 +134,9 @@ def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]
     for name, config in configs.items():
         if finished(workdir / name, config):
             row, column, seed = name.split("/")
-            results = json.loads((workdir / name / "results.json").read_text())
-            records.append(dict(row=row, column=column, seed=seed, **results))
+            found = json.loads((workdir / name / "results.json").read_text())
+            place = dict(row=row, column=column, seed=seed)
+            records.append(place | dict(step=found["step"], results=found["final"]))
     workdir.mkdir(parents=True, exist_ok=True)
     write(workdir / "results.jsonl", "\n".join(json.dumps(record) for record in records))
     table = tabulate(records)
@@ -144,6 +153,8 @@ def tabulate(records: Sequence[Mapping]) -> list[list[str]]:
     cells: dict[tuple[str, str, str], list[float]] = {}
     for record in records:
         for metric, value in list(record["results"].values())[-1].items():
+            if metric == "head":  # a number of a head has no mean
+                continue
             cells.setdefault((record["row"], metric, record["column"]), []).append(value)
     columns = list(dict.fromkeys(column for *_, column in cells))
     rows = [["", "metric", *columns]]

@@ -5,6 +5,7 @@ stopped anywhere goes on from its last checkpoint as if nothing had happened.
 """
 
 import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from mae_jax.engine.preemption import StopRequests
 from mae_jax.engine.prefetch import prefetch
 from mae_jax.run import Run, build
 from mae_jax.spec import call_section
+from mae_jax.start import origin
 from mae_jax.types import TrainState, UserError
-from mae_jax.workdir import claim, lock
+from mae_jax.workdir import claim, lock, write
 
 
 class Preempted(Exception):
@@ -64,7 +66,11 @@ def complete(run: Run, workdir: Path, stop: StopRequests) -> TrainState:
         Checkpoints, run.config.checkpoint, "checkpoint", folder=workdir / "checkpoints"
     ) as checkpoints:
         state = checkpoints.restore(run.like)
-        state = run.fresh() if state is None else state
+        if state is None:
+            state = run.fresh()
+            if path := run.config.init_from.path:
+                write(workdir / "origin.json", json.dumps(origin(path)))
+                say(f"starting from {path}, step {origin(path)['step']}")
         start, total = int(state.step), run.plan.steps
         announce(run, start)
         if stop.requested(start):
@@ -142,9 +148,7 @@ def announce(run: Run, start: int) -> None:
         f"{run.mesh.size} {jax.default_backend()} device(s), {plan.steps} steps of a batch of "
         f"{config.data.batch_size}{parts}; lr {plan.peak_lr:.3g} ({config.schedule.base_lr:g} x "
         f"{config.data.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
-        f"cosine to {config.schedule.min_lr:g}"
-        + (f"; parameters of {config.init_from.path}" if config.init_from.path else "")
-        + (f"; going on from step {start}" if start else "")
+        f"cosine to {config.schedule.min_lr:g}" + (f"; going on from step {start}" if start else "")
     )
 
 

@@ -68,7 +68,8 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(pretrained, root):
     from mae_jax.run import build
 
     config = load_config(f"{TASKS}:finetune", [f"init_from.path={pretrained}"])
-    start, saved = build(config).fresh().params, read_params(pretrained / "checkpoints")
+    start = build(config).fresh().params
+    _, saved = read_params(pretrained / "checkpoints")
     kernel = start["encoder"]["block_0"]["mlp"]["fc1"]["kernel"]
     np.testing.assert_array_equal(kernel, saved["encoder/block_0/mlp/fc1/kernel"])
     assert "fc_norm" in start and np.abs(start["head"]["kernel"]).max() < 2e-4
@@ -90,7 +91,7 @@ def test_a_frozen_encoder(pretrained, tmp_path):
     assert run(*command, f"--config.init_from.path={pretrained}") == 0
     assert set(results(tmp_path / "probe")) == {"probe", "val", "head", "knn", "logistic"}
     _, state = load(tmp_path / "probe")
-    saved = read_params(pretrained / "checkpoints")
+    _, saved = read_params(pretrained / "checkpoints")
     np.testing.assert_array_equal(
         state.params["encoder"]["embed"]["kernel"], saved["encoder/embed/kernel"]
     )

@@ -17,38 +17,43 @@ class Part:
 
     Args:
         source: the whole.
-        places: [n] int of the part -> [n] int of the whole.
-        count: number of examples.
+        places: [n] int64, of its examples.
     """
 
-    def __init__(self, source: Source, places: Callable[[np.ndarray], np.ndarray], count: int):
-        self.source, self.places, self.num_examples = source, places, count
+    def __init__(self, source: Source, places: np.ndarray):
+        self.source, self.places, self.num_examples = source, places, len(places)
         self.class_names, self.digest = source.class_names, source.digest
+        if hasattr(source, "labels"):
+            self.labels = lambda: source.labels()[places]
 
     def read(self, indices: np.ndarray):
         """Rows of every field, see `Source`."""
-        return self.source.read(self.places(np.asarray(indices)))
+        return self.source.read(self.places[np.asarray(indices)])
 
     def name(self, index: int) -> str:
         """What the whole calls it."""
-        return self.source.name(int(self.places(np.array([index]))[0]))
+        return self.source.name(int(self.places[index]))
 
 
-def hold_out(source: Source, share: float) -> tuple[Source, Source]:
-    """A source in two parts, by a fixed permutation: what remains, and what is held out.
+def hold_out(source: Source, share: float) -> tuple[Part, Part]:
+    """A source in two parts, the same ones every time: what remains, and what is held out, of each
+    class if the source knows the labels without reading the examples.
 
     Raises:
-        UserError: a part would be empty.
+        UserError: a part, or what remains of a class, would be empty.
     """
-    count = round(source.num_examples * share)
-    if not 0 < count < source.num_examples:
+    count = source.num_examples
+    if source.class_names and hasattr(source, "labels"):
+        wanted = lambda n: max(0, min(n - 1, round(n * share)))
+        held = _pick(source.labels(), source.class_names, wanted, _HELD_OUT, 0)
+    else:
+        held = np.sort(permute(np.arange(round(count * share)), count, _HELD_OUT))
+    if not 0 < len(held) < count:
         raise UserError(
-            f"held_out {share} of {source.num_examples} images is {count}: give a share in (0, 1) "
-            "that leaves some on both sides"
+            f"held_out {share} of {count} images is {len(held)}: give a share in (0, 1) that "
+            "leaves some on both sides"
         )
-    shuffled = lambda i: permute(i, source.num_examples, _HELD_OUT)
-    kept = Part(source, lambda i: shuffled(i + count), source.num_examples - count)
-    return kept, Part(source, shuffled, count)
+    return Part(source, np.setdiff1d(np.arange(count), held)), Part(source, held)
 
 
 def subset(source: Source, text: str) -> Source:
@@ -64,24 +69,30 @@ def subset(source: Source, text: str) -> Source:
     name, args, kwargs = calls[0]
     labels = labels_of(source)
     chosen = call(text, rules[name], *args, **kwargs)(labels, source.class_names)
-    return Part(source, lambda i: chosen[i], len(chosen))
+    part = Part(source, chosen)
+    part.labels = lambda: labels[chosen]
+    return part
 
 
 def _share(share: float, *, seed: int = 0):
     """The same share of every class, at least one example of each."""
     if not 0 < share <= 1:
         raise UserError(f"subset share({share}): give a share in (0, 1]")
-    return lambda labels, names: _pick(labels, names, lambda n: max(1, round(n * share)), seed)
+    return lambda labels, names: _pick(
+        labels, names, lambda n: max(1, round(n * share)), _SUBSET, seed
+    )
 
 
 def _per_class(count: int, *, seed: int = 0):
     """As many of every class."""
     if count < 1:
         raise UserError(f"subset per_class({count}): at least one is needed")
-    return lambda labels, names: _pick(labels, names, lambda n: count, seed)
+    return lambda labels, names: _pick(labels, names, lambda n: count, _SUBSET, seed)
 
 
-def _pick(labels: np.ndarray, names, wanted: Callable[[int], int], seed: int) -> np.ndarray:
+def _pick(
+    labels: np.ndarray, names, wanted: Callable[[int], int], stream: int, seed: int
+) -> np.ndarray:
     """[n] int64 examples, in the order of the whole."""
     chosen = []
     for label in range(len(names)):
@@ -91,7 +102,7 @@ def _pick(labels: np.ndarray, names, wanted: Callable[[int], int], seed: int) ->
             raise UserError(
                 f"class {names[label]!r} has {len(places)} images, and {count} are asked for"
             )
-        order = np.argsort(hash_words(_SUBSET, seed, places), kind="stable")
+        order = np.argsort(hash_words(stream, seed, places), kind="stable")
         chosen.append(places[order[:count]])
     return np.sort(np.concatenate(chosen))
 

@@ -206,20 +206,31 @@ class Checkpoints:
                 self._manager.close()
 
 
-def read_params(folder: str | Path) -> dict[str, np.ndarray]:
-    """The parameters in the newest checkpoint of any run, whatever its model: path -> float32.
+def read_params(folder: str | Path) -> tuple[int, dict[str, np.ndarray]]:
+    """The parameters in the newest checkpoint of any run that is whole, whatever its model.
+
+    Returns:
+        The step, and path -> float32.
 
     Raises:
-        UserError: there is no checkpoint, or its parameters are not those that were saved.
+        UserError: there is none.
     """
-    folder = Path(folder).absolute()
+    folder, broken = Path(folder).absolute(), {}
     if not folder.is_dir():
         raise UserError(f"there are no checkpoints in {folder}")
     with Checkpoints(folder, every=1, read_only=True) as checkpoints:
-        if not checkpoints.steps():
-            raise UserError(f"there is no checkpoint yet in {folder}")
-        step = checkpoints.steps()[-1]
-        leaves = checkpoints.leaves(step)
+        for step in reversed(checkpoints.steps()):
+            try:
+                return step, _read_params(folder / str(step), checkpoints.leaves(step))
+            except Exception as error:  # Orbax raises many kinds for damaged files
+                broken[step] = _first_line(error)
+                logger.warning("checkpoint %s is unreadable (%s)", step, broken[step])
+    if broken:
+        raise UserError(f"no readable checkpoint in {folder} ({broken}): train that run again")
+    raise UserError(f"there is no checkpoint yet in {folder}")
+
+
+def _read_params(folder: Path, leaves: dict[str, list]) -> dict[str, np.ndarray]:
     saved = {path: leaf for path, leaf in leaves.items() if path.startswith("params/")}
     tree = traverse_util.unflatten_dict(
         {path: np.zeros(shape, np.float32) for path, (shape, _) in saved.items()}, sep="/"
@@ -227,11 +238,11 @@ def read_params(folder: str | Path) -> dict[str, np.ndarray]:
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
     args = ocp.args.PyTreeRestore(item=tree, restore_args=as_numpy, partial_restore=True)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        tree = checkpointer.restore(folder / str(step) / "state", args=args)
+        tree = checkpointer.restore(folder / "state", args=args)
     digests = jax.device_get(jax.jit(digest)(tree))
     for path, (_, expected) in saved.items():
         if int(digests[path]) != expected:
-            raise UserError(f"checkpoint {step} in {folder} is damaged: {path} has changed")
+            raise ValueError(f"digest of {path} differs from what was saved")
     flat = traverse_util.flatten_dict(tree["params"], sep="/")
     return {path: np.asarray(values) for path, values in flat.items()}
 

@@ -2,15 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mae_jax.engine.checkpoint import read_params
 from mae_jax.engine.paths import path_of
-from mae_jax.types import Batch, Method, TrainState, UserError
+from mae_jax.types import UserError
 
 Adapt = Callable[[str, np.ndarray], Any]
 """(path, array) -> the array for other images, or the same array if it does not depend on them."""
@@ -50,31 +48,3 @@ def transfer(params: Any, saved: Mapping[str, np.ndarray], *, missing: str, adap
         return jax.device_put(np.asarray(array, leaf.dtype), leaf.sharding)
 
     return jax.tree_util.tree_map_with_path(fill, params)
-
-
-def make_start(
-    *, path: str, method: Method, example: Batch, fresh: Callable[[], TrainState]
-) -> Callable[[], TrainState]:
-    """The init_from section: how the state before the first step is made.
-
-    Args:
-        path: workdir of the run whose parameters are taken, where they fit; empty: none.
-        method, example, fresh: what is trained, a batch of it, and its fresh state.
-
-    Raises:
-        UserError: the method takes no parameters from other runs.
-    """
-    if not path:
-        return fresh
-    if not hasattr(method, "fresh"):
-        raise UserError("config.init_from is for tasks, such as tasks.finetune: start afresh here")
-
-    def start() -> TrainState:
-        state, saved = fresh(), read_params(Path(path).expanduser() / "checkpoints")
-        saved = {name: array for name, array in saved.items() if not re.search(method.fresh, name)}
-        adapt = method.adapt(example["image"].shape[1:])
-        missing = f"{method.fresh}|^encoder/positions$"
-        params = transfer(state.params, saved, missing=missing, adapt=adapt)
-        return state.replace(params=params, extra=method.after_update(params, state.extra, -1))
-
-    return start

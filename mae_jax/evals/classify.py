@@ -47,13 +47,13 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
         parts = [classified(predict, batch, split=split) for batch in data.eval(split, limit)]
-        logits, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-        if among == "present":
-            present, labels = np.unique(labels, return_inverse=True)
-            logits = logits[:, present]
-        if not len(labels):
+        present = np.unique(np.concatenate([labels for _, labels in parts]))
+        if not len(present):
             raise UserError(f"the {split} split has no example that can be read")
-        return summary(score(logits, labels), logits.shape[1])
+        classes = present if among == "present" else np.arange(parts[0][0].shape[1])
+        scored = [score(part[:, classes], np.searchsorted(classes, true)) for part, true in parts]
+        scores = Scores(*(np.concatenate(part) for part in zip(*scored, strict=True)))
+        return summary(scores, len(classes))
 
     return Evaluator("classify", run, "logits", (split,))
 

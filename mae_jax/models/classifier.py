@@ -1,7 +1,5 @@
 """An encoder with a linear classifier on top, as it is fine-tuned (arXiv 2111.06377, A.1)."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -19,7 +17,6 @@ class Classifier(nn.Module):
     encoder: ViT
     classes: int
     pool: str = "mean"
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
@@ -29,5 +26,5 @@ class Classifier(nn.Module):
             features = nn.LayerNorm(1e-6, name="fc_norm")(tokens[:, 1:].mean(axis=1))
         else:
             features = tokens[:, 0]
-        head = nn.Dense(self.classes, kernel_init=head_init, dtype=self.dtype, name="head")
-        return features, head(features).astype(jnp.float32)
+        head = nn.Dense(self.classes, kernel_init=head_init, name="head")
+        return features, head(features)  # float32, or close classes would tie

@@ -197,11 +197,10 @@ def make(
             f"classes={classes} must be at least 2, layer_decay={layer_decay} in (0, 1], "
             f"smoothing={smoothing} and ema={ema} in [0, 1)"
         )
-    compute = jnp.dtype(dtype)
     vit = build(
         encoder,
         "models",
-        dtype=compute,
+        dtype=jnp.dtype(dtype),
         drop_path=drop_path,
         learned_positions=True,
         final_norm=pool == "cls",
@@ -209,6 +208,6 @@ def make(
     tuned = int(tuned) if str(tuned).isdigit() else tuned
     if tuned not in ("all", "mlp") and tuned not in range(vit.depth + 1):
         raise UserError(f"tuned {tuned!r}: choose 'all', 'mlp' or a number up to {vit.depth}")
-    model = Classifier(vit, classes, pool, compute)
+    model = Classifier(vit, classes, pool)
     rules = layer_rules(vit.depth, layer_decay, tuned)
     return Finetuning(model, rules, smoothing, mixup, cutmix, ema, tuple(mean), tuple(std))

@@ -56,6 +56,8 @@ class Arrays:
         self.fields = dict(fields)
         self.class_names = tuple(class_names)
         self.num_examples = len(self.fields["image"])
+        if "label" in self.fields:
+            self.labels = lambda: self.fields["label"]
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The rows at `indices` [n] of every field."""
