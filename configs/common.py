@@ -11,7 +11,8 @@ def base() -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,  # of everything: parameters, order, crops, masks
-            accumulate=1,  # parts of a batch that are computed one after another, to save memory
+            accumulate=1,  # parts of a batch, one after another, to save memory; BatchNorm and
+            # mixup then see a part
             max_skipped=10,  # steps in a row with a loss or gradient that is not finite, then stop
             data=dict(
                 train="",  # source of the training images: "folder('path')", 'fashion_scenes(...)'

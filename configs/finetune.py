@@ -74,7 +74,7 @@ def on_scenes() -> ConfigDict:
         | dict(encoder=scenes.ENCODER, classes=10, mixup=0.0, cutmix=0.0, dtype="float32")
     )
     config.optimizer.b2 = 0.999
-    config.schedule.update(base_lr=4e-3, epochs=8.0, warmup_epochs=1.0, min_lr=1e-6)
+    config.schedule.update(base_lr=2e-3, epochs=10.0, warmup_epochs=1.0, min_lr=1e-6)
     config.log.every = 10
     config.evals.update(every=0, run="classify")
     return config

@@ -7,7 +7,7 @@ LARS without decay on the class token, as in table 10 of arXiv 2111.06377, which
 75.8% (L) and 76.6% (H/14). Five learning rates around its 0.1 learn side by side on the same
 features, and the best on a fiftieth of the training images, held out, is reported. The BatchNorm in
 front of the classifiers takes its statistics from the global batch (the authors' code: from each
-device's part).
+device's part), or with `accumulate` from each of its parts.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +40,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
 
 
 def on_scenes() -> ConfigDict:
-    """The same for the embedded images, with SGD's stand-in for so few steps: AdamW."""
+    """The same for the embedded images, by AdamW, which needs fewer steps than LARS."""
     config = scenes.get_config()
     config.data.update(batch_size=64, held_out=0.1)
     config.method.name = "tasks.linear_probe"
@@ -48,7 +48,7 @@ def on_scenes() -> ConfigDict:
         common.probe_args() | dict(encoder=scenes.ENCODER, classes=10, pool="mean")
     )
     config.optimizer.update(b2=0.999, weight_decay=0.0)
-    config.schedule.update(base_lr=1e-2, epochs=3.0, warmup_epochs=0.3)
+    config.schedule.update(base_lr=1e-2, epochs=6.0, warmup_epochs=0.5)
     config.log.every = 10
     config.evals.update(every=0, run="probe")
     return config

@@ -24,7 +24,7 @@ def get_configs(arg: str = "B/16") -> dict[str, ConfigDict]:
     scenes = model == "scenes"
     configs = {}
     for seed in SEEDS if scenes else SEEDS[:1]:
-        for tuned in [t for t in TUNED if not scenes or t in ("0", "mlp", "1", "2", "all")]:
+        for tuned in [t for t in TUNED if not scenes or t in ("0", "1", "2", "all")]:
             config = finetune.get_config(model)
             config.seed = seed
             config.method.args.tuned = tuned

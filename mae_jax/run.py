@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.errors
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -92,9 +93,17 @@ class Run:
 
     def check(self, evaluators: Sequence[Evaluator]) -> None:
         """Raises UserError if evaluators need what the model or the data do not have."""
-        outputs = jax.eval_shape(
-            self.method.predict, self.like.params, self.like.extra, self.data.example("eval")
-        )
+        example = self.data.example("eval")
+        try:
+            outputs = jax.eval_shape(
+                self.method.predict, self.like.params, self.like.extra, example
+            )
+        except flax.errors.ScopeParamShapeError as error:
+            sizes = [self.data.example(stage)["image"].shape[1:] for stage in ("train", "eval")]
+            raise UserError(
+                f"images are {sizes[0]} in training and {sizes[1]} in evaluation, and the learned "
+                "positions fit one size: see config.data.train_transform and eval_transform"
+            ) from error
         for evaluator in evaluators:
             for split in evaluator.splits:
                 if "label" not in self.data.fields or not self.data.source(split).class_names:
@@ -168,6 +177,7 @@ def _build(
         data,
         "data",
         seed=seed,
+        eval_batch_size=data.batch_size // accumulate,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

@@ -155,6 +155,12 @@ def call_section(function: Callable, section: Mapping[str, Any], where: str, /, 
     return call(f"config.{where}".rstrip("."), function, **dict(section), **more)
 
 
+def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
+    """Raises UserError unless a value is among those allowed."""
+    if value not in allowed:
+        raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """The end of an error message: the known name that is most like `name`, or all of them."""
     close = difflib.get_close_matches(name, list(known), n=1)

@@ -48,7 +48,7 @@ def train(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> 
     """
     advice = (
         f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
-        f"({config.accumulate} now), which makes more but smaller parts of the same batch"
+        f"({config.accumulate} now), which computes a batch in more but smaller parts"
     )
     with StopRequests() as stop, explained(advice):
         run = build(config)
@@ -73,6 +73,7 @@ def complete(run: Run, workdir: Path, stop: StopRequests) -> TrainState:
                 say(f"starting from {path}, step {origin(path)['step']}")
         start, total = int(state.step), run.plan.steps
         announce(run, start)
+        announce_classes(run)
         if stop.requested(start):
             raise Preempted(f"stopped before step {start + 1} of {total}")
         with call_section(
@@ -150,6 +151,13 @@ def announce(run: Run, start: int) -> None:
         f"{config.data.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
         f"cosine to {config.schedule.min_lr:g}" + (f"; going on from step {start}" if start else "")
     )
+
+
+def announce_classes(run: Run) -> None:
+    """Says if a classifier has classes that the training set has not."""
+    here = len(run.data.source("train").class_names)
+    if here != getattr(run.method, "classes", here):
+        say(f"config.method.args.classes={run.method.classes}, but the training set has {here}")
 
 
 def finish(run: Run, state: TrainState, workdir: Path, stop: StopRequests) -> None:

@@ -120,12 +120,18 @@ def test_another_test_set(tuned, rendition, capsys):
     assert "unicorn only in the latter" in mistake(capsys, "evaluate", "--run", tuned, *options)
 
 
-def test_features_of_a_classifier_need_no_labels(tuned, tmp_path):
+def test_features_of_all_images_whatever_the_task_held_out(pretrained, tmp_path):
+    few = "--config.data.subset=share(0.7)", "--config.schedule.epochs=1.0"
+    command = "train", "--config", f"{TASKS}:linear_probe", "--workdir", tmp_path / "probe", *few
+    assert run(*command, f"--config.init_from.path={pretrained}") == 0
     (tmp_path / "photos").mkdir()
-    Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "a.png")
-    out = tmp_path / "f.npz"
-    assert run("features", "--run", tuned, "--images", tmp_path / "photos", "--out", out) == 0
-    assert np.load(out)["features"].shape == (1, 16)
+    for i in range(7):
+        Image.new("RGB", (20, 20), (30 * i, 0, 0)).save(tmp_path / "photos" / f"{i}.png")
+    options = "--images", tmp_path / "photos", "--out", tmp_path / "f.npz"
+    assert run("features", "--run", tmp_path / "probe", *options) == 0
+    written = np.load(tmp_path / "f.npz")
+    assert written["features"].shape == (7, 16)
+    assert list(written["names"]) == [f"{i}.png" for i in range(7)]
 
 
 def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
@@ -142,20 +148,26 @@ def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
     [
         (["method.args.classes=3"], "10 classes, and config.method.args.classes=3"),
         (["data.fields=()", "evals.run="], "the training set has no labels"),
-        (["init_from.path=nowhere"], "nowhere/checkpoints"),
+        (["init_from.path=nowhere"], "nowhere is not the workdir of a run"),
         (
             ["method.args.encoder=vit(width=32, depth=1, heads=2, patch=4)"],
-            "the checkpoint is of another architecture: encoder/block_0/",
+            "is of another architecture: its encoder is vit(width=16, depth=1, heads=2, patch=4)",
         ),
         (
-            ["method.args.encoder=vit(width=16, depth=2, heads=2, patch=4)"],
-            "the checkpoint has no encoder/block_1/",
+            ["method.args.encoder=vit(width=16, depth=1, heads=2, patch=2)"],
+            "config.method.args.encoder=vit(width=16, depth=1, heads=2, patch=2)",
         ),
         (["method.args.tuned=2"], "tuned 2: choose 'all', 'mlp' or a number up to 1"),
         (["data.subset=per_class(1000)"], "images, and 1000 are asked for"),
         (["data.fields=()"], "classify needs labels"),
         (["evals.run=probe"], "there is no 'val' split: config.data.held_out is 0"),
         (["evals.run=probe", "data.held_out=0.5"], "probe is for tasks.linear_probe"),
+        (
+            ["data.eval_transform=resize((8, 16))"],
+            "images are (8, 12, 3) in training and (8, 16, 3)",
+        ),
+        (["method.args.mean=(0.5, 0.5)"], "mean has 2 values for 3 channels"),
+        (["method.args.std=(0.0,)"], "std (0.0,) must be positive"),
         (["evals.run=classify", "data.test="], "there is no 'test' split"),
     ],
 )

@@ -33,6 +33,7 @@ class Data:
 
     sources: dict[str, Source]
     batch_size: int
+    eval_batch_size: int
     train_transforms: list[Transform]
     eval_transforms: list[Transform]
     fields: Sequence[str]
@@ -100,7 +101,7 @@ class Data:
         place = lambda step: evaluation_rows(
             step,
             num_examples=count,
-            batch_size=self.batch_size,
+            batch_size=self.eval_batch_size,
             process_index=self.process_index,
             process_count=self.process_count,
         )
@@ -111,12 +112,15 @@ class Data:
             read = pick(places[: max(1, mask.sum())])  # what fills the batch need not be read
             return Rows(read, hash_words(read))
 
-        steps = range(-(-count // self.batch_size))
+        steps = range(-(-count // self.eval_batch_size))
         loaded = arrays.batches(
             self._loader(split, "eval", then), rows_at, iter(steps), self.workers
         )
         for step, batch in zip(steps, loaded, strict=True):
             mask = place(step)[1]
+            if mask.all():
+                yield batch
+                continue
             fill = lambda rows, mask=mask: np.append(
                 rows, np.repeat(rows[-1:], len(mask) - len(rows), axis=0), axis=0
             )
@@ -169,6 +173,7 @@ def make_data(
     subset: str = "",
     held_out: float = 0.0,
     batch_size: int,
+    eval_batch_size: int = 0,
     train_transform: str,
     eval_transform: str,
     fields: Sequence[str] = ("label",),
@@ -186,7 +191,8 @@ def make_data(
             'fashion_scenes(split=train)'.
         subset: spec string: which part of the training set to use, with few labels.
         held_out: share of that which is not trained on, and is the split 'val'.
-        batch_size: of the global batch.
+        batch_size: of the global batch in training.
+        eval_batch_size: the same in evaluation; 0: as in training.
         train_transform, eval_transform: spec strings of transforms.
         fields: of the sources that batches carry beside 'image'; a source need not have 'label'.
         pipeline: 'arrays' (plain threads) or 'tf' (tf.data) for training batches, the same ones;
@@ -226,6 +232,7 @@ def make_data(
     return Data(
         sources,
         batch_size,
+        eval_batch_size or batch_size,
         make_transforms(train_transform),
         make_transforms(eval_transform),
         tuple(fields),

@@ -26,7 +26,8 @@ class Renumbered:
     def read(self, indices: np.ndarray):
         """Rows of every field, see `Source`."""
         fields = dict(self.source.read(indices))
-        fields["label"] = self.numbers[np.asarray(fields["label"])]
+        labels = np.asarray(fields["label"])
+        fields["label"] = np.where(labels < 0, labels, self.numbers[labels])  # -1: unknown
         return fields
 
     def name(self, index: int) -> str:

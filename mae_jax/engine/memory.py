@@ -24,6 +24,7 @@ def explained(advice: str):
         text = str(error)
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in text:
             raise
+        whose = "this machine" if isinstance(error, MemoryError) else "a device"
         wanted = re.search(r"allocat\w+ ([\d.]+ ?\w+)", text)
         asked = f", which wanted {wanted[1]} at once" if wanted else ""
-        raise UserError(f"the memory of a device is not enough{asked}: {advice}") from error
+        raise UserError(f"the memory of {whose} is not enough{asked}: {advice}") from error

@@ -83,7 +83,8 @@ def make_optimizer(
 
     Args:
         name: 'adamw' (arXiv 1711.05101, decay times learning rate), 'sgd' or 'lars' (arXiv
-            1708.03888; b1 is the momentum of both).
+            1708.03888); b1 is the momentum of both. SGD's decay is outside of its momentum, like
+            AdamW's, and so about 1 / (1 - b1) times weaker than PyTorch's.
         schedule: step -> learning rate.
         rules: (regex, (lr factor, decay factor)) over parameter paths, or (regex, None): frozen,
             without moments.

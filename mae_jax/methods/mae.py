@@ -12,7 +12,7 @@ from mae_jax.models.mae import MAE, Decoder
 from mae_jax.models.vit import check_shape
 from mae_jax.ops import losses, masking, pixels
 from mae_jax.ops.patches import grid_of, patchify, unpatchify
-from mae_jax.spec import build
+from mae_jax.spec import build, check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -32,13 +32,8 @@ class MaskedAutoencoding:
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels."""
-        images = batch["image"]
-        channels = images.shape[-1]
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, channels):
-                raise UserError(f"{name} has {len(values)} values for {channels} channels")
-        mask = self.draw_mask(key, images)
-        return self.model.init(key, self.normalize(images), mask)["params"], {}
+        images = self.normalize(batch["image"])
+        return self.model.init(key, images, self.draw_mask(key, images))["params"], {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """Reconstruction error under a fresh mask for every example."""
@@ -152,22 +147,15 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    choices = {
-        "mask": (mask, tuple(masking.STRATEGIES)),
-        "loss": (loss, tuple(losses.ERRORS)),
-        "score": (score, ("hidden", "all")),
-        "pool": (pool, ("cls", "mean")),
-        "dtype": (dtype, ("float32", "bfloat16")),
-    }
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")
+    check_choice("mask", mask, masking.STRATEGIES)
+    check_choice("loss", loss, losses.ERRORS)
+    check_choice("score", score, ("hidden", "all"))
+    check_choice("pool", pool, ("cls", "mean"))
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if not 0 <= mask_ratio < 1:
         raise UserError(f"mask_ratio {mask_ratio} is outside [0, 1): the paper's is 0.75")
     if mask_ratio == 0 and score == "hidden":
         raise UserError("mask_ratio 0 hides nothing to score: raise it, or set score=all")
-    if min(std) <= 0:
-        raise UserError(f"std {std} must be positive")
     check_shape("decoder", width=decoder_width, depth=decoder_depth, heads=decoder_heads)
     compute = jnp.dtype(dtype)
     vit = build(encoder, "models", dtype=compute, mask_tokens=mask_tokens_in_encoder)

@@ -15,7 +15,7 @@ from mae_jax.models.classifier import Classifier
 from mae_jax.ops import augment, pixels
 from mae_jax.ops.patches import grid_of
 from mae_jax.ops.resample import resample_channels, resample_positions
-from mae_jax.spec import build
+from mae_jax.spec import build, check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 Rules = Sequence[tuple[str, tuple[float, float] | None]]
@@ -186,12 +186,8 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    for name, value, allowed in (
-        ("pool", pool, ("cls", "mean")),
-        ("dtype", dtype, ("float32", "bfloat16")),
-    ):
-        if value not in allowed:
-            raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")
+    check_choice("pool", pool, ("cls", "mean"))
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if classes < 2 or not 0 < layer_decay <= 1 or not 0 <= smoothing < 1 or not 0 <= ema < 1:
         raise UserError(
             f"classes={classes} must be at least 2, layer_decay={layer_decay} in (0, 1], "

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from mae_jax.models.vit import ViT
 from mae_jax.ops import pixels
-from mae_jax.spec import build
+from mae_jax.spec import build, check_choice
 from mae_jax.tasks.finetune import Rules, freeze, resampler
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
@@ -125,12 +125,8 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    for name, value, allowed in (
-        ("pool", pool, ("cls", "mean")),
-        ("dtype", dtype, ("float32", "bfloat16")),
-    ):
-        if value not in allowed:
-            raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")
+    check_choice("pool", pool, ("cls", "mean"))
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if classes < 2 or not lr_factors or min(lr_factors) <= 0:
         raise UserError(f"classes={classes} must be at least 2, lr_factors={lr_factors} positive")
     vit = build(encoder, "models", dtype=jnp.dtype(dtype))

@@ -23,6 +23,8 @@ def test_labels_follow_the_names():
     matched = classes.like(test, train)
     np.testing.assert_array_equal(matched.read(np.arange(4))["label"], [1, 3, 3, 1])
     assert matched.class_names == TRAIN and matched.num_examples == 4
+    unknown = classes.like(source([-1, 1], ("dog", "fox")), train)
+    np.testing.assert_array_equal(unknown.read(np.arange(2))["label"], [-1, 3])
     assert classes.like(train, train) is train
     for without in (source([0], ()), train):
         assert classes.like(without, train) is without

@@ -33,6 +33,19 @@ def test_what_is_held_out_and_what_remains_are_all_there_is(source):
     assert held.name(0) == source.name(numbers_of(held)[0])
 
 
+def test_what_is_held_out_is_of_each_class_where_labels_are_known(source):
+    _, held = hold_out(source, 0.1)
+    assert np.bincount(LABELS[numbers_of(held)]).tolist() == [20, 8, 2]
+    kept, held = hold_out(subset(source, "per_class(2)"), 0.4)
+    assert np.bincount(part_labels(kept)).tolist() == [1, 1, 1]
+    with pytest.raises(UserError, match="held_out 0.4 of 3 images is 0"):
+        hold_out(subset(source, "per_class(1)"), 0.4)
+    unlabelled = Arrays({"image": source.fields["image"]})
+    kept, held = hold_out(unlabelled, 0.1)
+    assert sorted([*numbers_of(kept), *numbers_of(held)]) == list(range(300))
+    assert len(set(numbers_of(held) // 100)) == 3, "from everywhere"
+
+
 def test_a_share_is_one_of_every_class(source):
     part = subset(source, "share(0.1)")
     counts = np.bincount(LABELS[numbers_of(part)])

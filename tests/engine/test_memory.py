@@ -19,7 +19,7 @@ def test_too_large_an_array_names_the_setting_to_lower():
 
 
 def test_memory_of_the_host():
-    with pytest.raises(UserError, match="is not enough: lower"), explained(ADVICE):
+    with pytest.raises(UserError, match="of this machine is not enough: lower"), explained(ADVICE):
         raise MemoryError()
 
 
