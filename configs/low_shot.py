@@ -8,9 +8,10 @@ for fine-tuning, and for training from scratch on the same budget.
 The argument is the encoder, SIZE/PATCH or 'scenes', with the workdir of the pre-trained run behind
 it (default: runs/mae_B_16 or so, or runs/scenes). With fewer labels there are more epochs, but
 fewer steps; the numbers of epochs are ours, the paper has no such experiment. From scratch, all
-layers learn at the same rate, twice that of fine-tuning. A part of the labels of the frozen encoders is held out, to choose
-the learning rate of the probe: k-NN and logistic regression do without these, too. With all
-labels, the seeds differ in the order of images and in what is random in a model only.
+layers learn at the same rate, twice that of fine-tuning. A part of the labels of the frozen
+encoders is held out, to choose the learning rate of the probe: k-NN and logistic regression do
+without these, too. With all labels, the seeds differ in the order of images and in what is random
+in a model only.
 """
 
 import copy

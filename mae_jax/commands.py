@@ -81,7 +81,7 @@ def sweep(args) -> int:
 
     configs, workdir = load_configs(args.config, args.overrides), args.workdir
     workdir = workdir or default_workdir(args.config)
-    sweeping.check_names(configs)
+    sweeping.check(configs, workdir)
     if args.only is not None:
         if args.only not in configs:
             raise UserError(f"--only {args.only}: no such experiment{nearest(args.only, configs)}")

@@ -41,10 +41,30 @@ def representations(run: Run, state: TrainState) -> dict[str, Callable[[], Predi
     if hasattr(run.method, "classes"):
         return {run.config.method.name: lambda: run.predictor(state)}
     return {
-        "raw pixels": run.pixels,
+        "raw pixels": lambda: pixels(run),
         "random encoder": lambda: run.predictor(run.fresh()),
         run.config.method.name: lambda: run.predictor(state),
     }
+
+
+def pixels(run: Run) -> Predict:
+    """The baseline of all features: the pixels themselves, in [0, 1]; images with a side of over 32
+    are scaled down to it, or the baseline would need more memory than the model.
+    """
+
+    def small(images):
+        side = (min(images.shape[1], 32), min(images.shape[2], 32))
+        shape = (len(images), *side, images.shape[3])
+        return jax.image.resize(images / 255.0, shape, "linear").reshape(len(images), -1)
+
+    function = jax.jit(
+        lambda batch: {
+            "features": small(batch["image"]),
+            **{k: v for k, v in batch.items() if k != "image"},
+        },
+        out_shardings=replicated(run.mesh),
+    )
+    return lambda batch: function(run.put(batch))
 
 
 def evaluate(run: Run, state: TrainState, evaluators: Sequence[Evaluator]) -> Results:

@@ -118,25 +118,6 @@ class Run:
                     f"{evaluator.name} {MISSING['heads' if heads else evaluator.output]}"
                 )
 
-    def pixels(self) -> Predict:
-        """The baseline of all features: the pixels themselves, in [0, 1]; images with a side of
-        over 32 are scaled down to it, or the baseline would need more memory than the model.
-        """
-
-        def small(images):
-            side = (min(images.shape[1], 32), min(images.shape[2], 32))
-            shape = (len(images), *side, images.shape[3])
-            return jax.image.resize(images / 255.0, shape, "linear").reshape(len(images), -1)
-
-        function = jax.jit(
-            lambda batch: {
-                "features": small(batch["image"]),
-                **{k: v for k, v in batch.items() if k != "image"},
-            },
-            out_shardings=meshes.replicated(self.mesh),
-        )
-        return lambda batch: function(self.put(batch))
-
 
 def build(config: ConfigDict) -> Run:
     """Builds the parts that a config names.

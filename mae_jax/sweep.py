@@ -24,14 +24,33 @@ from mae_jax.engine.preemption import StopRequests
 from mae_jax.report.tables import heading, markdown, shown
 from mae_jax.start import origin
 from mae_jax.types import PREEMPTED, UserError
-from mae_jax.workdir import read_config, write
+from mae_jax.workdir import read_config, refuse_another, write
 
 
-def check_names(configs: Mapping[str, ConfigDict]) -> None:
-    """Raises UserError unless every name is ROW/COLUMN/SEED."""
-    for name in configs:
+def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
+    """Raises UserError unless every name is ROW/COLUMN/SEED, and what workdirs hold is of the same
+    experiments, from the same starts.
+    """
+    for name, config in configs.items():
         if len([part for part in name.split("/") if part.strip(".")]) != 3 or name.count("/") != 2:
             raise UserError(f"experiment {name!r}: a name must be ROW/COLUMN/SEED")
+        folder, start = workdir / name, config.init_from.path
+        if (folder / "config.json").is_file():
+            refuse_another(folder, _changes(folder, config))
+        there = origin(start) if start else None
+        if there and (folder / "origin.json").is_file():
+            then = json.loads((folder / "origin.json").read_text())
+            if then != there:
+                raise UserError(
+                    f"{folder} started from step {then['step']} of {start}, which is at step "
+                    f"{there['step']} and another now: use another --workdir, or remove the folder"
+                )
+
+
+def _changes(folder: Path, config: ConfigDict) -> dict[str, tuple]:
+    written = read_config(folder)
+    del written.identities
+    return differences(written, config.copy_and_resolve_references())
 
 
 def sweep(
@@ -60,11 +79,17 @@ def sweep(
                 return {"stopped": name}
             if code or not finished(folder, config):
                 failed[name] = _reason(code, folder / "log.txt")
-                console.print(f"{place}: failed after {took}: {failed[name]}", highlight=False)
+                console.print(
+                    f"{place}: failed after {took}: {failed[name]}", highlight=False, soft_wrap=True
+                )
                 continue
             values = "  ".join(f"{k} {shown(k, v)}" for k, v in read_results(folder).items())
-            console.print(f"{place}: {values}  ({took})", highlight=False)
+            _say(f"{place}: {values}  ({took})")
     return failed
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _run(command: Sequence[str], log: Path, compiled: Path, stop: StopRequests) -> int:
@@ -109,16 +134,11 @@ def _reason(code: int, log: Path) -> str:
 
 
 def finished(folder: Path, config: ConfigDict) -> bool:
-    """Whether a workdir holds the results of this experiment, from the same start."""
-    path, start = folder / "results.json", config.init_from.path
+    """Whether a workdir holds the results of this experiment, by these evaluators."""
+    path = folder / "results.json"
     if not path.is_file() or not json.loads(path.read_text())["final"]:
         return False
-    written = read_config(folder)
-    del written.identities
-    if differences(written, config.copy_and_resolve_references()):
-        return False
-    there = origin(start) if start else None
-    return there is None or json.loads((folder / "origin.json").read_text()) == there
+    return "evals.run" not in _changes(folder, config)
 
 
 def read_results(folder: Path) -> dict[str, float]:

@@ -177,4 +177,4 @@ def finish(run: Run, state: TrainState, workdir: Path, stop: StopRequests) -> No
 def say(text: str) -> None:
     """Prints a line, from one process."""
     if jax.process_index() == 0:
-        console.print(text, highlight=False)
+        console.print(text, highlight=False, soft_wrap=True)

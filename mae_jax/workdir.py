@@ -76,6 +76,14 @@ def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> l
     changes = {}
     if any(path.name.isdigit() for path in workdir.glob("checkpoints/*")):
         changes = differences(read_config(workdir), claimed)
+    refuse_another(workdir, changes)
+    if jax.process_index() == 0:
+        write(workdir / "config.json", to_json(claimed))
+    return [f"config.{key} is now {new!r}, was {old!r}" for key, (old, new) in changes.items()]
+
+
+def refuse_another(workdir: Path, changes: Mapping[str, tuple]) -> None:
+    """Raises UserError if a run with these differences is another run than the workdir's."""
     harmful = {k: v for k, v in changes.items() if not k.startswith(MAY_CHANGE)}
     if harmful:
         listed = "; ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in harmful.items())
@@ -83,9 +91,6 @@ def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> l
             f"{workdir} is the workdir of another config ({listed}): use another --workdir, or "
             "the same values"
         )
-    if jax.process_index() == 0:
-        write(workdir / "config.json", to_json(claimed))
-    return [f"config.{key} is now {new!r}, was {old!r}" for key, (old, new) in changes.items()]
 
 
 def write(path: Path, text: str) -> None:

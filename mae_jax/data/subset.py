@@ -42,18 +42,21 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
     Raises:
         UserError: a part, or what remains of a class, would be empty.
     """
-    count = source.num_examples
-    if source.class_names and hasattr(source, "labels"):
-        wanted = lambda n: max(0, min(n - 1, round(n * share)))
-        held = _pick(source.labels(), source.class_names, wanted, _HELD_OUT, 0)
+    way_out = "give a share in (0, 1) that leaves some on both sides"
+    if not 0 < share < 1:
+        raise UserError(f"held_out {share}: {way_out}")
+    count, known = source.num_examples, source.class_names and hasattr(source, "labels")
+    if known:
+        labels, names = source.labels(), source.class_names
+        held = _pick(labels, names, lambda n: round(n * share), _HELD_OUT, 0)
     else:
         held = np.sort(permute(np.arange(round(count * share)), count, _HELD_OUT))
-    if not 0 < len(held) < count:
-        raise UserError(
-            f"held_out {share} of {count} images is {len(held)}: give a share in (0, 1) that "
-            "leaves some on both sides"
-        )
-    return Part(source, np.setdiff1d(np.arange(count), held)), Part(source, held)
+    kept = np.setdiff1d(np.arange(count), held)
+    if not (len(held) and len(kept)):
+        raise UserError(f"held_out {share} of {count} images is {len(held)}: {way_out}")
+    if known and (lost := {*labels} - {*labels[kept]}):
+        raise UserError(f"held_out {share} is all of the class {names[min(lost)]!r}: {way_out}")
+    return Part(source, kept), Part(source, held)
 
 
 def subset(source: Source, text: str) -> Source:
