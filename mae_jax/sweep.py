@@ -79,9 +79,7 @@ def sweep(
                 return {"stopped": name}
             if code or not finished(folder, config):
                 failed[name] = _reason(code, folder / "log.txt")
-                console.print(
-                    f"{place}: failed after {took}: {failed[name]}", highlight=False, soft_wrap=True
-                )
+                _say(f"{place}: failed after {took}: {failed[name]}")
                 continue
             values = "  ".join(f"{k} {shown(k, v)}" for k, v in read_results(folder).items())
             _say(f"{place}: {values}  ({took})")
@@ -173,7 +171,7 @@ def tabulate(records: Sequence[Mapping]) -> list[list[str]]:
     cells: dict[tuple[str, str, str], list[float]] = {}
     for record in records:
         for metric, value in list(record["results"].values())[-1].items():
-            if metric == "head":  # a number of a head has no mean
+            if metric in ("head", "val"):  # how a probe chose is no result
                 continue
             cells.setdefault((record["row"], metric, record["column"]), []).append(value)
     columns = list(dict.fromkeys(column for *_, column in cells))
