@@ -201,6 +201,29 @@ def test_labels_outside_the_classes(tmp_path, capsys):
     assert "-1" in mistake(capsys, *command)
 
 
+def test_other_sizes_shapes_and_channels(pretrained, tmp_path):
+    """From 8 x 12 colour images to 16 x 8 grey ones."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (16, 20, 20, 1)).astype(np.uint8)
+    np.savez(tmp_path / "grey.npz", image=images, label=np.arange(16) % 10)
+    source = f"array_file('{tmp_path / 'grey.npz'}', {FIELDS})"
+    options = dict(
+        train=source,
+        test=source,
+        train_transform="resize((16, 8))",
+        eval_transform="resize((16, 8))",
+    )
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
+    changes = [f"--config.data.{name}={value}" for name, value in options.items()]
+    changes += ["--config.method.args.mean=(0.5,)", "--config.method.args.std=(0.25,)"]
+    assert run(*command, *changes, f"--config.init_from.path={pretrained}") == 0
+    _, state = load(tmp_path / "run")
+    assert state.params["encoder"]["embed"]["kernel"].shape == (4 * 4 * 1, 16)
+    assert state.params["encoder"]["positions"].shape == (1 + 4 * 2, 16)
+    again = *command[:4], tmp_path / "again", *changes, "--config.schedule.epochs=0.5"
+    assert run(*again, f"--config.init_from.path={tmp_path / 'run'}") == 0, "tuned once more"
+
+
 def test_a_class_without_images(tmp_path, capsys):
     for name in ("cat", "dog"):
         (tmp_path / "set" / name).mkdir(parents=True)
