@@ -48,7 +48,7 @@ def on_scenes() -> ConfigDict:
         common.probe_args() | dict(encoder=scenes.ENCODER, classes=10, pool="mean")
     )
     config.optimizer.update(b2=0.999, weight_decay=0.0)
-    config.schedule.update(base_lr=1e-2, epochs=6.0, warmup_epochs=0.5)
+    config.schedule.update(base_lr=5e-2, epochs=6.0, warmup_epochs=0.5)
     config.log.every = 10
     config.evals.update(every=0, run="probe")
     return config
