@@ -143,8 +143,8 @@ class Data:
     def source(self, split: str) -> Source:
         """The source of a split, or a UserError if there is none."""
         if split not in self.sources:
-            how = "config.data.held_out is 0" if split == "val" else f"config.data.{split} is empty"
-            raise UserError(f"there is no {split!r} split: {how}")
+            why = "held_out is 0" if split == "val" else f"{split} names no source"
+            raise UserError(f"there is no {split!r} split: config.data.{why}")
         return self.sources[split]
 
     def _loader(self, split: str, stage: str, then: str = "") -> Loader:
