@@ -91,8 +91,8 @@ def table(results: Results, title: str) -> Table:
 
 
 def write_results(path: Path, step: int, results: Results, *, final: bool = False) -> Path:
-    """Writes `results.json`: 'results', to which those that were there of the same step are added,
-    and 'final', those with which the run ended, which nothing changes.
+    """Writes `results.json`: 'results', added to those that were there of the same step, and
+    'final', those with which the run ended, which nothing changes.
     """
     old = json.loads(path.read_text()) if path.exists() else {"step": None}
     ended = results if final else None

@@ -68,9 +68,7 @@ def complete(run: Run, workdir: Path, stop: StopRequests) -> TrainState:
         state = checkpoints.restore(run.like)
         if state is None:
             state = run.fresh()
-            if path := run.config.init_from.path:
-                write(workdir / "origin.json", json.dumps(origin(path)))
-                say(f"starting from {path}, step {origin(path)['step']}")
+            note_origin(run, workdir)
         start, total = int(state.step), run.plan.steps
         announce(run, start)
         announce_classes(run)
@@ -137,6 +135,14 @@ def saved_at_least(state: TrainState, checkpoints: Checkpoints, meter: Meter):
 def due(step: int, every: int) -> bool:
     """Whether something that happens every so many steps (0: never) happens now."""
     return bool(every) and step % every == 0
+
+
+def note_origin(run: Run, workdir: Path) -> None:
+    """Writes down and says which parameters of another run this one starts from."""
+    path = run.config.init_from.path
+    if path and jax.process_index() == 0:
+        write(workdir / "origin.json", json.dumps(origin(path)))
+        say(f"starting from {path}, step {origin(path)['step']}")
 
 
 def announce(run: Run, start: int) -> None:
