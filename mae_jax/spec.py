@@ -62,6 +62,8 @@ def _calls(node: ast.expr) -> list[Call]:
 
 
 def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Tuple):
+        return tuple(map(_value, node.elts))
     return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 

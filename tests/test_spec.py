@@ -24,6 +24,8 @@ def paint(colour, *, size=3, shape="round"):
         ("vit(B)", [Call("vit", ("B",), {})]),
         ("vit(B, pool=mean)", [Call("vit", ("B",), {"pool": "mean"})]),
         ("f('a b|c', x=-1.5e-3)", [Call("f", ("a b|c",), {"x": -1.5e-3})]),
+        ("f(kinds=(fog, snow))", [Call("f", (), {"kinds": ("fog", "snow")})]),
+        ("a, b(1)|c", [Call("a", (), {}), Call("b", (1,), {}), Call("c", (), {})]),
         ("f(True, None, [1, 2])", [Call("f", (True, None, [1, 2]), {})]),
         ("a|b(1) | c(k=2)", [Call("a", (), {}), Call("b", (1,), {}), Call("c", (), {"k": 2})]),
     ],
