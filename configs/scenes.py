@@ -2,9 +2,9 @@
 
     mae-jax train --config configs/scenes.py
 
-`configs/finetune.py:scenes`, `configs/linear_probe.py:scenes` and `configs/transfer.py:scenes` start
-from it. Measured, on frozen features: k-NN 27.7%, logistic regression 36.4% with 4,000 labels
-(before training 14.9% and 19.9%, raw pixels 30.8% and 28.2%).
+`configs/finetune.py:scenes`, `configs/linear_probe.py:scenes` and `configs/transfer.py:scenes`
+start from it. Measured, on frozen features: k-NN 27.7%, logistic regression 36.4% with 4,000
+labels (before training 14.9% and 19.9%, raw pixels 30.8% and 28.2%).
 """
 
 from ml_collections import ConfigDict
