@@ -84,7 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--only", metavar="NAME", help="run this one of them, here")
     sub = command(commands.evaluate, "what a run's encoder or classifier is worth")
     add_run(sub)
-    add_images(sub, "instead of the run's test set; classes are told by their names")
+    add_images(sub, "(instead of the run's test set; classes are told by their names)")
     sub.add_argument(
         "--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)"
     )
