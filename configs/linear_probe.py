@@ -40,7 +40,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
 
 
 def on_scenes() -> ConfigDict:
-    """The same for the embedded images, by AdamW, which needs fewer steps than LARS."""
+    """The same for the embedded images, by AdamW."""
     config = scenes.get_config()
     config.data.update(batch_size=64, held_out=0.1)
     config.method.name = "tasks.linear_probe"

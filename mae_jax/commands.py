@@ -89,11 +89,11 @@ def sweep(args) -> int:
     this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
     options = ["--workdir", str(workdir), *(f"--config.{text}" for text in args.overrides)]
     command = lambda name: [*this, *options, "--only", name]
-    failed = sweeping.sweep(configs, workdir, command)
+    failed, stopped = sweeping.sweep(configs, workdir, command)
     table = sweeping.collect(configs, workdir)
     Console().print(drawn(table, args.config))
-    if "stopped" in failed:
-        return fail(f"stopped in {failed['stopped']}: start again to go on", PREEMPTED)
+    if stopped:
+        return fail(f"stopped in {stopped}: start again to go on", PREEMPTED)
     if failed:
         return fail(f"{len(failed)} of {len(configs)} runs failed: {', '.join(failed)}", 1)
     print(f"wrote {workdir / 'results.jsonl'} and {workdir / 'results.md'}")
@@ -112,7 +112,8 @@ def evaluate(args) -> int:
 
     from mae_jax import evaluate as evaluation
     from mae_jax.engine.memory import explained
-    from mae_jax.run import load, make_evaluators
+    from mae_jax.load import load
+    from mae_jax.run import make_evaluators
 
     no_overrides(args)
     run, state = load(args.run, test=args.images, on_error=args.on_error)
@@ -133,7 +134,7 @@ def evaluate(args) -> int:
 def reconstruct(args) -> int:
     """mae-jax reconstruct"""
     from mae_jax import evaluate as evaluation
-    from mae_jax.run import load
+    from mae_jax.load import load
 
     no_overrides(args)
     if args.count < 1:
@@ -150,7 +151,7 @@ def reconstruct(args) -> int:
 def features(args) -> int:
     """mae-jax features"""
     from mae_jax import evaluate as evaluation
-    from mae_jax.run import load
+    from mae_jax.load import load
 
     no_overrides(args)
     run, state = load(args.run, images=args.images, on_error=args.on_error)

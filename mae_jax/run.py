@@ -2,10 +2,10 @@
 tools all start here, so they agree on what a config means.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -15,14 +15,13 @@ from ml_collections import ConfigDict
 
 from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
-from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.evals.classify import check_labels
 from mae_jax.evals.features import Evaluator, Predict
 from mae_jax.spec import call, call_section, maker, parse
 from mae_jax.start import make_start
 from mae_jax.types import Batch, Method, TrainState, UserError
-from mae_jax.workdir import read_config
 
 MISSING = {
     "logits": "needs a classifier: fine-tune or probe first (tasks.finetune, tasks.linear_probe)",
@@ -72,6 +71,19 @@ class Run:
             seed=self.config.seed,
             accumulate=self.config.accumulate,
         )
+
+    def train_batches(self, start_step: int) -> Iterator[Mapping[str, Any]]:
+        """This process' training batches, their labels checked if they are learned.
+
+        Raises:
+            UserError: a label that is none of the classes.
+        """
+        classes = getattr(self.method, "classes", None)
+        with contextlib.closing(self.data.train(start_step)) as batches:
+            for batch in batches:
+                if classes is not None:
+                    check_labels(batch["label"], classes, "train")
+                yield batch
 
     def put(self, batch: Mapping[str, Any]) -> Batch:
         """A global batch from this process' rows."""
@@ -227,62 +239,3 @@ def make_evaluators(text: str) -> list[Evaluator]:
     return [
         call(name, maker(f"evals.{name}"), *args, **kwargs) for name, args, kwargs in parse(text)
     ]
-
-
-def load(
-    workdir: Path,
-    *,
-    images: str | None = None,
-    test: str | None = None,
-    on_error: str | None = None,
-) -> tuple[Run, TrainState]:
-    """A run from its workdir, and its newest state, on the devices of this machine. Nothing is
-    changed in the workdir, where the run may still be training.
-
-    Args:
-        workdir: of a run that has written a checkpoint.
-        images: a folder of images, or the spec string of a source, to use instead of the run's own
-            data.
-        test: the same, to use instead of the run's test set only.
-        on_error: what to do about images that cannot be read, 'raise' or 'skip', if not what the
-            run does.
-
-    Raises:
-        UserError: not a workdir, or nothing to load from it.
-    """
-    config = read_config(workdir)
-    del config.identities
-    # Neither the mesh nor the batch of training need to fit this machine.
-    config.update(mesh=dict(data=-1, fsdp=1), accumulate=1, init_from=dict(path=""))
-    config.data.batch_size = 64 * jax.device_count()
-    if images is not None:
-        train = _source_like(config.data.train, images)
-        config.data.update(train=train, test="", fields=(), subset="", held_out=0.0)
-        config.evals.run = ""
-    if test is not None:
-        config.data.test = _source_like(config.data.train, test)
-    if on_error is not None:
-        config.data.on_error = on_error
-    run = build(config)
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise UserError(f"{workdir} has no checkpoint yet")
-    with Checkpoints(folder, **config.checkpoint, read_only=True) as checkpoints:
-        state = checkpoints.restore(run.like)
-    if state is None:
-        raise UserError(f"{workdir} has no checkpoint yet")
-    return run, state
-
-
-def _source_like(source: str, images: str) -> str:
-    """The spec of a folder, read like the source that a run was trained on; what is a spec already
-    stays as it is.
-    """
-    if "(" in images and not Path(images).exists():
-        return images
-    name, _, options = parse(source)[0]
-    if name not in ("tiff", "dicom", "nifti"):
-        name = "folder"
-        options = {key: options[key] for key in ("channels", "window") if key in options}
-    options.pop("path", None)
-    return f"{name}({', '.join([repr(images), *(f'{k}={v!r}' for k, v in options.items())])})"

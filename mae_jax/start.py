@@ -45,7 +45,7 @@ def make_start(
                 f"the run in {path} is of another architecture: its encoder is {theirs}, and "
                 f"config.method.args.encoder={args['encoder']}"
             )
-        _, saved = read_params(folder / "checkpoints")
+        saved = read_params(folder / "checkpoints")
         saved = {name: array for name, array in saved.items() if not re.search(method.fresh, name)}
         adapt = method.adapt(example["image"].shape[1:])
         state, missing = fresh(), f"{method.fresh}|^encoder/positions$"

@@ -18,13 +18,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from mae_jax.config import differences
 from mae_jax.engine.log import console
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.report.tables import heading, markdown, shown
 from mae_jax.start import origin
 from mae_jax.types import PREEMPTED, UserError
-from mae_jax.workdir import read_config, refuse_another, write
+from mae_jax.workdir import changes_since, read_config, write
 
 
 def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
@@ -35,8 +34,7 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
         if len([part for part in name.split("/") if part.strip(".")]) != 3 or name.count("/") != 2:
             raise UserError(f"experiment {name!r}: a name must be ROW/COLUMN/SEED")
         folder, start = workdir / name, config.init_from.path
-        if (folder / "config.json").is_file():
-            refuse_another(folder, _changes(folder, config))
+        changes_since(folder, config.copy_and_resolve_references())
         there = origin(start) if start else None
         if there and (folder / "origin.json").is_file():
             then = json.loads((folder / "origin.json").read_text())
@@ -47,15 +45,9 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
                 )
 
 
-def _changes(folder: Path, config: ConfigDict) -> dict[str, tuple]:
-    written = read_config(folder)
-    del written.identities
-    return differences(written, config.copy_and_resolve_references())
-
-
 def sweep(
     configs: Mapping[str, ConfigDict], workdir: Path, command: Callable[[str], Sequence[str]]
-) -> dict[str, str]:
+) -> tuple[dict[str, str], str | None]:
     """Runs what is not done yet. A run that fails does not stop the others.
 
     Args:
@@ -64,7 +56,7 @@ def sweep(
         command: name -> arguments of a process that runs it.
 
     Returns:
-        Name -> the last line of each run that failed; the key 'stopped' alone if told to stop.
+        Name -> why, of each run that failed; and in which run it was told to stop, if it was.
     """
     failed: dict[str, str] = {}
     with StopRequests() as stop:
@@ -76,14 +68,14 @@ def sweep(
             code = _run(command(name), folder / "log.txt", workdir / "compiled", stop)
             took = f"{time.monotonic() - start:.0f} s"
             if code == PREEMPTED or stop.requested(0):
-                return {"stopped": name}
+                return failed, name
             if code or not finished(folder, config):
                 failed[name] = _reason(code, folder / "log.txt")
                 _say(f"{place}: failed after {took}: {failed[name]}")
                 continue
             values = "  ".join(f"{k} {shown(k, v)}" for k, v in read_results(folder).items())
             _say(f"{place}: {values}  ({took})")
-    return failed
+    return failed, None
 
 
 def _say(text: str) -> None:
@@ -136,7 +128,7 @@ def finished(folder: Path, config: ConfigDict) -> bool:
     path = folder / "results.json"
     if not path.is_file() or not json.loads(path.read_text())["final"]:
         return False
-    return "evals.run" not in _changes(folder, config)
+    return read_config(folder).evals.run == config.evals.run
 
 
 def read_results(folder: Path) -> dict[str, float]:

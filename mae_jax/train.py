@@ -86,7 +86,7 @@ def loop(
     """Runs the remaining steps, and what is due after each."""
     first, total, every = int(state.step), run.plan.steps, run.evals.every
     train_step = run.train_step()
-    batches = prefetch(run.data.train(first), run.put)
+    batches = prefetch(run.train_batches(first), run.put)
     meter = Meter(
         log,
         schedule=run.plan.schedule,

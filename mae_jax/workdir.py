@@ -73,17 +73,24 @@ def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> l
     """
     claimed = config.copy_and_resolve_references()
     claimed.identities = dict(identities)
-    changes = {}
-    if any(path.name.isdigit() for path in workdir.glob("checkpoints/*")):
-        changes = differences(read_config(workdir), claimed)
-    refuse_another(workdir, changes)
+    changes = changes_since(workdir, claimed)
     if jax.process_index() == 0:
         write(workdir / "config.json", to_json(claimed))
     return [f"config.{key} is now {new!r}, was {old!r}" for key, (old, new) in changes.items()]
 
 
-def refuse_another(workdir: Path, changes: Mapping[str, tuple]) -> None:
-    """Raises UserError if a run with these differences is another run than the workdir's."""
+def changes_since(workdir: Path, config: ConfigDict) -> dict[str, tuple]:
+    """Path -> (old, new) of what a resolved config changes in a run that has a checkpoint.
+
+    Raises:
+        UserError: it is another run's workdir; names every difference.
+    """
+    if not any(path.name.isdigit() for path in workdir.glob("checkpoints/*")):
+        return {}
+    there = read_config(workdir)
+    if "identities" not in config:
+        del there.identities
+    changes = differences(there, config)
     harmful = {k: v for k, v in changes.items() if not k.startswith(MAY_CHANGE)}
     if harmful:
         listed = "; ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in harmful.items())
@@ -91,6 +98,7 @@ def refuse_another(workdir: Path, changes: Mapping[str, tuple]) -> None:
             f"{workdir} is the workdir of another config ({listed}): use another --workdir, or "
             "the same values"
         )
+    return changes
 
 
 def write(path: Path, text: str) -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 from mae_jax.config import load_config
 from mae_jax.engine import log
 from mae_jax.engine.meter import Diverged
-from mae_jax.run import build, load
+from mae_jax.load import load
+from mae_jax.run import build
 from mae_jax.train import train
 from mae_jax.types import UserError
 from mae_jax.workdir import lock

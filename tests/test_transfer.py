@@ -1,5 +1,6 @@
 """From a pre-trained run to a classifier and its numbers, as people type it; and their mistakes."""
 
+import functools
 import json
 
 import jax
@@ -8,29 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax import cli
+from mae_jax.data.sources import fashion_scenes
 from mae_jax.engine.checkpoint import read_params
-from mae_jax.run import load
+from mae_jax.load import load
 from mae_jax.tasks import finetune
+from tests.commands import mistake, run
 
 TASKS = "tests/tiny_tasks.py"
 FIELDS = "image=image, label=label"
-
-
-def run(*arguments):
-    """Exit code of a command in this process."""
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([str(argument) for argument in arguments])
-    return exit_.value.code
-
-
-def mistake(capsys, *arguments):
-    """The one line that a mistake gives."""
-    assert run(*arguments) == 2
-    error = capsys.readouterr().err
-    lines = [line for line in error.splitlines() if line.startswith("mae-jax: ")]
-    assert len(lines) == 1 and "Traceback" not in error, error
-    return lines[0].removeprefix("mae-jax: ")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,7 +55,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(pretrained, root):
 
     config = load_config(f"{TASKS}:finetune", [f"init_from.path={pretrained}"])
     start = build(config).fresh().params
-    _, saved = read_params(pretrained / "checkpoints")
+    saved = read_params(pretrained / "checkpoints")
     kernel = start["encoder"]["block_0"]["mlp"]["fc1"]["kernel"]
     np.testing.assert_array_equal(kernel, saved["encoder/block_0/mlp/fc1/kernel"])
     assert "fc_norm" in start and np.abs(start["head"]["kernel"]).max() < 2e-4
@@ -91,7 +77,7 @@ def test_a_frozen_encoder(pretrained, tmp_path):
     assert run(*command, f"--config.init_from.path={pretrained}") == 0
     assert set(results(tmp_path / "probe")) == {"probe", "val", "head", "knn", "logistic"}
     _, state = load(tmp_path / "probe")
-    _, saved = read_params(pretrained / "checkpoints")
+    saved = read_params(pretrained / "checkpoints")
     np.testing.assert_array_equal(
         state.params["encoder"]["embed"]["kernel"], saved["encoder/embed/kernel"]
     )
@@ -199,6 +185,22 @@ def test_labels_outside_the_classes(tmp_path, capsys):
     assert "4, 5, 6, 7 only in the latter" in line
     np.savez(tmp_path / "train.npz", image=images, label=np.array([0, -1, 2, 3]))
     assert "-1" in mistake(capsys, *command)
+
+
+def test_a_label_that_only_shows_in_training(tmp_path, capsys, monkeypatch):
+    """As TensorFlow Datasets have them for images without a known class."""
+    make = fashion_scenes.make
+
+    @functools.wraps(make)
+    def with_unknown(**options):
+        source = make(**options)
+        source.fields["label"] = np.where(np.arange(source.num_examples) % 3, -1, 0)
+        return source
+
+    monkeypatch.setattr(fashion_scenes, "make", with_unknown)
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
+    line = mistake(capsys, *command, "--config.evals.run=")
+    assert "label -1 of the train split is none of the 10 classes" in line
 
 
 def test_other_sizes_shapes_and_channels(pretrained, tmp_path):

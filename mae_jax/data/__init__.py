@@ -20,7 +20,7 @@ from mae_jax.data.order import Rows, evaluation_rows, training_rows
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Transform, make_transforms
-from mae_jax.spec import build
+from mae_jax.spec import build, check_choice
 from mae_jax.types import UserError
 
 PIPELINES = ("arrays", "tf")
@@ -206,12 +206,10 @@ def make_data(
     Raises:
         UserError: unknown names, missing folders, a batch that the processes cannot share.
     """
-    if pipeline not in PIPELINES:
-        raise UserError(f"pipeline {pipeline!r} is unknown: choose {', '.join(PIPELINES)}")
+    check_choice("pipeline", pipeline, PIPELINES)
     if pipeline == "tf" and importlib.util.find_spec("tensorflow") is None:
         raise UserError("pipeline 'tf' needs TensorFlow: install tensorflow-cpu, or use 'arrays'")
-    if on_error not in ON_ERROR:
-        raise UserError(f"on_error {on_error!r} is unknown: choose {', '.join(ON_ERROR)}")
+    check_choice("on_error", on_error, ON_ERROR)
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
     if not 0 <= workers <= MAX_WORKERS:

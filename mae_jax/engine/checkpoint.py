@@ -206,28 +206,26 @@ class Checkpoints:
                 self._manager.close()
 
 
-def read_params(folder: str | Path) -> tuple[int, dict[str, np.ndarray]]:
-    """The parameters in the newest checkpoint of any run that is whole, whatever its model.
-
-    Returns:
-        The step, and path -> float32.
+def read_params(folder: str | Path) -> dict[str, np.ndarray]:
+    """The parameters in the newest checkpoint of any run, whatever its model: path -> float32.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is damaged. The one before it would be another start.
     """
-    folder, broken = Path(folder).absolute(), {}
+    folder = Path(folder).absolute()
     if not folder.is_dir():
         raise UserError(f"there are no checkpoints in {folder}")
     with Checkpoints(folder, every=1, read_only=True) as checkpoints:
-        for step in reversed(checkpoints.steps()):
-            try:
-                return step, _read_params(folder / str(step), checkpoints.leaves(step))
-            except Exception as error:  # Orbax raises many kinds for damaged files
-                broken[step] = _first_line(error)
-                logger.warning("checkpoint %s is unreadable (%s)", step, broken[step])
-    if broken:
-        raise UserError(f"no readable checkpoint in {folder} ({broken}): train that run again")
-    raise UserError(f"there is no checkpoint yet in {folder}")
+        if not checkpoints.steps():
+            raise UserError(f"there is no checkpoint yet in {folder}")
+        step = checkpoints.steps()[-1]
+        try:
+            return _read_params(folder / str(step), checkpoints.leaves(step))
+        except Exception as error:  # Orbax raises many kinds for damaged files
+            raise UserError(
+                f"checkpoint {step} in {folder} is unreadable ({_first_line(error)}): start that "
+                "run again, it mends its last checkpoint from the one before"
+            ) from error
 
 
 def _read_params(folder: Path, leaves: dict[str, list]) -> dict[str, np.ndarray]:

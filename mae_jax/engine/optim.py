@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mae_jax.engine.paths import Rules, map_rules
+from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
 Schedule = Callable[[Any], jax.Array]
@@ -98,8 +99,7 @@ def make_optimizer(
         "sgd": lambda: optax.trace(b1),
         "lars": lambda: _scale_by_lars(weight_decay, b1, rules),
     }
-    if name not in scalers:
-        raise UserError(f"optimizer {name!r} is unknown: choose {', '.join(scalers)}")
+    check_choice("optimizer", name, scalers)
     if not (0 <= b1 < 1 and 0 <= b2 < 1) or weight_decay < 0 or (clip is not None and clip <= 0):
         raise UserError(
             f"optimizer: b1={b1} and b2={b2} must be in [0, 1), weight_decay={weight_decay} not "

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict
+from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
 
@@ -42,8 +43,7 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
         UserError: an unknown `among`; when called: labels that are none of the classifier's, no
             examples.
     """
-    if among not in ("all", "present"):
-        raise UserError(f"classify(among={among}): choose all or present")
+    check_choice("among", among, ("all", "present"))
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
         parts = [classified(predict, batch, split=split) for batch in data.eval(split, limit)]
@@ -73,14 +73,18 @@ def classified(
     outputs = predict(batch)
     keep = np.asarray(outputs["mask"])
     logits, labels = np.asarray(outputs[output])[keep], np.asarray(outputs["label"])[keep]
-    classes = logits.shape[-1]
+    check_labels(labels, logits.shape[-1], split)
+    return logits, labels
+
+
+def check_labels(labels: np.ndarray, classes: int, split: str) -> None:
+    """Raises UserError if one of the labels [n] is not in [0, classes)."""
     for label in labels[(labels < 0) | (labels >= classes)]:
         raise UserError(
             f"label {label} of the {split} split is none of the {classes} classes of the "
             f"classifier, 0 to {classes - 1}: check config.method.args.classes, and that the split "
             "has the classes that it was trained on"
         )
-    return logits, labels
 
 
 def summary(scores: Scores, classes: int) -> dict[str, float]:

@@ -62,7 +62,7 @@ def test_a_folder_with_some_of_the_classes(folders):
     predict = lambda batch: {**batch, "logits": np.stack([*favourite, favourite[0]])}
     assert classify.make()(predict, data)["top1"] == 0
     assert classify.make(among="present")(predict, data)["top1"] == 1
-    with pytest.raises(UserError, match="choose all or present"):
+    with pytest.raises(UserError, match="among 'some' is unknown: choose all, present"):
         classify.make(among="some")
 
 

@@ -26,7 +26,7 @@ def test_parameters_come_back_from_a_checkpoint_of_any_model(tmp_path):
     for step in (1, 2):
         with Checkpoints(tmp_path, every=1) as checkpoints:
             checkpoints.save(state_of(kernel=kernel * step, bias=np.zeros(3, np.float32)), step)
-    _, found = read_params(tmp_path)
+    found = read_params(tmp_path)
     assert found.keys() == {"encoder/kernel", "encoder/bias"}
     np.testing.assert_array_equal(found["encoder/kernel"], kernel * 2)
 

@@ -1,0 +1,70 @@
+"""A run from its workdir, as the tools use it that look at what was trained."""
+
+from pathlib import Path
+
+import jax
+
+from mae_jax.engine.checkpoint import Checkpoints
+from mae_jax.run import Run, build
+from mae_jax.spec import parse
+from mae_jax.types import TrainState, UserError
+from mae_jax.workdir import read_config
+
+
+def load(
+    workdir: Path,
+    *,
+    images: str | None = None,
+    test: str | None = None,
+    on_error: str | None = None,
+) -> tuple[Run, TrainState]:
+    """A run from its workdir, and its newest state, on the devices of this machine. Nothing is
+    changed in the workdir, where the run may still be training.
+
+    Args:
+        workdir: of a run that has written a checkpoint.
+        images: a folder of images, or the spec string of a source, to use instead of the run's own
+            data.
+        test: the same, to use instead of the run's test set only.
+        on_error: what to do about images that cannot be read, 'raise' or 'skip', if not what the
+            run does.
+
+    Raises:
+        UserError: not a workdir, or nothing to load from it.
+    """
+    config = read_config(workdir)
+    del config.identities
+    # Neither the mesh nor the batch of training need to fit this machine.
+    config.update(mesh=dict(data=-1, fsdp=1), accumulate=1, init_from=dict(path=""))
+    config.data.batch_size = 64 * jax.device_count()
+    if images is not None:
+        train = _source_like(config.data.train, images)
+        config.data.update(train=train, test="", fields=(), subset="", held_out=0.0)
+        config.evals.run = ""
+    if test is not None:
+        config.data.test = _source_like(config.data.train, test)
+    if on_error is not None:
+        config.data.on_error = on_error
+    run = build(config)
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{workdir} has no checkpoint yet")
+    with Checkpoints(folder, **config.checkpoint, read_only=True) as checkpoints:
+        state = checkpoints.restore(run.like)
+    if state is None:
+        raise UserError(f"{workdir} has no checkpoint yet")
+    return run, state
+
+
+def _source_like(source: str, images: str) -> str:
+    """The spec of a folder, read like the source that a run was trained on; what is a spec already
+    stays as it is.
+    """
+    if "(" in images and not Path(images).exists():
+        return images
+    name, _, options = parse(source)[0]
+    if name not in ("tiff", "dicom", "nifti"):
+        name = "folder"
+        options = {key: options[key] for key in ("channels", "window") if key in options}
+    options.pop("path", None)
+    return f"{name}({', '.join([repr(images), *(f'{k}={v!r}' for k, v in options.items())])})"
