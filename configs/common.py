@@ -1,6 +1,12 @@
 """What several experiments share: plain functions that return a ConfigDict to change."""
 
+import inspect
+
 from ml_collections import ConfigDict, config_dict
+
+from mae_jax.models import conv, vit
+from mae_jax.spec import maker
+from mae_jax.types import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,6 +32,7 @@ def base() -> ConfigDict:
                 pipeline="arrays",  # 'arrays' (plain threads) or 'tf' (tf.data): the same batches
                 workers=0,  # threads that make batches; 0: one a core
                 on_error="raise",  # what to do about images that cannot be read: 'raise' or 'skip'
+                views=1,  # of each training image; 2 for simclr and mocov3
             ),
             method=dict(name="mae", args={}),  # or a task with labels: 'tasks.finetune', ...
             init_from=dict(path=""),  # workdir of a run whose encoder a task starts from
@@ -60,6 +67,27 @@ def imagenet() -> ConfigDict:
     )
     config.checkpoint.every = 2500
     return config
+
+
+def method_args(name: str, **changes) -> ConfigDict:
+    """All arguments of a method, those of its `make`: the defaults but for these changes."""
+    known = inspect.signature(maker(f"methods.{name}")).parameters.values()
+    defaults = {p.name: p.default for p in known if p.default is not p.empty}
+    imagenet = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return ConfigDict(defaults | {k: v for k, v in imagenet.items() if k in defaults} | changes)
+
+
+def encoder_of(arg: str, file: str) -> str:
+    """The spec of an encoder: 'B/16' is a ViT of that size and patch, 'T' a convolutional one."""
+    size, _, patch = arg.partition("/")
+    if patch.isdigit() and size in vit.SIZES:
+        return f"vit({size}, patch={patch})"
+    if size in conv.SIZES and not patch:
+        return f"conv({size})"
+    raise UserError(
+        f"{file}:{arg}: write SIZE/PATCH for a ViT, e.g. B/16, or the size of a convolutional "
+        f"encoder: {', '.join(conv.SIZES)}"
+    )
 
 
 def finetune_args() -> dict:

@@ -81,7 +81,12 @@ def make_parser() -> argparse.ArgumentParser:
     add_config(sub, "an experiment, e.g. configs/quickstart.py")
     sub = command(commands.sweep, "run all experiments of a file, and tabulate them; resumable")
     add_config(sub, "a file of experiments, e.g. configs/low_shot.py:scenes")
-    sub.add_argument("--only", metavar="NAME", help="run this one of them, here")
+    add_choice(sub)
+    sub = command(commands.report, "tables and pictures of a sweep, as Markdown and as HTML")
+    sub.add_argument("--sweep", required=True, type=Path, metavar="WORKDIR", help="of a sweep")
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="default: WORKDIR/report")
+    sub.add_argument("--notes", type=Path, metavar="FILE", help="Markdown to put in")
+    sub.add_argument("--title", default="", help="default: the workdir's name")
     sub = command(commands.evaluate, "what a run's encoder or classifier is worth")
     add_run(sub)
     add_images(sub, "(instead of the run's test set; classes are told by their names)")
@@ -110,6 +115,21 @@ def add_config(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--workdir", type=Path, help="where everything is written (default: runs/NAME_OF_CONFIG)"
     )
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax sweep` that say what is run where."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add(
+        "--only",
+        metavar="EXPERIMENT",
+        help="run this one, here: its name, or its number, 1 for the first of the file, as in "
+        "sbatch --array=1-36 --gpus=1 --wrap 'mae-jax sweep --config FILE --only "
+        "$SLURM_ARRAY_TASK_ID'; without --only, all that is not done is run, and all tabulated",
+    )
+    add("--list", action="store_true", help="print NUMBER NAME STATE of each, and run nothing")
+    text = "so many at a time (default 1), each on a GPU of its own; not for TPUs"
+    add("--jobs", type=int, default=1, help=text)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

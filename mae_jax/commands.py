@@ -77,26 +77,43 @@ def sweep(args) -> int:
     from mae_jax import sweep as sweeping
     from mae_jax.config import load_configs
     from mae_jax.report.tables import drawn
-    from mae_jax.spec import nearest
+    from mae_jax.schedule import devices
 
     configs, workdir = load_configs(args.config, args.overrides), args.workdir
     workdir = workdir or default_workdir(args.config)
+    starts = sweeping.link(configs, workdir)
     sweeping.check(configs, workdir)
+    if args.list:
+        print(sweeping.listing(configs, workdir))
+        return 0
     if args.only is not None:
-        if args.only not in configs:
-            raise UserError(f"--only {args.only}: no such experiment{nearest(args.only, configs)}")
-        return _train(configs[args.only], workdir / args.only)
+        name = sweeping.chosen(args.only, configs, starts, workdir)
+        return _train(configs[name], workdir / name)
     this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
     options = ["--workdir", str(workdir), *(f"--config.{text}" for text in args.overrides)]
     command = lambda name: [*this, *options, "--only", name]
-    failed, stopped = sweeping.sweep(configs, workdir, command)
+    failed, left = sweeping.sweep(
+        configs, workdir, command, starts=starts, devices=devices(args.jobs)
+    )
     table = sweeping.collect(configs, workdir)
     Console().print(drawn(table, args.config))
-    if stopped:
-        return fail(f"stopped in {stopped}: start again to go on", PREEMPTED)
+    if left:
+        to_do = f"{len(left)} of {len(configs)} runs to do"
+        return fail(f"stopped with {to_do}: start again to go on", PREEMPTED)
     if failed:
         return fail(f"{len(failed)} of {len(configs)} runs failed: {', '.join(failed)}", 1)
     print(f"wrote {workdir / 'results.jsonl'} and {workdir / 'results.md'}")
+    return 0
+
+
+def report(args) -> int:
+    """mae-jax report"""
+    from mae_jax import summary
+
+    no_overrides(args)
+    out = args.out or args.sweep / "report"
+    pages = summary.report(args.sweep, out, notes=args.notes, title=args.title)
+    print(f"wrote {' and '.join(map(str, pages))}")
     return 0
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
+from mae_jax.engine.costs import Costs, compile_step
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.evals.classify import check_labels
@@ -56,21 +58,24 @@ class Run:
     fresh: Callable[[], TrainState]
     """Makes the state before the first step, always the same."""
 
-    def train_step(self):
-        """The jitted step, see `make_train_step`.
+    def train_step(self) -> tuple[Callable, Costs]:
+        """The compiled step, see `make_train_step`, and what it costs.
 
         Raises:
             UserError: the method needs labels that the training set does not have.
         """
         check_classes(self.method, self.data)
-        return make_train_step(
-            self.mesh,
-            self.like,
-            self.method,
-            self.tx,
-            seed=self.config.seed,
-            accumulate=self.config.accumulate,
+        parts, sharding = self.config.accumulate, meshes.batch_sharding(self.mesh)
+        step = make_train_step(
+            self.mesh, self.like, self.method, self.tx, seed=self.config.seed, accumulate=parts
         )
+        batch = {
+            name: jax.ShapeDtypeStruct(
+                (self.data.batch_size, *rows.shape[1:]), rows.dtype, sharding=sharding
+            )
+            for name, rows in self.data.example("train").items()
+        }
+        return compile_step(step, self.like, batch, parts=parts)
 
     def train_batches(self, start_step: int) -> Iterator[Mapping[str, Any]]:
         """This process' training batches, their labels checked if they are learned.
@@ -164,7 +169,6 @@ def _build(
         raise UserError(f"config.seed={seed} must be in [0, 2**32)")
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
     meshes.check_batch(data.batch_size, made_mesh, accumulate)
-    made_method = call_section(_maker(method.name), method.args, "method.args")
     made_data = call_section(
         make_data,
         data,
@@ -181,6 +185,7 @@ def _build(
         batch_size=data.batch_size,
         num_examples=made_data.num_examples,
     )
+    made_method = call_section(make_method, method, "method", total_steps=plan.steps)
     rules = {"rules": made_method.rules} if hasattr(made_method, "rules") else {}
     tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule, **rules)
     example = made_data.example("train")
@@ -200,9 +205,13 @@ def _build(
     return run
 
 
-def _maker(name: str) -> Callable[..., Method]:
-    """The `make` of a method, 'mae', or of a task, 'tasks.finetune'."""
-    return maker(name if name.startswith("tasks.") else f"methods.{name}")
+def make_method(*, name: str, args: Mapping[str, Any], total_steps: int) -> Method:
+    """A method, 'mae', or a task, 'tasks.finetune'; one with a schedule of its own is told the
+    number of steps.
+    """
+    make = maker(name if name.startswith("tasks.") else f"methods.{name}")
+    more = {"total_steps": total_steps} if "total_steps" in signature(make).parameters else {}
+    return call_section(make, args, "method.args", **more)
 
 
 def check_classes(method: Method, data: Data) -> None:

@@ -1,29 +1,55 @@
-"""Many experiments from one file, one after another, each in a process and a workdir of its own.
+"""Many experiments from one file, each in a process and a workdir of its own.
 
 A name is ROW/COLUMN/SEED: what is compared, under which condition, which repetition. The table has
 mean and sample standard deviation over the seeds. Everything is collected from the workdirs, so a
 sweep that was stopped goes on where it was, and one that is done is only tabulated again.
+
+An experiment may start from another of the file: config.init_from.path is then the name of that,
+and it waits until that has results; so that needs evaluators, too.
 """
 
-import ctypes
 import json
 import os
 import signal
-import statistics
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from mae_jax.engine.log import console
-from mae_jax.engine.preemption import StopRequests
-from mae_jax.report.tables import heading, markdown, shown
+from mae_jax.report.comparison import CHOICES
+from mae_jax.report.tables import heading, markdown, shown, spread
+from mae_jax.schedule import launch, schedule
+from mae_jax.spec import nearest
 from mae_jax.start import origin
-from mae_jax.types import PREEMPTED, UserError
+from mae_jax.types import UserError
 from mae_jax.workdir import changes_since, read_config, write
+
+
+def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, str]:
+    """Where config.init_from.path is the name of another experiment, makes it the workdir of that.
+
+    Returns:
+        Name -> name of what it starts from, of the experiments that start from another.
+
+    Raises:
+        UserError: an experiment would wait for itself.
+    """
+    paths = {name: config.init_from.path for name, config in configs.items()}
+    starts = {name: path for name, path in paths.items() if path in configs}
+    for name in starts:
+        chain = [name]
+        while chain[-1] in starts:
+            chain.append(starts[chain[-1]])
+            if chain[-1] in chain[:-1]:
+                raise UserError(
+                    f"config.init_from.path goes in a circle: {' from '.join(chain)}: one of these "
+                    "experiments must start from none of the others"
+                )
+    for name, start in starts.items():
+        configs[name].init_from.path = str(workdir / start)
+    return starts
 
 
 def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
@@ -35,81 +61,84 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
             raise UserError(f"experiment {name!r}: a name must be ROW/COLUMN/SEED")
         folder, start = workdir / name, config.init_from.path
         changes_since(folder, config.copy_and_resolve_references())
-        there = origin(start) if start else None
-        if there and (folder / "origin.json").is_file():
-            then = json.loads((folder / "origin.json").read_text())
-            if then != there:
+        if start and (folder / "origin.json").is_file():
+            then, there = json.loads((folder / "origin.json").read_text()), origin(start)
+            if there and then != there:
                 raise UserError(
                     f"{folder} started from step {then['step']} of {start}, which is at step "
                     f"{there['step']} and another now: use another --workdir, or remove the folder"
                 )
 
 
+def listing(configs: Mapping[str, ConfigDict], workdir: Path) -> str:
+    """A line 'NUMBER NAME STATE' for each experiment: 'done' or 'not yet'."""
+    done = [finished(workdir / name, config) for name, config in configs.items()]
+    lines = zip(range(1, len(done) + 1), configs, done, strict=True)
+    return "\n".join(f"{n} {name} {'done' if is_ else 'not yet'}" for n, name, is_ in lines)
+
+
+def chosen(
+    only: str, configs: Mapping[str, ConfigDict], starts: Mapping[str, str], workdir: Path
+) -> str:
+    """The name of one experiment, told by its name or by its number in the file, from 1 on.
+
+    Raises:
+        UserError: there is no such one, or what it starts from is not finished.
+    """
+    name = only
+    if only.lstrip("-").isdecimal():
+        if not 1 <= int(only) <= len(configs):
+            raise UserError(f"--only {only}: the experiments have the numbers 1 to {len(configs)}")
+        name = list(configs)[int(only) - 1]
+    if name not in configs:
+        raise UserError(f"--only {only}: no such experiment{nearest(only, configs)}")
+    start = starts.get(name)
+    if start and not finished(workdir / start, configs[start]):
+        raise UserError(
+            f"--only {only}: its start {start} is not finished: run it first, --only {start}"
+        )
+    return name
+
+
 def sweep(
-    configs: Mapping[str, ConfigDict], workdir: Path, command: Callable[[str], Sequence[str]]
-) -> tuple[dict[str, str], str | None]:
-    """Runs what is not done yet. A run that fails does not stop the others.
+    configs: Mapping[str, ConfigDict],
+    workdir: Path,
+    command: Callable[[str], Sequence[str]],
+    *,
+    starts: Mapping[str, str],
+    devices: Sequence[str | None],
+) -> tuple[dict[str, str], list[str]]:
+    """Runs what is not done yet. A run that fails stops only those that start from it.
 
     Args:
         configs: name -> experiment.
         workdir: each runs in workdir/NAME; what it prints is in workdir/NAME/log.txt.
         command: name -> arguments of a process that runs it.
+        starts: name -> name of what it starts from, as `link` returns it.
+        devices: so many run at a time, each with one of these, as `schedule.devices` returns them.
 
     Returns:
-        Name -> why, of each run that failed; and in which run it was told to stop, if it was.
+        Name -> why, of each run that failed; and the runs still to do, if it was told to stop.
     """
-    failed: dict[str, str] = {}
-    with StopRequests() as stop:
-        for number, (name, config) in enumerate(configs.items(), 1):
-            folder, place = workdir / name, f"[{number}/{len(configs)}] {name}"
-            if finished(folder, config):
-                continue
-            start = time.monotonic()
-            code = _run(command(name), folder / "log.txt", workdir / "compiled", stop)
-            took = f"{time.monotonic() - start:.0f} s"
-            if code == PREEMPTED or stop.requested(0):
-                return failed, name
-            if code or not finished(folder, config):
-                failed[name] = _reason(code, folder / "log.txt")
-                _say(f"{place}: failed after {took}: {failed[name]}")
-                continue
-            values = "  ".join(f"{k} {shown(k, v)}" for k, v in read_results(folder).items())
-            _say(f"{place}: {values}  ({took})")
-    return failed, None
+    # JAX's cache may be shared: who reads an entry while another writes it compiles for itself.
+    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(workdir / "compiled"))
 
+    def begin(name: str, device: str | None) -> subprocess.Popen:
+        environment = {"JAX_COMPILATION_CACHE_DIR": compiled, "CUDA_VISIBLE_DEVICES": device}
+        return launch(command(name), workdir / name / "log.txt", environment)
 
-def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    def judge(name: str, code: int) -> tuple[bool, str]:
+        folder = workdir / name
+        if code or not finished(folder, configs[name]):
+            return False, _reason(code, folder / "log.txt")
+        return True, "  ".join(f"{k} {shown(k, v)}" for k, v in read_results(folder).items())
 
+    def say(name: str, text: str) -> None:
+        place = f"[{list(configs).index(name) + 1}/{len(configs)}] {name}"
+        console.print(f"{place}: {text}", highlight=False, soft_wrap=True)
 
-def _run(command: Sequence[str], log: Path, compiled: Path, stop: StopRequests) -> int:
-    """The exit code of a process, which is told to stop if this one is."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {"JAX_COMPILATION_CACHE_DIR": str(compiled)} | os.environ
-    with log.open("a") as file:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is ours to pass on
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
-        waited = 0
-        while True:
-            try:
-                return child.wait(timeout=0.5)
-            except subprocess.TimeoutExpired:
-                waited += stop.requested(0)
-                # Whoever told us may have told it too, and a second signal would end it at once.
-                if waited == 6:
-                    child.terminate()
-
-
-def _end_with_parent() -> None:
-    """In the child: if the parent is killed, so is this, or it would hold the workdir."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    todo = [name for name, config in configs.items() if not finished(workdir / name, config)]
+    return schedule(todo, after=starts, devices=devices, begin=begin, judge=judge, say=say)
 
 
 def _reason(code: int, log: Path) -> str:
@@ -163,7 +192,7 @@ def tabulate(records: Sequence[Mapping]) -> list[list[str]]:
     cells: dict[tuple[str, str, str], list[float]] = {}
     for record in records:
         for metric, value in list(record["results"].values())[-1].items():
-            if metric in ("head", "val"):  # how a probe chose is no result
+            if metric in CHOICES:
                 continue
             cells.setdefault((record["row"], metric, record["column"]), []).append(value)
     columns = list(dict.fromkeys(column for *_, column in cells))
@@ -172,11 +201,3 @@ def tabulate(records: Sequence[Mapping]) -> list[list[str]]:
         values = [spread(metric, cells.get((row, metric, column), ())) for column in columns]
         rows.append([row, heading(metric), *values])
     return rows
-
-
-def spread(metric: str, values: Sequence[float]) -> str:
-    """'mean ± sample standard deviation' of repetitions, as shown in tables."""
-    if not values:
-        return ""
-    mean = shown(metric, statistics.fmean(values))
-    return f"{mean} ± {shown(metric, statistics.stdev(values))}" if len(values) > 1 else mean

@@ -6,7 +6,7 @@ stopped anywhere goes on from its last checkpoint as if nothing had happened.
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -74,18 +74,25 @@ def complete(run: Run, workdir: Path, stop: StopRequests) -> TrainState:
         announce_classes(run)
         if stop.requested(start):
             raise Preempted(f"stopped before step {start + 1} of {total}")
+        train_step, costs = run.train_step()
+        if jax.process_index() == 0:
+            write(workdir / "costs.json", json.dumps(costs, indent=2))
         with call_section(
             Log, run.config.log, "log", workdir=workdir, start=start, total=total
         ) as log:
-            return loop(run, state, checkpoints, log, stop)
+            return loop(run, train_step, state, checkpoints, log, stop)
 
 
 def loop(
-    run: Run, state: TrainState, checkpoints: Checkpoints, log: Log, stop: StopRequests
+    run: Run,
+    train_step: Callable,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    log: Log,
+    stop: StopRequests,
 ) -> TrainState:
     """Runs the remaining steps, and what is due after each."""
     first, total, every = int(state.step), run.plan.steps, run.evals.every
-    train_step = run.train_step()
     batches = prefetch(run.train_batches(first), run.put)
     meter = Meter(
         log,

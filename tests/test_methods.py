@@ -23,8 +23,12 @@ METHODS = [
     for package in (mae_jax.methods, mae_jax.tasks)
     for module in pkgutil.iter_modules(package.__path__)
 ]
+ENCODERS = {
+    "vit": "vit(width=16, depth=1, heads=2, patch=4)",
+    "conv": "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)",
+}
 SMALL = dict(
-    encoder="vit(width=16, depth=1, heads=2, patch=4)",
+    encoder=ENCODERS["vit"],
     decoder_width=8,
     decoder_depth=1,
     decoder_heads=2,
@@ -34,6 +38,9 @@ SMALL = dict(
     drop_path=0.0,
     layer_decay=1.0,
     lr_factors=(3.0, 10.0),
+    skips=False,
+    tile=4,
+    total_steps=30,
 )
 
 
@@ -44,19 +51,28 @@ def make(name, **kwargs):
     return function(**{k: v for k, v in (SMALL | kwargs).items() if k in known})
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=[(m, e) for m in METHODS for e in ENCODERS], ids="-".join)
 def method(request):
-    return make(request.param)
+    name, encoder = request.param
+    return make(name, encoder=ENCODERS[encoder])
+
+
+def make_batch(width):
+    """Four images [16, width, 3] with large, plain areas, a second view of each, and labels."""
+    rng = np.random.default_rng(0)
+    smooth = rng.integers(0, 256, (4, 2, width // 4, 3)).repeat(8, axis=1).repeat(4, axis=2)
+    return {
+        "image": smooth.astype(np.uint8),
+        "image2": smooth[:, :, ::-1].astype(np.uint8),
+        "label": np.arange(4, dtype=np.int32),
+    }
 
 
 @pytest.fixture(scope="module")
-def batch():
-    rng = np.random.default_rng(0)
-    smooth = rng.integers(0, 256, (4, 2, 3, 3)).repeat(8, axis=1).repeat(4, axis=2)
-    return {
-        "image": smooth.astype(np.uint8),  # [4, 16, 12, 3]
-        "label": np.arange(4, dtype=np.int32),
-    }
+def batch(request):
+    """Of 16 x 12 images, or of square ones for a method that turns them."""
+    method = request.getfixturevalue("method") if "method" in request.fixturenames else None
+    return make_batch(16 if getattr(method, "square", False) else 12)
 
 
 def trained(method, batch, mesh, steps):

@@ -1,7 +1,11 @@
-"""Sweeps: every run once, failures and interruptions survived, one table."""
+"""Sweeps: every run once, failures and interruptions survived, one table.
+
+What needs no training is tested with small processes that only write what a run would.
+"""
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -12,14 +16,45 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from mae_jax import cli, sweep
+from mae_jax import cli, schedule, sweep
+from mae_jax.start import origin
 from mae_jax.types import UserError
 
+FAKE = """
+import os, pathlib, signal, sys, time
+root, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+def meet(*others):
+    (root / f"here{name[0]}").touch()
+    end = time.monotonic() + 30
+    while not all((root / f"here{other}").exists() for other in others):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+with (root / "order").open("a") as file:
+    file.write(name[0])
+exec(sys.argv[3])
+print(os.environ.get("CUDA_VISIBLE_DEVICES"))
+(root / name / "config.json").write_text('{"evals": {"run": "knn"}}')
+(root / name / "results.json").write_text('{"step": 1, "final": {"x": {"top1": 0.5}}}')
+"""
 
-def start(root, workdir, *options):
+
+def sweep_fakes(workdir, starts, devices=(None,), **scripts):
+    """A sweep of processes that do as FAKE says; `a='...'` is what a/x/0 does in between."""
+    configs = {
+        f"{name}/x/0": ConfigDict(
+            dict(init_from=dict(path=start and f"{start}/x/0"), evals=dict(run="knn"))
+        )
+        for name, start in starts.items()
+    }
+    command = lambda name: [sys.executable, "-c", FAKE, workdir, name, scripts.get(name[0], "")]
+    links = sweep.link(configs, workdir)
+    return sweep.sweep(configs, workdir, command, starts=links, devices=devices)
+
+
+def start(root, workdir, *options, config="tests/tiny_sweep.py"):
     """A sweep in its own process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "mae_jax", "sweep", "--config", "tests/tiny_sweep.py"]
+        [sys.executable, "-m", "mae_jax", "sweep", "--config", config]
         + ["--workdir", str(workdir), *options],
         cwd=root,
         env=os.environ | {"COLUMNS": "120"},
@@ -65,7 +100,7 @@ def test_what_is_done_is_not_run_again(root, swept):
     workdir = swept[0]
     logs = [workdir / f"mae/small/{seed}/log.txt" for seed in (0, 1)]
     before = [log.read_text() for log in logs]
-    assert start(root, workdir, "--only", "mae/small/0").wait() == 0  # on purpose: it is
+    assert start(root, workdir, "--only", "1").wait() == 0  # on purpose: it is
     again = start(root, workdir)
     again.communicate()
     assert again.returncode == 1 and [log.read_text() for log in logs] == before
@@ -75,9 +110,9 @@ def test_what_is_done_is_not_run_again(root, swept):
     assert len(records(workdir)) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_stopped_anywhere_it_ends_in_the_same_results(root, swept, tmp_path, number):
-    process = start(root, tmp_path)
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, "2"), (signal.SIGKILL, "1")])
+def test_stopped_anywhere_it_ends_in_the_same_results(root, swept, tmp_path, number, jobs):
+    process = start(root, tmp_path, "--jobs", jobs)
     metrics = tmp_path / "mae/small/0/metrics.jsonl"
     deadline = time.monotonic() + 120
     while not metrics.exists():
@@ -87,9 +122,106 @@ def test_stopped_anywhere_it_ends_in_the_same_results(root, swept, tmp_path, num
     _, error = process.communicate()
     if number == signal.SIGTERM:
         assert process.returncode == 75 and "start again to go on" in error
-    assert not (tmp_path / "mae/small/1").exists()
-    assert start(root, tmp_path).wait() == 1
-    assert records(tmp_path) == records(swept[0])
+    assert not (tmp_path / "mae/small/1/results.json").exists()
+    assert jobs == "2" or not (tmp_path / "mae/small/1").exists()
+    again = start(root, tmp_path, "--jobs", jobs)
+    again.communicate()
+    assert again.returncode == 1
+    same = [(folder / "results.jsonl").read_bytes() for folder in (tmp_path, swept[0])]
+    assert same[0] == same[1]
+
+
+def test_an_experiment_starts_from_another_of_the_file(root, swept, tmp_path):
+    shutil.copytree(swept[0] / "mae/small/0", tmp_path / "mae/small/0")
+    process = start(root, tmp_path, config="tests/tiny_sweep.py:follower")
+    process.communicate()
+    assert process.returncode == 0 and [r["row"] for r in records(tmp_path)] == ["tuned", "mae"]
+    there = json.loads((tmp_path / "tuned/small/0/origin.json").read_text())
+    assert there == origin(str(tmp_path / "mae/small/0")) and there["step"] == 8
+
+
+def test_starts_come_first_and_their_failures_spread(tmp_path, capsys):
+    starts = dict(b="a", a="", d="c", c="lost", lost="")
+    failed, left = sweep_fakes(tmp_path, starts, l="raise SystemExit('no luck')")
+    assert failed == {
+        "lost/x/0": "no luck",
+        "d/x/0": "its start c/x/0 failed",
+        "c/x/0": "its start lost/x/0 failed",
+    }
+    assert left == [] and (tmp_path / "order").read_text() == "abl"
+    assert "[4/5] c/x/0: its start lost/x/0 failed" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+    assert sweep_fakes(tmp_path, starts) == ({}, [])
+    assert (tmp_path / "order").read_text() == "abl" + "lcd"
+
+
+def test_two_at_a_time_each_with_its_device(tmp_path):
+    starts = dict(a="", b="", c="a", d="")
+    # a ends only when d is there, for which b must have ended, while c waits for a.
+    scripts = dict(a="meet('b', 'd')", b="meet('a')", d="meet()")
+    assert sweep_fakes(tmp_path, starts, ("4", "7"), **scripts) == ({}, [])
+    said = {name: (tmp_path / name / "x/0/log.txt").read_text().strip() for name in "abd"}
+    assert said == dict(a="4", b="7", d="7")
+    order = (tmp_path / "order").read_text()
+    assert sorted(order[:2]) == ["a", "b"] and order[2:] == "dc"
+
+
+def test_a_request_to_stop_reaches_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule, "PATIENCE", 2)
+    wait = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); meet('a', 'b');"
+    tell = "os.kill(os.getppid(), signal.SIGTERM);"
+    scripts = dict(a=f"{wait} {tell} time.sleep(60)", b=f"{wait} time.sleep(60)")
+    began = time.monotonic()
+    failed, left = sweep_fakes(tmp_path, dict(a="", b="", c=""), (None, None), **scripts)
+    assert failed == {} and sorted(left) == ["a/x/0", "b/x/0", "c/x/0"]
+    assert time.monotonic() - began < 40 and not (tmp_path / "c").exists()
+
+
+def test_a_run_that_was_told_to_stop_stops_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule, "PATIENCE", 2)
+    scripts = dict(a="meet('b'); sys.exit(75)", b="meet('a'); time.sleep(60)")
+    failed, left = sweep_fakes(tmp_path, dict(a="", b="", c=""), (None, None), **scripts)
+    assert failed == {} and left == ["a/x/0", "b/x/0", "c/x/0"]
+    assert not (tmp_path / "c").exists()
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5,7")
+    assert schedule.devices(1) == [None] and schedule.devices(2) == ["2", "GPU-5"]
+    with pytest.raises(UserError, match="--jobs 4: each takes a GPU, and CUDA_.* lists 3"):
+        schedule.devices(4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert schedule.devices(2) == [None, None]  # no GPU is shown that was hidden
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(()))  # a machine without GPUs
+    assert schedule.devices(2) == ["0", "1"]
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("/dev/nvidia3")]))
+    with pytest.raises(UserError, match="--jobs 2: each takes a GPU, and this machine has 1"):
+        schedule.devices(2)
+    with pytest.raises(UserError, match="--jobs 0"):
+        schedule.devices(0)
+
+
+@pytest.mark.parametrize("starts", [dict(a="a"), dict(a="b", b="c", c="b")])
+def test_circles(tmp_path, starts):
+    with pytest.raises(UserError, match="in a circle: a/x/0 from (b/x/0 from c/x/0 from b|a)/x/0:"):
+        sweep_fakes(tmp_path, starts)
+
+
+def test_list_and_numbers(root, swept, capsys, monkeypatch):
+    monkeypatch.chdir(root)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(f"sweep --config tests/tiny_sweep.py --workdir {swept[0]} --list".split())
+    said = ["1 mae/small/0 done", "2 broken/small/0 not yet", "3 mae/small/1 done"]
+    assert exit_.value.code == 0 and capsys.readouterr().out.splitlines() == said
+    configs = dict.fromkeys(line.split()[1] for line in said)
+    for line in said:
+        number, name, *_ = line.split()
+        assert sweep.chosen(number, configs, {}, swept[0]) == name
+        assert sweep.chosen(name, configs, {}, swept[0]) == name
+    for bad in ("0", "4", "-1"):
+        with pytest.raises(UserError, match=f"--only {bad}: .* have the numbers 1 to 3"):
+            sweep.chosen(bad, configs, {}, swept[0])
 
 
 def test_names_and_spread():
@@ -107,6 +239,14 @@ def test_names_and_spread():
         (
             ("sweep", "--config", "tests/tiny_sweep.py", "--only", "mae/small/2"),
             "--only mae/small/2: no such experiment: did you mean",
+        ),
+        (
+            ("sweep", "--config", "tests/tiny_sweep.py:follower", "--only", "1"),
+            "--only 1: its start mae/small/0 is not finished: run it first, --only mae/small/0",
+        ),
+        (
+            ("sweep", "--config", "tests/tiny_sweep.py", "--jobs", "0"),
+            "--jobs 0: at least 1 must run at a time",
         ),
         (
             ("sweep", "--config", "configs/mae.py:L/16"),

@@ -1,12 +1,14 @@
-"""Three small experiments, one of which cannot run."""
+"""Three small experiments, one of which cannot run; or two, one of which starts from the other."""
 
 from ml_collections import ConfigDict
 
-from tests import tiny
+from tests import tiny, tiny_tasks
 
 
-def get_configs(broken: str = "nowhere") -> dict[str, ConfigDict]:
-    """Two seeds of one experiment, and one whose images are in the folder `broken`."""
+def get_configs(arg: str = "seeds") -> dict[str, ConfigDict]:
+    """'seeds': two of one experiment, and one without images; 'follower': the first of these, and
+    before it in the file what starts from it.
+    """
     configs = {}
     for name, seed in (("mae/small/0", 0), ("broken/small/0", 0), ("mae/small/1", 1)):
         config = tiny.get_config()
@@ -15,5 +17,9 @@ def get_configs(broken: str = "nowhere") -> dict[str, ConfigDict]:
         config.checkpoint.every = 3
         config.evals.run = "knn(k=3)"
         configs[name] = config
-    configs["broken/small/0"].data.train = f"folder('{broken}')"
-    return configs
+    configs["broken/small/0"].data.train = "folder('nowhere')"
+    if arg == "seeds":
+        return configs
+    tuned = tiny_tasks.get_config()
+    tuned.init_from.path = "mae/small/0"
+    return {"tuned/small/0": tuned, "mae/small/0": configs["mae/small/0"]}

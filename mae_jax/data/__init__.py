@@ -40,6 +40,7 @@ class Data:
     pipeline: str
     workers: int
     on_error: str
+    views: int
     seed: int
     process_index: int
     process_count: int
@@ -155,6 +156,7 @@ class Data:
                 [*transforms, *make_transforms(then)],
                 fields=self.fields,
                 on_error=self.on_error,
+                views=self.views if stage == "train" else 1,
             )
         return self._loaders[split, stage, then]
 
@@ -180,6 +182,7 @@ def make_data(
     pipeline: str = "arrays",
     workers: int = 0,
     on_error: str = "raise",
+    views: int = 1,
     seed: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -200,6 +203,8 @@ def make_data(
         workers: threads; 0: one for each core, at most 64.
         on_error: what to do about an image that cannot be read: 'raise', or 'skip' it (training
             takes another one instead, evaluation leaves it out).
+        views: of each training image, by other draws of the transforms: 'image', and 'image2' for
+            methods that compare two.
         seed: of order and augmentation.
         process_index, process_count: which rows of each global batch are ours.
 
@@ -212,6 +217,8 @@ def make_data(
     check_choice("on_error", on_error, ON_ERROR)
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
+    if views < 1:
+        raise UserError(f"views {views}: give 1, or 2 for methods that compare two views")
     if not 0 <= workers <= MAX_WORKERS:
         raise UserError(
             f"workers {workers}: give a number of threads up to {MAX_WORKERS}, or 0 for one a core"
@@ -237,6 +244,7 @@ def make_data(
         pipeline,
         workers or min(64, len(os.sched_getaffinity(0))),
         on_error,
+        views,
         seed,
         process_index,
         process_count,

@@ -39,6 +39,7 @@ class Loader:
         fields: those that a batch has beside 'image'; a source need not have 'label'.
         on_error: what to do about an image that cannot be read: 'raise', or 'skip', which takes
             another one in its place, chosen by the example's seed.
+        views: how often each image is transformed, with other draws each time: 'image', 'image2'.
 
     Raises:
         UserError: the source lacks one of the fields.
@@ -51,9 +52,11 @@ class Loader:
         *,
         fields: Sequence[str],
         on_error: str,
+        views: int = 1,
     ):
         self.source, self.transforms = source, transforms
         self.fields, self.on_error = tuple(fields), on_error
+        self.views = tuple(f"image{view + 1}" for view in range(1, views))
         self._reported: set[int] = set()
         self._spec: Spec | None = None
 
@@ -70,7 +73,7 @@ class Loader:
                 )
             self._spec = {
                 name: (np.shape(example[name]), np.dtype(DTYPES.get(name, _dtype(example[name]))))
-                for name in ("image", *self.fields)
+                for name in ("image", *self.views, *self.fields)
                 if name in example
             }
         return self._spec
@@ -102,7 +105,7 @@ class Loader:
 
     def _make(self, rows: Rows) -> tuple[list[dict], np.ndarray]:
         """Examples, and which of them are those that were asked for."""
-        params = draw(self.transforms, rows.seeds)
+        params = self._draw(rows.seeds)
         try:
             read = _rows(self.source.read(rows.indices))
         except BadImage:  # then one by one, to see which
@@ -112,7 +115,9 @@ class Loader:
             index, seed = int(rows.indices[place]), rows.seeds[place]
             try:
                 example = self._read(index) if example is None else example
-                examples.append(self._transform(example, [p[place] for p in params]))
+                examples.append(
+                    self._transform(example, [[p[place] for p in view] for view in params])
+                )
             except BadImage as error:
                 examples.append(self._replace(index, seed, error))
                 good[place] = False
@@ -122,7 +127,19 @@ class Loader:
     def _read(self, index: int) -> dict:
         return _rows(self.source.read(np.array([index])))[0]
 
-    def _transform(self, example: dict, params: list[np.ndarray]) -> dict:
+    def _draw(self, seeds: np.ndarray) -> list[list[np.ndarray]]:
+        """The numbers of every view, for every transform; those of the first are as if alone."""
+        more = [
+            draw(self.transforms, hash_words(seeds, view)) for view in range(1, 1 + len(self.views))
+        ]
+        return [draw(self.transforms, seeds), *more]
+
+    def _transform(self, example: dict, params: list[list[np.ndarray]]) -> dict:
+        """The example with its views; what moves with the pixels moves with the first."""
+        first, *others = (self._view(example, numbers) for numbers in params)
+        return first | {n: o["image"] for n, o in zip(self.views, others, strict=True)}
+
+    def _view(self, example: dict, params: list[np.ndarray]) -> dict:
         for transform, numbers in zip(self.transforms, params, strict=True):
             example = transform.apply(example, numbers)
         return {**example, "image": pixels_of(example["image"])}
@@ -142,7 +159,7 @@ class Loader:
             seed = hash_words(seed, attempt)
             other = int(seed % np.uint64(self.source.num_examples))
             try:
-                params = [p[0] for p in draw(self.transforms, seed[None])]
+                params = [[p[0] for p in view] for view in self._draw(seed[None])]
                 return self._transform(self._read(other), params)
             except BadImage:
                 continue

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from mae_jax.models.mae import MAE, Decoder
-from mae_jax.models.vit import check_shape
-from mae_jax.ops import losses, masking, pixels
-from mae_jax.ops.patches import grid_of, patchify, unpatchify
+from mae_jax.models.vit import check_shape, pooled
+from mae_jax.ops import losses, masking, pictures, pixels
+from mae_jax.ops.patches import grid_of, patchify
 from mae_jax.spec import build, check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
@@ -51,8 +51,7 @@ class MaskedAutoencoding:
         """'features' [B, D] float32 of whole images: class token or mean of the patches."""
         images = self.normalize(batch["image"])
         tokens = self.model.apply({"params": params}, images, method="encode")
-        tokens = tokens.astype(jnp.float32)
-        return {"features": tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(axis=1)}
+        return {"features": pooled(tokens, self.pool)}
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
         """Nothing follows an update."""
@@ -61,37 +60,18 @@ class MaskedAutoencoding:
     def reconstruct(
         self, params: Params, extra: Extra, batch: Batch, key: jax.Array
     ) -> dict[str, jax.Array]:
-        """What a picture of reconstructions needs, each [B, H, W, C] uint8 unless said.
-
-        'original'; 'masked' (hidden patches grey); 'raw', what the network says: pixels, or for
-        a normalised target grey plus a quarter of the range per standard deviation; 'denormalized',
-        pixels, for a normalised target by means of the TRUE mean and deviation of each patch;
-        'pasted', that with the visible patches in place; 'hidden' [B, L] bool.
-        """
+        """What a picture of reconstructions needs, see `ops.pictures.reconstructions`."""
         images = self.normalize(batch["image"])
         mask = self.draw_mask(key, images)
-        prediction = self.model.apply({"params": params}, images, mask).astype(jnp.float32)
-        patch = self.model.encoder.patch
-        target, pixels_ = patchify(images, patch), prediction
-        raw = self.to_bytes(self.to_images(prediction, images))
-        if self.normalize_target:
-            mean, std = losses.patch_statistics(target)
-            pixels_ = prediction * std + mean
-            raw = pixels.to_bytes(self.to_images(prediction, images), (0.5,), (0.25,))
-        hidden = mask.mask[:, :, None]
-        grey = patchify(
-            jnp.broadcast_to(self.normalize(jnp.full_like(batch["image"], 128)), images.shape),
-            patch,
+        return pictures.reconstructions(
+            batch["image"],
+            self.model.apply({"params": params}, images, mask),
+            mask.mask,
+            patch=self.model.encoder.patch,
+            normalized=self.normalize_target,
+            mean=self.mean,
+            std=self.std,
         )
-        show = lambda tokens: self.to_bytes(self.to_images(tokens, images))
-        return {
-            "original": batch["image"],
-            "masked": show(jnp.where(hidden, grey, target)),
-            "raw": raw,
-            "denormalized": show(pixels_),
-            "pasted": show(jnp.where(hidden, pixels_, target)),
-            "hidden": mask.mask,
-        }
 
     def draw_mask(self, key: jax.Array, images: jax.Array) -> masking.Mask:
         """One mask per example of images [B, H, W, C]."""
@@ -101,15 +81,6 @@ class MaskedAutoencoding:
     def normalize(self, images: jax.Array) -> jax.Array:
         """uint8 images to float32 network inputs."""
         return pixels.normalize(images, self.mean, self.std)
-
-    def to_bytes(self, images: jax.Array) -> jax.Array:
-        """Network-range images back to uint8."""
-        return pixels.to_bytes(images, self.mean, self.std)
-
-    def to_images(self, tokens: jax.Array, images: jax.Array) -> jax.Array:
-        """Patches [B, L, P] to images of the shape of `images`."""
-        patch = self.model.encoder.patch
-        return unpatchify(tokens, patch, grid_of(images.shape[1:3], patch))
 
 
 def make(
@@ -132,7 +103,8 @@ def make(
     """Masked autoencoding.
 
     Args:
-        encoder: spec string, e.g. 'vit(B, patch=16)' or 'vit(width=96, depth=4, heads=3, patch=4)'.
+        encoder: spec string, e.g. 'vit(B, patch=16)', 'vit(width=96, depth=4, heads=3, patch=4)'
+            or 'conv(T)'.
         decoder_width, decoder_depth, decoder_heads: shape of the transformer decoder.
         mask: 'random', 'block' or 'grid'.
         mask_ratio: share of hidden patches, in [0, 1).
@@ -158,10 +130,11 @@ def make(
         raise UserError("mask_ratio 0 hides nothing to score: raise it, or set score=all")
     check_shape("decoder", width=decoder_width, depth=decoder_depth, heads=decoder_heads)
     compute = jnp.dtype(dtype)
-    vit = build(encoder, "models", dtype=compute, mask_tokens=mask_tokens_in_encoder)
+    more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # an argument of ViTs alone
+    network = build(encoder, "models", dtype=compute, **more)
     decoder = Decoder(decoder_width, decoder_depth, decoder_heads, compute)
     return MaskedAutoencoding(
-        MAE(vit, decoder),
+        MAE(network, decoder),
         mask,
         mask_ratio,
         loss,

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.models.vit import ViT
+from mae_jax.models.conv import Conv
+from mae_jax.models.vit import ViT, pooled
 
 head_init = nn.initializers.normal(2e-5)
 
@@ -14,17 +15,15 @@ class Classifier(nn.Module):
     the encoder's last one; with 'cls', the class token after that.
     """
 
-    encoder: ViT
+    encoder: ViT | Conv
     classes: int
     pool: str = "mean"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Images [B, H, W, C] float to features [B, D] and logits [B, classes], float32."""
-        tokens = self.encoder(images, train=train).astype(jnp.float32)
+        features = pooled(self.encoder(images, train=train), self.pool)
         if self.pool == "mean":
-            features = nn.LayerNorm(1e-6, name="fc_norm")(tokens[:, 1:].mean(axis=1))
-        else:
-            features = tokens[:, 0]
+            features = nn.LayerNorm(1e-6, name="fc_norm")(features)
         head = nn.Dense(self.classes, kernel_init=head_init, name="head")
         return features, head(features)  # float32, or close classes would tie

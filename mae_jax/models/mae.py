@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.conv import Conv
 from mae_jax.models.vit import Block, ViT, dense_init, token_init
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of
@@ -57,7 +58,7 @@ class Decoder(nn.Module):
 class MAE(nn.Module):
     """Encoder and decoder. The mask is an argument, so the network is a plain function."""
 
-    encoder: ViT
+    encoder: ViT | Conv
     decoder: Decoder
 
     def __call__(self, images: jax.Array, mask: Mask) -> jax.Array:

@@ -6,6 +6,7 @@ MAE pre-training cheap. Parameters are float32; `dtype` is what the matrix produ
 softmax and normalisation statistics stay in float32.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -76,17 +77,26 @@ class Block(nn.Module):
         """[B, T, D] to [B, T, D]."""
         hidden = int(x.shape[-1] * self.mlp_ratio)
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x)
-        x = x + self.dropped(Attention(self.heads, self.dtype, name="attention")(y), train)
+        rate = self.drop_path if train else 0
+        rng = lambda: self.make_rng("drop_path")
+        x = x + drop_path(rng, Attention(self.heads, self.dtype, name="attention")(y), rate)
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x)
-        return x + self.dropped(Mlp(hidden, self.dtype, name="mlp")(y), train)
+        return x + drop_path(rng, Mlp(hidden, self.dtype, name="mlp")(y), rate)
 
-    def dropped(self, branch: jax.Array, train: bool) -> jax.Array:
-        """A branch [B, T, D], zero for some examples and scaled up for the others."""
-        if not train or self.drop_path == 0:
-            return branch
-        stays = 1 - self.drop_path
-        kept = jax.random.bernoulli(self.make_rng("drop_path"), stays, (len(branch), 1, 1))
-        return branch * (kept / stays).astype(branch.dtype)
+
+def drop_path(rng: Callable[[], jax.Array], branch: jax.Array, rate: float) -> jax.Array:
+    """A branch [B, ...] of a residual network, zero for a share of the examples and scaled up for
+    the others (stochastic depth, 1603.09382).
+
+    Args:
+        rng: gives a key; only called if the rate is not 0.
+        rate: in [0, 1).
+    """
+    if rate == 0:
+        return branch
+    shape = (len(branch),) + (1,) * (branch.ndim - 1)
+    kept = jax.random.bernoulli(rng(), 1 - rate, shape)
+    return branch * (kept / (1 - rate)).astype(branch.dtype)
 
 
 class ViT(nn.Module):
@@ -105,6 +115,13 @@ class ViT(nn.Module):
     """Sine-cosine positions are where parameters start, for patches and the class token."""
     final_norm: bool = True
     dtype: Any = jnp.float32
+
+    @property
+    def stem(self) -> int:
+        """Side in pixels of what the first layer sees at once; a convolutional encoder's is not
+        its `patch`.
+        """
+        return self.patch
 
     @nn.compact
     def __call__(
@@ -144,6 +161,16 @@ class ViT(nn.Module):
         if self.learned_positions:
             start = self.param("positions", lambda key: start)
         return start[0], start[1:]
+
+
+def pooled(tokens: jax.Array, pool: str) -> jax.Array:
+    """Features [B, D] float32 of tokens [B, 1 + L, D]: the class token, or the mean of the patches.
+
+    Args:
+        pool: 'cls' or 'mean'.
+    """
+    tokens = tokens.astype(jnp.float32)
+    return tokens[:, 0] if pool == "cls" else tokens[:, 1:].mean(axis=1)
 
 
 def prepend(token: jax.Array, x: jax.Array) -> jax.Array:

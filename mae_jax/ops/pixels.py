@@ -23,7 +23,12 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
             raise UserError(f"{name} has {len(values)} values for {channels} channels")
     if min(std) <= 0:
         raise UserError(f"std {std} must be positive")
-    return (images.astype(jnp.float32) / 255 - jnp.asarray(mean)) / jnp.asarray(std)
+    return standardize(images.astype(jnp.float32) / 255, mean, std)
+
+
+def standardize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """The same of images [B, H, W, C] float32 in [0, 1]."""
+    return (images - jnp.asarray(mean)) / jnp.asarray(std)
 
 
 def to_bytes(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:

@@ -1,5 +1,5 @@
-"""A picture of what a masked autoencoder sees and says: one row for each kind, one column for each
-image, every row labelled with what it is.
+"""A picture of what a method sees and makes of images: one row for each kind of picture, one column
+for each image, every row labelled with what it is.
 """
 
 from collections.abc import Mapping
@@ -8,33 +8,46 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from mae_jax.types import UserError
+
 ROWS = {
     "original": "original",
     "masked": "masked\n(what the encoder sees)",
+    "grey": "grey\n(what the encoder sees)",
     "raw": "network output, raw",
     "denormalized": "network output, with the\nTRUE mean and deviation\nof each patch",
     "pasted": "the same, visible\npatches pasted in",
+    "colorized": "colorized",
+    "reconstruction": "reconstruction",
+    "sample": "samples from the prior",
 }
+"""Kinds of pictures, in the order in which they are drawn, and their labels."""
 
 
 def draw_reconstructions(pictures: Mapping[str, np.ndarray], path: Path) -> Path:
     """Draws the rows that there are.
 
     Args:
-        pictures: 'original', 'masked', 'raw', 'denormalized', 'pasted': each [B, H, W, C] uint8,
-            where C is 3, 1, or any other number, of which the first is shown. If 'raw' equals
-            'denormalized', the target was not normalised and the former is left out.
+        pictures: some of `ROWS`, each [B, H, W, C] uint8, where C is 3, 1, or any other number, of
+            which the first is shown; what else there is is not drawn. If 'raw' equals
+            'denormalized', the target was not normalised and the latter is left out.
         path: of the PNG.
 
     Returns:
         `path`.
+
+    Raises:
+        UserError: there is none of `ROWS`.
     """
-    rows = dict(ROWS)
-    if np.array_equal(pictures["raw"], pictures["denormalized"]):
+    rows = {name: label for name, label in ROWS.items() if name in pictures}
+    if not rows:
+        raise UserError(f"no picture in {sorted(pictures)}: draw some of {', '.join(ROWS)}")
+    if {"raw", "denormalized"} <= rows.keys() and np.array_equal(
+        pictures["raw"], pictures["denormalized"]
+    ):
         rows |= {"raw": "network output"}
         del rows["denormalized"]
-    count = len(pictures["original"])
-    height, width = pictures["original"].shape[1:3]
+    count, height, width = pictures[next(iter(rows))].shape[:3]
     side = 1.1
     figure = Figure((2.0 + side * count, side * height / width * len(rows) + 0.1), dpi=150)
     axes = figure.subplots(len(rows), count, squeeze=False)

@@ -1,5 +1,6 @@
 """Numbers as tables show them: shares in percent, everything else in its unit."""
 
+import statistics
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -19,6 +20,14 @@ def shown(metric: str, value: float) -> str:
     if metric in UNITS:
         return f"{value:.{UNITS[metric][1]}f}"
     return f"{100 * value:.1f}"
+
+
+def spread(metric: str, values: Sequence[float]) -> str:
+    """'mean ± sample standard deviation' of repetitions, as shown in tables."""
+    if not values:
+        return ""
+    mean = shown(metric, statistics.fmean(values))
+    return f"{mean} ± {shown(metric, statistics.stdev(values))}" if len(values) > 1 else mean
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.models.classifier import Classifier
+from mae_jax.models.conv import Conv
+from mae_jax.models.vit import ViT
 from mae_jax.ops import augment, pixels
 from mae_jax.ops.patches import grid_of
 from mae_jax.ops.resample import resample_channels, resample_positions
@@ -83,7 +85,7 @@ class Finetuning:
 
     def adapt(self, shape: Sequence[int]) -> Adapt:
         """What fits saved parameters to images of `shape` [H, W, C], see `engine.transfer`."""
-        return resampler(self.model.encoder.patch, shape)
+        return resampler(self.model.encoder, shape)
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """uint8 images to float32 network inputs."""
@@ -101,29 +103,31 @@ def freeze(params: Params, rules: Rules) -> Params:
     return jax.tree_util.tree_map_with_path(stop, params)
 
 
-def resampler(patch: int, shape: Sequence[int]) -> Adapt:
+def resampler(encoder: ViT | Conv, shape: Sequence[int]) -> Adapt:
     """Fits the patch embedding to another number of channels, and learned positions to another
     grid of patches (the old one is taken to be square).
 
     Args:
-        patch: side of a patch in pixels.
+        encoder: that takes the parameters.
         shape: [H, W, C] of the images.
     """
-    area = patch * patch
+    area = encoder.stem**2
 
     def adapt(path: str, array: np.ndarray):
         if path == "encoder/embed/kernel" and array.shape[0] % area == 0:
             return resample_channels(jnp.asarray(array), array.shape[0] // area, shape[2])
         side = round((array.shape[0] - 1) ** 0.5)
         if path == "encoder/positions" and array.shape[0] == 1 + side * side:
-            return resample_positions(jnp.asarray(array), (side, side), grid_of(shape[:2], patch))
+            grid = grid_of(shape[:2], encoder.patch)
+            return resample_positions(jnp.asarray(array), (side, side), grid)
         return array
 
     return adapt
 
 
 def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:
-    """(regex, (lr factor, decay factor) or None) for an encoder of `depth` blocks and its head.
+    """(regex, (lr factor, decay factor) or None) for an encoder of `depth` blocks and its head. What
+    stands in front of a block in a convolutional encoder goes with it.
 
     The factor of block i is layer_decay ** (depth - i), of what comes before the first block
     layer_decay ** (depth + 1), of what follows the last 1. Biases, norms, positions and the class
@@ -145,9 +149,9 @@ def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:
     if tuned == "mlp":
         group(rf"^encoder/block_{depth - 1}/(mlp|norm2)/", layer_decay, True)
     rules.append((r"^encoder/(cls_token|positions)$", (first, 0.0) if tuned == "all" else None))
-    group(r"^encoder/embed/", first, tuned == "all")
+    group(r"^encoder/embed", first, tuned == "all")
     for i in range(depth):
-        group(rf"^encoder/block_{i}/", layer_decay ** (depth - i), i >= depth - count)
+        group(rf"^encoder/(block|down)_{i}/", layer_decay ** (depth - i), i >= depth - count)
     group("", 1.0, True)
     return tuple(rules)
 
@@ -193,17 +197,15 @@ def make(
             f"classes={classes} must be at least 2, layer_decay={layer_decay} in (0, 1], "
             f"smoothing={smoothing} and ema={ema} in [0, 1)"
         )
-    vit = build(
-        encoder,
-        "models",
-        dtype=jnp.dtype(dtype),
-        drop_path=drop_path,
-        learned_positions=True,
-        final_norm=pool == "cls",
-    )
+    options = dict(dtype=jnp.dtype(dtype), drop_path=drop_path, final_norm=pool == "cls")
+    network = build(encoder, "models", **options)
+    if isinstance(network, ViT):
+        network = network.clone(learned_positions=True)
     tuned = int(tuned) if str(tuned).isdigit() else tuned
-    if tuned not in ("all", "mlp") and tuned not in range(vit.depth + 1):
-        raise UserError(f"tuned {tuned!r}: choose 'all', 'mlp' or a number up to {vit.depth}")
-    model = Classifier(vit, classes, pool)
-    rules = layer_rules(vit.depth, layer_decay, tuned)
+    if tuned not in ("all", "mlp") and tuned not in range(network.depth + 1):
+        raise UserError(f"tuned {tuned!r}: choose 'all', 'mlp' or a number up to {network.depth}")
+    if tuned == "mlp" and not isinstance(network, ViT):
+        raise UserError("tuned 'mlp' is for transformers: choose a number of blocks, or 'all'")
+    model = Classifier(network, classes, pool)
+    rules = layer_rules(network.depth, layer_decay, tuned)
     return Finetuning(model, rules, smoothing, mixup, cutmix, ema, tuple(mean), tuple(std))

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mae_jax.models.vit import ViT
+from mae_jax.models.conv import Conv
+from mae_jax.models.vit import ViT, pooled
 from mae_jax.ops import pixels
 from mae_jax.spec import build, check_choice
 from mae_jax.tasks.finetune import Rules, freeze, resampler
@@ -28,7 +29,7 @@ head_init = nn.initializers.normal(0.01)
 class LinearProbing:
     """The task; `make` documents the fields."""
 
-    encoder: ViT
+    encoder: ViT | Conv
     classes: int
     pool: str
     lr_factors: tuple[float, ...]
@@ -88,13 +89,12 @@ class LinearProbing:
 
     def adapt(self, shape: Sequence[int]):
         """What fits saved parameters to images of `shape` [H, W, C], see `engine.transfer`."""
-        return resampler(self.encoder.patch, shape)
+        return resampler(self.encoder, shape)
 
     def features(self, params: Params, batch: Batch) -> jax.Array:
         """[B, D] float32 of whole images."""
         images = pixels.normalize(batch["image"], self.mean, self.std)
-        tokens = self.encoder.apply({"params": params["encoder"]}, images).astype(jnp.float32)
-        return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(axis=1)
+        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
 
     def logits(self, params: Params, features: jax.Array) -> jax.Array:
         """[B, heads, classes] of features [B, D]."""
@@ -129,5 +129,5 @@ def make(
     check_choice("dtype", dtype, ("float32", "bfloat16"))
     if classes < 2 or not lr_factors or min(lr_factors) <= 0:
         raise UserError(f"classes={classes} must be at least 2, lr_factors={lr_factors} positive")
-    vit = build(encoder, "models", dtype=jnp.dtype(dtype))
-    return LinearProbing(vit, classes, pool, tuple(lr_factors), tuple(mean), tuple(std))
+    network = build(encoder, "models", dtype=jnp.dtype(dtype))
+    return LinearProbing(network, classes, pool, tuple(lr_factors), tuple(mean), tuple(std))

@@ -1,0 +1,92 @@
+"""All ways of learning without labels, side by side: the same encoder, images, number of examples
+seen, optimizer, learning rate and evaluation, two seeds each.
+
+    mae-jax sweep --config configs/compare_methods.py
+    mae-jax report --sweep runs/compare_methods
+
+The argument is the encoder, 'vit' or 'conv'; `conv_mae` is convolutional in both. Of the frozen
+encoder, k-NN and logistic regression with all labels of the training set; of the encoder as a
+start, fine-tuning with a tenth of the labels. 'supervised' learned from all labels instead, and
+'scratch' from that tenth alone. MEASURED
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, finetune, scenes
+from mae_jax.types import UserError
+
+SEEDS = (0, 1)
+EPOCHS = 10.0
+EVERY = 235  # steps: a quarter of a run
+EVALS = "knn(k=20)|logistic"
+FEW = "share(0.1, seed=0)"
+ENCODERS = {
+    "vit": "vit(width=96, depth=4, heads=3, patch=8)",
+    "conv": "conv(widths=(48, 96), depths=(1, 2), stem=4, kernel=3)",
+}
+METHODS = {
+    "mae": dict(decoder_width=64, decoder_depth=1, decoder_heads=4),
+    "conv_mae": dict(encoder=ENCODERS["conv"], decoder_width=64),
+    "simclr": dict(projector=(256, 64), jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0, temperature=0.5),
+    "mocov3": dict(projector=(256, 256, 64), predictor=(256, 64), blur=(0.0, 0.0)),
+    "relative_position": dict(tile=8, hidden=256),
+    "jigsaw": dict(tile=8, hidden=64),
+    "rotation": dict(),
+    "colorization": dict(),
+    "vae": dict(latent=64, decoder_width=64),
+    "bigan": dict(latent=64, decoder_width=64, discriminator_width=32),
+}
+"""What differs from the arguments that each method has by itself, those of its paper."""
+
+
+def get_configs(encoder: str = "vit") -> dict[str, ConfigDict]:
+    """ROW/COLUMN/SEED -> experiment."""
+    if encoder not in ENCODERS:
+        raise UserError(f"configs/compare_methods.py:{encoder}: choose {', '.join(ENCODERS)}")
+    spec, configs = ENCODERS[encoder], {}
+    for seed in SEEDS:
+        here = {}
+        for name in METHODS:
+            here[f"{name}/frozen"] = without_labels(name, spec)
+            tuned = here[f"{name}/10% of labels"] = few_labels(METHODS[name].get("encoder", spec))
+            tuned.init_from.path = f"{name}/frozen/{seed}"
+        here["supervised/frozen"] = supervised(spec)
+        here["scratch/10% of labels"] = few_labels(spec)
+        for name, config in here.items():
+            config.seed = seed
+            configs[f"{name}/{seed}"] = config
+    return configs
+
+
+def without_labels(name: str, encoder: str) -> ConfigDict:
+    """One method on the images of `configs/scenes.py`."""
+    config = scenes.get_config()
+    config.method.name = name
+    config.method.args = common.method_args(name, **(dict(encoder=encoder) | METHODS[name]))
+    config.method.args.pool = "mean"  # of the sites, for all
+    config.schedule.update(epochs=EPOCHS, warmup_epochs=1.0)
+    config.evals.update(every=EVERY, run=EVALS)
+    if name in ("simclr", "mocov3"):
+        config.data.update(views=2, train_transform="random_resized_crop(32, scale=(0.2, 1))|flip")
+    if name == "bigan":  # as in its paper: others diverge
+        config.optimizer.update(b1=0.5, b2=0.999)
+        config.schedule.base_lr = 4e-4
+    return config
+
+
+def supervised(encoder: str) -> ConfigDict:
+    """The encoder trained on all labels, with the budget of those that have none."""
+    config = few_labels(encoder)
+    config.data.update(subset="", batch_size=128)
+    config.schedule = without_labels("mae", encoder).schedule
+    config.evals.update(every=EVERY, run=EVALS)
+    return config
+
+
+def few_labels(encoder: str) -> ConfigDict:
+    """Fine-tuning with a tenth of the labels."""
+    config = finetune.on_scenes()
+    config.data.subset = FEW
+    config.method.args.encoder = encoder
+    config.schedule.update(epochs=25.0, warmup_epochs=2.5)
+    return config

@@ -1,0 +1,30 @@
+"""Solving jigsaw puzzles (arXiv 1603.09246) on ImageNet-1k; the argument is the encoder, SIZE/PATCH
+for a ViT or SIZE for a convolutional one.
+
+    mae-jax train --config configs/jigsaw.py:T
+
+The paper's numbers: crops of 255 pixels cut into 3 x 3 cells of 85, tiles of 64 in them, batch 256,
+350,000 steps (70 epochs), learning rate 0.01 with momentum; 100 permutations. Its network is an
+AlexNet, and its learning rate falls in steps, here on a cosine. With ResNet-50, 48.6% in linear
+classification were reported (VISSL).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str = "T") -> ConfigDict:
+    """The experiment for an encoder, 'SIZE/PATCH' or 'SIZE'."""
+    config = common.imagenet()
+    config.data.update(
+        batch_size=256, train_transform="random_resized_crop(255, scale=(0.2, 1))|flip"
+    )
+    config.method.name = "jigsaw"
+    config.method.args = common.method_args(
+        "jigsaw", encoder=common.encoder_of(arg, "configs/jigsaw.py"), dtype="bfloat16"
+    )
+    config.optimizer.update(name="sgd", b1=0.9, weight_decay=5e-4)
+    config.schedule.update(base_lr=0.01, epochs=70.0, warmup_epochs=1.0)
+    config.evals.run = "knn(k=20, limit=100000)"
+    return config

@@ -1,0 +1,31 @@
+"""A variational auto-encoder (arXiv 1312.6114) on ImageNet-1k at 64 pixels; the argument is the
+encoder, SIZE/PATCH for a ViT or SIZE for a convolutional one.
+
+    mae-jax train --config configs/vae.py:B/8
+
+There is no recipe for features of ImageNet. The optimizer is beta-VAE's for photographs of 64
+pixels (Higgins et al., ICLR 2017, appendix): Adam, learning rate 1e-4, batch 64; a larger
+`method.args.beta` than 1 makes the latent numbers more independent, and worse at reconstruction.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str = "B/8") -> ConfigDict:
+    """The experiment for an encoder, 'SIZE/PATCH' or 'SIZE'."""
+    config = common.imagenet()
+    config.data.update(
+        batch_size=64,
+        train_transform="random_resized_crop(64, scale=(0.2, 1))|flip",
+        eval_transform="resize(64)|center_crop(64)",
+    )
+    config.method.name = "vae"
+    config.method.args = common.method_args(
+        "vae", encoder=common.encoder_of(arg, "configs/vae.py"), latent=256, dtype="bfloat16"
+    )
+    config.optimizer.update(b2=0.999, weight_decay=0.0)
+    config.schedule.update(base_lr=1e-4 * 256 / 64, epochs=50.0, warmup_epochs=0.1)
+    config.evals.run = "knn(k=20, limit=100000)"
+    return config

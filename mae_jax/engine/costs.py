@@ -1,0 +1,49 @@
+"""What a training step costs: arithmetic and memory, as the compiler counts them. Unlike timings
+these are the same on every run.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from mae_jax.types import Batch, TrainState
+
+Costs = dict[str, Any]
+"""'parameters' and 'encoder_parameters', how many numbers; 'gflops_per_image' of the whole step,
+10^9 operations; 'step_megabytes' on each device, 10^6 bytes; None where a compiler does not say;
+'device', 'jax'."""
+
+
+def compile_step(
+    step: Callable, like: TrainState, batch: Batch, *, parts: int
+) -> tuple[Callable, Costs]:
+    """Compiles a jitted training step for batches of one size.
+
+    Args:
+        step: of `make_train_step`.
+        like, batch: shapes and shardings of the state and of a global batch.
+        parts: of the batch that the step computes one after another.
+
+    Returns:
+        The step, and what it costs: state, batch and temporaries all count as memory.
+    """
+    lowered = step.lower(like, batch)
+    compiled = lowered.compile()
+    counted, memory = lowered.cost_analysis(), compiled.memory_analysis()
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    costs = dict(
+        parameters=count(like.params),
+        encoder_parameters=count(like.params["encoder"]),
+        gflops_per_image=None,
+        step_megabytes=None,
+        device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
+        jax=jax.__version__,
+    )
+    if counted and "flops" in counted:  # a loop over the parts is counted once
+        costs["gflops_per_image"] = counted["flops"] * parts / batch["image"].shape[0] / 1e9
+    if memory is not None:
+        needed = memory.argument_size_in_bytes + memory.output_size_in_bytes
+        needed += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+        costs["step_megabytes"] = needed / 1e6
+    return compiled, costs

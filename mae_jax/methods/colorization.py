@@ -1,0 +1,194 @@
+"""Colorization (Zhang, Isola and Efros 2016, arXiv 1603.08511): the encoder sees the lightness of
+an image, and its sites should tell the colours, as distributions over bins of Lab's ab plane.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mae_jax.models.vit import dense_init, pooled
+from mae_jax.ops import lab
+from mae_jax.ops.patches import grid_of, patchify, unpatchify
+from mae_jax.spec import build, check_choice
+from mae_jax.types import Batch, Extra, Output, Params, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Colorization:
+    """The method; `make` documents the fields."""
+
+    encoder: nn.Module
+    head: nn.Dense
+    pool: str
+    stride: int
+    rebalance: float
+    prior_decay: float
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Fresh parameters for images of this size, and the prior of the bins, which starts
+        uniform. The encoder has one channel, whatever the images have.
+        """
+        keys = jax.random.split(key)
+        light = self.lightness(self.to_lab(batch["image"]))
+        sites = jnp.zeros((1, 1, self.encoder.width))
+        count = len(lab.bins())
+        return {
+            "encoder": self.encoder.init(keys[0], light)["params"],
+            "head": self.head.init(keys[1], sites)["params"],
+        }, {"prior": jnp.full(count, 1 / count, jnp.float32)}
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """Cross-entropy between the softly encoded colours and their prediction, each place
+        weighted by how rare its nearest bin is; the mean over the places, as in the paper not
+        divided by the weights, which are 1 on average under the prior.
+
+        The weights come from the prior before this batch, so no example's depends on the others.
+        The prior then moves towards the batch's shares of the bins. The paper smooths its prior by
+        a Gaussian of deviation 5; here the soft encoding, which has the same, is all its smoothing.
+
+        Raises:
+            UserError: the images have no colours.
+        """
+        images = batch["image"]
+        if images.shape[-1] != 3:
+            raise UserError(
+                f"colorization cannot learn colours from images of {images.shape[-1]} channels: "
+                "train it on RGB images"
+            )
+        colours = self.to_lab(images)
+        logits = self.logits(params, colours)
+        indices, weights = lab.encode_soft(self.places(colours), lab.bins())
+        # Only the few bins with a weight are looked up: dense targets took ten times as long on
+        # CPU.
+        found = jnp.take_along_axis(jax.nn.log_softmax(logits), indices, axis=-1)
+        errors = -jnp.sum(weights * found, axis=-1)
+        balance = lab.class_weights(extra["prior"], self.rebalance)[indices[..., 0]]
+        shares = lab.histogram(indices, weights, logits.shape[-1])
+        prior = self.prior_decay * extra["prior"] + (1 - self.prior_decay) * shares
+        hit = jnp.argmax(logits, axis=-1) == indices[..., 0]
+        metrics = {"top1": jnp.mean(hit.astype(jnp.float32))}
+        return Output(jnp.mean(balance * errors), {"prior": prior}, metrics)
+
+    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
+        """'features' [B, D] float32 of the lightness of images with 3 channels, or with 1, the grey
+        value.
+        """
+        tokens = self.tokens(params, self.to_lab(batch["image"]))
+        return {"features": pooled(tokens, self.pool)}
+
+    def after_update(self, params: Params, extra: Extra, step) -> Extra:
+        """Nothing follows an update."""
+        return extra
+
+    def reconstruct(
+        self, params: Params, extra: Extra, batch: Batch, key: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Pictures [B, H, W, 3] uint8: 'original'; 'grey', what the encoder sees; 'colorized', the
+        same lightness with the annealed means of the predicted colours, scaled up bilinearly. Grey
+        images are coloured too. `key` is not used.
+        """
+        images = batch["image"]
+        colours = self.to_lab(images)
+        batch_size, height, width, _ = colours.shape
+        means = lab.annealed_mean(self.logits(params, colours), lab.bins())
+        rows, columns = grid_of((height, width), self.encoder.patch)
+        means = means.reshape(batch_size, rows * columns, -1)
+        ab = unpatchify(means, self.encoder.patch // self.stride, (rows, columns))
+        ab = jax.image.resize(ab, (batch_size, height, width, 2), "linear")
+        light = colours[..., :1]
+        return {
+            "original": jnp.broadcast_to(images, colours.shape),
+            "grey": _to_bytes(light, jnp.zeros_like(ab)),
+            "colorized": _to_bytes(light, ab),
+        }
+
+    def to_lab(self, images: jax.Array) -> jax.Array:
+        """Lab [B, H, W, 3] float32 of uint8 images [B, H, W, 3], or [B, H, W, 1] of grey values.
+
+        Raises:
+            UserError: any other number of channels.
+        """
+        if images.shape[-1] not in (1, 3):
+            raise UserError(
+                f"colorization takes images of 1 or 3 channels, these have {images.shape[-1]}: "
+                "choose other images or another method"
+            )
+        rgb = images.astype(jnp.float32) / 255
+        return lab.rgb_to_lab(jnp.broadcast_to(rgb, (*rgb.shape[:-1], 3)))
+
+    def lightness(self, colours: jax.Array) -> jax.Array:
+        """What the encoder sees [B, H, W, 1] of Lab images: (L - 50) / 25, which lies in [-2, 2]
+        and has about mean 0 and deviation 1 in photographs.
+        """
+        return (colours[..., :1] - 50) / 25
+
+    def places(self, colours: jax.Array) -> jax.Array:
+        """The targets [B, L, P, 2] of Lab images: ab averaged over squares of the stride, P of them
+        in each site, row-major as the sites are.
+        """
+        batch, height, width, _ = colours.shape
+        rows, columns = height // self.stride, width // self.stride
+        ab = colours[..., 1:].reshape(batch, rows, self.stride, columns, self.stride, 2)
+        per_site = self.encoder.patch // self.stride
+        return patchify(ab.mean(axis=(2, 4)), per_site).reshape(batch, -1, per_site**2, 2)
+
+    def tokens(self, params: Params, colours: jax.Array) -> jax.Array:
+        """The encoder's [B, 1 + L, D] of Lab images, of which it sees L alone."""
+        return self.encoder.apply({"params": params["encoder"]}, self.lightness(colours))
+
+    def logits(self, params: Params, colours: jax.Array) -> jax.Array:
+        """[B, L, P, Q] float32: for each place of `places`, of each bin."""
+        sites = self.tokens(params, colours)[:, 1:]
+        logits = self.head.apply({"params": params["head"]}, sites).astype(jnp.float32)
+        return logits.reshape(*sites.shape[:2], -1, len(lab.bins()))
+
+
+def _to_bytes(light: jax.Array, ab: jax.Array) -> jax.Array:
+    """uint8 sRGB of L and ab."""
+    rgb = lab.lab_to_rgb(jnp.concatenate([light, ab], axis=-1))
+    return jnp.round(rgb * 255).astype(jnp.uint8)
+
+
+def make(
+    *,
+    encoder: str = "vit(B, patch=16)",
+    pool: str = "mean",
+    stride: int = 4,
+    rebalance: float = 0.5,
+    prior_decay: float = 0.99,
+    dtype: str = "float32",
+) -> Colorization:
+    """Colorization.
+
+    Args:
+        encoder: spec string of the encoder.
+        pool: 'mean' of the patches, from which the colours are told, or 'cls'.
+        stride: side in pixels of the squares that get a colour each; it divides the encoder's
+            patch. The paper's is 4.
+        rebalance: the paper's lambda in (0, 1], 0.5 there: how far from the inverse of the prior
+            the weights of the bins are; 1: all colours weigh the same.
+        prior_decay: in [0, 1), of the moving average of the bins' shares over the batches.
+        dtype: what the network computes in, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: a value that is not among those above.
+    """
+    check_choice("pool", pool, ("cls", "mean"))
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
+    if not 0 < rebalance <= 1 or not 0 <= prior_decay < 1:
+        raise UserError(
+            f"rebalance={rebalance} must be in (0, 1], 1 for none, and prior_decay={prior_decay} "
+            "in [0, 1)"
+        )
+    compute = jnp.dtype(dtype)
+    network = build(encoder, "models", dtype=compute)
+    if stride < 1 or network.patch % stride:
+        raise UserError(
+            f"stride={stride} does not divide the encoder's patch of {network.patch} pixels: "
+            "choose a stride that does"
+        )
+    outputs = (network.patch // stride) ** 2 * len(lab.bins())
+    head = nn.Dense(outputs, kernel_init=dense_init, dtype=compute)
+    return Colorization(network, head, pool, stride, rebalance, prior_decay)

@@ -1,0 +1,144 @@
+"""Jigsaw puzzles (arXiv 1603.09246): nine tiles of an image are shuffled by one of a set of
+permutations; say which. The paper's shifts between the channels and its grey images, which are to
+hide chromatic aberration, are left out.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from mae_jax.methods.relative_position import tile_encoder
+from mae_jax.models.conv import Conv
+from mae_jax.models.vit import ViT, dense_init, pooled
+from mae_jax.ops import pixels, tiles
+from mae_jax.spec import check_choice
+from mae_jax.types import Batch, Extra, Output, Params, UserError
+
+
+class PuzzleHead(nn.Module):
+    """A layer for each tile by itself, then a perceptron on all nine."""
+
+    hidden: int
+    """Width of what each tile contributes; the hidden layer of the perceptron is 8 times that."""
+    permutations: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """[B, 9, D] to logits [B, permutations] float32."""
+        dense = lambda width, name: nn.Dense(
+            width, kernel_init=dense_init, dtype=self.dtype, name=name
+        )
+        x = nn.gelu(dense(self.hidden, "tile")(features), approximate=False)
+        x = x.reshape(len(x), -1)
+        x = nn.gelu(dense(8 * self.hidden, "fc1")(x), approximate=False)
+        return dense(self.permutations, "fc2")(x).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Jigsaw:
+    """The method; `make` documents the fields."""
+
+    encoder: ViT | Conv
+    head: PuzzleHead
+    pool: str
+    tile: int
+    orders: tuple[tuple[int, ...], ...]
+    """The permutations: the tile at a place i of a shuffled image is from cell orders[label][i]."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Fresh parameters for images of this number of channels."""
+        keys = jax.random.split(key, 3)
+        shuffled, _ = self.draw(keys[0], batch["image"])
+        features = jnp.zeros((len(shuffled), 9, self.encoder.width))
+        return {
+            "encoder": self.encoder.init(keys[1], shuffled[:, 0])["params"],
+            "head": self.head.init(keys[2], features)["params"],
+        }, {}
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """Cross-entropy of the permutations, for one puzzle of each image."""
+        shuffled, label = self.draw(key, batch["image"])
+        features = self.features(params, shuffled.reshape(-1, *shuffled.shape[2:]))
+        features = features.reshape(len(shuffled), 9, -1)
+        logits = self.head.apply({"params": params["head"]}, features)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+        return Output(loss, extra, {"top1": jnp.mean(jnp.argmax(logits, axis=1) == label)})
+
+    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
+        """'features' [B, D] float32 of whole images."""
+        images = pixels.normalize(batch["image"], self.mean, self.std)
+        return {"features": self.features(params, images)}
+
+    def after_update(self, params: Params, extra: Extra, step) -> Extra:
+        """Nothing follows an update."""
+        return extra
+
+    def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The puzzles that the network is asked about.
+
+        Args:
+            images: [B, H, W, C] uint8.
+
+        Returns:
+            [B, 9, tile, tile, C] float32, shuffled tiles, each normalised by itself; [B] int: by
+            which permutation.
+
+        Raises:
+            UserError: tiles that do not fit.
+        """
+        cut_key, label_key = jax.random.split(key)
+        nine = tiles.cut(cut_key, images, self.tile)
+        label = jax.random.randint(label_key, (len(images),), 0, len(self.orders))
+        order = jnp.asarray(self.orders)[label]
+        shuffled = jnp.take_along_axis(nine, order[:, :, None, None, None], axis=1)
+        return tiles.normalize_tiles(shuffled.astype(jnp.float32) / 255), label
+
+    def features(self, params: Params, images: jax.Array) -> jax.Array:
+        """[B, D] float32 of normalised images or tiles."""
+        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
+
+
+def make(
+    *,
+    encoder: str = "vit(B, patch=16)",
+    pool: str = "cls",
+    tile: int = 64,
+    permutations: int = 100,
+    hidden: int = 512,
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    dtype: str = "float32",
+) -> Jigsaw:
+    """Jigsaw puzzles.
+
+    Args:
+        encoder: spec string of the encoder.
+        pool: 'cls' or 'mean' of the sites of a tile, and of an image in `predict`.
+        tile: side in pixels, a multiple of the encoder's patch, smaller than a third of the images
+            for gaps between tiles: for images of 224 pixels 64, as in the paper.
+        permutations: how many there are to choose from, 2 or more; 100 in the paper.
+        hidden: width of what each tile contributes to the puzzle; the layer that sees all nine is 8
+            times as wide.
+        mean, std: of the pixels in [0, 1] of whole images, one number or one per channel; tiles are
+            normalised by their own.
+        dtype: what the networks compute in, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: a value that is not among those above.
+    """
+    check_choice("pool", pool, ("cls", "mean"))
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
+    if hidden < 1:
+        raise UserError(f"hidden={hidden} must be positive")
+    network = tile_encoder(encoder, tile, dtype)
+    head = PuzzleHead(hidden, permutations, jnp.dtype(dtype))
+    orders = tuple(map(tuple, tiles.permutations(permutations, seed=0).tolist()))
+    return Jigsaw(network, head, pool, tile, orders, tuple(mean), tuple(std))

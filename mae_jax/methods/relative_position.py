@@ -1,0 +1,167 @@
+"""Relative position (arXiv 1505.05192): given the tile at the centre of an image and one of its
+eight neighbours, say which neighbour it is.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from mae_jax.models.conv import Conv
+from mae_jax.models.vit import ViT, dense_init, pooled
+from mae_jax.ops import pixels, tiles
+from mae_jax.spec import build, check_choice
+from mae_jax.types import Batch, Extra, Output, Params, UserError
+
+
+class PairHead(nn.Module):
+    """A perceptron with one hidden layer, on what the encoder says of both tiles."""
+
+    hidden: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """[B, 2, D] to logits [B, 8] float32."""
+        dense = lambda width, name: nn.Dense(
+            width, kernel_init=dense_init, dtype=self.dtype, name=name
+        )
+        x = features.reshape(len(features), -1)
+        x = nn.gelu(dense(self.hidden, "fc1")(x), approximate=False)
+        return dense(8, "fc2")(x).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativePosition:
+    """The method; `make` documents the fields."""
+
+    encoder: ViT | Conv
+    head: PairHead
+    pool: str
+    tile: int
+    colors: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Fresh parameters for images of this number of channels."""
+        keys = jax.random.split(key, 3)
+        pairs, _ = self.draw(keys[0], batch["image"])
+        features = jnp.zeros((len(pairs), 2, self.encoder.width))
+        return {
+            "encoder": self.encoder.init(keys[1], pairs[:, 0])["params"],
+            "head": self.head.init(keys[2], features)["params"],
+        }, {}
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """Cross-entropy of the eight positions, for one pair of each image."""
+        pairs, label = self.draw(key, batch["image"])
+        features = self.features(params, pairs.reshape(-1, *pairs.shape[2:]))
+        features = features.reshape(len(pairs), 2, -1)
+        logits = self.head.apply({"params": params["head"]}, features)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+        return Output(loss, extra, {"top1": jnp.mean(jnp.argmax(logits, axis=1) == label)})
+
+    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
+        """'features' [B, D] float32 of whole images, with all of their colours."""
+        images = pixels.normalize(batch["image"], self.mean, self.std)
+        return {"features": self.features(params, images)}
+
+    def after_update(self, params: Params, extra: Extra, step) -> Extra:
+        """Nothing follows an update."""
+        return extra
+
+    def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The pairs that the network is asked about.
+
+        Args:
+            images: [B, H, W, C] uint8.
+
+        Returns:
+            [B, 2, tile, tile, C] float32: the central tile and the neighbour; [B] int: which of
+            the eight, row-major around the centre.
+
+        Raises:
+            UserError: tiles that do not fit, or colours to be taken out of other than 3 channels.
+        """
+        cut_key, label_key, color_key = jax.random.split(key, 3)
+        nine = tiles.cut(cut_key, images, self.tile)
+        label = jax.random.randint(label_key, (len(images),), 0, 8)
+        place = label + (label >= 4)  # 4 is the centre
+        other = jnp.take_along_axis(nine, place[:, None, None, None, None], axis=1)
+        pairs = jnp.concatenate([nine[:, 4:5], other], axis=1)
+        if self.colors == "project":
+            pairs = tiles.project_colors(pairs.astype(jnp.float32) / 255)
+            return pixels.standardize(pairs, self.mean, self.std), label
+        pairs = pixels.normalize(pairs, self.mean, self.std)
+        return tiles.drop_colors(color_key, pairs) if self.colors == "drop" else pairs, label
+
+    def features(self, params: Params, images: jax.Array) -> jax.Array:
+        """[B, D] float32 of normalised images or tiles."""
+        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
+
+
+def make(
+    *,
+    encoder: str = "vit(B, patch=16)",
+    pool: str = "cls",
+    tile: int = 64,
+    colors: str = "drop",
+    hidden: int = 4096,
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    dtype: str = "float32",
+) -> RelativePosition:
+    """Relative position.
+
+    Args:
+        encoder: spec string of the encoder.
+        pool: 'cls' or 'mean' of the sites of a tile, and of an image in `predict`.
+        tile: side in pixels, a multiple of the encoder's patch, smaller than a third of the images
+            for gaps between tiles: for images of 224 pixels 64.
+        colors: against chromatic aberration 'drop' leaves each tile one channel, 'project' takes
+            out the axis from magenta to green, 'keep' leaves colours alone.
+        hidden: width of the layer between the features of both tiles and the answer.
+        mean, std: of the pixels in [0, 1], one number or one per channel.
+        dtype: what the networks compute in, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: a value that is not among those above.
+    """
+    check_choice("pool", pool, ("cls", "mean"))
+    check_choice("colors", colors, ("drop", "project", "keep"))
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
+    if hidden < 1:
+        raise UserError(f"hidden={hidden} must be positive")
+    network = tile_encoder(encoder, tile, dtype)
+    head = PairHead(hidden, jnp.dtype(dtype))
+    return RelativePosition(network, head, pool, tile, colors, tuple(mean), tuple(std))
+
+
+def tile_encoder(encoder: str, tile: int, dtype: str) -> ViT | Conv:
+    """An encoder that learns from tiles and is used on whole images.
+
+    Args:
+        encoder: spec string.
+        tile: side in pixels.
+        dtype: what it computes in.
+
+    Raises:
+        UserError: a tile that is not a multiple of the encoder's patch, or an encoder whose
+            parameters fit one size of images only.
+    """
+    network = build(encoder, "models", dtype=jnp.dtype(dtype))
+    if tile < 1 or tile % network.patch:
+        raise UserError(
+            f"tile={tile} is not a positive multiple of {network.patch}, the patch of {encoder}"
+        )
+    if getattr(network, "learned_positions", False):
+        raise UserError(
+            f"{encoder} would learn the positions in a tile and have none for whole images: leave "
+            "out learned_positions"
+        )
+    return network

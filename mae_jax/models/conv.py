@@ -1,0 +1,244 @@
+"""A hierarchical convolutional encoder after ConvNeXt V2 (arXiv 2301.00808), which can see a part
+of an image only.
+
+Given a mask, hidden pixels are as if they did not exist (SparK, arXiv 2301.03580; FCMAE, in the
+paper above): after every operation that mixes sites the hidden ones are set to zero again, and
+statistics over sites are taken over the visible ones, so that nothing leaks out of them and they do
+not dilute what is seen. The mask's unit is the total stride, `patch`.
+
+It gives tokens as the ViT does: one for the whole image, here the mean over the (visible) sites,
+then one for each site. Weights start from a normal distribution of deviation 0.02, biases from 0.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mae_jax.models.vit import drop_path
+from mae_jax.ops.masking import Mask
+from mae_jax.ops.patches import grid_of, patchify
+from mae_jax.spec import nearest
+from mae_jax.types import UserError
+
+SIZES = {
+    "A": dict(widths=(40, 80, 160, 320), depths=(2, 2, 6, 2)),
+    "F": dict(widths=(48, 96, 192, 384), depths=(2, 2, 6, 2)),
+    "P": dict(widths=(64, 128, 256, 512), depths=(2, 2, 6, 2)),
+    "N": dict(widths=(80, 160, 320, 640), depths=(2, 2, 8, 2)),
+    "T": dict(widths=(96, 192, 384, 768), depths=(3, 3, 9, 3)),
+    "B": dict(widths=(128, 256, 512, 1024), depths=(3, 3, 27, 3)),
+    "L": dict(widths=(192, 384, 768, 1536), depths=(3, 3, 27, 3)),
+    "H": dict(widths=(352, 704, 1408, 2816), depths=(3, 3, 27, 3)),
+}
+"""Atto, femto, pico, nano, tiny, base, large and huge of ConvNeXt V2."""
+
+weight_init = nn.initializers.normal(0.02)
+
+
+class ResponseNorm(nn.Module):
+    """Global response normalisation (arXiv 2301.00808, section 3.3): channels compete by their norm
+    over the visible sites. Starts as the identity.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, seen: jax.Array | None) -> jax.Array:
+        """x [B, H, W, C], seen [B, H, W, 1] bool or None for all, to [B, H, W, C]."""
+        scale = self.param("scale", nn.initializers.zeros, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        wide = x.astype(jnp.float32)
+        # The small number keeps the gradient finite where a channel is silent.
+        square = jnp.square(only(wide, seen)).sum(axis=(1, 2), keepdims=True)
+        norm = jnp.sqrt(square + 1e-12)
+        share = norm / (norm.mean(axis=-1, keepdims=True) + 1e-6)
+        return (wide * (scale * share + 1) + bias).astype(x.dtype)
+
+
+class Block(nn.Module):
+    """A depthwise convolution, then a multilayer perceptron at every site."""
+
+    kernel: int
+    drop_path: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, seen: jax.Array | None, train: bool = False) -> jax.Array:
+        """x [B, H, W, C], zero where it is not seen [B, H, W, 1], to the same."""
+        width = x.shape[-1]
+        dense = lambda size, name: nn.Dense(
+            size, kernel_init=weight_init, dtype=self.dtype, name=name
+        )
+        y = nn.Conv(
+            width,
+            (self.kernel, self.kernel),
+            feature_group_count=width,
+            kernel_init=weight_init,
+            dtype=self.dtype,
+            name="spatial",
+        )(x)
+        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(y)
+        y = nn.gelu(dense(4 * width, "fc1")(y), approximate=False)
+        y = dense(width, "fc2")(ResponseNorm(name="response")(y, seen))
+        rng = lambda: self.make_rng("drop_path")
+        return x + only(drop_path(rng, y, self.drop_path if train else 0), seen)
+
+
+class Conv(nn.Module):
+    """The encoder."""
+
+    widths: tuple[int, ...]
+    """Of the stages, each of which halves the sides of its map."""
+    depths: tuple[int, ...]
+    """Blocks of the stages."""
+    stem: int = 4
+    """Side in pixels of what becomes one site of the first map."""
+    kernel: int = 7
+    """Side of the depthwise convolutions."""
+    drop_path: float = 0.0
+    """Of the last block; it rises from 0 in the first."""
+    final_norm: bool = True
+    dtype: Any = jnp.float32
+
+    mask_tokens = False  # hidden sites are left out, never replaced: not a field, as of the ViT
+
+    @property
+    def width(self) -> int:
+        """Of the tokens."""
+        return self.widths[-1]
+
+    @property
+    def patch(self) -> int:
+        """Total stride: side in pixels of a site of the last map."""
+        return self.stem * 2 ** (len(self.widths) - 1)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return sum(self.depths)
+
+    def __call__(
+        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
+    ) -> jax.Array:
+        """Encodes whole images, or their visible patches.
+
+        Args:
+            images: [B, H, W, C] float, any aspect and number of channels.
+            mask: which patches are visible; None: all.
+            train: paths are dropped; needs the random stream 'drop_path'.
+
+        Returns:
+            [B, 1 + K, D] tokens: the mean over what is visible, then the visible sites in the
+            order of `mask.keep` (without a mask: all L in image order).
+        """
+        last = self.maps(images, mask, train=train)[-1]
+        tokens = last.reshape(len(last), -1, self.width)
+        if mask is not None:
+            tokens = jnp.take_along_axis(tokens, mask.keep[:, :, None], axis=1)
+        whole = tokens.astype(jnp.float32).mean(axis=1, keepdims=True)
+        return jnp.concatenate([whole.astype(tokens.dtype), tokens], axis=1)
+
+    @nn.compact
+    def maps(
+        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
+    ) -> list[jax.Array]:
+        """The map [B, H / s, W / s, width] of every stage, zero where it is hidden; the last one
+        after the final norm.
+        """
+        rows, columns = grid_of(images.shape[1:3], self.patch)
+        seen = None if mask is None else ~mask.mask.reshape(-1, rows, columns, 1)
+        dense = lambda width, name: nn.Dense(
+            width, kernel_init=weight_init, dtype=self.dtype, name=name
+        )
+        norm = lambda name: nn.LayerNorm(1e-6, dtype=self.dtype, name=name)
+        x, maps, block = only(images, scaled(seen, self.patch)), [], 0
+        for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
+            side = self.stem if stage == 0 else 2
+            visible = scaled(seen, 2 ** (len(self.widths) - 1 - stage))
+            shape = (len(x), x.shape[1] // side, x.shape[2] // side, width)
+            if stage == 0:
+                x = norm("embed_norm")(dense(width, "embed")(patchify(x, side)).reshape(shape))
+            else:
+                x = Down(width, self.dtype, name=f"down_{block}")(x)
+            x = only(x, visible)
+            for _ in range(depth):
+                rate = self.drop_path * block / max(1, self.depth - 1)
+                x = Block(self.kernel, rate, self.dtype, name=f"block_{block}")(x, visible, train)
+                block += 1
+            maps.append(x)
+        if self.final_norm:
+            maps[-1] = only(norm("norm")(x), seen)
+        return maps
+
+
+class Down(nn.Module):
+    """Halves the sides of a map: every 2 x 2 sites become one."""
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H / 2, W / 2, width]."""
+        x = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
+        fc = nn.Dense(self.width, kernel_init=weight_init, dtype=self.dtype, name="fc")
+        return fc(patchify(x, 2)).reshape(len(x), x.shape[1] // 2, x.shape[2] // 2, self.width)
+
+
+def only(x: jax.Array, seen: jax.Array | None) -> jax.Array:
+    """x [B, H, W, C] with zeros where it is not seen [B, H, W, 1]; None: all is."""
+    return x if seen is None else jnp.where(seen, x, 0)
+
+
+def scaled(seen: jax.Array | None, factor: int) -> jax.Array | None:
+    """A map [B, H, W, 1] with every site repeated factor x factor times."""
+    return None if seen is None else seen.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def make(
+    size: str | None = None,
+    *,
+    widths: Sequence[int] | None = None,
+    depths: Sequence[int] | None = None,
+    stem: int = 4,
+    kernel: int = 7,
+    drop_path: float = 0.0,
+    final_norm: bool = True,
+    dtype: Any = jnp.float32,
+) -> Conv:
+    """A convolutional encoder of a named size, or of free widths and depths.
+
+    Args:
+        size: one of A, F, P, N, T, B, L, H.
+        widths, depths: of each stage; they also override the size's.
+        stem: side in pixels of a site of the first map; each further stage doubles it.
+        kernel: side of the depthwise convolutions, odd.
+        drop_path: rate of stochastic depth in the last block, in [0, 1).
+
+    Raises:
+        UserError: an unknown size or an impossible shape.
+    """
+    if size is not None and size not in SIZES:
+        raise UserError(f"conv size {size!r} is unknown{nearest(size, SIZES)}")
+    shape = dict(SIZES.get(size, {}))
+    shape |= {k: tuple(v) for k, v in dict(widths=widths, depths=depths).items() if v is not None}
+    if len(shape) < 2:
+        raise UserError(f"conv needs a size ({', '.join(SIZES)}) or both of widths and depths")
+    if len(shape["widths"]) != len(shape["depths"]) or min(*shape["widths"], *shape["depths"]) < 1:
+        raise UserError(
+            f"conv: widths {shape['widths']} and depths {shape['depths']} must be positive, one of "
+            "each for every stage"
+        )
+    if stem < 1 or kernel < 1 or kernel % 2 == 0:
+        raise UserError(f"conv: stem={stem} must be positive and kernel={kernel} odd")
+    if not 0 <= drop_path < 1:
+        raise UserError(f"conv: drop_path={drop_path} is outside [0, 1)")
+    return Conv(
+        stem=stem,
+        kernel=kernel,
+        drop_path=drop_path,
+        final_norm=final_norm,
+        dtype=dtype,
+        **shape,
+    )

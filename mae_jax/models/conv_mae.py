@@ -1,0 +1,58 @@
+"""A masked autoencoder whose decoder is made of transposed convolutions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mae_jax.models.conv import Conv, scaled
+from mae_jax.models.deconv import Deconv
+from mae_jax.models.vit import ViT, token_init
+from mae_jax.ops.masking import Mask
+from mae_jax.ops.patches import grid_of
+
+
+class ConvMAE(nn.Module):
+    """Encoder and decoder. The mask is an argument, so the network is a plain function."""
+
+    encoder: ViT | Conv
+    decoder_width: int
+    skips: bool
+    """The decoder sees the finer maps of a convolutional encoder too."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, mask: Mask | None) -> jax.Array:
+        """Predicts images.
+
+        Args:
+            images: [B, H, W, C] float.
+            mask: which patches the encoder sees, the others become learned tokens in front of the
+                decoder; None: it sees all of `images`, in which hidden pixels are already zero.
+
+        Returns:
+            [B, H, W, C] float32.
+        """
+        encoder, (batch, height, width, channels) = self.encoder, images.shape
+        rows, columns = grid_of((height, width), encoder.patch)
+        seen = None if mask is None else ~mask.mask.reshape(-1, rows, columns, 1)
+        if self.skips:
+            maps = encoder.maps(images, mask)
+        else:
+            tokens = encoder(images, mask)[:, 1:]
+            if mask is not None:  # what stands behind the visible ones is replaced below
+                hidden = mask.restore.shape[1] - tokens.shape[1]
+                tokens = jnp.pad(tokens, ((0, 0), (0, hidden), (0, 0)))
+                tokens = jnp.take_along_axis(tokens, mask.restore[:, :, None], axis=1)
+            maps = [tokens.reshape(batch, rows, columns, encoder.width)]
+        filled = [self.filled(x, seen, i) for i, x in enumerate(reversed(maps))]
+        decoder = Deconv(self.decoder_width, encoder.patch, channels, self.dtype, name="decoder")
+        return decoder(filled[0], filled[1:])
+
+    def filled(self, x: jax.Array, seen: jax.Array | None, number: int) -> jax.Array:
+        """A map [B, H, W, D] with a learned token where it is not seen."""
+        if seen is None:
+            return x
+        token = self.param(f"mask_token_{number}", token_init, (x.shape[-1],))
+        return jnp.where(scaled(seen, x.shape[1] // seen.shape[1]), x, token.astype(x.dtype))

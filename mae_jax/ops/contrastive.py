@@ -1,0 +1,61 @@
+"""Contrastive losses: NT-Xent of SimCLR (arXiv 2002.05709) and InfoNCE as MoCo v3 has it (arXiv
+2104.02057).
+
+Under jit with arrays that are split over devices, the others that a view is told apart from are
+those of the whole batch, on all devices: a row's similarities stay on its device, and only the
+embeddings are gathered.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Rows [N, D] scaled to length 1, float32; a row of zeros stays one, with a gradient of 0."""
+    x = x.astype(jnp.float32)
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+def nt_xent(one: jax.Array, two: jax.Array, *, temperature: float) -> tuple[jax.Array, jax.Array]:
+    """The normalised temperature-scaled cross-entropy of SimCLR (arXiv 2002.05709, equation 1):
+    each of the 2 B views has to find the other view of its image among the 2 B - 1 others.
+
+    Args:
+        one, two: [B, D], two views of the same images.
+        temperature: of the cosine similarities, positive.
+
+    Returns:
+        The mean over the views, at least 0, and the share of them that find it; scalars, float32.
+    """
+    # Rows 2 i and 2 i + 1 are image i: on the same device, which they are not one after the other.
+    z = jnp.stack([unit(one), unit(two)], axis=1).reshape(2 * len(one), -1)
+    rows = jnp.arange(len(z))
+    logits = jnp.matmul(z, z.T, precision="highest") / temperature
+    logits = jnp.where(rows[:, None] == rows, -jnp.inf, logits)
+    return _cross_entropy(logits, rows ^ 1)
+
+
+def info_nce(
+    queries: jax.Array, keys: jax.Array, *, temperature: float
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of MoCo v3 (arXiv 2104.02057, algorithm 1) in one direction: each query has to find
+    its key among the B keys. Scaled by 2 x temperature.
+
+    Args:
+        queries, keys: [B, D]; no gradient reaches the keys.
+        temperature: of the cosine similarities, positive.
+
+    Returns:
+        The mean over the queries, at least 0, and the share of them that find it; scalars, float32.
+    """
+    keys = jax.lax.stop_gradient(unit(keys))
+    logits = jnp.matmul(unit(queries), keys.T, precision="highest") / temperature
+    loss, found = _cross_entropy(logits, jnp.arange(len(keys)))
+    return 2 * temperature * loss, found
+
+
+def _cross_entropy(logits, own):
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, own)
+    return losses.mean(), jnp.mean(jnp.argmax(logits, axis=1) == own)

@@ -1,0 +1,96 @@
+"""Masked autoencoding with convolutions: what the encoder may see, and what is scored."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mae_jax.methods import conv_mae
+from mae_jax.types import UserError
+
+CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
+SMALL = dict(encoder=CONV, decoder_width=8)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3)).astype(np.uint8)
+
+
+def prepared(images, **options):
+    """A method, its parameters, network inputs, and a mask."""
+    method = conv_mae.make(**(SMALL | options))
+    params, _ = jax.jit(method.init)(jax.random.key(0), {"image": images})
+    return method, params, method.normalize(images), method.draw_mask(jax.random.key(1), images)
+
+
+def hidden_pixels(method, mask):
+    """[B, H, W, 1] bool."""
+    unit = method.unit
+    grid = mask.mask.reshape(2, 16 // unit, 12 // unit)
+    return grid.repeat(unit, axis=1).repeat(unit, axis=2)[..., None]
+
+
+VARIANTS = [
+    dict(),
+    dict(skips=False),
+    dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", skips=False),
+    dict(masked="input"),
+    dict(masked="input", unit=1, normalize_target=False, skips=False),
+    dict(masked="input", unit=2, loss="l1"),
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_hidden_pixels_do_not_reach_the_prediction(images, options):
+    method, params, x, mask = prepared(images, **options)
+    hidden = hidden_pixels(method, mask)
+    predict = jax.jit(lambda x: method.predicted(params, x, mask))
+    noise = jax.random.normal(jax.random.key(2), x.shape)
+    np.testing.assert_array_equal(predict(jnp.where(hidden, noise, x)), predict(x))
+    assert not np.array_equal(predict(jnp.where(hidden, x, noise)), predict(x))
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_the_loss_is_the_error_of_the_hidden_pixels(images, options):
+    """Derived in float64 from the prediction as an image."""
+    method, params, x, mask = prepared(images, **options)
+    given = method.model.apply({"params": params}, *method.seen(x, mask))
+    predicted, target = (np.asarray(a, np.float64) for a in (given, x))
+    hidden, unit = np.asarray(hidden_pixels(method, mask)), method.unit
+    if method.normalize_target:
+        for place in np.ndindex(2, 16 // unit, 12 // unit):
+            rows, columns = (slice(i * unit, i * unit + unit) for i in place[1:])
+            patch = target[place[0], rows, columns]
+            scaled = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
+            target[place[0], rows, columns] = scaled
+    difference = (predicted - target)[np.broadcast_to(hidden, x.shape)]
+    expected = np.abs(difference).mean() if method.loss_kind == "l1" else (difference**2).mean()
+    key = jax.random.key(1)  # that of the mask
+    loss = jax.jit(lambda p: method.loss(p, {}, {"image": images}, key, 0).loss)(params)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_finer_maps_reach_the_decoder(images):
+    method, params, x, mask = prepared(images)
+    loss = lambda p: method.loss(p, {}, {"image": images}, jax.random.key(1), 0).loss
+    gradient = jax.jit(jax.grad(loss))(params)
+    assert {"mask_token_0", "mask_token_1"} <= set(params)
+    assert all(np.any(leaf) for name, leaf in gradient.items() if name.startswith("mask_token"))
+    assert "mask_token_1" not in prepared(images, skips=False)[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(masked="both"), "masked 'both' is unknown: choose sparse, input"),
+        (dict(unit=2), "unit=2: with masked='sparse' it is the encoder's patch, 4"),
+        (dict(masked="input", unit=1), "unit=1 leaves nothing to normalise"),
+        (dict(encoder="vit(Ti, patch=4)"), "skips need the maps of a convolutional encoder"),
+        (dict(encoder="vit(Ti, patch=14)", skips=False), "14, a power of two"),
+        (dict(mask_ratio=0.0), "mask_ratio 0.0 must be in"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        conv_mae.make(**(SMALL | options))
