@@ -16,25 +16,25 @@ from configs import common, finetune, scenes
 from mae_jax.types import UserError
 
 SEEDS = (0, 1)
-EPOCHS = 10.0
-EVERY = 235  # steps: a quarter of a run
-EVALS = "knn(k=20)|logistic"
+EPOCHS = 8.0
+EVERY = 250  # steps of the 750 of a run
+EVALS = "knn(k=20, limit=4000)|logistic(limit=4000)"
 FEW = "share(0.1, seed=0)"
 ENCODERS = {
-    "vit": "vit(width=96, depth=4, heads=3, patch=8)",
+    "vit": "vit(width=96, depth=2, heads=3, patch=8)",
     "conv": "conv(widths=(48, 96), depths=(1, 2), stem=4, kernel=3)",
 }
 METHODS = {
-    "mae": dict(decoder_width=64, decoder_depth=1, decoder_heads=4),
-    "conv_mae": dict(encoder=ENCODERS["conv"], decoder_width=64),
+    "mae": dict(decoder_width=64, decoder_depth=1, decoder_heads=4, normalize_target=False),
+    "conv_mae": dict(encoder=ENCODERS["conv"], decoder_width=32, normalize_target=False),
     "simclr": dict(projector=(256, 64), jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0, temperature=0.5),
     "mocov3": dict(projector=(256, 256, 64), predictor=(256, 64), blur=(0.0, 0.0)),
     "relative_position": dict(tile=8, hidden=256),
     "jigsaw": dict(tile=8, hidden=64),
     "rotation": dict(),
     "colorization": dict(),
-    "vae": dict(latent=64, decoder_width=64),
-    "bigan": dict(latent=64, decoder_width=64, discriminator_width=32),
+    "vae": dict(latent=64, decoder_width=48),
+    "bigan": dict(latent=64, decoder_width=48, discriminator_width=32),
 }
 """What differs from the arguments that each method has by itself, those of its paper."""
 
@@ -88,5 +88,5 @@ def few_labels(encoder: str) -> ConfigDict:
     config = finetune.on_scenes()
     config.data.subset = FEW
     config.method.args.encoder = encoder
-    config.schedule.update(epochs=25.0, warmup_epochs=2.5)
+    config.schedule.update(epochs=15.0, warmup_epochs=1.5)
     return config

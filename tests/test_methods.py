@@ -40,6 +40,13 @@ SMALL = dict(
     lr_factors=(3.0, 10.0),
     skips=False,
     tile=4,
+    latent=8,
+    discriminator_width=8,
+    permutations=4,
+    projector=(32, 8),
+    predictor=(32, 8),
+    hidden=16,
+    colors="keep",
     total_steps=30,
 )
 
@@ -68,7 +75,7 @@ def make_batch(width):
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def batch(request):
     """Of 16 x 12 images, or of square ones for a method that turns them."""
     method = request.getfixturevalue("method") if "method" in request.fixturenames else None
@@ -76,7 +83,10 @@ def batch(request):
 
 
 def trained(method, batch, mesh, steps):
-    """Losses over the steps, and the last state."""
+    """Losses over the steps, and the last state. Of two networks that work against each other, the
+    discriminator's loss.
+    """
+    watched = "discriminator" if getattr(method, "adversarial", False) else "loss"
     rules = getattr(method, "rules", DECAY_MATRICES)
     tx = make_optimizer(schedule=lambda step: 3e-3, rules=rules)
     fresh, like = plan_state(mesh, method, tx, batch, seed=0, rules=FSDP)
@@ -84,7 +94,7 @@ def trained(method, batch, mesh, steps):
     placed = put_batch(batch, mesh)
     for _ in range(steps):
         state, metrics = step(state, placed)
-        losses.append(float(metrics["loss"]))
+        losses.append(float(metrics[watched]))
     return losses, state
 
 

@@ -30,8 +30,8 @@ LOSSES = {
     ),
 }
 """(the discriminator's loss, that of encoder and generator) of the logits of real and of made pairs
-[B]. 'nonsaturating': cross-entropy, and the same with the labels exchanged (1605.09782, section
-3.3); 'hinge': 1705.02894, for pairs 1907.02544.
+[B]. 'nonsaturating': cross-entropy, and the same with the labels exchanged (1605.09782, its
+inverse objective); 'hinge': 1705.02894, for pairs 1907.02544.
 """
 
 

@@ -124,7 +124,7 @@ def make(
         pool: 'cls' or 'mean' of the sites of a tile, and of an image in `predict`.
         tile: side in pixels, a multiple of the encoder's patch, smaller than a third of the images
             for gaps between tiles: for images of 224 pixels 64, as in the paper.
-        permutations: how many there are to choose from, 2 or more; 100 in the paper.
+        permutations: how many there are to choose from, 2 or more: the more, the harder.
         hidden: width of what each tile contributes to the puzzle; the layer that sees all nine is 8
             times as wide.
         mean, std: of the pixels in [0, 1] of whole images, one number or one per channel; tiles are

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.ops.patches import unpatchify
 from mae_jax.types import UserError
 
 
@@ -48,8 +49,8 @@ class Deconv(nn.Module):
         for i in range(self.factor.bit_length()):
             if i > 0:
                 width = max(self.width >> (i - 1), min(self.width, 16))
-                up = nn.ConvTranspose(width, (4, 4), (2, 2), dtype=self.dtype, name=f"up_{i}")
-                x = nn.LayerNorm(1e-6, dtype=self.dtype, name=f"norm_{i}")(up(x))
+                x = Double(width, self.dtype, name=f"up_{i}")(x)
+                x = nn.LayerNorm(1e-6, dtype=self.dtype, name=f"norm_{i}")(x)
                 x = nn.gelu(x, approximate=False)
             if waiting and waiting[0].shape[1:3] == x.shape[1:3]:
                 x = x + nn.Dense(x.shape[-1], dtype=self.dtype, name=f"skip_{i}")(waiting.pop(0))
@@ -60,6 +61,23 @@ class Deconv(nn.Module):
             )
         x = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="predict")(x)
         return x.astype(jnp.float32)
+
+
+class Double(nn.Module):
+    """A transposed convolution of 6 x 6 pixels with a stride of 2, as the convolution of sites that
+    it is (arXiv 1609.07009): each site has the four pixels in its place made of itself and its
+    eight neighbours. On CPUs that takes a third of the time of a transposed one of 4 x 4.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, h, w, D] to [B, 2 h, 2 w, width]."""
+        grid = x.shape[1:3]
+        x = nn.Conv(4 * self.width, (3, 3), dtype=self.dtype, name="conv")(x)
+        return unpatchify(x.reshape(len(x), -1, 4 * self.width), 2, grid)
 
 
 class Generator(nn.Module):

@@ -88,7 +88,7 @@ def project_colors(tiles: jax.Array) -> jax.Array:
 
 def normalize_tiles(tiles: jax.Array) -> jax.Array:
     """Removes the mean and the standard deviation of each channel of each tile, as brightness and
-    contrast of neighbours are alike (arXiv 1603.09246, section 3.3). A variance counts as 1e-6
+    contrast of neighbours are alike (arXiv 1603.09246). A variance counts as 1e-6
     more than it is, so that an even tile is 0.
 
     Args:

@@ -79,7 +79,7 @@ def cross_entropy(logits, own):
 def test_one_view_is_not_enough(name):
     method, batch = make(name), make_batch()
     alone = {"image": batch["image"]}
-    message = f"^{name} learns from two views of each image: set config.data.views=2$"
+    message = f"{name} learns from two views of each image: set config.data.views=2"
     with pytest.raises(UserError, match=message):
         jax.eval_shape(method.init, KEY, alone)
     params, extra = jax.eval_shape(method.init, KEY, batch)
@@ -289,6 +289,14 @@ def test_heads_are_torchs(last_scale):
     for (layer, leaf), name in names.items():
         theirs = twin.get_parameter(name).grad.numpy().T
         np.testing.assert_allclose(grads[layer][leaf], theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_last_norm_of_a_head_has_a_scale_in_simclr_and_no_parameters_in_moco():
+    leaves = lambda tree: {name: set(layer) for name, layer in tree.items()}
+    shared = {"fc0": {"kernel"}, "norm0": {"scale", "bias"}, "fc1": {"kernel"}}
+    shapes = lambda name: jax.eval_shape(make(name).init, KEY, make_batch())[0]
+    assert leaves(shapes("simclr")["projector"]) == shared | {"norm1": {"scale"}}
+    assert leaves(shapes("mocov3")["predictor"]) == shared
 
 
 def test_batch_norm_is_that_of_all_devices_and_float32():

@@ -17,16 +17,22 @@ def noisy(params, seed=1):
 
 
 def doubled(x, kernel, bias):
-    """Every site [D] of x [B, h, w, D] paints a 4 x 4 square around its 2 x 2 in the output, which
-    overlaps with those of its neighbours. Flax keeps the kernel turned by 180 degrees.
+    """Every site [D] of x [B, h, w, D] paints a 6 x 6 square around its 2 x 2 in the output, which
+    overlaps with those of its neighbours. Kernel and bias are those of the sites' convolution.
     """
-    batch, rows, columns, _ = x.shape
-    out = np.zeros((batch, 2 * rows + 2, 2 * columns + 2, kernel.shape[-1]))
-    for i in range(rows):
-        for j in range(columns):
-            square = np.einsum("bd,hwdk->bhwk", x[:, i, j], kernel[::-1, ::-1])
-            out[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += square
-    return out[:, 1:-1, 1:-1] + bias
+    batch, rows, columns, depth = x.shape
+    width = len(bias) // 4
+    parts = kernel.reshape(3, 3, depth, 2, 2, width)  # of neighbours, for each of the four pixels
+    square = np.zeros((6, 6, depth, width))
+    for up, left, row, column in np.ndindex(3, 3, 2, 2):
+        place = 4 + row - 2 * up, 4 + column - 2 * left
+        square[place] = parts[up, left, :, row, column]
+    out = np.zeros((batch, 2 * rows + 4, 2 * columns + 4, width))
+    for i, j in np.ndindex(rows, columns):
+        painted = np.einsum("bd,hwdk->bhwk", x[:, i, j], square)
+        out[:, 2 * i : 2 * i + 6, 2 * j : 2 * j + 6] += painted
+    out = out[:, 2:-2, 2:-2]
+    return out + np.tile(bias.reshape(2, 2, width), (rows, columns, 1))
 
 
 def convolved(x, kernel, bias):
@@ -49,7 +55,7 @@ def test_a_deconv_against_numpy():
     y = x.astype(np.float64)
     for i, skip in enumerate(skips):
         if i > 0:
-            y = doubled(y, **wide[f"up_{i}"])
+            y = doubled(y, **wide[f"up_{i}"]["conv"])
             y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
             y = y * wide[f"norm_{i}"]["scale"] + wide[f"norm_{i}"]["bias"]
             y = y * 0.5 * (1 + erf(y / np.sqrt(2)))
@@ -69,7 +75,7 @@ def test_widths_halve_down_to_16(width, factor, widths):
     x = jax.ShapeDtypeStruct((1, 3, 2, 5), jnp.float32)
     out, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), x)
     params = variables["params"]
-    found = [params[f"up_{i + 1}"]["kernel"].shape[-1] for i in range(len(widths))]
+    found = [params[f"up_{i + 1}"]["conv"]["kernel"].shape[-1] // 4 for i in range(len(widths))]
     assert found == widths and f"up_{len(widths) + 1}" not in params
     assert out.shape == (1, 3 * factor, 2 * factor, 2)
 

@@ -13,7 +13,7 @@ from mae_jax.engine.mesh import batch_sharding, make_mesh
 from mae_jax.ops.contrastive import info_nce, nt_xent, unit
 
 
-def pair(count=6, width=5, seed=0, noise=1.5):
+def pair(count=6, width=5, seed=0, noise=1.0):
     """Two views that resemble each other [count, width] float32, of all lengths."""
     rng = np.random.default_rng(seed)
     one = rng.normal(size=(count, width))
