@@ -13,8 +13,8 @@ PREEMPTED = 75
 """Exit code of a run that was told to stop: start it again to go on."""
 
 Batch = Mapping[str, jax.Array]
-"""'image' [B, H, W, C] uint8 always, 'image2' if there is a second view; 'label' [B] int32; in evaluation 'mask' [B] bool, False on
-rows that only pad the last batch."""
+"""'image' [B, H, W, C] uint8 always, 'image2' if there is a second view; 'label' [B] int32; in
+evaluation 'mask' [B] bool, False on rows that only pad the last batch."""
 
 Params = Any
 """A tree of float32 arrays: what the optimizer moves."""

@@ -121,8 +121,8 @@ def make(
     """Masked autoencoding with a convolutional decoder.
 
     Args:
-        encoder: spec string, e.g. 'conv(T)' or 'vit(B, patch=16)'; its `patch`, the total stride, is
-            a power of two.
+        encoder: spec string, e.g. 'conv(T)' or 'vit(B, patch=16)'; its `patch`, the total stride,
+            is a power of two.
         decoder_width: channels after the first upsampling; each further one has half.
         masked: 'sparse', hidden patches do not exist for the encoder, or 'input', they are zeros in
             its image.

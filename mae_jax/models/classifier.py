@@ -1,7 +1,6 @@
 """An encoder with a linear classifier on top, as it is fine-tuned (arXiv 2111.06377, A.1)."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.models.conv import Conv

@@ -126,8 +126,8 @@ def resampler(encoder: ViT | Conv, shape: Sequence[int]) -> Adapt:
 
 
 def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:
-    """(regex, (lr factor, decay factor) or None) for an encoder of `depth` blocks and its head. What
-    stands in front of a block in a convolutional encoder goes with it.
+    """(regex, (lr factor, decay factor) or None) for an encoder of `depth` blocks and its head.
+    What stands in front of a block in a convolutional encoder goes with it.
 
     The factor of block i is layer_decay ** (depth - i), of what comes before the first block
     layer_decay ** (depth + 1), of what follows the last 1. Biases, norms, positions and the class
