@@ -34,7 +34,7 @@ METHODS = {
     "rotation": dict(),
     "colorization": dict(),
     "vae": dict(latent=64, decoder_width=48),
-    "bigan": dict(latent=64, decoder_width=48, discriminator_width=32, discriminator_lr=0.1),
+    "bigan": dict(latent=64, decoder_width=48, discriminator_width=32, discriminator_lr=0.3),
 }
 """What differs from the arguments that each method has by itself, those of its paper."""
 
