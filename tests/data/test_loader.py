@@ -187,3 +187,30 @@ def test_links_that_lead_back_are_not_followed(tmp_path):
 def test_an_empty_path_is_not_the_current_folder():
     with pytest.raises(UserError, match="there is no folder ''"):
         data_of("folder('')")
+
+
+@pytest.mark.parametrize("pipeline", ["arrays", "tf"])
+def test_two_views_are_other_draws_of_the_same_image(pipeline):
+    if pipeline == "tf":
+        pytest.importorskip("tensorflow")
+    crop = "random_resized_crop(16, scale=(0.3, 1))|flip"
+    one = next(data_of(train_transform=crop).train(7))
+    two = next(data_of(train_transform=crop, views=2, pipeline=pipeline).train(7))
+    assert set(two) == {"image", "image2", "label"} and two["image2"].dtype == np.uint8
+    np.testing.assert_array_equal(two["image"], one["image"], "the first is as if alone")
+    assert not any(np.array_equal(a, b) for a, b in zip(two["image"], two["image2"], strict=True))
+    plain = next(data_of(train_transform="", views=2).train(7))
+    np.testing.assert_array_equal(plain["image"], plain["image2"], "both are of the same images")
+
+
+def test_the_second_view_is_of_the_image_that_stands_in_for_a_bad_one(tmp_path):
+    data = data_of(spoilt(tmp_path), on_error="skip", views=2, train_transform="resize(8)")
+    for batch in itertools.islice(data.train(0), 3):
+        np.testing.assert_array_equal(batch["image"], batch["image2"])
+    assert data.skipped == 2
+
+
+def test_evaluation_has_one_view_and_there_is_at_least_one():
+    assert set(next(data_of(views=2).eval("train"))) == {"image", "label", "mask"}
+    with pytest.raises(UserError, match="views 0: give 1, or 2"):
+        data_of(views=0)
