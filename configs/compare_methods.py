@@ -51,7 +51,7 @@ def get_configs(encoder: str = "vit") -> dict[str, ConfigDict]:
             tuned = here[f"{name}/10% of labels"] = few_labels(METHODS[name].get("encoder", spec))
             tuned.init_from.path = f"{name}/frozen/{seed}"
         here["supervised/frozen"] = supervised(spec)
-        here["scratch/10% of labels"] = few_labels(spec)
+        here["scratch/10% of labels"] = from_scratch(spec)
         for name, config in here.items():
             config.seed = seed
             configs[f"{name}/{seed}"] = config
@@ -76,10 +76,18 @@ def without_labels(name: str, encoder: str) -> ConfigDict:
 
 def supervised(encoder: str) -> ConfigDict:
     """The encoder trained on all labels, with the budget of those that have none."""
-    config = few_labels(encoder)
+    config = from_scratch(encoder)
     config.data.subset = ""
     config.schedule = without_labels("mae", encoder).schedule
     config.evals.update(every=EVERY, run=EVALS)
+    return config
+
+
+def from_scratch(encoder: str) -> ConfigDict:
+    """The same with nothing learned before: all layers at the same rate, twice the other."""
+    config = few_labels(encoder)
+    config.method.args.layer_decay = 1.0
+    config.schedule.base_lr *= 2
     return config
 
 
