@@ -6,7 +6,8 @@ SIZE/PATCH for a ViT or SIZE for a convolutional one.
 The paper's numbers: Adam with b1 = 0.5 and b2 = 0.999, learning rate 2e-4, weight decay 2.5e-5,
 batch 128, 400 epochs, 200 latent numbers (uniform there, normal here), images of 64 pixels. Its
 encoder is an AlexNet, and its learning rate falls exponentially in the second half, here on a
-cosine.
+cosine. Weight decay is decoupled here, as
+in AdamW.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,8 @@ or SIZE for a convolutional one.
 
 The paper's numbers: Adam with b2 = 0.99, learning rate 3e-5, weight decay 1e-3, batch 40 for
 450,000 steps (14 epochs); its network is a VGG-like one of its own. With ResNet-50, 40.1% in linear
-classification were reported (VISSL).
+classification were reported (VISSL). Weight decay is decoupled here, as
+in AdamW.
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,15 @@
-"""Fine-tuning a pre-trained encoder end to end; the argument is SIZE/PATCH, a preset, or 'scenes'.
+"""Fine-tuning a pre-trained encoder end to end; the argument is SIZE/PATCH for a ViT, with a preset
+behind it, SIZE for a convolutional encoder, or 'scenes'.
 
     mae-jax train --config configs/finetune.py:B/16 --config.init_from.path=runs/mae_b16
     mae-jax train --config configs/finetune.py:B/16,repository --config.init_from.path=runs/mae_b16
+    mae-jax train --config configs/finetune.py:T --config.init_from.path=runs/conv_mae_t
     mae-jax train --config configs/finetune.py:scenes --config.init_from.path=runs/scenes
 
 The preset 'paper' (default) is table 9 of arXiv 2111.06377. 'repository' is what its authors' code
 recommends instead: random erasing, more stochastic depth for L and H, and for B half of the
-learning rate with a steeper layer decay; both reach the same. With `method.args.tuned` only
+learning rate with a steeper layer decay; both reach the same. Convolutional encoders have a layer
+decay of 0.9, since it is taken at each of their many blocks. With `method.args.tuned` only
 the last blocks learn (0: the head alone, 'mlp': half a block), as in figure 9. Without init_from,
 the encoder learns from scratch.
 
@@ -21,21 +24,20 @@ from configs import common, scenes
 from mae_jax.types import UserError
 
 PRESETS = ("paper", "repository")
-DROP_PATH = {"paper": dict(B=0.1, L=0.1, H=0.2), "repository": dict(B=0.1, L=0.2, H=0.3)}
+DROP_PATH = {"paper": dict(H=0.2), "repository": dict(L=0.2, H=0.3)}
+"""What is not 0.1."""
 
 
 def get_config(arg: str = "B/16") -> ConfigDict:
-    """The experiment for 'SIZE/PATCH', 'SIZE/PATCH,PRESET' or 'scenes'."""
+    """The experiment for 'SIZE/PATCH', 'SIZE/PATCH,PRESET', 'SIZE' or 'scenes'."""
     if arg == "scenes":
         return on_scenes()
-    encoder, _, preset = arg.partition(",")
-    preset, (size, _, patch) = preset or "paper", encoder.partition("/")
-    if size not in ("B", "L", "H") or not patch.isdigit() or preset not in PRESETS:
-        raise UserError(
-            f"configs/finetune.py:{arg}: write SIZE/PATCH, e.g. B/16, L/16 or H/14, with "
-            f"',{PRESETS[1]}' behind it for that preset, or scenes"
-        )
-    theirs = preset == "repository"
+    name, _, preset = arg.partition(",")
+    encoder, preset = common.encoder_of(name, "configs/finetune.py"), preset or "paper"
+    if preset not in PRESETS:
+        raise UserError(f"configs/finetune.py:{arg}: choose {' or '.join(PRESETS)} after the comma")
+    size, theirs = name.partition("/")[0], preset == "repository"
+    large = size in ("L", "H")
     erasing = "|random_erasing(probability=0.25)" if theirs else ""
     config = common.imagenet()
     config.data.update(
@@ -46,16 +48,16 @@ def get_config(arg: str = "B/16") -> ConfigDict:
     config.method.args = ConfigDict(
         common.finetune_args()
         | dict(
-            encoder=f"vit({size}, patch={patch})",
-            drop_path=DROP_PATH[preset][size],
-            layer_decay=0.65 if theirs and size == "B" else 0.75,
+            encoder=encoder,
+            drop_path=DROP_PATH[preset].get(size, 0.1),
+            layer_decay=0.9 if "/" not in name else 0.65 if theirs and not large else 0.75,
             dtype="bfloat16",
         )
     )
     config.optimizer.b2 = 0.999
     config.schedule.update(
-        base_lr=5e-4 if theirs and size == "B" else 1e-3,
-        epochs=100.0 if size == "B" else 50.0,
+        base_lr=5e-4 if theirs and not large else 1e-3,
+        epochs=50.0 if large else 100.0,
         warmup_epochs=5.0,
         min_lr=1e-6,
     )

@@ -1,4 +1,5 @@
-"""Linear probing of a pre-trained encoder; the argument is SIZE/PATCH or 'scenes'.
+"""Linear probing of a pre-trained encoder; the argument is SIZE/PATCH for a ViT, SIZE for a
+convolutional encoder, or 'scenes'.
 
     mae-jax train --config configs/linear_probe.py:B/16 --config.init_from.path=runs/mae_b16
     mae-jax train --config configs/linear_probe.py:scenes --config.init_from.path=runs/scenes
@@ -13,16 +14,13 @@ device's part), or with `accumulate` from each of its parts.
 from ml_collections import ConfigDict
 
 from configs import common, scenes
-from mae_jax.types import UserError
 
 
 def get_config(arg: str = "B/16") -> ConfigDict:
-    """The experiment for 'SIZE/PATCH' or 'scenes'."""
+    """The experiment for 'SIZE/PATCH', 'SIZE' of a convolutional encoder, or 'scenes'."""
     if arg == "scenes":
         return on_scenes()
-    size, _, patch = arg.partition("/")
-    if size not in ("B", "L", "H") or not patch.isdigit():
-        raise UserError(f"configs/linear_probe.py:{arg}: write SIZE/PATCH, e.g. B/16, or scenes")
+    encoder = common.encoder_of(arg, "configs/linear_probe.py")
     config = common.imagenet()
     config.data.update(
         batch_size=16384,
@@ -30,9 +28,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
         held_out=0.02,
     )
     config.method.name = "tasks.linear_probe"
-    config.method.args = ConfigDict(
-        common.probe_args() | dict(encoder=f"vit({size}, patch={patch})", dtype="bfloat16")
-    )
+    config.method.args = ConfigDict(common.probe_args() | dict(encoder=encoder, dtype="bfloat16"))
     config.optimizer.update(name="lars", b1=0.9, weight_decay=0.0)
     config.schedule.update(base_lr=0.1, epochs=90.0, warmup_epochs=10.0)
     config.evals.run = "probe"

@@ -93,12 +93,14 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)"
     )
-    sub = command(commands.reconstruct, "a picture of originals, masked images and reconstructions")
+    sub = command(commands.reconstruct, "a picture of images beside what the network makes of them")
     add_run(sub)
     add_images(sub, "(default: the run's test set)")
     sub.add_argument("--out", type=Path, help="PNG to write (default: in the run's figures/)")
     sub.add_argument("--count", type=int, default=8, help="number of images (default 8)")
-    sub.add_argument("--seed", type=int, default=0, help="of the masks (default 0)")
+    sub.add_argument(
+        "--seed", type=int, default=0, help="of what is random, such as masks (default 0)"
+    )
     sub = command(commands.features, "the features of a folder of images, as .npz or .safetensors")
     add_run(sub)
     add_images(sub, required=True)

@@ -88,7 +88,9 @@ def sweep(args) -> int:
         return 0
     if args.only is not None:
         name = sweeping.chosen(args.only, configs, starts, workdir)
-        return _train(configs[name], workdir / name)
+        code = _train(configs[name], workdir / name)
+        sweeping.collect(configs, workdir)  # the others may run elsewhere
+        return code
     this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
     options = ["--workdir", str(workdir), *(f"--config.{text}" for text in args.overrides)]
     command = lambda name: [*this, *options, "--only", name]

@@ -186,6 +186,10 @@ def _build(
         num_examples=made_data.num_examples,
     )
     made_method = call_section(make_method, method, "method", total_steps=plan.steps)
+    if data.views > getattr(made_method, "views", 1):
+        raise UserError(
+            f"method {method.name} looks at one view of an image: set config.data.views=1"
+        )
     rules = {"rules": made_method.rules} if hasattr(made_method, "rules") else {}
     tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule, **rules)
     example = made_data.example("train")

@@ -31,7 +31,8 @@ def devices(jobs: int) -> list[str | None]:
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: at least 1 must run at a time")
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if jobs == 1 or listed in ("", "-1"):  # GPUs that somebody has hidden stay hidden
+    hidden = listed in ("", "-1") or os.environ.get("JAX_PLATFORMS") == "cpu"
+    if jobs == 1 or hidden:  # GPUs that somebody has hidden stay hidden
         return [None] * jobs
     found = [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
     names = listed.split(",") if listed else found or [str(slot) for slot in range(jobs)]

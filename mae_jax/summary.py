@@ -70,8 +70,9 @@ def report(workdir: Path, out: Path, *, notes: Path | None = None, title: str = 
         f"Written by `mae-jax report`, version {__version__}.",
     ]
     text = "\n\n".join(part for part in parts if part)
+    html = page(text, out, title).rstrip()
     write(out / "report.md", text)
-    write(out / "report.html", page(text, out, title).rstrip())
+    write(out / "report.html", html)
     return [out / "report.md", out / "report.html"]
 
 
@@ -123,14 +124,10 @@ def introduction(runs: Sequence[Finished]) -> str:
 
 
 def missing(runs: Sequence[Finished], workdir: Path) -> str:
-    """Which runs have no result: those that have been started, and seeds that others have."""
-    found = {run.name: (run.row, run.column, run.seed) for run in runs}
-    for path in [*workdir.glob("*/*/*/config.json"), *workdir.glob("*/*/*/log.txt")]:
-        place = path.parent.relative_to(workdir)
-        found[str(place)] = place.parts
-    seeds = sorted({seed for *_, seed in found.values()})
-    wanted = [f"{row}/{column}/{s}" for row, column, _ in found.values() for s in seeds]
-    names = sorted({*wanted} - {run.name for run in runs})
+    """Which experiments of the sweep have no result."""
+    path = workdir / "experiments.json"
+    wanted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    names = [name for name in wanted if name not in {run.name for run in runs}]
     return f"**Without a result:** {', '.join(map(code, names))}." if names else ""
 
 
@@ -151,8 +148,9 @@ def costs(runs: Sequence[Finished]) -> list[str]:
     """The table of costs."""
     text = (
         f"Of the training under {plain(runs[0].column)}; medians over the seeds. Minutes and "
-        "images/s are from the log, without evaluation. GFLOPs and memory are those of the "
-        "compiled training step, forward and backward, arguments and temporaries."
+        "images/s are from the log, without evaluation. GFLOPs are of the training "
+        "step, forward and backward, before the compiler merges anything; memory is that of the "
+        "compiled step, arguments and temporaries."
     )
     table = cost_table(runs)
     return ["## Cost", markdown(table).rstrip(), text] if len(table[0]) > 1 else []

@@ -166,8 +166,8 @@ def read_results(folder: Path) -> dict[str, float]:
 
 
 def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]:
-    """Writes `results.jsonl`, a line for each finished run, and `results.md`, the table of them,
-    which it returns.
+    """Writes `experiments.json`, the names of all, `results.jsonl`, a line for each finished run,
+    and `results.md`, the table of them, which it returns.
     """
     records = []
     for name, config in configs.items():
@@ -177,6 +177,7 @@ def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]
             place = dict(row=row, column=column, seed=seed)
             records.append(place | dict(step=found["step"], results=found["final"]))
     workdir.mkdir(parents=True, exist_ok=True)
+    write(workdir / "experiments.json", json.dumps(list(configs), indent=0))
     write(workdir / "results.jsonl", "\n".join(json.dumps(record) for record in records))
     table = tabulate(records)
     write(workdir / "results.md", markdown(table).rstrip())

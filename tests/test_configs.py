@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mae_jax.config import load_config
+from mae_jax.config import load_config, load_configs
 from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer, make_plan
 from mae_jax.run import make_evaluators, make_method
 from mae_jax.spec import call_section
@@ -16,8 +16,11 @@ EXPERIMENTS = {
     "conv_mae:T,original": 224,
     "finetune:B/16": 224,
     "finetune:L/16,repository": 224,
+    "finetune:S/16": 224,
+    "finetune:T": 224,
     "jigsaw:T": 255,
     "linear_probe:B/16": 224,
+    "linear_probe:T": 224,
     "mae:L/16": 224,
     "mocov3:S/16": 224,
     "mocov3:B/16": 224,
@@ -56,3 +59,20 @@ def test_an_experiment_fits_together(name, side):
     )
     jax.eval_shape(tx.init, params)
     assert make_evaluators(config.evals.run)
+
+
+@pytest.mark.parametrize("arg", ["vit", "conv"])
+def test_what_is_compared_differs_in_the_method_alone(arg):
+    configs = load_configs(f"configs/compare_methods.py:{arg}")
+    frozen = {n.split("/")[0]: c for n, c in configs.items() if n.endswith("frozen/0")}
+    assert len(frozen) == 11 and len(configs) == 2 * (2 * 10 + 2)
+    budgets = {(c.data.batch_size, c.schedule.epochs, c.evals.run) for c in frozen.values()}
+    assert len(budgets) == 1
+    encoders = {c.method.args.encoder for name, c in frozen.items() if name != "conv_mae"}
+    assert len(encoders) == 1
+    image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
+    batch = dict(image=image, image2=image, label=jax.ShapeDtypeStruct((2,), jnp.int32))
+    for config in frozen.values():
+        method = call_section(make_method, config.method, "method", total_steps=10)
+        params, extra = jax.eval_shape(method.init, jax.random.key(0), batch)
+        jax.eval_shape(method.loss, params, extra, batch, jax.random.key(0), 0)

@@ -16,6 +16,7 @@ import mae_jax.tasks
 from mae_jax.engine.mesh import FSDP, make_mesh, put_batch
 from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.methods.rotation import Rotation
 from mae_jax.spec import resolve
 
 METHODS = [
@@ -38,7 +39,6 @@ SMALL = dict(
     drop_path=0.0,
     layer_decay=1.0,
     lr_factors=(3.0, 10.0),
-    skips=False,
     tile=4,
     latent=8,
     discriminator_width=8,
@@ -55,6 +55,8 @@ def make(name, **kwargs):
     """A small instance of a method: of SMALL it gets the arguments that it has."""
     function = resolve(name).make
     known = inspect.signature(function).parameters
+    if "skips" in known and "conv" not in kwargs.get("encoder", ENCODERS["vit"]):
+        kwargs["skips"] = False  # which need the maps of a convolutional encoder
     return function(**{k: v for k, v in (SMALL | kwargs).items() if k in known})
 
 
@@ -79,14 +81,13 @@ def make_batch(width):
 def batch(request):
     """Of 16 x 12 images, or of square ones for a method that turns them."""
     method = request.getfixturevalue("method") if "method" in request.fixturenames else None
-    return make_batch(16 if getattr(method, "square", False) else 12)
+    return make_batch(16 if isinstance(method, Rotation) else 12)
 
 
 def trained(method, batch, mesh, steps):
     """Losses over the steps, and the last state. Of two networks that work against each other, the
     discriminator's loss.
     """
-    watched = "discriminator" if getattr(method, "adversarial", False) else "loss"
     rules = getattr(method, "rules", DECAY_MATRICES)
     tx = make_optimizer(schedule=lambda step: 3e-3, rules=rules)
     fresh, like = plan_state(mesh, method, tx, batch, seed=0, rules=FSDP)
@@ -94,7 +95,7 @@ def trained(method, batch, mesh, steps):
     placed = put_batch(batch, mesh)
     for _ in range(steps):
         state, metrics = step(state, placed)
-        losses.append(float(metrics[watched]))
+        losses.append(float(metrics.get("discriminator", metrics["loss"])))
     return losses, state
 
 

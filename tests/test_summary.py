@@ -58,7 +58,7 @@ def make_run(workdir, name, results, speeds=(), accuracies=(), costs=None, metho
 def swept(tmp_path_factory):
     """The workdir of a sweep without training: three rows, two columns, two seeds."""
     workdir = tmp_path_factory.mktemp("sweep")
-    lines = ""
+    lines, names = "", []
     for seed in (0, 1):
         for row, (knn, speeds, arguments) in ROWS.items():
             own = {"knn": knn[seed], "head": 3.0, "robustness/fog": 0.4}
@@ -81,12 +81,14 @@ def swept(tmp_path_factory):
                 method=(row, arguments),
             )
         for row, nll in (("mae", 1.25), ("simclr", 1.5), ("tuned", 1.75)):
+            names.append(f"{row}/10%/{seed}")
             if (row, seed) != ("simclr", 1):
                 results = {"tasks.finetune": {"top1": 0.75, "nll": nll}}
                 lines += make_run(workdir, f"{row}/10%/{seed}", results, speeds=(50.0, 50.0, 50.0))
     for name in ("mae/pretrain/1", "a|b/pretrain/0", "a|b/pretrain/1"):
         Image.new("RGB", (8, 8)).save(workdir / name / "figures/reconstructions.png")
     (workdir / "results.jsonl").write_text(lines)
+    (workdir / "experiments.json").write_text(json.dumps(names))
     return workdir
 
 

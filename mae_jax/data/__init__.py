@@ -217,7 +217,7 @@ def make_data(
     check_choice("on_error", on_error, ON_ERROR)
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
-    if views < 1:
+    if views not in (1, 2):
         raise UserError(f"views {views}: give 1, or 2 for methods that compare two views")
     if not 0 <= workers <= MAX_WORKERS:
         raise UserError(

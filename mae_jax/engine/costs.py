@@ -1,5 +1,5 @@
-"""What a training step costs: arithmetic and memory, as the compiler counts them. Unlike timings
-these are the same on every run.
+"""What a training step costs: the arithmetic of the program that is given to the compiler, and the
+memory of what the compiler makes of it. Unlike timings these are the same on every run.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def compile_step(
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
     costs = dict(
         parameters=count(like.params),
-        encoder_parameters=count(like.params["encoder"]),
+        encoder_parameters=count(like.params.get("encoder", {})),
         gflops_per_image=None,
         step_megabytes=None,
         device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",

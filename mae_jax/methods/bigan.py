@@ -14,9 +14,10 @@ from flax import linen as nn
 
 from mae_jax.models.deconv import Generator
 from mae_jax.models.discriminator import Discriminator
-from mae_jax.models.vit import ViT, dense_init, pooled
+from mae_jax.models.encoder import Encoder, make_encoder, pooled
+from mae_jax.models.vit import dense_init
 from mae_jax.ops import pixels
-from mae_jax.spec import build, check_choice
+from mae_jax.spec import check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 LOSSES = {
@@ -52,7 +53,7 @@ class Pairs(NamedTuple):
 class BiGAN:
     """The method; `make` documents the fields."""
 
-    encoder: ViT
+    encoder: Encoder
     discriminator: Discriminator
     pool: str
     latent: int
@@ -61,9 +62,6 @@ class BiGAN:
     rules: tuple[tuple[str, tuple[float, float]], ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-    adversarial = True
-    """The loss is a sum of two that pull at each other, and need not fall."""
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels."""
@@ -185,9 +183,7 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
     check_choice("loss", loss, LOSSES)
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if min(latent, decoder_width, discriminator_width) < 1:
         raise UserError(
             f"latent={latent}, decoder_width={decoder_width} and "
@@ -203,7 +199,7 @@ def make(
         (r"", (1.0, 1.0)),
     )
     return BiGAN(
-        build(encoder, "models", dtype=compute),
+        make_encoder(encoder, pool=pool, dtype=dtype),
         Discriminator(discriminator_width, compute),
         pool,
         latent,

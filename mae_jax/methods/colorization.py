@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.models.vit import dense_init, pooled
+from mae_jax.models.encoder import Encoder, make_encoder, pooled
+from mae_jax.models.vit import dense_init
 from mae_jax.ops import lab
 from mae_jax.ops.patches import grid_of, patchify, unpatchify
-from mae_jax.spec import build, check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -19,7 +19,7 @@ from mae_jax.types import Batch, Extra, Output, Params, UserError
 class Colorization:
     """The method; `make` documents the fields."""
 
-    encoder: nn.Module
+    encoder: Encoder
     head: nn.Dense
     pool: str
     stride: int
@@ -37,16 +37,15 @@ class Colorization:
         return {
             "encoder": self.encoder.init(keys[0], light)["params"],
             "head": self.head.init(keys[1], sites)["params"],
-        }, {"prior": jnp.full(count, 1 / count, jnp.float32)}
+        }, {"prior": jnp.full(count, 1 / count, jnp.float32), "seen": jnp.zeros(count)}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """Cross-entropy between the softly encoded colours and their prediction, each place
         weighted by how rare its nearest bin is; the mean over the places, as in the paper not
         divided by the weights, which are 1 on average under the prior.
 
-        The weights come from the prior before this batch, so no example's depends on the others.
-        The prior then moves towards the batch's shares of the bins. The paper smooths its prior by
-        a Gaussian of deviation 5; here the soft encoding, which has the same, is all its smoothing.
+        The weights come from the prior before this batch, so no example's depends on the others;
+        'seen' adds up the shares of the bins, of all parts of a batch.
 
         Raises:
             UserError: the images have no colours.
@@ -66,10 +65,9 @@ class Colorization:
         errors = -jnp.sum(weights * found, axis=-1)
         balance = lab.class_weights(extra["prior"], self.rebalance)[indices[..., 0]]
         shares = lab.histogram(indices, weights, logits.shape[-1])
-        prior = self.prior_decay * extra["prior"] + (1 - self.prior_decay) * shares
         hit = jnp.argmax(logits, axis=-1) == indices[..., 0]
         metrics = {"top1": jnp.mean(hit.astype(jnp.float32))}
-        return Output(jnp.mean(balance * errors), {"prior": prior}, metrics)
+        return Output(jnp.mean(balance * errors), extra | {"seen": extra["seen"] + shares}, metrics)
 
     def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
         """'features' [B, D] float32 of the lightness of images with 3 channels, or with 1, the grey
@@ -79,8 +77,12 @@ class Colorization:
         return {"features": pooled(tokens, self.pool)}
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Nothing follows an update."""
-        return extra
+        """The prior moves towards the shares of the bins in the batch. The paper smooths its prior
+        by a Gaussian of deviation 5; the soft encoding, which has the same, is all its smoothing.
+        """
+        shares = extra["seen"] / extra["seen"].sum()
+        prior = self.prior_decay * extra["prior"] + (1 - self.prior_decay) * shares
+        return {"prior": prior, "seen": jnp.zeros_like(extra["seen"])}
 
     def reconstruct(
         self, params: Params, extra: Extra, batch: Batch, key: jax.Array
@@ -175,15 +177,13 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if not 0 < rebalance <= 1 or not 0 <= prior_decay < 1:
         raise UserError(
             f"rebalance={rebalance} must be in (0, 1], 1 for none, and prior_decay={prior_decay} "
             "in [0, 1)"
         )
     compute = jnp.dtype(dtype)
-    network = build(encoder, "models", dtype=compute)
+    network = make_encoder(encoder, pool=pool, dtype=dtype)
     if stride < 1 or network.patch % stride:
         raise UserError(
             f"stride={stride} does not divide the encoder's patch of {network.patch} pixels: "

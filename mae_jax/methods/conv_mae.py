@@ -14,10 +14,10 @@ import jax.numpy as jnp
 
 from mae_jax.models.conv import Conv, only, scaled
 from mae_jax.models.conv_mae import ConvMAE
-from mae_jax.models.vit import pooled
+from mae_jax.models.encoder import make_encoder, pooled
 from mae_jax.ops import losses, masking, pictures, pixels
 from mae_jax.ops.patches import grid_of, patchify
-from mae_jax.spec import build, check_choice
+from mae_jax.spec import check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -145,11 +145,9 @@ def make(
     check_choice("masked", masked, ("sparse", "input"))
     check_choice("loss", loss, losses.ERRORS)
     check_choice("score", score, ("hidden", "all"))
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if not 0 <= mask_ratio < 1 or (mask_ratio == 0 and score == "hidden"):
         raise UserError(f"mask_ratio {mask_ratio} must be in (0, 1), or 0 with score=all")
-    network = build(encoder, "models", dtype=jnp.dtype(dtype))
+    network = make_encoder(encoder, pool=pool, dtype=dtype)
     if unit not in (0, network.patch) and (unit < 0 or masked == "sparse"):
         raise UserError(
             f"unit={unit}: with masked='sparse' it is the encoder's patch, {network.patch} (or 0, "

@@ -12,11 +12,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mae_jax.methods.relative_position import tile_encoder
-from mae_jax.models.conv import Conv
-from mae_jax.models.vit import ViT, dense_init, pooled
+from mae_jax.models.encoder import Encoder, make_tile_encoder, pooled
+from mae_jax.models.vit import dense_init
 from mae_jax.ops import pixels, tiles
-from mae_jax.spec import check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -44,7 +42,7 @@ class PuzzleHead(nn.Module):
 class Jigsaw:
     """The method; `make` documents the fields."""
 
-    encoder: ViT | Conv
+    encoder: Encoder
     head: PuzzleHead
     pool: str
     tile: int
@@ -134,11 +132,9 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if hidden < 1:
         raise UserError(f"hidden={hidden} must be positive")
-    network = tile_encoder(encoder, tile, dtype)
+    network = make_tile_encoder(encoder, tile=tile, pool=pool, dtype=dtype)
     head = PuzzleHead(hidden, permutations, jnp.dtype(dtype))
     orders = tuple(map(tuple, tiles.permutations(permutations, seed=0).tolist()))
     return Jigsaw(network, head, pool, tile, orders, tuple(mean), tuple(std))

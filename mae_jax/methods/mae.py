@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from mae_jax.models.encoder import make_encoder, pooled
 from mae_jax.models.mae import MAE, Decoder
-from mae_jax.models.vit import check_shape, pooled
+from mae_jax.models.vit import check_shape
 from mae_jax.ops import losses, masking, pictures, pixels
 from mae_jax.ops.patches import grid_of, patchify
-from mae_jax.spec import build, check_choice
+from mae_jax.spec import check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -122,8 +123,6 @@ def make(
     check_choice("mask", mask, masking.STRATEGIES)
     check_choice("loss", loss, losses.ERRORS)
     check_choice("score", score, ("hidden", "all"))
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if not 0 <= mask_ratio < 1:
         raise UserError(f"mask_ratio {mask_ratio} is outside [0, 1): the paper's is 0.75")
     if mask_ratio == 0 and score == "hidden":
@@ -131,7 +130,7 @@ def make(
     check_shape("decoder", width=decoder_width, depth=decoder_depth, heads=decoder_heads)
     compute = jnp.dtype(dtype)
     more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # an argument of ViTs alone
-    network = build(encoder, "models", dtype=compute, **more)
+    network = make_encoder(encoder, pool=pool, dtype=dtype, **more)
     decoder = Decoder(decoder_width, decoder_depth, decoder_heads, compute)
     return MaskedAutoencoding(
         MAE(network, decoder),

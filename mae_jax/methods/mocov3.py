@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mae_jax.models.conv import Conv
+from mae_jax.models.encoder import Encoder, make_encoder, pooled
 from mae_jax.models.heads import Head, check_widths
-from mae_jax.models.vit import ViT, pooled
+from mae_jax.models.vit import ViT
 from mae_jax.ops import pixels, views
 from mae_jax.ops.contrastive import info_nce
-from mae_jax.spec import build, check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -24,7 +23,7 @@ from mae_jax.types import Batch, Extra, Output, Params, UserError
 class MoCoV3:
     """The method; `make` documents the fields."""
 
-    encoder: ViT | Conv
+    encoder: Encoder
     projector: Head
     predictor: Head
     pool: str
@@ -36,6 +35,9 @@ class MoCoV3:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     total_steps: int
+
+    views = 2
+    """Of each image in a training batch."""
 
     @property
     def rules(self) -> tuple:
@@ -158,8 +160,6 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     widths = {"projector": tuple(projector), "predictor": tuple(predictor)}
     for name, value in widths.items():
         check_widths(name, value)
@@ -175,7 +175,7 @@ def make(
         )
     compute = jnp.dtype(dtype)
     return MoCoV3(
-        build(encoder, "models", dtype=compute),
+        make_encoder(encoder, pool=pool, dtype=dtype),
         *(Head(value, dtype=compute) for value in widths.values()),
         pool,
         temperature,

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mae_jax.models.conv import Conv
-from mae_jax.models.vit import ViT, dense_init, pooled
+from mae_jax.models.encoder import Encoder, make_tile_encoder, pooled
+from mae_jax.models.vit import dense_init
 from mae_jax.ops import pixels, tiles
-from mae_jax.spec import build, check_choice
+from mae_jax.spec import check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -39,7 +39,7 @@ class PairHead(nn.Module):
 class RelativePosition:
     """The method; `make` documents the fields."""
 
-    encoder: ViT | Conv
+    encoder: Encoder
     head: PairHead
     pool: str
     tile: int
@@ -132,36 +132,9 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
     check_choice("colors", colors, ("drop", "project", "keep"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if hidden < 1:
         raise UserError(f"hidden={hidden} must be positive")
-    network = tile_encoder(encoder, tile, dtype)
+    network = make_tile_encoder(encoder, tile=tile, pool=pool, dtype=dtype)
     head = PairHead(hidden, jnp.dtype(dtype))
     return RelativePosition(network, head, pool, tile, colors, tuple(mean), tuple(std))
-
-
-def tile_encoder(encoder: str, tile: int, dtype: str) -> ViT | Conv:
-    """An encoder that learns from tiles and is used on whole images.
-
-    Args:
-        encoder: spec string.
-        tile: side in pixels.
-        dtype: what it computes in.
-
-    Raises:
-        UserError: a tile that is not a multiple of the encoder's patch, or an encoder whose
-            parameters fit one size of images only.
-    """
-    network = build(encoder, "models", dtype=jnp.dtype(dtype))
-    if tile < 1 or tile % network.patch:
-        raise UserError(
-            f"tile={tile} is not a positive multiple of {network.patch}, the patch of {encoder}"
-        )
-    if getattr(network, "learned_positions", False):
-        raise UserError(
-            f"{encoder} would learn the positions in a tile and have none for whole images: leave "
-            "out learned_positions"
-        )
-    return network

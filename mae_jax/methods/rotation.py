@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mae_jax.models.conv import Conv
-from mae_jax.models.vit import ViT, dense_init, pooled
+from mae_jax.models.encoder import Encoder, make_encoder, pooled
+from mae_jax.models.vit import dense_init
 from mae_jax.ops import pixels
-from mae_jax.spec import build, check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -23,14 +22,11 @@ from mae_jax.types import Batch, Extra, Output, Params, UserError
 class Rotation:
     """The method; `make` documents the fields."""
 
-    encoder: ViT | Conv
+    encoder: Encoder
     head: nn.Dense
     pool: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-    square = True
-    """Images have to be."""
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels."""
@@ -101,9 +97,7 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     compute = jnp.dtype(dtype)
-    network = build(encoder, "models", dtype=compute)
+    network = make_encoder(encoder, pool=pool, dtype=dtype)
     head = nn.Dense(4, kernel_init=dense_init, dtype=compute)
     return Rotation(network, head, pool, tuple(mean), tuple(std))

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mae_jax.models.conv import Conv
+from mae_jax.models.encoder import Encoder, make_encoder, pooled
 from mae_jax.models.heads import Head, check_widths
-from mae_jax.models.vit import ViT, pooled
 from mae_jax.ops import pixels, views
 from mae_jax.ops.contrastive import nt_xent
-from mae_jax.spec import build, check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -21,7 +19,7 @@ from mae_jax.types import Batch, Extra, Output, Params, UserError
 class SimCLR:
     """The method; `make` documents the fields."""
 
-    encoder: ViT | Conv
+    encoder: Encoder
     projector: Head
     pool: str
     temperature: float
@@ -29,6 +27,9 @@ class SimCLR:
     blur: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    views = 2
+    """Of each image in a training batch."""
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels.
@@ -102,15 +103,13 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     check_widths("projector", tuple(projector))
     views.check_strengths(jitter, (blur,))
     if temperature <= 0:
         raise UserError(f"temperature={temperature} must be positive: the paper's is 0.1")
     compute = jnp.dtype(dtype)
     return SimCLR(
-        build(encoder, "models", dtype=compute),
+        make_encoder(encoder, pool=pool, dtype=dtype),
         Head(tuple(projector), last_scale=True, dtype=compute),
         pool,
         temperature,

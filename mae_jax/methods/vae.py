@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.models.deconv import Generator
-from mae_jax.models.vit import ViT, dense_init, pooled
+from mae_jax.models.encoder import Encoder, make_encoder, pooled
+from mae_jax.models.vit import dense_init
 from mae_jax.ops import pixels
-from mae_jax.spec import build, check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 LOG_VARIANCE = (-10.0, 10.0)
@@ -44,7 +44,7 @@ class Normal(NamedTuple):
 class VAE:
     """The method; `make` documents the fields."""
 
-    encoder: ViT
+    encoder: Encoder
     pool: str
     latent: int
     decoder_width: int
@@ -149,11 +149,9 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if min(latent, decoder_width) < 1:
         raise UserError(f"latent={latent} and decoder_width={decoder_width} must be positive")
     if beta < 0:
         raise UserError(f"beta={beta} must not be negative: the bound itself has 1")
-    network = build(encoder, "models", dtype=jnp.dtype(dtype))
+    network = make_encoder(encoder, pool=pool, dtype=dtype)
     return VAE(network, pool, latent, decoder_width, beta, tuple(mean), tuple(std))

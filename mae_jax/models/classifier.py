@@ -3,8 +3,7 @@
 import jax
 from flax import linen as nn
 
-from mae_jax.models.conv import Conv
-from mae_jax.models.vit import ViT, pooled
+from mae_jax.models.encoder import Encoder, pooled
 
 head_init = nn.initializers.normal(2e-5)
 
@@ -14,7 +13,7 @@ class Classifier(nn.Module):
     the encoder's last one; with 'cls', the class token after that.
     """
 
-    encoder: ViT | Conv
+    encoder: Encoder
     classes: int
     pool: str = "mean"
 

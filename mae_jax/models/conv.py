@@ -215,6 +215,7 @@ def make(
         stem: side in pixels of a site of the first map; each further stage doubles it.
         kernel: side of the depthwise convolutions, odd.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
+        final_norm: whether tokens are normalised; a classifier on their mean has a norm of its own.
 
     Raises:
         UserError: an unknown size or an impossible shape.
@@ -222,14 +223,21 @@ def make(
     if size is not None and size not in SIZES:
         raise UserError(f"conv size {size!r} is unknown{nearest(size, SIZES)}")
     shape = dict(SIZES.get(size, {}))
-    shape |= {k: tuple(v) for k, v in dict(widths=widths, depths=depths).items() if v is not None}
+    shape |= {k: v for k, v in dict(widths=widths, depths=depths).items() if v is not None}
     if len(shape) < 2:
         raise UserError(f"conv needs a size ({', '.join(SIZES)}) or both of widths and depths")
-    if len(shape["widths"]) != len(shape["depths"]) or min(*shape["widths"], *shape["depths"]) < 1:
+    for name, values in shape.items():
+        if not isinstance(values, Sequence) or not values or not all(map(_is_count, values)):
+            raise UserError(
+                f"conv: {name}={values!r} must be positive whole numbers, one for every stage, "
+                "e.g. (48, 96), or (48,) for a single stage"
+            )
+    if len(shape["widths"]) != len(shape["depths"]):
         raise UserError(
-            f"conv: widths {shape['widths']} and depths {shape['depths']} must be positive, one of "
+            f"conv: widths={shape['widths']} and depths={shape['depths']} must be as many: one of "
             "each for every stage"
         )
+    shape = {name: tuple(values) for name, values in shape.items()}
     if stem < 1 or kernel < 1 or kernel % 2 == 0:
         raise UserError(f"conv: stem={stem} must be positive and kernel={kernel} odd")
     if not 0 <= drop_path < 1:
@@ -242,3 +250,7 @@ def make(
         dtype=dtype,
         **shape,
     )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0

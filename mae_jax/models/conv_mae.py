@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.models.conv import Conv, scaled
+from mae_jax.models.conv import scaled
 from mae_jax.models.deconv import Deconv
-from mae_jax.models.vit import ViT, token_init
+from mae_jax.models.encoder import Encoder
+from mae_jax.models.vit import token_init
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of
 
@@ -16,7 +17,7 @@ from mae_jax.ops.patches import grid_of
 class ConvMAE(nn.Module):
     """Encoder and decoder. The mask is an argument, so the network is a plain function."""
 
-    encoder: ViT | Conv
+    encoder: Encoder
     decoder_width: int
     skips: bool
     """The decoder sees the finer maps of a convolutional encoder too."""
@@ -41,7 +42,9 @@ class ConvMAE(nn.Module):
             maps = encoder.maps(images, mask)
         else:
             tokens = encoder(images, mask)[:, 1:]
-            if mask is not None:  # what stands behind the visible ones is replaced below
+            if (
+                mask is not None and not encoder.mask_tokens
+            ):  # what stands behind the visible ones is replaced below
                 hidden = mask.restore.shape[1] - tokens.shape[1]
                 tokens = jnp.pad(tokens, ((0, 0), (0, hidden), (0, 0)))
                 tokens = jnp.take_along_axis(tokens, mask.restore[:, :, None], axis=1)

@@ -15,6 +15,9 @@ from flax import linen as nn
 from mae_jax.ops.patches import unpatchify
 from mae_jax.types import UserError
 
+LARGEST = 400
+"""Sites of a generator's first map: above that, its weights are more than all the others."""
+
 
 class Deconv(nn.Module):
     """Doubles the sides of a map again and again, each time with half the channels."""
@@ -105,6 +108,11 @@ class Generator(nn.Module):
     def __call__(self, latents: jax.Array) -> jax.Array:
         """Latents [B, Z] to images [B, H, W, C] float32, of any range."""
         rows, columns = (side // self.factor for side in self.size)
+        if rows * columns > LARGEST:
+            raise UserError(
+                f"images of {self.size[0]} x {self.size[1]} cannot be generated from a map of at "
+                f"most {LARGEST} sites by doubling its sides: use a size such as 32, 64, 96 or 224"
+            )
         x = nn.Dense(rows * columns * self.width, dtype=self.dtype, name="embed")(latents)
         x = x.reshape(len(latents), rows, columns, self.width)
         x = nn.gelu(nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x), approximate=False)

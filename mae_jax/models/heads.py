@@ -58,5 +58,5 @@ class Head(nn.Module):
 
 def check_widths(name: str, widths: tuple[int, ...]) -> None:
     """Raises UserError unless a head can have layers of these widths."""
-    if not widths or min(widths) < 1:
+    if not widths or not all(isinstance(width, int) and width > 0 for width in widths):
         raise UserError(f"{name}={widths}: give the positive widths of its layers, e.g. (512, 128)")

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.models.conv import Conv
-from mae_jax.models.vit import Block, ViT, dense_init, token_init
+from mae_jax.models.encoder import Encoder
+from mae_jax.models.vit import Block, dense_init, token_init
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of
 from mae_jax.ops.posemb import sincos_2d
@@ -58,7 +58,7 @@ class Decoder(nn.Module):
 class MAE(nn.Module):
     """Encoder and decoder. The mask is an argument, so the network is a plain function."""
 
-    encoder: ViT | Conv
+    encoder: Encoder
     decoder: Decoder
 
     def __call__(self, images: jax.Array, mask: Mask) -> jax.Array:

@@ -163,16 +163,6 @@ class ViT(nn.Module):
         return start[0], start[1:]
 
 
-def pooled(tokens: jax.Array, pool: str) -> jax.Array:
-    """Features [B, D] float32 of tokens [B, 1 + L, D]: the class token, or the mean of the patches.
-
-    Args:
-        pool: 'cls' or 'mean'.
-    """
-    tokens = tokens.astype(jnp.float32)
-    return tokens[:, 0] if pool == "cls" else tokens[:, 1:].mean(axis=1)
-
-
 def prepend(token: jax.Array, x: jax.Array) -> jax.Array:
     """Puts a token [1, 1, D] in front of every sequence of x [B, T, D]."""
     token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[2]))

@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mae_jax.types import UserError
+
 
 def unit(x: jax.Array) -> jax.Array:
     """Rows [N, D] scaled to length 1, float32; a row of zeros stays one, with a gradient of 0."""
     x = x.astype(jnp.float32)
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+    zero = square < 1e-24
+    return jnp.where(zero, 0, x * jax.lax.rsqrt(jnp.where(zero, 1, square)))
 
 
 def nt_xent(one: jax.Array, two: jax.Array, *, temperature: float) -> tuple[jax.Array, jax.Array]:
@@ -29,6 +32,7 @@ def nt_xent(one: jax.Array, two: jax.Array, *, temperature: float) -> tuple[jax.
     Returns:
         The mean over the views, at least 0, and the share of them that find it; scalars, float32.
     """
+    _check_others(len(one))
     # Rows 2 i and 2 i + 1 are image i: on the same device, which they are not one after the other.
     z = jnp.stack([unit(one), unit(two)], axis=1).reshape(2 * len(one), -1)
     rows = jnp.arange(len(z))
@@ -50,10 +54,21 @@ def info_nce(
     Returns:
         The mean over the queries, at least 0, and the share of them that find it; scalars, float32.
     """
+    _check_others(len(queries))
     keys = jax.lax.stop_gradient(unit(keys))
     logits = jnp.matmul(unit(queries), keys.T, precision="highest") / temperature
     loss, found = _cross_entropy(logits, jnp.arange(len(keys)))
     return 2 * temperature * loss, found
+
+
+def _check_others(count: int) -> None:
+    """Raises UserError if an image has no other to be told apart from: nothing would be learned."""
+    if count < 2:
+        raise UserError(
+            "contrastive learning tells images apart, and there is one in a batch, or in the part "
+            "of it that is computed at a time: raise config.data.batch_size, or lower "
+            "config.accumulate"
+        )
 
 
 def _cross_entropy(logits, own):

@@ -142,9 +142,11 @@ def histogram(indices: jax.Array, weights: jax.Array, count: int) -> jax.Array:
         indices, weights: [B, ..., neighbours] of `encode_soft`.
         count: number of bins.
     """
+    # Sums of comparisons, since accelerators scatter in any order, with other last bits each time.
     # Image by image, so that the float32 sums stay short, and rows stay on their devices.
-    rows = jax.vmap(lambda i, w: jnp.bincount(i.ravel(), w.ravel(), length=count))(indices, weights)
-    return rows.mean(axis=0) / (weights[0].size // weights.shape[-1])
+    places = tuple(range(1, indices.ndim))
+    hits = jnp.where(indices[..., None] == jnp.arange(count), weights[..., None], 0)
+    return hits.sum(axis=places).mean(axis=0) / (weights[0].size // weights.shape[-1])
 
 
 def class_weights(prior: jax.Array, uniform: float) -> jax.Array:

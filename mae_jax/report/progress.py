@@ -34,9 +34,11 @@ def style(number: int) -> dict[str, str]:
 
 
 def metrics_on_the_way(runs: Sequence[Finished]) -> list[str]:
-    """The metrics that some run logged while it trained, in their order."""
+    """The metrics that the runs of some row logged while they trained, in their order."""
     names = [name for run in runs for line in run.lines for name in line if name.startswith(EVAL)]
-    return [name.removeprefix(EVAL) for name in dict.fromkeys(names)]
+    metrics = [name.removeprefix(EVAL) for name in dict.fromkeys(names)]
+    logged = lambda metric, group: len(over_seeds(group, metric, examples)[0])
+    return [m for m in metrics if any(logged(m, group) for group in by_row(runs).values())]
 
 
 def examples(run: Finished, steps: Sequence[int]) -> list[float]:

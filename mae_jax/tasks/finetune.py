@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.models.classifier import Classifier
-from mae_jax.models.conv import Conv
+from mae_jax.models.encoder import Encoder, make_encoder
 from mae_jax.models.vit import ViT
 from mae_jax.ops import augment, pixels
 from mae_jax.ops.patches import grid_of
 from mae_jax.ops.resample import resample_channels, resample_positions
-from mae_jax.spec import build, check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 Rules = Sequence[tuple[str, tuple[float, float] | None]]
@@ -103,7 +102,7 @@ def freeze(params: Params, rules: Rules) -> Params:
     return jax.tree_util.tree_map_with_path(stop, params)
 
 
-def resampler(encoder: ViT | Conv, shape: Sequence[int]) -> Adapt:
+def resampler(encoder: Encoder, shape: Sequence[int]) -> Adapt:
     """Fits the patch embedding to another number of channels, and learned positions to another
     grid of patches (the old one is taken to be square).
 
@@ -190,15 +189,14 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if classes < 2 or not 0 < layer_decay <= 1 or not 0 <= smoothing < 1 or not 0 <= ema < 1:
         raise UserError(
             f"classes={classes} must be at least 2, layer_decay={layer_decay} in (0, 1], "
             f"smoothing={smoothing} and ema={ema} in [0, 1)"
         )
-    options = dict(dtype=jnp.dtype(dtype), drop_path=drop_path, final_norm=pool == "cls")
-    network = build(encoder, "models", **options)
+    network = make_encoder(
+        encoder, pool=pool, dtype=dtype, drop_path=drop_path, final_norm=pool == "cls"
+    )
     if isinstance(network, ViT):
         network = network.clone(learned_positions=True)
     tuned = int(tuned) if str(tuned).isdigit() else tuned

@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mae_jax.models.conv import Conv
-from mae_jax.models.vit import ViT, pooled
+from mae_jax.models.encoder import Encoder, make_encoder, pooled
 from mae_jax.ops import pixels
-from mae_jax.spec import build, check_choice
 from mae_jax.tasks.finetune import Rules, freeze, resampler
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
@@ -29,7 +27,7 @@ head_init = nn.initializers.normal(0.01)
 class LinearProbing:
     """The task; `make` documents the fields."""
 
-    encoder: ViT | Conv
+    encoder: Encoder
     classes: int
     pool: str
     lr_factors: tuple[float, ...]
@@ -125,9 +123,7 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("pool", pool, ("cls", "mean"))
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if classes < 2 or not lr_factors or min(lr_factors) <= 0:
         raise UserError(f"classes={classes} must be at least 2, lr_factors={lr_factors} positive")
-    network = build(encoder, "models", dtype=jnp.dtype(dtype))
+    network = make_encoder(encoder, pool=pool, dtype=dtype)
     return LinearProbing(network, classes, pool, tuple(lr_factors), tuple(mean), tuple(std))

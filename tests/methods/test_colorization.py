@@ -74,7 +74,7 @@ def test_the_loss_is_the_papers(stride, rebalance):
     pictures = images()
     params, _ = started(method, pictures, spread=1.0)
     prior = np.random.default_rng(5).dirichlet(np.full(261, 0.2))
-    output = loss(method, params, {"prior": prior.astype(np.float32)}, pictures)
+    output = loss(method, params, given(prior), pictures)
     target, nearest = encoded(averaged(pictures, stride))
     scores = logits(method, params, pictures)
     shares = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
@@ -102,19 +102,26 @@ def test_top1_counts_the_places_that_are_right():
     np.testing.assert_allclose(found, (nearest == grey).mean(), atol=1e-6)
 
 
+def given(prior):
+    """Collections with this prior."""
+    return {"prior": jnp.asarray(prior, jnp.float32), "seen": jnp.zeros(261)}
+
+
 def test_the_prior_follows_the_batches():
     method = colorization.make(**SMALL, prior_decay=0.9)
     batches = [images(seed=1), images(seed=2)]
     params, extra = started(method, batches[0])
     expected = np.full(261, 1 / 261)
     np.testing.assert_allclose(extra["prior"], expected, rtol=1e-6)
-    for pictures in batches:
-        extra = loss(method, params, extra, pictures).extra
+    for step, pictures in enumerate(batches):
+        for part in pictures[:2], pictures[2:]:
+            extra = loss(method, params, extra, part).extra
+            np.testing.assert_allclose(extra["prior"], expected, atol=1e-7)
+        extra = method.after_update(params, extra, step)
         seen = encoded(averaged(pictures, 2))[0].mean(axis=(0, 1, 2))
         expected = 0.9 * expected + 0.1 * seen
         np.testing.assert_allclose(extra["prior"], expected, atol=1e-7)
     assert expected.max() > 1.3 / 261 and extra["prior"].dtype == jnp.float32
-    assert method.after_update(params, extra, 1) is extra
 
 
 def test_the_weights_do_not_depend_on_the_batch():
@@ -123,7 +130,7 @@ def test_the_weights_do_not_depend_on_the_batch():
     pictures = images()
     params, _ = started(method, pictures, spread=1.0)
     prior = np.random.default_rng(5).dirichlet(np.full(261, 0.2)).astype(np.float32)
-    value = lambda rows: float(loss(method, params, {"prior": prior}, rows).loss)
+    value = lambda rows: float(loss(method, params, given(prior), rows).loss)
     whole, parts = value(pictures), [value(pictures[i : i + 1]) for i in range(4)]
     assert np.std(parts) > 1e-3
     assert whole == pytest.approx(np.mean(parts), rel=1e-5)

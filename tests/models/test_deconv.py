@@ -123,6 +123,12 @@ def test_generators_of_all_sizes(size, first):
     assert variables["params"]["embed"]["kernel"].shape == (3, first[0] * first[1] * 8)
 
 
+def test_sides_that_hardly_halve_are_an_error():
+    z = jnp.zeros((1, 3))
+    with pytest.raises(UserError, match="65 x 65 cannot be generated"):
+        Generator(width=8, size=(65, 65), channels=3).init(jax.random.key(0), z)
+
+
 def test_an_image_does_not_depend_on_the_others_of_its_batch():
     model = Generator(width=16, size=(16, 12), channels=3)
     z = jax.random.normal(jax.random.key(0), (3, 4)) * jnp.array([[0.1], [1.0], [30.0]])
