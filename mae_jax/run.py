@@ -62,9 +62,13 @@ class Run:
         """The compiled step, see `make_train_step`, and what it costs.
 
         Raises:
-            UserError: the method needs labels that the training set does not have.
+            UserError: the method needs labels that the training set does not have, or more views
+                are made than it looks at.
         """
         check_classes(self.method, self.data)
+        if self.data.views > getattr(self.method, "views", 1):
+            name = self.config.method.name
+            raise UserError(f"{name} looks at one view of an image: set config.data.views=1")
         parts, sharding = self.config.accumulate, meshes.batch_sharding(self.mesh)
         step = make_train_step(
             self.mesh, self.like, self.method, self.tx, seed=self.config.seed, accumulate=parts
@@ -186,10 +190,6 @@ def _build(
         num_examples=made_data.num_examples,
     )
     made_method = call_section(make_method, method, "method", total_steps=plan.steps)
-    if data.views > getattr(made_method, "views", 1):
-        raise UserError(
-            f"method {method.name} looks at one view of an image: set config.data.views=1"
-        )
     rules = {"rules": made_method.rules} if hasattr(made_method, "rules") else {}
     tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule, **rules)
     example = made_data.example("train")

@@ -1,0 +1,26 @@
+"""Methods on the images of `tiny`, by name: ten steps."""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from tests import tiny
+
+CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
+METHODS = {
+    "bigan": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8, discriminator_width=8),
+    "colorization": dict(encoder=tiny.ENCODER, stride=2),
+    "conv_mae": dict(encoder=CONV, decoder_width=8),
+    "mocov3": dict(encoder=tiny.ENCODER, projector=(16, 16, 8), predictor=(16, 8)),
+    "vae": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8),
+}
+
+
+def get_config(name: str) -> ConfigDict:
+    """One of METHODS."""
+    config = tiny.get_config()
+    config.method.name = name
+    config.method.args = common.method_args(name, **METHODS[name])
+    config.data.views = 2 if name == "mocov3" else 1
+    config.schedule.update(epochs=2.5, warmup_epochs=0.5)
+    config.checkpoint.every = 5
+    return config
