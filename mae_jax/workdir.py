@@ -91,6 +91,9 @@ def changes_since(workdir: Path, config: ConfigDict) -> dict[str, tuple]:
     if "identities" not in config:
         del there.identities
     changes = differences(there, config)
+    start = changes.get("init_from.path", ("", ""))
+    if all(start) and len({Path(path).resolve() for path in start}) == 1:
+        del changes["init_from.path"]  # the same folder, spelt differently
     harmful = {k: v for k, v in changes.items() if not k.startswith(MAY_CHANGE)}
     if harmful:
         listed = "; ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in harmful.items())

@@ -72,6 +72,14 @@ def test_every_number_of_a_classifier(tuned, capsys):
     assert "nll nats" in printed and "robustness/fog %" in printed
 
 
+def test_a_start_may_be_spelt_differently_when_a_run_goes_on(pretrained, tmp_path, capsys):
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
+    assert run(*command, f"--config.init_from.path={pretrained}") == 0
+    spelt = f"{pretrained.parent}/../{pretrained.parent.name}/{pretrained.name}"
+    assert run(*command, f"--config.init_from.path={spelt}") == 0
+    assert "init_from.path" in mistake(capsys, *command, "--config.init_from.path=")
+
+
 def test_a_frozen_encoder(pretrained, tmp_path):
     command = "train", "--config", f"{TASKS}:linear_probe", "--workdir", tmp_path / "probe"
     assert run(*command, f"--config.init_from.path={pretrained}") == 0
