@@ -45,6 +45,7 @@ SMALL = dict(
     permutations=4,
     projector=(32, 8),
     predictor=(32, 8),
+    jitter=(0.1, 0.1, 0.0, 0.0),
     hidden=16,
     colors="keep",
     total_steps=30,

@@ -186,6 +186,9 @@ def test_a_run_that_was_told_to_stop_stops_the_others(tmp_path, monkeypatch):
 
 
 def test_devices(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert schedule.devices(2) == [None, None]
+    monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5,7")
     assert schedule.devices(1) == [None] and schedule.devices(2) == ["2", "GPU-5"]
     with pytest.raises(UserError, match="--jobs 4: each takes a GPU, and CUDA_.* lists 3"):
