@@ -59,8 +59,7 @@ class Colorization:
         colours = self.to_lab(images)
         logits = self.logits(params, colours)
         indices, weights = lab.encode_soft(self.places(colours), lab.bins())
-        # Only the few bins with a weight are looked up: dense targets took ten times as long on
-        # CPU.
+        # Only the few bins with a weight are looked up: dense targets would take far longer.
         found = jnp.take_along_axis(jax.nn.log_softmax(logits), indices, axis=-1)
         errors = -jnp.sum(weights * found, axis=-1)
         balance = lab.class_weights(extra["prior"], self.rebalance)[indices[..., 0]]

@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 
-from mae_jax.models.encoder import Encoder, make_tile_encoder, pooled
+from mae_jax.methods.relative_position import TileTask
+from mae_jax.models.encoder import make_tile_encoder
 from mae_jax.models.vit import dense_init
-from mae_jax.ops import pixels, tiles
-from mae_jax.types import Batch, Extra, Output, Params, UserError
+from mae_jax.ops import tiles
+from mae_jax.types import UserError
 
 
 class PuzzleHead(nn.Module):
@@ -38,46 +38,12 @@ class PuzzleHead(nn.Module):
         return dense(self.permutations, "fc2")(x).astype(jnp.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Jigsaw:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Jigsaw(TileTask):
     """The method; `make` documents the fields."""
 
-    encoder: Encoder
-    head: PuzzleHead
-    pool: str
-    tile: int
     orders: tuple[tuple[int, ...], ...]
     """The permutations: the tile at a place i of a shuffled image is from cell orders[label][i]."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this number of channels."""
-        keys = jax.random.split(key, 3)
-        shuffled, _ = self.draw(keys[0], batch["image"])
-        features = jnp.zeros((len(shuffled), 9, self.encoder.width))
-        return {
-            "encoder": self.encoder.init(keys[1], shuffled[:, 0])["params"],
-            "head": self.head.init(keys[2], features)["params"],
-        }, {}
-
-    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy of the permutations, for one puzzle of each image."""
-        shuffled, label = self.draw(key, batch["image"])
-        features = self.features(params, shuffled.reshape(-1, *shuffled.shape[2:]))
-        features = features.reshape(len(shuffled), 9, -1)
-        logits = self.head.apply({"params": params["head"]}, features)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
-        return Output(loss, extra, {"top1": jnp.mean(jnp.argmax(logits, axis=1) == label)})
-
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32 of whole images."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
-        return {"features": self.features(params, images)}
-
-    def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Nothing follows an update."""
-        return extra
 
     def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The puzzles that the network is asked about.
@@ -98,10 +64,6 @@ class Jigsaw:
         order = jnp.asarray(self.orders)[label]
         shuffled = jnp.take_along_axis(nine, order[:, :, None, None, None], axis=1)
         return tiles.normalize_tiles(shuffled.astype(jnp.float32) / 255), label
-
-    def features(self, params: Params, images: jax.Array) -> jax.Array:
-        """[B, D] float32 of normalised images or tiles."""
-        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
 
 
 def make(
@@ -137,4 +99,12 @@ def make(
     network = make_tile_encoder(encoder, tile=tile, pool=pool, dtype=dtype)
     head = PuzzleHead(hidden, permutations, jnp.dtype(dtype))
     orders = tuple(map(tuple, tiles.permutations(permutations, seed=0).tolist()))
-    return Jigsaw(network, head, pool, tile, orders, tuple(mean), tuple(std))
+    return Jigsaw(
+        encoder=network,
+        head=head,
+        pool=pool,
+        tile=tile,
+        mean=tuple(mean),
+        std=tuple(std),
+        orders=orders,
+    )

@@ -35,34 +35,41 @@ class PairHead(nn.Module):
         return dense(8, "fc2")(x).astype(jnp.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class RelativePosition:
-    """The method; `make` documents the fields."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TileTask:
+    """A method that asks something about tiles of an image: the encoder sees each by itself, and a
+    classifier answers from what it says of all of them. `draw` is the question.
+    """
 
     encoder: Encoder
-    head: PairHead
+    head: nn.Module
+    """[B, N, D] features of N tiles to logits [B, answers]."""
     pool: str
     tile: int
-    colors: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Tiles [B, N, tile, tile, C] float32 of images [B, H, W, C] uint8, and the right answers
+        [B] int.
+        """
+        raise NotImplementedError
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this number of channels."""
         keys = jax.random.split(key, 3)
-        pairs, _ = self.draw(keys[0], batch["image"])
-        features = jnp.zeros((len(pairs), 2, self.encoder.width))
+        seen, _ = self.draw(keys[0], batch["image"])
+        features = jnp.zeros((*seen.shape[:2], self.encoder.width))
         return {
-            "encoder": self.encoder.init(keys[1], pairs[:, 0])["params"],
+            "encoder": self.encoder.init(keys[1], seen[:, 0])["params"],
             "head": self.head.init(keys[2], features)["params"],
         }, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy of the eight positions, for one pair of each image."""
-        pairs, label = self.draw(key, batch["image"])
-        features = self.features(params, pairs.reshape(-1, *pairs.shape[2:]))
-        features = features.reshape(len(pairs), 2, -1)
-        logits = self.head.apply({"params": params["head"]}, features)
+        """Cross-entropy of the answers, one question about each image."""
+        seen, label = self.draw(key, batch["image"])
+        features = self.features(params, seen.reshape(-1, *seen.shape[2:]))
+        logits = self.head.apply({"params": params["head"]}, features.reshape(*seen.shape[:2], -1))
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         return Output(loss, extra, {"top1": jnp.mean(jnp.argmax(logits, axis=1) == label)})
 
@@ -74,6 +81,17 @@ class RelativePosition:
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
         """Nothing follows an update."""
         return extra
+
+    def features(self, params: Params, images: jax.Array) -> jax.Array:
+        """[B, D] float32 of normalised images or tiles."""
+        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RelativePosition(TileTask):
+    """The method; `make` documents the fields."""
+
+    colors: str
 
     def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The pairs that the network is asked about.
@@ -99,10 +117,6 @@ class RelativePosition:
             return pixels.standardize(pairs, self.mean, self.std), label
         pairs = pixels.normalize(pairs, self.mean, self.std)
         return tiles.drop_colors(color_key, pairs) if self.colors == "drop" else pairs, label
-
-    def features(self, params: Params, images: jax.Array) -> jax.Array:
-        """[B, D] float32 of normalised images or tiles."""
-        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
 
 
 def make(
@@ -137,4 +151,12 @@ def make(
         raise UserError(f"hidden={hidden} must be positive")
     network = make_tile_encoder(encoder, tile=tile, pool=pool, dtype=dtype)
     head = PairHead(hidden, jnp.dtype(dtype))
-    return RelativePosition(network, head, pool, tile, colors, tuple(mean), tuple(std))
+    return RelativePosition(
+        encoder=network,
+        head=head,
+        pool=pool,
+        tile=tile,
+        mean=tuple(mean),
+        std=tuple(std),
+        colors=colors,
+    )

@@ -69,7 +69,7 @@ class Deconv(nn.Module):
 class Double(nn.Module):
     """A transposed convolution of 6 x 6 pixels with a stride of 2, as the convolution of sites that
     it is (arXiv 1609.07009): each site has the four pixels in its place made of itself and its
-    eight neighbours. On CPUs that takes a third of the time of a transposed one of 4 x 4.
+    eight neighbours. On CPUs that is far faster than to spread a map out and fill it with zeros.
     """
 
     width: int

@@ -110,7 +110,7 @@ def permutations(count: int, *, seed: int) -> np.ndarray:
     at least.
 
     Args:
-        count: how many, from 2 to 9! = 362,880. The time grows with it, by about 1 ms each.
+        count: how many, from 2 to 9! = 362,880. The time grows with it.
         seed: of the first one.
 
     Returns:
