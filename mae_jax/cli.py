@@ -1,30 +1,19 @@
 """The command line: `mae-jax COMMAND`. Nothing else touches global state.
 
 Exit codes: 0 done; 2 a mistake in the arguments, the config or the environment; 75 told to stop,
-start again to go on; anything else is a fault.
+start again to go on; 130 Ctrl-C; 1 a fault. All processes of a job end with the same one, but for
+those that a signal has killed.
 """
 
 import argparse
-import errno
 import logging
 import sys
 import warnings
 from pathlib import Path
 
 from mae_jax import commands
-from mae_jax.commands import fail
+from mae_jax.commands import explain, fail
 from mae_jax.types import UserError
-
-MENDABLE = (
-    errno.ENOSPC,
-    errno.EACCES,
-    errno.ENOENT,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-)
-"""What the user can do something about when the file system refuses."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,14 +25,11 @@ def main(argv: list[str] | None = None) -> None:
         args, rest = make_parser().parse_known_args(argv)
         args.overrides = [override(text) for text in rest]
         code = args.function(args)
-    except UserError as error:
-        code = fail(str(error), 2)
-    except OSError as error:
-        if error.errno not in MENDABLE:
+    except (Exception, KeyboardInterrupt) as error:
+        code, line = explain(error)
+        if line is None:
             raise
-        code = fail(f"{error.strerror}: {error.filename or 'while writing'}", 2)
-    except KeyboardInterrupt:
-        code = 130
+        fail(line, code)
     sys.exit(code)
 
 
@@ -79,9 +65,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sub = command(commands.train, "train a model; run again to go on after an interruption")
     add_config(sub, "an experiment, e.g. configs/quickstart.py")
+    add_job(sub)
     sub = command(commands.sweep, "run all experiments of a file, and tabulate them; resumable")
     add_config(sub, "a file of experiments, e.g. configs/low_shot.py:scenes")
     add_choice(sub)
+    add_job(sub)
     sub = command(commands.report, "tables and pictures of a sweep, as Markdown and as HTML")
     sub.add_argument("--sweep", required=True, type=Path, metavar="WORKDIR", help="of a sweep")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="default: WORKDIR/report")
@@ -93,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)"
     )
+    add_job(sub)
     sub = command(commands.reconstruct, "a picture of images beside what the network makes of them")
     add_run(sub)
     add_images(sub, "(default: the run's test set)")
@@ -132,6 +121,27 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     add("--list", action="store_true", help="print NUMBER NAME STATE of each, and run nothing")
     text = "so many at a time (default 1), each on a GPU of its own; not for TPUs"
     add("--jobs", type=int, default=1, help=text)
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """The arguments of commands that may run as several processes, usually one a host."""
+    add = parser.add_argument_group(
+        "several processes",
+        "Each is started with the same command. SLURM, Open MPI and Cloud TPUs say by themselves "
+        "how many there are and which one this is; elsewhere say it here.",
+    ).add_argument
+    add("--coordinator", metavar="HOST:PORT", help="where process 0 is to listen")
+    add("--processes", type=int, metavar="N", help="how many there are")
+    add("--process", type=int, metavar="I", help="which one this is, from 0")
+    add("--local-devices", metavar="0,1", help="GPUs of this host for this process (default: all)")
+    add(
+        "--distributed",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="'off': a process on its own, whatever the launcher says; 'on': ask Kubernetes, too",
+    )
+    text = "a process that is silent for so long is dead (default 30), and all end within twice it"
+    add("--heartbeat-timeout", type=float, default=30.0, metavar="SECONDS", help=text)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -4,17 +4,52 @@ Imports stand inside the functions: `mae-jax --help` needs none of them, and a p
 starts others must not open the devices.
 """
 
+import errno
+import os
 import re
 import sys
 from pathlib import Path
 
 from mae_jax.types import PREEMPTED, UserError
 
+MENDABLE = (
+    errno.ENOSPC,
+    errno.EACCES,
+    errno.ENOENT,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
+"""What the user can do something about when the file system refuses."""
+
 
 def fail(message: str, code: int) -> int:
     """Says in one line what went wrong."""
     print("mae-jax: " + " ".join(message.split()), file=sys.stderr)
     return code
+
+
+def explain(error: BaseException) -> tuple[int, str | None]:
+    """The exit code that an exception gives, and the line that says it; None if that cannot be said
+    in a line.
+    """
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.errno in MENDABLE:
+        return 2, f"{error.strerror}: {error.filename or 'while writing'}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped by Ctrl-C"
+    if isinstance(error, SystemExit):
+        return 1, f"left with exit code {error.code}, before the others"
+    return 1, None
+
+
+def job(args):
+    """What the command line says of the processes of this job."""
+    from mae_jax.engine.place import Request
+
+    return Request(**{name: getattr(args, name) for name in Request._fields})
 
 
 def no_overrides(args) -> None:
@@ -47,27 +82,31 @@ def prepare(args) -> int:
 def train(args) -> int:
     """mae-jax train"""
     from mae_jax.config import differences, load_config
+    from mae_jax.engine.processes import join
 
-    config = load_config(args.config, args.overrides)
-    changed = differences(load_config(args.config), config)
-    deviations = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
-    if deviations:
-        deviations.insert(0, f"{args.config} with {len(deviations)} change(s):")
-    return _train(config, args.workdir or default_workdir(args.config), deviations)
+    with join(job(args), explain, stoppable=True) as watchdog:
+        config = load_config(args.config, args.overrides)
+        changed = differences(load_config(args.config), config)
+        lines = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
+        if lines:
+            lines.insert(0, f"{args.config} with {len(lines)} change(s):")
+        return _train(config, args.workdir or default_workdir(args.config), watchdog, lines)
 
 
-def _train(config, workdir: Path, deviations=()) -> int:
+def _train(config, workdir: Path, watchdog, deviations=()) -> int:
     from mae_jax.engine.meter import Diverged
     from mae_jax.train import Preempted
     from mae_jax.train import train as run_training
 
     try:
-        run_training(config, workdir, deviations)
+        run_training(config, workdir, deviations, watchdog)
     except Preempted as error:
-        return fail(f"{error}: start again to go on", PREEMPTED)
+        code, line = PREEMPTED, f"{error}: start again to go on"
     except Diverged as error:
-        return fail(str(error), 1)
-    return 0
+        code, line = 1, str(error)
+    else:
+        return 0
+    return code if watchdog.index else fail(line, code)
 
 
 def sweep(args) -> int:
@@ -76,6 +115,8 @@ def sweep(args) -> int:
 
     from mae_jax import sweep as sweeping
     from mae_jax.config import load_configs
+    from mae_jax.engine.place import find_place
+    from mae_jax.engine.processes import join
     from mae_jax.report.tables import drawn
     from mae_jax.schedule import devices
 
@@ -87,10 +128,14 @@ def sweep(args) -> int:
         print(sweeping.listing(configs, workdir))
         return 0
     if args.only is not None:
-        name = sweeping.chosen(args.only, configs, starts, workdir)
-        code = _train(configs[name], workdir / name)
-        sweeping.collect(configs, workdir)  # the others may run elsewhere
+        with join(job(args), explain, stoppable=True) as watchdog:
+            name = sweeping.chosen(args.only, configs, starts, workdir)
+            code = _train(configs[name], workdir / name, watchdog)
+            if watchdog.index == 0:
+                sweeping.collect(configs, workdir)  # the others may run elsewhere
         return code
+    if find_place(job(args), os.environ) is not None:
+        raise UserError("a job of several processes trains one experiment: name it with --only")
     this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
     options = ["--workdir", str(workdir), *(f"--config.{text}" for text in args.overrides)]
     command = lambda name: [*this, *options, "--only", name]
@@ -131,22 +176,25 @@ def evaluate(args) -> int:
 
     from mae_jax import evaluate as evaluation
     from mae_jax.engine.memory import explained
+    from mae_jax.engine.processes import join
     from mae_jax.load import load
     from mae_jax.run import make_evaluators
 
     no_overrides(args)
-    run, state = load(args.run, test=args.images, on_error=args.on_error)
-    evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
-    if not evaluators:
-        raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
-    run.check(evaluators)
-    with explained("lower the limit of the evaluators, or use a larger device"):
-        results = evaluation.evaluate(run, state, evaluators)
-    title = f"{args.run}, step {int(state.step)}" + (f", on {args.images}" if args.images else "")
-    Console().print(evaluation.table(results, title))
-    suffix = re.sub(r"\W+", "_", f" {args.images}").rstrip("_") if args.images else ""
-    path = args.run / f"results{suffix}.json"
-    print(f"wrote {evaluation.write_results(path, int(state.step), results)}")
+    with join(job(args), explain, stoppable=False) as watchdog:
+        run, state = load(args.run, test=args.images, on_error=args.on_error)
+        evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
+        if not evaluators:
+            raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
+        run.check(evaluators)
+        with explained("lower the limit of the evaluators, or use a larger device"):
+            results = evaluation.evaluate(run, state, evaluators)
+        if watchdog.index == 0:
+            step, on = int(state.step), f", on {args.images}" if args.images else ""
+            Console().print(evaluation.table(results, f"{args.run}, step {step}{on}"))
+            suffix = re.sub(r"\W+", "_", f" {args.images}").rstrip("_") if args.images else ""
+            path = args.run / f"results{suffix}.json"
+            print(f"wrote {evaluation.write_results(path, step, results)}")
     return 0
 
 

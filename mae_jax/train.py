@@ -1,24 +1,30 @@
 """Training, read from top to bottom: build the run, restore it, step, log, evaluate, save.
 
 Everything that happens at a step is a function of the config and the step, so a run that was
-stopped anywhere goes on from its last checkpoint as if nothing had happened.
+stopped anywhere goes on from its last checkpoint as if nothing had happened. If it has several
+processes, all do the same, each with its rows of a batch, and the first one writes.
 """
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mae_jax import evaluate
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
 from mae_jax.engine.memory import explained
-from mae_jax.engine.meter import Meter
+from mae_jax.engine.meter import Diverged, Meter
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.engine.prefetch import prefetch
+from mae_jax.engine.processes import check_same, check_shared
+from mae_jax.engine.watchdog import INPUT, STEP, Watchdog
 from mae_jax.run import Run, build
 from mae_jax.spec import call_section
 from mae_jax.start import origin
@@ -30,13 +36,19 @@ class Preempted(Exception):
     """The run was told to stop, and lost nothing: start it again to go on."""
 
 
-def train(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> TrainState:
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    deviations: Sequence[str] = (),
+    watchdog: Watchdog | None = None,
+) -> TrainState:
     """Trains a run to its end, going on from the newest checkpoint in its workdir if there is one.
 
     Args:
         config: see `configs/`.
         workdir: where everything is written; made if missing.
         deviations: in what it differs from a recipe that has a name, a line each, to be said.
+        watchdog: of the job that this process belongs to, see `mae_jax.engine.processes.join`.
 
     Returns:
         The final state.
@@ -46,25 +58,40 @@ def train(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> 
         Preempted: told to stop; a checkpoint was written.
         Diverged: too many steps in a row were not finite.
     """
-    advice = (
-        f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
-        f"({config.accumulate} now), which computes a batch in more but smaller parts"
-    )
-    with StopRequests() as stop, explained(advice):
+    watchdog = watchdog or Watchdog()
+    with StopRequests() as stop, together(watchdog, config):
         run = build(config)
         with lock(workdir):
-            for line in [*deviations, *claim(workdir, config, run.data.identities())]:
+            identities = run.data.identities()
+            check_same(watchdog, config, identities)
+            changes = claim(workdir, config, identities)
+            check_shared(watchdog, workdir / "config.json")
+            for line in [*deviations, *changes]:
                 say(line)
-            state = complete(run, workdir, stop)
+            state = complete(run, workdir, stop, watchdog)
             finish(run, state, workdir, stop)
     return state
 
 
-def complete(run: Run, workdir: Path, stop: StopRequests) -> TrainState:
+@contextlib.contextmanager
+def together(watchdog: Watchdog, config: ConfigDict):
+    """If this process fails inside, all end before it cleans up after itself, which could mean to
+    wait for them; what all do at the same step passes.
+    """
+    advice = (
+        f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
+        f"({config.accumulate} now), which computes a batch in more but smaller parts"
+    )
+    with watchdog.guard(Preempted, Diverged), explained(advice):
+        yield
+
+
+def complete(run: Run, workdir: Path, stop: StopRequests, watchdog: Watchdog) -> TrainState:
     """The final state: trained from the newest checkpoint on."""
-    with call_section(
+    open_checkpoints = call_section(
         Checkpoints, run.config.checkpoint, "checkpoint", folder=workdir / "checkpoints"
-    ) as checkpoints:
+    )
+    with open_checkpoints as checkpoints, together(watchdog, run.config):
         state = checkpoints.restore(run.like)
         if state is None:
             state = run.fresh()
@@ -80,7 +107,7 @@ def complete(run: Run, workdir: Path, stop: StopRequests) -> TrainState:
         with call_section(
             Log, run.config.log, "log", workdir=workdir, start=start, total=total
         ) as log:
-            return loop(run, train_step, state, checkpoints, log, stop)
+            return loop(run, train_step, state, checkpoints, log, stop, watchdog)
 
 
 def loop(
@@ -90,6 +117,7 @@ def loop(
     checkpoints: Checkpoints,
     log: Log,
     stop: StopRequests,
+    watchdog: Watchdog,
 ) -> TrainState:
     """Runs the remaining steps, and what is due after each."""
     first, total, every = int(state.step), run.plan.steps, run.evals.every
@@ -101,38 +129,49 @@ def loop(
         max_skipped=run.config.max_skipped,
         bad_images=lambda: run.data.skipped,
     )
-    if due(first, every) and not log.has_evaluation(first):
-        log.write(first, evaluate.during_training(run, state))
-    meter.restart()
-    try:
+    share = lambda now: (meter.waited + now) / (time.monotonic() - meter.begun)
+    with contextlib.closing(batches), together(watchdog, run.config):
+        if due(first, every) and not agreed(log.has_evaluation(first)):
+            log.write(first, evaluate.during_training(run, state))
+        meter.restart()
         for done in range(first + 1, total + 1):
-            with meter.waiting(), saved_at_least(state, checkpoints, meter):
-                batch = next(batches)
-            state, metrics = train_step(state, batch)
-            meter.stepped(done, metrics)
+            with watchdog.phase(INPUT, done, share), meter.waiting():
+                with saved_at_least(state, checkpoints, meter):
+                    batch = next(batches)
+            with watchdog.phase(STEP, done):
+                state, metrics = train_step(state, batch)
+                meter.stepped(done, metrics)
             if stop.requested(done) and done < total:
                 meter.settle()
                 checkpoints.save(state, done)
                 raise Preempted(f"stopped after step {done} of {total}, which is saved")
             if done == total or checkpoints.due(done) or due(done, every):
-                meter.settle()
-                if due(done, every):
-                    log.write(done, evaluate.during_training(run, state))
+                with watchdog.phase(STEP, done):
+                    meter.settle()
                 # Amid steps that are not finite, the checkpoints from before them stay.
                 if done == total or checkpoints.due(done) and not meter.skipped_in_a_row:
-                    checkpoints.save(state, done)
+                    checkpoints.save(state, done)  # first: who stops a run may not wait for more
+                if due(done, every):
+                    log.write(done, evaluate.during_training(run, state))
                 meter.restart()
-    finally:
-        batches.close()
     return state
+
+
+def agreed(value: bool) -> bool:
+    """What the first process says: others may not see yet what it has written."""
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 @contextlib.contextmanager
 def saved_at_least(state: TrainState, checkpoints: Checkpoints, meter: Meter):
-    """Saves the state if there is a mistake inside that the user can mend, such as a bad image."""
+    """Saves the state if there is a mistake inside that the user can mend, such as a bad image; one
+    process cannot save without the others.
+    """
     try:
         yield
     except UserError:
+        if jax.process_count() > 1:
+            raise
         meter.settle()
         if not meter.skipped_in_a_row:
             checkpoints.save(state, int(state.step))

@@ -1,8 +1,8 @@
 """Being told to stop: SIGTERM (preemption, schedulers) and Ctrl-C end a run after the step that is
 under way, with a checkpoint.
 
-With several processes JAX itself listens for SIGTERM and makes all of them stop at the same step;
-a handler of ours would silence it, so none is installed then.
+With several processes JAX itself listens for SIGTERM to any of them and makes all stop at the same
+step; a handler of ours would silence it, so none is installed then.
 """
 
 import signal
@@ -34,7 +34,7 @@ class StopRequests:
         signal.signal(number, self._previous[number])  # a second one acts at once
 
     def requested(self, step: int) -> bool:
-        """Whether to stop now."""
+        """Whether to stop now. Once true it stays so: JAX says it at one step only."""
         if jax.distributed.is_initialized():
-            return multihost_utils.reached_preemption_sync_point(step)
+            self._stop = multihost_utils.reached_preemption_sync_point(step) or self._stop
         return self._stop

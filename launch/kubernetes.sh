@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Trains on TPU hosts of a GKE cluster that has the JobSet controller:
+#   NAME=mae IMAGE=us-docker.pkg.dev/mine/mae_jax CLAIM=runs HOSTS=4 TOPOLOGY=4x4 \
+#       bash launch/kubernetes.sh --config configs/mae.py:L/16 --workdir /runs/mae_l16
+# IMAGE has mae_jax[tpu] installed and the configs in its working folder. CLAIM is a volume that all
+# pods can write to (Filestore, Lustre, a bucket); it is /runs in them. HOSTS times CHIPS are the
+# chips of TOPOLOGY. SPOT=false asks for other nodes than spot ones. --dry-run first prints the manifest and applies nothing.
+set -euo pipefail
+
+dry_run=
+if [ "${1:-}" = --dry-run ]; then
+    dry_run=1
+    shift
+fi
+: "${NAME:?a name for the job}" "${IMAGE:?a container image}" "${CLAIM:?a volume claim}"
+: "${HOSTS:?hosts of a slice}" "${TOPOLOGY:?e.g. 4x4}"
+export NAME IMAGE CLAIM HOSTS TOPOLOGY
+export ACCELERATOR=${ACCELERATOR:-tpu-v6e-slice} CHIPS=${CHIPS:-4} SLICES=${SLICES:-1}
+export SPOT=${SPOT:-true} RESTARTS=${RESTARTS:-100}
+
+fill='
+import json, os, string, sys
+command = json.dumps(["mae-jax", "train", *sys.argv[2:]])
+print(string.Template(open(sys.argv[1]).read()).substitute(os.environ, COMMAND=command), end="")
+'
+manifest=$(python3 -c "$fill" "$(dirname "$0")/kubernetes.yaml" "$@")
+if [ "$SPOT" != true ]; then
+    manifest=$(grep -v gke-spot <<<"$manifest") # only spot nodes have that label
+fi
+if [ -n "$dry_run" ]; then
+    printf '%s\n' "$manifest"
+else
+    printf '%s\n' "$manifest" | kubectl apply -f -
+fi

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Trains on this machine in N processes, which is how several hosts do it:
+#   bash launch/local.sh 2 --config configs/quickstart.py --workdir runs/quickstart
+# Each process has a GPU of its own if there are GPUs, else DEVICES (default 1) CPU devices. If one
+# fails all end, and the exit code is theirs; SIGTERM and Ctrl-C make all save and end with 75.
+# --dry-run before N prints the commands and runs none.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+dry_run=
+if [ "${1:-}" = --dry-run ]; then
+    dry_run=1
+    shift
+fi
+if ! [[ "${1:-}" =~ ^[1-9][0-9]*$ ]]; then
+    echo "usage: bash launch/local.sh [--dry-run] N ARGUMENTS OF mae-jax train" >&2
+    exit 2
+fi
+count=$1
+shift
+
+gpus=0
+if [ "${JAX_PLATFORMS:-}" != cpu ] && [ "${CUDA_VISIBLE_DEVICES-unset}" != "" ]; then
+    gpus=$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' 2>/dev/null | wc -l)
+fi
+if [ "$gpus" -gt 0 ] && [ "$gpus" -lt "$count" ]; then
+    echo "launch/local.sh: $count processes take a GPU each, and this machine has $gpus" >&2
+    exit 2
+fi
+if [ "$gpus" -eq 0 ]; then
+    export JAX_PLATFORMS=cpu
+    export XLA_FLAGS="--xla_force_host_platform_device_count=${DEVICES:-1} ${XLA_FLAGS:-}"
+fi
+free_port='import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+coordinator=127.0.0.1:${PORT:-$(python3 -c "$free_port")}
+
+children=()
+for ((process = 0; process < count; process++)); do
+    command=(mae-jax train "$@"
+        --coordinator "$coordinator" --processes "$count" --process "$process")
+    if [ "$gpus" -gt 0 ]; then
+        command+=(--local-devices "$process")
+    fi
+    if [ -n "$dry_run" ]; then
+        printf '%q ' "${command[@]}"
+        echo
+    else
+        "${command[@]}" &
+        children+=($!)
+    fi
+done
+if [ -n "$dry_run" ]; then
+    exit 0
+fi
+
+# To one is enough: it tells the others, and all stop after the same step.
+told=
+trap 'told=1; kill -TERM "${children[0]}" 2>/dev/null || true' TERM INT
+code=0
+left=$count
+while [ "$left" -gt 0 ]; do
+    status=0
+    wait -n || status=$?
+    if [ -n "$told" ]; then # it was the signal that ended the waiting
+        told=
+        continue
+    fi
+    left=$((left - 1))
+    if [ "$code" -eq 0 ] || [ "$code" -gt 128 ]; then
+        code=$status # what a process says of itself says more than the signal that ended another
+    fi
+    if [ "$status" -ne 0 ] && [ "$status" -ne 75 ] && [ -z "${last_resort:-}" ]; then
+        # They end by themselves, unless they still wait for those that never started.
+        (sleep 90 && kill -KILL "${children[@]}") </dev/null >/dev/null 2>&1 &
+        last_resort=$!
+        disown
+    fi
+done
+if [ -n "${last_resort:-}" ]; then
+    kill "$last_resort" 2>/dev/null || true
+fi
+exit "$code"

@@ -1,0 +1,165 @@
+"""The place of this process in a job of several: how many there are and which one this is, by the
+command line or by the launcher that has started them.
+
+What JAX itself finds out is used wherever it is right. It is not for one process that has a host
+with several GPUs, of which JAX would take the first; for tasks that see their own GPU only; and for
+Open MPI 5, which does not say where process 0 is.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mae_jax.types import UserError
+
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+"""Variables of a task that srun has started; a batch script has not all of them."""
+
+
+class Place(NamedTuple):
+    """The place of this process in a job; what is None JAX finds out."""
+
+    coordinator: str | None
+    """HOST:PORT where process 0 listens."""
+    count: int | None
+    index: int | None
+    devices: list[int] | None
+    """Of this host, that this process uses; empty: all."""
+
+
+class Request(NamedTuple):
+    """What the command line says of the job."""
+
+    distributed: str = "auto"
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    local_devices: str | None = None
+    heartbeat_timeout: float = 30.0
+
+
+def find_place(request: Request, environment: Mapping[str, str]) -> Place | None:
+    """Where this process stands; None if it is alone.
+
+    Raises:
+        UserError: the request does not say all that is needed, or contradicts itself.
+    """
+    said = dict(
+        coordinator=request.coordinator, processes=request.processes, process=request.process
+    )
+    given = [f"--{name}" for name, value in said.items() if value is not None]
+    if not request.heartbeat_timeout >= 1:
+        raise UserError(f"--heartbeat-timeout {request.heartbeat_timeout:g}: at least one second")
+    if request.distributed == "off":
+        given += ["--local-devices"] if request.local_devices is not None else []
+        if given:
+            raise UserError(f"--distributed off and {given[0]}: give one of them")
+        return None
+    found = _found(environment)
+    by_launcher = found or Place(None, None, None, [])
+    first = lambda *values: next((value for value in values if value is not None), None)
+    count = first(request.processes, by_launcher.count)
+    index = first(request.process, by_launcher.index)
+    address = first(request.coordinator, environment.get("JAX_COORDINATOR_ADDRESS"))
+    devices = first(_numbers(request.local_devices), by_launcher.devices)
+    if count == 1 or (found is None and not given and request.distributed == "auto"):
+        return None
+    place = Place(address, count, index, devices)
+    _check(place, request, complete=found is None and request.distributed == "auto")
+    return place
+
+
+def _check(place: Place, request: Request, *, complete: bool) -> None:
+    """Raises UserError if a place is impossible, or if something is missing that nobody knows."""
+    parts = dict(coordinator=place.coordinator, processes=place.count, process=place.index)
+    missing = [f"--{name}" for name, value in parts.items() if value is None]
+    if missing and complete:
+        raise UserError(
+            "--coordinator, --processes and --process belong together, and neither SLURM, Open MPI "
+            f"nor a TPU says what is missing here: {', '.join(missing)}"
+        )
+    if place.count is not None and place.count < 1:
+        raise UserError(f"--processes {place.count}: at least 1")
+    if place.count and place.index is not None and not 0 <= place.index < place.count:
+        raise UserError(
+            f"--process {place.index}: the numbers of {place.count} processes are 0 to "
+            f"{place.count - 1}"
+        )
+    if place.coordinator and not re.fullmatch(r".+:\d+", place.coordinator):
+        raise UserError(
+            f"--coordinator {place.coordinator}: give the host of process 0 and a free port there, "
+            "as in node1:1234"
+        )
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    """'0,1' to [0, 1]."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise UserError(f"--local-devices {text}: give numbers, as in 0,1")
+    return [int(number) for number in text.split(",")]
+
+
+def _found(environment: Mapping[str, str]) -> Place | None:
+    """What a launcher says; None if there is none."""
+    number = lambda name: int(environment[name])
+    if all(name in environment for name in SLURM):
+        here = _tasks_here(environment)
+        count, index, local = (number(f"SLURM_{x}") for x in ("NTASKS", "PROCID", "LOCALID"))
+        return Place(None, count, index, _share(local, here, environment) if count > 1 else [])
+    if "OMPI_COMM_WORLD_SIZE" in environment:
+        names = ("SIZE", "RANK", "LOCAL_RANK", "LOCAL_SIZE")
+        count, index, local, here = (number(f"OMPI_COMM_WORLD_{name}") for name in names)
+        devices = _share(local, here, environment) if count > 1 else []
+        return Place(None, count, index, devices)
+    return _tpu()
+
+
+def _tasks_here(environment: Mapping[str, str]) -> int:
+    """How many tasks of a SLURM step are on this node, from e.g. '2(x3),1'."""
+    listed = []
+    for part in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
+        tasks, _, times = part.partition("(x")
+        listed += [int(tasks)] * int(times.rstrip(")") or 1)
+    return listed[min(int(environment.get("SLURM_NODEID", 0)), len(listed) - 1)]
+
+
+def _share(local: int, here: int, environment: Mapping[str, str]) -> list[int]:
+    """The GPUs of one of several processes of a host; empty: all that it sees.
+
+    Args:
+        local, here: which process of this host, of how many.
+    """
+    listed = environment.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    else:
+        gpus = len([name for name in listed.split(",") if name])
+    if here == 1 or gpus < 2:  # with one visible, the launcher has shared them out already
+        return []
+    if gpus % here:
+        raise UserError(
+            f"{here} processes on this host see {gpus} GPUs: start as many as there are GPUs, or "
+            "one process a host, or say which are whose with --local-devices"
+        )
+    size = gpus // here
+    return list(range(local * size, (local + 1) * size))
+
+
+def _tpu() -> Place | None:
+    """How many hosts the TPU of this one has; JAX finds out the rest."""
+    try:
+        from jax._src.clusters import ClusterEnv
+    except ImportError:
+        return None
+    kinds = [kind for kind in ClusterEnv._cluster_types if "Tpu" in kind.__name__]
+    try:
+        kind = next((kind for kind in kinds if kind.is_env_present()), None)
+        return None if kind is None else Place(None, kind.get_process_count(), None, None)
+    except Exception as error:  # the service that knows does not answer
+        raise UserError(
+            f"this TPU does not say how many hosts it has ({error}): give --distributed off if it "
+            "is one, else --coordinator, --processes and --process"
+        ) from error

@@ -1,0 +1,204 @@
+"""Several processes, usually on several hosts, as one job: how they meet, talk, agree and part.
+With `place`, all that touches private parts of JAX for this.
+
+A job of one process is not told to `jax.distributed.initialize`, which would wait for a launcher's
+answer; it then has no store and no watchdog but for its input.
+"""
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from mae_jax.engine.paths import path_of
+from mae_jax.engine.place import Place, Request, find_place
+from mae_jax.engine.watchdog import DAY, Watchdog
+from mae_jax.types import UserError
+
+
+@contextlib.contextmanager
+def join(request: Request, explain: Callable, *, stoppable: bool):
+    """Makes this process a part of its job, before anything has touched a device. At the end it
+    waits for the others; if any of them fails inside, all end.
+
+    Args:
+        explain: see `Watchdog`.
+        stoppable: whether `StopRequests` is polled inside. JAX then keeps SIGTERM to itself, and
+            otherwise must not, or nothing would stop the job.
+
+    Yields:
+        The `Watchdog` of this process.
+
+    Raises:
+        UserError: the request does not say all that is needed, or contradicts itself.
+    """
+    place = find_place(request, os.environ)
+    if place is None:
+        with Watchdog() as watchdog:
+            yield watchdog
+        return
+    store = connect(place, request.heartbeat_timeout, stoppable=stoppable)
+    index, count = jax.process_index(), jax.process_count()
+    timeout = request.heartbeat_timeout
+    watchdog = Watchdog(store, index=index, count=count, timeout=timeout, explain=explain)
+    with on_abort(lambda: why_aborted(store.address, watchdog)), watchdog, watchdog.guard():
+        yield watchdog
+        watchdog.finish()
+
+
+def connect(place: Place, timeout: float, *, stoppable: bool) -> "Store":
+    """Meets the other processes of the job.
+
+    Raises:
+        UserError: nobody knows where process 0 is, or its port is in use.
+    """
+    jax.config.update("jax_enable_preemption_service", stoppable)
+    where = place.coordinator or "the address that the launcher names"
+    who = "" if place.index is None else f"process {place.index}: "
+    count = "all" if place.count is None else f"all {place.count}"
+    hint = f"mae-jax: {who}{count} processes did not meet at {where}: were all of them started?"
+    with on_abort(lambda: hint):
+        try:
+            jax.distributed.initialize(
+                place.coordinator,
+                place.count,
+                place.index,
+                place.devices,
+                # Later than our own watchdog, which can say more: JAX counts from half of it on.
+                heartbeat_timeout_seconds=math.ceil(2 * timeout),
+                shutdown_timeout_seconds=math.ceil(timeout),
+            )
+        except (ValueError, RuntimeError) as error:
+            text = str(error)
+            if "RPC server" in text:
+                port = where.rpartition(":")[2]
+                raise UserError(f"port {port} is in use: give another --coordinator") from error
+            raise UserError(
+                f"cannot join the job ({text}): give --coordinator HOST:PORT, --processes N and "
+                "--process I, or --distributed off for a process on its own"
+            ) from error
+    return Store()
+
+
+class Store:
+    """The key-value store of the job, which lives in process 0; see `watchdog.Store`."""
+
+    def __init__(self):
+        from jax._src.distributed import global_state
+
+        self._client = global_state.client
+        self.address = global_state.coordinator_address
+
+    def set(self, key: str, value: str) -> None:
+        """Writes; the last value counts."""
+        self._client.key_value_set(f"mae_jax/{key}", value, allow_overwrite=True)
+
+    def all(self, folder: str) -> dict[str, str]:
+        """What is in 'folder', by the rest of the key."""
+        found = self._client.key_value_dir_get(f"mae_jax/{folder}/")
+        return {key.rpartition("/")[2]: value for key, value in found}
+
+    def get(self, key: str, timeout: float) -> str:
+        """Waits for a value."""
+        return self._client.blocking_key_value_get(f"mae_jax/{key}", int(1000 * timeout))
+
+    def meet(self, name: str, timeout: float) -> None:
+        """Waits for all processes; once for each name."""
+        self._client.wait_at_barrier(f"mae_jax/{name}", int(1000 * timeout))
+
+
+def check_same(watchdog: Watchdog, config: ConfigDict, images: Mapping[str, str]) -> None:
+    """Raises UserError if this process has another config than process 0, sees other images, or has
+    other devices or another JAX.
+
+    Args:
+        images: split -> what tells its examples from others.
+    """
+    if watchdog.store is None:
+        return
+    leaves = jax.tree_util.tree_leaves_with_path(
+        config.to_dict(), is_leaf=lambda x: not isinstance(x, dict)
+    )
+    here = {"config." + path_of(path).replace("/", "."): repr(leaf) for path, leaf in leaves}
+    here |= {f"the images of config.data.{split}": repr(text) for split, text in images.items()}
+    here |= {"devices of a process": repr(jax.local_device_count()), "JAX": jax.__version__}
+    if watchdog.index == 0:
+        watchdog.store.set("same", json.dumps(here))
+        return
+    there = json.loads(watchdog.store.get("same", DAY))
+    for name in {**there, **here}:
+        if here.get(name) != there.get(name):
+            raise UserError(
+                f"{name}: {here.get(name)} here and {there.get(name)} in process 0: all processes "
+                "of a job need the same command, the same files and the same versions"
+            )
+
+
+def check_shared(watchdog: Watchdog, path: Path) -> None:
+    """Raises UserError if this process does not see a file as process 0 has written it."""
+    if watchdog.store is None:
+        return
+    if watchdog.index == 0:
+        watchdog.store.set("shared", path.read_text())
+        return
+    text, until = watchdog.store.get("shared", DAY), time.monotonic() + watchdog.timeout
+    while not (path.exists() and path.read_text() == text):
+        if time.monotonic() > until:  # a file system of a network may take a while
+            raise UserError(
+                f"{path} is not here as process 0 has written it: the workdir must be on a file "
+                "system that all hosts share"
+            )
+        time.sleep(0.1)
+
+
+def why_aborted(address: str, watchdog: Watchdog) -> str | None:
+    """What to say when JAX aborts this process; None if the cause is here."""
+    host, _, port = address.rpartition(":")
+    if watchdog.index == 0:
+        return None
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+    except OSError:
+        state = "gone"
+    else:
+        if time.monotonic() - watchdog.heard < watchdog.timeout / 2:
+            return None
+        state = "silent"
+    return (
+        f"mae-jax: process {watchdog.index}: ends with process 0, through which all hear of each "
+        f"other and which is {state}; start again to go on"
+    )
+
+
+@contextlib.contextmanager
+def on_abort(explain: Callable[[], str | None]):
+    """If JAX aborts the process inside, as it does when process 0 is gone, says why and ends it
+    with exit code 1. If `explain` returns None, the abort goes on.
+
+    A handler of Python's own would never run: abort() does not return to the interpreter.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def handle(number):
+        libc.signal(signal.SIGABRT, None)  # the default, also for what goes wrong below
+        text = explain()
+        if text is not None:
+            os.write(2, f"{text}\n".encode())
+            os._exit(1)
+
+    before = libc.signal(signal.SIGABRT, ctypes.cast(handle, ctypes.c_void_p))
+    try:
+        yield
+    finally:
+        libc.signal(signal.SIGABRT, before)

@@ -1,0 +1,283 @@
+"""Keeps the processes of a job together: if one fails, freezes or is gone, all end, and each says
+which one it was and why.
+
+A thread in every process writes a pulse into the key-value store of the job, and reads those of the
+others: process 0 looks at all, the others at process 0. Who fails writes down why before it ends.
+Left alone, JAX would wait for minutes in a collective operation that the dead one never joins.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+
+from mae_jax.engine.log import console
+
+INPUT, STEP, DONE = "input", "step", "done"
+"""Phases that are watched: a batch is awaited; a step's result is awaited; all work is done."""
+INPUT_NOTICE = 30.0
+"""Seconds of waiting for a batch after which it is said."""
+DAY = 24 * 3600.0
+
+XLA_ERRORS = ("UNKNOWN:", "UNAVAILABLE:", "INTERNAL:", "ABORTED:", "CANCELLED:", "DEADLINE_")
+"""How errors begin that another process may have caused, by leaving a collective operation."""
+
+
+class Store(Protocol):
+    """What all processes of a job can write to and read from."""
+
+    def set(self, key: str, value: str) -> None:
+        """Writes; the last value counts."""
+
+    def all(self, folder: str) -> dict[str, str]:
+        """What is in 'folder', by the rest of the key."""
+
+    def get(self, key: str, timeout: float) -> str:
+        """Waits for a value."""
+
+    def meet(self, name: str, timeout: float) -> None:
+        """Waits for all processes; once for each name."""
+
+
+class Phase(NamedTuple):
+    """What the main thread of a process does."""
+
+    name: str = ""
+    step: int = 0
+    began: float = 0.0
+    share: Callable[[float], float] | None = None
+    """Seconds of waiting now to the share of the time that went into waiting for data."""
+
+
+class End(NamedTuple):
+    """Why a job ends."""
+
+    text: str
+    code: int
+    stalled: bool = False
+
+
+class Watchdog:
+    """Watches this process and the others; use as a context manager. Alone (without a store) it
+    only says when the input pipeline is slow.
+
+    Args:
+        store: of the job.
+        index, count: which process this is, of how many.
+        timeout: seconds of silence after which a process counts as dead. All ends, whatever the
+            cause, come within twice that time.
+        explain: an exception to the exit code and the line that says it, or None if a traceback is
+            needed.
+        leave: ends the process at once.
+    """
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        *,
+        index: int = 0,
+        count: int = 1,
+        timeout: float = 30.0,
+        explain: Callable[[BaseException], tuple[int, str | None]] | None = None,
+        leave: Callable[[int], None] = os._exit,
+    ):
+        self.store, self.index, self.count, self.timeout = store, index, count, timeout
+        self.interval = min(1.0, timeout / 20)
+        self.heard = time.monotonic()
+        """When the store last answered."""
+        self._explain, self._leave = explain, leave
+        self._phase, self._steps, self._longest = Phase(), 0, 0.0
+        self._said: Phase | None = None
+        self._beat, self._silence, self._last = 0, dict.fromkeys(range(count), 0.0), {}
+        self._ending, self._stopped = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._stopped.set()
+        self._thread.join(self.timeout)
+        if self.store is not None:
+            faulthandler.cancel_dump_traceback_later()
+
+    @contextlib.contextmanager
+    def phase(self, name: str, step: int = 0, share: Callable[[float], float] | None = None):
+        """What the main thread does inside.
+
+        Args:
+            name: INPUT, which may take as long as it likes; STEP, in which no process should be
+                for much longer than ever before, if all are; DONE, after which no other process
+                should wait for this one in a STEP.
+            step: steps done when it succeeds.
+            share: see `Phase`.
+        """
+        began = time.monotonic()
+        self._phase = Phase(name, step, began, share)
+        try:
+            yield
+        finally:
+            self._phase = Phase()
+            if name == STEP:
+                self._steps += 1
+                if self._steps > 2:  # the first one is awaited in the second, and sets up much
+                    self._longest = max(self._longest, time.monotonic() - began)
+
+    @property
+    def limit(self) -> float:
+        """Seconds that a step may take; none of the first two can be too long."""
+        return max(4 * self.timeout, 10 * self._longest) if self._steps > 2 else DAY
+
+    @contextlib.contextmanager
+    def guard(self, *agreed: type[BaseException]):
+        """If an exception comes out of this, the job ends, all processes with the same exit code;
+        but a process that is alone, or an exception that comes in all processes, goes on its way.
+        """
+        try:
+            yield
+        except agreed:
+            raise
+        except BaseException as error:
+            if self.store is None:
+                raise
+            self._fail(error)
+
+    def finish(self) -> None:
+        """Waits until all processes have come here."""
+        if self.store is not None:
+            with self.phase(DONE):
+                self.store.meet("finish", DAY)
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, jax.errors.JaxRuntimeError) or str(error).startswith(XLA_ERRORS):
+            time.sleep(self.timeout + 3 * self.interval)  # who has caused it is found out meanwhile
+        code, text = self._explain(error)
+        if text is None:
+            traceback.print_exception(error)
+            text = (traceback.format_exception_only(error)[-1].strip().splitlines() or ["error"])[0]
+        self._announce(self.index, End(text, code))
+        self._end(self.index, End(text, code))
+
+    def _watch(self) -> None:
+        """Until it is stopped: publishes the pulse, and looks around."""
+        before = time.monotonic()
+        while not self._stopped.wait(self.interval):
+            now = time.monotonic()
+            # If this thread itself was held up, that says nothing of the others.
+            elapsed, before = min(now - before, 2 * self.interval), now
+            self._notice_input(now)
+            if self.store is None:
+                continue
+            # Not even a thread that never lets go of Python's lock outlives this.
+            faulthandler.dump_traceback_later(2 * self.timeout, exit=True)
+            try:
+                self._look(elapsed)
+            except jax.errors.JaxRuntimeError:  # no answer: JAX itself ends what has lost it
+                self._note_silence({}, elapsed)
+
+    def _notice_input(self, now: float) -> None:
+        """Says once, while a batch is awaited for long, that it is."""
+        phase = self._phase
+        if phase.name != INPUT or now - phase.began < INPUT_NOTICE or phase is self._said:
+            return
+        self._said, waited = phase, now - phase.began
+        part = f", {phase.share(waited):.0%} of the time by now" if phase.share else ""
+        console.print(
+            f"{self._me}waiting for the input pipeline for {waited:.0f} s, before step "
+            f"{phase.step}{part}: see config.data.workers, and whether the disk answers",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _look(self, elapsed: float) -> None:
+        self._beat += 1
+        phase, since = self._phase, 0.0
+        if phase.name:
+            since = time.monotonic() - phase.began
+        pulse = [self._beat, phase.name, phase.step, round(since, 1), self.limit, self._longest]
+        self.store.set(f"pulse/{self.index}", json.dumps(pulse))
+        if self.index == 0:
+            pulses = {int(i): json.loads(text) for i, text in self.store.all("pulse").items()}
+        else:
+            pulses = {0: json.loads(self.store.get("pulse/0", self.timeout))}
+        self.heard = time.monotonic()
+        for who, text in sorted(self.store.all("end").items()):
+            self._end(int(who), End(*json.loads(text)))
+        self._note_silence(pulses, elapsed)
+        if self.index == 0 and (text := stalled(pulses, self.timeout)):
+            self._announce(-1, End(text, 1, stalled=True))
+            self._end(-1, End(text, 1, stalled=True))
+
+    def _note_silence(self, pulses: dict[int, list], elapsed: float) -> None:
+        """Ends the job if one of those that are watched is silent for too long."""
+        for who in range(1, self.count) if self.index == 0 else (0,):
+            beat = pulses[who][0] if who in pulses else None
+            fresh = beat is not None and beat != self._last.get(who)
+            self._last[who] = beat if fresh else self._last.get(who)
+            self._silence[who] = 0.0 if fresh else self._silence[who] + elapsed
+            if self._silence[who] >= self.timeout:
+                text = f"not heard of for {self.timeout:.0f} s (killed, frozen, or cut off)"
+                self._announce(who, End(text, 1))
+                self._end(who, End(text, 1))
+
+    @property
+    def _me(self) -> str:
+        return f"process {self.index}: " if self.count > 1 else ""
+
+    def _announce(self, who: int, end: End) -> None:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # then they find out by themselves
+            self.store.set(f"end/{who}", json.dumps(end))
+
+    def _end(self, who: int, end: End) -> None:
+        """Says why, and leaves. The store is in process 0, which therefore leaves last."""
+        if not self._ending.acquire(blocking=False):
+            time.sleep(DAY)  # the other thread is at it
+        if end.stalled:
+            faulthandler.dump_traceback(all_threads=True)
+        whose = "" if who == self.index else f"ends with process {who}: " if who >= 0 else ""
+        advice = "; start again to go on" if end.code == 1 else ""
+        text = " ".join(end.text.split())
+        sys.stdout.flush()
+        if console.is_terminal:
+            console.show_cursor(True)  # a progress bar hides it
+        print(f"mae-jax: process {self.index}: {whose}{text}{advice}", file=sys.stderr, flush=True)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            self.store.set(f"bye/{self.index}", "")
+            until = time.monotonic() + self.timeout / 2
+            left = self.count - (who > 0)
+            while self.index == 0 and len(self.store.all("bye")) < left:
+                if time.monotonic() > until:
+                    break
+                time.sleep(self.interval / 4)
+        self._leave(end.code)
+
+
+def stalled(pulses: dict[int, list], timeout: float) -> str | None:
+    """Why a job will never go on though all of its processes live, if so.
+
+    Args:
+        pulses: process -> [beat, phase, step, seconds in the phase, seconds that a step may take,
+            seconds of the longest so far].
+        timeout: seconds for which a process may wait in a step for one that has left.
+    """
+    done = [who for who, (_, name, *_) in pulses.items() if name == DONE]
+    steps = [pulse for pulse in pulses.values() if pulse[1] == STEP]
+    late = [pulse for pulse in steps if pulse[3] > pulse[4]]
+    if done and any(pulse[3] > timeout for pulse in steps):
+        return f"process {done[0]} has left, and others still wait for step {steps[0][2]} with it"
+    if late and len(late) + len(done) == len(pulses):
+        _, _, step, seconds, _, longest = late[0]
+        return (
+            f"step {step} has not ended in {seconds:.0f} s, and the longest before took "
+            f"{longest:.1f} s: a collective operation hangs; above is where each thread stands"
+        )
+    return None
