@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax import bench
+from mae_jax.bench import data as bench
 from mae_jax.data.transforms import make_transforms
 from mae_jax.types import UserError
 

@@ -1,4 +1,4 @@
-"""Measurements of speed: how fast the input pipeline makes batches, beside the usual one.
+"""How fast the input pipeline makes batches, beside the usual one.
 
 All rates of a table come from one run, each the median of several turns that alternate, so that a
 noisy machine disturbs all of them alike.

@@ -1,0 +1,169 @@
+"""Where the time of a training step goes: its parts, compiled and timed on their own.
+
+'gradient' is the loss and its gradient by all parameters, 'optimizer' the update alone. Of a masked
+autoencoder the gradient is taken apart: 'encoder' goes forward and backward from pixels to tokens,
+with masks that are given and a gradient at the tokens that is made up; 'decoder' from tokens, that
+are made up, to predicted patches; 'loss' is the method's own loss of a network whose prediction is
+given: masks are drawn, targets made and compared. Pixels are normalised in two of these, the norm
+of the gradient and the check that it is finite are in none, and on their own the parts cannot
+overlap: their sum need not be the time of the step, and what is missing or too much is shown.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mae_jax.bench.setup import Setup
+from mae_jax.engine import mesh as meshes
+from mae_jax.engine.step import stream_key
+from mae_jax.methods.mae import MaskedAutoencoding
+from mae_jax.models.mae import MAE
+from mae_jax.ops.patches import grid_of
+from mae_jax.types import Batch, TrainState
+
+DISJOINT = ("encoder", "decoder", "loss", "optimizer")
+"""Those of a masked autoencoder that together are a step."""
+
+
+class Live:
+    """A train state that moves on: each call hands the old one to the next.
+
+    Args:
+        setup: of the config.
+        step: compiled, (state, batch) -> (state, metrics).
+    """
+
+    def __init__(self, setup: Setup, step: Callable):
+        self.setup, self._step = setup, step
+        self.state, self.batch = setup.fresh(), setup.batch()
+        rows = setup.batch_size // setup.parts
+        self.part = jax.jit(
+            lambda batch: {name: x[:rows] for name, x in batch.items()},
+            out_shardings=meshes.batch_sharding(setup.mesh),
+        )(self.batch)
+
+    def step(self) -> jax.Array:
+        """One training step; its loss."""
+        self.state, metrics = self._step(self.state, self.batch)
+        return metrics["loss"]
+
+    def calls(self) -> dict[str, Callable[[], Any]]:
+        """The parts of the step, by name. Where a batch is split, a call computes a share of it
+        (the optimizer: an update).
+        """
+        setup, key = self.setup, stream_key(0, "bench", 0)
+        whole = jax.tree.map(lambda x: x.sharding, setup.like)
+        split = meshes.batch_sharding(setup.mesh)
+        gradient = jax.jit(
+            jax.value_and_grad(_loss(setup.method), has_aux=True),
+            out_shardings=((meshes.replicated(setup.mesh), whole.extra), whole.params),
+        )
+        update = jax.jit(_update(setup.tx), out_shardings=whole, donate_argnums=0)
+        gradients = jax.jit(
+            lambda params: jax.tree.map(lambda x: jnp.full(x.shape, 1e-6, x.dtype), params),
+            out_shardings=whole.params,
+        )(self.state.params)
+
+        def optimizer() -> jax.Array:
+            self.state = update(self.state, gradients)
+            return self.state.step
+
+        calls = {
+            "gradient": lambda: gradient(
+                self.state.params, self.state.extra, self.part, key, self.state.step
+            ),
+            "optimizer": optimizer,
+        }
+        if isinstance(setup.method, MaskedAutoencoding):
+            calls = _mae(self, key, whole.params, split) | calls
+        return calls
+
+
+def _loss(method) -> Callable:
+    def loss(params, extra, batch: Batch, key: jax.Array, step):
+        output = method.loss(params, extra, batch, key, step)
+        return output.loss, output.extra
+
+    return loss
+
+
+def _update(tx) -> Callable:
+    def update(state: TrainState, gradients) -> TrainState:
+        updates, moments = tx.update(gradients, state.opt_state, state.params, step=state.step)
+        return TrainState(
+            state.step + 1, optax.apply_updates(state.params, updates), moments, state.extra
+        )
+
+    return update
+
+
+class _Network:
+    """Stands in for a masked autoencoder where its method calls it: what it predicts is `given`, or
+    else what the model predicts, and is kept.
+    """
+
+    def __init__(self, model: MAE, given: jax.Array | None = None):
+        self.model, self.prediction = model, given
+
+    def __getattr__(self, name: str):
+        return getattr(self.model, name)
+
+    def apply(self, *args) -> jax.Array:
+        """The prediction."""
+        if self.prediction is None:
+            self.prediction = self.model.apply(*args)
+        return self.prediction
+
+
+def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Callable[[], Any]]:
+    method: MaskedAutoencoding = live.setup.method
+    encoder, decoder = method.model.encoder, method.model.decoder
+    height, width, channels = live.setup.shape
+    grid, values = grid_of((height, width), encoder.patch), encoder.patch**2 * channels
+    hidden_only = method.score == "hidden" and not encoder.mask_tokens
+
+    def encode(params, batch, mask):
+        return encoder.apply({"params": params}, method.normalize(batch["image"]), mask)
+
+    def decode(params, tokens, mask):
+        mask = None if encoder.mask_tokens else mask
+        return decoder.apply({"params": params}, tokens, mask, grid, values, hidden_only)
+
+    def encoder_gradient(params, batch, mask):
+        tokens, back = jax.vjp(lambda params: encode(params, batch, mask), params)
+        return back(tokens)[0]
+
+    def decoder_gradient(params, tokens, mask):
+        prediction, back = jax.vjp(lambda *args: decode(*args, mask), params, tokens)
+        return back(prediction)
+
+    def loss_of(network, params, batch):
+        return dataclasses.replace(method, model=network).loss(params, {}, batch, key, 0).loss
+
+    def predict(params, batch):
+        network = _Network(method.model)
+        loss_of(network, params, batch)
+        return network.prediction
+
+    def loss_gradient(prediction, batch):
+        loss = lambda given: loss_of(_Network(method.model, given), {}, batch)
+        return jax.value_and_grad(loss)(prediction)
+
+    params, part = live.state.params, live.part
+    mask = jax.jit(
+        lambda batch: method.draw_mask(key, method.normalize(batch["image"])), out_shardings=split
+    )(part)
+    tokens = jax.jit(encode, out_shardings=split)(params["encoder"], part, mask)
+    prediction = jax.jit(predict, out_shardings=split)(params, part)
+    first = jax.jit(encoder_gradient, out_shardings=shardings["encoder"])
+    second = jax.jit(decoder_gradient, out_shardings=(shardings["decoder"], split))
+    third = jax.jit(loss_gradient, out_shardings=(meshes.replicated(live.setup.mesh), split))
+    return {
+        "encoder": lambda: first(live.state.params["encoder"], part, mask),
+        "decoder": lambda: second(live.state.params["decoder"], tokens, mask),
+        "loss": lambda: third(prediction, part),
+    }

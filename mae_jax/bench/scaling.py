@@ -1,0 +1,164 @@
+"""What a training step costs in communication on many devices, and what they could give.
+
+Two things. The step of a config is compiled for meshes of 1, 2, 4, ... devices, and the collectives
+of the program are counted, see `hlo`; nothing is run. The devices are fake ones of a CPU, so the
+program is partitioned as on any device, but other compilers may still merge, split or replace
+collectives (a CPU's does not make reduce-scatters). And an estimate on paper for accelerators, see
+`roofline`, which needs no devices at all.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.box import SIMPLE
+from rich.progress import track
+from rich.table import Table
+
+from mae_jax.bench import roofline
+from mae_jax.bench.hlo import KINDS, collectives, totals
+from mae_jax.config import from_json, to_json
+from mae_jax.types import UserError
+
+Row = dict[str, Any]
+"""Of a mesh: 'layout', 'devices', 'mesh', 'parameter_bytes', 'totals' as of `hlo.totals`, and the
+bytes of the 'largest_gather'."""
+
+_CHILD = "from mae_jax.bench.scaling import count_here; count_here()"
+
+
+def bench_scaling(
+    config: ConfigDict,
+    *,
+    image_size: Sequence[int] = (),
+    most: int = 8,
+    mfu: float = 0.4,
+    global_batch: int = 4096,
+) -> dict[str, Any]:
+    """Counts the collectives of a config's step, and estimates what accelerators could do.
+
+    Args:
+        image_size: see `make_setup`.
+        most: devices of the largest mesh, a power of two.
+        mfu: utilisation that the estimate assumes.
+        global_batch: of the estimate; the config's own is that of the counted step.
+
+    Returns:
+        'collectives', a list of rows; 'estimates', 'constants', 'assumed' and 'how' of the paper.
+        Ready for JSON; `tables` draws it.
+
+    Raises:
+        UserError: a config that cannot be built on these meshes, or numbers that make no sense.
+    """
+    if most < 1 or most & (most - 1):
+        raise UserError(f"--devices {most} must be a power of two, such as 8")
+    found = roofline.estimates(batch_size=global_batch, mfu=mfu)
+    rows = []
+    for layout, mesh in track(meshes(most), "compile", transient=True):
+        changed = ConfigDict(config.to_dict())
+        changed.mesh.update(mesh)
+        rows.append(dict(layout=layout, **count_elsewhere(changed, image_size)))
+    return dict(
+        collectives=rows,
+        estimates=roofline.as_rows(found),
+        constants=roofline.constants(),
+        assumed=dict(mfu=mfu, batch_size=global_batch),
+        how=roofline.__doc__,
+    )
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    """What `bench_scaling` found, as tables."""
+    found = roofline.estimates(**report["assumed"])
+    return [table(report["collectives"]), *roofline.tables(found, **report["assumed"])]
+
+
+def meshes(most: int) -> list[tuple[str, dict[str, int]]]:
+    """Layouts of 1, 2, 4, ... devices: the batch split alone, the parameters too, and half of each
+    (the parameters over two devices, copies of them over the others).
+    """
+    found = [("one device", dict(data=1, fsdp=1))]
+    for power in range(1, most.bit_length()):
+        count = 2**power
+        found += [("data", dict(data=count, fsdp=1)), ("fsdp", dict(data=1, fsdp=count))]
+        if count > 2:
+            found.append(("hybrid", dict(data=count // 2, fsdp=2)))
+    return found
+
+
+def count_elsewhere(config: ConfigDict, image_size: Sequence[int]) -> Row:
+    """`count` in a process of its own, which has as many fake devices as the config's mesh.
+
+    Raises:
+        UserError: what the other process says of the config.
+    """
+    devices = config.mesh.data * config.mesh.fsdp
+    # The last of two flags with one name counts.
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD],
+        input=json.dumps([to_json(config), list(image_size)]),
+        env=os.environ | dict(XLA_FLAGS=flags, JAX_PLATFORMS="cpu"),
+        capture_output=True,
+        text=True,
+    )
+    if child.returncode == 2:
+        raise UserError(child.stdout.strip())
+    if child.returncode:
+        raise RuntimeError(f"compiling for {devices} devices failed:\n{child.stderr[-4000:]}")
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def count_here() -> None:
+    """The other end of `count_elsewhere`: reads from standard input, and writes a line of JSON."""
+    text, image_size = json.load(sys.stdin)
+    try:
+        row = count(from_json(text), image_size)
+    except UserError as error:
+        print(error)
+        sys.exit(2)
+    print(json.dumps(row))
+
+
+def count(config: ConfigDict, image_size: Sequence[int] = ()) -> Row:
+    """The collectives of a config's step on the devices of this process."""
+    import jax
+
+    from mae_jax.bench.setup import make_setup
+
+    setup = make_setup(config, image_size)
+    compiled = setup.step().lower(setup.like, setup.batch_like()).compile()
+    found = collectives(compiled.as_text(), setup.mesh.size)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.like.params))
+    gathers = [one.payload for one in found if one.kind == "all-gather"]
+    return dict(
+        devices=setup.mesh.size,
+        mesh=dict(setup.mesh.shape),
+        parameter_bytes=size,
+        totals=totals(found),
+        largest_gather=max(gathers, default=0),
+    )
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Collectives by mesh: how many run in a step, megabytes that a device sends, and these over
+    the bytes of all parameters.
+    """
+    kinds = [kind for kind in KINDS if any(kind in row["totals"] for row in rows)]
+    title = "collectives of a compiled step: count, MB that each device sends"
+    drawn = Table(title=title, box=SIMPLE, pad_edge=False)
+    for column in ("", "data x fsdp", *kinds, "x parameters"):
+        drawn.add_column(column, justify="right" if column else "left")
+    for row in rows:
+        cells = []
+        for kind in kinds:
+            sums = row["totals"].get(kind)
+            cells.append(f"{sums['count']}, {sums['moved'] / 1e6:,.2f}" if sums else "")
+        moved = sum(sums["moved"] for sums in row["totals"].values())
+        shape = f"{row['mesh']['data']} x {row['mesh']['fsdp']}"
+        drawn.add_row(row["layout"], shape, *cells, f"{moved / row['parameter_bytes']:.2f}")
+    return drawn

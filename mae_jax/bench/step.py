@@ -1,0 +1,292 @@
+"""How fast the training step of a config is on this machine, and what of the machine it uses.
+
+The batch is made up and stays on the devices, so no input pipeline is timed. Everything is timed in
+turns that alternate: the step, its parts, a large product of matrices, and with `peer` the same
+model of another library. Model FLOPs utilisation is the step's model FLOPs a second over the rate
+of that product in the same type and the same turn, times the number of devices: what this machine
+reaches here and now, not what its maker prints. Fake devices of a CPU count as one.
+"""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import ConfigDict
+from rich.box import SIMPLE
+from rich.table import Table
+
+from mae_jax.bench.flops import count
+from mae_jax.bench.parts import DISJOINT, Live
+from mae_jax.bench.peer import make_peers
+from mae_jax.bench.setup import Setup, make_setup
+from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread, threads
+from mae_jax.engine.costs import Costs, compile_step
+from mae_jax.engine.memory import explained
+
+SIDES = {"cpu": (1024, 2048, 3072)}
+"""Platform -> sides of the square products of which the fastest counts."""
+LARGE_SIDES = (4096, 8192)
+
+Report = dict[str, Any]
+
+
+def bench_step(
+    config: ConfigDict,
+    *,
+    image_size: Sequence[int] = (),
+    turns: int = 5,
+    seconds: float = 2.0,
+    peer: str = "",
+) -> Report:
+    """Measures the training step of a config.
+
+    Args:
+        image_size: see `make_setup`.
+        turns, seconds: see `measure`.
+        peer: 'hf' to measure the same model of `transformers` too, see `peer.make_peers`.
+
+    Returns:
+        All numbers, ready for JSON; `tables` draws them.
+
+    Raises:
+        UserError: a config that cannot be built, too little memory, a peer that is not installed.
+    """
+    check_times(turns, seconds)
+    advice = f"lower config.data.batch_size ({config.data.batch_size} now)"
+    with explained(advice + " or raise config.accumulate"):
+        setup = make_setup(config, image_size)
+        works, notes = make_peers(setup, peer) if peer else ({}, [])
+        compiled, costs, compiling = compile_twice(setup)
+        live = Live(setup, compiled)
+        # What is compared most closely stands side by side.
+        works = {"ours": repeat(live.step), **works}
+        parts = live.calls()
+        works |= {f"part {name}": repeat(call) for name, call in parts.items()}
+        works |= products(setup.dtype)
+        found = measure(works, turns, seconds)
+    report = summary(setup, found, costs) | dict(compile_seconds=compiling, notes=notes)
+    report["memory"] = memory(compiled, costs)
+    report["xla_compiled_gflops"] = _compiled_gflops(setup, compiled)
+    return report
+
+
+def compile_twice(setup: Setup) -> tuple[Callable, Costs, dict[str, float]]:
+    """The compiled step, what it costs (see `compile_step`), and the seconds from tracing to the
+    program: 'cold', and 'cached' with all forgotten but the persistent cache, which is a temporary
+    folder.
+    """
+    taken, made = {}, []
+    with _private_cache():
+        for name in ("cold", "cached"):
+            jax.clear_caches()
+            begun = time.perf_counter()
+            step, costs = compile_step(
+                setup.step(), setup.like, setup.batch_like(), parts=setup.parts
+            )
+            taken[name] = time.perf_counter() - begun
+            made.append((step, costs))
+    return *made[0], taken  # a program from the cache knows less of itself
+
+
+@contextlib.contextmanager
+def _private_cache():
+    """Compiles into a persistent cache of our own, which is empty; the settings come back."""
+    settings = {
+        "jax_enable_compilation_cache": True,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        settings["jax_compilation_cache_dir"] = folder
+        old = {name: getattr(jax.config, name) for name in settings}
+        try:
+            _configure(settings)
+            yield
+        finally:
+            _configure(old)
+
+
+def _configure(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # the folder of the first use would stay
+
+
+def products(dtype: str) -> dict[str, Work]:
+    """Products of square matrices on one device, by 'matmul SIDE'; see `product_flops`."""
+    device = jax.local_devices()[0]
+
+    def work(side: int) -> Work:
+        matrix = jax.random.normal(jax.random.key(0), (side, side), jnp.float32) / side**0.5
+        matrix = jax.device_put(matrix.astype(dtype), device)
+        multiply = jax.jit(lambda a, b: a @ b)
+        holder = [matrix]
+
+        def call() -> jax.Array:
+            holder[0] = multiply(holder[0], matrix)  # one after another, as in a network
+            return holder[0]
+
+        return repeat(call)
+
+    return {f"matmul {side}": work(side) for side in SIDES.get(device.platform, LARGE_SIDES)}
+
+
+def product_flops(name: str) -> int:
+    """Operations of the product 'matmul SIDE'."""
+    return 2 * int(name.split()[1]) ** 3
+
+
+def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report:
+    """The numbers of a measurement.
+
+    Args:
+        found: seconds of a call, of `measure`.
+        costs: of `compile_step`.
+    """
+    step, images = np.array(found["ours"]), setup.batch_size
+    rates = {
+        name: product_flops(name) / np.array(values)
+        for name, values in found.items()
+        if name.startswith("matmul ")
+    }
+    machine = np.max(list(rates.values()), axis=0) * devices(setup)
+    counted = count(setup.method, setup.shape)
+    report = dict(
+        config=setup.config.to_dict(),
+        image_shape=setup.shape,
+        batch_size=images,
+        dtype=setup.dtype,
+        device=costs["device"],
+        devices=devices(setup),
+        threads=threads(),
+        jax=jax.__version__,
+        turns=len(step),
+        seconds={name: values for name, values in found.items()},
+        parameters=costs["parameters"],
+        ms_per_step=spread(1e3 * step),
+        images_per_second=spread(images / step),
+        matmul_gflops_per_second={name: spread(rate / 1e9) for name, rate in rates.items()},
+        machine_gflops_per_second=spread(machine / 1e9),
+        xla_program_gflops=costs["gflops_per_image"],
+        parts=_parts(setup, found, step),
+        peers=beside(found, images),
+    )
+    if counted:
+        train = sum(counted.train.values())
+        report["model_gflops"] = train / 1e9
+        report["model_gflops_by_part"] = {k: v / 1e9 for k, v in counted.train.items()}
+        report["mfu"] = spread(train * images / step / machine)
+        for name, flops in counted.train.items():
+            if name in report["parts"]:
+                share = flops * images / report["parts"][name]["ms"]["median"] / np.median(machine)
+                report["parts"][name]["mfu"] = float(1e3 * share)
+    return report
+
+
+def devices(setup: Setup) -> int:
+    """Devices that have arithmetic units of their own: those of a CPU share its cores."""
+    return 1 if setup.mesh.devices.flat[0].platform == "cpu" else setup.mesh.size
+
+
+def _parts(setup: Setup, found: dict[str, list[float]], step: np.ndarray) -> Report:
+    """Each part's time in a whole step and its share of it, the shares turn by turn."""
+    parts = {}
+    for name, values in found.items():
+        if name.startswith("part "):
+            name = name.removeprefix("part ")
+            whole = np.array(values) * (1 if name == "optimizer" else setup.parts)
+            parts[name] = dict(ms=spread(1e3 * whole), share=spread(whole / step))
+    return parts
+
+
+def beside(found: dict[str, list[float]], images: int) -> Report:
+    """Of each peer its rate, and the 'ratio' of ours to it, turn by turn.
+
+    Args:
+        found: seconds of a call, of `measure`.
+        images: of a batch.
+    """
+    step = np.array(found["ours"])
+    return {
+        name: dict(
+            ms_per_step=spread(1e3 * np.array(values)),
+            images_per_second=spread(images / np.array(values)),
+            ratio=spread(np.array(values) / step),
+        )
+        for name, values in found.items()
+        if name != "ours" and not name.startswith(("part ", "matmul "))
+    }
+
+
+def memory(compiled, costs: Costs) -> dict[str, float | None]:
+    """Megabytes of a device: what the step needs and its share that is temporary, by the compiler;
+    and the 'peak' of this process, parts and peers included, where the device keeps count.
+    """
+    analysis = compiled.memory_analysis()
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return dict(
+        step=costs["step_megabytes"],
+        temporary=analysis.temp_size_in_bytes / 1e6 if analysis else None,
+        peak=stats["peak_bytes_in_use"] / 1e6 if "peak_bytes_in_use" in stats else None,
+    )
+
+
+def _compiled_gflops(setup: Setup, compiled) -> float | None:
+    """Per image, what XLA counts in the program that runs; calls of libraries may count nothing,
+    and the body of a loop counts once.
+    """
+    flops = (compiled.cost_analysis() or {}).get("flops")
+    return flops * setup.mesh.size * setup.parts / setup.batch_size / 1e9 if flops else None
+
+
+def tables(report: Report) -> list[Table]:
+    """What `bench_step` found, as tables."""
+    shape = " x ".join(map(str, report["image_shape"]))
+    title = f"{report['batch_size']} images of {shape}, {report['dtype']}, {report['device']}"
+    drawn = Table(title=title, box=SIMPLE, show_header=False, pad_edge=False)
+    gigas = lambda value: "not known" if value is None else f"{value:,.3f}"
+    drawn.add_row("images/s", shown(report["images_per_second"]))
+    drawn.add_row("ms a step", shown(report["ms_per_step"]))
+    if "mfu" in report:
+        drawn.add_row("model FLOPs utilisation, %", shown(report["mfu"], scale=100))
+    drawn.add_row("fastest product, GFLOP/s", shown(report["machine_gflops_per_second"], 0))
+    drawn.add_row("GFLOP an image, formula", gigas(report.get("model_gflops")))
+    drawn.add_row("  XLA, as written", gigas(report["xla_program_gflops"]))
+    drawn.add_row("  XLA, as compiled", gigas(report["xla_compiled_gflops"]))
+    drawn.add_row("parameters, million", f"{report['parameters'] / 1e6:,.2f}")
+    for name, value in report["memory"].items():
+        drawn.add_row(f"memory of a device, MB: {name}", gigas(value))
+    for name, value in report["compile_seconds"].items():
+        drawn.add_row(f"compilation, s: {name}", f"{value:.2f}")
+    return [drawn, _parts_table(report), *_peer_tables(report)]
+
+
+def _parts_table(report: Report) -> Table:
+    drawn = Table(title="parts, each on its own", box=SIMPLE, pad_edge=False)
+    for column in ("", "ms", "% of the step", "utilisation, %"):
+        drawn.add_column(column, justify="right" if column else "left")
+    for name, part in report["parts"].items():
+        used = f"{100 * part['mfu']:.1f}" if "mfu" in part else ""
+        drawn.add_row(name, shown(part["ms"]), f"{100 * part['share']['median']:.1f}", used)
+    together = DISJOINT if "encoder" in report["parts"] else ("gradient", "optimizer")
+    rest = 1 - sum(report["parts"][name]["share"]["median"] for name in together)
+    drawn.add_row("the rest of the step", "", f"{100 * rest:.1f}", "")
+    return drawn
+
+
+def _peer_tables(report: Report) -> list[Table]:
+    if not report["peers"]:
+        return []
+    title = f"beside the same model elsewhere, {report['threads']} threads each"
+    drawn = Table(title=title, box=SIMPLE, pad_edge=False)
+    for column in ("", "images/s", "ours over theirs"):
+        drawn.add_column(column, justify="right" if column else "left")
+    drawn.add_row("ours", shown(report["images_per_second"]), "")
+    for name, peer in report["peers"].items():
+        drawn.add_row(name, shown(peer["images_per_second"]), shown(peer["ratio"], 2))
+    return [drawn]

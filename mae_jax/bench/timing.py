@@ -1,0 +1,90 @@
+"""Clocks: several things timed in turns that alternate, so that what disturbs the machine for a
+while disturbs all of them alike.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mae_jax.types import UserError
+
+Work = Callable[[int], float]
+"""Does something so many times, waits for the last, and returns the seconds that it took."""
+
+
+def repeat(call: Callable[[], Any]) -> Work:
+    """The work of calling a function of JAX: results are waited for once, after the last call. On a
+    CPU they are after each: its devices share threads, and calls that run at the same time and wait
+    for each other's collectives could hold all of them.
+    """
+
+    def work(times: int) -> float:
+        each = jax.default_backend() == "cpu"
+        begun = time.perf_counter()
+        for _ in range(times):
+            result = call()
+            if each:
+                jax.block_until_ready(result)
+        jax.block_until_ready(result)
+        return time.perf_counter() - begun
+
+    return work
+
+
+def check_times(turns: int, seconds: float) -> None:
+    """Raises UserError unless there is something to measure."""
+    for name, value in [("turns", turns), ("seconds", seconds)]:
+        if not value > 0:
+            raise UserError(f"--{name} {value} must be above 0")
+
+
+def measure(works: Mapping[str, Work], turns: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds of one call of each work, one number a turn.
+
+    The first call of each compiles, the second says how many calls fill a turn, and a first turn
+    warms up: none of them is in the result.
+
+    Args:
+        turns: that are kept.
+        seconds: about how long each work is repeated in a turn; once at the least.
+    """
+    found: dict[str, list[float]] = {name: [] for name in works}
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("", total=len(works) * (turns + 2))
+        times = {}
+        for name, work in works.items():
+            progress.update(task, description=f"warm up: {name}")
+            work(1)
+            times[name] = max(1, round(seconds / work(1)))
+            progress.advance(task)
+        for turn in range(turns + 1):
+            for name, work in works.items():
+                progress.update(task, description=f"turn {turn} of {turns}: {name}")
+                taken = work(times[name]) / times[name]
+                if turn:
+                    found[name].append(taken)
+                progress.advance(task)
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """'median', and the quartiles 'low' and 'high', between which half of the values lie."""
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return dict(median=float(median), low=float(low), high=float(high))
+
+
+def shown(values: Mapping[str, float], decimals: int = 1, scale: float = 1.0) -> str:
+    """A spread as 'median (low to high)'."""
+    median, low, high = (f"{values[k] * scale:,.{decimals}f}" for k in ("median", "low", "high"))
+    return f"{median} ({low} to {high})"
+
+
+def threads() -> int:
+    """Cores that this process may use: as many threads XLA's and PyTorch's products have."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
