@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from mae_jax.models.encoder import make_encoder, pooled
 from mae_jax.models.mae import MAE, Decoder
-from mae_jax.models.vit import check_shape
+from mae_jax.models.vit import check_choices, check_shape
 from mae_jax.ops import losses, masking, pictures, pixels
+from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.patches import grid_of, patchify
 from mae_jax.spec import check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
@@ -40,11 +41,14 @@ class MaskedAutoencoding:
         """Reconstruction error under a fresh mask for every example."""
         images = self.normalize(batch["image"])
         mask = self.draw_mask(key, images)
-        prediction = self.model.apply({"params": params}, images, mask)
+        hidden_only = self.score == "hidden"
+        prediction = self.model.apply({"params": params}, images, mask, hidden_only)
         target = patchify(images, self.model.encoder.patch)
+        if hidden_only:
+            target = take_tokens(target, mask.hidden, kind=self.model.decoder.gather)
         if self.normalize_target:
             target = losses.normalize_patches(target)
-        scored = mask.mask if self.score == "hidden" else jnp.ones_like(mask.mask)
+        scored = jnp.ones(target.shape[:2], bool)
         loss = losses.masked_error(prediction, target, scored, error=self.loss_kind)
         return Output(loss, extra, {})
 
@@ -90,6 +94,9 @@ def make(
     decoder_width: int = 512,
     decoder_depth: int = 8,
     decoder_heads: int = 16,
+    decoder_attention: str = "xla",
+    decoder_remat: str = "none",
+    decoder_gather: str = "take",
     mask: str = "random",
     mask_ratio: float = 0.75,
     loss: str = "mse",
@@ -107,6 +114,8 @@ def make(
         encoder: spec string, e.g. 'vit(B, patch=16)', 'vit(width=96, depth=4, heads=3, patch=4)'
             or 'conv(T)'.
         decoder_width, decoder_depth, decoder_heads: shape of the transformer decoder.
+        decoder_attention, decoder_remat, decoder_gather: how it is computed, like the `attention`,
+            `remat` and `gather` of vit(...).
         mask: 'random', 'block' or 'grid'.
         mask_ratio: share of hidden patches, in [0, 1).
         loss: 'mse' or 'l1'.
@@ -127,11 +136,18 @@ def make(
         raise UserError(f"mask_ratio {mask_ratio} is outside [0, 1): the paper's is 0.75")
     if mask_ratio == 0 and score == "hidden":
         raise UserError("mask_ratio 0 hides nothing to score: raise it, or set score=all")
-    check_shape("decoder", width=decoder_width, depth=decoder_depth, heads=decoder_heads)
-    compute = jnp.dtype(dtype)
+    shape = dict(width=decoder_width, depth=decoder_depth, heads=decoder_heads)
+    check_shape("decoder", **shape)
     more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # an argument of ViTs alone
     network = make_encoder(encoder, pool=pool, dtype=dtype, **more)
-    decoder = Decoder(decoder_width, decoder_depth, decoder_heads, compute)
+    choices = dict(
+        attention=decoder_attention,
+        remat=decoder_remat,
+        gather=decoder_gather,
+        dtype=jnp.dtype(dtype),
+    )
+    check_choices("decoder", shape, **choices)
+    decoder = Decoder(**shape, **choices)
     return MaskedAutoencoding(
         MAE(network, decoder),
         mask,

@@ -4,6 +4,10 @@ Pre-norm blocks, exact GELU, LayerNorm with epsilon 1e-6, Xavier-uniform weights
 positions and a class token. Given a mask it sees the visible patches only, which is what makes
 MAE pre-training cheap. Parameters are float32; `dtype` is what the matrix products run in, while
 softmax and normalisation statistics stay in float32.
+
+What costs time or memory can be chosen, and changes no number beyond rounding: the kernel of
+`attention`, what the backward pass computes again (`remat`), and how visible patches are taken
+(`gather`).
 """
 
 from collections.abc import Callable
@@ -13,10 +17,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.ops import gather as gathers
+from mae_jax.ops.activations import gelu
+from mae_jax.ops.attention import attention, check_attention, split
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, patchify
 from mae_jax.ops.posemb import sincos_2d
-from mae_jax.spec import nearest
+from mae_jax.spec import check_choice, nearest
 from mae_jax.types import UserError
 
 SIZES = {
@@ -31,20 +38,49 @@ dense_init = nn.initializers.xavier_uniform()
 token_init = nn.initializers.normal(0.02)
 
 
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+"""What the backward pass finds saved of each block: everything; the results of its dense layers;
+its input alone (arXiv 1604.06174).
+"""
+
+
+class QueriesKeysValues(nn.Module):
+    """One dense layer for all three. The first tokens may need no queries."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, skip: int = 0) -> list[jax.Array]:
+        """[B, T, D] to queries [B, T - skip, D] and keys and values [B, T, D]."""
+        width = x.shape[-1]
+        kernel = self.param("kernel", dense_init, (width, 3 * width))
+        bias = self.param("bias", nn.initializers.zeros, (3 * width,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if not skip:
+            return split(x @ kernel + bias, 3)
+        queries = x[:, skip:] @ kernel[:, :width] + bias[:width]
+        return [queries, *split(x @ kernel[:, width:] + bias[width:], 2)]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention. Queries, keys and values come from one product."""
 
     heads: int
     dtype: Any = jnp.float32
+    attention: str = "xla"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, D] to [B, T, D]."""
-        batch, length, width = x.shape
-        qkv = nn.Dense(3 * width, kernel_init=dense_init, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(batch, length, 3, self.heads, width // self.heads)
-        x = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        x = x.reshape(batch, length, width)
+    def __call__(self, x: jax.Array, skip: int = 0) -> jax.Array:
+        """[B, T, D] to [B, T - skip, D]: the first `skip` tokens are only looked at."""
+        width = x.shape[-1]
+        parts = QueriesKeysValues(self.dtype, name="qkv")(x, skip)
+        parts = [y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in parts]
+        x = attention(*parts, kind=self.attention)
+        x = x.reshape(*x.shape[:2], width)
         return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="proj")(x)
 
 
@@ -59,7 +95,7 @@ class Mlp(nn.Module):
         """[B, T, D] to [B, T, D]."""
         width = x.shape[-1]
         x = nn.Dense(self.hidden, kernel_init=dense_init, dtype=self.dtype, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
+        x = gelu(x)
         return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="fc2")(x)
 
 
@@ -72,16 +108,26 @@ class Block(nn.Module):
     drop_path: float = 0.0
     """Probability that an example skips a branch, in training (stochastic depth, 1603.09382)."""
 
+    attention: str = "xla"
+
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """[B, T, D] to [B, T, D]."""
+    def __call__(self, x: jax.Array, train: bool = False, skip: int = 0) -> jax.Array:
+        """[B, T, D] to [B, T - skip, D]: of the first `skip` tokens nothing is wanted."""
         hidden = int(x.shape[-1] * self.mlp_ratio)
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x)
         rate = self.drop_path if train else 0
         rng = lambda: self.make_rng("drop_path")
-        x = x + drop_path(rng, Attention(self.heads, self.dtype, name="attention")(y), rate)
+        y = Attention(self.heads, self.dtype, self.attention, name="attention")(y, skip)
+        x = x[:, skip:] + drop_path(rng, y, rate)
         y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x)
         return x + drop_path(rng, Mlp(hidden, self.dtype, name="mlp")(y), rate)
+
+
+def block_class(remat: str) -> type[Block]:
+    """`Block`, or one that saves less for the backward pass: a name of `REMAT`."""
+    if remat == "none":
+        return Block
+    return nn.remat(Block, policy=REMAT[remat], static_argnums=(2, 3))
 
 
 def drop_path(rng: Callable[[], jax.Array], branch: jax.Array, rate: float) -> jax.Array:
@@ -115,6 +161,9 @@ class ViT(nn.Module):
     """Sine-cosine positions are where parameters start, for patches and the class token."""
     final_norm: bool = True
     dtype: Any = jnp.float32
+    attention: str = "xla"
+    remat: str = "none"
+    gather: str = "take"
 
     @property
     def stem(self) -> int:
@@ -138,21 +187,24 @@ class ViT(nn.Module):
             [B, 1 + K, D] tokens after the final norm: the class token, then the visible patches in
             the order of `mask.keep` (with `mask_tokens`, or without a mask: all L in image order).
         """
-        patches = patchify(images, self.patch)
+        patches = patchify(images, self.patch).astype(self.dtype)
         first, positions = self.positions(grid_of(images.shape[1:3], self.patch))
-        positions = jnp.broadcast_to(positions, (len(images), *positions.shape))
         if mask is not None and not self.mask_tokens:
-            patches = jnp.take_along_axis(patches, mask.keep[:, :, None], axis=1)
-            positions = jnp.take_along_axis(positions, mask.keep[:, :, None], axis=1)
+            patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)
+            positions = gathers.take_tokens(positions, mask.keep, kind=self.gather)
         x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
         if mask is not None and self.mask_tokens:
             token = self.param("mask_token", token_init, (1, 1, self.width))
             x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)
         x = x + positions.astype(x.dtype)
         x = prepend(self.param("cls_token", token_init, (1, 1, self.width)) + first, x)
+        block = block_class(self.remat)
         for i in range(self.depth):
             rate = self.drop_path * i / max(1, self.depth - 1)
-            x = Block(self.heads, self.mlp_ratio, self.dtype, rate, name=f"block_{i}")(x, train)
+            one = block(
+                self.heads, self.mlp_ratio, self.dtype, rate, self.attention, name=f"block_{i}"
+            )
+            x = one(x, train, 0)
         return nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x) if self.final_norm else x
 
     def positions(self, grid: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
@@ -181,6 +233,9 @@ def make(
     drop_path: float = 0.0,
     learned_positions: bool = False,
     final_norm: bool = True,
+    attention: str = "xla",
+    remat: str = "none",
+    gather: str = "take",
     dtype: Any = jnp.float32,
 ) -> ViT:
     """A ViT of a named size, or of free width, depth and heads (each also overrides the size's).
@@ -189,9 +244,14 @@ def make(
         size: one of Ti, S, B, L, H.
         patch: side of a patch in pixels.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
+        attention: 'xla', or 'cudnn' on NVIDIA GPUs with dtype bfloat16.
+        remat: what the backward pass finds saved, a name of `REMAT`: 'none' is fast, 'dots' and
+            'full' save memory.
+        gather: 'take' or 'onehot', see `ops.gather`.
 
     Raises:
-        UserError: unknown size, an incomplete shape, or heads that do not divide the width.
+        UserError: unknown size, an incomplete shape, heads that do not divide the width, or a
+            choice that there is not.
     """
     if size is not None and size not in SIZES:
         raise UserError(f"vit size {size!r} is unknown{nearest(size, SIZES)}")
@@ -200,6 +260,7 @@ def make(
     if len(shape) < 3:
         raise UserError("vit needs a size (Ti, S, B, L, H) or all of width, depth and heads")
     check_shape("vit", **shape)
+    check_choices("vit", shape, attention=attention, remat=remat, gather=gather, dtype=dtype)
     if patch < 1 or mlp_ratio * shape["width"] < 1:
         raise UserError(f"vit: patch={patch} and mlp_ratio={mlp_ratio} must be positive")
     if not 0 <= drop_path < 1:
@@ -212,6 +273,9 @@ def make(
         learned_positions=learned_positions,
         final_norm=final_norm,
         dtype=dtype,
+        attention=attention,
+        remat=remat,
+        gather=gather,
         **shape,
     )
 
@@ -225,3 +289,12 @@ def check_shape(name: str, *, width: int, depth: int, heads: int) -> None:
             f"{name}: width {width} must be a multiple of its {heads} heads and, for sine-cosine "
             "positions, of 4"
         )
+
+
+def check_choices(
+    name: str, shape: dict[str, int], *, attention: str, remat: str, gather: str, dtype: Any
+) -> None:
+    """Raises UserError unless a transformer of this width and heads can be computed like this."""
+    check_attention(name, attention, width=shape["width"], heads=shape["heads"], dtype=dtype)
+    check_choice(f"{name}: remat", remat, REMAT)
+    check_choice(f"{name}: gather", gather, gathers.KINDS)

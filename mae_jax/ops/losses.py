@@ -64,5 +64,5 @@ def masked_error(
     total = jnp.sum(difference * weights)
     if reduction == "sum":
         return total / len(target)
-    places = jnp.sum(weights) * (target.size // weights.size)
+    places = jnp.sum(weights) * (target.size // max(1, weights.size))
     return total / jnp.maximum(places, 1)

@@ -26,6 +26,12 @@ class Mask(NamedTuple):
     mask: jax.Array
     """[B, L] bool: True = hidden."""
 
+    @property
+    def hidden(self) -> jax.Array:
+        """[B, L - K] int32: the hidden patches, in the order of [visible, hidden]."""
+        order = jnp.argsort(self.restore, axis=1).astype(jnp.int32)
+        return order[:, self.keep.shape[1] :]
+
 
 def random(key: jax.Array, batch: int, grid: tuple[int, int]) -> jax.Array:
     """Every patch is as likely to be hidden as any other. Returns scores [batch, L]."""

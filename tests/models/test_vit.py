@@ -1,0 +1,190 @@
+"""What may change the speed or memory of a ViT and of the masked autoencoder, but no number."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mae_jax.methods import mae
+from mae_jax.models import vit
+from mae_jax.ops import losses
+from mae_jax.ops.patches import patchify
+from mae_jax.types import UserError
+
+SHAPE = dict(width=24, depth=3, heads=3, patch=4)
+SPEC = "vit(width=24, depth=2, heads=3, patch=4{})"
+
+
+@functools.cache
+def images():
+    return np.random.default_rng(0).integers(0, 256, (3, 16, 12, 3)).astype(np.uint8)
+
+
+def method(encoder="", **options):
+    """A small masked autoencoder; `encoder` adds to its encoder's arguments."""
+    shape = dict(decoder_width=16, decoder_depth=2, decoder_heads=2)
+    return mae.make(encoder=SPEC.format(encoder), **(shape | options))
+
+
+def moved(params):
+    """Parameters in which no bias or scale is where it starts."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(9), len(leaves))
+    noise = [0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, [x + n for x, n in zip(leaves, noise, strict=True)])
+
+
+@functools.cache
+def params_of(**options):
+    return moved(jax.jit(method(**options).init)(jax.random.key(0), {"image": images()})[0])
+
+
+def assert_same(found, expected):
+    """Each leaf against its own largest value. The keys' bias has a gradient of zero but for
+    rounding: it stands in one leaf with those of queries and values.
+    """
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+        scale = np.abs(leaf).max()
+        other = functools.reduce(lambda tree, key: tree[key.key], path, found)
+        assert scale > 0, path
+        np.testing.assert_allclose(other, leaf, rtol=0, atol=5e-6 * scale, err_msg=str(path))
+
+
+def loss_and_gradient(method, params, loss=None):
+    loss = loss or (lambda p: method.loss(p, {}, {"image": images()}, jax.random.key(1), 0).loss)
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+def plain_loss(method, params):
+    """By the definition: every patch predicted, then the hidden ones scored."""
+    pixels = method.normalize(images())
+    mask = method.draw_mask(jax.random.key(1), pixels)
+    prediction = method.model.apply({"params": params}, pixels, mask)
+    target = losses.normalize_patches(patchify(pixels, 4))
+    return losses.masked_error(prediction, target, mask.mask, error=method.loss_kind)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(loss="l1", mask_ratio=0.5),
+        dict(decoder_depth=1),
+        dict(mask_tokens_in_encoder=True),
+        dict(decoder_gather="onehot", encoder=", gather=onehot"),
+    ],
+    ids=str,
+)
+def test_leaving_out_what_is_not_scored_changes_neither_loss_nor_gradients(options):
+    ours, params = method(**options), params_of(**options)
+    found = loss_and_gradient(ours, params)
+    expected = loss_and_gradient(ours, params, lambda p: plain_loss(ours, p))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    assert_same(found[1], expected[1])
+
+
+def test_predictions_of_hidden_patches_alone_are_those_of_all():
+    ours, params = method(), params_of()
+    pixels = ours.normalize(images())
+    mask = ours.draw_mask(jax.random.key(1), pixels)
+    apply = jax.jit(ours.model.apply, static_argnums=3)
+    every, hidden = (apply({"params": params}, pixels, mask, only) for only in (False, True))
+    assert (every.shape, hidden.shape) == ((3, 12, 48), (3, 9, 48))
+    for all_of_it, part, index in zip(every, hidden, mask.hidden):
+        np.testing.assert_allclose(part, all_of_it[index], atol=1e-5)
+
+
+def test_a_block_of_which_the_first_tokens_are_not_wanted():
+    x = jax.random.normal(jax.random.key(0), (2, 7, 16))
+    block = vit.Block(heads=2)
+    variables = {"params": moved(block.init(jax.random.key(1), x)["params"])}
+    every, part = block.apply(variables, x), block.apply(variables, x, False, 3)
+    assert part.shape == (2, 4, 16)
+    np.testing.assert_allclose(part, every[:, 3:], atol=1e-5)
+
+
+def test_the_parameters_have_the_names_and_shapes_of_saved_ones():
+    shapes = jax.tree.map(np.shape, params_of()["encoder"]["block_1"])
+    dense = lambda before, after: dict(kernel=(before, after), bias=(after,))
+    assert shapes == dict(
+        norm1=dict(scale=(24,), bias=(24,)),
+        attention=dict(qkv=dense(24, 72), proj=dense(24, 24)),
+        norm2=dict(scale=(24,), bias=(24,)),
+        mlp=dict(fc1=dense(24, 96), fc2=dense(96, 24)),
+    )
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_computing_again_changes_neither_loss_nor_gradients(remat):
+    ours = method(f", remat={remat}", decoder_remat=remat)
+    found = loss_and_gradient(ours, params_of())
+    expected = loss_and_gradient(method(), params_of())
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    assert_same(found[1], expected[1])
+    fresh = jax.jit(ours.init)(jax.random.key(0), {"image": images()})[0]
+    plain = jax.jit(method().init)(jax.random.key(0), {"image": images()})[0]
+    jax.tree.map(np.testing.assert_array_equal, fresh, plain)
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_computing_again_drops_the_same_paths(remat):
+    shape = SHAPE | dict(drop_path=0.5)
+    pixels = jnp.asarray(images(), jnp.float32) / 255
+    params = moved(vit.make(**shape).init(jax.random.key(0), pixels)["params"])
+
+    def loss(params, network, key):
+        out = network.apply({"params": params}, pixels, train=True, rngs={"drop_path": key})
+        return (out[:, 0] ** 3).sum()
+
+    gradients = lambda remat, key: jax.jit(jax.grad(loss), static_argnums=1)(
+        params, vit.make(**shape, remat=remat), key
+    )
+    assert_same(gradients(remat, jax.random.key(1)), gradients("none", jax.random.key(1)))
+    other = gradients(remat, jax.random.key(2))["embed"]["kernel"]
+    assert not np.allclose(other, gradients(remat, jax.random.key(1))["embed"]["kernel"])
+
+
+def products(jaxpr) -> int:
+    """How many matrix products a program has, those of its parts included."""
+    found = 0
+    for equation in jaxpr.eqns:
+        found += equation.primitive.name == "dot_general"
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            found += products(inner) if hasattr(inner, "eqns") else 0
+    return found
+
+
+def test_how_much_is_computed_again():
+    """Of each of four blocks, of two encoder and two decoder: with 'dots' the two products of the
+    attention; with 'full' also its two dense layers and the first of the MLP.
+    """
+
+    def count(remat):
+        ours = method(f", remat={remat}", decoder_remat=remat)
+        loss = lambda p: ours.loss(p, {}, {"image": images()}, jax.random.key(1), 0).loss
+        return products(jax.make_jaxpr(jax.grad(loss))(params_of()).jaxpr)
+
+    counts = {remat: count(remat) for remat in vit.REMAT}
+    print(counts)
+    assert counts["none"] < counts["dots"] < counts["full"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(remat="some"), "vit: remat 'some' is unknown: choose none, dots, full"),
+        (dict(gather="put"), "vit: gather 'put' is unknown: choose take, onehot"),
+        (dict(attention="fast"), "vit: attention 'fast' is unknown: choose xla, cudnn"),
+        (dict(attention="cudnn"), "vit: attention=cudnn computes in 16 bits and not in float32"),
+    ],
+)
+def test_unknown_choices_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        vit.make(**SHAPE, **options)
+    decoder = {f"decoder_{name}": value for name, value in options.items()}
+    with pytest.raises(UserError, match=message.replace("vit", "decoder")):
+        method(**decoder)
