@@ -133,13 +133,17 @@ def evaluate(args) -> int:
     from mae_jax.engine.memory import explained
     from mae_jax.load import load
     from mae_jax.run import make_evaluators
+    from mae_jax.workdir import is_folder_of_weights
 
     no_overrides(args)
-    run, state = load(args.run, test=args.images, on_error=args.on_error)
+    run, state = load(args.run, train=args.train, test=args.images, on_error=args.on_error)
     evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
     if not evaluators:
         raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
     run.check(evaluators)
+    for evaluator in evaluators:
+        if "train" in evaluator.splits and is_folder_of_weights(args.run) and not args.train:
+            raise UserError(f"{evaluator.name} learns from images with labels: give --train FOLDER")
     with explained("lower the limit of the evaluators, or use a larger device"):
         results = evaluation.evaluate(run, state, evaluators)
     title = f"{args.run}, step {int(state.step)}" + (f", on {args.images}" if args.images else "")
@@ -178,6 +182,77 @@ def features(args) -> int:
     left_out = run.data.num_examples - count
     print(f"wrote {out}: {count} images" + (f", {left_out} left out" if left_out else ""))
     return 0
+
+
+def weights(args) -> int:
+    """mae-jax weights"""
+    no_overrides(args)
+    return {"import": import_weights, "export": export_weights}[args.action](args)
+
+
+def import_weights(args) -> int:
+    """mae-jax weights import"""
+    from mae_jax import weights
+
+    options = weights.Options(
+        heads=args.heads,
+        decoder_heads=args.decoder_heads,
+        image_size=args.image_size,
+        positions=args.positions,
+        mean=args.mean,
+        std=args.std,
+        target=args.target,
+        allow=args.allow,
+    )
+    model, table = weights.read(args.source, options)
+    weights.write_run(model, args.out)
+    _print_mapping(table)
+    height, width, channels = model.image
+    said = ", ".join(f"{name}={value!r}" for name, value in model.args.items())
+    print(f"wrote {args.out}: {model.method} of images {height} x {width} x {channels}: {said}")
+    return 0
+
+
+def export_weights(args) -> int:
+    """mae-jax weights export"""
+    from mae_jax import weights
+
+    if args.format in ("stablehlo", "onnx"):
+        return _export_function(args)
+    model, _ = weights.read(args.run)
+    table = weights.write(
+        model,
+        args.out,
+        args.format,
+        head=args.head,
+        encoder_only=args.encoder_only,
+        image_size=args.image_size,
+    )
+    _print_mapping(table)
+    print(f"wrote {args.out}")
+    return 0
+
+
+def _export_function(args) -> int:
+    from mae_jax import serve
+    from mae_jax.load import load
+
+    for name, value in dict(head=args.head, encoder_only=args.encoder_only).items():
+        if value not in (None, False):
+            raise UserError(f"--{name.replace('_', '-')} is not for {args.format}: see --output")
+    run, state = load(args.run, images=args.images)
+    serve.export(run, state, args.out, output=args.output, kind=args.format)
+    print(f"wrote {args.out}")
+    return 0
+
+
+def _print_mapping(table) -> None:
+    from mae_jax.weights.layout import grouped
+
+    lines = [("theirs", "ours", "shape"), *grouped(table)]
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    for theirs, ours, shape in lines:
+        print(f"{theirs:{widths[0]}}  {ours:{widths[1]}}  {shape}")
 
 
 def bench(args) -> int:

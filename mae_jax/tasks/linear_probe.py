@@ -85,9 +85,11 @@ class LinearProbing:
         """Nothing follows an update."""
         return extra
 
-    def adapt(self, shape: Sequence[int]):
-        """What fits saved parameters to images of `shape` [H, W, C], see `engine.transfer`."""
-        return resampler(self.encoder, shape)
+    def adapt(self, shape: Sequence[int], old: Sequence[int] | None):
+        """What fits parameters saved for images of `old` [H, W, C] to those of `shape`, see
+        `engine.transfer`.
+        """
+        return resampler(self.encoder, shape, old)
 
     def features(self, params: Params, batch: Batch) -> jax.Array:
         """[B, D] float32 of whole images."""
