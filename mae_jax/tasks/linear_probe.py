@@ -99,7 +99,8 @@ class LinearProbing:
     def logits(self, params: Params, features: jax.Array) -> jax.Array:
         """[B, heads, classes] of features [B, D]."""
         heads = [params[f"head_{i}"] for i in range(len(self.lr_factors))]
-        return jnp.stack([features @ head["kernel"] + head["bias"] for head in heads], axis=1)
+        logits = [features @ head["kernel"] + head["bias"] for head in heads]
+        return jnp.concatenate([one[:, None] for one in logits], axis=1)  # no stack in jax2onnx
 
 
 def make(

@@ -72,7 +72,8 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
 
 def _mapped(found: Found, options: Options) -> tuple[dict[str, np.ndarray], list[Mapped]]:
     """The arrays in our names, by the layout that knows most of them."""
-    rows = max(READABLE.values(), key=lambda rows: known(found.arrays, rows))
+    layouts = [rows for variants in READABLE.values() for rows in variants]
+    rows = max(layouts, key=lambda rows: known(found.arrays, rows))
     params, table = to_ours(found.arrays, rows)
     if not {"encoder/cls_token", "encoder/embed/kernel"} <= params.keys():
         first = ", ".join(sorted(found.arrays)[:3])

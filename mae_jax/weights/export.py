@@ -71,6 +71,11 @@ def write(
     table += [Mapped(path, "(left over)", params[path].shape) for path in left]
     notes = _notes(model, network, size)
     if layout == "hf":
+        if size[0] != size[1] and kind == "BeitForImageClassification":
+            raise UserError(
+                "transformers takes square images only where the mean of the tokens is classified "
+                f"(BEiT), and these are {size[0]} x {size[1]}: --format timm"
+            )
         if size[0] != size[1] and kind != "ViTForImageClassification":
             logger.warning("transformers reads this, but runs %s on square images only", kind)
         with fresh_folder(out) as folder:

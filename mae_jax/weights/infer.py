@@ -2,6 +2,7 @@
 trace in them, come from what stands beside them, or from the width, as the field's sizes have it.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +18,12 @@ from mae_jax.types import UserError
 from mae_jax.weights.files import Found
 from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS
 
+logger = logging.getLogger(__name__)
+
 HOW = ("bicubic", "antialias", "recompute")
 TIMM_POOLS = {"token": "cls", "avg": "mean"}
 EPSILON = 1e-6
-"""What a probe's BatchNorm adds to the variance."""
+"""What norms, and a probe's BatchNorm, add to the variance."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -125,10 +128,16 @@ def _fixed(grid: tuple[int, int], width: int) -> np.ndarray:
 
 def _known(found: Found) -> dict[str, Any]:
     """What stands beside the arrays: our own notes, or the config of Hugging Face or timm."""
-    config, known = dict(hidden_act="gelu") | found.config, {}
+    config, known = dict(hidden_act="gelu", layer_norm_eps=EPSILON) | found.config, {}
     if "hidden_size" in config:
         if config["hidden_act"] != "gelu":
             raise UserError(f"{found.name} has hidden_act={config['hidden_act']!r}, not gelu")
+        if config["layer_norm_eps"] != EPSILON:
+            logger.warning(
+                "%s says layer_norm_eps=%g: here it is %g, with which the official models were "
+                "trained",
+                *(found.name, config["layer_norm_eps"], EPSILON),
+            )
         size = config["image_size"]
         known = dict(
             heads=config["num_attention_heads"],

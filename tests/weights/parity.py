@@ -4,7 +4,7 @@ largest difference of features, logits, reconstruction and loss, with random wei
     python tests/weights/parity.py --sizes B/16 L/16 H/14
 
 Needs torch, transformers and timm (`pip install --no-deps timm`, see golden/README.md; without it
-its rows are left out). A reference runs in float64, so a difference is ours. H/14 takes about 10 GB
+its rows are left out). A reference runs in float64, so a difference is ours. H/14 takes about 8 GB
 of memory. The exit code is 1 if a difference is over the tolerance, relative to the largest value.
 """
 

@@ -70,7 +70,7 @@ def test_official_weights_without_our_notes(tmp_path):
 def test_a_classifier_comes_back(layout, pool, tmp_path):
     if layout == "mae":
         pytest.importorskip("torch", reason="a .pth file needs PyTorch")
-    model = models.tuned(pool)
+    model = models.tuned(pool, columns=3)
     out = tmp_path / OUT[layout]
     weights.write(model, out, layout)
     found, _ = weights.read(out)

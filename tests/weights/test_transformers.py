@@ -10,6 +10,7 @@ from flax import traverse_util
 from mae_jax import weights
 from mae_jax.ops.pixels import normalize
 from mae_jax.run import make_method
+from mae_jax.types import UserError
 from tests.weights import models
 
 torch = pytest.importorskip("torch")
@@ -43,9 +44,10 @@ def batch(shape):
 
 
 def test_oblong_images_are_named(tmp_path, caplog):
-    weights.write(models.tuned("mean"), tmp_path / "out", "hf")
-    assert "runs BeitForImageClassification on square images only" in caplog.text
-    opened(tmp_path / "out")
+    weights.write(models.mae(image=(16, 48, 3), patch=8), tmp_path / "out", "hf")
+    assert "runs ViTMAEForPreTraining on square images only" in caplog.text
+    with pytest.raises(UserError, match="square images only where the mean .* are 24 x 16"):
+        weights.write(models.tuned("mean"), tmp_path / "mean", "hf")
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
