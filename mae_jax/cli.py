@@ -6,6 +6,7 @@ start again to go on; anything else is a fault.
 
 import argparse
 import errno
+import functools
 import logging
 import sys
 import warnings
@@ -173,12 +174,14 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax weights`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="import|export")
     text = "a folder that all commands take as a --run, from weights of other packages"
-    add = actions.add_parser("import", help=text, description=text).add_argument
-    text = ".safetensors, .pth, a folder of Hugging Face, or hf://org/name"
+    make = functools.partial(actions.add_parser, allow_abbrev=False)
+    add = make("import", help=text, description=text).add_argument
+    text = ".safetensors, .pth, a folder of Hugging Face, or hf://org/name[@revision]"
     add("source", metavar="SOURCE", help=text)
     add("--out", required=True, type=Path, metavar="FOLDER", help="to make")
     add("--heads", type=int, help="of an encoder of unusual width")
     add("--decoder-heads", type=int, help="of a decoder of unusual width")
+    add("--encoder-only", action="store_true", help="leave decoder and head out")
     add("--target", help="what a decoder predicts: normalized patches, or pixels")
     add_image_size(add, "of the images it shall be for")
     text = "how positions come to that size: bicubic, antialias (as timm) or recompute"
@@ -187,7 +190,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     add("--std", type=float, nargs="+", help="their deviation")
     add("--allow", nargs="+", default=(), metavar="REGEX", help="names that may miss or be left")
     text = "a run's weights in a layout of other packages, or as a function to serve"
-    add = actions.add_parser("export", help=text, description=text).add_argument
+    add = make("export", help=text, description=text).add_argument
     add("--run", required=True, type=Path, metavar="WORKDIR", help="a run, or imported weights")
     text = "timm, hf (Hugging Face), mae (the official code's), stablehlo or onnx"
     add("--format", required=True, choices=FORMATS, metavar="FORMAT", help=text)
@@ -195,7 +198,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     add("--encoder-only", action="store_true", help="leave decoder and head out")
     add("--head", type=int, metavar="NUMBER", help="which one of a probe with several, from 0")
     add_image_size(add, "of the run's images, where it does not say")
-    add("--output", default="features", help="of a function: features (default) or logits")
+    add("--output", help="of a function: features (default) or logits")
     add("--images", metavar="FOLDER", help="of a function: any, where the run's are not here")
 
 

@@ -144,6 +144,7 @@ def evaluate(args) -> int:
     for evaluator in evaluators:
         if "train" in evaluator.splits and is_folder_of_weights(args.run) and not args.train:
             raise UserError(f"{evaluator.name} learns from images with labels: give --train FOLDER")
+    _check_imported_classes(args, run)
     with explained("lower the limit of the evaluators, or use a larger device"):
         results = evaluation.evaluate(run, state, evaluators)
     title = f"{args.run}, step {int(state.step)}" + (f", on {args.images}" if args.images else "")
@@ -152,6 +153,23 @@ def evaluate(args) -> int:
     path = args.run / f"results{suffix}.json"
     print(f"wrote {evaluation.write_results(path, int(state.step), results)}")
     return 0
+
+
+def _check_imported_classes(args, run) -> None:
+    """Which class is which is not told by imported weights: the order of the folders says it."""
+    from mae_jax.workdir import is_folder_of_weights
+
+    classes = getattr(run.method, "classes", None)
+    if classes is None or not is_folder_of_weights(args.run):
+        return
+    option, split = ("--train", "train") if args.train else ("--images", "test")
+    found = len(run.data.source(split).class_names)
+    if found != classes:
+        more = "" if args.train else "; or give --train FOLDER with all of them"
+        raise UserError(
+            f"{option} has {found} classes, and these weights {classes}: the folders in the order "
+            f"of their names must be the classes{more}"
+        )
 
 
 def reconstruct(args) -> int:
@@ -186,73 +204,10 @@ def features(args) -> int:
 
 def weights(args) -> int:
     """mae-jax weights"""
+    from mae_jax import exchange
+
     no_overrides(args)
-    return {"import": import_weights, "export": export_weights}[args.action](args)
-
-
-def import_weights(args) -> int:
-    """mae-jax weights import"""
-    from mae_jax import weights
-
-    options = weights.Options(
-        heads=args.heads,
-        decoder_heads=args.decoder_heads,
-        image_size=args.image_size,
-        positions=args.positions,
-        mean=args.mean,
-        std=args.std,
-        target=args.target,
-        allow=args.allow,
-    )
-    model, table = weights.read(args.source, options)
-    weights.write_run(model, args.out)
-    _print_mapping(table)
-    height, width, channels = model.image
-    said = ", ".join(f"{name}={value!r}" for name, value in model.args.items())
-    print(f"wrote {args.out}: {model.method} of images {height} x {width} x {channels}: {said}")
-    return 0
-
-
-def export_weights(args) -> int:
-    """mae-jax weights export"""
-    from mae_jax import weights
-
-    if args.format in ("stablehlo", "onnx"):
-        return _export_function(args)
-    model, _ = weights.read(args.run)
-    table = weights.write(
-        model,
-        args.out,
-        args.format,
-        head=args.head,
-        encoder_only=args.encoder_only,
-        image_size=args.image_size,
-    )
-    _print_mapping(table)
-    print(f"wrote {args.out}")
-    return 0
-
-
-def _export_function(args) -> int:
-    from mae_jax import serve
-    from mae_jax.load import load
-
-    for name, value in dict(head=args.head, encoder_only=args.encoder_only).items():
-        if value not in (None, False):
-            raise UserError(f"--{name.replace('_', '-')} is not for {args.format}: see --output")
-    run, state = load(args.run, images=args.images)
-    serve.export(run, state, args.out, output=args.output, kind=args.format)
-    print(f"wrote {args.out}")
-    return 0
-
-
-def _print_mapping(table) -> None:
-    from mae_jax.weights.layout import grouped
-
-    lines = [("theirs", "ours", "shape"), *grouped(table)]
-    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
-    for theirs, ours, shape in lines:
-        print(f"{theirs:{widths[0]}}  {ours:{widths[1]}}  {shape}")
+    return {"import": exchange.take, "export": exchange.give}[args.action](args)
 
 
 def bench(args) -> int:

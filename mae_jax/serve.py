@@ -89,6 +89,8 @@ def export(run: Run, state: TrainState, out: Path, *, output: str, kind: str) ->
         raise UserError(f"--out {out}: the name must end in .onnx")
     if out.exists() and (kind == "onnx" or not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is there already: choose another place, or remove it")
+    if kind == "onnx" and Path(f"{out}.data").exists():
+        raise UserError(f"{out}.data is there already: choose another --out, or remove it")
     method = run.method
     if kind == "onnx":  # runtimes for CPUs have no products in bfloat16
         args = dict(run.config.method.args) | {"dtype": "float32"}

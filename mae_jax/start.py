@@ -1,6 +1,7 @@
 """How a run begins: afresh, or with the encoder of another run or of published weights."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from mae_jax import weights
 from mae_jax.engine.transfer import transfer
 from mae_jax.spec import build
 from mae_jax.types import Batch, Method, TrainState, UserError
+
+logger = logging.getLogger(__name__)
 
 
 def make_start(
@@ -37,10 +40,8 @@ def make_start(
     if not hasattr(method, "fresh"):
         raise UserError("config.init_from is for tasks, such as tasks.finetune: start afresh here")
     network = build(args["encoder"], "models")
-    # How images are normalised is said by the config here.
-    options = weights.Options(
-        encoder_only=True, likely_heads=getattr(network, "heads", None), mean=(0.5,), std=(0.25,)
-    )
+    heads = getattr(network, "heads", None)
+    options = weights.Options(encoder_only=True, likely_heads=heads, allow=(r"^pooler\.",))
 
     def start() -> TrainState:
         model, _ = weights.read(path, options)
@@ -50,6 +51,13 @@ def make_start(
                 f"the encoder in {path} is of another architecture: it is {theirs}, and "
                 f"config.method.args.encoder={args['encoder']}"
             )
+        for name in ("mean", "std"):
+            theirs = tuple(model.args[name])
+            if theirs and theirs != tuple(args[name]):
+                logger.warning(
+                    f"the encoder in {path} knows images with {name}={theirs}, and "
+                    f"config.method.args.{name}={tuple(args[name])}"
+                )
         saved = {n: array for n, array in model.params.items() if not re.search(method.fresh, n)}
         adapt = method.adapt(example["image"].shape[1:], model.image)
         state, missing = fresh(), f"{method.fresh}|^encoder/positions$"

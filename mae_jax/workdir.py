@@ -29,7 +29,7 @@ go on that a bad image has stopped."""
 
 def is_folder_of_weights(folder: Path) -> bool:
     """Whether weights were imported into this folder."""
-    return (folder / WEIGHTS).is_file()
+    return (folder / WEIGHTS).is_file() and not (folder / "checkpoints").exists()
 
 
 @contextlib.contextmanager

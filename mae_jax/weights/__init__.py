@@ -1,8 +1,8 @@
 """Weights in and out: the layouts of the official MAE, timm and Hugging Face, and our own runs.
 
-`names.py` says what others call our arrays, `layout.py` reads these tables in both directions,
-`infer.py` tells which model a file is of, `runs.py` takes weights out of runs and makes folders
-that our commands use like runs, `export.py` writes what others read.
+`names.py` says what others call our arrays, and `layout.py` reads these tables in both directions;
+`files.py` opens files; `infer.py` tells which `model.py` they are of; `runs.py` takes weights out
+of runs and makes folders that our commands use like runs; `export.py` writes what others read.
 """
 
 import re
@@ -14,13 +14,13 @@ from flax import traverse_util
 
 from mae_jax.spec import call, maker
 from mae_jax.types import UserError
-from mae_jax.weights import runs
 from mae_jax.weights.export import LAYOUTS, write
 from mae_jax.weights.files import TORCH, Found, from_hub, open_weights
-from mae_jax.weights.infer import Model, Options, model_of
+from mae_jax.weights.infer import model_of
 from mae_jax.weights.layout import Mapped, known, to_ours
+from mae_jax.weights.model import Model, Options
 from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS, READABLE
-from mae_jax.weights.runs import read_state, write_run
+from mae_jax.weights.runs import is_run, read_run, read_state, write_run
 
 __all__ = [
     "LAYOUTS",
@@ -28,6 +28,7 @@ __all__ = [
     "Model",
     "Options",
     "from_hub",
+    "is_run",
     "read",
     "read_state",
     "write",
@@ -54,8 +55,8 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
             with values that are not finite.
     """
     options = options or Options()
-    if runs.is_run(source):
-        return runs.read_run(Path(source).expanduser()), []
+    if is_run(source):
+        return read_run(Path(source).expanduser()), []
     found = open_weights(str(source))
     params, table = _mapped(found, options)
     if options.encoder_only:
@@ -90,17 +91,21 @@ def _mapped(found: Found, options: Options) -> tuple[dict[str, np.ndarray], list
 
 def _refuse(names: list[str], options: Options, what: str) -> None:
     """Raises UserError unless each name is allowed."""
-    names = [n for n in names if not any(re.search(pattern, n) for pattern in options.allow)]
+    try:
+        names = [n for n in names if not any(re.search(pattern, n) for pattern in options.allow)]
+    except re.error as error:
+        raise UserError(f"--allow {options.allow}: no regular expressions ({error})") from error
     if names:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        raise UserError(f"{what}: {shown}; --allow REGEX lets names pass")
+        raise UserError(f"{what}: {shown}; mae-jax weights import --allow REGEX lets names pass")
 
 
 def _completed(model: Model, table: list[Mapped], name: str, options: Options):
     """The model, its parameters checked against those of the network; what may be missing is made
     as for a fresh one.
     """
-    method = call(name, maker(_module(model.method)), **model.args)
+    args = {key: value for key, value in model.args.items() if value != ()}
+    method = call(name, maker(_module(model.method)), **args)
     batch = {
         "image": jax.ShapeDtypeStruct((1, *model.image), np.uint8),
         "label": jax.ShapeDtypeStruct((1,), np.int32),

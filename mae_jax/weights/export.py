@@ -13,9 +13,9 @@ from mae_jax.ops.posemb import sincos_2d
 from mae_jax.spec import build, check_choice
 from mae_jax.types import UserError
 from mae_jax.weights import names
-from mae_jax.weights.files import fresh_folder, write_file
-from mae_jax.weights.infer import Model
+from mae_jax.weights.files import check_finite, fresh_folder, write_file
 from mae_jax.weights.layout import Mapped, Shape, to_theirs
+from mae_jax.weights.model import Model
 from mae_jax.weights.runs import only
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,9 @@ def write(
         UserError: the layout has no place for such a model, or the file is there already.
     """
     check_choice("format", layout, LAYOUTS)
+    check_finite(model.params, "the run")
+    if encoder_only and head is not None:
+        raise UserError(f"--head {head} is not for --encoder-only: choose one of them")
     if encoder_only:
         encoder = {k: v for k, v in model.params.items() if k.startswith("encoder/")}
         model = model._replace(params=encoder)

@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -53,27 +55,30 @@ def open_weights(source: str) -> Found:
         raise UserError(f"{path} is no file of weights: choose .safetensors, {', '.join(TORCH)}")
     else:
         raise UserError(f"there is no {source}: give a file, a folder or hf://org/name")
-    _check(found)
+    if found.arrays and all(name.startswith("module.") for name in found.arrays):
+        # What PyTorch's DataParallel puts before all names.
+        plain = {name.removeprefix("module."): a for name, a in found.arrays.items()}
+        found = found._replace(arrays=plain)
+    check_finite(found.arrays, found.name)
     return found
 
 
-def _check(found: Found) -> None:
-    for name, array in found.arrays.items():
+def check_finite(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Raises UserError if any value is not finite."""
+    for name, array in arrays.items():
         if not np.isfinite(array.astype(np.float32, copy=False)).all():
-            raise UserError(f"{name} in {found.name} has values that are not finite: not used")
+            raise UserError(f"{name} in {where} has values that are not finite: not used")
 
 
 def _folder(path: Path) -> Found:
     """A folder of Hugging Face: all files of weights in it, and what stands beside them."""
-    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
+    suffix = ".safetensors" if any(path.glob("*.safetensors*")) else ".bin"
+    files = sorted(path.glob(f"*{suffix}"))
+    for index in path.glob(f"*{suffix}.index.json"):
+        files = sorted({path / name for name in read_json(index).get("weight_map", {}).values()})
     if not files:
         raise UserError(f"{path} has no .safetensors and no .bin file: give a run, or a model")
-    index = [json.loads(file.read_text("utf-8")) for file in path.glob("*.index.json")]
-    listed = {name for content in index for name in content.get("weight_map", {}).values()}
-    for name in sorted(listed):
-        if not (path / name).is_file():
-            raise UserError(f"{path / name} is missing: the folder is not whole")
-    if len(files) > 1 and not listed:
+    if len(files) > 1 and not any(path.glob(f"*{suffix}.index.json")):
         names = ", ".join(file.name for file in files)
         raise UserError(f"{path} has several files of weights ({names}): name one of them")
     arrays: dict[str, np.ndarray] = {}
@@ -87,13 +92,22 @@ def _folder(path: Path) -> Found:
 
 def _beside(path: Path, name: str) -> dict[str, Any]:
     file = path.parent / name
-    if not file.is_file():
-        return {}
+    return read_json(file) if file.is_file() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: there is none.
+    """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error})") from error
-    return content if isinstance(content, dict) else {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise UserError(f"{path} is damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no names")
+    return content
 
 
 def _described(path: Path) -> tuple[dict, dict]:
@@ -140,25 +154,29 @@ def _torch(path: Path) -> tuple[dict, dict, dict, dict]:
     except Exception as error:  # of many kinds, for damaged files too
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "eights only" in str(error) or "WeightsUnpickler" in str(error):
+            culprit = re.search(r"GLOBAL (\S+)", str(error))
+            what = f" ({culprit[1]})" if culprit else ""
             raise UserError(
-                f"{path} is refused: it holds more than weights and could run code when loaded; "
-                "ask its author for .safetensors"
+                f"{path} is refused: it holds more than weights{what} and could run code when "
+                "loaded; ask its author for .safetensors"
             ) from error
         raise UserError(f"{path} is damaged, or no file of PyTorch's ({line[:200]})") from error
     notes = content.get(OURS, "{}") if isinstance(content, dict) else "{}"
-    for key in ("model", "state_dict"):
+    for key in ("model", "state_dict", "module"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     arrays = content if isinstance(content, dict) else {}
     if not arrays or not all(isinstance(value, torch.Tensor) for value in arrays.values()):
         raise UserError(f"{path} holds no weights by name, but {type(content).__name__}")
-    arrays = {name: _numpy(value) for name, value in arrays.items()}
+    arrays = {name: _numpy(value, torch) for name, value in arrays.items()}
     return arrays, *_described(path), json.loads(notes)
 
 
-def _numpy(tensor) -> np.ndarray:
-    # NumPy has no bfloat16.
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+def _numpy(tensor, torch) -> np.ndarray:
+    tensor = tensor.detach().contiguous()
+    if str(tensor.dtype) == "torch.bfloat16":  # of which PyTorch's NumPy knows nothing
+        return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
+    return tensor.numpy()
 
 
 def from_hub(source: str) -> Path:
@@ -207,10 +225,13 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     Raises:
         UserError: `out` is there already, and not empty.
     """
+    out = out.absolute()
+    if out == Path.cwd() or out.suffix in (".safetensors", *TORCH):
+        raise UserError(f"--out {out}: a folder is made, give a name for it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: give another --out")
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.absolute().parent))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         yield temporary
         temporary.chmod(0o755)

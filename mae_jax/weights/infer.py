@@ -4,8 +4,8 @@ trace in them, come from what stands beside them, or from the width, as the fiel
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,52 +16,14 @@ from mae_jax.ops.resample import resample_positions
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 from mae_jax.weights.files import Found
+from mae_jax.weights.model import EPSILON, Model, Options
 from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS
 
 logger = logging.getLogger(__name__)
 
 HOW = ("bicubic", "antialias", "recompute")
 TIMM_POOLS = {"token": "cls", "avg": "mean"}
-EPSILON = 1e-6
-"""What norms, and a probe's BatchNorm, add to the variance."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-class Options(NamedTuple):
-    """What a user may say of weights; None: read off them."""
-
-    heads: int | None = None
-    likely_heads: int | None = None
-    """What to take where nothing says how many."""
-    decoder_heads: int | None = None
-    image_size: tuple[int, int] | None = None
-    """Height and width of the images that the model here is for."""
-    positions: str | None = None
-    """How positions come to another size: 'bicubic' (as official MAE and transformers), 'antialias'
-    (as timm) or 'recompute' (fixed ones)."""
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    target: str | None = None
-    """What a decoder predicts: 'normalized' patches or 'pixels'."""
-    encoder_only: bool = False
-    """Leave out decoder and head."""
-    allow: Sequence[str] = ()
-    """Regexes of names that may be missing or left over."""
-
-
-class Model(NamedTuple):
-    """Weights in our names, and what is needed to build the network that they are of."""
-
-    params: dict[str, np.ndarray]
-    """'encoder/block_0/attention/qkv/kernel' -> float32."""
-    method: str
-    """'mae', 'tasks.finetune', 'tasks.linear_probe', 'tasks.encode', ..."""
-    args: dict[str, Any]
-    """Of its `make`."""
-    image: tuple[int, int, int] | None
-    """[H, W, C] of the images it was made for; None: not known."""
-    extra: dict[str, np.ndarray] = {}
-    """Collections beside the parameters, of runs."""
 
 
 def model_of(found: Found, params: dict, patch: tuple[int, int], options: Options) -> Model:
@@ -82,7 +44,10 @@ def model_of(found: Found, params: dict, patch: tuple[int, int], options: Option
     if table is None:
         raise UserError(f"{found.name} has no position embedding: it is of another model")
     old, new = _grids(len(table) - 1, side, known.get("image"), options.image_size)
-    table = _positions(table, old, new, options.positions)
+    half = next(a for a in found.arrays.values() if a.ndim > 1).dtype.itemsize < 4
+    atol = 1e-2 if half else 1e-5
+    decoder = any(path.startswith("decoder/") for path in params)
+    table = _positions(table, old, new, options.positions, atol=atol, decoder=decoder)
     if table is not None:
         params[POSITIONS] = table
     hidden = params["encoder/block_0/mlp/fc1/bias"].shape[0]
@@ -91,8 +56,8 @@ def model_of(found: Found, params: dict, patch: tuple[int, int], options: Option
     image = (new[0] * side, new[1] * side, channels)
     mean, std = _pixels(known, options, channels, found.name)
     args: dict[str, Any] = dict(encoder=encoder, mean=mean, std=std)
-    if any(path.startswith("decoder/") for path in params):
-        _check_decoder_positions(params.pop(DECODER_POSITIONS, None), old)
+    if decoder:
+        _check_decoder_positions(params.pop(DECODER_POSITIONS, None), old, found.name, atol)
         args |= _decoder_args(params, known, options, found.name)
         return Model(params, "mae", args, image)
     if "head/kernel" in params:
@@ -132,7 +97,12 @@ def _known(found: Found) -> dict[str, Any]:
     if "hidden_size" in config:
         if config["hidden_act"] != "gelu":
             raise UserError(f"{found.name} has hidden_act={config['hidden_act']!r}, not gelu")
-        if config["layer_norm_eps"] != EPSILON:
+        if config["layer_norm_eps"] > EPSILON:
+            raise UserError(
+                f"{found.name} has layer_norm_eps={config['layer_norm_eps']:g}: of another model, "
+                f"here it is {EPSILON:g}"
+            )
+        if config["layer_norm_eps"] < EPSILON:
             logger.warning(
                 "%s says layer_norm_eps=%g: here it is %g, with which the official models were "
                 "trained",
@@ -153,7 +123,9 @@ def _known(found: Found) -> dict[str, Any]:
         known |= {k: v for k, v in config["pretrained_cfg"].items() if k in ("mean", "std")}
         if config["global_pool"] in TIMM_POOLS:
             known |= dict(pool=TIMM_POOLS[config["global_pool"]])
-    if "image_mean" in found.processor and found.processor.get("do_normalize", True):
+    if found.processor.get("do_normalize", True) is False:
+        known |= dict(mean=[0.0], std=[1.0])
+    elif "image_mean" in found.processor:
         known |= dict(mean=found.processor["image_mean"], std=found.processor["image_std"])
     return known | found.notes
 
@@ -164,13 +136,22 @@ def _blocks(params: Mapping[str, np.ndarray], part: str) -> int:
 
 def _heads(known: int | None, options: Options, width: int, name: str) -> int:
     heads = {size["width"]: size["heads"] for size in SIZES.values()}
-    if known and options.heads and known != options.heads:
-        raise UserError(f"{name} has {known} heads, and {options.heads} are asked for")
-    if said := known or options.heads or options.likely_heads:
-        return said
+    said = _agreed("heads", known, options.heads, name)
+    if said is not None or options.likely_heads is not None:
+        return options.likely_heads if said is None else said
     if width not in heads:
-        raise UserError(f"{name} does not say how many heads a width of {width} has: give --heads")
+        raise UserError(
+            f"{name} does not say how many heads a width of {width} has: give --heads "
+            "to mae-jax weights import"
+        )
     return heads[width]
+
+
+def _agreed(option: str, known, given, name: str):
+    """What a file says or a user does; None: neither."""
+    if known is not None and given is not None and known != given:
+        raise UserError(f"--{option} {given}: {name} says {known}")
+    return given if known is None else known
 
 
 def _spec(width: int, depth: int, heads: int, patch: int, ratio: float, learned: bool) -> str:
@@ -202,11 +183,18 @@ def _grids(count: int, patch: int, image, wanted) -> tuple[tuple[int, int], tupl
     return old, grid(wanted) if wanted is not None else old
 
 
-def _positions(table: np.ndarray, old, new, how: str | None) -> np.ndarray | None:
+def _positions(table: np.ndarray, old, new, how: str | None, *, atol: float, decoder: bool):
     """The table for a grid; None if it is the one that is computed here."""
     if how is not None:
         check_choice("positions", how, HOW)
-    fixed = _is_fixed(table, old)
+    if how is not None and old == new:
+        raise UserError(f"--positions {how} is for another --image-size than that of the weights")
+    fixed = _is_fixed(table, old, atol)
+    if decoder and how not in (None, "recompute"):
+        raise UserError(
+            f"--positions {how} is for encoders, and this decoder's are sine-cosine: choose "
+            "recompute, or leave the decoder out with --encoder-only"
+        )
     if old == new or (fixed and how == "recompute"):
         return None if fixed else table
     if how in (None, "recompute"):
@@ -219,15 +207,18 @@ def _positions(table: np.ndarray, old, new, how: str | None) -> np.ndarray | Non
     return np.asarray(resample_positions(jnp.asarray(table), old, new, kernel=how))
 
 
-def _is_fixed(table: np.ndarray, grid: tuple[int, int]) -> bool:
-    """Whether a table is the sine-cosine one, but for rounding."""
+def _is_fixed(table: np.ndarray, grid: tuple[int, int], atol: float) -> bool:
+    """Whether a table is the sine-cosine one, but for rounding, coarse in half precision."""
     expected = _fixed(grid, table.shape[1])
-    return table.shape == expected.shape and bool(np.abs(table - expected).max() < 1e-5)
+    return table.shape == expected.shape and bool(np.abs(table - expected).max() < atol)
 
 
-def _check_decoder_positions(table: np.ndarray | None, grid: tuple[int, int]) -> None:
-    if table is not None and not _is_fixed(table, grid):
-        raise UserError("the decoder's positions are not the sine-cosine ones: of another model")
+def _check_decoder_positions(table: np.ndarray | None, grid, name: str, atol: float) -> None:
+    if table is not None and not _is_fixed(table, grid, atol):
+        raise UserError(
+            f"the decoder in {name} has positions that are not the sine-cosine ones: it has no "
+            "place here, leave it out with --encoder-only"
+        )
 
 
 def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tuple, tuple]:
@@ -238,8 +229,11 @@ def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tu
         mean, std = options.mean, options.std
     elif "mean" in known:
         mean, std = known["mean"], known["std"]
+    elif options.encoder_only:
+        return (), ()  # whoever uses the encoder has to say it
     elif channels == 3:
         mean, std = IMAGENET
+        logger.warning("%s does not say how images are normalised: taken as ImageNet's", name)
     else:
         raise UserError(
             f"{name} does not say how its {channels} channel(s) were normalised: give --mean, --std"
@@ -251,11 +245,12 @@ def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tu
 
 def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:
     width = params["decoder/mask_token"].shape[-1]
-    usual = 16 if width == 512 else None
-    heads = options.decoder_heads or known.get("decoder_heads") or usual
+    heads = _agreed("decoder-heads", known.get("decoder_heads"), options.decoder_heads, name)
+    if heads is None:
+        heads = 16 if width == 512 else None
     if heads is None:
         raise UserError(f"{name} does not say its decoder's heads: give --decoder-heads")
-    target = options.target or known.get("target")
+    target = _agreed("target", known.get("target"), options.target, name)
     if target is None:
         raise UserError(
             f"{name} does not say what its decoder predicts: give --target normalized (as the "

@@ -3,7 +3,7 @@ import` made. Such a folder has a run's config and weights in place of checkpoin
 commands that use a run take it.
 """
 
-import json
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ from ml_collections import ConfigDict
 from mae_jax.config import to_json
 from mae_jax.engine.checkpoint import read_leaves
 from mae_jax.engine.transfer import transfer
+from mae_jax.spec import maker
 from mae_jax.types import TrainState, UserError
-from mae_jax.weights.files import fresh_folder, read_safetensors, write_file
-from mae_jax.weights.infer import Model
+from mae_jax.weights.files import fresh_folder, read_json, read_safetensors, write_file
+from mae_jax.weights.model import EPSILON, Model
 from mae_jax.workdir import WEIGHTS, is_folder_of_weights, read_config
 
 
 def is_run(source: str | Path) -> bool:
     """Whether this is a workdir, or a folder that import made."""
     path = Path(source).expanduser() / "config.json"
-    return path.is_file() and "method" in json.loads(path.read_text(encoding="utf-8"))
+    return path.is_file() and "method" in read_json(path)
 
 
 def read_run(folder: Path) -> Model:
@@ -33,14 +34,16 @@ def read_run(folder: Path) -> Model:
         UserError: no run, nothing to read in it, or damage.
     """
     method = read_config(folder).method
-    args = method.args.to_dict()
+    make = maker(method.name if method.name.startswith("tasks.") else f"methods.{method.name}")
+    known = inspect.signature(make).parameters.values()
+    args = {p.name: p.default for p in known if p.default is not p.empty} | method.args.to_dict()
     if is_folder_of_weights(folder):
         leaves, notes = read_safetensors(folder / WEIGHTS)
         image = notes.get("image")
     else:
         leaves = read_leaves(folder / "checkpoints", ("params", "extra"))
         costs = folder / "costs.json"
-        image = json.loads(costs.read_text()).get("image") if costs.is_file() else None
+        image = read_json(costs).get("image") if costs.is_file() else None
     part = lambda prefix: {
         path.removeprefix(prefix): array
         for path, array in leaves.items()
@@ -120,6 +123,8 @@ def only(model: Model, head: int | None) -> Model:
         UserError: there are several, or no such head.
     """
     if model.method != "tasks.linear_probe":
+        if head is not None:
+            raise UserError(f"--head {head} is for linear probes, and this is {model.method}")
         return model
     count = len(model.args["lr_factors"])
     if head is None and count > 1:
@@ -131,7 +136,7 @@ def only(model: Model, head: int | None) -> Model:
     kernel, bias = (
         model.params[f"head_{head or 0}/{leaf}"].astype(np.float64) for leaf in ("kernel", "bias")
     )
-    scale = 1 / np.sqrt(model.extra["var"].astype(np.float64) + 1e-6)
+    scale = 1 / np.sqrt(model.extra["var"].astype(np.float64) + EPSILON)
     kernel = kernel * scale[:, None]
     params["head/kernel"] = kernel.astype(np.float32)
     params["head/bias"] = (bias - model.extra["mean"] @ kernel).astype(np.float32)

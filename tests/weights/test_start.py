@@ -1,6 +1,7 @@
 """Published weights in the commands: as a start, as a run to look at, and back out of runs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from safetensors.numpy import load_file
 
 from mae_jax import weights
 from mae_jax.config import load_config
+from mae_jax.ops.resample import resample_positions
 from mae_jax.run import build
 from mae_jax.start import origin
 from mae_jax.weights.files import read_safetensors
@@ -162,11 +164,16 @@ def test_the_same_features_as_the_run(pretrained, photos, tmp_path):
         np.testing.assert_array_equal(a["features"], b["features"])
 
 
-def test_an_imported_classifier(photos, tmp_path):
+def test_an_imported_classifier(photos, tmp_path, capsys):
     weights.write(models.tuned("mean", classes=2), tmp_path / "m.safetensors", "timm")
     assert run("weights", "import", tmp_path / "m.safetensors", "--out", tmp_path / "out") == 0
-    command = "evaluate", "--run", tmp_path / "out", "--images", photos
-    assert run(*command, "--evals", "classify") == 0
+    command = "evaluate", "--run", tmp_path / "out", "--evals", "classify", "--images"
+    assert run(*command, photos) == 0
+    (photos / "cats").mkdir()
+    shutil.copy(photos / "ants" / "0.png", photos / "cats")
+    line = mistake(capsys, *command, photos)
+    assert "--images has 3 classes, and these weights 2: the folders in the order" in line
+    shutil.rmtree(photos / "cats")
 
 
 def test_the_config_of_imported_weights_has_every_section(tmp_path, root):
@@ -192,9 +199,4 @@ def test_tuned_positions_of_another_size_and_shape(tmp_path):
     start = build(load_config(f"{TASKS}:finetune", options)).fresh().params
     found = np.asarray(start["encoder"]["positions"])
     table = model.params["encoder/positions"]
-    np.testing.assert_array_equal(found[0], table[0])
-    # The centre of the new grid's middle column lies between the two old ones.
-    columns = table[1:].reshape(3, 2, -1).mean(axis=1)
-    middle = found[1:].reshape(4, 3, -1)[:, 1]
-    np.testing.assert_allclose(middle.mean(axis=0), columns.mean(axis=0), atol=0.2)
-    assert found.shape == (13, 32)
+    np.testing.assert_array_equal(found, resample_positions(table, (3, 2), (4, 3)))
