@@ -88,10 +88,8 @@ def test_other_models(good, tmp_path, capsys):
 def test_arrays_that_are_missing_or_too_many(good, tmp_path, capsys):
     path = changed(good, **{"blocks.3.norm1.weight": None})
     line = refused(capsys, tmp_path, path, *SAID)
-    assert (
-        "lacks what vit(Ti, patch=16) needs: encoder/block_3/norm1/scale; mae-jax weights import --allow"
-        in line
-    )
+    assert "lacks what vit(Ti, patch=16) needs: encoder/block_3/norm1/scale; " in line
+    assert "; mae-jax weights import --allow REGEX lets names pass" in line
     path = changed(good, **{"blocks.3.ls1.gamma": np.ones(192, np.float32)})
     line = refused(capsys, tmp_path, path, *SAID)
     assert "more than is known here: blocks.3.ls1.gamma; mae-jax weights import --allow" in line
