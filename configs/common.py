@@ -35,7 +35,9 @@ def base() -> ConfigDict:
                 views=1,  # of each training image; 2 for simclr and mocov3
             ),
             method=dict(name="mae", args={}),  # or a task with labels: 'tasks.finetune', ...
-            init_from=dict(path=""),  # workdir of a run whose encoder a task starts from
+            init_from=dict(
+                path=""
+            ),  # of the encoder that a task starts from: a run, weights, hf://org/name
             optimizer=dict(
                 name="adamw",
                 b1=0.9,

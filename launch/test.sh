@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 install_into_environment -e '.[test,parity,medical]'
-python -m pytest "$@"
+python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"

@@ -6,6 +6,7 @@ those that a signal has killed.
 """
 
 import argparse
+import functools
 import logging
 import sys
 import warnings
@@ -14,6 +15,8 @@ from pathlib import Path
 from mae_jax import commands
 from mae_jax.commands import explain, fail
 from mae_jax.types import UserError
+
+FORMATS = ("timm", "hf", "mae", "stablehlo", "onnx")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub = command(commands.evaluate, "what a run's encoder or classifier is worth")
     add_run(sub)
     add_images(sub, "(instead of the run's test set; classes are told by their names)")
+    sub.add_argument("--train", metavar="FOLDER", help="instead of the run's training images")
     sub.add_argument(
         "--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)"
     )
@@ -94,7 +98,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_run(sub)
     add_images(sub, required=True)
     sub.add_argument("--out", required=True, type=Path, help="FILE.npz or FILE.safetensors")
-    add_bench(command(commands.bench, "how fast this machine is: 'data', the input pipeline"))
+    add_weights(command(commands.weights, "published weights in, a run's weights out"))
+    add_bench(command(commands.bench, "how fast this machine is: 'data', 'step' or 'scaling'"))
     command(commands.doctor, "devices, versions, memory, and what is missing")
     return parser
 
@@ -176,9 +181,68 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     add("--beam", metavar="OPTIONS", help="e.g. runner=DirectRunner,direct_num_workers=4")
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax weights`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="import|export")
+    text = "a folder that all commands take as a --run, from weights of other packages"
+    make = functools.partial(actions.add_parser, allow_abbrev=False)
+    add = make("import", help=text, description=text).add_argument
+    text = ".safetensors, .pth, a folder of Hugging Face, or hf://org/name[@revision]"
+    add("source", metavar="SOURCE", help=text)
+    add("--out", required=True, type=Path, metavar="FOLDER", help="to make")
+    add("--heads", type=int, help="of an encoder of unusual width")
+    add("--decoder-heads", type=int, help="of a decoder of unusual width")
+    add("--encoder-only", action="store_true", help="leave decoder and head out")
+    add("--target", help="what a decoder predicts: normalized patches, or pixels")
+    add_image_size(add, "of the images it shall be for")
+    text = "how positions come to that size: bicubic, antialias (as timm) or recompute"
+    add("--positions", metavar="HOW", help=text)
+    add("--mean", type=float, nargs="+", help="of the pixels in [0, 1] (default: what SOURCE says)")
+    add("--std", type=float, nargs="+", help="their deviation")
+    add("--allow", nargs="+", default=(), metavar="REGEX", help="names that may miss or be left")
+    text = "a run's weights in a layout of other packages, or as a function to serve"
+    add = make("export", help=text, description=text).add_argument
+    add("--run", required=True, type=Path, metavar="WORKDIR", help="a run, or imported weights")
+    text = "timm, hf (Hugging Face), mae (the official code's), stablehlo or onnx"
+    add("--format", required=True, choices=FORMATS, metavar="FORMAT", help=text)
+    add("--out", required=True, type=Path, help="file to write; for hf and stablehlo a folder")
+    add("--encoder-only", action="store_true", help="leave decoder and head out")
+    add("--head", type=int, metavar="NUMBER", help="which one of a probe with several, from 0")
+    add_image_size(add, "of the run's images, where it does not say")
+    add("--output", help="of a function: features (default) or logits")
+    add("--images", metavar="FOLDER", help="of a function: any, where the run's are not here")
+
+
+def add_image_size(add, text: str) -> None:
+    """--image-size, one number or two."""
+    add("--image-size", type=size, metavar="H,W", help=f"{text}; one number: a square")
+
+
+def size(text: str) -> tuple[int, int]:
+    """'224' or '224,320' to (height, width)."""
+    sides = [int(side) for side in text.split(",")]
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise ValueError(text)
+    return (sides[0], sides[-1])
+
+
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax bench`."""
-    parser.add_argument("what", choices=("data",), help="what to measure")
+    add = parser.add_argument
+    add(
+        "what",
+        choices=("data", "step", "scaling"),
+        help="the input pipeline; a config's training step; its step on many devices",
+    )
+    add("--config", metavar="FILE[:ARG]", help="of step and scaling")
+    text = "side, or height and width, and channels (default: what the config trains on)"
+    add("--image-size", type=int, nargs="+", default=(), metavar="N", help=text)
+    add("--peer", default="", metavar="hf", help="step: transformers beside ours")
+    add("--devices", type=int, default=8, help="scaling: the most (default 8)")
+    add("--mfu", type=float, default=0.4, help="scaling: assumed (default 0.4)")
+    text = "scaling: of the estimate (default 4096)"
+    add("--global-batch", type=int, default=4096, help=text)
+    add("--out", type=Path, metavar="FILE.json", help="all numbers")
     parser.add_argument(
         "--source", default="", metavar="SPEC", help="as in configs (default: JPEGs made for this)"
     )

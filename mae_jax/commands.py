@@ -5,6 +5,7 @@ starts others must not open the devices.
 """
 
 import errno
+import json
 import os
 import re
 import sys
@@ -175,6 +176,7 @@ def evaluate(args) -> int:
     from rich.console import Console
 
     from mae_jax import evaluate as evaluation
+    from mae_jax import exchange
     from mae_jax.engine.memory import explained
     from mae_jax.engine.processes import join
     from mae_jax.load import load
@@ -182,11 +184,12 @@ def evaluate(args) -> int:
 
     no_overrides(args)
     with join(job(args), explain, stoppable=False) as watchdog:
-        run, state = load(args.run, test=args.images, on_error=args.on_error)
+        run, state = load(args.run, train=args.train, test=args.images, on_error=args.on_error)
         evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
         if not evaluators:
             raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
         run.check(evaluators)
+        exchange.check(args, run, evaluators)
         with explained("lower the limit of the evaluators, or use a larger device"):
             results = evaluation.evaluate(run, state, evaluators)
         if watchdog.index == 0:
@@ -228,11 +231,66 @@ def features(args) -> int:
     return 0
 
 
+def weights(args) -> int:
+    """mae-jax weights"""
+    from mae_jax import exchange
+
+    no_overrides(args)
+    return {"import": exchange.take, "export": exchange.give}[args.action](args)
+
+
 def bench(args) -> int:
     """mae-jax bench"""
+    if args.what == "data":
+        return _bench_data(args)
+    from mae_jax.config import load_config
+
+    if not args.config:
+        raise UserError(f"bench {args.what} needs --config FILE[:ARG], e.g. configs/quickstart.py")
+    config = load_config(args.config, args.overrides)
+    if args.what == "step":
+        if args.peer:  # JAX must leave memory of a GPU to PyTorch; read when the devices open
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        from mae_jax.bench import step as part
+
+        report = part.bench_step(
+            config,
+            image_size=args.image_size,
+            turns=args.turns,
+            seconds=args.seconds,
+            peer=args.peer,
+        )
+    else:
+        from mae_jax.bench import scaling as part
+
+        report = part.bench_scaling(
+            config,
+            image_size=args.image_size,
+            most=args.devices,
+            mfu=args.mfu,
+            global_batch=args.global_batch,
+        )
+    _show_bench(part.tables(report), report, args.out)
+    return 0
+
+
+def _show_bench(tables, report, out: Path | None) -> None:
     from rich.console import Console
 
-    from mae_jax.bench import bench_data
+    for table in tables:
+        Console().print(table)
+    for note in report.get("notes", ()):
+        print(note)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(f"wrote {out}")
+
+
+def _bench_data(args) -> int:
+    from rich.console import Console
+
+    from mae_jax.bench.data import bench_data
 
     no_overrides(args)
     rates = bench_data(

@@ -4,17 +4,19 @@ from pathlib import Path
 
 import jax
 
+from mae_jax import weights
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
 from mae_jax.types import TrainState, UserError
-from mae_jax.workdir import read_config
+from mae_jax.workdir import is_folder_of_weights, read_config
 
 
 def load(
     workdir: Path,
     *,
     images: str | None = None,
+    train: str | None = None,
     test: str | None = None,
     on_error: str | None = None,
 ) -> tuple[Run, TrainState]:
@@ -22,10 +24,10 @@ def load(
     changed in the workdir, where the run may still be training.
 
     Args:
-        workdir: of a run that has written a checkpoint.
+        workdir: of a run that has written a checkpoint, or a folder of imported weights.
         images: a folder of images, or the spec string of a source, to use instead of the run's own
             data.
-        test: the same, to use instead of the run's test set only.
+        train, test: the same, to use instead of the run's training or test set only.
         on_error: what to do about images that cannot be read, 'raise' or 'skip', if not what the
             run does.
 
@@ -38,14 +40,23 @@ def load(
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1, init_from=dict(path=""))
     config.data.batch_size = 64 * jax.device_count()
     if images is not None:
-        train = _source_like(config.data.train, images)
-        config.data.update(train=train, test="", fields=(), subset="", held_out=0.0)
+        source = _source_like(config.data.train, images)
+        config.data.update(train=source, test="", fields=(), subset="", held_out=0.0)
         config.evals.run = ""
+    if train is not None:
+        config.data.update(train=_source_like(config.data.train, train), subset="", held_out=0.0)
     if test is not None:
         config.data.test = _source_like(config.data.train, test)
+    if is_folder_of_weights(workdir) and images is None:
+        if test is None:
+            raise UserError(f"{workdir} holds weights without images: give --images FOLDER")
+        # Without --train, evaluators that learn are refused before they see this.
+        config.data.update(train=config.data.train or config.data.test, fields=("label",))
     if on_error is not None:
         config.data.on_error = on_error
     run = build(config)
+    if is_folder_of_weights(workdir):
+        return run, weights.read_state(workdir, run.like)
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
@@ -62,7 +73,7 @@ def _source_like(source: str, images: str) -> str:
     """
     if "(" in images and not Path(images).exists():
         return images
-    name, _, options = parse(source)[0]
+    name, _, options = parse(source or "folder")[0]
     if name not in ("tiff", "dicom", "nifti"):
         name = "folder"
         options = {key: options[key] for key in ("channels", "window") if key in options}

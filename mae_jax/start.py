@@ -1,16 +1,18 @@
-"""How a run begins: afresh, or with the parameters of another run."""
+"""How a run begins: afresh, or with the encoder of another run or of published weights."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mae_jax.engine.checkpoint import read_params
+from mae_jax import weights
 from mae_jax.engine.transfer import transfer
 from mae_jax.spec import build
 from mae_jax.types import Batch, Method, TrainState, UserError
-from mae_jax.workdir import read_config
+
+logger = logging.getLogger(__name__)
 
 
 def make_start(
@@ -24,31 +26,46 @@ def make_start(
     """The init_from section: what makes the state before the first step.
 
     Args:
-        path: workdir of the run whose parameters are taken; empty: none.
+        path: where the encoder is taken from: a workdir, a file or folder of weights in any layout
+            that `weights.read` knows, or hf://org/name; empty: nowhere.
         args: of the method here, its encoder among them: the same as there.
         method, example, fresh: what is trained, a batch of it, and its fresh state.
 
     Raises:
-        UserError: the method takes no parameters from other runs; when called: the run has no
-            checkpoint, or another encoder.
+        UserError: the method takes no parameters from elsewhere; when called: there are none, or
+            of another encoder.
     """
     if not path:
         return fresh
     if not hasattr(method, "fresh"):
         raise UserError("config.init_from is for tasks, such as tasks.finetune: start afresh here")
+    network = build(args["encoder"], "models")
+    heads = getattr(network, "heads", None)
+    options = weights.Options(encoder_only=True, likely_heads=heads, allow=(r"^pooler\.",))
 
     def start() -> TrainState:
-        folder = Path(path).expanduser()
-        theirs = read_config(folder).method.args.encoder
-        if build(theirs, "models") != build(args["encoder"], "models"):
+        model, _ = weights.read(path, options)
+        theirs = model.args["encoder"]
+        if build(theirs, "models").architecture != network.architecture:
             raise UserError(
-                f"the run in {path} is of another architecture: its encoder is {theirs}, and "
+                f"the encoder in {path} is of another architecture: it is {theirs}, and "
                 f"config.method.args.encoder={args['encoder']}"
             )
-        saved = read_params(folder / "checkpoints")
-        saved = {name: array for name, array in saved.items() if not re.search(method.fresh, name)}
-        adapt = method.adapt(example["image"].shape[1:])
+        for name in ("mean", "std"):
+            theirs = tuple(model.args[name])
+            if theirs and theirs != tuple(args[name]):
+                logger.warning(
+                    f"the encoder in {path} knows images with {name}={theirs}, and "
+                    f"config.method.args.{name}={tuple(args[name])}"
+                )
+        saved = {n: array for n, array in model.params.items() if not re.search(method.fresh, n)}
+        adapt = method.adapt(example["image"].shape[1:], model.image)
         state, missing = fresh(), f"{method.fresh}|^encoder/positions$"
+        if "encoder/positions" in saved and "positions" not in state.params["encoder"]:
+            raise UserError(
+                f"the encoder in {path} has learned positions: add learned_positions=True to "
+                f"config.method.args.encoder={args['encoder']}"
+            )
         params = transfer(state.params, saved, missing=missing, adapt=adapt)
         return state.replace(params=params, extra=method.after_update(params, state.extra, -1))
 
@@ -56,12 +73,22 @@ def make_start(
 
 
 def origin(path: str) -> dict | None:
-    """Step and digest of the newest checkpoint of a run, read without opening a device; None if
-    there is none.
+    """What a run starts from: step and digest of the newest checkpoint of a run, read without
+    opening a device; digest of other weights. None if there is nothing yet.
     """
-    folder = Path(path).expanduser() / "checkpoints"
-    steps = [int(found.name) for found in folder.glob("*") if found.name.isdigit()]
-    if not steps:
+    if path.startswith("hf://"):
+        path = str(weights.from_hub(path))
+    source = Path(path).expanduser()
+    steps = [int(found.name) for found in source.glob("checkpoints/*") if found.name.isdigit()]
+    if steps:
+        files, step = [source / "checkpoints" / str(max(steps)) / "leaves" / "metadata"], max(steps)
+    else:
+        names = sorted(source.iterdir()) if source.is_dir() else [source]
+        files, step = [f for f in names if f.suffix in weights.SUFFIXES and f.is_file()], None
+    if not files:
         return None
-    leaves = (folder / str(max(steps)) / "leaves" / "metadata").read_bytes()
-    return dict(step=max(steps), digest=hashlib.sha256(leaves).hexdigest()[:16])
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return dict(step=step, digest=digest.hexdigest()[:16])

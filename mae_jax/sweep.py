@@ -65,8 +65,9 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
             then, there = json.loads((folder / "origin.json").read_text()), origin(start)
             if there and then != there:
                 raise UserError(
-                    f"{folder} started from step {then['step']} of {start}, which is at step "
-                    f"{there['step']} and another now: use another --workdir, or remove the folder"
+                    f"{folder} started from {start} as it was (step {then['step']}), which is "
+                    f"another now (step {there['step']}): use another --workdir, or remove the "
+                    "folder"
                 )
 
 

@@ -187,8 +187,10 @@ def note_origin(run: Run, workdir: Path) -> None:
     """Writes down and says which parameters of another run this one starts from."""
     path = run.config.init_from.path
     if path and jax.process_index() == 0:
-        write(workdir / "origin.json", json.dumps(origin(path)))
-        say(f"starting from {path}, step {origin(path)['step']}")
+        found = origin(path)
+        write(workdir / "origin.json", json.dumps(found))
+        step = f", step {found['step']}" if found["step"] is not None else ""
+        say(f"starting from {path}{step}")
 
 
 def announce(run: Run, start: int) -> None:

@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 from mae_jax.config import differences, from_json, to_json
 from mae_jax.types import UserError
 
+WEIGHTS = "weights.safetensors"
+"""What a folder of imported weights has in place of checkpoints."""
 MAY_CHANGE = (
     "log.",
     "checkpoint.",
@@ -23,6 +25,11 @@ MAY_CHANGE = (
 )
 """What a resumed run may set otherwise: it changes the numbers by rounding at most, or lets a run
 go on that a bad image has stopped."""
+
+
+def is_folder_of_weights(folder: Path) -> bool:
+    """Whether weights were imported into this folder."""
+    return (folder / WEIGHTS).is_file() and not (folder / "checkpoints").exists()
 
 
 @contextlib.contextmanager
@@ -71,6 +78,8 @@ def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> l
     Raises:
         UserError: it is another run's; names every difference.
     """
+    if is_folder_of_weights(workdir):
+        raise UserError(f"{workdir} holds imported weights: use another --workdir")
     claimed = config.copy_and_resolve_references()
     claimed.identities = dict(identities)
     changes = changes_since(workdir, claimed)

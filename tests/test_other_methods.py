@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from mae_jax.engine.checkpoint import read_params
+from mae_jax import weights
 from mae_jax.load import load
 from tests.commands import mistake, run
 from tests.tiny_methods import METHODS
@@ -67,7 +67,7 @@ def test_a_run_gives_features_pictures_and_a_start(trained, tmp_path):
     command = "train", "--config", "tests/tiny_tasks.py:finetune", "--workdir", tmp_path / "tuned"
     start = f"--config.init_from.path={workdir}"
     assert run(*command, start, f"--config.method.args.encoder={encoder}") == 0
-    saved = read_params(workdir / "checkpoints")
+    saved = weights.read(workdir)[0].params
     _, state = load(tmp_path / "tuned")
     kernel = "block_0/mlp/fc1/kernel" if name != "conv_mae" else "block_0/fc1/kernel"
     tuned = dict(leaves(state))[f"params/encoder/{kernel}"]

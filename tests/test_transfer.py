@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax import weights
 from mae_jax.data.sources import fashion_scenes
-from mae_jax.engine.checkpoint import read_params
 from mae_jax.load import load
 from mae_jax.tasks import finetune
 from tests.commands import mistake, run
@@ -55,7 +55,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(pretrained, root):
 
     config = load_config(f"{TASKS}:finetune", [f"init_from.path={pretrained}"])
     start = build(config).fresh().params
-    saved = read_params(pretrained / "checkpoints")
+    saved = weights.read(pretrained)[0].params
     kernel = start["encoder"]["block_0"]["mlp"]["fc1"]["kernel"]
     np.testing.assert_array_equal(kernel, saved["encoder/block_0/mlp/fc1/kernel"])
     assert "fc_norm" in start and np.abs(start["head"]["kernel"]).max() < 2e-4
@@ -85,7 +85,7 @@ def test_a_frozen_encoder(pretrained, tmp_path):
     assert run(*command, f"--config.init_from.path={pretrained}") == 0
     assert set(results(tmp_path / "probe")) == {"probe", "val", "head", "knn", "logistic"}
     _, state = load(tmp_path / "probe")
-    saved = read_params(pretrained / "checkpoints")
+    saved = weights.read(pretrained)[0].params
     np.testing.assert_array_equal(
         state.params["encoder"]["embed"]["kernel"], saved["encoder/embed/kernel"]
     )
@@ -142,10 +142,10 @@ def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
     [
         (["method.args.classes=3"], "10 classes, and config.method.args.classes=3"),
         (["data.fields=()", "evals.run="], "the training set has no labels"),
-        (["init_from.path=nowhere"], "nowhere is not the workdir of a run"),
+        (["init_from.path=nowhere"], "there is no nowhere: give a file, a folder or hf://org/name"),
         (
             ["method.args.encoder=vit(width=32, depth=1, heads=2, patch=4)"],
-            "is of another architecture: its encoder is vit(width=16, depth=1, heads=2, patch=4)",
+            "is of another architecture: it is vit(width=16, depth=1, heads=2, patch=4)",
         ),
         (
             ["method.args.encoder=vit(width=16, depth=1, heads=2, patch=2)"],

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +207,11 @@ class Checkpoints:
                 self._manager.close()
 
 
-def read_params(folder: str | Path) -> dict[str, np.ndarray]:
-    """The parameters in the newest checkpoint of any run, whatever its model: path -> float32.
+def read_leaves(folder: str | Path, parts: Sequence[str]) -> dict[str, np.ndarray]:
+    """What is in the newest checkpoint of any run, whatever its model: path -> array.
+
+    Args:
+        parts: of the state, 'params' and 'extra'; the paths begin with them.
 
     Raises:
         UserError: there is none, or it is damaged. The one before it would be another start.
@@ -220,7 +224,7 @@ def read_params(folder: str | Path) -> dict[str, np.ndarray]:
             raise UserError(f"there is no checkpoint yet in {folder}")
         step = checkpoints.steps()[-1]
         try:
-            return _read_params(folder / str(step), checkpoints.leaves(step))
+            return _read_leaves(folder / str(step), checkpoints.leaves(step), parts)
         except Exception as error:  # Orbax raises many kinds for damaged files
             raise UserError(
                 f"checkpoint {step} in {folder} is unreadable ({_first_line(error)}): start that "
@@ -228,8 +232,8 @@ def read_params(folder: str | Path) -> dict[str, np.ndarray]:
             ) from error
 
 
-def _read_params(folder: Path, leaves: dict[str, list]) -> dict[str, np.ndarray]:
-    saved = {path: leaf for path, leaf in leaves.items() if path.startswith("params/")}
+def _read_leaves(folder: Path, leaves: dict[str, list], parts) -> dict[str, np.ndarray]:
+    saved = {path: leaf for path, leaf in leaves.items() if path.split("/")[0] in parts}
     tree = traverse_util.unflatten_dict(
         {path: np.zeros(shape, np.float32) for path, (shape, _) in saved.items()}, sep="/"
     )
@@ -241,7 +245,7 @@ def _read_params(folder: Path, leaves: dict[str, list]) -> dict[str, np.ndarray]
     for path, (_, expected) in saved.items():
         if int(digests[path]) != expected:
             raise ValueError(f"digest of {path} differs from what was saved")
-    flat = traverse_util.flatten_dict(tree["params"], sep="/")
+    flat = traverse_util.flatten_dict(tree, sep="/")
     return {path: np.asarray(values) for path, values in flat.items()}
 
 

@@ -12,7 +12,7 @@ from mae_jax.types import Batch, TrainState
 Costs = dict[str, Any]
 """'parameters' and 'encoder_parameters', how many numbers; 'gflops_per_image' of the whole step,
 10^9 operations; 'step_megabytes' on each device, 10^6 bytes; None where a compiler does not say;
-'device', 'jax'."""
+'image', [H, W, C] of those it learns from; 'device', 'jax'."""
 
 
 def compile_step(
@@ -37,6 +37,7 @@ def compile_step(
         encoder_parameters=count(like.params.get("encoder", {})),
         gflops_per_image=None,
         step_megabytes=None,
+        image=list(batch["image"].shape[1:]),
         device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
         jax=jax.__version__,
     )

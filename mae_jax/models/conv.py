@@ -118,6 +118,11 @@ class Conv(nn.Module):
         """Number of blocks."""
         return sum(self.depths)
 
+    @property
+    def architecture(self) -> tuple:
+        """What must be the same for parameters to fit: not how it is trained or computed."""
+        return ("conv", self.widths, self.depths, self.stem, self.kernel)
+
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
     ) -> jax.Array:

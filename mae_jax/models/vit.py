@@ -172,6 +172,11 @@ class ViT(nn.Module):
         """
         return self.patch
 
+    @property
+    def architecture(self) -> tuple:
+        """What must be the same for parameters to fit: not how it is trained or computed."""
+        return ("vit", self.width, self.depth, self.heads, self.patch, self.mlp_ratio)
+
     @nn.compact
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False

@@ -2,18 +2,26 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mae_jax.types import UserError
 
 
 def resample_positions(
-    positions: jax.Array, old: tuple[int, int], new: tuple[int, int]
+    positions: jax.Array,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    *,
+    kernel: str = "bicubic",
 ) -> jax.Array:
-    """Learned positions for another grid of patches, bicubic.
+    """Positions for another grid of patches, bicubic.
 
     Args:
         positions: [1 + h * w, D], that of the class token first.
         old, new: (rows, columns) of patches.
+        kernel: 'bicubic' (Keys' with a = -0.75, edges repeated: PyTorch's, and so that of the
+            official MAE and of transformers) or 'antialias' (a = -0.5, wider where the grid
+            shrinks: Pillow's, and timm's).
 
     Returns:
         [1 + h' * w', D].
@@ -21,8 +29,26 @@ def resample_positions(
     if old == new:
         return positions
     first, table = positions[:1], positions[1:].reshape(*old, -1)
-    table = jax.image.resize(table, (*new, table.shape[-1]), "bicubic", antialias=False)
+    if kernel == "antialias":
+        table = jax.image.resize(table, (*new, table.shape[-1]), "bicubic", antialias=True)
+    else:
+        rows, columns = _bicubic(old[0], new[0]), _bicubic(old[1], new[1])
+        table = jnp.einsum("rh,cw,hwd->rcd", rows, columns, table, precision="highest")
     return jnp.concatenate([first, table.reshape(-1, table.shape[-1])])
+
+
+def _bicubic(old: int, new: int) -> np.ndarray:
+    """The matrix [new, old] of an interpolation along one axis, by Keys' kernel (1981)."""
+    at = (np.arange(new) + 0.5) * old / new - 0.5
+    taps = np.floor(at).astype(int)[:, None] + np.arange(-1, 3)
+    x, a = np.abs(at[:, None] - taps), -0.75
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    matrix = np.zeros((new, old))
+    rows = np.repeat(np.arange(new), 4)
+    columns = np.clip(taps, 0, old - 1).ravel()
+    np.add.at(matrix, (rows, columns), np.where(x <= 1, near, far).ravel())
+    return matrix.astype(np.float32)
 
 
 def resample_channels(kernel: jax.Array, old: int, new: int) -> jax.Array:

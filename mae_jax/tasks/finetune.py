@@ -82,9 +82,11 @@ class Finetuning:
         decay = jnp.where(step < 0, 0.0, self.ema)
         return {"ema": jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, extra["ema"], params)}
 
-    def adapt(self, shape: Sequence[int]) -> Adapt:
-        """What fits saved parameters to images of `shape` [H, W, C], see `engine.transfer`."""
-        return resampler(self.model.encoder, shape)
+    def adapt(self, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
+        """What fits parameters saved for images of `old` [H, W, C] to those of `shape`, see
+        `engine.transfer`.
+        """
+        return resampler(self.model.encoder, shape, old)
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """uint8 images to float32 network inputs."""
@@ -102,23 +104,27 @@ def freeze(params: Params, rules: Rules) -> Params:
     return jax.tree_util.tree_map_with_path(stop, params)
 
 
-def resampler(encoder: Encoder, shape: Sequence[int]) -> Adapt:
+def resampler(encoder: Encoder, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
     """Fits the patch embedding to another number of channels, and learned positions to another
-    grid of patches (the old one is taken to be square).
+    grid of patches.
 
     Args:
         encoder: that takes the parameters.
         shape: [H, W, C] of the images.
+        old: the same of those that the parameters are for; None: not known, and their grid of
+            patches taken to be square.
     """
     area = encoder.stem**2
 
     def adapt(path: str, array: np.ndarray):
         if path == "encoder/embed/kernel" and array.shape[0] % area == 0:
             return resample_channels(jnp.asarray(array), array.shape[0] // area, shape[2])
-        side = round((array.shape[0] - 1) ** 0.5)
-        if path == "encoder/positions" and array.shape[0] == 1 + side * side:
-            grid = grid_of(shape[:2], encoder.patch)
-            return resample_positions(jnp.asarray(array), (side, side), grid)
+        if path == "encoder/positions":
+            side = round((len(array) - 1) ** 0.5)
+            there = grid_of(old[:2], encoder.patch) if old else (side, side)
+            if len(array) == 1 + there[0] * there[1]:
+                grid = grid_of(shape[:2], encoder.patch)
+                return resample_positions(jnp.asarray(array), there, grid)
         return array
 
     return adapt

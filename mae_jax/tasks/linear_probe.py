@@ -85,9 +85,11 @@ class LinearProbing:
         """Nothing follows an update."""
         return extra
 
-    def adapt(self, shape: Sequence[int]):
-        """What fits saved parameters to images of `shape` [H, W, C], see `engine.transfer`."""
-        return resampler(self.encoder, shape)
+    def adapt(self, shape: Sequence[int], old: Sequence[int] | None):
+        """What fits parameters saved for images of `old` [H, W, C] to those of `shape`, see
+        `engine.transfer`.
+        """
+        return resampler(self.encoder, shape, old)
 
     def features(self, params: Params, batch: Batch) -> jax.Array:
         """[B, D] float32 of whole images."""
@@ -97,7 +99,8 @@ class LinearProbing:
     def logits(self, params: Params, features: jax.Array) -> jax.Array:
         """[B, heads, classes] of features [B, D]."""
         heads = [params[f"head_{i}"] for i in range(len(self.lr_factors))]
-        return jnp.stack([features @ head["kernel"] + head["bias"] for head in heads], axis=1)
+        logits = [features @ head["kernel"] + head["bias"] for head in heads]
+        return jnp.concatenate([one[:, None] for one in logits], axis=1)  # no stack in jax2onnx
 
 
 def make(

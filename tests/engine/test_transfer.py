@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mae_jax.engine.checkpoint import Checkpoints, read_params
+from mae_jax.engine.checkpoint import Checkpoints, read_leaves
 from mae_jax.engine.transfer import transfer
 from mae_jax.types import TrainState, UserError
 
@@ -26,16 +26,16 @@ def test_parameters_come_back_from_a_checkpoint_of_any_model(tmp_path):
     for step in (1, 2):
         with Checkpoints(tmp_path, every=1) as checkpoints:
             checkpoints.save(state_of(kernel=kernel * step, bias=np.zeros(3, np.float32)), step)
-    found = read_params(tmp_path)
-    assert found.keys() == {"encoder/kernel", "encoder/bias"}
-    np.testing.assert_array_equal(found["encoder/kernel"], kernel * 2)
+    found = read_leaves(tmp_path, ("params",))
+    assert found.keys() == {"params/encoder/kernel", "params/encoder/bias"}
+    np.testing.assert_array_equal(found["params/encoder/kernel"], kernel * 2)
 
 
 def test_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="there are no checkpoints in .*nothing"):
-        read_params(tmp_path / "nothing")
+        read_leaves(tmp_path / "nothing", ("params",))
     with pytest.raises(UserError, match="there is no checkpoint yet in"):
-        read_params(tmp_path)
+        read_leaves(tmp_path, ("params",))
 
 
 def test_what_fits_is_taken_and_the_rest_must_be_allowed_to_miss():

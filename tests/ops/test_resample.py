@@ -9,16 +9,51 @@ from mae_jax.ops.resample import resample_channels, resample_positions
 from mae_jax.types import UserError
 
 
-def test_positions_are_interpolated_and_the_class_token_stays():
+def test_antialiased_positions_keep_what_is_linear():
     y, x = np.mgrid[:6, :6] / 6
     table = np.concatenate([np.full((1, 2), 9.0), np.stack([y, x], -1).reshape(36, 2)])
-    found = np.asarray(resample_positions(jnp.asarray(table), (6, 6), (12, 9)))
+    found = resample_positions(jnp.asarray(table), (6, 6), (12, 9), kernel="antialias")
+    found = np.asarray(found)
     assert found.shape == (1 + 12 * 9, 2) and (found[0] == 9).all()
     inner = found[1:].reshape(12, 9, 2)[3:-3, 3:-3]
     rows, columns = (np.arange(12) + 0.5) / 2 - 0.5, (np.arange(9) + 0.5) * 6 / 9 - 0.5
     np.testing.assert_allclose(inner[:, 0, 0], rows[3:-3] / 6, atol=1e-3)
     np.testing.assert_allclose(inner[0, :, 1], columns[3:-3] / 6, atol=1e-3)
-    np.testing.assert_array_equal(resample_positions(table, (6, 6), (6, 6)), table)
+
+
+def cubic(x: float) -> float:
+    """Keys' kernel with a = -3/4: 1 at 0, and 0 at the other whole numbers."""
+    x = abs(x)
+    if x < 1:
+        return (5 * x**3 - 9 * x**2 + 4) / 4
+    return -3 / 4 * (x - 1) * (x - 2) ** 2 if x < 2 else 0.0
+
+
+@pytest.mark.parametrize("new", [(9, 3), (4, 7), (3, 4)])
+def test_bicubic_positions_are_the_sum_over_sixteen_neighbours(new):
+    old, rng = (4, 5), np.random.default_rng(0)
+    table = rng.normal(size=(1 + 20, 3))
+    field = table[1:].reshape(*old, 3)
+    expected = np.zeros((*new, 3))
+    for r, c in np.ndindex(new):
+        y, x = (r + 0.5) * old[0] / new[0] - 0.5, (c + 0.5) * old[1] / new[1] - 0.5
+        for i in range(int(np.floor(y)) - 1, int(np.floor(y)) + 3):
+            for j in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
+                value = field[min(max(i, 0), old[0] - 1), min(max(j, 0), old[1] - 1)]
+                expected[r, c] += cubic(y - i) * cubic(x - j) * value
+    found = np.asarray(resample_positions(jnp.asarray(table), old, new))
+    np.testing.assert_allclose(found[1:].reshape(*new, 3), expected, rtol=0, atol=2e-6)
+    np.testing.assert_array_equal(found[0], np.float32(table[0]))
+    torch = pytest.importorskip("torch")
+    field = torch.tensor(field).permute(2, 0, 1)[None]
+    theirs = torch.nn.functional.interpolate(field, size=new, mode="bicubic", align_corners=False)
+    theirs = theirs[0].permute(1, 2, 0).reshape(-1, 3)
+    np.testing.assert_allclose(found[1:], theirs, rtol=0, atol=2e-6)
+
+
+def test_positions_of_the_same_grid_stay():
+    table = jnp.arange(14.0).reshape(7, 2)
+    np.testing.assert_array_equal(resample_positions(table, (2, 3), (2, 3)), table)
 
 
 @pytest.mark.parametrize(("old", "new"), [(3, 1), (3, 5), (1, 3), (4, 2), (3, 3)])

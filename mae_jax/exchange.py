@@ -1,0 +1,92 @@
+"""`mae-jax weights import` and `export`: published weights in, those of runs out."""
+
+from mae_jax import serve, weights
+from mae_jax.load import load
+from mae_jax.types import UserError
+from mae_jax.weights.layout import grouped
+from mae_jax.workdir import is_folder_of_weights
+
+
+def take(args) -> int:
+    """mae-jax weights import"""
+    if weights.is_run(args.source):
+        raise UserError(f"{args.source} is a run already: give it to other commands as --run")
+    options = weights.Options(
+        encoder_only=args.encoder_only,
+        heads=args.heads,
+        decoder_heads=args.decoder_heads,
+        image_size=args.image_size,
+        positions=args.positions,
+        mean=args.mean,
+        std=args.std,
+        target=args.target,
+        allow=args.allow,
+    )
+    model, table = weights.read(args.source, options)
+    weights.write_run(model, args.out)
+    _print_mapping(table)
+    height, width, channels = model.image
+    said = ", ".join(f"{name}={value!r}" for name, value in model.args.items())
+    print(f"wrote {args.out}: {model.method} of images {height} x {width} x {channels}: {said}")
+    return 0
+
+
+def give(args) -> int:
+    """mae-jax weights export"""
+    if args.format in ("stablehlo", "onnx"):
+        return _export_function(args)
+    for name in ("output", "images"):
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name} is for the formats stablehlo and onnx, not {args.format}")
+    if not weights.is_run(args.run):
+        raise UserError(f"{args.run} is no run: make one of it by mae-jax weights import")
+    model, _ = weights.read(args.run)
+    table = weights.write(
+        model,
+        args.out,
+        args.format,
+        head=args.head,
+        encoder_only=args.encoder_only,
+        image_size=args.image_size,
+    )
+    _print_mapping(table)
+    print(f"wrote {args.out}")
+    return 0
+
+
+def _export_function(args) -> int:
+    for name in ("head", "encoder_only", "image_size"):
+        if getattr(args, name) not in (None, False):
+            raise UserError(f"--{name.replace('_', '-')} is not for {args.format}: see --output")
+    run, state = load(args.run, images=args.images)
+    serve.export(run, state, args.out, output=args.output or "features", kind=args.format)
+    print(f"wrote {args.out}")
+    return 0
+
+
+def _print_mapping(table) -> None:
+    lines = [("theirs", "ours", "shape"), *grouped(table)]
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    for theirs, ours, shape in lines:
+        print(f"{theirs:{widths[0]}}  {ours:{widths[1]}}  {shape}")
+
+
+def check(args, run, evaluators) -> None:
+    """What imported weights cannot tell: which images to learn from, and which class is which.
+
+    Raises:
+        UserError: evaluators learn from images and none are given, or the classes are others.
+    """
+    if not is_folder_of_weights(args.run):
+        return
+    for evaluator in evaluators:
+        if "train" in evaluator.splits and not args.train:
+            raise UserError(f"{evaluator.name} learns from images with labels: give --train FOLDER")
+    option, split = ("--train", "train") if args.train else ("--images", "test")
+    classes, found = getattr(run.method, "classes", None), len(run.data.source(split).class_names)
+    if classes not in (None, found):
+        more = "" if args.train else "; or give --train FOLDER with all of them"
+        raise UserError(
+            f"{option} has {found} classes, and these weights {classes}: the folders in the order "
+            f"of their names must be the classes{more}"
+        )

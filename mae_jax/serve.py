@@ -1,0 +1,226 @@
+"""A trained model as a file that runs without this library: StableHLO through `jax.export`, which
+needs JAX alone, or ONNX through the converter jax2onnx, which needs an ONNX runtime alone.
+
+What goes in is a batch of any size of the bytes that a run's own batches have, [b, H, W, C] uint8
+after its `eval_transform`; the normalisation is inside. What comes out is one array, the features
+or the logits.
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
+from safetensors.numpy import save_file
+
+from mae_jax.run import MISSING, Run, make_method
+from mae_jax.spec import check_choice
+from mae_jax.types import Method, TrainState, UserError
+
+FORMATS = ("stablehlo", "onnx")
+OUTPUTS = ("features", "logits")
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""What one StableHLO file runs on."""
+ONE_FILE = 2**31 - 2**24
+"""Bytes of weights up to which an ONNX model is one file: protobuf ends at 2 GB."""
+
+README = """# {output} of {method}, step {step}
+
+Needs `jax`, `numpy` and `safetensors`; `meta.json` says what goes in and comes out.
+
+```python
+import jax
+from safetensors.numpy import load_file
+
+weights = load_file("weights.safetensors")
+exported = jax.export.deserialize(open("function.stablehlo", "rb").read())
+function = jax.jit(exported.call)
+{output} = function(weights, images)  # {goes_in} -> {comes_out}
+```
+
+The images are as `{transform}` leaves them.
+"""
+
+
+class _Model(NamedTuple):
+    function: Callable[[Mapping[str, jax.Array], jax.Array], jax.Array]
+    """Weights and images [b, H, W, C] uint8 to the output."""
+    weights: dict[str, np.ndarray]
+    """By path, those that the output depends on."""
+    images: jax.ShapeDtypeStruct
+    """Their shape, with a symbol for the size of the batch."""
+    meta: dict[str, Any]
+    """What goes in and comes out."""
+
+
+def export(run: Run, state: TrainState, out: Path, *, output: str, kind: str) -> Path:
+    """Writes what a trained model computes, whole or not at all.
+
+    Args:
+        run, state: from `load`.
+        out: for 'stablehlo' a new or empty folder, in which `function.stablehlo` is a function of
+            the weights and images, for CPU, CUDA and TPU, `weights.safetensors` holds the weights,
+            `meta.json` and `README.md` say how to use them. For 'onnx' a new file that ends in
+            .onnx; over 2 GB the weights stand beside it, in a file that ends in .onnx.data.
+        output: 'features', or 'logits' of a classifier.
+        kind: 'stablehlo', which computes in the run's own dtype, or 'onnx', always in float32.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UserError: an unknown format or output, an output that the model does not have, a place
+            that is taken, or a converter that is not installed or knows too little.
+    """
+    check_choice("format", kind, FORMATS)
+    check_choice("output", output, OUTPUTS)
+    write = {"stablehlo": _write_stablehlo, "onnx": _write_onnx}[kind]
+    if kind == "onnx" and out.suffix != ".onnx":
+        raise UserError(f"--out {out}: the name must end in .onnx")
+    if out.exists() and (kind == "onnx" or not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} is there already: choose another place, or remove it")
+    if kind == "onnx" and Path(f"{out}.data").exists():
+        raise UserError(f"{out}.data is there already: choose another --out, or remove it")
+    method = run.method
+    if kind == "onnx":  # runtimes for CPUs have no products in bfloat16
+        args = dict(run.config.method.args) | {"dtype": "float32"}
+        method = make_method(name=run.config.method.name, args=args, total_steps=run.plan.steps)
+    model = _model(run, state, method, output)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        write(model, Path(folder, out.name))
+        for path in sorted(Path(folder).iterdir(), reverse=True):  # an .onnx after its .onnx.data
+            os.replace(path, out.parent / path.name)
+    return out
+
+
+def _model(run: Run, state: TrainState, method: Method, output: str) -> _Model:
+    """Traces one output of `method.predict`, and leaves out the weights that it does not need."""
+    example = run.data.example("eval")["image"]
+    shape, dtype = example.shape[1:], example.dtype
+    (b,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((b, *shape), dtype)
+    tree = {"params": state.params, "extra": state.extra}
+    found, structure = jax.tree_util.tree_flatten_with_path(tree)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in found]
+    like = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, (_, a) in zip(names, found)}
+
+    def outputs(weights, images):
+        # What the output does not depend on may have any value.
+        leaves = [
+            weights[n] if n in weights else jnp.zeros(a.shape, a.dtype) for n, a in like.items()
+        ]
+        tree = jax.tree.unflatten(structure, leaves)
+        return method.predict(tree["params"], tree["extra"], {"image": images})
+
+    there = jax.eval_shape(outputs, like, jax.ShapeDtypeStruct((1, *shape), dtype))
+    if output not in there:
+        raise UserError(f"{output} {MISSING['heads' if 'head_logits' in there else output]}")
+
+    def function(weights, images):
+        # Image by image: methods ask for the size of their batch, and a symbol has none. It
+        # compiles to the same products of whole batches.
+        return jax.vmap(lambda image: outputs(weights, image[None])[output][0])(images)
+
+    closed = jax.make_jaxpr(function)(like, images)
+    _, used = dce_jaxpr(closed.jaxpr, [True])
+    needed = {name for name, use in zip(sorted(like), used) if use}
+    weights = {n: np.asarray(jax.device_get(a)) for n, (_, a) in zip(names, found) if n in needed}
+    meta = {
+        "method": run.config.method.name,
+        "step": int(state.step),
+        "input": _described("images", images) | {"transform": run.config.data.eval_transform},
+        "output": _described(output, *closed.out_avals),
+    }
+    classes = getattr(run.data.sources.get("train"), "class_names", ())
+    if output == "logits" and len(classes) == there[output].shape[1]:
+        meta["classes"] = list(classes)
+    return _Model(function, weights, images, meta)
+
+
+def _described(name: str, array: jax.ShapeDtypeStruct) -> dict[str, Any]:
+    sizes = [size if isinstance(size, int) else str(size) for size in array.shape]
+    return {"name": name, "shape": sizes, "dtype": array.dtype.name}
+
+
+def _write_stablehlo(model: _Model, out: Path) -> None:
+    """Parameters are an argument and not inside: a file could not hold more than 2 GB of them."""
+    out.mkdir()
+    exported = jax.export.export(jax.jit(model.function), platforms=PLATFORMS)(
+        model.weights, model.images
+    )
+    (out / "function.stablehlo").write_bytes(exported.serialize())
+    save_file(model.weights, out / "weights.safetensors")
+    meta = model.meta | {"platforms": PLATFORMS, "jax": jax.__version__}
+    (out / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    text = lambda end: f"[{', '.join(map(str, meta[end]['shape']))}] {meta[end]['dtype']}"
+    readme = README.format(
+        output=meta["output"]["name"],
+        method=meta["method"],
+        step=meta["step"],
+        goes_in=text("input"),
+        comes_out=text("output"),
+        transform=meta["input"]["transform"],
+    )
+    (out / "README.md").write_text(readme, encoding="utf-8")
+
+
+def _write_onnx(model: _Model, out: Path) -> None:
+    with _quiet():
+        try:
+            jax2onnx, onnx = map(importlib.import_module, ("jax2onnx", "onnx"))
+        except ImportError as error:
+            raise UserError(
+                f"format onnx needs a converter ({error}): pip install 'mae-jax[onnx]'"
+            ) from error
+        # The converter puts layers of its own in place of Flax's, which know no `vmap`: it is
+        # given the traced function, where there are no layers.
+        traced = jax.make_jaxpr(lambda images: model.function(model.weights, images))(model.images)
+        try:
+            proto = jax2onnx.to_onnx(
+                lambda images: jaxpr_as_fun(traced)(images)[0],
+                [model.images],
+                model_name="mae_jax",
+                input_names=["images"],
+                output_names=[model.meta["output"]["name"]],
+            )
+        except NotImplementedError as error:
+            raise UserError(
+                f"jax2onnx cannot convert this model ({error}): use the format stablehlo, or try "
+                "a newer jax2onnx"
+            ) from error
+    _drop_unused(proto.graph)
+    meta = {k: v if isinstance(v, str) else json.dumps(v) for k, v in model.meta.items()}
+    onnx.helper.set_model_props(proto, meta)
+    large = sum(array.nbytes for array in model.weights.values()) > ONE_FILE
+    place = dict(save_as_external_data=True, location=f"{out.name}.data") if large else {}
+    onnx.save_model(proto, out, **place)
+
+
+def _drop_unused(graph: Any) -> None:
+    """Removes constants that no node reads, of which runtimes would warn."""
+    read = {name for node in graph.node for name in node.input}
+    kept = [constant for constant in graph.initializer if constant.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing below an error is logged: the converter warns of layers that are not ours."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,185 @@
+"""The language in which layouts of weights are written: rows of (our name, their names, form),
+read from left to right to export and from right to left to import, so that both agree.
+
+A name may hold '{}' where the number of a block stands.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mae_jax.types import UserError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Form(NamedTuple):
+    """How an array is laid out there, and here."""
+
+    ours: Callable[[np.ndarray], np.ndarray]
+    theirs: Callable[[np.ndarray, "Shape"], np.ndarray]
+
+
+class Shape(NamedTuple):
+    """What the layout of an array there depends on."""
+
+    patch: int
+    channels: int
+
+
+class Row(NamedTuple):
+    """One array, or the same one of every block."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    """Several: parts along the last axis of ours; '': a part that is not there, and zero here."""
+    form: str
+
+
+class Mapped(NamedTuple):
+    """A line of the table of what became what."""
+
+    ours: str
+    theirs: str
+    shape: tuple[int, ...]
+
+
+def patch_kernel(kernel: np.ndarray, shape: Shape) -> np.ndarray:
+    """[patch * patch * C, D], channels innermost, to the kernel [D, C, patch, patch]."""
+    kernel = kernel.reshape(shape.patch, shape.patch, shape.channels, -1)
+    return kernel.transpose(3, 2, 0, 1)
+
+
+FORMS = {
+    "same": Form(lambda a: a, lambda a, shape: a),
+    "dense": Form(lambda a: a.T, lambda a, shape: a.T),
+    "patch": Form(lambda a: a.transpose(2, 3, 1, 0).reshape(-1, len(a)), patch_kernel),
+    "table": Form(lambda a: a[0], lambda a, shape: a[None]),
+}
+AXES = {"dense": 2, "patch": 4, "table": 3}
+
+
+def dense(ours: str, *theirs: str) -> list[Row]:
+    """A linear layer: kernel and bias here, weight and bias there."""
+    names = lambda leaf: tuple(name and f"{name}.{leaf}" for name in theirs)
+    return [
+        Row(f"{ours}/kernel", names("weight"), "dense"),
+        Row(f"{ours}/bias", names("bias"), "same"),
+    ]
+
+
+def norm(ours: str, theirs: str) -> list[Row]:
+    """A LayerNorm: scale and bias here, weight and bias there."""
+    return [
+        Row(f"{ours}/scale", (f"{theirs}.weight",), "same"),
+        Row(f"{ours}/bias", (f"{theirs}.bias",), "same"),
+    ]
+
+
+def to_ours(arrays: Arrays, rows: Iterable[Row]) -> tuple[dict[str, np.ndarray], list[Mapped]]:
+    """Arrays in our names and forms, float32; those that no row names are left out.
+
+    Raises:
+        UserError: an array has not the number of axes that its name promises, or one part of it is
+            missing.
+    """
+    params, table = {}, []
+    for row in rows:
+        for number in _numbers(row.theirs[0], arrays):
+            names = [name.replace("{}", number) for name in row.theirs]
+            ours = row.ours.replace("{}", number)
+            params[ours] = _joined([_part(arrays, name, row.form) for name in names], names)
+            table.append(Mapped(ours, " + ".join(filter(None, names)), params[ours].shape))
+    return params, table
+
+
+def known(arrays: Arrays, rows: Iterable[Row]) -> int:
+    """How many of the arrays rows name."""
+    return sum(len(_numbers(name, arrays)) for row in rows for name in row.theirs if name)
+
+
+def _numbers(pattern: str, arrays: Arrays) -> list[str]:
+    """What stands for '{}' in the names that are there; ['']: the name itself is."""
+    if "{}" not in pattern:
+        return [""] if pattern in arrays else []
+    regex = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
+    return sorted((m[1] for m in map(regex.fullmatch, arrays) if m), key=int)
+
+
+def _part(arrays: Arrays, name: str, form: str) -> np.ndarray | None:
+    if not name:
+        return None
+    if name not in arrays:
+        raise UserError(f"the weights lack {name}: the file is not whole, or of another model")
+    array = np.asarray(arrays[name], np.float32)
+    if array.ndim != AXES.get(form, array.ndim):
+        raise UserError(
+            f"{name} has shape {list(array.shape)}, and {AXES[form]} axes are expected: the file "
+            "is of another model"
+        )
+    return np.ascontiguousarray(FORMS[form].ours(array))
+
+
+def _joined(parts: list[np.ndarray | None], names: Sequence[str]) -> np.ndarray:
+    parts = [np.zeros_like(parts[0]) if part is None else part for part in parts]
+    if len({part.shape for part in parts}) > 1:
+        raise UserError(f"{' and '.join(names)} differ in shape: the file is of another model")
+    return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def to_theirs(
+    params: Arrays, rows: Iterable[Row], shape: Shape
+) -> tuple[dict[str, np.ndarray], list[Mapped]]:
+    """The inverse of `to_ours`."""
+    arrays, table = {}, []
+    for row in rows:
+        for number in _numbers(row.ours, params):
+            ours = row.ours.replace("{}", number)
+            names = [name.replace("{}", number) for name in row.theirs]
+            parts = np.split(params[ours], len(names), axis=-1)
+            for name, part in zip(names, parts, strict=True):
+                if name:
+                    theirs = FORMS[row.form].theirs(part, shape)
+                    arrays[name] = np.ascontiguousarray(theirs, np.float32)
+            table.append(Mapped(ours, " + ".join(filter(None, names)), params[ours].shape))
+    return arrays, table
+
+
+def grouped(table: Sequence[Mapped]) -> list[tuple[str, str, str]]:
+    """The lines of a table to look at, (theirs, ours, shape): those of all blocks as one, and the
+    weight and bias of a layer as one.
+    """
+    blocks: dict[Mapped, int] = {}
+    for row in table:
+        number = re.search(r"/block_(\d+)/", row.ours)
+        blank = rf"(?<=[._]){number[1]}(?=[./])" if number else r"(?!)"
+        line = Mapped(re.sub(blank, "{}", row.ours), re.sub(blank, "{}", row.theirs), row.shape)
+        blocks[line] = blocks.get(line, 0) + 1
+    layers: dict[tuple, list[Mapped]] = {}
+    for row in blocks:
+        layers.setdefault((row.ours.rpartition("/")[0] or row, _layer(row.theirs)), []).append(row)
+    return [
+        (
+            _braced([name for row in rows for name in row.theirs.split(" + ")]),
+            _braced([row.ours for row in rows]),
+            " ".join("x".join(map(str, row.shape)) for row in rows)
+            + (f" ({blocks[rows[0]]} blocks)" if "{}" in rows[0].ours else ""),
+        )
+        for rows in layers.values()
+    ]
+
+
+def _layer(theirs: str) -> str:
+    return " + ".join(name.rpartition(".")[0] for name in theirs.split(" + "))
+
+
+def _braced(names: Sequence[str]) -> str:
+    """'a.b.weight', 'a.c.weight' to 'a.{b,c}.weight'."""
+    split = [re.split(r"([./])", name) for name in names]
+    if len({len(parts) for parts in split}) > 1:
+        return " + ".join(names)
+    columns = [list(dict.fromkeys(column)) for column in zip(*split, strict=True)]
+    join = lambda parts: parts[0] if len(parts) == 1 else "{" + ",".join(parts) + "}"
+    return "".join(map(join, columns))

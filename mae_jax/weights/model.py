@@ -1,0 +1,46 @@
+"""A model as weights and what is needed to build its network; and what a user may say of them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+EPSILON = 1e-6
+"""What norms, and a probe's BatchNorm, add to the variance."""
+
+
+class Options(NamedTuple):
+    """What a user may say of weights; None: read off them."""
+
+    heads: int | None = None
+    likely_heads: int | None = None
+    """What to take where nothing says how many."""
+    decoder_heads: int | None = None
+    image_size: tuple[int, int] | None = None
+    """Height and width of the images that the model here is for."""
+    positions: str | None = None
+    """How positions come to another size: 'bicubic' (as official MAE and transformers), 'antialias'
+    (as timm) or 'recompute' (fixed ones)."""
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    target: str | None = None
+    """What a decoder predicts: 'normalized' patches or 'pixels'."""
+    encoder_only: bool = False
+    """Leave out decoder and head."""
+    allow: Sequence[str] = ()
+    """Regexes of names that may be missing or left over."""
+
+
+class Model(NamedTuple):
+    """Weights in our names, and what is needed to build the network that they are of."""
+
+    params: dict[str, np.ndarray]
+    """'encoder/block_0/attention/qkv/kernel' -> float32."""
+    method: str
+    """'mae', 'tasks.finetune', 'tasks.linear_probe', 'tasks.encode', ..."""
+    args: dict[str, Any]
+    """Of its `make`."""
+    image: tuple[int, int, int] | None
+    """[H, W, C] of the images it was made for; None: not known."""
+    extra: dict[str, np.ndarray] = {}
+    """Collections beside the parameters, of runs."""

@@ -1,0 +1,143 @@
+"""Weights of our own: of a run, from its newest checkpoint, or of a folder that `mae-jax weights
+import` made. Such a folder has a run's config and weights in place of checkpoints, so that all
+commands that use a run take it.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mae_jax.config import to_json
+from mae_jax.engine.checkpoint import read_leaves
+from mae_jax.engine.transfer import transfer
+from mae_jax.spec import maker
+from mae_jax.types import TrainState, UserError
+from mae_jax.weights.files import fresh_folder, read_json, read_safetensors, write_file
+from mae_jax.weights.model import EPSILON, Model
+from mae_jax.workdir import WEIGHTS, is_folder_of_weights, read_config
+
+
+def is_run(source: str | Path) -> bool:
+    """Whether this is a workdir, or a folder that import made."""
+    path = Path(source).expanduser() / "config.json"
+    return path.is_file() and "method" in read_json(path)
+
+
+def read_run(folder: Path) -> Model:
+    """The weights of a run; of averaged ones, where it has them, those.
+
+    Raises:
+        UserError: no run, nothing to read in it, or damage.
+    """
+    method = read_config(folder).method
+    make = maker(method.name if method.name.startswith("tasks.") else f"methods.{method.name}")
+    known = inspect.signature(make).parameters.values()
+    args = {p.name: p.default for p in known if p.default is not p.empty} | method.args.to_dict()
+    if is_folder_of_weights(folder):
+        leaves, notes = read_safetensors(folder / WEIGHTS)
+        image = notes.get("image")
+    else:
+        leaves = read_leaves(folder / "checkpoints", ("params", "extra"))
+        costs = folder / "costs.json"
+        image = read_json(costs).get("image") if costs.is_file() else None
+    part = lambda prefix: {
+        path.removeprefix(prefix): array
+        for path, array in leaves.items()
+        if path.startswith(prefix)
+    }
+    averaged = part("extra/ema/") if args.get("ema") else {}
+    params, extra = averaged or part("params/"), part("extra/")
+    return Model(params, method.name, args, tuple(image) if image else None, extra)
+
+
+def read_state(folder: Path, like: TrainState) -> TrainState:
+    """The state of a folder that import made, laid out like another, without moments."""
+    model, same = read_run(folder), lambda path, array: array
+    params = transfer(like.params, model.params, missing="^$", adapt=same)
+    extra = transfer(like.extra, model.extra, missing="^$", adapt=same)
+    return TrainState(jax.device_put(np.int32(0), like.step.sharding), params, (), extra)
+
+
+def write_run(model: Model, out: Path) -> None:
+    """Makes a folder that commands use like a run.
+
+    Raises:
+        UserError: it is there already.
+    """
+    with fresh_folder(out) as folder:
+        leaves = {f"params/{path}": array for path, array in model.params.items()}
+        leaves |= {f"extra/{path}": array for path, array in model.extra.items()}
+        write_file(folder / WEIGHTS, leaves, {"image": list(model.image)})
+        (folder / "config.json").write_text(to_json(_config(model)) + "\n", encoding="utf-8")
+
+
+def _config(model: Model) -> ConfigDict:
+    """A config of every section; of those that train, nothing is used."""
+    height, width = model.image[:2]
+    larger = round(min(height, width) / 0.875) if height == width else 0
+    resize = f"resize({larger})|center_crop({height})" if larger else f"resize(({height}, {width}))"
+    data: dict[str, Any] = dict(
+        train="",
+        test="",
+        subset="",
+        held_out=0.0,
+        batch_size=64,
+        train_transform=resize,
+        eval_transform=resize,
+        fields=(),
+        pipeline="arrays",
+        workers=0,
+        on_error="raise",
+        views=1,
+    )
+    return ConfigDict(
+        dict(
+            seed=0,
+            accumulate=1,
+            max_skipped=10,
+            data=data,
+            method=dict(name=model.method, args=model.args),
+            init_from=dict(path=""),
+            optimizer=dict(name="sgd", b1=0.9, b2=0.95, weight_decay=0.0, clip=None),
+            schedule=dict(base_lr=1.0, epochs=1.0, warmup_epochs=0.0, min_lr=0.0),
+            mesh=dict(data=-1, fsdp=1),
+            checkpoint=dict(every=1, keep=2),
+            log=dict(every=1),
+            evals=dict(every=0, run=""),
+            identities={},
+        )
+    )
+
+
+def only(model: Model, head: int | None) -> Model:
+    """A probe with one head, its BatchNorm folded into it; other models as they are.
+
+    Args:
+        head: number of the head, from 0; None: there is one.
+
+    Raises:
+        UserError: there are several, or no such head.
+    """
+    if model.method != "tasks.linear_probe":
+        if head is not None:
+            raise UserError(f"--head {head} is for linear probes, and this is {model.method}")
+        return model
+    count = len(model.args["lr_factors"])
+    if head is None and count > 1:
+        factors = ", ".join(f"{i}: {lr:g}" for i, lr in enumerate(model.args["lr_factors"]))
+        raise UserError(f"this probe has {count} heads (lr factors {factors}): choose by --head")
+    if not 0 <= (head or 0) < count:
+        raise UserError(f"--head {head}: this probe has heads 0 to {count - 1}")
+    params = {path: array for path, array in model.params.items() if not path.startswith("head_")}
+    kernel, bias = (
+        model.params[f"head_{head or 0}/{leaf}"].astype(np.float64) for leaf in ("kernel", "bias")
+    )
+    scale = 1 / np.sqrt(model.extra["var"].astype(np.float64) + EPSILON)
+    kernel = kernel * scale[:, None]
+    params["head/kernel"] = kernel.astype(np.float32)
+    params["head/bias"] = (bias - model.extra["mean"] @ kernel).astype(np.float32)
+    return model._replace(params=params, extra={})

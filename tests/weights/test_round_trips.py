@@ -1,0 +1,139 @@
+"""Ours -> theirs -> ours gives every bit back, and theirs has their names."""
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from mae_jax import weights
+from mae_jax.run import make_method
+from mae_jax.types import UserError
+from mae_jax.weights.layout import grouped
+from tests.weights import models
+
+MODELS = {
+    "Ti": dict(encoder="Ti"),
+    "B": dict(encoder="B", depth=2, decoder=(512, 1, 16)),
+    "L": dict(encoder="L", depth=2, decoder=(512, 2, 16)),
+    "wide, one channel": dict(encoder="Ti", image=(16, 48, 1), patch=8, mean=(0.4,)),
+}
+"""The full depth of B and L is in `parity.py`: what repeats here is one block."""
+OUT = {"timm": "model.safetensors", "mae": "model.pth", "hf": "folder"}
+
+
+def same(found, expected):
+    """Whether two dictionaries of arrays are equal to the bit."""
+    assert found.keys() == expected.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(found[path].view(np.uint32), array.view(np.uint32), path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("layout", OUT)
+def test_a_masked_autoencoder_comes_back(name, layout, tmp_path):
+    if layout == "mae":
+        pytest.importorskip("torch", reason="a .pth file needs PyTorch")
+    model = models.mae(**MODELS[name])
+    out = tmp_path / OUT[layout]
+    weights.write(model, out, layout)
+    found, table = weights.read(out)
+    same_parts = lambda part: {k: v for k, v in model.params.items() if k.startswith(part)}
+    same(found.params, same_parts("encoder" if layout == "timm" else ""))
+    assert found.image == model.image
+    if layout == "timm":
+        assert found.method == "tasks.encode"
+    else:
+        assert found.method == "mae"
+        known = model.args.keys() - {"encoder"} - ({"mean", "std"} if layout == "mae" else set())
+        assert {k: found.args[k] for k in known} == {k: model.args[k] for k in known}
+    assert len(grouped(table)) < 40
+
+
+def test_official_weights_without_our_notes(tmp_path):
+    """Of the usual widths, all but what the decoder predicts is read off the arrays."""
+    from safetensors.numpy import load_file, save_file
+
+    model = models.mae("B", image=(224, 224, 3), depth=1, decoder=(512, 1, 16))
+    weights.write(model, tmp_path / "ours.safetensors", "mae")
+    save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "theirs.safetensors")
+    with pytest.raises(UserError, match="what its decoder predicts: give --target"):
+        weights.read(tmp_path / "theirs.safetensors")
+    options = weights.Options(target="pixels")
+    found, _ = weights.read(tmp_path / "theirs.safetensors", options)
+    same(found.params, model.params)
+    assert found.args["decoder_heads"] == 16 and not found.args["normalize_target"]
+    assert found.args["encoder"] == "vit(width=768, depth=1, heads=12, patch=16)"
+    assert found.args["mean"] == (0.485, 0.456, 0.406) and found.image == (224, 224, 3)
+
+
+@pytest.mark.parametrize(("layout", "pool"), [*((k, "mean") for k in OUT), ("timm", "cls")])
+def test_a_classifier_comes_back(layout, pool, tmp_path):
+    if layout == "mae":
+        pytest.importorskip("torch", reason="a .pth file needs PyTorch")
+    model = models.tuned(pool, columns=3)
+    out = tmp_path / OUT[layout]
+    weights.write(model, out, layout)
+    found, _ = weights.read(out)
+    expected = dict(model.params)
+    if layout == "hf":  # BEiT's keys have no bias
+        for i in range(2):
+            bias = expected[f"encoder/block_{i}/attention/qkv/bias"].copy()
+            bias[32:64] = 0
+            expected[f"encoder/block_{i}/attention/qkv/bias"] = bias
+    same(found.params, expected)
+    assert (found.method, found.args) == (model.method, model.args)
+
+
+def outputs(model, images):
+    """What a model says of images."""
+    method = make_method(name=model.method, args=model.args, total_steps=1)
+    params = traverse_util.unflatten_dict(model.params, sep="/")
+    return jax.jit(method.predict)(params, model.extra, {"image": images})
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_a_probe_becomes_a_classifier_that_says_the_same(heads, tmp_path):
+    model = models.probe(heads)
+    if heads > 1:
+        with pytest.raises(UserError, match="3 heads .* choose by --head"):
+            weights.write(model, tmp_path / "a.safetensors", "timm")
+        with pytest.raises(UserError, match="--head 3: this probe has heads 0 to 2"):
+            weights.write(model, tmp_path / "a.safetensors", "timm", head=3)
+    weights.write(model, tmp_path / "a.safetensors", "timm", head=heads - 1)
+    found, _ = weights.read(tmp_path / "a.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (5, 24, 16, 3), np.uint8)
+    theirs, ours = outputs(found, images), outputs(model, images)
+    expected = ours["head_logits"][:, heads - 1]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(theirs["logits"], expected, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(theirs["features"], ours["features"], rtol=0, atol=1e-5)
+
+
+def test_a_probe_of_the_mean_comes_back_as_one(tmp_path):
+    model = models.probe(1)
+    model.args["pool"] = "mean"
+    weights.write(model, tmp_path / "a.safetensors", "timm")
+    found, _ = weights.read(tmp_path / "a.safetensors")
+    assert found.method == "tasks.linear_probe" and found.args["pool"] == "mean"
+    images = np.random.default_rng(0).integers(0, 256, (5, 24, 16, 3), np.uint8)
+    expected = outputs(model, images)["logits"]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(outputs(found, images)["logits"], expected, atol=1e-5 * scale)
+    with pytest.raises(UserError, match="no classifier of the mean of tokens after the norm"):
+        weights.write(model, tmp_path / "folder", "hf")
+
+
+@pytest.mark.parametrize("how", ["bicubic", "antialias", "recompute"])
+def test_positions_come_to_another_size_only_on_request(how, tmp_path):
+    model = models.mae()
+    weights.write(model, tmp_path / "a.safetensors", "mae")
+    with pytest.raises(UserError, match=r"positions are of 2 x 2 patches and 3 x 5 are wanted"):
+        weights.read(tmp_path / "a.safetensors", weights.Options(image_size=(48, 80)))
+    options = weights.Options(image_size=(48, 80), positions=how, encoder_only=True)
+    found, _ = weights.read(tmp_path / "a.safetensors", options)
+    assert found.image == (48, 80, 3)
+    if how == "recompute":
+        assert "encoder/positions" not in found.params
+    else:
+        assert found.params["encoder/positions"].shape == (16, 192)
+        assert "learned_positions=True" in found.args["encoder"]
