@@ -12,6 +12,13 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+MESHES = {
+    "data": dict(data=-1, fsdp=1),  # each device holds all parameters
+    "fsdp": dict(data=1, fsdp=-1),  # parameters and moments are split over all devices
+    "hybrid": dict(data=-1, fsdp=8),  # over groups of 8, e.g. the GPUs of a host; copied between
+}
+
+
 def base() -> ConfigDict:
     """The sections that every experiment has, each one function's keyword arguments."""
     return ConfigDict(
@@ -20,6 +27,7 @@ def base() -> ConfigDict:
             accumulate=1,  # parts of a batch, one after another, to save memory; BatchNorm and
             # mixup then see a part
             max_skipped=10,  # steps in a row with a loss or gradient that is not finite, then stop
+            profile="",  # steps of which a trace is written, FIRST:LAST, e.g. 20:22
             data=dict(
                 train="",  # source of the training images: "folder('path')", 'fashion_scenes(...)'
                 test="",  # source of the held-out images; empty: none
@@ -51,7 +59,7 @@ def base() -> ConfigDict:
                 warmup_epochs=40.0,
                 min_lr=0.0,
             ),
-            mesh=dict(data=-1, fsdp=1),  # devices that split the batch, and the parameters too
+            mesh=dict(MESHES["data"]),  # devices that split the batch, and the parameters too
             checkpoint=dict(every=1000, keep=2),  # steps between two, and how many stay
             log=dict(every=50),  # steps between two lines
             evals=dict(every=0, run=""),  # steps between two (0: at the end), and which

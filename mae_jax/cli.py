@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 from mae_jax import commands
-from mae_jax.commands import explain, fail
+from mae_jax.failure import explain, fail
 from mae_jax.types import UserError
 
 FORMATS = ("timm", "hf", "mae", "stablehlo", "onnx")
@@ -109,7 +109,7 @@ def add_config(parser: argparse.ArgumentParser, text: str) -> None:
     more = "; change any value with --config.key.path=value"
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help=text + more)
     parser.add_argument(
-        "--workdir", type=Path, help="where everything is written (default: runs/NAME_OF_CONFIG)"
+        "--workdir", type=local, help="where everything is written (default: runs/NAME_OF_CONFIG)"
     )
 
 
@@ -216,6 +216,16 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 def add_image_size(add, text: str) -> None:
     """--image-size, one number or two."""
     add("--image-size", type=size, metavar="H,W", help=f"{text}; one number: a square")
+
+
+def local(text: str) -> Path:
+    """A path of a file system: append, lock and rename are not to be had of object stores."""
+    if "://" in text:
+        raise UserError(
+            f"--workdir {text}: write into a file system; mount the bucket (e.g. gcsfuse) and give "
+            "the path there"
+        )
+    return Path(text)
 
 
 def size(text: str) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.costs import Costs, compile_step
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
+from mae_jax.engine.profile import Profile
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.evals.classify import check_labels
 from mae_jax.evals.features import Evaluator, Predict
@@ -57,6 +58,8 @@ class Run:
     """Shapes and shardings of the state."""
     fresh: Callable[[], TrainState]
     """Makes the state before the first step, always the same."""
+    profile: str
+    """Steps of which a trace is written, 'FIRST:LAST'; empty: none."""
 
     def train_step(self) -> tuple[Callable, Costs]:
         """The compiled step, see `make_train_step`, and what it costs.
@@ -161,6 +164,7 @@ def _build(
     mesh,
     accumulate: int,
     max_skipped: int,
+    profile: str = "",
     checkpoint,
     log,
     evals,
@@ -169,6 +173,7 @@ def _build(
     for name, value in dict(accumulate=accumulate, max_skipped=max_skipped).items():
         if value < 1:
             raise UserError(f"config.{name}={value} must be at least 1")
+    Profile(steps=profile)
     if not 0 <= seed < 2**32:
         raise UserError(f"config.seed={seed} must be in [0, 2**32)")
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
@@ -204,7 +209,7 @@ def _build(
         fresh=fresh,
     )
     made_evals = call_section(make_eval_plan, evals, "evals")
-    run = Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, start)
+    run = Run(config, made_mesh, made_data, made_method, plan, tx, made_evals, like, start, profile)
     run.check(made_evals.evaluators)
     return run
 

@@ -24,6 +24,7 @@ from mae_jax.engine.meter import Diverged, Meter
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.engine.prefetch import prefetch
 from mae_jax.engine.processes import check_same, check_shared
+from mae_jax.engine.profile import Profile
 from mae_jax.engine.watchdog import INPUT, STEP, Watchdog
 from mae_jax.run import Run, build
 from mae_jax.spec import call_section
@@ -130,11 +131,15 @@ def loop(
         bad_images=lambda: run.data.skipped,
     )
     share = lambda now: (meter.waited + now) / (time.monotonic() - meter.begun)
-    with contextlib.closing(batches), together(watchdog, run.config):
+    profile = Profile(steps=run.profile, folder=log.path.parent / "profile")
+    with contextlib.closing(batches), together(watchdog, run.config), profile:
         if due(first, every) and not agreed(log.has_evaluation(first)):
             log.write(first, evaluate.during_training(run, state))
         meter.restart()
         for done in range(first + 1, total + 1):
+            if profile.due(done):
+                meter.settle()
+                profile.turn()
             with watchdog.phase(INPUT, done, share), meter.waiting():
                 with saved_at_least(state, checkpoints, meter):
                     batch = next(batches)

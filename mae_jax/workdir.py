@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "checkpoint.",
     "evals.",
     "mesh.",
+    "profile",
     "data.workers",
     "data.pipeline",
     "data.on_error",

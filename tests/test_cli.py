@@ -114,6 +114,8 @@ def test_mistakes_in_a_config(capsys, config, tmp_path, override, message):
         (["--config", "nowhere.py"], "there is no config file 'nowhere.py'"),
         (["--config", "tests/tiny.py:B/16"], "takes no argument"),
         (["--config", "configs/mae.py:X/16"], "write SIZE/PATCH"),
+        (["--config", "configs/mae.py:B/16,tensor"], "after the comma, data, fsdp, hybrid"),
+        (["--config", "tests/tiny.py", "--workdir", "gs://b/run"], "mount the bucket"),
         (["--config", "tests/tiny.py", "--seed", "3"], "unknown argument '--seed'"),
     ],
 )

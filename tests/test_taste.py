@@ -53,11 +53,13 @@ MAY_IMPORT = {
         "summary",
         "schedule",
         "exchange",
+        "failure",
         "sweep",
         "train",
         "workdir",
     },
-    "cli": BASE | {"commands"},
+    "failure": BASE,
+    "cli": BASE | {"commands", "failure"},
 }
 
 
@@ -143,7 +145,7 @@ def test_public_things_are_documented_and_small(path):
 def test_nothing_happens_at_import(path):
     """Modules define things; only jax.config, prints and the like would be loose expressions."""
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Expr):
+        if isinstance(node, ast.Expr) and ".defvjp(" not in ast.unparse(node):
             assert isinstance(node.value, ast.Constant), f"line {node.lineno} does something"
 
 

@@ -19,20 +19,25 @@ def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
     """A mesh over all devices of all processes.
 
     Args:
-        data: devices along which only the batch is split; -1: all that remain.
-        fsdp: devices along which the batch and the parameters are split.
+        data: devices along which only the batch is split.
+        fsdp: neighbouring devices along which the batch, the parameters and their moments are split
+            (FSDP, arXiv 2304.11277; with data over 1, each group of them holds a copy). One of both
+            may be -1: all that remain.
 
     Raises:
         UserError: the two do not multiply to the number of devices.
     """
     count = jax.device_count()
-    size = count // fsdp if data == -1 and fsdp > 0 else data
-    if size < 1 or size * fsdp != count:
+    sizes = [
+        count // other if size == -1 and other > 0 else size
+        for size, other in ((data, fsdp), (fsdp, data))
+    ]
+    if min(sizes) < 1 or sizes[0] * sizes[1] != count:
         raise UserError(
             f"mesh data={data}, fsdp={fsdp} does not cover {count} devices: their product must be "
-            f"{count}, or set data=-1 and fsdp to a divisor of it"
+            f"{count}, or one of them -1 and the other a divisor of it"
         )
-    return jax.make_mesh((size, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh(tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

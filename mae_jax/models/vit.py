@@ -44,7 +44,7 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 """What the backward pass finds saved of each block: everything; the results of its dense layers;
-its input alone (arXiv 1604.06174).
+its input alone (arXiv 1604.06174). XLA's CPU backend computes again, but saves no memory by it.
 """
 
 
@@ -206,10 +206,8 @@ class ViT(nn.Module):
         block = block_class(self.remat)
         for i in range(self.depth):
             rate = self.drop_path * i / max(1, self.depth - 1)
-            one = block(
-                self.heads, self.mlp_ratio, self.dtype, rate, self.attention, name=f"block_{i}"
-            )
-            x = one(x, train, 0)
+            options = (self.heads, self.mlp_ratio, self.dtype, rate, self.attention)
+            x = block(*options, name=f"block_{i}")(x, train, 0)
         return nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x) if self.final_norm else x
 
     def positions(self, grid: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
@@ -265,7 +263,8 @@ def make(
     if len(shape) < 3:
         raise UserError("vit needs a size (Ti, S, B, L, H) or all of width, depth and heads")
     check_shape("vit", **shape)
-    check_choices("vit", shape, attention=attention, remat=remat, gather=gather, dtype=dtype)
+    choices = dict(attention=attention, remat=remat, gather=gather, dtype=dtype)
+    check_choices("vit", shape, **choices)
     if patch < 1 or mlp_ratio * shape["width"] < 1:
         raise UserError(f"vit: patch={patch} and mlp_ratio={mlp_ratio} must be positive")
     if not 0 <= drop_path < 1:
@@ -277,10 +276,7 @@ def make(
         drop_path=drop_path,
         learned_positions=learned_positions,
         final_norm=final_norm,
-        dtype=dtype,
-        attention=attention,
-        remat=remat,
-        gather=gather,
+        **choices,
         **shape,
     )
 

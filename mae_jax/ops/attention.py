@@ -3,8 +3,8 @@
 The softmax is left unnormalised until after the product with the values, which is then divided by
 the sums: T x d numbers a head instead of T x T. The gradient keeps those exponentials, and gets
 the term that the softmax subtracts from the output (as in arXiv 2205.14135, B.4), so that each
-direction goes over its T x T array once. All products contract the last axis of their left side or
-have the axes order that compilers fuse with the elementwise work around them.
+direction goes over its T x T array once. With one batch of matrices per head, [B, H, T, d], the
+compiler fuses the products of the logits with the elementwise work that follows them.
 """
 
 from functools import partial

@@ -99,6 +99,7 @@ def _config(model: Model) -> ConfigDict:
             seed=0,
             accumulate=1,
             max_skipped=10,
+            profile="",
             data=data,
             method=dict(name=model.method, args=model.args),
             init_from=dict(path=""),

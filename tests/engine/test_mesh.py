@@ -11,13 +11,15 @@ from mae_jax.engine.paths import map_rules
 from mae_jax.types import UserError
 
 
-@pytest.mark.parametrize("sizes, shape", [((-1, 1), (2, 1)), ((1, 2), (1, 2)), ((-1, 2), (1, 2))])
+@pytest.mark.parametrize(
+    "sizes, shape", [((-1, 1), (2, 1)), ((1, 2), (1, 2)), ((-1, 2), (1, 2)), ((1, -1), (1, 2))]
+)
 def test_meshes_cover_all_devices(sizes, shape):
     mesh = make_mesh(data=sizes[0], fsdp=sizes[1])
     assert (mesh.shape["data"], mesh.shape["fsdp"]) == shape
 
 
-@pytest.mark.parametrize("sizes", [(3, 1), (1, 1), (-1, 3), (-1, 0), (0, 1)])
+@pytest.mark.parametrize("sizes", [(3, 1), (1, 1), (-1, 3), (-1, 0), (0, 1), (-1, -1), (3, -1)])
 def test_meshes_that_do_not_fit_are_refused(sizes):
     with pytest.raises(UserError, match="does not cover 2 devices"):
         make_mesh(data=sizes[0], fsdp=sizes[1])

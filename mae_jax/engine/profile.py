@@ -1,0 +1,48 @@
+"""A trace of a few steps, for `xprof`, TensorBoard's profile tab, or https://ui.perfetto.dev."""
+
+import re
+from pathlib import Path
+
+import jax
+
+from mae_jax.types import UserError
+
+
+class Profile:
+    """Context manager around a loop, which asks `due` before each step. Every process traces what
+    it does itself.
+
+    Args:
+        steps: 'FIRST:LAST', the steps to trace, both of them too; empty: none. The first steps of a
+            process compile and fill caches: start at the tenth or so.
+        folder: where the trace is written.
+
+    Raises:
+        UserError: no such text.
+    """
+
+    def __init__(self, *, steps: str, folder: Path = Path("profile")):
+        found = re.fullmatch(r"(\d+):(\d+)", steps)
+        if steps and not (found and 1 <= int(found[1]) <= int(found[2])):
+            raise UserError(f"config.profile={steps!r}: write FIRST:LAST, e.g. 20:22; empty: none")
+        self.first, self.last = (int(found[1]), int(found[2])) if found else (0, 0)
+        self.folder, self.running = folder, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.running:
+            self.turn()
+
+    def due(self, step: int) -> bool:
+        """Whether to `turn` before this step, which must wait until nothing is under way."""
+        return self.first > 0 and (self.first <= step <= self.last) != self.running
+
+    def turn(self) -> None:
+        """Starts the trace, or ends and writes it."""
+        if self.running:
+            jax.profiler.stop_trace()
+        else:
+            jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
+        self.running = not self.running

@@ -1,0 +1,38 @@
+"""What a user is told when something goes wrong: one line, and an exit code."""
+
+import errno
+import sys
+
+from mae_jax.types import UserError
+
+MENDABLE = (
+    errno.ENOSPC,
+    errno.EACCES,
+    errno.ENOENT,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
+"""What the user can do something about when the file system refuses."""
+
+
+def fail(message: str, code: int) -> int:
+    """Says in one line what went wrong."""
+    print("mae-jax: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def explain(error: BaseException) -> tuple[int, str | None]:
+    """The exit code that an exception gives, and the line that says it; None if that cannot be said
+    in a line.
+    """
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.errno in MENDABLE:
+        return 2, f"{error.strerror}: {error.filename or 'while writing'}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped by Ctrl-C"
+    if isinstance(error, SystemExit):
+        return 1, f"left with exit code {error.code}, before the others"
+    return 1, None
