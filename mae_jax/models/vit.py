@@ -203,11 +203,10 @@ class ViT(nn.Module):
             x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)
         x = x + positions.astype(x.dtype)
         x = prepend(self.param("cls_token", token_init, (1, 1, self.width)) + first, x)
-        block = block_class(self.remat)
         for i in range(self.depth):
             rate = self.drop_path * i / max(1, self.depth - 1)
             options = (self.heads, self.mlp_ratio, self.dtype, rate, self.attention)
-            x = block(*options, name=f"block_{i}")(x, train, 0)
+            x = block_class(self.remat)(*options, name=f"block_{i}")(x, train, 0)
         return nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x) if self.final_norm else x
 
     def positions(self, grid: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
