@@ -8,6 +8,9 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
     source .venv/bin/activate
 fi
 
+# XLA on CPUs takes fresh memory at each step: large pages make that a tenth cheaper.
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+
 install_into_environment() {
     echo "installing into $VIRTUAL_ENV (the first time takes a minute or two)"
     python -m pip install --quiet "$@"
