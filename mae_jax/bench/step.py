@@ -22,6 +22,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from mae_jax.bench.flops import count
+from mae_jax.bench.kept import kept
 from mae_jax.bench.parts import DISJOINT, Live
 from mae_jax.bench.peer import make_peers
 from mae_jax.bench.setup import Setup, make_setup
@@ -173,6 +174,7 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
         matmul_gflops_per_second={name: spread(rate / 1e9) for name, rate in rates.items()},
         machine_gflops_per_second=spread(machine / 1e9),
         xla_program_gflops=costs["gflops_per_image"],
+        kept_megabytes=kept(setup.method, setup.shape, images // setup.parts // setup.mesh.size),
         parts=_parts(setup, found, step),
         peers=beside(found, images),
     )
@@ -261,6 +263,8 @@ def tables(report: Report) -> list[Table]:
     drawn.add_row("parameters, million", f"{report['parameters'] / 1e6:,.2f}")
     for name, value in report["memory"].items():
         drawn.add_row(f"memory of a device, MB: {name}", gigas(value))
+    for name, value in (report["kept_megabytes"] or {}).items():
+        drawn.add_row(f"  kept by blocks for the backward pass, remat={name}", gigas(value))
     for name, value in report["compile_seconds"].items():
         drawn.add_row(f"compilation, s: {name}", f"{value:.2f}")
     return [drawn, _parts_table(report), *_peer_tables(report)]

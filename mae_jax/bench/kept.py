@@ -1,0 +1,62 @@
+"""Bytes that transformer blocks keep from the forward pass for the backward one, by formula.
+
+One block on T tokens of width D, with H heads and an MLP of r D, keeps for each image, in numbers
+of what it computes in: with remat 'full' its input, T D; with 'dots' also what its dense layers give,
+T D (1 + 3 + 1 + r); with 'none' what each operation needs, T D (12 + 2 r), and the exponentials of
+attention, H T^2. Norms' statistics and the rest are a few numbers a token. XLA may keep less, where
+it computes cheap things again, or on a CPU more: it saves no memory by recomputation there.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from mae_jax.bench.flops import sites
+from mae_jax.methods.mae import MaskedAutoencoding
+from mae_jax.models.mae import MAE
+from mae_jax.models.vit import REMAT, ViT
+from mae_jax.ops.masking import num_visible
+from mae_jax.types import Method
+
+
+def block_numbers(remat: str, *, tokens: int, width: int, heads: int, ratio: float) -> float:
+    """Numbers that one block keeps of one image.
+
+    Args:
+        remat: a name of `models.vit.REMAT`.
+        ratio: of the MLP's width to the block's.
+    """
+    plain = {"full": 1, "dots": 5 + ratio, "none": 12 + 2 * ratio}[remat] * tokens * width
+    return plain + (heads * tokens**2 if remat == "none" else 0)
+
+
+def kept(method: Method, shape: Sequence[int], images: int) -> dict[str, float] | None:
+    """Megabytes (10^6 bytes) that the blocks of a masked autoencoder keep, by remat, if encoder and
+    decoder had the same; None for other methods.
+
+    Args:
+        shape: [H, W, C].
+        images: that a device computes at once.
+    """
+    match method:
+        case MaskedAutoencoding(model=MAE(encoder=ViT() as encoder, decoder=decoder)):
+            pass
+        case _:
+            return None
+    total = sites(encoder, shape)
+    seen = total if encoder.mask_tokens else num_visible(total, method.mask_ratio)
+    size = jnp.dtype(encoder.dtype).itemsize * images / 1e6
+    found = {}
+    for remat in REMAT:
+        numbers = encoder.depth * block_numbers(
+            remat,
+            tokens=seen + 1,
+            width=encoder.width,
+            heads=encoder.heads,
+            ratio=encoder.mlp_ratio,
+        )
+        numbers += decoder.depth * block_numbers(
+            remat, tokens=total + 1, width=decoder.width, heads=decoder.heads, ratio=4
+        )
+        found[remat] = numbers * size
+    return found

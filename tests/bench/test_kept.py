@@ -1,0 +1,35 @@
+"""The formula of what blocks keep, against what JAX keeps."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax._src.ad_checkpoint import saved_residuals
+
+from mae_jax.bench.kept import block_numbers, kept
+from mae_jax.models.vit import REMAT, block_class
+from mae_jax.run import make_method
+
+
+@pytest.mark.parametrize("remat", REMAT)
+@pytest.mark.parametrize("shape", [(3, 50, 96, 6), (2, 197, 64, 4)])
+def test_a_block(remat, shape):
+    images, tokens, width, heads = shape
+    block, x = block_class(remat)(heads), jnp.ones((images, tokens, width))
+    params = jax.jit(lambda x: block.init(jax.random.key(0), x, False, 0))(x)
+    saved = saved_residuals(lambda p, x: block.apply(p, x, False, 0).sum(), params, x)
+    # What has as many rows as there are images: not the parameters.
+    numbers = sum(array.size for array, _ in saved if array.shape[:1] == (images,))
+    formula = images * block_numbers(remat, tokens=tokens, width=width, heads=heads, ratio=4)
+    assert formula <= numbers <= 1.06 * formula
+
+
+def test_a_masked_autoencoder():
+    args = dict(encoder="vit(B, patch=16)", dtype="bfloat16")
+    found = kept(make_method(name="mae", args=args, total_steps=1), (224, 224, 3), 16)
+    encoder, decoder = 12 * 50 * 768, 8 * 197 * 512
+    assert found["full"] == pytest.approx(2 * 16 * (encoder + decoder) / 1e6)
+    assert found["dots"] == pytest.approx(9 * found["full"])
+    squares = 12 * 12 * 50**2 + 8 * 16 * 197**2
+    assert found["none"] == pytest.approx(20 * found["full"] + 2 * 16 * squares / 1e6)
+    other = make_method(name="rotation", args={"encoder": "vit(Ti)"}, total_steps=1)
+    assert kept(other, (32, 32, 3), 1) is None
