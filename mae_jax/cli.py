@@ -238,35 +238,33 @@ def size(text: str) -> tuple[int, int]:
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax bench`."""
-    add = parser.add_argument
-    add(
-        "what",
-        choices=("data", "step", "scaling"),
-        help="the input pipeline; a config's training step; its step on many devices",
-    )
-    add("--config", metavar="FILE[:ARG]", help="of step and scaling")
-    text = "side, or height and width, and channels (default: what the config trains on)"
-    add("--image-size", type=int, nargs="+", default=(), metavar="N", help=text)
-    add("--peer", default="", metavar="hf", help="step: transformers beside ours")
-    add("--devices", type=int, default=8, help="scaling: the most (default 8)")
-    add("--mfu", type=float, default=0.4, help="scaling: assumed (default 0.4)")
-    text = "scaling: of the estimate (default 4096)"
-    add("--global-batch", type=int, default=4096, help=text)
-    add("--out", type=Path, metavar="FILE.json", help="all numbers")
-    parser.add_argument(
-        "--source", default="", metavar="SPEC", help="as in configs (default: JPEGs made for this)"
-    )
-    parser.add_argument(
-        "--transform",
-        default="random_resized_crop(224, scale=(0.2, 1))|flip",
-        metavar="SPEC",
-        help="as in configs (default: a random crop of 224 pixels, and a flip)",
-    )
-    parser.add_argument("--workers", type=int, nargs="+", default=(), help="numbers of threads")
-    parser.add_argument(
-        "--turns", type=int, default=5, help="measurements of each rate (default 5)"
-    )
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of each (default 2)")
+    things = parser.add_subparsers(dest="what", required=True, metavar="data|step|scaling")
+
+    def thing(name: str, text: str, timed: bool):
+        add = things.add_parser(name, help=text, description=text, allow_abbrev=False).add_argument
+        if timed:
+            add("--turns", type=int, default=5, help="measurements of each rate (default 5)")
+            add("--seconds", type=float, default=2.0, help="length of each (default 2)")
+        if name != "data":
+            add("--config", required=True, metavar="FILE[:ARG]", help="an experiment")
+            text = "side, or height and width, and channels (default: what the config trains on)"
+            add("--image-size", type=int, nargs="+", default=(), metavar="N", help=text)
+            add("--out", type=Path, metavar="FILE.json", help="all numbers")
+        return add
+
+    add = thing("data", "the input pipeline", timed=True)
+    text = "as in configs (default: JPEGs made for this)"
+    add("--source", default="", metavar="SPEC", help=text)
+    text = "as in configs (default: a random crop of 224 pixels, and a flip)"
+    crop = "random_resized_crop(224, scale=(0.2, 1))|flip"
+    add("--transform", default=crop, metavar="SPEC", help=text)
+    add("--workers", type=int, nargs="+", default=(), help="numbers of threads")
+    add = thing("step", "a config's training step", timed=True)
+    add("--peer", default="", metavar="hf", help="transformers' ViTMAE beside ours")
+    add = thing("scaling", "a config's training step on many devices", timed=False)
+    add("--devices", type=int, default=8, help="the most to compile for (default 8)")
+    add("--mfu", type=float, default=0.4, help="assumed in the estimate (default 0.4)")
+    add("--global-batch", type=int, default=4096, help="of the estimate (default 4096)")
 
 
 def override(text: str) -> str:

@@ -106,7 +106,8 @@ def sweep(args) -> int:
     if find_place(job(args), os.environ) is not None:
         raise UserError("a job of several processes trains one experiment: name it with --only")
     this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
-    options = ["--workdir", str(workdir), *(f"--config.{text}" for text in args.overrides)]
+    options = ["--workdir", str(workdir), "--distributed", "off"]  # as this process is alone too
+    options += [*(f"--config.{text}" for text in args.overrides)]
     command = lambda name: [*this, *options, "--only", name]
     failed, left = sweeping.sweep(
         configs, workdir, command, starts=starts, devices=devices(args.jobs)
@@ -213,8 +214,6 @@ def bench(args) -> int:
         return _bench_data(args)
     from mae_jax.config import load_config
 
-    if not args.config:
-        raise UserError(f"bench {args.what} needs --config FILE[:ARG], e.g. configs/quickstart.py")
     config = load_config(args.config, args.overrides)
     if args.what == "step":
         if args.peer:  # JAX must leave memory of a GPU to PyTorch; read when the devices open

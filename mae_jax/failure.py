@@ -7,6 +7,7 @@ from mae_jax.types import UserError
 
 MENDABLE = (
     errno.ENOSPC,
+    errno.EDQUOT,
     errno.EACCES,
     errno.ENOENT,
     errno.EROFS,

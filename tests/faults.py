@@ -118,13 +118,14 @@ class Campaign:
                 if left and process.poll() is None:
                     term, left = left % 2 == 0, left - 1
                     process.send_signal(signal.SIGTERM if term else signal.SIGKILL)
-                    process.communicate()
+                    error = process.communicate()[1]
                     allowed = {PREEMPTED, 0} if term else {-signal.SIGKILL}
                     name = f"{'SIGTERM' if term else 'SIGKILL'}{', amid a save' if amid else ''}"
                     self.note(name, process.returncode in allowed)
                     if process.returncode != 0:
                         continue
-                error = process.communicate()[1] if process.returncode is None else ""
+                if process.returncode is None:
+                    error = process.communicate()[1]
                 if process.returncode != 0:
                     self.note(f"start again ({error.strip()[-200:]})", False)
                     return

@@ -1,10 +1,10 @@
 """Bytes that transformer blocks keep from the forward pass for the backward one, by formula.
 
 One block on T tokens of width D, with H heads and an MLP of r D, keeps for each image, in numbers
-of what it computes in: with remat 'full' its input, T D; with 'dots' also what its dense layers give,
-T D (1 + 3 + 1 + r); with 'none' what each operation needs, T D (12 + 2 r), and the exponentials of
-attention, H T^2. Norms' statistics and the rest are a few numbers a token. XLA may keep less, where
-it computes cheap things again, or on a CPU more: it saves no memory by recomputation there.
+of what it computes in: with remat 'full' its input, T D; with 'dots' also what its dense layers
+give, T D (1 + 3 + 1 + r); with 'none' what each operation needs, T D (12 + 2 r), and attention's
+exponentials, H T^2. Norms' statistics and the rest are a few numbers a token. XLA may keep less,
+where it computes cheap things again, or on a CPU more: recomputing saves no memory there.
 """
 
 from collections.abc import Sequence

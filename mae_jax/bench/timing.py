@@ -2,6 +2,7 @@
 while disturbs all of them alike.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,8 +40,8 @@ def repeat(call: Callable[[], Any]) -> Work:
 def check_times(turns: int, seconds: float) -> None:
     """Raises UserError unless there is something to measure."""
     for name, value in [("turns", turns), ("seconds", seconds)]:
-        if not value > 0:
-            raise UserError(f"--{name} {value} must be above 0")
+        if not 0 < value < math.inf:
+            raise UserError(f"--{name} {value} must be above 0, and finite")
 
 
 def measure(works: Mapping[str, Work], turns: int, seconds: float) -> dict[str, list[float]]:

@@ -105,7 +105,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # TensorStore raises ValueError, the file system OSError
-            if "No space left" not in str(error) and getattr(error, "errno", 0) != errno.ENOSPC:
+            full = errno.ENOSPC, errno.EDQUOT
+            said = any(os.strerror(number) in str(error) for number in full)
+            if not said and getattr(error, "errno", 0) not in full:
                 raise
             whole = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
             last = f"the last good one is at step {max(whole)}" if whole else "there is none yet"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mae_jax.engine.watchdog import DAY
 from mae_jax.types import UserError
 
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
@@ -49,14 +50,16 @@ def find_place(request: Request, environment: Mapping[str, str]) -> Place | None
         coordinator=request.coordinator, processes=request.processes, process=request.process
     )
     given = [f"--{name}" for name, value in said.items() if value is not None]
-    if not request.heartbeat_timeout >= 1:
-        raise UserError(f"--heartbeat-timeout {request.heartbeat_timeout:g}: at least one second")
+    if not 1 <= request.heartbeat_timeout <= DAY:
+        timeout = request.heartbeat_timeout
+        raise UserError(f"--heartbeat-timeout {timeout:g}: give seconds, 1 to {DAY:g}")
     if request.distributed == "off":
         given += ["--local-devices"] if request.local_devices is not None else []
         if given:
             raise UserError(f"--distributed off and {given[0]}: give one of them")
         return None
-    found = _found(environment)
+    whole = None not in (request.coordinator, request.processes, request.process)
+    found = None if whole and request.local_devices is not None else _found(environment, request)
     by_launcher = found or Place(None, None, None, [])
     first = lambda *values: next((value for value in values if value is not None), None)
     count = first(request.processes, by_launcher.count)
@@ -102,19 +105,22 @@ def _numbers(text: str | None) -> list[int] | None:
     return [int(number) for number in text.split(",")]
 
 
-def _found(environment: Mapping[str, str]) -> Place | None:
+def _found(environment: Mapping[str, str], request: Request) -> Place | None:
     """What a launcher says; None if there is none."""
+    shared = request.local_devices is None
     number = lambda name: int(environment[name])
     if all(name in environment for name in SLURM):
         here = _tasks_here(environment)
         count, index, local = (number(f"SLURM_{x}") for x in ("NTASKS", "PROCID", "LOCALID"))
-        return Place(None, count, index, _share(local, here, environment) if count > 1 else [])
+        return Place(
+            None, count, index, _share(local, here, environment) if count > 1 and shared else []
+        )
     if "OMPI_COMM_WORLD_SIZE" in environment:
         names = ("SIZE", "RANK", "LOCAL_RANK", "LOCAL_SIZE")
         count, index, local, here = (number(f"OMPI_COMM_WORLD_{name}") for name in names)
-        devices = _share(local, here, environment) if count > 1 else []
+        devices = _share(local, here, environment) if count > 1 and shared else []
         return Place(None, count, index, devices)
-    return _tpu()
+    return _tpu(request)
 
 
 def _tasks_here(environment: Mapping[str, str]) -> int:
@@ -136,7 +142,7 @@ def _share(local: int, here: int, environment: Mapping[str, str]) -> list[int]:
     if listed is None:
         gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     else:
-        gpus = len([name for name in listed.split(",") if name])
+        gpus = len([name for name in listed.split(",") if name not in ("", "-1")])
     if here == 1 or gpus < 2:  # with one visible, the launcher has shared them out already
         return []
     if gpus % here:
@@ -148,7 +154,7 @@ def _share(local: int, here: int, environment: Mapping[str, str]) -> list[int]:
     return list(range(local * size, (local + 1) * size))
 
 
-def _tpu() -> Place | None:
+def _tpu(request: Request) -> Place | None:
     """How many hosts the TPU of this one has; JAX finds out the rest."""
     try:
         from jax._src.clusters import ClusterEnv
@@ -159,6 +165,8 @@ def _tpu() -> Place | None:
         kind = next((kind for kind in kinds if kind.is_env_present()), None)
         return None if kind is None else Place(None, kind.get_process_count(), None, None)
     except Exception as error:  # the service that knows does not answer
+        if None not in (request.coordinator, request.processes, request.process):
+            return None
         raise UserError(
             f"this TPU does not say how many hosts it has ({error}): give --distributed off if it "
             "is one, else --coordinator, --processes and --process"

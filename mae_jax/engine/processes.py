@@ -43,6 +43,9 @@ def join(request: Request, explain: Callable, *, stoppable: bool):
     """
     place = find_place(request, os.environ)
     if place is None:
+        if request.local_devices is not None:
+            for platform in ("cuda", "rocm"):
+                jax.config.update(f"jax_{platform}_visible_devices", request.local_devices)
         with Watchdog() as watchdog:
             yield watchdog
         return
@@ -80,8 +83,9 @@ def connect(place: Place, timeout: float, *, stoppable: bool) -> "Store":
         except (ValueError, RuntimeError) as error:
             text = str(error)
             if "RPC server" in text:
-                port = where.rpartition(":")[2]
-                raise UserError(f"port {port} is in use: give another --coordinator") from error
+                port = place.coordinator and f"port {place.coordinator.rpartition(':')[2]}"
+                what = port or "the port that the launcher has chosen"
+                raise UserError(f"{what} is in use: give another --coordinator") from error
             raise UserError(
                 f"cannot join the job ({text}): give --coordinator HOST:PORT, --processes N and "
                 "--process I, or --distributed off for a process on its own"

@@ -10,7 +10,7 @@ from mae_jax.types import UserError
 
 class Profile:
     """Context manager around a loop, which asks `due` before each step. Every process traces what
-    it does itself.
+    it does itself; of several, each into a folder of its own.
 
     Args:
         steps: 'FIRST:LAST', the steps to trace, both of them too; empty: none. The first steps of a
@@ -31,8 +31,8 @@ class Profile:
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
-        if self.running:
+    def __exit__(self, kind, *error):
+        if self.running and kind is None:  # of a failure there are more important things to say
             self.turn()
 
     def due(self, step: int) -> bool:
@@ -44,5 +44,7 @@ class Profile:
         if self.running:
             jax.profiler.stop_trace()
         else:
-            jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
+            alone = jax.process_count() == 1
+            folder = self.folder if alone else self.folder / f"process_{jax.process_index()}"
+            jax.profiler.start_trace(folder, create_perfetto_trace=True)
         self.running = not self.running

@@ -134,7 +134,7 @@ class Watchdog:
 
     @property
     def limit(self) -> float:
-        """Seconds that a step may take; none of the first two can be too long."""
+        """Seconds that a step may take; none of the first three can be too long."""
         return max(4 * self.timeout, 10 * self._longest) if self._steps > 2 else DAY
 
     @contextlib.contextmanager

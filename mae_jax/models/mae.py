@@ -93,7 +93,9 @@ class MAE(nn.Module):
         if not self.encoder.mask_tokens:
             return self.decoder(tokens, mask, grid, values, hidden_only)
         prediction = self.decoder(tokens, None, grid, values)
-        return take_tokens(prediction, mask.hidden) if hidden_only else prediction
+        if not hidden_only:
+            return prediction
+        return take_tokens(prediction, mask.hidden, kind=self.decoder.gather)
 
     def encode(self, images: jax.Array) -> jax.Array:
         """Tokens [B, 1 + L, D] of whole images [B, H, W, C]: nothing is masked or shuffled."""
