@@ -52,11 +52,11 @@ def make_start(
                 f"config.method.args.encoder={args['encoder']}"
             )
         for name in ("mean", "std"):
-            theirs = tuple(model.args[name])
-            if theirs and theirs != tuple(args[name]):
+            there, here = tuple(model.args.get(name, ())), tuple(args[name])
+            if there and there != here:  # colorization has none
                 logger.warning(
-                    f"the encoder in {path} knows images with {name}={theirs}, and "
-                    f"config.method.args.{name}={tuple(args[name])}"
+                    "the encoder in %s knows images with %s=%s, and config.method.args.%s=%s",
+                    *(path, name, there, name, here),
                 )
         saved = {n: array for n, array in model.params.items() if not re.search(method.fresh, n)}
         adapt = method.adapt(example["image"].shape[1:], model.image)

@@ -58,6 +58,8 @@ def write(
     else:
         model = only(model, head)
     network = build(model.args["encoder"], "models")
+    if "mean" not in model.args:
+        raise UserError(f"the encoder of {model.method} sees no normalised pixels: no layout fits")
     if not isinstance(network, ViT):
         raise UserError(f"{model.args['encoder']}: these layouts are of vision transformers")
     if "encoder/mask_token" in model.params:
