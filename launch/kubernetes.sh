@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Trains on TPU hosts of a GKE cluster that has the JobSet controller:
 #   NAME=mae IMAGE=us-docker.pkg.dev/mine/mae_jax CLAIM=runs HOSTS=4 TOPOLOGY=4x4 \
-#       bash launch/kubernetes.sh --config configs/mae.py:L/16 --workdir /runs/mae_l16
+#       bash launch/kubernetes.sh --config configs/mae.py:L/16 --workdir /runs/l16 \
+#       --config.data.train="folder('/runs/imagenet/train')"
 # IMAGE has mae_jax[tpu] installed and the configs in its working folder. CLAIM is a volume that all
-# pods can write to (Filestore, Lustre, a bucket); it is /runs in them. HOSTS times CHIPS are the
-# chips of TOPOLOGY. SPOT=false asks for other nodes than spot ones. --dry-run first prints the manifest and applies nothing.
+# pods can write to (Filestore, Lustre, a bucket with a hierarchical namespace); it is /runs in
+# them, for the workdir and for the data, unless IMAGE has the data. HOSTS times CHIPS are the chips
+# of TOPOLOGY. SPOT=false asks for other nodes than spot ones.
+# --dry-run first prints the manifest and applies nothing.
 set -euo pipefail
 
 dry_run=
@@ -14,6 +17,13 @@ if [ "${1:-}" = --dry-run ]; then
 fi
 : "${NAME:?a name for the job}" "${IMAGE:?a container image}" "${CLAIM:?a volume claim}"
 : "${HOSTS:?hosts of a slice}" "${TOPOLOGY:?e.g. 4x4}"
+case " $* " in
+    *" --workdir "* | *" --workdir="*) ;;
+    *)
+        echo "launch/kubernetes.sh: give --workdir, on the volume of all pods (/runs/l16)" >&2
+        exit 2
+        ;;
+esac
 export NAME IMAGE CLAIM HOSTS TOPOLOGY
 export ACCELERATOR=${ACCELERATOR:-tpu-v6e-slice} CHIPS=${CHIPS:-4} SLICES=${SLICES:-1}
 export SPOT=${SPOT:-true} RESTARTS=${RESTARTS:-100}

@@ -19,12 +19,17 @@ fi
 count=$1
 shift
 
-gpus=0
-if [ "${JAX_PLATFORMS:-}" != cpu ] && [ "${CUDA_VISIBLE_DEVICES-unset}" != "" ]; then
+visible=${CUDA_VISIBLE_DEVICES-unset}
+if [ "${JAX_PLATFORMS:-}" = cpu ] || [ -z "$visible" ] || [ "$visible" = -1 ]; then
+    gpus=0
+elif [ "$visible" = unset ]; then
     gpus=$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' 2>/dev/null | wc -l)
+else
+    IFS=, read -ra listed <<<"$visible"
+    gpus=${#listed[@]}
 fi
 if [ "$gpus" -gt 0 ] && [ "$gpus" -lt "$count" ]; then
-    echo "launch/local.sh: $count processes take a GPU each, and this machine has $gpus" >&2
+    echo "launch/local.sh: $count processes take a GPU each, and there are $gpus" >&2
     exit 2
 fi
 if [ "$gpus" -eq 0 ]; then
@@ -61,9 +66,11 @@ left=$count
 while [ "$left" -gt 0 ]; do
     status=0
     wait -n || status=$?
-    if [ -n "$told" ]; then # it was the signal that ended the waiting
+    if [ -n "$told" ]; then
         told=
-        continue
+        if [ "$status" -gt 128 ] && [ -n "$(jobs -p)" ]; then
+            continue # it was the signal that ended the waiting, and no process
+        fi
     fi
     left=$((left - 1))
     if [ "$code" -eq 0 ] || [ "$code" -gt 128 ]; then

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,20 +14,37 @@ import pytest
 from mae_jax.engine import log
 from tests import jobs
 
+DELETE = "gcloud compute tpus queued-resources delete mae --zone=us-east5-b --force --quiet"
 TPU = {"NAME": "mae", "ZONE": "us-east5-b", "TYPE": "v6e-32", "BUCKET": "gs://mine/"}
 POD = {"NAME": "mae", "IMAGE": "repo/mae:1", "CLAIM": "runs", "HOSTS": "8", "TOPOLOGY": "4x8"}
-ARGUMENTS = ["--config", "configs/mae.py:L/16", "--config.data.train=folder('my photos')"]
-ESCAPED = r"--config configs/mae.py:L/16 --config.data.train=folder\(\'my\ photos\'\)"
+ARGUMENTS = ["--config", "configs/mae.py:L/16", "--workdir", "/mnt/runs/l16"]
+ARGUMENTS += ["--config.data.train=folder('my photos')"]
+ESCAPED = "--config configs/mae.py:L/16 --workdir /mnt/runs/l16 "
+ESCAPED += r"--config.data.train=folder\(\'my\ photos\'\)"
 
 
 def bash(root, name, *arguments, code=0, **variables):
     """What a script prints."""
     env = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "JAX_PLATFORMS": "cpu"} | variables
     done = subprocess.run(
-        ["bash", f"launch/{name}", *arguments], cwd=root, env=env, capture_output=True, text=True
+        ["bash", f"launch/{name}", *arguments],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=jobs.DEADLINE,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if code == 0 else done.stderr
+
+
+def programs(folder, **texts):
+    """A `PATH` on which programs are stood in for by these lines of bash."""
+    for name, text in texts.items():
+        program = folder / name.replace("_", "-")
+        program.write_text(f"#!/bin/bash\n{text}\n")
+        program.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 def test_local_starts_each_process(root):
@@ -42,6 +60,40 @@ def test_local_needs_a_number(root, arguments):
     assert "usage: bash launch/local.sh" in bash(root, "local.sh", *arguments, code=2)
 
 
+@pytest.mark.parametrize("listed, gpus", [("3", 1), ("0,2,5", 3), ("GPU-a,GPU-b", 2)])
+def test_local_gives_out_the_gpus_that_are_visible(root, listed, gpus):
+    variables = {"JAX_PLATFORMS": "", "CUDA_VISIBLE_DEVICES": listed, "PORT": "1"}
+    printed = bash(root, "local.sh", "--dry-run", str(gpus), **variables).splitlines()
+    assert [line.split("--local-devices ")[1] for line in printed] == [f"{i} " for i in range(gpus)]
+    error = bash(root, "local.sh", "--dry-run", str(gpus + 1), code=2, **variables)
+    assert f"{gpus + 1} processes take a GPU each, and there are {gpus}" in error
+
+
+@pytest.mark.parametrize("listed", ["", "-1"])
+def test_local_sees_no_gpu_where_none_is_visible(root, listed):
+    printed = bash(
+        root, "local.sh", "--dry-run", "9", JAX_PLATFORMS="", CUDA_VISIBLE_DEVICES=listed
+    )
+    assert printed.count("mae-jax train") == 9 and "--local-devices" not in printed
+
+
+@pytest.mark.parametrize("count, ended", [(1, 75), (1, 137), (2, 75)])
+def test_local_keeps_the_code_after_a_signal_between_two_waits(root, tmp_path, count, ended):
+    """Bash signals itself right before it first waits, when no waiting is there to be ended."""
+    early = tmp_path / "early"
+    early.write_text(
+        "trap 'if [[ $BASH_COMMAND == wait* && -z ${sent:-} ]]; then"
+        " sent=1; until [ -e ready ]; do sleep 0.02; done; kill -TERM $$; fi' DEBUG\n"
+    )
+    early.write_text(early.read_text().replace("ready", str(tmp_path / "ready")))
+    path = programs(
+        tmp_path,
+        mae_jax=f"trap 'touch {tmp_path}/told' TERM; [[ $* != *'--process 0'* ]] || "
+        f"touch {tmp_path}/ready; until [ -e {tmp_path}/told ]; do sleep 0.02; done; exit {ended}",
+    )
+    bash(root, "local.sh", str(count), code=ended, BASH_ENV=str(early), PATH=path)
+
+
 def test_slurm_is_told_in_time_and_requeues(root):
     printed = bash(root, "slurm.sh", "--dry-run", *ARGUMENTS)
     assert "#SBATCH --signal=TERM@300\n" in printed and "#SBATCH --requeue\n" in printed
@@ -51,10 +103,8 @@ def test_slurm_is_told_in_time_and_requeues(root):
 
 @pytest.mark.parametrize("ended", [0, 2, 75])
 def test_slurm_requeues_after_75_only(root, tmp_path, ended):
-    for name, text in (("srun", f"exit {ended}"), ("scontrol", 'echo "scontrol $*"')):
-        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path)}
+    path = programs(tmp_path, srun=f"exit {ended}", scontrol='echo "scontrol $*"')
+    env = {"PATH": path, "SLURM_SUBMIT_DIR": str(tmp_path)}
     done = subprocess.run(
         ["bash", root / "launch" / "slurm.sh", "--config", "x"],
         env=env | {"SLURM_JOB_ID": "7"},
@@ -65,11 +115,12 @@ def test_slurm_requeues_after_75_only(root, tmp_path, ended):
     assert ("scontrol requeue 7" in done.stdout) == (ended == 75)
 
 
-def test_tpu_pod_makes_installs_and_trains(root):
+def test_tpu_pod_dry_run_makes_installs_and_trains(root):
     printed = bash(root, "tpu_pod.sh", "--dry-run", *ARGUMENTS, **TPU)
+    assert printed.endswith(f"until you run: {DELETE}\n")
     first = "gcloud compute tpus queued-resources"
     steps = [
-        f"{first} delete mae --zone=us-east5-b",
+        DELETE,
         f"{first} create mae --node-id=mae --zone=us-east5-b --accelerator-type=v6e-32 "
         "--runtime-version=v2-alpha-tpuv6e --spot",
         "gcloud compute tpus tpu-vm scp /tmp/mae.tar.gz mae:mae_jax.tar.gz",
@@ -84,12 +135,110 @@ def test_tpu_pod_makes_installs_and_trains(root):
         places = [plain.find(step) for step in steps]
     assert -1 not in places and places == sorted(places), printed
     assert printed.count("--worker=all") == 4
-    assert "--spot" not in bash(root, "tpu_pod.sh", "--dry-run", **TPU, PROVISION="")
+    printed = bash(root, "tpu_pod.sh", "--dry-run", *ARGUMENTS, **TPU, PROVISION="")
+    assert "--spot" not in printed
     assert "NAME: a name" in bash(root, "tpu_pod.sh", "--dry-run", code=1)
 
 
+@pytest.mark.parametrize("script, variables", [("tpu_pod.sh", TPU), ("kubernetes.sh", POD)])
+def test_dry_run_without_a_shared_workdir_is_refused(root, script, variables):
+    error = bash(root, script, "--dry-run", "--config", "x", code=2, **variables)
+    assert error.startswith(f"launch/{script}: give --workdir, on ") and error.count("\n") == 1
+    bash(root, script, "--dry-run", "--config", "x", "--workdir=/mnt/x", **variables)
+
+
+def tpu_pod(root, folder, *, code, **steps):
+    """What `gcloud` was asked to do, in words; `steps` are lines of bash that it answers with."""
+    answers = "\n".join(f"{name}) {text} ;;" for name, text in steps.items())
+    path = programs(
+        folder,
+        gcloud=f"""cd {folder}
+        case "$*" in
+            *" create "*) step=create ;;
+            *" delete "*) step=delete ;;
+            *" describe "*) step=describe ;;
+            *" scp "*) step=copy ;;
+            *astral*) step=install ;;
+            *gcsfuse*) step=mount ;;
+            *) step=train ;;
+        esac
+        if [ $step != describe ]; then echo $step >>steps; fi
+        printf '%s' "$*" >$step.txt
+        case $step in
+        {answers}
+        esac""",
+        sleep="exit 0",
+        tar="exit 0",
+    )
+    printed = bash(root, "tpu_pod.sh", *ARGUMENTS, **TPU, PATH=path, STARTS="3", code=code)
+    assert code or printed.endswith(f"until you run: {DELETE}\n")
+    return (folder / "steps").read_text().split()
+
+
+def ends(*codes):
+    """Trainings that end with these codes, in this order."""
+    texts = " ".join(map(str, codes))
+    return (
+        f"codes=({texts}); n=$(grep -c train steps); "
+        'echo "mae-jax train: exit code ${codes[n - 1]}"'
+    )
+
+
+def test_tpu_pod_gives_up_on_a_tpu_that_it_cannot_make(root, tmp_path):
+    steps = tpu_pod(root, tmp_path, code=1, describe="exit 1", create="exit 1")
+    assert steps == ["create"] * 3
+
+
+def test_tpu_pod_gives_up_on_a_tpu_that_is_gone_again(root, tmp_path):
+    assert tpu_pod(root, tmp_path, code=1, describe="exit 1") == ["create"] * 3
+
+
+def test_tpu_pod_installs_once_on_a_tpu_that_is_there(root, tmp_path):
+    steps = tpu_pod(root, tmp_path, code=0, describe="echo ACTIVE", train=ends(75, 0))
+    assert steps == ["copy", "install", "mount", "train", "train"]
+
+
+def test_tpu_pod_installs_again_after_a_half_done_one(root, tmp_path):
+    fails = "[ $(grep -c install steps) -gt 1 ]"
+    steps = tpu_pod(root, tmp_path, code=0, describe="echo ACTIVE", install=fails, train=ends(0))
+    assert steps == ["copy", "install", "copy", "install", "mount", "train"]
+
+
+def test_tpu_pod_installs_again_on_a_new_tpu(root, tmp_path):
+    state = "[ $(grep -c . steps) = 4 ] && echo SUSPENDED || echo ACTIVE"  # after one training
+    steps = tpu_pod(root, tmp_path, code=0, describe=state, train=ends(75, 0))
+    once = ["copy", "install", "mount", "train"]
+    assert steps == [*once, "delete", "create", *once]
+
+
+def test_tpu_pod_ends_the_old_training_and_not_its_own_shell(root, tmp_path):
+    tpu_pod(root, tmp_path, code=2, describe="echo ACTIVE", train=ends(2))
+    remote = (tmp_path / "train.txt").read_text().split("--command=")[1]
+    (pattern,) = set(re.findall(r"p(?:kill -TERM|grep) -f '([^']*)'", remote))
+    old = "/x/.venv/bin/python3.12 .venv/bin/mae-jax train --config a"
+    lines = [old, old.replace("python3.12", "python"), f"bash -c {remote}", f"sh -c '{old}'"]
+    lines = [" ".join(line.split()) for line in lines]
+    found = subprocess.run(
+        ["grep", "-nE", pattern], input="\n".join(lines), capture_output=True, text=True
+    )
+    assert [line[0] for line in found.stdout.splitlines()] == ["1", "2"]
+    assert remote.index("pkill") < remote.index("pgrep") < remote.index(".venv/bin/mae-jax train")
+    assert "pkill" in (tmp_path / "install.txt").read_text(), "before its code is replaced"
+
+
+def test_tpu_pod_mounts_a_bucket_that_the_user_can_write_to(root, tmp_path):
+    tpu_pod(root, tmp_path, code=0, describe="echo ACTIVE", train=ends(0))
+    words = (tmp_path / "mount.txt").read_text().split()
+    flags = "--uid $(id -u) --gid $(id -g) --implicit-dirs --rename-dir-limit 100000"
+    flags += " --metadata-cache-ttl-secs 0 mine /mnt"
+    assert " ".join(words).endswith(f"sudo gcsfuse -o allow_other {flags}")
+    install = (tmp_path / "install.txt").read_text()
+    assert "uv venv --allow-existing --python 3.12 .venv" in install
+    assert "uv pip install -q -e '.[tpu]'" in install and "python3 -m venv" not in install
+
+
 @pytest.mark.parametrize("spot", ["true", "false"])
-def test_kubernetes_fills_the_manifest(root, spot):
+def test_kubernetes_dry_run_fills_the_manifest(root, spot):
     yaml = pytest.importorskip("yaml")
     text = bash(root, "kubernetes.sh", "--dry-run", *ARGUMENTS, **POD, SPOT=spot)
     manifest = yaml.safe_load(text)
@@ -118,13 +267,12 @@ def test_shellcheck_has_nothing_to_say(root):
 
 def test_two_real_processes_stop_and_go_on(root, tmp_path):
     """`mae-jax` on the path is this checkout's."""
-    (tmp_path / "mae-jax").write_text(f'#!/bin/bash\nexec {sys.executable} -m mae_jax "$@"\n')
-    (tmp_path / "mae-jax").chmod(0o755)
+    path = programs(tmp_path, mae_jax=f'exec {sys.executable} -m mae_jax "$@"')
     run = tmp_path / "run"
     command = ["bash", "launch/local.sh", "2", "--config", "tests/tiny.py", "--workdir", run]
     command += ["--config.evals.run=knn(k=3)", "--config.evals.every=20"]
     command += ["--config.method.args.normalize_target=False"]  # said at the start, once
-    env = jobs.environment() | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "XLA_FLAGS": ""}
+    env = jobs.environment() | {"PATH": path, "XLA_FLAGS": ""}
 
     def start():
         return subprocess.Popen(
