@@ -2,6 +2,7 @@
 terminal or plain lines elsewhere.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -43,7 +44,8 @@ class Log:
             return
         drop_after(self.path, start)
         self.file = self.path.open("a", encoding="utf-8")
-        self.events = SummaryWriter(str(workdir / "events"), purge_step=start + 1)
+        folder = str(workdir / "events")
+        self.events = SummaryWriter(folder, purge_step=start + 1, max_queue=1000)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,7 +66,15 @@ class Log:
         if self.active:
             self.progress.stop()
             self.file.close()
-            self.events.close()
+            if self._events_written():
+                with contextlib.suppress(OSError):  # what failed before has more to say
+                    self.events.close()
+
+    def _events_written(self) -> bool:
+        """Whether the thread that writes events for TensorBoard lives: when it cannot write, it
+        ends, and whoever gives it more or closes it waits for ever.
+        """
+        return self.events.file_writer.event_writer._worker.is_alive()
 
     def has_evaluation(self, step: int) -> bool:
         """Whether the results of an evaluation after `step` steps were written."""
@@ -82,6 +92,11 @@ class Log:
             return
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
+        if not self._events_written():
+            raise UserError(
+                f"disk full? The events for TensorBoard beside {self.path} could not be written: "
+                "free some space and start again to go on"
+            )
         for name, value in values.items():
             self.events.add_scalar(name, value, step)
         status = describe(values)
