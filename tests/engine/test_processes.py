@@ -77,7 +77,7 @@ def test_a_process_finds_its_place(request_, variables, place):
         (FLAGS | {"local_devices": "0-3"}, {}, "give numbers, as in 0,1"),
         (FLAGS | {"distributed": "off"}, {}, "--distributed off and --coordinator: give one"),
         ({"distributed": "off", "local_devices": "0"}, {}, "off and --local-devices"),
-        ({"heartbeat_timeout": 0.0}, {}, "at least one second"),
+        ({"heartbeat_timeout": 0.0}, {}, "--heartbeat-timeout 0: give seconds, 1 to 86400"),
         ({}, TASK | {"CUDA_VISIBLE_DEVICES": "0,1,2"}, "2 processes on this host see 3 GPUs"),
     ],
 )
