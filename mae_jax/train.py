@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mae_jax import evaluate
+from mae_jax.engine.agree import as_first
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
 from mae_jax.engine.memory import explained
@@ -133,7 +132,7 @@ def loop(
     share = lambda now: (meter.waited + now) / (time.monotonic() - meter.begun)
     profile = Profile(steps=run.profile, folder=log.path.parent / "profile")
     with contextlib.closing(batches), together(watchdog, run.config), profile:
-        if due(first, every) and not agreed(log.has_evaluation(first)):
+        if due(first, every) and not as_first(log.has_evaluation(first)):
             log.write(first, evaluate.during_training(run, state))
         meter.restart()
         for done in range(first + 1, total + 1):
@@ -160,11 +159,6 @@ def loop(
                     log.write(done, evaluate.during_training(run, state))
                 meter.restart()
     return state
-
-
-def agreed(value: bool) -> bool:
-    """What the first process says: others may not see yet what it has written."""
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 @contextlib.contextmanager

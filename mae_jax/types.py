@@ -53,6 +53,14 @@ class Method(Protocol):
         """The collections after an optimizer step; the identity for most methods."""
 
 
+class Skips(NamedTuple):
+    """How many steps changed nothing, as their loss or gradient was not finite."""
+
+    total: jax.Array
+    in_a_row: jax.Array
+    """Since the last good one."""
+
+
 @flax.struct.dataclass
 class TrainState:
     """All that a checkpoint holds: with the config, it determines the rest of the run."""
@@ -61,6 +69,7 @@ class TrainState:
     params: Params
     opt_state: Any
     extra: Extra
+    skips: Skips
 
 
 class UserError(Exception):

@@ -2,7 +2,7 @@
 
 One block on T tokens of width D, with H heads and an MLP of r D, keeps for each image, in numbers
 of what it computes in: with remat 'full' its input, T D; with 'dots' also what its dense layers
-give, T D (1 + 3 + 1 + r); with 'none' what each operation needs, T D (12 + 2 r), and attention's
+give, T D (1 + 3 + 1 + r); with 'none' what each operation needs, T D (8 + 2 r), and attention's
 exponentials, H T^2. Norms' statistics and the rest are a few numbers a token. XLA may keep less,
 where it computes cheap things again, or on a CPU more: recomputing saves no memory there.
 """
@@ -26,7 +26,7 @@ def block_numbers(remat: str, *, tokens: int, width: int, heads: int, ratio: flo
         remat: a name of `models.vit.REMAT`.
         ratio: of the MLP's width to the block's.
     """
-    plain = {"full": 1, "dots": 5 + ratio, "none": 12 + 2 * ratio}[remat] * tokens * width
+    plain = {"full": 1, "dots": 5 + ratio, "none": 8 + 2 * ratio}[remat] * tokens * width
     return plain + (heads * tokens**2 if remat == "none" else 0)
 
 

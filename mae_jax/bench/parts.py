@@ -1,12 +1,12 @@
 """Where the time of a training step goes: its parts, compiled and timed on their own.
 
-'gradient' is the loss and its gradient by all parameters, 'optimizer' the update alone. Of a masked
-autoencoder the gradient is taken apart: 'encoder' goes forward and backward from pixels to tokens,
-with masks that are given and a gradient at the tokens that is made up; 'decoder' from tokens, that
-are made up, to predicted patches; 'loss' is the method's own loss of a network whose prediction is
-given: masks are drawn, targets made and compared. Pixels are normalised in two of these, the norm
-of the gradient and the check that it is finite are in none, and on their own the parts cannot
-overlap: their sum need not be the time of the step, and what is missing or too much is shown.
+'gradient' is the loss and its gradient by all parameters, 'optimizer' the update and the norm of
+the gradient. Of a masked autoencoder the gradient is taken apart: 'encoder' goes forward and
+backward from pixels to tokens, with masks that are given and a gradient at the tokens that is made
+up; 'decoder' from tokens, that are made up, to predicted patches; 'loss' is the method's own loss
+of a network whose prediction is given: masks are drawn, targets made and compared. Pixels are
+normalised in two of these, and on their own the parts cannot overlap: their sum need not be the
+time of the step, and what is missing or too much is shown.
 """
 
 import dataclasses
@@ -15,15 +15,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mae_jax.bench.setup import Setup
 from mae_jax.engine import mesh as meshes
-from mae_jax.engine.step import stream_key
+from mae_jax.engine.step import stream_key, update
 from mae_jax.methods.mae import MaskedAutoencoding
 from mae_jax.models.mae import MAE
 from mae_jax.ops.patches import grid_of
-from mae_jax.types import Batch, TrainState
+from mae_jax.types import Batch
 
 DISJOINT = ("encoder", "decoder", "loss", "optimizer")
 """Those of a masked autoencoder that together are a step."""
@@ -62,14 +61,20 @@ class Live:
             jax.value_and_grad(_loss(setup.method), has_aux=True),
             out_shardings=((meshes.replicated(setup.mesh), whole.extra), whole.params),
         )
-        update = jax.jit(_update(setup.tx), out_shardings=whole, donate_argnums=0)
+        move = jax.jit(
+            lambda state, gradients: update(
+                setup.tx, setup.method, state, jnp.zeros(()), gradients, state.extra
+            )[0],
+            out_shardings=whole,
+            donate_argnums=0,
+        )
         gradients = jax.jit(
             lambda params: jax.tree.map(lambda x: jnp.full(x.shape, 1e-6, x.dtype), params),
             out_shardings=whole.params,
         )(self.state.params)
 
         def optimizer() -> jax.Array:
-            self.state = update(self.state, gradients)
+            self.state = move(self.state, gradients)
             return self.state.step
 
         calls = {
@@ -89,16 +94,6 @@ def _loss(method) -> Callable:
         return output.loss, output.extra
 
     return loss
-
-
-def _update(tx) -> Callable:
-    def update(state: TrainState, gradients) -> TrainState:
-        updates, moments = tx.update(gradients, state.opt_state, state.params, step=state.step)
-        return TrainState(
-            state.step + 1, optax.apply_updates(state.params, updates), moments, state.extra
-        )
-
-    return update
 
 
 class _Network:

@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
+from mae_jax.engine.agree import in_all
 from mae_jax.engine.paths import path_of
 from mae_jax.types import UserError
 
@@ -155,18 +156,24 @@ class Checkpoints:
         return self._manager.restore(step, args=args).leaves
 
     def _read(self, like: Any, step: int) -> Any:
+        """A state in all processes, or an exception in all."""
+        saved, state = in_all(lambda: self._load(like, step))
+        in_all(lambda: self._verify(saved, state))
+        return state
+
+    def _load(self, like: Any, step: int) -> tuple[dict[str, list], Any]:
         saved = self.leaves(step)
         self._check_model(like, saved)
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        state = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        ).state
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        return saved, self._manager.restore(step, args=args).state
+
+    def _verify(self, saved: dict[str, list], state: Any) -> None:
         wrong = [name for name, leaf in self._leaves(state).items() if saved[name] != leaf]
         if wrong:
             raise ValueError(f"digest of {wrong[0]} differs from what was saved")
-        return state
 
     def _leaves(self, state: Any) -> dict[str, list]:
         """What is stored beside a state: path -> [shape, digest]."""

@@ -115,8 +115,7 @@ def make_optimizer(
         map_rules(params, rules),
         is_leaf=lambda x: x is None or isinstance(x, tuple),
     )
-    tx = optax.partition({"train": tx, "frozen": optax.set_to_zero()}, label)
-    return optax.apply_if_finite(tx, max_consecutive_errors=2**31 - 2)
+    return optax.partition({"train": tx, "frozen": optax.set_to_zero()}, label)
 
 
 def _scale_by_lars(weight_decay: float, momentum: float, rules: Rules):

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from mae_jax.engine.mesh import batch_sharding, infer_shardings, replicated
 from mae_jax.engine.paths import Rules
-from mae_jax.types import Batch, Method, TrainState
+from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState
 
 
 def stream_key(seed: int, stream: str, step) -> jax.Array:
@@ -45,7 +45,8 @@ def plan_state(
     def init() -> TrainState:
         zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in rows.items()}
         params, extra = method.init(stream_key(seed, "init", 0), zeros)
-        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), extra)
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(zero, params, tx.init(params), extra, Skips(zero, zero))
 
     shapes = jax.eval_shape(init)
     shardings = infer_shardings(shapes, mesh, rules)
@@ -84,21 +85,15 @@ def make_train_step(
             has_aux=True,
         )
         (loss, (extra, metrics)), grads = _accumulated(gradient, state, batch, key, accumulate)
-        norm = optax.tree.norm(grads)
-        grads = jax.tree.map(lambda g: jnp.where(jnp.isfinite(loss), g, jnp.nan), grads)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params, step=state.step)
-        params = optax.apply_updates(state.params, updates)
-        extra = method.after_update(params, extra, state.step)
-        finite = opt_state.notfinite_count == 0
-        extra = jax.tree.map(lambda new, old: jnp.where(finite, new, old), extra, state.extra)
+        state, norm = update(tx, method, state, loss, grads, extra)
         metrics = {
             **metrics,
             "loss": loss,
             "grad_norm": norm,
-            "skipped": opt_state.total_notfinite,
-            "skipped_in_a_row": opt_state.notfinite_count,
+            "skipped": state.skips.total,
+            "skipped_in_a_row": state.skips.in_a_row,
         }
-        return TrainState(state.step + 1, params, opt_state, extra), metrics
+        return state, metrics
 
     shardings = jax.tree.map(lambda x: x.sharding, like)
     return jax.jit(
@@ -107,6 +102,35 @@ def make_train_step(
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def update(
+    tx: optax.GradientTransformationExtraArgs,
+    method: Method,
+    state: TrainState,
+    loss: jax.Array,
+    grads: Params,
+    extra: Extra,
+) -> tuple[TrainState, jax.Array]:
+    """The state after an optimizer step, and the global norm of the gradients.
+
+    If the loss or the norm is not finite, only the counts move. All that moves is in one branch:
+    with a choice after each update, as in `optax.apply_if_finite`, XLA keeps a copy of the moments.
+    """
+    norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+    def move():
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, step=state.step)
+        params = optax.apply_updates(state.params, updates)
+        return params, opt_state, method.after_update(params, extra, state.step)
+
+    def stay():
+        return state.params, state.opt_state, state.extra
+
+    moved = jax.lax.cond(finite, move, stay)
+    skips = Skips(state.skips.total + ~finite, jnp.where(finite, 0, state.skips.in_a_row + 1))
+    return TrainState(state.step + 1, *moved, skips), norm
 
 
 def _loss(method: Method, params, extra, batch: Batch, key: jax.Array, step):

@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 
 from mae_jax.models.encoder import Encoder, pooled
+from mae_jax.models.norm import LayerNorm
 
 head_init = nn.initializers.normal(2e-5)
 
@@ -22,6 +23,6 @@ class Classifier(nn.Module):
         """Images [B, H, W, C] float to features [B, D] and logits [B, classes], float32."""
         features = pooled(self.encoder(images, train=train), self.pool)
         if self.pool == "mean":
-            features = nn.LayerNorm(1e-6, name="fc_norm")(features)
+            features = LayerNorm(name="fc_norm")(features)
         head = nn.Dense(self.classes, kernel_init=head_init, name="head")
         return features, head(features)  # float32, or close classes would tie

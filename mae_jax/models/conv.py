@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.norm import LayerNorm
 from mae_jax.models.vit import drop_path
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, patchify
@@ -78,7 +79,7 @@ class Block(nn.Module):
             dtype=self.dtype,
             name="spatial",
         )(x)
-        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(y)
+        y = LayerNorm(dtype=self.dtype, name="norm")(y)
         y = nn.gelu(dense(4 * width, "fc1")(y), approximate=False)
         y = dense(width, "fc2")(ResponseNorm(name="response")(y, seen))
         rng = lambda: self.make_rng("drop_path")
@@ -156,7 +157,7 @@ class Conv(nn.Module):
         dense = lambda width, name: nn.Dense(
             width, kernel_init=weight_init, dtype=self.dtype, name=name
         )
-        norm = lambda name: nn.LayerNorm(1e-6, dtype=self.dtype, name=name)
+        norm = lambda name: LayerNorm(dtype=self.dtype, name=name)
         x, maps, block = only(images, scaled(seen, self.patch)), [], 0
         for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
             side = self.stem if stage == 0 else 2
@@ -186,7 +187,7 @@ class Down(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] to [B, H / 2, W / 2, width]."""
-        x = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
+        x = LayerNorm(dtype=self.dtype, name="norm")(x)
         fc = nn.Dense(self.width, kernel_init=weight_init, dtype=self.dtype, name="fc")
         return fc(patchify(x, 2)).reshape(len(x), x.shape[1] // 2, x.shape[2] // 2, self.width)
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.norm import LayerNorm
 from mae_jax.ops.patches import unpatchify
 from mae_jax.types import UserError
 
@@ -53,7 +54,7 @@ class Deconv(nn.Module):
             if i > 0:
                 width = max(self.width >> (i - 1), min(self.width, 16))
                 x = Double(width, self.dtype, name=f"up_{i}")(x)
-                x = nn.LayerNorm(1e-6, dtype=self.dtype, name=f"norm_{i}")(x)
+                x = LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x)
                 x = nn.gelu(x, approximate=False)
             if waiting and waiting[0].shape[1:3] == x.shape[1:3]:
                 x = x + nn.Dense(x.shape[-1], dtype=self.dtype, name=f"skip_{i}")(waiting.pop(0))
@@ -115,5 +116,5 @@ class Generator(nn.Module):
             )
         x = nn.Dense(rows * columns * self.width, dtype=self.dtype, name="embed")(latents)
         x = x.reshape(len(latents), rows, columns, self.width)
-        x = nn.gelu(nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x), approximate=False)
+        x = nn.gelu(LayerNorm(dtype=self.dtype, name="norm")(x), approximate=False)
         return Deconv(self.width, self.factor, self.channels, self.dtype, name="deconv")(x)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.norm import LayerNorm
+
 
 class Discriminator(nn.Module):
     """Convolutions halve the image until a side has 4 sites or fewer; dense layers then look at
@@ -33,7 +35,7 @@ class Discriminator(nn.Module):
             width = self.width * min(2**layer, 8)
             x = nn.Conv(width, (4, 4), (2, 2), dtype=self.dtype, name=f"down_{layer}")(x)
             if layer > 0:  # a norm of the first would hide how strong edges and colours are
-                x = nn.LayerNorm(1e-6, dtype=self.dtype, name=f"norm_{layer}")(x)
+                x = LayerNorm(dtype=self.dtype, name=f"norm_{layer}")(x)
             x, layer = act(x), layer + 1
         x = act(dense(width, "image")(x.reshape(len(x), -1)))
         z = act(dense(width, "latent_2")(act(dense(width, "latent_1")(latents))))

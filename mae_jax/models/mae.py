@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.models.encoder import Encoder
+from mae_jax.models.norm import LayerNorm
 from mae_jax.models.vit import block_class, dense_init, token_init
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask
@@ -69,7 +70,7 @@ class Decoder(nn.Module):
             last = i == self.depth - 1
             one = block(self.heads, dtype=self.dtype, attention=self.attention, name=f"block_{i}")
             x = one(x, False, 1 + visible * hidden_only if last else 0)
-        x = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
+        x = LayerNorm(dtype=self.dtype, name="norm")(x)
         x = nn.Dense(values, kernel_init=dense_init, dtype=self.dtype, name="predict")(x)
         if mask is None or hidden_only:
             return x

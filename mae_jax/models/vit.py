@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.norm import LayerNorm
 from mae_jax.ops import gather as gathers
 from mae_jax.ops.activations import gelu
 from mae_jax.ops.attention import attention, check_attention, split
@@ -36,7 +37,6 @@ SIZES = {
 
 dense_init = nn.initializers.xavier_uniform()
 token_init = nn.initializers.normal(0.02)
-
 
 REMAT = {
     "none": None,
@@ -114,12 +114,12 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False, skip: int = 0) -> jax.Array:
         """[B, T, D] to [B, T - skip, D]: of the first `skip` tokens nothing is wanted."""
         hidden = int(x.shape[-1] * self.mlp_ratio)
-        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x)
+        y = LayerNorm(dtype=self.dtype, name="norm1")(x)
         rate = self.drop_path if train else 0
         rng = lambda: self.make_rng("drop_path")
         y = Attention(self.heads, self.dtype, self.attention, name="attention")(y, skip)
         x = x[:, skip:] + drop_path(rng, y, rate)
-        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x)
+        y = LayerNorm(dtype=self.dtype, name="norm2")(x)
         return x + drop_path(rng, Mlp(hidden, self.dtype, name="mlp")(y), rate)
 
 
@@ -207,7 +207,7 @@ class ViT(nn.Module):
             rate = self.drop_path * i / max(1, self.depth - 1)
             options = (self.heads, self.mlp_ratio, self.dtype, rate, self.attention)
             x = block_class(self.remat)(*options, name=f"block_{i}")(x, train, 0)
-        return nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x) if self.final_norm else x
+        return LayerNorm(dtype=self.dtype, name="norm")(x) if self.final_norm else x
 
     def positions(self, grid: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
         """Those of the class token [D], which starts at zero, and of the patches [L, D]."""

@@ -64,8 +64,7 @@ def attention(
                 "attention=xla"
             )
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
-    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
-    return _attention(query, key, value).transpose(0, 2, 1, 3)
+    return _attention(query, key, value).reshape(query.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -93,31 +92,40 @@ def _exponentials(query: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.exp(logits - logits.max(axis=-1, keepdims=True))
 
 
+def _turned(x: jax.Array) -> jax.Array:
+    """[B, T, H, d] to [B, H, T, d], or back."""
+    return x.transpose(0, 2, 1, 3)
+
+
 @jax.custom_vjp
 def _attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """[B, H, T, d], [B, H, S, d] twice, to [B, H, T, d]."""
+    """[B, T, H, d], [B, S, H, d] twice, to [B, T, H d]."""
     return _forward(query, key, value)[0]
 
 
 def _forward(query, key, value):
+    query, key, value = _turned(query), _turned(key), _turned(value)
     weights = _exponentials(query, key)
     total = weights.sum(axis=-1, keepdims=True)
     weights = weights.astype(value.dtype)
-    out = _product("bhts,bhsd->bhtd", weights, value) / total
-    return out.astype(value.dtype), (query, key, value, weights, total, out)
+    out = _turned((_product("bhts,bhsd->bhtd", weights, value) / total).astype(value.dtype))
+    out = out.reshape(*out.shape[:2], -1)
+    return out, (query, key, value, weights, total, out)
 
 
 def _backward(saved, gradient):
     """With p = weights / total: dv = p^T g, and of the logits p (g v^T - sum over d of g out)."""
     query, key, value, weights, total, out = saved
-    scaled = (gradient.astype(jnp.float32) / total).astype(value.dtype)
-    offset = (scaled.astype(jnp.float32) * out).sum(axis=-1, keepdims=True)
-    d_logits = weights * (_product("bhtd,bhsd->bhts", scaled, value) - offset)
-    d_logits = (d_logits * query.shape[-1] ** -0.5).astype(value.dtype)
+    heads = lambda x: _turned(x.reshape(*x.shape[:2], query.shape[1], -1))
+    offset = heads(gradient.astype(jnp.float32) * out).sum(axis=-1, keepdims=True)
+    gradient = heads(gradient)
+    d_logits = weights * (_product("bhtd,bhsd->bhts", gradient, value) - offset)
+    d_logits = (d_logits * (query.shape[-1] ** -0.5 / total)).astype(value.dtype)
+    shares = (gradient / total).astype(value.dtype)
     d_query = _product("bhts,bhsd->bhtd", d_logits, key)
     d_key = _product("bhts,bhtd->bhsd", d_logits, query)
-    d_value = _product("bhts,bhtd->bhsd", weights, scaled)
-    return tuple(x.astype(value.dtype) for x in (d_query, d_key, d_value))
+    d_value = _product("bhts,bhtd->bhsd", weights, shares)
+    return tuple(_turned(x.astype(value.dtype)) for x in (d_query, d_key, d_value))
 
 
 _attention.defvjp(_forward, _backward)

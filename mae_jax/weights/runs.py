@@ -15,7 +15,7 @@ from mae_jax.config import to_json
 from mae_jax.engine.checkpoint import read_leaves
 from mae_jax.engine.transfer import transfer
 from mae_jax.spec import maker
-from mae_jax.types import TrainState, UserError
+from mae_jax.types import Skips, TrainState, UserError
 from mae_jax.weights.files import fresh_folder, read_json, read_safetensors, write_file
 from mae_jax.weights.model import EPSILON, Model
 from mae_jax.workdir import WEIGHTS, is_folder_of_weights, read_config
@@ -59,7 +59,8 @@ def read_state(folder: Path, like: TrainState) -> TrainState:
     model, same = read_run(folder), lambda path, array: array
     params = transfer(like.params, model.params, missing="^$", adapt=same)
     extra = transfer(like.extra, model.extra, missing="^$", adapt=same)
-    return TrainState(jax.device_put(np.int32(0), like.step.sharding), params, (), extra)
+    zero = jax.device_put(np.int32(0), like.step.sharding)
+    return TrainState(zero, params, (), extra, Skips(zero, zero))
 
 
 def write_run(model: Model, out: Path) -> None:

@@ -17,10 +17,12 @@ DECODER = dict(decoder_width=8, decoder_depth=2, decoder_heads=2)
 
 
 def products(jaxpr) -> int:
-    """Operations of all products of matrices in a program, those inside of others too."""
+    """Operations of all products of matrices in a program, those inside of others too. Products
+    with a vector are none: the gradients of norms are written with them.
+    """
     total = 0
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "dot_general":
+        if eqn.primitive.name == "dot_general" and min(x.aval.ndim for x in eqn.invars) > 1:
             (contracted, _), _ = eqn.params["dimension_numbers"]
             sides = eqn.invars[0].aval.shape
             total += 2 * eqn.outvars[0].aval.size * math.prod(sides[i] for i in contracted)

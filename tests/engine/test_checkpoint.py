@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mae_jax.engine import checkpoint
+from mae_jax.engine import agree, checkpoint
 from mae_jax.engine.checkpoint import Checkpoints, digest
 from mae_jax.engine.mesh import make_mesh
 from mae_jax.types import UserError
@@ -88,6 +88,16 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, state, c
         checkpoints.save(state, 2)
     assert "checkpoint 2 is unreadable" in caplog.text and "trying the one before" in caplog.text
     assert (tmp_path / "broken-2-0").is_dir() and (tmp_path / "2").is_dir()
+
+
+def test_what_one_process_cannot_read_none_uses(tmp_path, state, monkeypatch, caplog):
+    save(tmp_path, state, [1, 2])
+    others = iter([True, False, True, True])
+    monkeypatch.setattr(agree, "everywhere", lambda here: here and next(others))
+    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path, every=1) as checkpoints:
+        assert_same(checkpoints.restore(state), state)
+        assert checkpoints.steps() == [1]
+    assert "checkpoint 2 is unreadable (another process cannot)" in caplog.text
 
 
 def test_nothing_readable_is_an_error_however_often(tmp_path, state):

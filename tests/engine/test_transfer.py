@@ -7,13 +7,14 @@ import pytest
 
 from mae_jax.engine.checkpoint import Checkpoints, read_leaves
 from mae_jax.engine.transfer import transfer
-from mae_jax.types import TrainState, UserError
+from mae_jax.types import Skips, TrainState, UserError
 
 
 def state_of(**params):
     """A train state with these parameters."""
     tree = {"encoder": {name: jnp.asarray(values) for name, values in params.items()}}
-    return TrainState(jnp.zeros((), jnp.int32), tree, {"moments": jnp.ones(3)}, {})
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, tree, {"moments": jnp.ones(3)}, {}, Skips(zero, zero))
 
 
 def same(path, array):

@@ -1,0 +1,33 @@
+"""What the processes of a job decide together. Alone, a process agrees with itself at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def everywhere(here: bool) -> bool:
+    """Whether all processes say so."""
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(here))))
+
+
+def as_first(value: bool) -> bool:
+    """What the first process says: others may not see yet what it has written."""
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def in_all(call: Callable[[], Any]) -> Any:
+    """What a call returns if it succeeds in all processes; if it raises in one, all raise.
+
+    Raises:
+        OSError: it succeeded here, and not in another process.
+    """
+    result = error = None
+    try:
+        result = call()
+    except Exception as caught:  # whatever it is, the others must not wait for this process
+        error = caught
+    if not everywhere(error is None):
+        raise error or OSError("another process cannot")
+    return result

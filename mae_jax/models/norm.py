@@ -1,0 +1,22 @@
+"""Layer normalisation as all networks here use it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mae_jax.ops.norm import layer_norm
+
+
+class LayerNorm(nn.Module):
+    """Over the last axis, with epsilon 1e-6 and float32 statistics."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] to [..., D]."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return layer_norm(x, scale, bias, 1e-6, self.dtype)
