@@ -72,7 +72,7 @@ def _train(config, workdir: Path, watchdog, deviations=()) -> int:
     except Preempted as error:
         code, line = PREEMPTED, f"{error}: start again to go on"
     except Diverged as error:
-        code, line = 1, str(error)
+        code, line = 2, str(error)  # started again, it would diverge again
     else:
         return 0
     return code if watchdog.index else fail(line, code)
@@ -105,6 +105,10 @@ def sweep(args) -> int:
         return code
     if find_place(job(args), os.environ) is not None:
         raise UserError("a job of several processes trains one experiment: name it with --only")
+    if args.local_devices is not None:
+        raise UserError(
+            "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES"
+        )
     this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
     options = ["--workdir", str(workdir), "--distributed", "off"]  # as this process is alone too
     options += [*(f"--config.{text}" for text in args.overrides)]
@@ -162,11 +166,15 @@ def evaluate(args) -> int:
         with explained("lower the limit of the evaluators, or use a larger device"):
             results = evaluation.evaluate(run, state, evaluators)
         if watchdog.index == 0:
-            step, on = int(state.step), f", on {args.images}" if args.images else ""
-            Console().print(evaluation.table(results, f"{args.run}, step {step}{on}"))
-            suffix = re.sub(r"\W+", "_", f" {args.images}").rstrip("_") if args.images else ""
+            title, name = f"{args.run}, step {int(state.step)}", ""
+            if args.images:
+                title, name = f"{title}, on {args.images}", f" {args.images}"
+            if args.train:
+                title, name = f"{title}, trained on {args.train}", f"{name} train {args.train}"
+            Console().print(evaluation.table(results, title))
+            suffix = re.sub(r"\W+", "_", name).rstrip("_")
             path = args.run / f"results{suffix}.json"
-            print(f"wrote {evaluation.write_results(path, step, results)}")
+            print(f"wrote {evaluation.write_results(path, int(state.step), results)}")
     return 0
 
 

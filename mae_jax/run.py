@@ -173,7 +173,6 @@ def _build(
     for name, value in dict(accumulate=accumulate, max_skipped=max_skipped).items():
         if value < 1:
             raise UserError(f"config.{name}={value} must be at least 1")
-    Profile(steps=profile)
     if not 0 <= seed < 2**32:
         raise UserError(f"config.seed={seed} must be in [0, 2**32)")
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
@@ -194,6 +193,7 @@ def _build(
         batch_size=data.batch_size,
         num_examples=made_data.num_examples,
     )
+    Profile(steps=profile, total=plan.steps)
     made_method = call_section(make_method, method, "method", total_steps=plan.steps)
     rules = {"rules": made_method.rules} if hasattr(made_method, "rules") else {}
     tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule, **rules)

@@ -130,7 +130,7 @@ def loop(
         bad_images=lambda: run.data.skipped,
     )
     share = lambda now: (meter.waited + now) / (time.monotonic() - meter.begun)
-    profile = Profile(steps=run.profile, folder=log.path.parent / "profile")
+    profile = Profile(steps=run.profile, total=total, folder=log.path.parent / "profile")
     with contextlib.closing(batches), together(watchdog, run.config), profile:
         if due(first, every) and not as_first(log.has_evaluation(first)):
             log.write(first, evaluate.during_training(run, state))
@@ -148,6 +148,7 @@ def loop(
             if stop.requested(done) and done < total:
                 meter.settle()
                 checkpoints.save(state, done)
+                profile.end()
                 raise Preempted(f"stopped after step {done} of {total}, which is saved")
             if done == total or checkpoints.due(done) or due(done, every):
                 with watchdog.phase(STEP, done):

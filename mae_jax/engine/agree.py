@@ -21,7 +21,7 @@ def in_all(call: Callable[[], Any]) -> Any:
     """What a call returns if it succeeds in all processes; if it raises in one, all raise.
 
     Raises:
-        OSError: it succeeded here, and not in another process.
+        OSError: it failed in another process only.
     """
     result = error = None
     try:
@@ -29,5 +29,5 @@ def in_all(call: Callable[[], Any]) -> Any:
     except Exception as caught:  # whatever it is, the others must not wait for this process
         error = caught
     if not everywhere(error is None):
-        raise error or OSError("another process cannot")
+        raise error or OSError("in another process")
     return result

@@ -152,11 +152,13 @@ class Checkpoints:
 
     def leaves(self, step: int) -> dict[str, list]:
         """What was stored beside a state: path -> [shape, digest]."""
-        args = ocp.args.Composite(leaves=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args).leaves
+        with contextlib.closing(ocp.JsonCheckpointHandler()) as handler:
+            return handler.restore(self.folder / str(step) / "leaves", ocp.args.JsonRestore())
 
     def _read(self, like: Any, step: int) -> Any:
-        """A state in all processes, or an exception in all."""
+        """A state in all processes, or an exception in all. Orbax' manager would have them wait for
+        each other while they read, also for one that has raised; its handlers do not.
+        """
         saved, state = in_all(lambda: self._load(like, step))
         in_all(lambda: self._verify(saved, state))
         return state
@@ -167,8 +169,9 @@ class Checkpoints:
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return saved, self._manager.restore(step, args=args).state
+        args, folder = ocp.args.StandardRestore(target), self.folder / str(step) / "state"
+        with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+            return saved, handler.restore(folder, args=args)
 
     def _verify(self, saved: dict[str, list], state: Any) -> None:
         wrong = [name for name, leaf in self._leaves(state).items() if saved[name] != leaf]

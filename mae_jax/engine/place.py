@@ -66,11 +66,11 @@ def find_place(request: Request, environment: Mapping[str, str]) -> Place | None
     index = first(request.process, by_launcher.index)
     address = first(request.coordinator, environment.get("JAX_COORDINATOR_ADDRESS"))
     devices = first(_numbers(request.local_devices), by_launcher.devices)
-    if count == 1 or (found is None and not given and request.distributed == "auto"):
+    if found is None and not given and request.distributed == "auto":
         return None
     place = Place(address, count, index, devices)
-    _check(place, request, complete=found is None and request.distributed == "auto")
-    return place
+    _check(place, request, complete=found is None and request.distributed == "auto" and count != 1)
+    return None if count == 1 else place
 
 
 def _check(place: Place, request: Request, *, complete: bool) -> None:
@@ -86,8 +86,7 @@ def _check(place: Place, request: Request, *, complete: bool) -> None:
         raise UserError(f"--processes {place.count}: at least 1")
     if place.count and place.index is not None and not 0 <= place.index < place.count:
         raise UserError(
-            f"--process {place.index}: the numbers of {place.count} processes are 0 to "
-            f"{place.count - 1}"
+            f"--process {place.index}: with --processes {place.count} it is 0 to {place.count - 1}"
         )
     if place.coordinator and not re.fullmatch(r".+:\d+", place.coordinator):
         raise UserError(

@@ -50,9 +50,10 @@ def join(request: Request, explain: Callable, *, stoppable: bool):
             yield watchdog
         return
     store = connect(place, request.heartbeat_timeout, stoppable=stoppable)
-    index, count = jax.process_index(), jax.process_count()
     timeout = request.heartbeat_timeout
-    watchdog = Watchdog(store, index=index, count=count, timeout=timeout, explain=explain)
+    # JAX would open the devices to say its index, and that may fail: inside, where all hear of it.
+    who = dict(index=store.index, count=store.count)
+    watchdog = Watchdog(store, **who, timeout=timeout, explain=explain)
     with on_abort(lambda: why_aborted(store.address, watchdog)), watchdog, watchdog.guard():
         yield watchdog
         watchdog.finish()
@@ -101,6 +102,7 @@ class Store:
 
         self._client = global_state.client
         self.address = global_state.coordinator_address
+        self.index, self.count = global_state.process_id, global_state.num_processes
 
     def set(self, key: str, value: str) -> None:
         """Writes; the last value counts."""

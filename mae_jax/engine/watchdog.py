@@ -253,8 +253,8 @@ class Watchdog:
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self.store.set(f"bye/{self.index}", "")
             until = time.monotonic() + self.timeout / 2
-            left = self.count - (who > 0)
-            while self.index == 0 and len(self.store.all("bye")) < left:
+            awaited = {*range(self.count)} - {who}
+            while self.index == 0 and not awaited <= {int(i) for i in self.store.all("bye")}:
                 if time.monotonic() > until:
                     break
                 time.sleep(self.interval / 4)

@@ -97,7 +97,7 @@ def test_what_one_process_cannot_read_none_uses(tmp_path, state, monkeypatch, ca
     with caplog.at_level(logging.WARNING), Checkpoints(tmp_path, every=1) as checkpoints:
         assert_same(checkpoints.restore(state), state)
         assert checkpoints.steps() == [1]
-    assert "checkpoint 2 is unreadable (another process cannot)" in caplog.text
+    assert "checkpoint 2 is unreadable (in another process)" in caplog.text
 
 
 def test_nothing_readable_is_an_error_however_often(tmp_path, state):

@@ -70,9 +70,10 @@ def test_a_process_finds_its_place(request_, variables, place):
     [
         ({"processes": 2}, {}, "what is missing here: --coordinator, --process$"),
         ({"coordinator": "h:1"}, {}, "missing here: --processes, --process$"),
-        (FLAGS | {"process": 4}, {}, "--process 4: the numbers of 4 processes are 0 to 3"),
+        (FLAGS | {"process": 4}, {}, "--process 4: with --processes 4 it is 0 to 3"),
         (FLAGS | {"processes": -1}, {}, "--processes -1: at least 1"),
         (FLAGS | {"processes": 0}, {}, "--processes 0: at least 1"),
+        ({"processes": 1, "process": 5}, {}, "--process 5: with --processes 1 it is 0 to 0"),
         (FLAGS | {"coordinator": "host"}, {}, "as in node1:1234"),
         (FLAGS | {"local_devices": "0-3"}, {}, "give numbers, as in 0,1"),
         (FLAGS | {"distributed": "off"}, {}, "--distributed off and --coordinator: give one"),

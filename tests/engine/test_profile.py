@@ -13,7 +13,27 @@ from tests.commands import mistake, run
 @pytest.mark.parametrize("steps", ["3", "5:3", "0:2", "a:b", "1:2:3"])
 def test_steps_that_mean_nothing(steps):
     with pytest.raises(UserError, match="write FIRST:LAST, e.g. 20:22"):
-        Profile(steps=steps)
+        Profile(steps=steps, total=100)
+
+
+def test_steps_that_the_run_has_not():
+    Profile(steps="6:9", total=6)
+    with pytest.raises(UserError, match="config.profile='7:9': the run has 6 steps"):
+        Profile(steps="7:9", total=6)
+
+
+def test_a_trace_is_written_when_it_is_cut_short_but_not_of_a_failure(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("jax.profiler.start_trace", lambda folder, **_: calls.append("start"))
+    monkeypatch.setattr("jax.profiler.stop_trace", lambda: calls.append("stop"))
+    with Profile(steps="1:9", total=9, folder=tmp_path) as profile:
+        profile.turn()
+        profile.end()
+        assert calls == ["start", "stop"]
+    with pytest.raises(ValueError), Profile(steps="1:9", total=9, folder=tmp_path) as profile:
+        profile.turn()
+        raise ValueError
+    assert calls == ["start", "stop", "start"]
 
 
 def test_which_steps_are_traced(tmp_path, monkeypatch):
@@ -28,7 +48,7 @@ def test_which_steps_are_traced(tmp_path, monkeypatch):
         ("", 5, [5, 6]),
     ]:
         calls.clear()
-        with Profile(steps=steps, folder=tmp_path) as profile:
+        with Profile(steps=steps, total=6, folder=tmp_path) as profile:
             for step in range(first, 7):
                 if profile.due(step):
                     profile.turn()

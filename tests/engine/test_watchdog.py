@@ -71,6 +71,30 @@ def test_a_mistake_reaches_the_others(capsys):
     assert said == "mae-jax: process 0: ends with process 1: cannot read image 7: no image\n"
 
 
+def test_process_0_leaves_when_all_others_have_read_why():
+    store = Memory()
+    options = dict(count=3, timeout=20.0, explain=explain, leave=leave)
+    zero, one, two = (Watchdog(store, index=index, **options) for index in range(3))
+    with pytest.raises(Left), one.guard():
+        raise UserError("a bad image")
+    codes = []
+
+    def first():
+        try:
+            look(zero)
+        except Left as left:
+            codes.append(left.args[0])
+
+    thread = threading.Thread(target=first, daemon=True)
+    thread.start()
+    thread.join(1)
+    assert codes == [], "it has left, and with it the store that process 2 has yet to read"
+    with pytest.raises(Left, match="^2$"):
+        look(two)
+    thread.join(5)
+    assert codes == [2]
+
+
 def test_a_fault_shows_where_it_was(capsys):
     _, zero, one = pair()
     with pytest.raises(Left, match="^1$"), one.guard():
