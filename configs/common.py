@@ -43,9 +43,8 @@ def base() -> ConfigDict:
                 views=1,  # of each training image; 2 for simclr and mocov3
             ),
             method=dict(name="mae", args={}),  # or a task with labels: 'tasks.finetune', ...
-            init_from=dict(
-                path=""
-            ),  # of the encoder that a task starts from: a run, weights, hf://org/name
+            # Where a task takes its encoder from: a run, published weights, hf://org/name.
+            init_from=dict(path=""),
             optimizer=dict(
                 name="adamw",
                 b1=0.9,

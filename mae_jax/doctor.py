@@ -29,11 +29,14 @@ OPTIONAL = {
     "tensorflow_datasets": "prepared data sets (the source tfds, mae-jax prepare)",
     "array_record": "data sets in ArrayRecord files",
     "tifffile": "the source tiff",
+    "imagecodecs": "compressed files in it",
     "pydicom": "the source dicom",
     "nibabel": "the source nifti",
     "apache_beam": "mae-jax prepare --beam",
-    "torch": "the tests against PyTorch",
-    "transformers": "the tests against Hugging Face",
+    "torch": "weights in .pth files, mae-jax bench step --peer hf, the tests against PyTorch",
+    "transformers": "mae-jax bench step --peer hf, the tests against Hugging Face",
+    "huggingface_hub": "weights from the hub (hf://org/name)",
+    "jax2onnx": "mae-jax weights export --format onnx",
 }
 
 

@@ -2,9 +2,10 @@
 
 from mae_jax import serve, weights
 from mae_jax.load import load
+from mae_jax.spec import build
 from mae_jax.types import UserError
 from mae_jax.weights.layout import grouped
-from mae_jax.workdir import is_folder_of_weights
+from mae_jax.workdir import is_folder_of_weights, read_config
 
 
 def take(args) -> int:
@@ -56,10 +57,18 @@ def give(args) -> int:
 
 def _export_function(args) -> int:
     for name in ("head", "encoder_only", "image_size"):
-        if getattr(args, name) not in (None, False):
+        value = getattr(args, name)
+        if value is not None and value is not False:
             raise UserError(f"--{name.replace('_', '-')} is not for {args.format}: see --output")
-    run, state = load(args.run, images=args.images)
-    serve.export(run, state, args.out, output=args.output or "features", kind=args.format)
+    run, state = load(args.run, images=args.images, portable=True)
+    serve.export(
+        run,
+        state,
+        args.out,
+        output=args.output or "features",
+        kind=args.format,
+        own_images=args.images is None,
+    )
     print(f"wrote {args.out}")
     return 0
 
@@ -72,12 +81,14 @@ def _print_mapping(table) -> None:
 
 
 def check(args, run, evaluators) -> None:
-    """What imported weights cannot tell: which images to learn from, and which class is which.
+    """Sees that it is known which class is which, and what evaluators of imported weights learn
+    from.
 
     Raises:
         UserError: evaluators learn from images and none are given, or the classes are others.
     """
     if not is_folder_of_weights(args.run):
+        _check_train(args, run, evaluators)
         return
     for evaluator in evaluators:
         if "train" in evaluator.splits and not args.train:
@@ -89,4 +100,21 @@ def check(args, run, evaluators) -> None:
         raise UserError(
             f"{option} has {found} classes, and these weights {classes}: the folders in the order "
             f"of their names must be the classes{more}"
+        )
+
+
+def _check_train(args, run, evaluators) -> None:
+    """Raises UserError if --train numbers classes otherwise than the logits that are read."""
+    readers = [evaluator for evaluator in evaluators if evaluator.output != "features"]
+    if not args.train or not readers:
+        return
+    found = tuple(run.data.source("train").class_names)
+    try:
+        learned = tuple(build(read_config(args.run).data.train, "data.sources").class_names)
+    except UserError:  # it is not on this machine: as of imported weights, the number must do
+        learned = found if len(found) == run.method.classes else None
+    if learned != found:
+        raise UserError(
+            f"{readers[0].name} reads logits of the classes that the run has learned, and those of "
+            "--train are others, or in another order: leave out --train"
         )

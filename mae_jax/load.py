@@ -1,5 +1,6 @@
 """A run from its workdir, as the tools use it that look at what was trained."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ def load(
     train: str | None = None,
     test: str | None = None,
     on_error: str | None = None,
+    portable: bool = False,
 ) -> tuple[Run, TrainState]:
     """A run from its workdir, and its newest state, on the devices of this machine. Nothing is
     changed in the workdir, where the run may still be training.
@@ -30,6 +32,8 @@ def load(
         train, test: the same, to use instead of the run's training or test set only.
         on_error: what to do about images that cannot be read, 'raise' or 'skip', if not what the
             run does.
+        portable: compute by what every device has, even if the run was trained by what a GPU alone
+            has, and this one has it too.
 
     Raises:
         UserError: not a workdir, or nothing to load from it.
@@ -39,14 +43,16 @@ def load(
     # Neither the mesh nor the batch of training need to fit this machine.
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1, init_from=dict(path=""))
     config.data.batch_size = 64 * jax.device_count()
+    if portable or jax.default_backend() != "gpu":
+        config.method.args.update(weights.anywhere(config.method.args))
+    like = lambda folder: _source_like(config.data.train, folder, weights.image_of(workdir))
     if images is not None:
-        source = _source_like(config.data.train, images)
-        config.data.update(train=source, test="", fields=(), subset="", held_out=0.0)
+        config.data.update(train=like(images), test="", fields=(), subset="", held_out=0.0)
         config.evals.run = ""
     if train is not None:
-        config.data.update(train=_source_like(config.data.train, train), subset="", held_out=0.0)
+        config.data.update(train=like(train), subset="", held_out=0.0)
     if test is not None:
-        config.data.test = _source_like(config.data.train, test)
+        config.data.test = like(test)
     if is_folder_of_weights(workdir) and images is None:
         if test is None:
             raise UserError(f"{workdir} holds weights without images: give --images FOLDER")
@@ -67,15 +73,16 @@ def load(
     return run, state
 
 
-def _source_like(source: str, images: str) -> str:
-    """The spec of a folder, read like the source that a run was trained on; what is a spec already
-    stays as it is.
+def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
+    """The spec of a folder, read like the source that a run was trained on, with the channels of
+    its images [H, W, C] if these are known; what is a spec already stays as it is.
     """
     if "(" in images and not Path(images).exists():
         return images
     name, _, options = parse(source or "folder")[0]
     if name not in ("tiff", "dicom", "nifti"):
         name = "folder"
-        options = {key: options[key] for key in ("channels", "window") if key in options}
+        known = {"channels": shape[2]} if shape else {}
+        options = known | {key: options[key] for key in ("channels", "window") if key in options}
     options.pop("path", None)
     return f"{name}({', '.join([repr(images), *(f'{k}={v!r}' for k, v in options.items())])})"

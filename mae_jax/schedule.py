@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mae_jax.engine.place import visible_gpus
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.types import PREEMPTED, UserError
 
@@ -31,11 +32,11 @@ def devices(jobs: int) -> list[str | None]:
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: at least 1 must run at a time")
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    hidden = listed in ("", "-1") or os.environ.get("JAX_PLATFORMS") == "cpu"
+    found = visible_gpus(os.environ)
+    hidden = listed is not None and not found or os.environ.get("JAX_PLATFORMS") == "cpu"
     if jobs == 1 or hidden:  # GPUs that somebody has hidden stay hidden
         return [None] * jobs
-    found = [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-    names = listed.split(",") if listed else found or [str(slot) for slot in range(jobs)]
+    names = found or [str(slot) for slot in range(jobs)]
     if jobs > len(names):
         where = "CUDA_VISIBLE_DEVICES lists" if listed else "this machine has"
         raise UserError(f"--jobs {jobs}: each takes a GPU, and {where} {len(names)}")

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,9 +42,8 @@ Needs `jax`, `numpy` and `safetensors`; `meta.json` says what goes in and comes 
 import jax
 from safetensors.numpy import load_file
 
+function = jax.jit(jax.export.deserialize(open("function.stablehlo", "rb").read()).call)
 weights = load_file("weights.safetensors")
-exported = jax.export.deserialize(open("function.stablehlo", "rb").read())
-function = jax.jit(exported.call)
 {output} = function(weights, images)  # {goes_in} -> {comes_out}
 ```
 
@@ -63,17 +62,27 @@ class _Model(NamedTuple):
     """What goes in and comes out."""
 
 
-def export(run: Run, state: TrainState, out: Path, *, output: str, kind: str) -> Path:
+def export(
+    run: Run,
+    state: TrainState,
+    out: Path,
+    *,
+    output: str,
+    kind: str,
+    own_images: bool = True,
+) -> Path:
     """Writes what a trained model computes, whole or not at all.
 
     Args:
-        run, state: from `load`.
+        run, state: from `load`, with its option `portable`.
         out: for 'stablehlo' a new or empty folder, in which `function.stablehlo` is a function of
             the weights and images, for CPU, CUDA and TPU, `weights.safetensors` holds the weights,
             `meta.json` and `README.md` say how to use them. For 'onnx' a new file that ends in
             .onnx; over 2 GB the weights stand beside it, in a file that ends in .onnx.data.
         output: 'features', or 'logits' of a classifier.
         kind: 'stablehlo', which computes in the run's own dtype, or 'onnx', always in float32.
+        own_images: whether the training set of `run` is what was learned from, so that its classes
+            are those of the logits.
 
     Returns:
         `out`.
@@ -95,7 +104,8 @@ def export(run: Run, state: TrainState, out: Path, *, output: str, kind: str) ->
     if kind == "onnx":  # runtimes for CPUs have no products in bfloat16
         args = dict(run.config.method.args) | {"dtype": "float32"}
         method = make_method(name=run.config.method.name, args=args, total_steps=run.plan.steps)
-    model = _model(run, state, method, output)
+    classes = run.data.source("train").class_names if own_images else ()
+    model = _model(run, state, method, output, classes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         write(model, Path(folder, out.name))
@@ -104,7 +114,9 @@ def export(run: Run, state: TrainState, out: Path, *, output: str, kind: str) ->
     return out
 
 
-def _model(run: Run, state: TrainState, method: Method, output: str) -> _Model:
+def _model(
+    run: Run, state: TrainState, method: Method, output: str, classes: Sequence[str]
+) -> _Model:
     """Traces one output of `method.predict`, and leaves out the weights that it does not need."""
     example = run.data.example("eval")["image"]
     shape, dtype = example.shape[1:], example.dtype
@@ -142,7 +154,6 @@ def _model(run: Run, state: TrainState, method: Method, output: str) -> _Model:
         "input": _described("images", images) | {"transform": run.config.data.eval_transform},
         "output": _described(output, *closed.out_avals),
     }
-    classes = getattr(run.data.sources.get("train"), "class_names", ())
     if output == "logits" and len(classes) == there[output].shape[1]:
         meta["classes"] = list(classes)
     return _Model(function, weights, images, meta)

@@ -28,7 +28,7 @@ def make_start(
     Args:
         path: where the encoder is taken from: a workdir, a file or folder of weights in any layout
             that `weights.read` knows, or hf://org/name; empty: nowhere.
-        args: of the method here, its encoder among them: the same as there.
+        args: of the method here; its encoder is the same as there.
         method, example, fresh: what is trained, a batch of it, and its fresh state.
 
     Raises:
@@ -39,33 +39,39 @@ def make_start(
         return fresh
     if not hasattr(method, "fresh"):
         raise UserError("config.init_from is for tasks, such as tasks.finetune: start afresh here")
-    network = build(args["encoder"], "models")
+    # A method's class and its `make` stand in one file.
+    args = weights.arguments(type(method).__module__.removeprefix("mae_jax."), args)
+    network = build(weights.anywhere(args)["encoder"], "models")
     heads = getattr(network, "heads", None)
     options = weights.Options(encoder_only=True, likely_heads=heads, allow=(r"^pooler\.",))
 
     def start() -> TrainState:
         model, _ = weights.read(path, options)
-        theirs = model.args["encoder"]
-        if build(theirs, "models").architecture != network.architecture:
+        encoder = model.args["encoder"]
+        if build(encoder, "models").architecture != network.architecture:
             raise UserError(
-                f"the encoder in {path} is of another architecture: it is {theirs}, and "
+                f"the encoder in {path} is of another architecture: it is {encoder}, and "
                 f"config.method.args.encoder={args['encoder']}"
             )
         for name in ("mean", "std"):
-            there, here = tuple(model.args.get(name, ())), tuple(args[name])
-            if there and there != here:  # colorization has none
+            theirs, ours = tuple(model.args.get(name, ())), tuple(args[name])
+            if theirs and theirs != ours:  # colorization has none
                 logger.warning(
                     "the encoder in %s knows images with %s=%s, and config.method.args.%s=%s",
-                    *(path, name, there, name, here),
+                    *(path, name, theirs, name, ours),
                 )
         saved = {n: array for n, array in model.params.items() if not re.search(method.fresh, n)}
-        adapt = method.adapt(example["image"].shape[1:], model.image)
         state, missing = fresh(), f"{method.fresh}|^encoder/positions$"
-        if "encoder/positions" in saved and "positions" not in state.params["encoder"]:
+        there, here = saved.get("encoder/positions"), state.params["encoder"].get("positions")
+        if there is not None and here is None:
             raise UserError(
                 f"the encoder in {path} has learned positions: add learned_positions=True to "
                 f"config.method.args.encoder={args['encoder']}"
             )
+        shape, old = example["image"].shape[1:], model.image
+        if old is None and there is not None and len(there) == len(here):
+            old = shape  # of runs that did not write it down: as many patches are the same ones
+        adapt = method.adapt(shape, old)
         params = transfer(state.params, saved, missing=missing, adapt=adapt)
         return state.replace(params=params, extra=method.after_update(params, state.extra, -1))
 
@@ -87,8 +93,10 @@ def origin(path: str) -> dict | None:
         files, step = [f for f in names if f.suffix in weights.SUFFIXES and f.is_file()], None
     if not files:
         return None
-    digest = hashlib.sha256()
+    digests = []
     for file in files:
         with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+            digests.append(hashlib.file_digest(content, "sha256"))
+    # Workdirs hold the digest of a checkpoint as that of its one file.
+    digest = digests[0] if steps else hashlib.sha256(b"".join(d.digest() for d in digests))
     return dict(step=step, digest=digest.hexdigest()[:16])

@@ -5,15 +5,19 @@ import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from mae_jax.config import differences, from_json, to_json
+from mae_jax.spec import parse
 from mae_jax.types import UserError
 
 WEIGHTS = "weights.safetensors"
 """What a folder of imported weights has in place of checkpoints."""
+COMPUTED = ("attention", "remat", "gather")
+"""How a network is computed: arguments of encoders, and of decoders."""
 MAY_CHANGE = (
     "log.",
     "checkpoint.",
@@ -23,9 +27,10 @@ MAY_CHANGE = (
     "data.workers",
     "data.pipeline",
     "data.on_error",
+    *(f"method.args.decoder_{name}" for name in COMPUTED),
 )
 """What a resumed run may set otherwise: it changes the numbers by rounding at most, or lets a run
-go on that a bad image has stopped."""
+go on that a bad image has stopped. The same goes for what COMPUTED names in an encoder's spec."""
 
 
 def is_folder_of_weights(folder: Path) -> bool:
@@ -104,7 +109,7 @@ def changes_since(workdir: Path, config: ConfigDict) -> dict[str, tuple]:
     start = changes.get("init_from.path", ("", ""))
     if all(start) and len({Path(path).resolve() for path in start}) == 1:
         del changes["init_from.path"]  # the same folder, spelt differently
-    harmful = {k: v for k, v in changes.items() if not k.startswith(MAY_CHANGE)}
+    harmful = {k: v for k, v in changes.items() if not _may_change(k, *v)}
     if harmful:
         listed = "; ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in harmful.items())
         raise UserError(
@@ -112,6 +117,20 @@ def changes_since(workdir: Path, config: ConfigDict) -> dict[str, tuple]:
             "the same values"
         )
     return changes
+
+
+def _may_change(key: str, old: Any, new: Any) -> bool:
+    if key == "method.args.encoder" and old and new:
+        return _network(old) == _network(new)
+    return key.startswith(MAY_CHANGE)
+
+
+def _network(encoder: str) -> list[tuple]:
+    """What an encoder's spec says but for how it is computed."""
+    return [
+        (name, args, {k: v for k, v in kwargs.items() if k not in COMPUTED})
+        for name, args, kwargs in parse(encoder)
+    ]
 
 
 def write(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ import mae_jax.tasks
 from mae_jax.engine.mesh import FSDP, make_mesh, put_batch
 from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.methods.conv_mae import ConvMaskedAutoencoding
 from mae_jax.methods.rotation import Rotation
 from mae_jax.spec import resolve
 from mae_jax.tasks.encode import Encoding
@@ -112,11 +113,13 @@ def trained(method, batch, mesh, steps):
     return losses, state
 
 
-def test_the_loss_falls_on_a_fixed_batch_and_does_not_depend_on_the_mesh(learner, batch):
+def test_the_loss_falls_on_a_fixed_batch_and_does_not_depend_on_the_mesh(learner, batch, request):
     method = learner
     losses, _ = trained(method, batch, make_mesh(data=2), 30)
     assert np.isfinite(losses).all()
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    if "conv" in request.node.name and not isinstance(method, ConvMaskedAutoencoding):
+        return  # how these networks are split, that method shows, and each with a ViT
     split, _ = trained(method, batch, make_mesh(fsdp=2), 5)
     np.testing.assert_allclose(split, losses[:5], rtol=2e-4)
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -127,7 +128,7 @@ def test_only_the_weights_that_the_output_needs(models, exported, tmp_path):
     assert kept == paths(params["probe"], under="params", only="encoder/")
 
 
-def test_what_goes_in_and_comes_out(exported, models):
+def test_what_goes_in_and_comes_out(exported, models, tmp_path):
     function = jax.export.deserialize((exported / "tuned" / "function.stablehlo").read_bytes())
     assert function.platforms == ("cpu", "cuda", "tpu")
     (shape,) = (str(aval.shape) for aval in function.out_avals)
@@ -142,9 +143,21 @@ def test_what_goes_in_and_comes_out(exported, models):
     assert meta["output"] == {"name": "logits", "shape": ["b", 10], "dtype": "float32"}
     assert meta["classes"] == list(models["tuned"][0].data.source("train").class_names)
     assert "classes" not in json.loads((exported / "mae" / "meta.json").read_text())
+    other = dict(output="logits", kind="stablehlo", own_images=False)
+    serve.export(*models["tuned"], tmp_path / "other", **other)
+    assert "classes" not in json.loads((tmp_path / "other" / "meta.json").read_text())
     readme = (exported / "mae" / "README.md").read_text()
     assert "features = function(weights, images)  # [b, 8, 12, 3] uint8 -> [b, 16]" in readme
     assert "resize((8, 12))" in readme
+
+
+def test_the_five_lines_of_the_readme(exported, images, expected, monkeypatch):
+    monkeypatch.chdir(exported / "tuned")
+    code = (exported / "tuned" / "README.md").read_text().split("```")[1].removeprefix("python")
+    assert len([line for line in code.splitlines() if line]) == 5
+    names = {"images": images}
+    exec(code, names)
+    np.testing.assert_allclose(names["logits"], expected["tuned"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -191,19 +204,17 @@ def test_whole_or_not_at_all(models, tmp_path, monkeypatch):
 
 
 def session(path):
-    """An ONNX model in its runtime."""
-    runtime = pytest.importorskip("onnxruntime")
-    return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    """An ONNX model in its runtime, which comes with the converter."""
+    from onnxruntime import InferenceSession
+
+    return InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_onnx(models, images, expected, tmp_path, name):
     pytest.importorskip("jax2onnx")
     out = tmp_path / "model.onnx"
-    try:
-        serve.export(*models[name], out, output=MODELS[name][2], kind="onnx")
-    except UserError as error:  # of what an old converter does not know yet
-        pytest.skip(str(error))
+    serve.export(*models[name], out, output=MODELS[name][2], kind="onnx")
     model = session(out)
     for size in SIZES:
         (found,) = model.run([MODELS[name][2]], {"images": images[:size]})
@@ -225,6 +236,17 @@ def test_onnx_is_in_float32_and_may_have_its_weights_beside_it(
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
     (found,) = session(out).run(None, {"images": images})
     np.testing.assert_allclose(found, expected["mae"], rtol=0, atol=1e-5)
+
+
+def test_onnx_of_what_the_converter_does_not_know(models, tmp_path, monkeypatch):
+    def to_onnx(*_, **__):
+        raise NotImplementedError("no plugin for erf_inv")
+
+    monkeypatch.setitem(sys.modules, "jax2onnx", types.SimpleNamespace(to_onnx=to_onnx))
+    monkeypatch.setitem(sys.modules, "onnx", types.ModuleType("onnx"))
+    with pytest.raises(UserError, match=r"cannot convert this model \(no plugin for erf_inv\)"):
+        serve.export(*models["mae"], tmp_path / "m.onnx", output="features", kind="onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_onnx_without_its_converter(models, tmp_path, monkeypatch):

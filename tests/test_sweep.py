@@ -4,7 +4,6 @@ What needs no training is tested with small processes that only write what a run
 """
 
 import json
-import os
 import shutil
 import signal
 import statistics
@@ -19,6 +18,7 @@ from ml_collections import ConfigDict
 from mae_jax import cli, schedule, sweep
 from mae_jax.start import origin
 from mae_jax.types import UserError
+from tests.jobs import environment
 
 FAKE = """
 import os, pathlib, signal, sys, time
@@ -57,7 +57,7 @@ def start(root, workdir, *options, config="tests/tiny_sweep.py"):
         [sys.executable, "-m", "mae_jax", "sweep", "--config", config]
         + ["--workdir", str(workdir), *options],
         cwd=root,
-        env=os.environ | {"COLUMNS": "120"},
+        env=environment() | {"COLUMNS": "120"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -250,6 +250,10 @@ def test_names_and_spread():
         (
             ("sweep", "--config", "tests/tiny_sweep.py", "--jobs", "0"),
             "--jobs 0: at least 1 must run at a time",
+        ),
+        (
+            ("sweep", "--config", "tests/tiny_sweep.py", "--local-devices", "0"),
+            "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES",
         ),
         (
             ("sweep", "--config", "configs/mae.py:L/16"),

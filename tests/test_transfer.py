@@ -13,6 +13,7 @@ from mae_jax import weights
 from mae_jax.data.sources import fashion_scenes
 from mae_jax.load import load
 from mae_jax.tasks import finetune
+from tests import tiny
 from tests.commands import mistake, run
 
 TASKS = "tests/tiny_tasks.py"
@@ -72,12 +73,18 @@ def test_every_number_of_a_classifier(tuned, capsys):
     assert "nll nats" in printed and "robustness/fog %" in printed
 
 
-def test_a_start_may_be_spelt_differently_when_a_run_goes_on(pretrained, tmp_path, capsys):
+def test_what_may_be_set_differently_when_a_run_goes_on(pretrained, tmp_path, capsys):
     command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
     assert run(*command, f"--config.init_from.path={pretrained}") == 0
     spelt = f"{pretrained.parent}/../{pretrained.parent.name}/{pretrained.name}"
     assert run(*command, f"--config.init_from.path={spelt}") == 0
     assert "init_from.path" in mistake(capsys, *command, "--config.init_from.path=")
+    # The network may be computed in another way.
+    encoder = tiny.ENCODER.replace(")", ", remat=dots, gather=onehot)")
+    again = f"--config.init_from.path={pretrained}", f"--config.method.args.encoder={encoder}"
+    assert run(*command, *again) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"config.method.args.encoder is now '{encoder}', was '{tiny.ENCODER}'" in said
 
 
 def test_a_frozen_encoder(pretrained, tmp_path):
@@ -232,6 +239,9 @@ def test_other_sizes_shapes_and_channels(pretrained, tmp_path):
     assert state.params["encoder"]["positions"].shape == (1 + 4 * 2, 16)
     again = *command[:4], tmp_path / "again", *changes, "--config.schedule.epochs=0.5"
     assert run(*again, f"--config.init_from.path={tmp_path / 'run'}") == 0, "tuned once more"
+    Image.new("RGB", (20, 20), (30, 0, 0)).save(tmp_path / "red.png")
+    options = "--images", tmp_path, "--out", tmp_path / "f.npz"
+    assert run("features", "--run", tmp_path / "run", *options) == 0, "of a folder, as grey images"
 
 
 def test_a_class_without_images(tmp_path, capsys):

@@ -131,17 +131,21 @@ def _tasks_here(environment: Mapping[str, str]) -> int:
     return listed[min(int(environment.get("SLURM_NODEID", 0)), len(listed) - 1)]
 
 
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """NVIDIA GPUs that a process may use, by the names that CUDA_VISIBLE_DEVICES has for them."""
+    listed = environment.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    return [name for name in listed.split(",") if name not in ("", "-1")]
+
+
 def _share(local: int, here: int, environment: Mapping[str, str]) -> list[int]:
     """The GPUs of one of several processes of a host; empty: all that it sees.
 
     Args:
         local, here: which process of this host, of how many.
     """
-    listed = environment.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    else:
-        gpus = len([name for name in listed.split(",") if name not in ("", "-1")])
+    gpus = len(visible_gpus(environment))
     if here == 1 or gpus < 2:  # with one visible, the launcher has shared them out already
         return []
     if gpus % here:

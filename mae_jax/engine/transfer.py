@@ -21,7 +21,8 @@ def transfer(params: Any, saved: Mapping[str, np.ndarray], *, missing: str, adap
         params: the fresh parameters, arrays or shapes with shardings.
         saved: path -> array.
         missing: regex of the paths that may keep their fresh values.
-        adapt: fits arrays of another shape.
+        adapt: fits arrays to other images, those of the right shape too: as many patches may be in
+            other rows.
 
     Raises:
         UserError: a parameter that is not there, or of another shape: the checkpoint is of another
@@ -37,9 +38,7 @@ def transfer(params: Any, saved: Mapping[str, np.ndarray], *, missing: str, adap
                 f"the checkpoint has no {name}: it is of another architecture; it holds "
                 f"{', '.join(sorted({path.split('/')[0] for path in saved}))}"
             )
-        array = saved[name]
-        if array.shape != leaf.shape:
-            array = adapt(name, array)
+        array = adapt(name, saved[name])
         if array.shape != leaf.shape:
             raise UserError(
                 f"the checkpoint is of another architecture: {name} is {list(array.shape)} there "

@@ -23,7 +23,7 @@ from mae_jax.ops.activations import gelu
 from mae_jax.ops.attention import attention, check_attention, split
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, patchify
-from mae_jax.ops.posemb import sincos_2d
+from mae_jax.ops.posemb import with_class_token
 from mae_jax.spec import check_choice, nearest
 from mae_jax.types import UserError
 
@@ -211,7 +211,7 @@ class ViT(nn.Module):
 
     def positions(self, grid: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
         """Those of the class token [D], which starts at zero, and of the patches [L, D]."""
-        start = jnp.pad(jnp.asarray(sincos_2d(grid, self.width)), ((1, 0), (0, 0)))
+        start = jnp.asarray(with_class_token(grid, self.width))
         if self.learned_positions:
             start = self.param("positions", lambda key: start)
         return start[0], start[1:]

@@ -31,3 +31,8 @@ def sincos_2d(grid: tuple[int, int], width: int) -> np.ndarray:
         angles = position.reshape(-1, 1) * omega
         halves += [np.sin(angles), np.cos(angles)]
     return np.concatenate(halves, axis=1).astype(np.float32)
+
+
+def with_class_token(grid: tuple[int, int], width: int) -> np.ndarray:
+    """The same [1 + L, D] behind a row of zeros, which is the position of the class token."""
+    return np.pad(sincos_2d(grid, width), ((1, 0), (0, 0)))

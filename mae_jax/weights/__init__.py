@@ -15,19 +15,22 @@ from flax import traverse_util
 from mae_jax.spec import call, maker
 from mae_jax.types import UserError
 from mae_jax.weights.export import LAYOUTS, write
-from mae_jax.weights.files import TORCH, Found, from_hub, open_weights
+from mae_jax.weights.files import SUFFIXES, Found, from_hub, open_weights
 from mae_jax.weights.infer import model_of
 from mae_jax.weights.layout import Mapped, known, to_ours
-from mae_jax.weights.model import Model, Options
+from mae_jax.weights.model import Model, Options, anywhere, arguments
 from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS, READABLE
-from mae_jax.weights.runs import is_run, read_run, read_state, write_run
+from mae_jax.weights.runs import image_of, is_run, read_run, read_state, write_run
 
 __all__ = [
     "LAYOUTS",
     "SUFFIXES",
     "Model",
     "Options",
+    "anywhere",
+    "arguments",
     "from_hub",
+    "image_of",
     "is_run",
     "read",
     "read_state",
@@ -35,8 +38,7 @@ __all__ = [
     "write_run",
 ]
 
-SUFFIXES = (".safetensors", *TORCH)
-"""Of files of weights."""
+LEFT_OVER = "(left over)"
 
 
 def read(source: str | Path, options: Options | None = None) -> tuple[Model, list[Mapped]]:
@@ -48,7 +50,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
 
     Returns:
         The model, and what became what: 'theirs' is '(created)' for a parameter that was allowed to
-        be missing, 'ours' is '(left over)' for what was not used.
+        be missing, 'ours' is LEFT_OVER for what was not used; what was not wanted is not in it.
 
     Raises:
         UserError: not weights, of another model, incomplete, with more in them than is known, or
@@ -61,6 +63,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
     params, table = _mapped(found, options)
     if options.encoder_only:
         params = {path: array for path, array in params.items() if path.startswith("encoder/")}
+        table = [row for row in table if row.ours in params or row.ours == LEFT_OVER]
     kernel = next(found.arrays[row.theirs] for row in table if row.ours == "encoder/embed/kernel")
     if kernel.shape[2] != kernel.shape[3]:
         raise UserError(f"{found.name} has patches that are not square: {list(kernel.shape[2:])}")
@@ -86,7 +89,7 @@ def _mapped(found: Found, options: Options) -> tuple[dict[str, np.ndarray], list
     left = [name for name in found.arrays if name not in used]
     _refuse(left, options, f"{found.name} has more than is known here")
     shapes = {name: found.arrays[name].shape for name in left}
-    return params, [*table, *(Mapped("(left over)", name, shapes[name]) for name in left)]
+    return params, [*table, *(Mapped(LEFT_OVER, name, shapes[name]) for name in left)]
 
 
 def _refuse(names: list[str], options: Options, what: str) -> None:
@@ -132,7 +135,7 @@ def _completed(model: Model, table: list[Mapped], name: str, options: Options):
         row._replace(ours="(computed here: sine-cosine)")
         if row.ours in dropped and row.ours not in dropped[row.ours]
         else row._replace(ours="head_0" + row.ours[4:])
-        if row.ours.startswith("head/") and row.ours not in model.params
+        if row.ours.startswith("head/") and "head_0" + row.ours[4:] in model.params
         else row
         for row in table
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from mae_jax.models.vit import ViT
 from mae_jax.ops.patches import grid_of
-from mae_jax.ops.posemb import sincos_2d
+from mae_jax.ops.posemb import with_class_token
 from mae_jax.spec import build, check_choice
 from mae_jax.types import UserError
 from mae_jax.weights import names
@@ -126,13 +126,13 @@ def _rows(model: Model, layout: str):
 
 def _with_positions(params: dict, grid: tuple[int, int], width: int) -> dict[str, np.ndarray]:
     """With the tables that are computed here, and stored there."""
-    fixed = lambda width: np.pad(sincos_2d(grid, width), ((1, 0), (0, 0)))
-    params = {names.POSITIONS: fixed(width), **params}
+    params = {names.POSITIONS: with_class_token(grid, width), **params}
     if len(params[names.POSITIONS]) != 1 + grid[0] * grid[1]:
         count = len(params[names.POSITIONS]) - 1
         raise UserError(f"the positions are of {count} patches, and images have {grid}")
     if "decoder/mask_token" in params:
-        params[names.DECODER_POSITIONS] = fixed(params["decoder/mask_token"].shape[-1])
+        width = params["decoder/mask_token"].shape[-1]
+        params[names.DECODER_POSITIONS] = with_class_token(grid, width)
     return params
 
 

@@ -21,6 +21,8 @@ from safetensors.numpy import save_file
 from mae_jax.types import UserError
 
 TORCH = (".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", *TORCH)
+"""Of files of weights."""
 OURS = "mae_jax"
 """Key of the metadata in which this package says what arrays alone do not."""
 
@@ -127,15 +129,33 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     Raises:
         UserError: there is none, or it is damaged.
     """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _notes(file)  # noqa: SIM118
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """What this package wrote beside the arrays of a .safetensors file, which are not read.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    with _opened(path) as file:
+        return _notes(file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
     if not path.is_file():
         raise UserError(f"there is no {path}")
     try:
         with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            notes = (file.metadata() or {}).get(OURS, "{}")
+            yield file
     except (SafetensorError, TypeError) as error:
         raise UserError(f"{path} is damaged, or no safetensors file ({error})") from error
-    return arrays, json.loads(notes)
+
+
+def _notes(file: safe_open) -> dict[str, Any]:
+    return json.loads((file.metadata() or {}).get(OURS, "{}"))
 
 
 def _torch(path: Path) -> tuple[dict, dict, dict, dict]:
@@ -152,7 +172,6 @@ def _torch(path: Path) -> tuple[dict, dict, dict, dict]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, for damaged files too
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "eights only" in str(error) or "WeightsUnpickler" in str(error):
             culprit = re.search(r"GLOBAL (\S+)", str(error))
             what = f" ({culprit[1]})" if culprit else ""
@@ -160,7 +179,7 @@ def _torch(path: Path) -> tuple[dict, dict, dict, dict]:
                 f"{path} is refused: it holds more than weights{what} and could run code when "
                 "loaded; ask its author for .safetensors"
             ) from error
-        raise UserError(f"{path} is damaged, or no file of PyTorch's ({line[:200]})") from error
+        raise UserError(f"{path} is damaged, or no file of PyTorch's ({_line(error)})") from error
     notes = content.get(OURS, "{}") if isinstance(content, dict) else "{}"
     for key in ("model", "state_dict", "module"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -212,10 +231,14 @@ def from_hub(source: str) -> Path:
         raise UserError(f"the hub has no model {name!r}, or it asks for a login") from error
     except HFValidationError as error:
         raise UserError(f"{source} is no name on the hub: write hf://org/name") from error
-    except OSError as error:  # all that HTTP can be
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"{source} could not be fetched ({reason})") from error
+    except Exception as error:  # of many kinds, those of whichever HTTP client it has among them
+        raise UserError(f"{source} could not be fetched ({_line(error)})") from error
     return folder
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says, or its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 @contextlib.contextmanager
@@ -226,7 +249,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         UserError: `out` is there already, and not empty.
     """
     out = out.absolute()
-    if out == Path.cwd() or out.suffix in (".safetensors", *TORCH):
+    if out == Path.cwd() or out.suffix in SUFFIXES:
         raise UserError(f"--out {out}: a folder is made, give a name for it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: give another --out")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.models.vit import SIZES
-from mae_jax.ops.posemb import sincos_2d
+from mae_jax.ops.posemb import with_class_token
 from mae_jax.ops.resample import resample_positions
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
@@ -47,6 +47,8 @@ def model_of(found: Found, params: dict, patch: tuple[int, int], options: Option
     half = next(a for a in found.arrays.values() if a.ndim > 1).dtype.itemsize < 4
     atol = 1e-2 if half else 1e-5
     decoder = any(path.startswith("decoder/") for path in params)
+    if not decoder:
+        _refuse_for_decoders(options, found.name)
     table = _positions(table, old, new, options.positions, atol=atol, decoder=decoder)
     if table is not None:
         params[POSITIONS] = table
@@ -81,14 +83,9 @@ def _classifier(params: dict, args: dict, image, pool: str | None) -> Model:
     encoder = args["encoder"].replace(", learned_positions=True", "")  # fine-tuning trains them
     if POSITIONS not in params:
         patch = math.isqrt(params["encoder/embed/kernel"].shape[0] // image[2])
-        params[POSITIONS] = _fixed((image[0] // patch, image[1] // patch), width)
+        params[POSITIONS] = with_class_token((image[0] // patch, image[1] // patch), width)
     args |= dict(encoder=encoder, pool=pool, drop_path=0.0)
     return Model(params, "tasks.finetune", args, image)
-
-
-def _fixed(grid: tuple[int, int], width: int) -> np.ndarray:
-    """The sine-cosine positions [1 + L, D], the class token's zero."""
-    return np.pad(sincos_2d(grid, width), ((1, 0), (0, 0)))
 
 
 def _known(found: Found) -> dict[str, Any]:
@@ -209,7 +206,7 @@ def _positions(table: np.ndarray, old, new, how: str | None, *, atol: float, dec
 
 def _is_fixed(table: np.ndarray, grid: tuple[int, int], atol: float) -> bool:
     """Whether a table is the sine-cosine one, but for rounding, coarse in half precision."""
-    expected = _fixed(grid, table.shape[1])
+    expected = with_class_token(grid, table.shape[1])
     return table.shape == expected.shape and bool(np.abs(table - expected).max() < atol)
 
 
@@ -241,6 +238,15 @@ def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tu
     if not {len(mean), len(std)} <= {1, channels}:
         raise UserError(f"mean {mean} and std {std} are not one number, or one for each channel")
     return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def _refuse_for_decoders(options: Options, name: str) -> None:
+    """Raises UserError if something is said of a decoder, where none is taken."""
+    why = "--encoder-only leaves it out" if options.encoder_only else f"{name} has none"
+    for option in ("decoder_heads", "target"):
+        value = getattr(options, option)
+        if value is not None:
+            raise UserError(f"--{option.replace('_', '-')} {value} is of a decoder, and {why}")
 
 
 def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """A model as weights and what is needed to build its network; and what a user may say of them."""
 
-from collections.abc import Sequence
+import inspect
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from mae_jax.spec import maker
 
 EPSILON = 1e-6
 """What norms, and a probe's BatchNorm, add to the variance."""
@@ -44,3 +48,24 @@ class Model(NamedTuple):
     """[H, W, C] of the images it was made for; None: not known."""
     extra: dict[str, np.ndarray] = {}
     """Collections beside the parameters, of runs."""
+
+
+def arguments(module: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a method: those that are given, and the defaults of its `make`.
+
+    Args:
+        module: 'methods.mae', 'tasks.finetune', ...
+    """
+    known = inspect.signature(maker(module)).parameters.values()
+    return {p.name: p.default for p in known if p.default is not p.empty} | dict(given)
+
+
+def anywhere(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a method with the `attention` that every device can compute, in place of the
+    one that it was trained with, in encoder and decoder.
+    """
+    changed = {"decoder_attention": "xla"} if "decoder_attention" in args else {}
+    if "encoder" in args:
+        kind = r"""\battention\s*=\s*(['"]?)\w+\1"""
+        changed["encoder"] = re.sub(kind, "attention=xla", args["encoder"])
+    return dict(args) | changed

@@ -3,7 +3,6 @@ import` made. Such a folder has a run's config and weights in place of checkpoin
 commands that use a run take it.
 """
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from ml_collections import ConfigDict
 from mae_jax.config import to_json
 from mae_jax.engine.checkpoint import read_leaves
 from mae_jax.engine.transfer import transfer
-from mae_jax.spec import maker
 from mae_jax.types import Skips, TrainState, UserError
-from mae_jax.weights.files import fresh_folder, read_json, read_safetensors, write_file
-from mae_jax.weights.model import EPSILON, Model
+from mae_jax.weights.files import fresh_folder, read_json, read_notes, read_safetensors, write_file
+from mae_jax.weights.model import EPSILON, Model, anywhere, arguments
 from mae_jax.workdir import WEIGHTS, is_folder_of_weights, read_config
 
 
@@ -34,16 +32,12 @@ def read_run(folder: Path) -> Model:
         UserError: no run, nothing to read in it, or damage.
     """
     method = read_config(folder).method
-    make = maker(method.name if method.name.startswith("tasks.") else f"methods.{method.name}")
-    known = inspect.signature(make).parameters.values()
-    args = {p.name: p.default for p in known if p.default is not p.empty} | method.args.to_dict()
+    module = method.name if method.name.startswith("tasks.") else f"methods.{method.name}"
+    args = anywhere(arguments(module, method.args.to_dict()))
     if is_folder_of_weights(folder):
-        leaves, notes = read_safetensors(folder / WEIGHTS)
-        image = notes.get("image")
+        leaves, _ = read_safetensors(folder / WEIGHTS)
     else:
         leaves = read_leaves(folder / "checkpoints", ("params", "extra"))
-        costs = folder / "costs.json"
-        image = read_json(costs).get("image") if costs.is_file() else None
     part = lambda prefix: {
         path.removeprefix(prefix): array
         for path, array in leaves.items()
@@ -51,7 +45,17 @@ def read_run(folder: Path) -> Model:
     }
     averaged = part("extra/ema/") if args.get("ema") else {}
     params, extra = averaged or part("params/"), part("extra/")
-    return Model(params, method.name, args, tuple(image) if image else None, extra)
+    return Model(params, method.name, args, image_of(folder), extra)
+
+
+def image_of(folder: Path) -> tuple[int, int, int] | None:
+    """[H, W, C] of the images that the weights of a run are of; None: not known."""
+    costs, notes = folder / "costs.json", {}
+    if is_folder_of_weights(folder):
+        notes = read_notes(folder / WEIGHTS)
+    elif costs.is_file():
+        notes = read_json(costs)
+    return tuple(notes["image"]) if notes.get("image") else None
 
 
 def read_state(folder: Path, like: TrainState) -> TrainState:

@@ -59,6 +59,14 @@ def test_another_architecture_is_refused_in_one_line():
     assert transfer(params, saved, missing="^$", adapt=double)["encoder"]["kernel"].shape == (2, 4)
 
 
+def test_what_fits_already_may_be_of_other_images():
+    saved = {"encoder/positions": np.arange(6.0).reshape(3, 2)}
+    turned = lambda path, array: array[::-1] if path == "encoder/positions" else array
+    params = {"encoder": {"positions": jnp.zeros((3, 2))}}
+    found = transfer(params, saved, missing="^$", adapt=turned)["encoder"]["positions"]
+    np.testing.assert_array_equal(found, saved["encoder/positions"][::-1])
+
+
 def test_layouts_are_kept():
     mesh = jax.make_mesh((2,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
     layout = jax.NamedSharding(mesh, jax.P("fsdp"))

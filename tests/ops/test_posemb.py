@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mae_jax.ops.posemb import sincos_2d
+from mae_jax.ops.posemb import sincos_2d, with_class_token
 from mae_jax.types import UserError
 
 
@@ -37,6 +37,13 @@ def test_large_grids_are_computed_in_float64():
     """In float32 the angles of column 1000 would be wrong by 3e-5."""
     embedding = sincos_2d((1, 1001), 64)[-1]
     np.testing.assert_allclose(embedding, sincos_by_loops((1, 1001), 64)[-1], atol=1e-7, rtol=0)
+
+
+def test_the_class_token_stands_before_the_patches_at_zero():
+    table = with_class_token((3, 5), 8)
+    assert table.dtype == np.float32 and table.shape == (16, 8)
+    np.testing.assert_array_equal(table[0], 0)
+    np.testing.assert_array_equal(table[1:], sincos_by_loops((3, 5), 8).astype(np.float32))
 
 
 @pytest.mark.parametrize("width", [1, 6, 10, 766])

@@ -122,10 +122,19 @@ def test_images_that_are_not_normalised(folder):
         (["--image-size", 64, "--positions", "bicubic"], "is for encoders, and this decoder's"),
         (["--head", 3], "unknown argument '--head'"),
         (["--mean", 0.1], "give both --mean and --std"),
+        (["--encoder-only", "--target", "nonsense"], "--target nonsense is of a decoder, and --en"),
+        (["--encoder-only", "--decoder-heads", 4], "--decoder-heads 4 is of a decoder, and --enc"),
     ],
 )
 def test_options_that_do_not_fit(options, message, folder, tmp_path, capsys):
     assert message in refused(capsys, tmp_path, folder, *options)
+
+
+def test_options_of_a_decoder_for_an_encoder(model, tmp_path, capsys):
+    path = tmp_path / "a.safetensors"
+    weights.write(model, path, "timm", encoder_only=True)
+    line = refused(capsys, tmp_path, path, "--target", "pixels")
+    assert line == f"--target pixels is of a decoder, and {path} has none"
 
 
 def test_exports_that_do_not_fit(folder, tmp_path, capsys):

@@ -113,14 +113,27 @@ def test_a_probe_of_the_mean_comes_back_as_one(tmp_path):
     model = models.probe(1)
     model.args["pool"] = "mean"
     weights.write(model, tmp_path / "a.safetensors", "timm")
-    found, _ = weights.read(tmp_path / "a.safetensors")
+    found, table = weights.read(tmp_path / "a.safetensors")
     assert found.method == "tasks.linear_probe" and found.args["pool"] == "mean"
+    assert {"head_0/kernel", "head_0/bias"} <= {row.ours for row in table}
     images = np.random.default_rng(0).integers(0, 256, (5, 24, 16, 3), np.uint8)
     expected = outputs(model, images)["logits"]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(outputs(found, images)["logits"], expected, atol=1e-5 * scale)
     with pytest.raises(UserError, match="no classifier of the mean of tokens after the norm"):
         weights.write(model, tmp_path / "folder", "hf")
+
+
+@pytest.mark.parametrize("of", ["mae", "cls", "mean"])
+def test_the_table_says_nothing_of_what_is_left_out(of, tmp_path):
+    model = models.mae(depth=1) if of == "mae" else models.tuned(of)
+    weights.write(model, tmp_path / "a.safetensors", "mae")
+    for only in (False, True):
+        options = weights.Options(encoder_only=only)
+        found, table = weights.read(tmp_path / "a.safetensors", options)
+        taken = {row.ours for row in table} - {"(computed here: sine-cosine)"}
+        assert taken == found.params.keys()
+        assert only == all(path.startswith("encoder/") for path in taken)
 
 
 @pytest.mark.parametrize("how", ["bicubic", "antialias", "recompute"])

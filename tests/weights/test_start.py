@@ -1,18 +1,20 @@
 """Published weights in the commands: as a start, as a run to look at, and back out of runs."""
 
+import hashlib
 import json
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from mae_jax import weights
 from mae_jax.config import load_config
 from mae_jax.ops.resample import resample_positions
 from mae_jax.run import build
 from mae_jax.start import origin
+from mae_jax.types import UserError
 from mae_jax.weights.files import read_safetensors
 from tests.commands import mistake, run
 from tests.weights import models
@@ -88,6 +90,24 @@ def test_a_task_starts_from_weights_wherever_they_are(source, pretrained, tmp_pa
     np.testing.assert_array_equal(kernel, saved["encoder/block_0/attention/qkv/kernel"])
     assert len(origin(path)["digest"]) == 16
     assert (origin(path)["step"] is None) == (source != "run")
+    if source == "run":  # what workdirs have written down
+        file = pretrained / "checkpoints" / "4" / "leaves" / "metadata"
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        assert origin(path) == dict(step=4, digest=digest)
+
+
+def test_what_a_task_leaves_to_its_defaults(pretrained, tmp_path, caplog):
+    config = load_config(f"{TASKS}:finetune", [f"init_from.path={pretrained}"])
+    del config.method.args.mean, config.method.args.std
+    start = build(config).fresh().params
+    saved = weights.read(pretrained)[0].params
+    kernel = start["encoder"]["block_0"]["attention"]["qkv"]["kernel"]
+    np.testing.assert_array_equal(kernel, saved["encoder/block_0/attention/qkv/kernel"])
+    assert "and config.method.args.mean=(0.5,)" in caplog.text
+    del config.method.args.encoder
+    config.data.update(train_transform="resize((16, 16))", eval_transform="resize((16, 16))")
+    with pytest.raises(UserError, match=r"and config.method.args.encoder=vit\(B, patch=16\)$"):
+        build(config).fresh()
 
 
 def test_the_hub_is_out_of_reach(offline, capsys, tmp_path):
@@ -96,6 +116,25 @@ def test_the_hub_is_out_of_reach(offline, capsys, tmp_path):
     assert "hf://org/name is not in the local cache and the hub cannot be reached" in line
     line = mistake(capsys, "weights", "import", "hf://a b", "--out", tmp_path / "out")
     assert "no name on the hub" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (type("ProxyError", (Exception,), {})("407 of the proxy\nmore"), "407 of the proxy"),
+        (type("ReadTimeout", (Exception,), {})(), "ReadTimeout"),
+        (OSError(""), "OSError"),
+    ],
+)
+def test_the_network_fails(offline, capsys, tmp_path, monkeypatch, error, said):
+    """The errors of the hub's HTTP clients have nothing in common."""
+
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
+    line = mistake(capsys, "weights", "import", "hf://org/name", "--out", tmp_path / "out")
+    assert line == f"hf://org/name could not be fetched ({said})"
 
 
 def test_a_start_of_another_architecture(tmp_path, capsys):
@@ -132,7 +171,7 @@ def test_every_command_takes_imported_weights(pretrained, photos, tmp_path, caps
     assert run("reconstruct", *images, "--count", 2, "--out", tmp_path / "r.png") == 0
     options = "--train", photos, "--evals", "knn(k=1)"
     assert run("evaluate", *images, *options) == 0
-    (results,) = out.glob("results_*.json")
+    (results,) = out.glob("results_*_train_*.json")
     assert set(json.loads(results.read_text())["results"]) == {
         "raw pixels",
         "random encoder",
@@ -186,17 +225,51 @@ def test_the_config_of_imported_weights_has_every_section(tmp_path, root):
     assert found["data"].keys() == set(common.base().data)
 
 
-def test_tuned_positions_of_another_size_and_shape(tmp_path):
-    """Those of 24 x 16 images, two columns of three patches, as the start for 32 x 24."""
+@pytest.mark.parametrize("size", [(32, 24), (16, 24)])
+def test_tuned_positions_of_another_size_and_shape(size, tmp_path):
+    """Those of 24 x 16 images, two columns of three patches, as the start for 32 x 24; and for
+    16 x 24, which have as many patches.
+    """
     model = models.tuned("mean")
     weights.write(model, tmp_path / "a.safetensors", "timm")
     options = [
         f"init_from.path={tmp_path / 'a.safetensors'}",
         "method.args.encoder=vit(width=32, depth=2, heads=4, patch=8)",
-        "data.train_transform=resize((32, 24))",
-        "data.eval_transform=resize((32, 24))",
+        f"data.train_transform=resize({size})",
+        f"data.eval_transform=resize({size})",
     ]
     start = build(load_config(f"{TASKS}:finetune", options)).fresh().params
     found = np.asarray(start["encoder"]["positions"])
     table = model.params["encoder/positions"]
-    np.testing.assert_array_equal(found, resample_positions(table, (3, 2), (4, 3)))
+    grid = (size[0] // 8, size[1] // 8)
+    np.testing.assert_array_equal(found, resample_positions(table, (3, 2), grid))
+
+
+def test_tuned_positions_of_an_unknown_shape(tmp_path):
+    """Of runs that did not write it down: 36 patches, in three rows here, could be a square."""
+    model = models.tuned("mean", columns=12)
+    weights.write_run(model, tmp_path / "run")
+    file = tmp_path / "run" / "weights.safetensors"
+    save_file(load_file(file), file)
+    options = [
+        f"init_from.path={tmp_path / 'run'}",
+        "method.args.encoder=vit(width=32, depth=2, heads=4, patch=8)",
+        "data.train_transform=resize((24, 96))",
+        "data.eval_transform=resize((24, 96))",
+    ]
+    start = build(load_config(f"{TASKS}:finetune", options)).fresh().params
+    found = np.asarray(start["encoder"]["positions"])
+    np.testing.assert_array_equal(found, model.params["encoder/positions"])
+
+
+def test_imported_weights_of_grey_images(tmp_path):
+    model = models.mae(depth=1, image=(16, 24, 1), patch=8, mean=(0.4,), decoder=(32, 1, 4))
+    weights.write(model, tmp_path / "m.safetensors", "mae")
+    out, photos = tmp_path / "out", tmp_path / "photos"
+    assert run("weights", "import", tmp_path / "m.safetensors", "--out", out) == 0
+    photos.mkdir()
+    for i in range(3):
+        Image.new("L", (20, 20), 30 * i).save(photos / f"{i}.png")
+    command = "features", "--run", out, "--images", photos, "--out", tmp_path / "f.npz"
+    assert run(*command) == 0
+    assert np.load(tmp_path / "f.npz")["features"].shape == (3, 192)
