@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-install_into_environment -e '.[test,parity,medical]'
+install_into_environment -e '.[test,parity,medical,onnx]'
 python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
