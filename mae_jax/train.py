@@ -66,7 +66,7 @@ def train(
             check_same(watchdog, config, identities)
             changes = claim(workdir, config, identities)
             check_shared(watchdog, workdir / "config.json")
-            for line in [*deviations, *changes]:
+            for line in [*deviations, *changes, *run.data.notes()]:
                 say(line)
             state = complete(run, workdir, stop, watchdog)
             finish(run, state, workdir, stop)

@@ -42,14 +42,12 @@ Rate = Callable[[int], float]
 """Number of threads -> images/s, measured once."""
 
 
-class Memory:
+class Memory(Source):
     """A source of image files in memory.
 
     Args:
         files: encoded images.
     """
-
-    class_names, digest = (), ""
 
     def __init__(self, files: Sequence[Encoded]):
         self.files, self.num_examples = files, len(files)

@@ -66,6 +66,15 @@ class Data:
             for split, source in self.sources.items()
         }
 
+    def notes(self) -> list[str]:
+        """What to report about the examples at the start, one line each."""
+        lines = []
+        for split in sorted(self.sources.keys() - {"val"}, reverse=True):  # a part of 'train'
+            source = self.sources[split]
+            found = [classes.counted(source)] if "label" in self.fields else []
+            lines += [f"config.data.{split}: {line}" for line in (*found, *source.notes) if line]
+        return lines
+
     def train(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         """This process' rows of the endless stream of batches from `start_step` on."""
         rows_at = lambda step: training_rows(
@@ -227,7 +236,7 @@ def make_data(
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     texts = {"train": train, "test": test}
     sources = {split: build(text, "data.sources") for split, text in texts.items() if text}
-    empty_classes = getattr(sources["train"], "empty_classes", ())
+    empty_classes = sources["train"].empty_classes
     if subset:
         sources["train"] = subsets.subset(sources["train"], subset)
     if held_out:

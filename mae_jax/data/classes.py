@@ -9,7 +9,7 @@ from mae_jax.data.sources import Source
 from mae_jax.types import UserError
 
 
-class Renumbered:
+class Renumbered(Source):
     """A source whose labels are numbers in a longer list of classes.
 
     Args:
@@ -20,6 +20,7 @@ class Renumbered:
     def __init__(self, source: Source, class_names):
         self.source, self.class_names = source, tuple(class_names)
         self.num_examples, self.digest = source.num_examples, source.digest
+        self.notes, self.statistics = source.notes, source.statistics
         place = {name: number for number, name in enumerate(self.class_names)}
         self.numbers = np.array([place[name] for name in source.class_names], np.int32)
 
@@ -50,6 +51,23 @@ def like(source: Source, train: Source) -> Source:
             "in the latter; give both the same ones, or do without labels: config.data.fields=()"
         )
     return Renumbered(source, ours)
+
+
+def counted(source: Source) -> str:
+    """The classes of a source and, where it knows them without reading, how many examples each has:
+    '2 classes: cat 3, dog 4'; empty if it has no labels.
+    """
+    names = source.class_names
+    if not names:
+        return ""
+    shown = [
+        repr(name) if name.strip() != name or not name.isprintable() else name for name in names
+    ]
+    if hasattr(source, "labels"):
+        labels = source.labels()
+        counts = np.bincount(labels[labels >= 0], minlength=len(names))
+        shown = [f"{name} {count}" for name, count in zip(shown, counts, strict=True)]
+    return f"{len(names)} classes: {shortened(shown)}"
 
 
 def shortened(names, count: int = 8) -> str:

@@ -13,12 +13,13 @@ import numpy as np
 
 from mae_jax.data.files import Files
 from mae_jax.data.images import BadImage, Window, window_to_bytes
+from mae_jax.data.sources import Source
 from mae_jax.types import UserError
 
 _CHUNK = 1000  # files whose headers are read ahead
 
 
-class Slices:
+class Slices(Source):
     """Slices of files, read when asked for; each is an example. None of the files stays open;
     memory holds 16 bytes for each, however many slices it has.
 

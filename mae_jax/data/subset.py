@@ -12,7 +12,7 @@ from mae_jax.types import UserError
 _HELD_OUT, _SUBSET = 3, 4
 
 
-class Part:
+class Part(Source):
     """Some examples of a source.
 
     Args:
@@ -23,6 +23,7 @@ class Part:
     def __init__(self, source: Source, places: np.ndarray):
         self.source, self.places, self.num_examples = source, places, len(places)
         self.class_names, self.digest = source.class_names, source.digest
+        self.notes, self.statistics = source.notes, source.statistics
         if hasattr(source, "labels"):
             self.labels = lambda: source.labels()[places]
 

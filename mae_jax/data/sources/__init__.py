@@ -6,23 +6,36 @@ that say that they are in memory).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 
+class Statistics(NamedTuple):
+    """Mean and standard deviation of the pixels of each channel, values in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class Source(Protocol):
-    """A set of examples with random access. One that knows all labels without reading the examples
-    has a method `labels() -> [N] int32` too, and one that knows of classes without any example,
-    `empty_classes`.
+    """A set of examples with random access; sources derive from it. One that knows all labels
+    without reading the examples has a method `labels() -> [N] int32` too.
     """
 
     num_examples: int
-    class_names: Sequence[str]
+    class_names: Sequence[str] = ()
     """Of the labels 0, 1, ...; empty if there are no labels."""
-    digest: str
+    empty_classes: Sequence[str] = ()
+    """Classes without an example."""
+    digest: str = ""
     """Changes if the list of examples does, for the same arguments; empty if it never does. What
     is inside files is not looked at."""
+    notes: Sequence[str] = ()
+    """Facts about the examples to report at the start, one line each: files left out, defaults that
+    change pixels."""
+    statistics: Statistics | None = None
+    """Measured over the examples, if that has been done."""
 
     def read(self, indices: np.ndarray) -> Mapping[str, Sequence[Any]]:
         """Rows of every field for some examples.
@@ -42,15 +55,13 @@ class Source(Protocol):
         """What an example is called, in messages and in lists of features."""
 
 
-class Arrays:
+class Arrays(Source):
     """A source in memory.
 
     Args:
         fields: name -> array with one row per example; 'image' is [N, H, W, C] uint8.
         class_names: the name of each label, empty if there are no labels.
     """
-
-    digest = ""
 
     def __init__(self, fields: Mapping[str, np.ndarray], class_names: Sequence[str] = ()):
         self.fields = dict(fields)

@@ -7,6 +7,7 @@ import numpy as np
 
 from mae_jax.data.images import Window, check_window
 from mae_jax.data.slices import no_window, reason, to_bytes
+from mae_jax.data.sources import Source
 from mae_jax.types import UserError
 
 MAX_CLASSES = 1_000_000
@@ -15,7 +16,7 @@ _MIB = 2**20
 _SAMPLE = 100  # images looked at, to tell which values there are
 
 
-class ArrayFile:
+class ArrayFile(Source):
     """Images of an array, and their labels; see `make`.
 
     Args:

@@ -8,12 +8,13 @@ import numpy as np
 
 from mae_jax.data.files import Files, existing, find, read_bytes
 from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window, decode_mask
+from mae_jax.data.sources import Source
 from mae_jax.types import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
-class Folder:
+class Folder(Source):
     """Images of files; see `make`."""
 
     def __init__(

@@ -24,17 +24,17 @@ from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 
 from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window, decode_mask
+from mae_jax.data.sources import Source
 from mae_jax.data.tfrecords import TFRecords
 from mae_jax.types import UserError
 
 NAMES = ("filename", "file_name")
 """Features that say what an example is called."""
-
 _INFO = "dataset_info.json"
 _SPARE_FILES = 256  # open files that the rest of the program may need
 
 
-class Prepared:
+class Prepared(Source):
     """One split of a prepared data set; see `make`.
 
     Args:
