@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mae_jax.data.files import Files
+from mae_jax.data.names import check_for_labels_file
 from mae_jax.data.shards import ORIGIN, TEMPORARY, VERSION, Part, Shard, make_builder, write
 from mae_jax.data.sources import folder
 from mae_jax.types import UserError
@@ -85,6 +86,7 @@ def prepare(
     _check(name, held_out, shard_megabytes, workers, beam)
     images, out = (Path(path).expanduser().absolute() for path in (images, out))
     files, root = folder.make(str(images), channels=channels).files, out / name
+    check_for_labels_file(files.class_names)
     done, unfinished = root / VERSION, root / "unfinished"
     sizes = np.fromiter((_size(files.path(i)) for i in range(len(files))), np.int64)
     rows = shard_rows(files, sizes, held_out, int(shard_megabytes * 2**20))

@@ -46,7 +46,7 @@ class Slices(Source):
                 counts.extend(pool.map(lambda i: _count(files.path(i), count), chunk))
         self._ends = np.cumsum(counts, dtype=np.int64)
         self.num_examples = int(self._ends[-1])
-        self.class_names = files.class_names
+        self.class_names, self.notes = files.class_names, files.notes
         self.digest = hashlib.sha256(files.digest.encode() + counts.tobytes()).hexdigest()[:16]
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
