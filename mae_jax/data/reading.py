@@ -28,6 +28,11 @@ _LARGE = 2**26  # pixels of images that are not decoded for a look
 _DARK = 16  # images that use less than this part of their range are nearly black
 
 
+def spread(count: int) -> list[int]:
+    """At most `LOOKED_AT` of so many examples."""
+    return np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
+
+
 class Reading:
     """Makes `Encoded` images of the bytes of files.
 

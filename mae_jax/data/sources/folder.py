@@ -12,7 +12,7 @@ from mae_jax.data.decoding import MAX_PIXELS, extensions
 from mae_jax.data.files import Files, existing, find, read_bytes
 from mae_jax.data.images import BadImage, Encoded, Window, decode_mask
 from mae_jax.data.orientation import turned, turned_boxes
-from mae_jax.data.reading import CHANGES, LOOKED_AT, Reading
+from mae_jax.data.reading import CHANGES, Reading, spread
 from mae_jax.data.sources import Source
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
@@ -92,9 +92,9 @@ class Folder(Source):
 
     def _some(self) -> Iterator[bytes]:
         """The bytes of a few files, spread over all of them."""
-        for index in np.unique(np.linspace(0, self.num_examples - 1, LOOKED_AT).astype(int)):
+        for index in spread(self.num_examples):
             try:
-                yield read_bytes(self.files.path(int(index)))
+                yield read_bytes(self.files.path(index))
             except (BadImage, OSError):  # reported when it is read for training
                 continue
 
