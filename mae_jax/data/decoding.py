@@ -54,7 +54,7 @@ def extensions() -> tuple[str, ...]:
 
 def allow(max_pixels: int) -> None:
     """Raises the limit that some of Pillow's readers check, one for the whole process, to this."""
-    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2))
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
 @contextlib.contextmanager

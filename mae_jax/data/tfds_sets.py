@@ -42,8 +42,8 @@ def open_builder(path_or_name: str, data_dir: str | None):
         raise UserError(_not_found(path_or_name, root, known)) from error
     except (ValueError, OSError, ParseError) as error:
         raise UserError(
-            f"cannot open the data set {path_or_name!r} ({first_line(error)}): give a folder that holds "
-            f"a {_INFO}, or a name, e.g. 'imagenet2012:5.1.0'"
+            f"cannot open the data set {path_or_name!r} ({first_line(error)}): give a folder that "
+            f"holds a {_INFO}, or a name, e.g. 'imagenet2012:5.1.0'"
         ) from error
 
 
