@@ -207,7 +207,11 @@ def _to_full_page(image: Image.Image) -> None:
     try:
         while _is_reduced(image):
             page += 1
-            image.seek(page)
+            try:
+                image.seek(page)
+            except SyntaxError:  # Pillow does not read masks
+                if not _is_reduced(image):
+                    raise
     except EOFError:
         image.seek(0)
 
