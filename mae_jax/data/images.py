@@ -8,7 +8,6 @@ SIMD integer arithmetic (`fast_image_resize`): on photographs nearly all pixels 
 level of Pillow's, and the worst are 8 off.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -60,6 +59,7 @@ class Encoded:
         self.data, self.channels, self.window = data, channels, window
         self.background, self.max_pixels = background, max_pixels
         self._pixels: np.ndarray | None = None
+        self._orientation: int | None = None
         self._jpeg_shape = self._plain_jpeg()
 
     @property
@@ -67,15 +67,12 @@ class Encoded:
         """(height, width) of the upright image."""
         return self._jpeg_shape or self.pixels().shape[:2]
 
-    @functools.cached_property
+    @property
     def orientation(self) -> int:
         """How the image is stored, 1 to 8 as in Exif; 1 is upright. 0 if the file has no header."""
-        if self._is_jpeg() and not names_orientation(self.data):
-            return 1
-        try:
-            return decoding.decoded(self.data, self.max_pixels, lambda image, _: orientation(image))
-        except Exception:  # decoding will report what is wrong
-            return 0
+        if self._orientation is None:
+            self._orientation = self._find_orientation()
+        return self._orientation
 
     def pixels(self) -> np.ndarray:
         """The whole image, upright by its orientation in Exif, TIFF or XMP: [H, W, C] uint8.
@@ -102,6 +99,14 @@ class Encoded:
         if pixels is None:
             return self.pixels(), box
         return pixels, tuple(side / factor for side in box)
+
+    def _find_orientation(self) -> int:
+        if self._is_jpeg() and not names_orientation(self.data):
+            return 1
+        try:
+            return decoding.decoded(self.data, self.max_pixels, lambda image, _: orientation(image))
+        except Exception:  # decoding will report what is wrong
+            return 0
 
     def _plain_jpeg(self) -> tuple[int, int] | None:
         """(height, width) if libjpeg-turbo alone can decode this to the right pixels."""
