@@ -63,12 +63,12 @@ def _count(path: Path, *, pages: str, window: Window | None, reduced: list[int])
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        full = _full_pages(file)
+        full = _places(path) if len(file.pages) > 1 else range(len(file.pages))
         first, count = file.pages[full[0]], len(full)
         reduced.append(len(file.pages) - count)
         if first.photometric == tifffile.PHOTOMETRIC.PALETTE:
             raise UserError(f"{path} has a palette: convert it to RGB, or read it with folder(...)")
-        one_header = count == 1 and (file.is_imagej or file.is_shaped) and not file.is_ome
+        one_header = len(file.pages) == 1 and (file.is_imagej or file.is_shaped) and not file.is_ome
         if one_header and file.series[0].is_truncated:
             raise UserError(
                 f"{path} holds more pages than it lists, as very large files of ImageJ do: save it "
@@ -92,9 +92,13 @@ def _is_reduced(page: "tifffile.TiffPage") -> bool:
     return bool(flags & 5) or page.tags.valueof(255, 1) == 2
 
 
-@functools.lru_cache(maxsize=4096)
-def _places(path: Path, _changed: int) -> Sequence[int]:
+def _places(path: Path) -> Sequence[int]:
     """The same of a file, remembered: looking for them reads the header of every page."""
+    return _places_at(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _places_at(path: Path, _changed: int) -> Sequence[int]:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
@@ -107,7 +111,7 @@ def _page(path: Path, k: int, *, window: Window | None) -> np.ndarray:
 
     with tifffile.TiffFile(path) as file:
         if k or _is_reduced(file.pages[0]):
-            k = _places(path, path.stat().st_mtime_ns)[k]
+            k = _places(path)[k]
         return _pixels(file.pages[k], window)
 
 
@@ -116,7 +120,7 @@ def _all_pages(path: Path, _: int, *, window: Window | None) -> np.ndarray:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        pages = [_pixels(page, window) for page in map(file.pages.__getitem__, _full_pages(file))]
+        pages = [_pixels(page, window) for page in map(file.pages.__getitem__, _places(path))]
     sizes = sorted({page.shape[:2] for page in pages})
     if len(sizes) > 1:
         raise ValueError(f"its pages cannot be channels, their sizes differ: {sizes}")
