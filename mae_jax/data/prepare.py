@@ -28,6 +28,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mae_jax.data import classes
 from mae_jax.data.files import Files
 from mae_jax.data.names import check_for_labels_file
 from mae_jax.data.shards import ORIGIN, TEMPORARY, VERSION, Part, Shard, make_builder, write
@@ -85,8 +86,11 @@ def prepare(
     """
     _check(name, held_out, shard_megabytes, workers, beam)
     images, out = (Path(path).expanduser().absolute() for path in (images, out))
-    files, root = folder.make(str(images), channels=channels).files, out / name
+    source, root = folder.make(str(images), channels=channels), out / name
+    files = source.files
     check_for_labels_file(files.class_names)
+    for line in filter(None, (classes.counted(source), *source.notes)):
+        print(line, file=sys.stderr, flush=True)
     done, unfinished = root / VERSION, root / "unfinished"
     sizes = np.fromiter((_size(files.path(i)) for i in range(len(files))), np.int64)
     rows = shard_rows(files, sizes, held_out, int(shard_megabytes * 2**20))
