@@ -164,6 +164,8 @@ def why_unidentified(data: bytes) -> str:
             "a TIFF of a kind that Pillow does not read (64 bits, or more channels than colors and "
             "alpha): use the source tiff(...)"
         )
+    if data.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the image: git lfs pull"
     start = f"it starts with {data[:16]!r}" if data else "it is empty"
     return f"no image format that is known: {start}"
 

@@ -245,6 +245,7 @@ def test_truncated_images(name, share):
         (b"", "it is empty"),
         (b"<!DOCTYPE html><html>Not Found</html>", "it starts with b'<!DOCTYPE html><'"),
         (b"\xff\xd8\xff\xe0" + bytes(100), "no image format that is known"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
     ],
 )
 def test_what_is_no_image(data, reason):

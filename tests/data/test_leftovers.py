@@ -10,7 +10,6 @@ from PIL import Image
 
 from mae_jax.data import make_data
 from mae_jax.data.decoding import extensions
-from mae_jax.data.files import Files
 from mae_jax.data.sources import dicom, folder, nifti, tiff
 from mae_jax.types import UserError
 from tests.data.test_medical import save_dicom, save_nifti, save_tiff
@@ -264,10 +263,3 @@ def test_other_cases_are_other_classes(tmp_path):
     save(tmp_path / "test" / "Cat" / "1.png")
     with pytest.raises(UserError, match=r"differ: Cat \(cat in the former\) only in the latter"):
         data_of(tmp_path)
-
-
-def test_memory_holds_no_names_of_a_flat_folder(tmp_path):
-    for i in range(50):
-        (tmp_path / f"{i}.png").touch()
-    files = Files(tmp_path, lambda path: True)
-    assert len(files) == 50 and files.class_names == () and not files.__dict__["_labels"]

@@ -185,7 +185,7 @@ def make(
     endings = extensions()
     wanted = lambda file: file.name.lower().endswith(endings)
     return Folder(
-        find("folder", path, wanted, ", ".join(endings)),
+        find("folder", path, wanted, f"{', '.join(endings[:8])} and {len(endings) - 8} others"),
         decoder,
         masks=existing("folder", masks) if masks else None,
         boxes=existing("folder", boxes) if boxes else None,
