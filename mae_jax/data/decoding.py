@@ -161,8 +161,8 @@ def why_unidentified(data: bytes) -> str:
     """Why a file was not opened."""
     if data.startswith(_TIFF):
         return (
-            "a TIFF of a kind that Pillow does not read (64 bits, or more channels than colors and "
-            "alpha): use the source tiff(...)"
+            "a TIFF that Pillow does not read: damaged, or of 64 bits or more channels than colors "
+            "and alpha, which the source tiff(...) reads"
         )
     if data.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the image: git lfs pull"
