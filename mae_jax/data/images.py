@@ -62,6 +62,11 @@ class Encoded:
         self._orientation: int | None = None
         self._jpeg_shape = self._plain_jpeg()
 
+    def fresh(self) -> "Encoded":
+        """The same, not decoded yet."""
+        options = dict(background=self.background, max_pixels=self.max_pixels)
+        return Encoded(self.data, self.channels, self.window, **options)
+
     @property
     def shape(self) -> tuple[int, int]:
         """(height, width) of the upright image."""

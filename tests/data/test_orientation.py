@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 from mae_jax.data.images import BadImage, Encoded, decode_mask
 from mae_jax.data.orientation import turned, turned_boxes
 from mae_jax.data.sources import folder, tiff
+from mae_jax.types import UserError
 
 TURNS = range(1, 9)
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -177,3 +178,12 @@ def test_a_mask_of_the_other_image_is_refused(tmp_path):
 def test_a_mask_is_turned_by_its_own_orientation():
     numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
     np.testing.assert_array_equal(decode_mask(file_of("PNG", 6, numbers)), np.rot90(numbers, -1))
+
+
+def test_the_convention_needs_something_that_it_is_for(tmp_path):
+    for options, message in (
+        ({"annotated": "stored"}, "annotated is for masks and boxes: name them, or leave it out"),
+        ({"annotated": "turned"}, "annotated 'turned' is unknown: choose upright, stored"),
+    ):
+        with pytest.raises(UserError, match=message):
+            folder.make(str(tmp_path), **options)

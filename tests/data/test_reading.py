@@ -6,8 +6,10 @@ from PIL import Image
 
 from mae_jax.data import make_data
 from mae_jax.data.reading import CHANGES
+from mae_jax.data.sources import tiff
 from mae_jax.types import UserError
 from mae_jax.workdir import claim
+from tests.data.test_medical import save_tiff
 from tests.test_workdir import config_of
 
 
@@ -50,6 +52,12 @@ def test_runs_on_other_sources_have_nothing_to_report(images):
     mixed = data_of(images, train="fashion_scenes(num_examples=4, size=16)", fields=(),
                     test=f"folder({str(images)!r})")  # fmt: skip
     assert mixed.identities()["reading"] == CHANGES
+
+
+def test_tiff_files_have_changes_of_their_own(images, tmp_path):
+    save_tiff(tmp_path / "scans", "1.tif", np.zeros((4, 5), np.uint8))
+    both = data_of(images, fields=(), test=f"tiff({str(tmp_path / 'scans')!r})").identities()
+    assert both["reading"] == f"{CHANGES}; {tiff.READING}"
 
 
 def test_what_was_an_example_and_is_left_out_now_is_another_list(images, tmp_path):

@@ -179,6 +179,8 @@ def make(
     if max_boxes < 1:
         raise UserError(f"folder: max_boxes {max_boxes} must be at least 1")
     check_choice("folder: annotated", annotated, ANNOTATED)
+    if annotated != "upright" and not (masks or boxes):
+        raise UserError("folder: annotated is for masks and boxes: name them, or leave it out")
     for name, below in (("masks", masks), ("boxes", boxes)):
         if below and existing("folder", below).resolve().is_relative_to(Path(path).resolve()):
             raise UserError(f"folder: {name} {below!r} is inside {path!r}: move it beside it")
