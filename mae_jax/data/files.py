@@ -71,25 +71,25 @@ class Files:
         """What to report at the start, one line each: what is left out, what is no class."""
         if beside and classes:
             self.notes += (
-                f"no classes: {count_beside} files, such as {beside[0]!r}, stand beside "
-                f"{len(classes)} sub-folders; move them into one, and the sub-folders are classes",
+                f"no classes: {number(count_beside, 'file')}, e.g. {beside[0]!r}, beside "
+                f"{number(len(classes), 'sub-folder')}; move what is beside them into one, and the "
+                "sub-folders are classes",
             )
 
     def _without_leftovers(self, names: list[str], *, folder: bool = False) -> list[str]:
-        kept = [name for name in names if not is_leftover(name, folder=folder)]
-        self.leftovers.update(
-            kind(name, folder=folder) for name in names if is_leftover(name, folder=folder)
-        )
-        return kept
+        left = {name for name in names if is_leftover(name, folder=folder)}
+        self.leftovers.update(kind(name, folder=folder) for name in left)
+        return [name for name in names if name not in left] if left else names
 
     def _notes(self) -> Iterator[str]:
         if self.leftovers:
             yield (
-                f"left out {self.leftovers.total()} files and folders that systems and programs "
-                f"leave behind: {counted(self.leftovers)}"
+                f"left out {number(self.leftovers.total(), 'file or folder', 'files and folders')} "
+                f"that systems and programs leave behind: {counted(self.leftovers)}"
             )
         if self.others:
-            yield f"left out {self.others.total()} files of other kinds: {counted(self.others)}"
+            count = number(self.others.total(), "file")
+            yield f"left out {count} of other kinds: {counted(self.others)}"
         yield from look_alikes(self.class_names)
 
     @property
@@ -121,6 +121,11 @@ class Files:
         data = os.fsencode(name)
         self._file.write(data)
         self._ends.append(self._ends[-1] + len(data))
+
+
+def number(count: int, one: str, several: str = "") -> str:
+    """'1 file' or '2 files'."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
 
 
 def counted(counts: Mapping[str, int], most: int = 8) -> str:

@@ -319,7 +319,7 @@ def outcome(source, path, case):
         names = [found.name(i) for i in range(found.num_examples)]
         places = [i for i, other in enumerate(names) if other.split("[")[0] == name]
         if not places:
-            assert any("left out 1 files of other kinds" in note for note in found.notes)
+            assert any("left out 1 file of other kinds" in note for note in found.notes)
             return "left out", None
         assert len(places) == (case.examples if source == "tiff" else 1)
         image = found.read(places[:1])["image"][0]
