@@ -66,6 +66,6 @@ def _package(name: str):
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(
-            f"a window for color of more than 8 bits needs {name}: pip install 'mae-jax[medical]', "
-            f"or {_LEFT_OUT}"
+            f"a window for color of more than 8 bits needs {name}, which is not installed: pip "
+            f"install {name}, or {_LEFT_OUT}"
         ) from error
