@@ -201,7 +201,8 @@ def require(kind: str) -> None:
         importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f"{kind} needs {package}, which is not installed: pip install {' '.join(PACKAGES[kind])}"
+            f"{kind} needs {package}, which is not installed: pip install "
+            f"{' '.join(PACKAGES[kind])}"
         ) from error
     logging.getLogger(package).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=rf"{package}(\..*)?$")

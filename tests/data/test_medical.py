@@ -357,7 +357,7 @@ SCALED = dict(RescaleSlope="2", RescaleIntercept="0")
         (dict(SCALED, WindowCenter="3", WindowWidth="1"), NO_WINDOW),
         (
             dict(PhotometricInterpretation="CMYK"),
-            "1.dcm: images of the kind 'CMYK' .* are not supported: convert it to one of MONOCHROME",
+            "1.dcm: images of the kind 'CMYK' .* are not supported: convert it to one of MONOCHR",
         ),
     ],
 )

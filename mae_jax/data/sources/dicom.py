@@ -22,7 +22,6 @@ from mae_jax.data.dicom_header import (
 from mae_jax.data.files import find
 from mae_jax.data.images import BadImage, Window, check_window
 from mae_jax.data.slices import Remarks, Slices, no_window, require, to_bytes
-from mae_jax.types import UserError
 
 if TYPE_CHECKING:
     import pydicom
@@ -75,7 +74,7 @@ def _count(path: Path, *, window: Window | None, remarks: Remarks) -> int:
         _check_decoder(image)
         frames = range(image.frames if image.header.get(PER_FRAME) else 1)
         if not all([_rescaling(image.header, frame).complete for frame in frames]):
-            fact = "a RescaleSlope or RescaleIntercept without the other, read as slope 1 or intercept 0"
+            fact = "RescaleSlope or RescaleIntercept without the other, read as 1 or as 0"
             remarks.add(fact, str(path))
         if window is None:
             _check_own_windows(path, image, frames)
@@ -104,8 +103,8 @@ def _check_decoder(image: Image) -> None:
         decoder = get_decoder(image.syntax)
     except NotImplementedError as error:
         raise BadImage(
-            f"it is compressed as {image.syntax.name}, which is not supported: convert it to frames "
-            "that are not compressed"
+            f"it is compressed as {image.syntax.name}, which is not supported: convert it to "
+            "frames that are not compressed"
         ) from error
     if not decoder.is_available:
         raise BadImage(

@@ -62,8 +62,8 @@ def _count(path: Path, *, pages: str, window: Window | None) -> int:
         one_header = count == 1 and (file.is_imagej or file.is_shaped) and not file.is_ome
         if one_header and file.series[0].is_truncated:
             raise BadImage(
-                "it holds more pages than it lists, as very large files of ImageJ do: save it as an "
-                "ordinary TIFF or BigTIFF file"
+                "it holds more pages than it lists, as very large files of ImageJ do: save it as "
+                "an ordinary TIFF or BigTIFF file"
             )
         if window is None and first.dtype != np.uint8:
             raise no_window(str(path), first.asarray(maxworkers=1))
