@@ -36,16 +36,13 @@ _TAGS = (
         for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
     ),
 )
+# Elements of the group 7FE0.
 _PIXELS = {8: "FloatPixelData", 9: "DoubleFloatPixelData", 16: "PixelData"}
-"""Element of the group 7FE0 -> its name."""
+# Kinds that always have pixels, besides those whose name has 'Image' in it.
 _WITH_PIXELS = ("Segmentation Storage", "Parametric Map Storage")
-"""Kinds that always have pixels, besides those whose name has 'Image' in it."""
 _LONG = (b"OB", b"OW", b"OF", b"OD", b"UN")
-_FIRST = {
-    2: {0, 1, 2},
-    8: {0x00, 0x01, 0x05, 0x06, 0x08, 0x12, 0x13, 0x14, 0x16, 0x18, 0x20, 0x60},
-}
-"""Groups and elements that a data set may start with."""
+# Groups and elements that a data set may start with.
+_FIRST = {2: {0, 1, 2}, 8: {0, 1, 5, 6, 8, 0x12, 0x13, 0x14, 0x16, 0x18, 0x20, 0x60}}
 _UNKNOWN_LENGTH = 0xFFFFFFFF
 
 
@@ -97,8 +94,7 @@ def _starts_dicom(head: bytes) -> bool:
     for order in ("little", "big"):
         group, element = (int.from_bytes(head[i : i + 2], order) for i in (0, 2))
         explicit = head[4:6].isalpha() and head[4:6].isupper()
-        lengths = (head[6:8],) if explicit else (head[4:8],)
-        length = int.from_bytes(lengths[0], order)
+        length = int.from_bytes(head[6:8] if explicit else head[4:8], order)
         if len(head) > 8 and element in _FIRST.get(group, ()) and length <= 128:
             return True
     return False
@@ -223,9 +219,8 @@ def _options(header: "pydicom.Dataset", element: _Element) -> dict[str, Any]:
     if "ExtendedOffsetTable" in header and "ExtendedOffsetTableLengths" in header:
         offsets = header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths
         options["extended_offsets"] = offsets
-    for name in ("rows", "columns", "bits_allocated"):
-        if options[name] < 1:
-            raise BadImage(f"the number of its {name.replace('_', ' ')} is {options[name]}")
+    if min(options["rows"], options["columns"], options["bits_allocated"]) < 1:
+        raise BadImage("its Rows, Columns or BitsAllocated is below 1")
     options["number_of_frames"] = _frames(header, options, element)
     return options
 

@@ -87,6 +87,13 @@ class Tally:
         }
 
 
+def usable(std: Sequence[float]) -> tuple[float, ...]:
+    """Deviations to divide by: 1 for a channel that is the same everywhere, such as the alpha of
+    images without transparency.
+    """
+    return tuple(float(value) or 1.0 for value in std)
+
+
 def histogram(pixels: np.ndarray) -> np.ndarray:
     """How many pixels of each channel have which value: [H, W, C] uint8 to [C, 256]."""
     channels = pixels.shape[2]

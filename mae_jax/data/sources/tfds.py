@@ -9,28 +9,26 @@ seek each if not. TFDS writes ArrayRecord files beside them, to be preferred (ab
     tfds convert_format --dataset_version_dir=/data/mnist/3.0.1 --out_file_format=array_record
 """
 
-import difflib
 import hashlib
 import importlib.util
 import json
 import os
 import resource
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 
 from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window, decode_mask
+from mae_jax.data.prepared import line, open_builder, statistics_of
 from mae_jax.data.sources import Source
 from mae_jax.data.tfrecords import TFRecords
 from mae_jax.types import UserError
 
 NAMES = ("filename", "file_name")
 """Features that say what an example is called."""
-_INFO = "dataset_info.json"
 _SPARE_FILES = 256  # open files that the rest of the program may need
 
 
@@ -64,6 +62,7 @@ class Prepared(Source):
         self.records = _open_records(builder, split)
         self.num_examples = len(self.records)
         self.digest = _digest(builder.info, split)
+        self.statistics = statistics_of(builder.info, split, channels, window)
         self.class_names = tuple(known[features["label"]].names) if "label" in features else ()
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
         self._name = next((name for name in NAMES if name in texts), None)
@@ -118,7 +117,7 @@ def _open_records(builder, split: str):
             raise ValueError("it is empty")
     except ValueError as error:
         raise UserError(
-            f"{info.full_name} has no split {split!r} ({_line(error)}): choose one of "
+            f"{info.full_name} has no split {split!r} ({line(error)}): choose one of "
             f"{', '.join(sorted(info.splits))}, or a part of one, e.g. 'train[:90%]'"
         ) from error
     if "array_record" in formats:
@@ -155,56 +154,6 @@ def _digest(info, split: str) -> str:
     sizes = {k: [*map(int, s.shard_lengths), int(s.num_bytes)] for k, s in info.splits.items()}
     text = json.dumps([info.full_name, split, sizes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _open_builder(path_or_name: str, data_dir: str | None):
-    """The TFDS builder of a prepared set; imports none of the code that prepares sets."""
-    if importlib.util.find_spec("tensorflow_datasets") is None:
-        raise UserError("tfds needs TensorFlow Datasets: pip install tensorflow-datasets")
-    for text in (path_or_name, data_dir or ""):
-        if "://" in text:
-            raise UserError(f"{text!r} is not on a disk: copy or mount it, and give that path")
-    import tensorflow_datasets as tfds
-
-    folder = Path(path_or_name).expanduser()
-    try:
-        if (folder / _INFO).is_file():
-            return tfds.builder_from_directory(folder)
-        if folder.is_dir() and data_dir is None:
-            raise UserError(f"{folder} holds no {_INFO}: give the folder that does{_below(folder)}")
-        return tfds.core.read_only_builder.builder_from_files(path_or_name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-        known = tfds.list_builders(with_community_datasets=False)
-        raise UserError(_not_found(path_or_name, root, known)) from error
-    except (ValueError, OSError, ParseError) as error:
-        raise UserError(
-            f"cannot open the data set {path_or_name!r} ({_line(error)}): give a folder that holds "
-            f"a {_INFO}, or a name, e.g. 'imagenet2012:5.1.0'"
-        ) from error
-
-
-def _not_found(name: str, root: Path, known: Collection[str]) -> str:
-    """Why there is no set of this name, and what to do; `known` are those that TFDS can prepare."""
-    first = name.split(":")[0].split("/")[0]
-    close = difflib.get_close_matches(first, known, n=1)
-    if first in known:
-        make_it = f"tfds.builder({name!r}, data_dir={str(root)!r}, file_format='array_record')"
-        way = f"; import tensorflow_datasets as tfds; {make_it}.download_and_prepare() prepares it"
-    else:
-        way = f", nor a folder of that name{f'; did you mean {close[0]!r}?' if close else ''}"
-    return f"there is no prepared {name!r} in {root}{_below(root)}{way}"
-
-
-def _below(root: Path) -> str:
-    """What is prepared in a folder, if anything, in brackets."""
-    found = [path for depth in (1, 2, 3) for path in root.glob("*/" * depth + _INFO)]
-    names = sorted(path.parent.relative_to(root).as_posix() for path in found)
-    return f" (there is {', '.join(names)})" if names else ""
-
-
-def _line(error: Exception) -> str:
-    return str(error).split("\n")[0]
 
 
 def _at(example: Mapping[str, Any], path: str) -> Any:
@@ -295,6 +244,6 @@ def make(
     check_window("tfds", window)
     if max_boxes < 1:
         raise UserError(f"tfds: max_boxes {max_boxes} must be at least 1")
-    opened = _open_builder(path_or_name, data_dir)
+    opened = open_builder(path_or_name, data_dir)
     features = _features(opened.info, image=image, label=label, segmentation=segmentation, box=box)
     return Prepared(opened, split, features, channels=channels, window=window, max_boxes=max_boxes)
