@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from mae_jax.data.dicom_numbers import integer
 from mae_jax.data.images import BadImage
 from mae_jax.data.slices import NoImage
 
@@ -39,10 +40,10 @@ _TAGS = (
 # Elements of the group 7FE0.
 _PIXELS = {8: "FloatPixelData", 9: "DoubleFloatPixelData", 16: "PixelData"}
 # Kinds that always have pixels, besides those whose name has 'Image' in it.
-_WITH_PIXELS = ("Segmentation Storage", "Parametric Map Storage")
+_WITH_PIXELS = ("Segmentation", "Parametric Map")
 _LONG = (b"OB", b"OW", b"OF", b"OD", b"UN")
 # Groups and elements that a data set may start with.
-_FIRST = {2: {0, 1, 2}, 8: {0, 1, 5, 6, 8, 0x12, 0x13, 0x14, 0x16, 0x18, 0x20, 0x60}}
+_FIRST = {2: range(0x20), 8: {0, 1, 5, 6, 8, 0x12, 0x13, 0x14, 0x16, 0x18, 0x20, 0x60}}
 _UNKNOWN_LENGTH = 0xFFFFFFFF
 
 
@@ -175,17 +176,22 @@ def _find_pixels(file: BinaryIO, declared: "UID | None") -> _Element | None:
     return _Element(_PIXELS[element], vr, length, syntax)
 
 
-def _without_pixels(header: "pydicom.Dataset") -> Exception:
-    """What a file without pixels is, by its kind."""
+def kind_of(header: "pydicom.Dataset") -> str:
+    """What a file holds, in the words of the standard, e.g. 'RT Plan'; empty if it does not say."""
     from pydicom.uid import UID
 
     kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    return UID(kind).name.removesuffix(" Storage") if kind else ""
+
+
+def _without_pixels(header: "pydicom.Dataset") -> Exception:
+    """What a file without pixels is, by its kind."""
+    kind = kind_of(header)
     if not kind:
         return BadImage("it has no pixels, and does not say what it is (SOPClassUID)")
-    name = UID(kind).name
-    if "Image" in name or name in _WITH_PIXELS:
-        return BadImage(f"it has no pixels (PixelData), as files of its kind have: {name}")
-    return NoImage(name.removesuffix(" Storage"))
+    if "Image" in kind or kind in _WITH_PIXELS:
+        return BadImage(f"it has no pixels (PixelData), as files of its kind have: {kind}")
+    return NoImage(kind)
 
 
 def _options(header: "pydicom.Dataset", element: _Element) -> dict[str, Any]:
@@ -201,6 +207,8 @@ def _options(header: "pydicom.Dataset", element: _Element) -> dict[str, Any]:
         )
     if samples != (3 if photometric in COLOR else 1):
         raise BadImage(f"its SamplesPerPixel is {samples}, which does not go with {photometric}")
+    if photometric == PALETTE and "RedPaletteColorLookupTableDescriptor" not in header:
+        raise BadImage("its palette has no RedPaletteColorLookupTableDescriptor")
     options = {
         "pixel_keyword": element.keyword,
         "pixel_vr": element.vr,
@@ -251,50 +259,9 @@ def frame_bytes(options: dict[str, Any]) -> float:
 
 def check_whole(image: Image, frame: int) -> None:
     """Raises BadImage if the file ends within a frame that is not compressed."""
-    if image.syntax.is_encapsulated:
-        return
     start = image.pixels.tell()
     size = image.pixels.seek(0, os.SEEK_END)
     image.pixels.seek(start)
     needed = math.ceil(frame_bytes(image.options) * (frame + 1))
-    if start + needed > size:
+    if not image.syntax.is_encapsulated and start + needed > size:
         raise BadImage(f"it is cut off: {size - start} of {needed} bytes of pixels are there")
-
-
-def integer(header: "pydicom.Dataset", keyword: str, default: int | None = None) -> int:
-    """A whole number of a header.
-
-    Args:
-        default: if it is missing or empty; None: it is needed.
-
-    Raises:
-        BadImage: it is missing and needed, or is no whole number.
-    """
-    value = number(header, keyword)
-    if value is None:
-        if default is None:
-            raise BadImage(f"it has no {keyword}")
-        return default
-    if not value.is_integer():
-        raise BadImage(f"its {keyword} is {value:g}, which is no whole number")
-    return int(value)
-
-
-def number(header: "pydicom.Dataset", keyword: str) -> float | None:
-    """A number of a header, the first one if there are several; None if it is missing or empty.
-
-    Raises:
-        BadImage: it is something else.
-    """
-    try:
-        value = header.get(keyword)
-        if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
-            value = value[0] if len(value) else None
-        if value is None or value == "":
-            return None
-        found = float(value)
-    except Exception as error:  # pydicom raises errors of several kinds on what is no number
-        raise BadImage(f"its {keyword} is no number ({' '.join(str(error).split())})") from error
-    if not math.isfinite(found):
-        raise BadImage(f"its {keyword} is {found}")
-    return found

@@ -15,10 +15,11 @@ from mae_jax.data.dicom_header import (
     SHARED,
     Image,
     check_whole,
+    kind_of,
     looks_like_dicom,
-    number,
     opened,
 )
+from mae_jax.data.dicom_numbers import number
 from mae_jax.data.files import find
 from mae_jax.data.images import BadImage, Window, check_window
 from mae_jax.data.slices import Remarks, Slices, no_window, require, to_bytes
@@ -72,6 +73,10 @@ def _count(path: Path, *, window: Window | None, remarks: Remarks) -> int:
     """How many frames a file holds, by its header, which is checked."""
     with opened(path) as image:
         _check_decoder(image)
+        _unused_low_bits(image)  # and whether they can be
+        kind = kind_of(image.header)
+        if kind and "Image" not in kind:
+            remarks.add(f"{kind} with pixels, read as images", str(path))
         frames = range(image.frames if image.header.get(PER_FRAME) else 1)
         if not all([_rescaling(image.header, frame).complete for frame in frames]):
             fact = "RescaleSlope or RescaleIntercept without the other, read as 1 or as 0"
