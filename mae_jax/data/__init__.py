@@ -9,7 +9,7 @@ import importlib.util
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -237,9 +237,7 @@ def make_data(
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     texts = {"train": train, "test": test}
     sources = {split: build(text, "data.sources") for split, text in texts.items() if text}
-    if on_error == "raise":
-        for split, source in sources.items():
-            _check_damaged(split, source)
+    _check_damaged({} if on_error == "skip" else sources)
     empty_classes = sources["train"].empty_classes
     if subset:
         sources["train"] = subsets.subset(sources["train"], subset)
@@ -265,12 +263,13 @@ def make_data(
     )
 
 
-def _check_damaged(split: str, source: Source) -> None:
+def _check_damaged(sources: Mapping[str, Source]) -> None:
     """Raises UserError if it is known before they are read that examples are damaged."""
-    if source.damaged:
-        count, more = len(source.damaged), " and others" if len(source.damaged) > 1 else ""
-        raise UserError(
-            f"config.data.{split}: cannot read {count} of the files, {source.damaged[0]}{more}; "
-            f"repair or remove {'them' if more else 'it'}, or have such images skipped: "
-            "--config.data.on_error=skip in training, --on-error skip elsewhere"
-        )
+    for split, source in sources.items():
+        if source.damaged:
+            count, more = len(source.damaged), " and others" if len(source.damaged) > 1 else ""
+            raise UserError(
+                f"config.data.{split}: cannot read {count} of the files, {source.damaged[0]}{more};"
+                f" repair or remove {'them' if more else 'it'}, or have such images skipped: "
+                "--config.data.on_error=skip in training, --on-error skip elsewhere"
+            )
