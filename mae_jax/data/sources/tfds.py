@@ -22,8 +22,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window, decode_mask
-from mae_jax.data.prepared import line, open_builder, statistics_of
+from mae_jax.data.prepared import statistics_of
 from mae_jax.data.sources import Source
+from mae_jax.data.tfds_sets import first_line, open_builder
 from mae_jax.data.tfrecords import TFRecords
 from mae_jax.types import UserError
 
@@ -117,7 +118,7 @@ def _open_records(builder, split: str):
             raise ValueError("it is empty")
     except ValueError as error:
         raise UserError(
-            f"{info.full_name} has no split {split!r} ({line(error)}): choose one of "
+            f"{info.full_name} has no split {split!r} ({first_line(error)}): choose one of "
             f"{', '.join(sorted(info.splits))}, or a part of one, e.g. 'train[:90%]'"
         ) from error
     if "array_record" in formats:
