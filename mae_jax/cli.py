@@ -171,10 +171,11 @@ def add_on_error(parser: argparse.ArgumentParser) -> None:
 def add_prepare(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax prepare`."""
     add = parser.add_argument
-    add("--images", required=True, type=Path, metavar="FOLDER", help="as in the source `folder`")
+    text = "as in the source `folder`; or another source, e.g. \"dicom('study', window=(0, 80))\""
+    add("--images", required=True, metavar="FOLDER", help=text)
     add("--out", required=True, type=Path, metavar="FOLDER", help="writes OUT/NAME/1.0.0")
     add("--name", help="of the data set (default: that of the folder)")
-    add("--channels", type=int, default=3, help="3 (colour, default), 1 (grey) or 4")
+    add("--channels", type=int, help="of a folder: 3 (color, default), 1 (grey) or 4")
     add("--held-out", type=float, default=0.0, metavar="SHARE", help="of images in a split 'test'")
     add("--shard-megabytes", type=int, default=256, help="size of a file (default 256)")
     add("--workers", type=int, default=0, help="threads (default: one a core)")

@@ -32,12 +32,13 @@ def no_overrides(args) -> None:
 def prepare(args) -> int:
     """mae-jax prepare"""
     from mae_jax.data import prepare as preparation
+    from mae_jax.data.examples import default_name
 
     no_overrides(args)
     summary = preparation.prepare(
         args.images,
         args.out,
-        name=args.name or re.sub(r"\W+", "_", args.images.resolve().name.lower()),
+        name=args.name or default_name(args.images),
         channels=args.channels,
         held_out=args.held_out,
         shard_megabytes=args.shard_megabytes,

@@ -29,7 +29,7 @@ OPTIONAL = {
     "tensorflow_datasets": "prepared data sets (the source tfds, mae-jax prepare)",
     "array_record": "data sets in ArrayRecord files",
     "tifffile": "the source tiff",
-    "imagecodecs": "compressed files in it",
+    "imagecodecs": "compressed TIFF and DICOM files",
     "pydicom": "the source dicom",
     "nibabel": "the source nifti",
     "apache_beam": "mae-jax prepare --beam",
@@ -66,12 +66,14 @@ def report() -> int:
     console.print(table)
     if jax.default_backend() == "cpu":
         console.print(
-            "No accelerator: JAX computes on the CPU. For NVIDIA GPUs install "
-            "mae_jax\\[cuda], for TPUs mae_jax\\[tpu].",
+            "No accelerator: JAX computes on the CPU. For NVIDIA GPUs: "
+            "pip install 'jax\\[cuda12]', for TPUs: pip install 'jax\\[tpu]'.",
             highlight=False,
         )
     if missing:
-        console.print(f"Missing: {', '.join(missing)}. Install with: pip install mae_jax")
+        console.print(
+            f"Missing: {', '.join(missing)}. Install with: pip install {' '.join(missing)}"
+        )
     return 2 if missing else 0
 
 

@@ -192,7 +192,7 @@ def _write_onnx(model: _Model, out: Path) -> None:
             jax2onnx, onnx = map(importlib.import_module, ("jax2onnx", "onnx"))
         except ImportError as error:
             raise UserError(
-                f"format onnx needs a converter ({error}): pip install 'mae-jax[onnx]'"
+                f"format onnx needs a converter ({error}): pip install jax2onnx"
             ) from error
         # The converter puts layers of its own in place of Flax's, which know no `vmap`: it is
         # given the traced function, where there are no layers.

@@ -39,4 +39,4 @@ def test_what_every_run_needs_is_a_fault(capsys, monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", without_pillow)
     assert doctor.report() == 2
-    assert "Missing: pillow. Install with: pip install mae_jax" in capsys.readouterr().out
+    assert "Missing: pillow. Install with: pip install pillow" in capsys.readouterr().out

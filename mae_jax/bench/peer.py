@@ -39,7 +39,7 @@ def make_peers(setup: Setup, name: str) -> tuple[dict[str, Work], list[str]]:
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             raise UserError(
-                f"--peer hf needs {package}, which is not installed: pip install 'mae-jax[parity]'"
+                f"--peer hf needs {package}, which is not installed: pip install torch transformers"
             )
     check_setup(setup)
     import torch

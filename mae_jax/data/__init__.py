@@ -9,7 +9,7 @@ import importlib.util
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -221,7 +221,8 @@ def make_data(
         process_index, process_count: which rows of each global batch are ours.
 
     Raises:
-        UserError: unknown names, missing folders, a batch that the processes cannot share.
+        UserError: unknown names, missing folders, a batch that the processes cannot share; images
+            that are known to be damaged, if these are not skipped.
     """
     check_choice("pipeline", pipeline, PIPELINES)
     if pipeline == "tf" and importlib.util.find_spec("tensorflow") is None:
@@ -239,6 +240,7 @@ def make_data(
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     texts = {"train": train, "test": test}
     sources = {split: build(text, "data.sources") for split, text in texts.items() if text}
+    _check_damaged({} if on_error == "skip" else sources)
     empty_classes = sources["train"].empty_classes
     if subset:
         sources["train"] = subsets.subset(sources["train"], subset)
@@ -262,3 +264,15 @@ def make_data(
         process_count,
         empty_classes,
     )
+
+
+def _check_damaged(sources: Mapping[str, Source]) -> None:
+    """Raises UserError if it is known before they are read that examples are damaged."""
+    for split, source in sources.items():
+        if source.damaged:
+            count, more = len(source.damaged), " and others" if len(source.damaged) > 1 else ""
+            raise UserError(
+                f"config.data.{split}: cannot read {count} of the files, {source.damaged[0]}{more};"
+                f" repair or remove {'them' if more else 'it'}, or have such images skipped: "
+                "--config.data.on_error=skip in training, --on-error skip elsewhere"
+            )

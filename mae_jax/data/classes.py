@@ -41,6 +41,10 @@ class Renumbered(Source):
         """What the source itself calls it."""
         return self.source.name(index)
 
+    def group(self, index: int) -> str:
+        """As in the source itself."""
+        return self.source.group(index)
+
 
 def like(source: Source, train: Source) -> Source:
     """A test set whose label numbers are those of the training set. Names that differ only in the

@@ -20,7 +20,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +29,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mae_jax.data import classes
-from mae_jax.data.files import Files
+from mae_jax.data.examples import FolderExamples, SourceExamples, is_spec, open_examples
 from mae_jax.data.names import check_for_labels_file
-from mae_jax.data.shards import ORIGIN, TEMPORARY, VERSION, Part, Shard, make_builder, write
-from mae_jax.data.sources import folder
+from mae_jax.data.prepared import STATISTICS
+from mae_jax.data.shards import ORIGIN, TEMPORARY, VERSION, make_builder, write
+from mae_jax.data.statistics import usable
 from mae_jax.types import UserError
 
 _PAUSE = 10  # seconds between two lines of progress, where there is no terminal
@@ -49,14 +50,16 @@ class Summary(NamedTuple):
     """Number of images that were left out."""
     found: bool
     """Whether there was nothing to do."""
+    notes: Sequence[str] = ()
+    """What the source of the images reports about them."""
 
 
 def prepare(
-    images: Path,
+    images: str | Path,
     out: Path,
     *,
     name: str,
-    channels: int = 3,
+    channels: int | None = None,
     held_out: float = 0.0,
     shard_megabytes: float = 256,
     workers: int = 0,
@@ -69,11 +72,15 @@ def prepare(
     is complete is left as it is. Until then, all is in OUT/NAME/unfinished.
 
     Args:
-        images: a folder, with a sub-folder for each class or without, see the source `folder`.
+        images: a folder, with a sub-folder for each class or without, see the source `folder`: its
+            files are packed as they are. Or the spec string of any other source: its images are
+            packed as PNG files of the pixels that it gives.
         out: where TFDS keeps data sets.
         name: of the data set: small letters, digits and underscores.
-        channels: what the images are decoded to, to measure them: 3 (colour), 1 (grey) or 4.
+        channels: what the images of a folder are decoded to, to measure them: 3 (color, default), 1
+            (grey) or 4. A source decides for itself.
         held_out: the share of images in a second split, 'test'; which, depends on their names only.
+            Slices of one file are in the same split.
         shard_megabytes: size of a file to aim at; as much memory is needed.
         workers: threads that decode; 0: one for each core, at most 16, or a single one with Beam.
         beam: options of Apache Beam, e.g. 'runner=DirectRunner,direct_num_workers=4'; all of its
@@ -85,36 +92,34 @@ def prepare(
         OSError: a file cannot be read or written, the disk is full. Mend it, and start again.
     """
     _check(name, held_out, shard_megabytes, workers, beam)
-    images, out = (Path(path).expanduser().absolute() for path in (images, out))
-    source, root = folder.make(str(images), channels=channels), out / name
-    files = source.files
-    check_for_labels_file(files.class_names)
-    for line in filter(None, (classes.counted(source), *source.notes)):
+    if beam is not None and is_spec(str(images)):
+        raise UserError(f"Beam reads folders, and {images} is a source: leave --beam out")
+    examples, out = open_examples(images, channels), Path(out).expanduser().absolute()
+    root = out / name
+    check_for_labels_file(examples.source.class_names)
+    for line in filter(None, (classes.counted(examples.source), *examples.source.notes)):
         print(line, file=sys.stderr, flush=True)
     done, unfinished = root / VERSION, root / "unfinished"
-    sizes = np.fromiter((_size(files.path(i)) for i in range(len(files))), np.int64)
-    rows = shard_rows(files, sizes, held_out, int(shard_megabytes * 2**20))
+    rows = shard_rows(examples, held_out, int(shard_megabytes * 2**20))
     origin = {
-        "images": len(files),
-        "listing": hashlib.sha256(files.digest.encode() + sizes.tobytes()).hexdigest()[:16],
-        **{"channels": channels, "held_out": held_out, "shard_megabytes": shard_megabytes},
+        **examples.origin,
+        **{"channels": examples.channels, "held_out": held_out},
+        "shard_megabytes": shard_megabytes,
     }
     found = done.exists()
     if found:
         _compare(done / ORIGIN, origin)
         shutil.rmtree(unfinished, ignore_errors=True)
     else:
-        shown = contextlib.nullcontext() if beam else _progress(len(files))
+        shown = contextlib.nullcontext() if beam else _progress(len(examples.sizes))
         with _alone(unfinished), shown as advance:
             _go_on(root, unfinished, origin)
             threads = workers or (1 if beam else min(16, os.cpu_count() or 1))
             shards = {
                 split: [
-                    Shard(
+                    examples.shard(
                         unfinished / f"{name}-{split}.array_record-{i:05d}-of-{len(parts):05d}",
-                        files.root,
-                        Part(files, part),
-                        channels,
+                        part,
                         threads,
                         advance,
                     )
@@ -122,11 +127,12 @@ def prepare(
                 ]
                 for split, parts in rows.items()
             }
-            builder = make_builder(name, out, files.class_names, shards)
+            builder = make_builder(name, out, examples.source.class_names, shards)
             write(builder, unfinished / "downloads", beam)
             shutil.rmtree(unfinished)
-    statistics = json.loads((done / "statistics.json").read_text(encoding="utf-8"))
-    return Summary(done, statistics, sum(s["unreadable"] for s in statistics.values()), found)
+    statistics = json.loads((done / STATISTICS).read_text(encoding="utf-8"))
+    unreadable = sum(split["unreadable"] for split in statistics.values())
+    return Summary(done, statistics, unreadable, found, tuple(examples.source.notes))
 
 
 def describe(summary: Summary) -> str:
@@ -136,10 +142,16 @@ def describe(summary: Summary) -> str:
     lines = [f"{path} is complete: {counts} images" + (", as it was" if summary.found else "")]
     if summary.unreadable:
         lines += [f"left out {summary.unreadable} that cannot be read: {path / 'unreadable.json'}"]
-    for key in ("mean", "std"):
-        lines += [f"{key} of train: {[round(value, 4) for value in statistics['train'][key]]}"]
+    lines += summary.notes
+    train = statistics["train"]
+    for key, values in (("mean", train["mean"]), ("std", usable(train["std"]))):
+        numbers = ", ".join(f"{value:.4g}" for value in values) + "," * (len(values) == 1)
+        lines += [f"--config.method.args.{key}='({numbers})'"]
+    channels = len(train["mean"])
+    more = "" if channels == 3 else f", channels={channels}"
     for split in statistics:
-        lines += [f"--config.data.{split}={_quoted(f'tfds({str(path)!r}, split={split})')}"]
+        source = f"tfds({str(path)!r}, split={split}{more})"
+        lines += [f"--config.data.{split}={_quoted(source)}"]
     return "\n".join(lines)
 
 
@@ -148,38 +160,38 @@ def _quoted(text: str) -> str:
     return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file, 0 if it is gone: it will be among the unreadable ones."""
-    return path.stat().st_size if path.exists() else 0
-
-
 def shard_rows(
-    files: Files, sizes: np.ndarray, held_out: float, shard_bytes: int
+    examples: FolderExamples | SourceExamples, held_out: float, shard_bytes: int
 ) -> dict[str, list[np.ndarray]]:
     """Which images go where: split -> for each shard [n] int, in the order of their names' hashes.
 
     Args:
-        sizes: [N] int, bytes of each file.
-        held_out: share of images in 'test'.
-        shard_bytes: shards have at most one file more than that.
+        examples: images; their groups are not split.
+        held_out: share of groups in 'test'.
+        shard_bytes: shards have at most one image more than that.
 
     Raises:
         UserError: a split would be empty.
     """
-    names = (os.fsencode(files[i]) for i in range(len(files)))
-    digests = (hashlib.sha256(name).digest()[:8] for name in names)
-    hashes = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64)
+    source = examples.source
+    hashes, groups = (_hashes(map(of, examples)) for of in (source.name, source.group))
     order = np.argsort(hashes, kind="stable")
-    tests = int(np.sum(hashes / 2**64 < held_out))
-    splits = {"train": order[tests:], **({"test": order[:tests]} if held_out else {})}
+    tests = (groups / 2**64 < held_out)[order]
+    splits = {"train": order[~tests], **({"test": order[tests]} if held_out else {})}
     for split, rows in splits.items():
         if not len(rows):
             raise UserError(f"held_out {held_out} of {len(order)} images leaves none for {split}")
-        ends = np.cumsum(sizes[rows])
+        ends = np.cumsum(examples.sizes[rows])
         count = -(-int(ends[-1]) // shard_bytes)
         cuts = np.searchsorted(ends, ends[-1] * np.arange(1, count) / count, side="right")
         splits[split] = [part for part in np.split(rows, cuts) if len(part)]
     return splits
+
+
+def _hashes(names: Iterable[str]) -> np.ndarray:
+    """[N] uint64, of names."""
+    digests = (hashlib.sha256(os.fsencode(name)).digest()[:8] for name in names)
+    return np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64)
 
 
 def _check(name: str, held_out: float, shard_megabytes: float, workers: int, beam: str | None):

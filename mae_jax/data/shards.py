@@ -63,19 +63,19 @@ class Shard:
 
     Args:
         path: of the finished file.
-        root: folder of the images.
         files: their names and labels; -1 if there are no classes.
         channels: what to decode them to.
         threads: that decode.
         advance: told how many images more have been looked at; stays on this machine.
+        images: their folder.
     """
 
     path: Path
-    root: Path
-    files: Iterable[tuple[str, int]]
+    files: Iterable[Any]
     channels: int
     threads: int
     advance: Callable[[int], None] | None
+    images: Any
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "files": list(self.files), "advance": None}
@@ -116,22 +116,26 @@ class Shard:
             self.advance(count)
 
     def _looked_at(self):
-        """All files, in order, with their bytes and what `_look` says; some threads ahead."""
+        """What `_open` returns for all files, in order; some threads ahead."""
         pending: deque = deque()
         with ThreadPoolExecutor(self.threads) as pool:
             for file in self.files:
-                pending.append((file, pool.submit(self._look, file[0])))
+                pending.append(pool.submit(self._open, file))
                 if len(pending) > _AHEAD * self.threads:
-                    file, future = pending.popleft()
-                    yield file, *future.result()
-            for file, future in pending:
-                yield file, *future.result()
+                    yield pending.popleft().result()
+            for future in pending:
+                yield future.result()
+
+    def _open(self, file: Any):
+        """(name, label) of a file, its bytes, and what `_look` has found."""
+        name, label = file
+        return (name, label), *self._look(name)
 
     def _look(self, name: str):
         """The bytes of a file, and (shape, histogram) of the image, or what is wrong with it."""
         data = b""
         try:
-            data = read_bytes(self.root / name)
+            data = read_bytes(self.images / name)
             pixels = Encoded(data, self.channels).pixels()
         except BadImage as error:
             return data, error

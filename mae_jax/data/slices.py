@@ -5,6 +5,9 @@ slices each, and values of any depth that a window maps to bytes.
 import array
 import hashlib
 import importlib
+import logging
+import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,20 +19,65 @@ from mae_jax.data.images import BadImage, Window, window_to_bytes
 from mae_jax.data.sources import Source
 from mae_jax.types import UserError
 
+PACKAGES = {
+    "dicom": ("pydicom", "imagecodecs"),
+    "nifti": ("nibabel",),
+    "tiff": ("tifffile", "imagecodecs"),
+}
+"""What reads the files of each source; the first one is needed for all of them."""
+
 _CHUNK = 1000  # files whose headers are read ahead
+
+
+class NoImage(Exception):
+    """A file that is not meant to be an image; the message names its kind, e.g. 'RT Plan'."""
+
+
+class Remarks:
+    """Facts about files, each with the number of files that it holds for; safe to share among
+    threads.
+    """
+
+    def __init__(self):
+        self._found: dict[str, tuple[int, str]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, fact: str, name: str) -> None:
+        """Counts one file."""
+        with self._lock:
+            count, first = self._found.get(fact, (0, name))
+            self._found[fact] = (count + 1, min(first, name))
+
+    def counts(self) -> str:
+        """'3 RT Plan, e.g. a/plan.dcm; 1 Comprehensive SR, e.g. b/report.dcm'; empty if none."""
+        items = sorted(self._found.items(), key=lambda item: (-item[1][0], item[0]))
+        return "; ".join(f"{count} {fact}, e.g. {shown(first)}" for fact, (count, first) in items)
+
+    def lines(self) -> list[str]:
+        """'FACT: 3 files, e.g. a/scan.dcm' each."""
+        return [
+            f"{fact}: {count} file{'s' * (count > 1)}, e.g. {shown(first)}"
+            for fact, (count, first) in sorted(self._found.items())
+        ]
 
 
 class Slices(Source):
     """Slices of files, read when asked for; each is an example. None of the files stays open;
     memory holds 16 bytes for each, however many slices it has.
 
+    Files that are no images by their kind are left out, and counted in `notes`. A file that is
+    damaged counts as one example, which cannot be read, and is in `damaged`. Neither makes a class.
+
     Args:
         files: those that hold the slices.
-        count: path -> how many slices the file has, from its header.
+        count: path -> how many slices the file has, from its header. Raises NoImage for what is to
+            be left out, UserError for what the user must change before anything can be read;
+            anything else means that the file is damaged.
         load: (path, which slice) -> [H, W, C] uint8.
+        remarks: facts that `count` adds to `notes`.
 
     Raises:
-        UserError: `count` raises anything, or finds no slice; names the file and the reason.
+        UserError: `count` raises it, or not one of the files can be read.
     """
 
     def __init__(
@@ -37,17 +85,30 @@ class Slices(Source):
         files: Files,
         count: Callable[[Path], int],
         load: Callable[[Path, int], np.ndarray],
+        remarks: Remarks | None = None,
     ):
         self.files, self._load = files, load
+        self._left_out, self._damaged = Remarks(), {}
         counts = array.array("q")
         with ThreadPoolExecutor(16) as pool:  # most of the time goes into waiting for the disk
             for first in range(0, len(files), _CHUNK):
                 chunk = range(first, min(first + _CHUNK, len(files)))
-                counts.extend(pool.map(lambda i: _count(files.path(i), count), chunk))
+                counts.extend(pool.map(lambda i: self._count(i, count), chunk))
         self._ends = np.cumsum(counts, dtype=np.int64)
         self.num_examples = int(self._ends[-1])
-        self.class_names, self.notes = files.class_names, files.notes
+        self._check_any(counts)
+        self._labels = self._classes(counts)
+        self.class_names = tuple(self._labels)
+        self.empty_classes = tuple(n for n in files.class_names if n not in self._labels)
         self.digest = hashlib.sha256(files.digest.encode() + counts.tobytes()).hexdigest()[:16]
+        self.damaged = [f"{shown(files[i])}: {why}" for i, why in sorted(self._damaged.items())]
+        left_out = self._left_out.counts()
+        self.notes = (
+            *files.notes,
+            *([f"left out what is no image: {left_out}"] if left_out else []),
+            *([f"cannot read {len(self.damaged)}, e.g. {self.damaged[0]}"] if self.damaged else []),
+            *(remarks.lines() if remarks else []),
+        )
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
         """'image' [H, W, C] uint8 of each index, and 'label' if there are classes.
@@ -58,7 +119,7 @@ class Slices(Source):
         places = [self._place(index) for index in indices]
         fields = {"image": [self._image(file, k) for file, k, _ in places]}
         if self.class_names:
-            fields["label"] = [self.files.label(file) for file, _, _ in places]
+            fields["label"] = [self._labels[_class(self.files[file])] for file, _, _ in places]
         return fields
 
     def name(self, index: int) -> str:
@@ -68,6 +129,55 @@ class Slices(Source):
         file, k, count = self._place(index)
         return self.files[file] if count == 1 else f"{self.files[file]}[{k}]"
 
+    def group(self, index: int) -> str:
+        """The file: neighboring slices are almost the same image."""
+        return self.files[self._place(index)[0]]
+
+    def _count(self, file: int, count: Callable[[Path], int]) -> int:
+        """How many examples a file is."""
+        path = self.files.path(file)
+        try:
+            found = count(path)
+            if found < 1:
+                raise BadImage("there is no image in it")
+        except UserError:
+            raise
+        except NoImage as error:
+            self._left_out.add(str(error), self.files[file])
+            return 0
+        except Exception as error:  # on damaged files, readers raise errors of a dozen kinds
+            self._damaged[file] = reason(error)
+            return 1
+        return found
+
+    def _check_any(self, counts: array.array) -> None:
+        """Raises UserError if none of the files is an image that can be read."""
+        if len(self._damaged) < sum(count > 0 for count in counts):
+            return
+        if self._damaged:
+            first = min(self._damaged)
+            more = f" (nor can any of {len(self._damaged)} files)" * (len(self._damaged) > 1)
+            raise UserError(
+                f"cannot read {self.files.path(first)}{more}: {self._damaged[first]}; "
+                "repair or remove it"
+            )
+        raise UserError(
+            f"there is no image in {self.files.root}, only {self._left_out.counts()}: give a "
+            "folder of images"
+        )
+
+    def _classes(self, counts: array.array) -> dict[str, int]:
+        """The classes, as `Files` has them, of the files that are images alone."""
+        if not self._damaged and 0 not in counts:
+            return {name: label for label, name in enumerate(self.files.class_names)}
+        names = (self.files[i] for i, n in enumerate(counts) if n and i not in self._damaged)
+        classes: dict[str, int] = {}
+        for name in names:
+            if "/" not in name:
+                return {}
+            classes.setdefault(_class(name), len(classes))
+        return classes
+
     def _place(self, index: int) -> tuple[int, int, int]:
         """Which file, which of its slices, and how many it has."""
         file = int(np.searchsorted(self._ends, index, side="right"))
@@ -75,18 +185,28 @@ class Slices(Source):
         return file, int(index) - first, int(self._ends[file]) - first
 
     def _image(self, file: int, k: int) -> np.ndarray:
+        if file in self._damaged:
+            raise BadImage(self._damaged[file])
         try:
             return self._load(self.files.path(file), k)
         except Exception as error:  # on damaged files, readers raise errors of a dozen kinds
             raise BadImage(reason(error)) from error
 
 
-def require(kind: str, package: str) -> None:
-    """Raises UserError if the package that reads files of this kind is not installed."""
+def require(kind: str) -> None:
+    """Raises UserError if the package that reads files of this kind is not installed. From then on
+    that package does not log: each file that it cannot read is reported in one line.
+    """
+    package = PACKAGES[kind][0]
     try:
         importlib.import_module(package)
     except ImportError as error:
-        raise UserError(f"{kind} needs {package}: pip install 'mae-jax[medical]'") from error
+        raise UserError(
+            f"{kind} needs {package}, which is not installed: pip install "
+            f"{' '.join(PACKAGES[kind])}"
+        ) from error
+    logging.getLogger(package).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=rf"{package}(\..*)?$")
 
 
 def no_window(what: str, values: np.ndarray) -> UserError:
@@ -124,13 +244,11 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _count(path: Path, count: Callable[[Path], int]) -> int:
-    try:
-        found = count(path)
-    except UserError:
-        raise
-    except Exception as error:  # on damaged files, readers raise errors of a dozen kinds
-        raise UserError(f"cannot read {path}: {reason(error)}; repair or remove it") from error
-    if found < 1:
-        raise UserError(f"there is no image in {path}: remove it from the folder")
-    return found
+def shown(name: str) -> str:
+    """A file's name that can be printed: bytes that are no UTF-8 become escapes."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _class(name: str) -> str:
+    """The direct sub-folder that a file is in."""
+    return name.partition("/")[0]

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 COUNTERS = ("heights", "widths", "labels")
+_ROUNDING = 1e-9  # more than rounding leaves of the deviation of equal values
 
 
 class Tally:
@@ -85,6 +86,13 @@ class Tally:
             "width": _extent(self.widths),
             "classes": {name: self.labels[i] for i, name in enumerate(class_names)},
         }
+
+
+def usable(std: Sequence[float]) -> tuple[float, ...]:
+    """Deviations to divide by: 1 for a channel that is the same everywhere, such as the alpha of
+    images without transparency.
+    """
+    return tuple(float(value) if value > _ROUNDING else 1.0 for value in std)
 
 
 def histogram(pixels: np.ndarray) -> np.ndarray:

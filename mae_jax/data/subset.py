@@ -36,6 +36,10 @@ class Part(Source):
         """What the whole calls it."""
         return self.source.name(int(self.places[index]))
 
+    def group(self, index: int) -> str:
+        """As in the whole."""
+        return self.source.group(int(self.places[index]))
+
 
 def hold_out(source: Source, share: float) -> tuple[Part, Part]:
     """A source in two parts, the same ones every time: what remains, and what is held out, of each

@@ -163,7 +163,7 @@ def _torch(path: Path) -> tuple[dict, dict, dict, dict]:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path} needs PyTorch to be read: pip install 'mae-jax[torch]', or give .safetensors"
+            f"{path} needs PyTorch to be read: pip install torch, or give .safetensors"
         ) from error
     if not path.is_file():
         raise UserError(f"there is no {path}")
@@ -213,7 +213,7 @@ def from_hub(source: str) -> Path:
             RepositoryNotFoundError,
         )
     except ImportError as error:
-        raise UserError(f"{source} needs huggingface_hub: pip install 'mae-jax[hub]'") from error
+        raise UserError(f"{source} needs huggingface_hub: pip install huggingface_hub") from error
 
     def fetched(patterns: list[str]) -> Path:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
@@ -291,8 +291,7 @@ def _save_torch(path: Path, arrays: Mapping[str, np.ndarray], notes: str) -> Non
         import torch
     except ImportError as error:
         raise UserError(
-            "a .pth file needs PyTorch: pip install 'mae-jax[torch]', or let --out end in "
-            ".safetensors"
+            "a .pth file needs PyTorch: pip install torch, or let --out end in .safetensors"
         ) from error
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     torch.save({"model": tensors, OURS: notes}, path)

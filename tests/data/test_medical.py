@@ -174,11 +174,15 @@ def test_tiff_files_that_are_refused(tmp_path):
     colours = np.zeros((3, 256), np.uint16)
     values = noise(6, 7, dtype=np.uint8, high=256)
     save_tiff(tmp_path, "palette/1.tif", values, photometric="palette", colormap=colours)
-    with pytest.raises(UserError, match="1.tif has a palette: convert it to RGB, or read it with"):
+    with pytest.raises(
+        UserError, match="1.tif: it has a palette: convert it to RGB, or read it with"
+    ):
         tiff.make(str(tmp_path / "palette"))
     for name, options in (("a", {"truncate": True}), ("b", {"truncate": True, "imagej": True})):
         save_tiff(tmp_path, f"{name}/1.tif", noise(5, 6, 7), **options)
-        with pytest.raises(UserError, match="1.tif holds more pages than it lists, as very large"):
+        with pytest.raises(
+            UserError, match="1.tif: it holds more pages than it lists, as very large"
+        ):
             tiff.make(str(tmp_path / name), window=(0, 9))
 
 
@@ -352,8 +356,8 @@ SCALED = dict(RescaleSlope="2", RescaleIntercept="0")
         (dict(SCALED, WindowCenter="3", WindowWidth="9", VOILUTFunction="SIGMOID"), NO_WINDOW),
         (dict(SCALED, WindowCenter="3", WindowWidth="1"), NO_WINDOW),
         (
-            dict(PhotometricInterpretation="PALETTE COLOR"),
-            "images of the kind 'PALETTE COLOR' are not supported: convert them to one of MONOCHR",
+            dict(PhotometricInterpretation="CMYK"),
+            "1.dcm: images of the kind 'CMYK' .* are not supported: convert it to one of MONOCHR",
         ),
     ],
 )
@@ -377,9 +381,9 @@ def test_compression_that_nothing_here_unpacks(tmp_path, monkeypatch):
     for syntax, message in (
         (
             JPEGLSLossless,
-            r"1.dcm is compressed \(JPEG-LS Lossless .*\), and no package that unpacks",
+            r"1.dcm: it is compressed \(JPEG-LS Lossless .*\), and the package that unpacks it is",
         ),
-        (MPEG2MPML, "cannot read .*1.dcm: .*decoder.*; repair or remove it"),
+        (MPEG2MPML, "cannot read .*1.dcm: it is compressed as MPEG2 .*; repair or remove it"),
     ):
         data.file_meta.TransferSyntaxUID = syntax
         data.save_as(tmp_path / "1.dcm")
@@ -398,9 +402,8 @@ def test_dicom_without_an_image(tmp_path):
     save_dicom(tmp_path, "1.dcm", noise(6, 7))
     data = pydicom.dcmread(tmp_path / "1.dcm")
     del data.Rows, data.Columns, data.PixelData
-    data.Modality = "SR"
     data.save_as(tmp_path / "1.dcm")
-    with pytest.raises(UserError, match=r"1.dcm holds no image \(modality SR\): move it out of"):
+    with pytest.raises(UserError, match="cannot read .*1.dcm: it has no pixels .*: CT Image; rep"):
         dicom.make(str(tmp_path), window=(0, 1))
 
 
@@ -471,9 +474,13 @@ def test_a_volume_is_not_read_whole(tmp_path):
             {},
             "slice 1 of .*1.nii holds int16 values, from 1 to 7: give window=",
         ),
-        (noise(2, 2), {"window": (0, 1)}, r"1.nii has shape \(2, 2\): volumes should be \[X, Y, Z"),
-        (noise(1, 2, 2, 2, 2), {"window": (0, 1)}, r"1.nii has shape \(1, 2, 2, 2, 2\)"),
-        (noise(2, 2, 2, dtype=np.complex64), {"window": (0, 1)}, "1.nii holds complex64 values"),
+        (noise(2, 2), {"window": (0, 1)}, "no image in .*, only 1 arrays of rank 2 .*, e.g. 1.nii"),
+        (noise(1, 2, 2, 2, 2), {"window": (0, 1)}, "only 1 arrays of rank 5 .*, e.g. 1.nii"),
+        (
+            noise(2, 2, 2, dtype=np.complex64),
+            {"window": (0, 1)},
+            "1.nii: it holds complex64 values",
+        ),
         (noise(2, 2, 2), {"axis": 3, "window": (0, 1)}, "axis 3 is not supported: choose 0, 1, 2"),
         (noise(2, 2, 2), {"window": "brain"}, "nifti: window 'brain' should be"),
     ],
@@ -566,7 +573,7 @@ def test_a_missing_reader_is_named(tmp_path, monkeypatch, kind):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError) as error:
         module.make(str(tmp_path))
-    assert str(error.value) == f"{kind} needs {package}: pip install 'mae-jax[medical]'"
+    assert str(error.value).startswith(f"{kind} needs {package}, which is not installed: pip inst")
 
 
 @pytest.mark.parametrize("kind", KINDS)

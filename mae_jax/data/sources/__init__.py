@@ -39,6 +39,9 @@ class Source(Protocol):
     goes on to report; empty if nothing."""
     statistics: Statistics | None = None
     """Measured over the examples, if that has been done."""
+    damaged: Sequence[str] = ()
+    """Examples that are known at the start to be unreadable, 'NAME: REASON' each. To read one
+    raises BadImage."""
 
     def read(self, indices: np.ndarray) -> Mapping[str, Sequence[Any]]:
         """Rows of every field for some examples.
@@ -56,6 +59,12 @@ class Source(Protocol):
 
     def name(self, index: int) -> str:
         """What an example is called, in messages and in lists of features."""
+
+    def group(self, index: int) -> str:
+        """Name of the examples that belong together, such as the slices of one volume: they must
+        not be split between training and test sets.
+        """
+        return self.name(index)
 
 
 class Arrays(Source):

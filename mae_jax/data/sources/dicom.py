@@ -1,43 +1,49 @@
 """A folder of DICOM files, of one frame or of many (pydicom)."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mae_jax.data import dicom_codecs
+from mae_jax.data.dicom_header import (
+    COLOR,
+    GREY,
+    PALETTE,
+    PER_FRAME,
+    SHARED,
+    Image,
+    check_whole,
+    kind_of,
+    looks_like_dicom,
+    opened,
+)
+from mae_jax.data.dicom_numbers import number
 from mae_jax.data.files import find
-from mae_jax.data.images import Window, check_window
-from mae_jax.data.slices import Slices, no_window, require, to_bytes
-from mae_jax.types import UserError
+from mae_jax.data.images import BadImage, Window, check_window
+from mae_jax.data.slices import Remarks, Slices, no_window, require, to_bytes
 
 if TYPE_CHECKING:
     import pydicom
 
 EXTENSIONS = (".dcm", ".dicom")
-GREY = ("MONOCHROME1", "MONOCHROME2")
-COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-
-_PER_FRAME, _SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
-_TAGS = (
-    *("Modality", "Rows", "NumberOfFrames", "PhotometricInterpretation", "BitsAllocated"),
-    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", _PER_FRAME, _SHARED),
-)
 
 
 def make(path: str, *, window: Window | None = None) -> Slices:
     """The frames of the DICOM files below a folder, folder by folder in the order of their names.
 
-    Files are DICOM if they are named .dcm or .dicom, or carry the mark DICM after 128 bytes; an
-    index (DICOMDIR) is left out. If all of them stand in direct sub-folders, these are the
-    classes, in the order of their names.
+    Files are DICOM if they are named .dcm or .dicom, carry the mark DICM after 128 bytes, or start
+    with the first element of a header, as old ones without the mark do. What holds no image by its
+    kind (reports, plans, structures, presentation states, waveforms, documents, an index) is left
+    out and counted. If all images are in sub-folders, the direct sub-folders are the classes, in
+    the order of their names.
 
     Grey images are rescaled to the units of their modality (slope and intercept, or a table),
     mapped to 0..255 by the window, and inverted where the file says that white is its lowest
-    value (MONOCHROME1). Colour images become RGB; of 8 bits, they stay as they are without a
-    window.
+    value (MONOCHROME1). Color images, also those with a palette, become RGB; of 8 bits, they stay
+    as they are without a window. A file that is compressed as a whole (deflated) is unpacked
+    again for each of its frames.
 
     Args:
         path: the folder.
@@ -45,100 +51,152 @@ def make(path: str, *, window: Window | None = None) -> Slices:
             None: the first linear window that each file itself names.
 
     Raises:
-        UserError: pydicom is missing, no such folder, no files in it; a file without a readable
-            header, without an image, with a palette, compressed in a way that needs a package that
-            is missing, or without a window of its own if none is given.
+        UserError: pydicom is missing, no such folder, no image in it, or an image without a window
+            of its own if none is given.
     """
-    require("dicom", "pydicom")
+    require("dicom")
+    dicom_codecs.register()
     check_window("dicom", window)
-    looked_for = f"{', '.join(EXTENSIONS)} and files marked DICM"
-    files = find("dicom", path, _is_dicom, looked_for)
-    return Slices(files, partial(_count, window=window), partial(_load, window=window))
+    looked_for = f"{', '.join(EXTENSIONS)} and files that start as DICOM does"
+    files, remarks = find("dicom", path, _is_dicom, looked_for), Remarks()
+    count = partial(_count, window=window, remarks=remarks)
+    return Slices(files, count, partial(_load, window=window), remarks)
 
 
 def _is_dicom(path: Path) -> bool:
     if path.name == "DICOMDIR" or not path.is_file():
         return False
-    if path.name.lower().endswith(EXTENSIONS):
-        return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    return path.name.lower().endswith(EXTENSIONS) or looks_like_dicom(path)
 
 
-def _count(path: Path, *, window: Window | None) -> int:
+def _count(path: Path, *, window: Window | None, remarks: Remarks) -> int:
     """How many frames a file holds, by its header, which is checked."""
-    import pydicom
+    with opened(path) as image:
+        _check_decoder(image)
+        _unused_low_bits(image)  # and whether they can be
+        kind = kind_of(image.header)
+        if kind and "Image" not in kind:
+            remarks.add(f"{kind} with pixels, read as images", str(path))
+        frames = range(image.frames if image.header.get(PER_FRAME) else 1)
+        if not all([_rescaling(image.header, frame).complete for frame in frames]):
+            fact = "RescaleSlope or RescaleIntercept without the other, read as 1 or as 0"
+            remarks.add(fact, str(path))
+        if window is None:
+            _check_own_windows(path, image, frames)
+        if not image.header.get("PhotometricInterpretation"):
+            remarks.add("no PhotometricInterpretation, read as MONOCHROME2", str(path))
+        if image.header.get("NumberOfFrames") is None and image.frames > 1:
+            remarks.add("no NumberOfFrames, as many read as the pixels make", str(path))
+        return image.frames
 
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-    if "Rows" not in header:
-        kind = header.get("Modality", "unknown")
-        raise UserError(f"{path} holds no image (modality {kind}): move it out of the folder")
-    photometric = header.PhotometricInterpretation
-    if photometric not in GREY + COLOUR:
-        raise UserError(
-            f"{path}: images of the kind {photometric!r} are not supported: convert them to one "
-            f"of {', '.join(GREY + COLOUR)}"
-        )
-    _check_compression(path, header)
-    count = int(header.get("NumberOfFrames") or 1)
-    if window is None:
-        _check_own_windows(path, header, count)
-    return count
 
-
-def _check_own_windows(path: Path, header: "pydicom.Dataset", count: int) -> None:
+def _check_own_windows(path: Path, image: Image, frames: range) -> None:
     """Raises UserError if a frame can only be mapped to bytes through a window of the user's."""
-    if header.PhotometricInterpretation in COLOUR:
-        if header.BitsAllocated != 8:
-            raise no_window(str(path), _values(path, 0)[0])
-        return
-    for frame in range(count):
-        if _own_window(header, frame) is None:
+    if image.photometric in COLOR and image.options["bits_allocated"] != 8:
+        raise no_window(str(path), _values(image, 0))
+    for frame in frames if image.photometric in GREY else ():
+        if _own_window(image.header, frame) is None:
             what = f"{path} has no linear window (WindowCenter, WindowWidth) of its own, and"
-            raise no_window(what, _values(path, frame)[0])
+            raise no_window(what, _values(image, frame))
 
 
-def _check_compression(path: Path, header: "pydicom.Dataset") -> None:
+def _check_decoder(image: Image) -> None:
+    """Raises BadImage if nothing here unpacks the pixels."""
     from pydicom.pixels import get_decoder
 
-    syntax = header.file_meta.TransferSyntaxUID
-    decoder = get_decoder(syntax)
+    try:
+        decoder = get_decoder(image.syntax)
+    except NotImplementedError as error:
+        raise BadImage(
+            f"it is compressed as {image.syntax.name}, which is not supported: convert it to "
+            "frames that are not compressed"
+        ) from error
     if not decoder.is_available:
-        missing = "; ".join(decoder.missing_dependencies)
-        raise UserError(
-            f"{path} is compressed ({syntax.name}), and no package that unpacks it is installed; "
-            f"install one of: {missing}"
+        raise BadImage(
+            f"it is compressed ({image.syntax.name}), and the package that unpacks it is not "
+            "installed: pip install imagecodecs"
         )
 
 
 def _load(path: Path, frame: int, *, window: Window | None) -> np.ndarray:
     """One frame: [H, W, C] uint8."""
-    values, header = _values(path, frame)
-    if header.PhotometricInterpretation in COLOUR:
+    with opened(path) as image:
+        values = _values(image, frame)
+    if image.photometric not in GREY:
         return to_bytes(values, window)
-    pixels = to_bytes(values, window or _own_window(header, frame))[:, :, None]
-    return 255 - pixels if header.PhotometricInterpretation == "MONOCHROME1" else pixels
+    pixels = to_bytes(values, window or _own_window(image.header, frame))[:, :, None]
+    return 255 - pixels if image.photometric == "MONOCHROME1" else pixels
 
 
-def _values(path: Path, frame: int) -> tuple[np.ndarray, "pydicom.Dataset"]:
-    """Grey values [H, W] in rescaled units or RGB [H, W, 3] as stored, and the header."""
-    import pydicom
-    from pydicom.datadict import tag_for_keyword
-    from pydicom.pixels import apply_modality_lut, pixel_array
+def _values(image: Image, frame: int) -> np.ndarray:
+    """Grey values [H, W] in rescaled units, or RGB [H, W, 3]."""
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
 
-    header = pydicom.Dataset()
-    tags = [tag_for_keyword(keyword) for keyword in _TAGS]
-    values = pixel_array(path, index=frame, ds_out=header, specific_tags=tags)
+    check_whole(image, frame)
+    shift = _unused_low_bits(image)
+    options = {**image.options, "correct_unused_bits": shift == 0}
+    decoder = get_decoder(image.syntax)
+    values, _ = decoder.as_array(image.pixels, index=frame, **options)
+    if shift:
+        values = _stored_bits(values, image.options["bits_stored"], shift)
+    if image.photometric == PALETTE:
+        colors = apply_color_lut(values, image.header)[..., :3]
+        return colors if colors.dtype == np.uint8 else np.rint(colors / 257).astype(np.uint8)
     if values.ndim == 3:
-        return values, header
+        return values
+    group = _group(image.header, frame, "PixelValueTransformationSequence")
+    if group.get("ModalityLUTSequence"):
+        return apply_modality_lut(values, group)
+    slope, intercept, _ = _rescaling(image.header, frame)
+    return values if (slope, intercept) == (1, 0) else values * slope + intercept
+
+
+def _unused_low_bits(image: Image) -> int:
+    """How many bits below the lowest one of a value are not part of it: 0 in most files, more in
+    old ones whose values are at the upper end of their bytes (HighBit).
+    """
+    stored = image.options.get("bits_stored")
+    high = number(image.header, "HighBit")
+    if stored is None or high is None or image.syntax.is_encapsulated:
+        return 0
+    shift = int(high) + 1 - stored
+    if not 0 <= shift <= image.options["bits_allocated"] - stored:
+        raise BadImage(f"its HighBit is {high:g}, which does not go with BitsStored {stored}")
+    return shift
+
+
+def _stored_bits(values: np.ndarray, stored: int, shift: int) -> np.ndarray:
+    """The values of which `stored` bits are above `shift` others; signed ones keep their sign."""
+    above = 8 * values.itemsize - stored - shift
+    return np.right_shift(np.left_shift(values, above), above + shift)
+
+
+class _Rescaling(NamedTuple):
+    """From stored values to the units of a modality."""
+
+    slope: float
+    intercept: float
+    complete: bool
+    """Whether the file names both, or neither."""
+
+
+def _rescaling(header: "pydicom.Dataset", frame: int) -> _Rescaling:
+    """That of a frame."""
     group = _group(header, frame, "PixelValueTransformationSequence")
-    return apply_modality_lut(values, group), header
+    slope, intercept = number(group, "RescaleSlope"), number(group, "RescaleIntercept")
+    if slope == 0:
+        raise BadImage("its RescaleSlope is 0, which leaves nothing of the image")
+    complete = (slope is None) == (intercept is None)
+    return _Rescaling(1 if slope is None else slope, intercept or 0, complete)
 
 
 def _own_window(header: "pydicom.Dataset", frame: int) -> Window | None:
     """The first window in the header, if it is linear (DICOM PS3.3, C.11.2.1.2)."""
     group = _group(header, frame, "FrameVOILUTSequence")
-    center, width = (_first(group.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    try:
+        center, width = (number(group, name) for name in ("WindowCenter", "WindowWidth"))
+    except BadImage:  # as good as none
+        return None
     function = group.get("VOILUTFunction") or "LINEAR"
     if center is None or width is None or function not in ("LINEAR", "LINEAR_EXACT"):
         return None
@@ -148,19 +206,12 @@ def _own_window(header: "pydicom.Dataset", frame: int) -> Window | None:
 
 
 def _group(header: "pydicom.Dataset", frame: int, name: str) -> "pydicom.Dataset":
-    """Where a frame's rescaling or window stands: multi-frame files of the enhanced kinds have
-    groups for each frame and for all of them (DICOM PS3.3, C.7.6.16); others only a header.
+    """Where a frame's rescaling or window is: multi-frame files of the enhanced kinds have groups
+    for each frame and for all of them (DICOM PS3.3, C.7.6.16); others only a header.
     """
-    of_frame = (header.get(_PER_FRAME) or [])[frame : frame + 1]
-    of_all = (header.get(_SHARED) or [])[:1]
+    of_frame = (header.get(PER_FRAME) or [])[frame : frame + 1]
+    of_all = (header.get(SHARED) or [])[:1]
     for group in (*of_frame, *of_all):
         if group.get(name):
             return group[name][0]
     return header
-
-
-def _first(value) -> float | None:
-    """A number of a header that may have several, or none."""
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    first = value[0] if several else value
-    return None if first in (None, "") else float(first)

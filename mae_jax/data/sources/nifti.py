@@ -2,75 +2,130 @@
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mae_jax.data.files import find
-from mae_jax.data.images import Window, check_window
-from mae_jax.data.slices import Slices, no_window, require, to_bytes
+from mae_jax.data.images import BadImage, Window, check_window
+from mae_jax.data.slices import NoImage, Slices, no_window, require, to_bytes
 from mae_jax.types import UserError
 
+if TYPE_CHECKING:
+    from nibabel.arrayproxy import ArrayProxy
+
 EXTENSIONS = (".nii", ".nii.gz")
+_HEADER = ".hdr"
+_HEADER_SIZES = (348, 540)
+"""Bytes of a header in a file of its own, its first number: NIfTI-1 and Analyze, NIfTI-2."""
 
 
 def make(path: str, *, window: Window | None = None, axis: int = 2) -> Slices:
     """The slices of the volumes below a folder, folder by folder in the order of their names.
 
-    If all files stand in direct sub-folders, these are the classes, in the order of their names.
-    Only the slice asked for is read; of a .nii.gz, all that stands before it is unpacked as well,
-    so training is much faster on unpacked files (gunzip).
+    Read are .nii, .nii.gz, and pairs of .hdr and .img (NIfTI and Analyze). What holds no volume by
+    its kind (surfaces, deformation fields, tables) is left out and counted. If all volumes are in
+    sub-folders, the direct sub-folders are the classes, in the order of their names. Only the
+    slice asked for is read; of a .nii.gz, all that is before it is unpacked as well, so training
+    is much faster on unpacked files (gunzip).
 
     Args:
         path: the folder.
         window: (low, high), the intensities that become 0 and 255, after the scaling in the file's
-            header. Always needed, as intensities have no unit; the error without shows some.
+            header. Always needed, as intensities have no unit; the error without shows some. Only
+            colors of 8 bits stay as they are without.
         axis: 0, 1 or 2, which the slices follow. The two others are the rows and the columns of an
-            image, in the order in which they are stored; a fourth one is its channels.
+            image, in the order in which they are stored; a fourth one, or the colors, are its
+            channels.
 
     Raises:
-        UserError: nibabel is missing, no such folder, no files in it, a file without a readable
-            header or of another rank; no window or another axis.
+        UserError: nibabel is missing, no such folder, no volume in it, no window or another axis.
     """
-    require("nifti", "nibabel")
+    require("nifti")
     check_window("nifti", window)
     if axis not in (0, 1, 2):
         raise UserError(f"nifti: axis {axis!r} is not supported: choose 0, 1, 2")
-    wanted = lambda file: file.name.lower().endswith(EXTENSIONS)
-    files = find("nifti", path, wanted, ", ".join(EXTENSIONS))
+    looked_for = f"{', '.join(EXTENSIONS)} and pairs of {_HEADER} and .img"
+    files = find("nifti", path, _is_nifti, looked_for)
     options = {"window": window, "axis": axis}
     return Slices(files, partial(_count, **options), partial(_load, **options))
 
 
+def _is_nifti(path: Path) -> bool:
+    name = path.name.lower()
+    if not name.endswith(_HEADER):
+        return name.endswith(EXTENSIONS)
+    try:
+        with path.open("rb") as file:  # other formats have headers of that name, too
+            head = file.read(4)
+    except OSError:
+        return True
+    return any(int.from_bytes(head, order) in _HEADER_SIZES for order in ("little", "big"))
+
+
 def _count(path: Path, *, window: Window | None, axis: int) -> int:
     """How many slices a volume has, by its header."""
+    volume = _open(path)
+    dtype, shape = volume.dtype, volume.shape
+    if dtype.kind not in "iuf" and not _is_color(dtype):
+        raise BadImage(f"it holds {dtype} values: save them as integers or floats")
+    if _is_color(dtype) and len(shape) == 4:
+        raise BadImage(f"it has shape {shape} and colors: volumes of colors should be [X, Y, Z]")
+    if 0 in shape:
+        raise BadImage(f"it has shape {shape}, which is empty")
+    if window is None and not _is_color(dtype):
+        middle = shape[axis] // 2
+        raise no_window(f"slice {middle} of {path}", _values(path, middle, axis))
+    return shape[axis]
+
+
+def _open(path: Path) -> "ArrayProxy":
+    """The values of a volume, [X, Y, Z] or [X, Y, Z, C], none of which is read yet. Where it is in
+    space, which is often damaged, is not looked at.
+
+    Raises:
+        NoImage: it holds something else.
+        BadImage: it is damaged.
+    """
     import nibabel
 
-    image = nibabel.load(path)
-    if len(image.shape) not in (3, 4):
-        raise UserError(
-            f"{path} has shape {image.shape}: volumes should be [X, Y, Z] or [X, Y, Z, C]"
-        )
-    if image.get_data_dtype().kind not in "iuf":
-        raise UserError(
-            f"{path} holds {image.get_data_dtype()} values: save them as integers or floats"
-        )
-    if window is None:
-        middle = image.shape[axis] // 2
-        raise no_window(f"slice {middle} of {path}", _values(path, middle, axis))
-    return image.shape[axis]
+    known, sniff = [], None
+    for kind in nibabel.imageclasses.all_image_classes:
+        fits, sniff = kind.path_maybe_image(path, sniff)
+        known += [kind] if fits else []
+    if not known:
+        raise BadImage("it does not start as NIfTI files do (a .nii.gz is gzipped, a .nii is not)")
+    if issubclass(known[0], nibabel.Cifti2Image):
+        raise NoImage("surface data (CIFTI)")
+    files = known[0].filespec_to_file_map(path)
+    with files.get("header", files["image"]).get_prepare_fileobj("rb") as file:
+        header = known[0].header_class.from_fileobj(file)
+    if not Path(files["image"].filename).exists():
+        raise BadImage(f"{files['image'].filename}, which should hold its values, is missing")
+    volume = known[0].ImageArrayProxy(files["image"].filename, header)
+    while len(volume.shape) > 4 and volume.shape[-1] == 1:
+        volume = volume.reshape(volume.shape[:-1])
+    if len(volume.shape) not in (3, 4):
+        raise NoImage(f"arrays of rank {len(volume.shape)} (vectors, surfaces, tables)")
+    return volume
 
 
-def _load(path: Path, k: int, *, window: Window, axis: int) -> np.ndarray:
+def _is_color(dtype: np.dtype) -> bool:
+    """Whether values are RGB or RGBA of 8 bits each."""
+    return dtype.names in (("R", "G", "B"), ("R", "G", "B", "A"))
+
+
+def _load(path: Path, k: int, *, window: Window | None, axis: int) -> np.ndarray:
     """One slice: [H, W, C] uint8."""
     return to_bytes(_values(path, k, axis), window)
 
 
 def _values(path: Path, k: int, axis: int) -> np.ndarray:
-    """[H, W, C] float64 or as stored: one slice, read through nibabel's proxy of the array."""
-    import nibabel
-
-    image = nibabel.load(path)
-    index = [slice(None)] * len(image.shape)
+    """[H, W, C] float64 or as stored: one slice."""
+    volume = _open(path)
+    index = [slice(None)] * len(volume.shape)
     index[axis] = k
-    values = np.asarray(image.dataobj[tuple(index)])
+    values = np.asarray(volume[tuple(index)])
+    if _is_color(values.dtype):
+        return np.stack([values[name] for name in values.dtype.names], axis=-1)
     return values[:, :, None] if values.ndim == 2 else values

@@ -26,6 +26,7 @@ from mae_jax.data import alpha
 from mae_jax.data.decoding import MAX_PIXELS
 from mae_jax.data.images import BadImage, Window, decode_mask
 from mae_jax.data.orientation import turned, turned_boxes
+from mae_jax.data.prepared import statistics_of
 from mae_jax.data.reading import CHANGES, Reading, spread
 from mae_jax.data.sources import Source
 from mae_jax.data.tfds_sets import first_line, open_builder
@@ -68,6 +69,7 @@ class Prepared(Source):
         self.records = _open_records(builder, split)
         self.num_examples = len(self.records)
         self.digest = _digest(builder.info, split)
+        self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
         self.class_names = tuple(known[features["label"]].names) if "label" in features else ()
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
         self._name = next((name for name in NAMES if name in texts), None)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mae_jax.data.files import find
-from mae_jax.data.images import Window, check_window
+from mae_jax.data.images import BadImage, Window, check_window
 from mae_jax.data.orientation import turned
-from mae_jax.data.slices import Slices, no_window, require, to_bytes
+from mae_jax.data.slices import NoImage, Slices, no_window, require, to_bytes
 from mae_jax.types import UserError
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def make(path: str, *, pages: str = "examples", window: Window | None = None) ->
             result is inverted.
 
     Raises:
-        UserError: tifffile is missing, no such folder, no files in it, a file without a readable
-            header, with a palette or with values that need a window; other pages or window.
+        UserError: tifffile is missing, no such folder, no image in it, a file with values that
+            need a window; other pages or window.
     """
-    require("tiff", "tifffile")
+    require("tiff")
     check_window("tiff", window)
     if pages not in PAGES:
         raise UserError(f"tiff: pages {pages!r} is not one of {', '.join(PAGES)}")
@@ -63,16 +63,22 @@ def _count(path: Path, *, pages: str, window: Window | None, reduced: list[int])
     import tifffile
 
     with tifffile.TiffFile(path) as file:
+        if not len(file.pages):
+            raise BadImage("it has no page, or is cut off before the first one")
         full = _places(path) if len(file.pages) > 1 else range(len(file.pages))
         first, count = file.pages[full[0]], len(full)
+        if 0 in first.shape:
+            raise NoImage("TIFF without an image")
+        if not first.dataoffsets:
+            raise BadImage("its first page has no pixels")
         reduced.append(len(file.pages) - count)
         if first.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            raise UserError(f"{path} has a palette: convert it to RGB, or read it with folder(...)")
+            raise BadImage("it has a palette: convert it to RGB, or read it with folder(...)")
         one_header = len(file.pages) == 1 and (file.is_imagej or file.is_shaped) and not file.is_ome
         if one_header and file.series[0].is_truncated:
-            raise UserError(
-                f"{path} holds more pages than it lists, as very large files of ImageJ do: save it "
-                "as an ordinary TIFF or BigTIFF file"
+            raise BadImage(
+                "it holds more pages than it lists, as very large files of ImageJ do: save it as "
+                "an ordinary TIFF or BigTIFF file"
             )
         if window is None and first.dtype != np.uint8:
             raise no_window(str(path), first.asarray(maxworkers=1))

@@ -1,0 +1,71 @@
+"""Compressed DICOM images that pydicom does not decode by itself: a plugin for its decoders
+(pydicom's guides/decoding/decoder_plugins) that calls imagecodecs.
+
+JPEG lossless, JPEG of 12 bits, JPEG-LS, JPEG 2000 and high-throughput JPEG 2000. pydicom and Pillow
+decode RLE and JPEG of 8 bits; where Pillow decodes JPEG 2000 (one channel, or 8 bits), it is asked
+first.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydicom.pixels.decoders.base import DecodeRunner
+
+LABEL = "imagecodecs"
+"""Name of the plugin."""
+
+CODECS = {
+    "1.2.840.10008.1.2.4.51": "jpeg8",  # JPEG Extended
+    "1.2.840.10008.1.2.4.57": "jpegsof3",  # JPEG Lossless
+    "1.2.840.10008.1.2.4.70": "jpegsof3",  # JPEG Lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80": "jpegls",
+    "1.2.840.10008.1.2.4.81": "jpegls",  # near-lossless
+    "1.2.840.10008.1.2.4.90": "jpeg2k",  # lossless
+    "1.2.840.10008.1.2.4.91": "jpeg2k",
+    "1.2.840.10008.1.2.4.201": "htj2k",  # lossless
+    "1.2.840.10008.1.2.4.202": "htj2k",  # lossless, by resolution
+    "1.2.840.10008.1.2.4.203": "htj2k",
+}
+"""Transfer syntax -> codec of imagecodecs."""
+
+DECODER_DEPENDENCIES = dict.fromkeys(CODECS, ("numpy", "imagecodecs"))
+"""Part of pydicom's interface: what is missing where a decoder is not available."""
+
+
+def is_available(uid: str) -> bool:
+    """Part of pydicom's interface: whether this plugin decodes a transfer syntax here."""
+    try:
+        import imagecodecs
+    except ImportError:
+        return False
+    return bool(getattr(imagecodecs, CODECS[uid].upper()).available)
+
+
+def decode_frame(data: bytes, runner: "DecodeRunner") -> bytes:
+    """Part of pydicom's interface: the pixels of one frame, row by row, channels last.
+
+    Args:
+        data: the compressed frame.
+        runner: holds what the header says; gets what the decoded frame is.
+    """
+    import imagecodecs
+
+    codec, options = CODECS[runner.transfer_syntax], {}
+    if codec == "jpeg8" and "YBR" in runner.photometric_interpretation:
+        options = {"colorspace": "ycbcr", "outcolorspace": "ycbcr"}  # pydicom converts to RGB
+    values = getattr(imagecodecs, f"{codec}_decode")(data, **options)
+    runner.set_option("bits_allocated", 8 * values.dtype.itemsize)
+    runner.set_option("planar_configuration", 0)
+    if codec in ("jpeg2k", "htj2k") and runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
+        runner.set_option("photometric_interpretation", "RGB")  # undone by the codec
+    return values.tobytes()
+
+
+@functools.cache
+def register() -> None:
+    """Adds the plugin to pydicom's decoders, once."""
+    from pydicom.pixels import get_decoder
+
+    for uid in CODECS:
+        get_decoder(uid).add_plugin(LABEL, (__name__, decode_frame.__name__))

@@ -1,0 +1,183 @@
+"""What `mae-jax prepare` packs: the files of a folder as they are, or the examples of any source as
+PNG files of the pixels that it gives, which loses nothing.
+"""
+
+import dataclasses
+import hashlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mae_jax.data.images import MODES, BadImage, pixels_of
+from mae_jax.data.shards import Part, Shard
+from mae_jax.data.sources import Source, folder
+from mae_jax.data.statistics import histogram
+from mae_jax.spec import build, parse
+from mae_jax.types import UserError
+
+_SAMPLE = 8  # examples whose size as PNG is measured, to choose the number of shards
+_TRIES = 1000  # examples of which one must be readable
+
+Advance = Callable[[int], None] | None
+
+
+class FolderExamples:
+    """The files of a folder."""
+
+    def __init__(self, path: Path, channels: int):
+        self.source, self.channels = folder.make(str(path), channels=channels), channels
+        self.files = self.source.files
+        self.sizes = np.fromiter((_size(path) for path in map(self.files.path, self)), np.int64)
+        listing = hashlib.sha256(self.files.digest.encode() + self.sizes.tobytes())
+        self.origin = {"images": len(self.files), "listing": listing.hexdigest()[:16]}
+
+    def __iter__(self):
+        return iter(range(len(self.files)))
+
+    def shard(self, path: Path, rows: np.ndarray, threads: int, advance: Advance) -> Shard:
+        """A shard of some of them; see `Shard`."""
+        part = Part(self.files, rows)
+        return Shard(path, part, self.channels, threads, advance, self.files.root)
+
+
+class SourceExamples:
+    """The examples of a source."""
+
+    def __init__(self, text: str, channels: int | None):
+        self.source = build(text, "data.sources")
+        self.channels, self.sizes = self._look(text, channels)
+        self.origin = {
+            "source": text,
+            "images": self.source.num_examples,
+            "listing": self.source.digest,
+        }
+
+    def __iter__(self):
+        return iter(range(self.source.num_examples))
+
+    def shard(self, path: Path, rows: np.ndarray, threads: int, advance: Advance) -> Shard:
+        """A shard of some of them; see `Shard`."""
+        return SourceShard(path, rows, self.channels, threads, advance, self.source)
+
+    def _look(self, text: str, channels: int | None) -> tuple[int, np.ndarray]:
+        """The number of channels and [N] bytes, as estimated from some examples."""
+        count, found = self.source.num_examples, []
+        first = next((i for i in range(min(count, _TRIES)) if self._measure(i, found)), None)
+        if first is None:
+            raise UserError(f"none of the first {min(count, _TRIES)} images of {text} can be read")
+        for i in np.unique(np.linspace(first, count - 1, _SAMPLE).astype(int)):
+            self._measure(i, found)
+        fields, shape, _ = found[0]
+        if more := sorted(fields - {"image", "label"}):
+            raise UserError(
+                f"a prepared set has images and labels, and {text} has {', '.join(more)}, too: "
+                "leave them out of it"
+            )
+        if shape[2] not in MODES:
+            raise UserError(
+                f"images of {text} have {shape[2]} channels, and a prepared set holds 1, 3 or 4: "
+                "train on the source itself"
+            )
+        if channels not in (None, shape[2]):
+            raise UserError(
+                f"channels {channels}: images of {text} have {shape[2]}; leave --channels out"
+            )
+        sizes = [len(data) for _, found_shape, data in found if found_shape[2] in MODES]
+        return shape[2], np.full(count, int(np.mean(sizes)), np.int64)
+
+    def _measure(self, index: int, found: list) -> bool:
+        """Adds fields, shape and PNG of an example; False if it cannot be read."""
+        try:
+            row = self.source.read(np.array([index]))
+            pixels = pixels_of(row["image"][0])
+        except BadImage:
+            return False
+        data = encode_png(pixels) if pixels.shape[2] in MODES else b""
+        found.append((set(row), pixels.shape, data))
+        return True
+
+
+@dataclasses.dataclass
+class SourceShard(Shard):
+    """Examples of a source, which is `images`; `files` are their places in it."""
+
+    def _open(self, file: int):
+        source: Source = self.images
+        name, label = source.name(int(file)), -1
+        try:
+            row = source.read(np.array([file]))
+            pixels = pixels_of(row["image"][0])
+            if pixels.shape[2] != self.channels:
+                raise BadImage(f"it has {pixels.shape[2]} channels, and the set {self.channels}")
+        except BadImage as error:
+            return (name, label), b"", error
+        if "label" in row:
+            label = int(row["label"][0])
+        return (name, label), encode_png(pixels), (pixels.shape, histogram(pixels))
+
+
+def open_examples(images: str | Path, channels: int | None) -> FolderExamples | SourceExamples:
+    """What a user wants to be packed.
+
+    Args:
+        images: a folder, or the spec string of a source, e.g. "dicom('study', window=(0, 80))".
+        channels: to which images of a folder are decoded, 3 if None; of a source: those that its
+            images have, if not None.
+
+    Raises:
+        UserError: the folder or the source cannot be opened, or its images cannot be packed.
+    """
+    text = str(images)
+    if not is_spec(text):
+        return FolderExamples(
+            Path(text).expanduser().absolute(), 3 if channels is None else channels
+        )
+    path, own = _plain_folder(text)
+    if path is None:
+        return SourceExamples(text, channels)
+    if None not in (own, channels) and own != channels:
+        raise UserError(f"--channels {channels} and {text}: leave one of them out")
+    return open_examples(path, channels if own is None else own)
+
+
+def _plain_folder(text: str) -> tuple[str | None, int | None]:
+    """Path and channels of a spec of `folder` with no other arguments; else (None, None)."""
+    name, args, options = parse(text)[0] if len(parse(text)) == 1 else ("", (), {})
+    options = {**dict(zip(("path",), args)), **options}
+    if name != "folder" or len(args) > 1 or not {"path"} <= options.keys() <= {"path", "channels"}:
+        return None, None
+    build(text, "data.sources")  # which checks them
+    return options["path"], options.get("channels")
+
+
+def is_spec(text: str) -> bool:
+    """Whether this is the spec string of a source, not a path."""
+    return "(" in text and not Path(text).expanduser().exists()
+
+
+def default_name(images: str | Path) -> str:
+    """A name for the data set, after the folder or what a source reads."""
+    text = str(images)
+    path = Path(text).resolve()
+    if is_spec(text) and (calls := parse(text)):
+        arguments: Sequence[Any] = (*calls[0].args, *calls[0].kwargs.values(), calls[0].name)
+        path = Path(next(str(value) for value in arguments if isinstance(value, str)))
+    return re.sub(r"\W+", "_", path.name.lower())
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """[H, W, C] uint8, C = 1, 3 or 4, as the bytes of a PNG file."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, 0 if it is gone: it will be among the unreadable ones."""
+    return path.stat().st_size if path.exists() else 0
