@@ -12,9 +12,10 @@ import sys
 import warnings
 from pathlib import Path
 
-from mae_jax import commands
+from mae_jax import command_bench, command_sweep, commands
+from mae_jax.arguments import add_bench, add_choice, add_job, add_report
+from mae_jax.errors import UserError
 from mae_jax.failure import explain, fail
-from mae_jax.types import UserError
 
 FORMATS = ("timm", "hf", "mae", "stablehlo", "onnx")
 
@@ -66,42 +67,61 @@ def make_parser() -> argparse.ArgumentParser:
             "a folder of images to ArrayRecord files, checked and measured; run again to go on",
         )
     )
-    sub = command(commands.train, "train a model; run again to go on after an interruption")
-    add_config(sub, "an experiment, e.g. configs/quickstart.py")
-    add_job(sub)
-    sub = command(commands.sweep, "run all experiments of a file, and tabulate them; resumable")
-    add_config(sub, "a file of experiments, e.g. configs/low_shot.py:scenes")
-    add_choice(sub)
-    add_job(sub)
-    sub = command(commands.report, "tables and pictures of a sweep, as Markdown and as HTML")
-    sub.add_argument("--sweep", required=True, type=Path, metavar="WORKDIR", help="of a sweep")
-    sub.add_argument("--out", type=Path, metavar="FOLDER", help="default: WORKDIR/report")
-    sub.add_argument("--notes", type=Path, metavar="FILE", help="Markdown to put in")
-    sub.add_argument("--title", default="", help="default: the workdir's name")
-    sub = command(commands.evaluate, "what a run's encoder or classifier is worth")
-    add_run(sub)
-    add_images(sub, "(instead of the run's test set; classes are told by their names)")
-    sub.add_argument("--train", metavar="FOLDER", help="instead of the run's training images")
-    sub.add_argument(
-        "--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)"
-    )
-    add_job(sub)
-    sub = command(commands.reconstruct, "a picture of images beside what the network makes of them")
-    add_run(sub)
-    add_images(sub, "(default: the run's test set)")
-    sub.add_argument("--out", type=Path, help="PNG to write (default: in the run's figures/)")
-    sub.add_argument("--count", type=int, default=8, help="number of images (default 8)")
-    sub.add_argument(
-        "--seed", type=int, default=0, help="of what is random, such as masks (default 0)"
-    )
-    sub = command(commands.features, "the features of a folder of images, as .npz or .safetensors")
-    add_run(sub)
-    add_images(sub, required=True)
-    sub.add_argument("--out", required=True, type=Path, help="FILE.npz or FILE.safetensors")
+    text = "train a model; run again to go on after an interruption"
+    add_train(command(commands.train, text))
+    text = "run all experiments of a file, and tabulate them; resumable"
+    add_sweep(command(command_sweep.sweep, text))
+    text = "tables and pictures of a sweep, as Markdown and as HTML"
+    add_report(command(command_sweep.report, text))
+    add_evaluate(command(commands.evaluate, "what a run's encoder or classifier is worth"))
+    text = "a picture of images beside what the network makes of them"
+    add_reconstruct(command(commands.reconstruct, text))
+    text = "the features of a folder of images, as .npz or .safetensors"
+    add_features(command(commands.features, text))
     add_weights(command(commands.weights, "published weights in, a run's weights out"))
-    add_bench(command(commands.bench, "how fast this machine is: 'data', 'step' or 'scaling'"))
+    add_bench(command(command_bench.bench, "how fast this machine is: 'data', 'step' or 'scaling'"))
     command(commands.doctor, "devices, versions, memory, and what is missing")
     return parser
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax train`."""
+    add_config(parser, "an experiment, e.g. configs/quickstart.py")
+    add_job(parser)
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax sweep`."""
+    add_config(parser, "a file of experiments, e.g. configs/low_shot.py:scenes")
+    add_choice(parser)
+    add_job(parser)
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax evaluate`."""
+    add_run(parser)
+    add_images(parser, "(instead of the run's test set; classes are told by their names)")
+    add = parser.add_argument
+    add("--train", metavar="FOLDER", help="instead of the run's training images")
+    add("--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)")
+    add_job(parser)
+
+
+def add_reconstruct(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax reconstruct`."""
+    add_run(parser)
+    add_images(parser, "(default: the run's test set)")
+    add = parser.add_argument
+    add("--out", type=Path, help="PNG to write (default: in the run's figures/)")
+    add("--count", type=int, default=8, help="number of images (default 8)")
+    add("--seed", type=int, default=0, help="of what is random, such as masks (default 0)")
+
+
+def add_features(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax features`."""
+    add_run(parser)
+    add_images(parser, required=True)
+    parser.add_argument("--out", required=True, type=Path, help="FILE.npz or FILE.safetensors")
 
 
 def add_config(parser: argparse.ArgumentParser, text: str) -> None:
@@ -111,42 +131,6 @@ def add_config(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--workdir", type=local, help="where everything is written (default: runs/NAME_OF_CONFIG)"
     )
-
-
-def add_choice(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax sweep` that say what is run where."""
-    add = parser.add_mutually_exclusive_group().add_argument
-    add(
-        "--only",
-        metavar="EXPERIMENT",
-        help="run this one, here: its name, or its number, 1 for the first of the file, as in "
-        "sbatch --array=1-36 --gpus=1 --wrap 'mae-jax sweep --config FILE --only "
-        "$SLURM_ARRAY_TASK_ID'; without --only, all that is not done is run, and all tabulated",
-    )
-    add("--list", action="store_true", help="print NUMBER NAME STATE of each, and run nothing")
-    text = "so many at a time (default 1), each on a GPU of its own; not for TPUs"
-    add("--jobs", type=int, default=1, help=text)
-
-
-def add_job(parser: argparse.ArgumentParser) -> None:
-    """The arguments of commands that may run as several processes, usually one a host."""
-    add = parser.add_argument_group(
-        "several processes",
-        "Each is started with the same command. SLURM, Open MPI and Cloud TPUs say by themselves "
-        "how many there are and which one this is; elsewhere say it here.",
-    ).add_argument
-    add("--coordinator", metavar="HOST:PORT", help="where process 0 is to listen")
-    add("--processes", type=int, metavar="N", help="how many there are")
-    add("--process", type=int, metavar="I", help="which one this is, from 0")
-    add("--local-devices", metavar="0,1", help="GPUs of this host for this process (default: all)")
-    add(
-        "--distributed",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="'off': a process on its own, whatever the launcher says; 'on': ask Kubernetes, too",
-    )
-    text = "a process that is silent for so long is dead (default 30), and all end within twice it"
-    add("--heartbeat-timeout", type=float, default=30.0, metavar="SECONDS", help=text)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -234,37 +218,6 @@ def size(text: str) -> tuple[int, int]:
     if len(sides) not in (1, 2) or min(sides) < 1:
         raise ValueError(text)
     return (sides[0], sides[-1])
-
-
-def add_bench(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax bench`."""
-    things = parser.add_subparsers(dest="what", required=True, metavar="data|step|scaling")
-
-    def thing(name: str, text: str, timed: bool):
-        add = things.add_parser(name, help=text, description=text, allow_abbrev=False).add_argument
-        if timed:
-            add("--turns", type=int, default=5, help="measurements of each rate (default 5)")
-            add("--seconds", type=float, default=2.0, help="length of each (default 2)")
-        if name != "data":
-            add("--config", required=True, metavar="FILE[:ARG]", help="an experiment")
-            text = "side, or height and width, and channels (default: what the config trains on)"
-            add("--image-size", type=int, nargs="+", default=(), metavar="N", help=text)
-            add("--out", type=Path, metavar="FILE.json", help="all numbers")
-        return add
-
-    add = thing("data", "the input pipeline", timed=True)
-    text = "as in configs (default: JPEGs made for this)"
-    add("--source", default="", metavar="SPEC", help=text)
-    text = "as in configs (default: a random crop of 224 pixels, and a flip)"
-    crop = "random_resized_crop(224, scale=(0.2, 1))|flip"
-    add("--transform", default=crop, metavar="SPEC", help=text)
-    add("--workers", type=int, nargs="+", default=(), help="numbers of threads")
-    add = thing("step", "a config's training step", timed=True)
-    add("--peer", default="", metavar="hf", help="transformers' ViTMAE beside ours")
-    add = thing("scaling", "a config's training step on many devices", timed=False)
-    add("--devices", type=int, default=8, help="the most to compile for (default 8)")
-    add("--mfu", type=float, default=0.4, help="assumed in the estimate (default 0.4)")
-    add("--global-batch", type=int, default=4096, help="of the estimate (default 4096)")
 
 
 def override(text: str) -> str:

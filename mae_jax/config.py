@@ -16,8 +16,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mae_jax import spec
+from mae_jax.errors import UserError
 from mae_jax.spec import nearest
-from mae_jax.types import UserError
 
 
 def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:

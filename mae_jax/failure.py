@@ -3,7 +3,7 @@
 import errno
 import sys
 
-from mae_jax.types import UserError
+from mae_jax.errors import UserError
 
 MENDABLE = (
     errno.ENOSPC,

@@ -17,7 +17,7 @@ from types import ModuleType, UnionType
 from typing import Any, NamedTuple
 
 import mae_jax
-from mae_jax.types import UserError
+from mae_jax.errors import UserError
 
 
 class Call(NamedTuple):
