@@ -1,7 +1,31 @@
-"""The arguments of `mae-jax` that would fill `cli.py`: of jobs, of sweeps, of measurements."""
+"""Arguments of `mae-jax`, beside those in `cli.py`: paths, jobs, sweeps, measurements."""
 
 import argparse
 from pathlib import Path
+
+from mae_jax.errors import UserError
+
+
+def path(text: str) -> Path:
+    """A path that is not empty: Path("") is the current folder, an unset variable of a shell."""
+    return Path(filled(text))
+
+
+def filled(text: str) -> str:
+    """A text that is not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: is a variable unset?")
+    return text
+
+
+def local(text: str) -> Path:
+    """A path of a file system: append, lock and rename are not to be had of object stores."""
+    if "://" in text:
+        raise UserError(
+            f"--workdir {text}: write into a file system; mount the bucket (e.g. gcsfuse) and give "
+            "the path there"
+        )
+    return path(text)
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +50,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         "Each is started with the same command. SLURM, Open MPI and Cloud TPUs say by themselves "
         "how many there are and which one this is; elsewhere say it here.",
     ).add_argument
-    add("--coordinator", metavar="HOST:PORT", help="where process 0 is to listen")
+    add("--coordinator", type=filled, metavar="HOST:PORT", help="where process 0 is to listen")
     add("--processes", type=int, metavar="N", help="how many there are")
     add("--process", type=int, metavar="I", help="which one this is, from 0")
     add("--local-devices", metavar="0,1", help="GPUs of this host for this process (default: all)")
@@ -50,10 +74,10 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
             add("--turns", type=int, default=5, help="measurements of each rate (default 5)")
             add("--seconds", type=float, default=2.0, help="length of each (default 2)")
         if name != "data":
-            add("--config", required=True, metavar="FILE[:ARG]", help="an experiment")
+            add("--config", required=True, type=filled, metavar="NAME[:ARG]", help="an experiment")
             text = "side, or height and width, and channels (default: what the config trains on)"
             add("--image-size", type=int, nargs="+", default=(), metavar="N", help=text)
-            add("--out", type=Path, metavar="FILE.json", help="all numbers")
+            add("--out", type=path, metavar="FILE.json", help="all numbers")
         return add
 
     add = thing("data", "the input pipeline", timed=True)
@@ -74,7 +98,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 def add_report(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax report`."""
     add = parser.add_argument
-    add("--sweep", required=True, type=Path, metavar="WORKDIR", help="of a sweep")
-    add("--out", type=Path, metavar="FOLDER", help="default: WORKDIR/report")
-    add("--notes", type=Path, metavar="FILE", help="Markdown to put in")
+    add("--sweep", required=True, type=path, metavar="WORKDIR", help="of a sweep")
+    add("--out", type=path, metavar="FOLDER", help="default: WORKDIR/report")
+    add("--notes", type=path, metavar="FILE", help="Markdown to put in")
     add("--title", default="", help="default: the workdir's name")

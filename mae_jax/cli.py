@@ -8,12 +8,22 @@ those that a signal has killed.
 import argparse
 import functools
 import logging
+import os
+import platform
 import sys
 import warnings
-from pathlib import Path
 
+import mae_jax
 from mae_jax import command_bench, command_sweep, commands
-from mae_jax.arguments import add_bench, add_choice, add_job, add_report
+from mae_jax.arguments import (
+    add_bench,
+    add_choice,
+    add_job,
+    add_report,
+    filled,
+    local,
+    path,
+)
 from mae_jax.errors import UserError
 from mae_jax.failure import explain, fail
 
@@ -29,6 +39,10 @@ def main(argv: list[str] | None = None) -> None:
         args, rest = make_parser().parse_known_args(argv)
         args.overrides = [override(text) for text in rest]
         code = args.function(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `mae-jax ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+        code = fail("the reader of the output has gone", 1)
     except (Exception, KeyboardInterrupt) as error:
         code, line = explain(error)
         if line is None:
@@ -53,6 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="mae-jax COMMAND --help explains a command.",
         allow_abbrev=False,
     )
+    version = f"mae-jax {mae_jax.__version__}, Python {platform.python_version()}"
+    parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(function, text: str) -> argparse.ArgumentParser:
@@ -86,13 +102,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax train`."""
-    add_config(parser, "an experiment, e.g. configs/quickstart.py")
+    add_config(parser, "an experiment, e.g. quickstart, mae:L/16 or mine.py")
+    text = "print the config with its changes as JSON, and end"
+    parser.add_argument("--print-config", action="store_true", help=text)
     add_job(parser)
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax sweep`."""
-    add_config(parser, "a file of experiments, e.g. configs/low_shot.py:scenes")
+    add_config(parser, "a file of experiments, e.g. low_shot:scenes or mine.py")
     add_choice(parser)
     add_job(parser)
 
@@ -102,7 +120,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_images(parser, "(instead of the run's test set; classes are told by their names)")
     add = parser.add_argument
-    add("--train", metavar="FOLDER", help="instead of the run's training images")
+    add("--train", type=filled, metavar="FOLDER", help="instead of the run's training images")
     add("--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)")
     add_job(parser)
 
@@ -112,7 +130,7 @@ def add_reconstruct(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_images(parser, "(default: the run's test set)")
     add = parser.add_argument
-    add("--out", type=Path, help="PNG to write (default: in the run's figures/)")
+    add("--out", type=path, help="PNG to write (default: in the run's figures/)")
     add("--count", type=int, default=8, help="number of images (default 8)")
     add("--seed", type=int, default=0, help="of what is random, such as masks (default 0)")
 
@@ -121,13 +139,15 @@ def add_features(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax features`."""
     add_run(parser)
     add_images(parser, required=True)
-    parser.add_argument("--out", required=True, type=Path, help="FILE.npz or FILE.safetensors")
+    parser.add_argument("--out", required=True, type=path, help="FILE.npz or FILE.safetensors")
 
 
 def add_config(parser: argparse.ArgumentParser, text: str) -> None:
     """The arguments of commands that train."""
     more = "; change any value with --config.key.path=value"
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help=text + more)
+    parser.add_argument(
+        "--config", required=True, type=filled, metavar="NAME[:ARG]", help=text + more
+    )
     parser.add_argument(
         "--workdir", type=local, help="where everything is written (default: runs/NAME_OF_CONFIG)"
     )
@@ -136,14 +156,14 @@ def add_config(parser: argparse.ArgumentParser, text: str) -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """The argument of all commands that use a trained run."""
     parser.add_argument(
-        "--run", required=True, type=Path, metavar="WORKDIR", help="workdir of a trained run"
+        "--run", required=True, type=path, metavar="WORKDIR", help="workdir of a trained run"
     )
 
 
 def add_images(parser: argparse.ArgumentParser, default: str = "", **options) -> None:
     """The arguments of commands that look at images of the user's."""
     text = f"a folder, or a source as in configs {default}".strip()
-    parser.add_argument("--images", metavar="FOLDER", help=text, **options)
+    parser.add_argument("--images", type=filled, metavar="FOLDER", help=text, **options)
     add_on_error(parser)
 
 
@@ -155,9 +175,9 @@ def add_on_error(parser: argparse.ArgumentParser) -> None:
 def add_prepare(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax prepare`."""
     add = parser.add_argument
-    add("--images", required=True, type=Path, metavar="FOLDER", help="as in the source `folder`")
-    add("--out", required=True, type=Path, metavar="FOLDER", help="writes OUT/NAME/1.0.0")
-    add("--name", help="of the data set (default: that of the folder)")
+    add("--images", required=True, type=path, metavar="FOLDER", help="as in the source `folder`")
+    add("--out", required=True, type=path, metavar="FOLDER", help="writes OUT/NAME/1.0.0")
+    add("--name", type=filled, help="of the data set (default: that of the folder)")
     add("--channels", type=int, default=3, help="3 (colour, default), 1 (grey) or 4")
     add("--held-out", type=float, default=0.0, metavar="SHARE", help="of images in a split 'test'")
     add("--shard-megabytes", type=int, default=256, help="size of a file (default 256)")
@@ -172,8 +192,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     make = functools.partial(actions.add_parser, allow_abbrev=False)
     add = make("import", help=text, description=text).add_argument
     text = ".safetensors, .pth, a folder of Hugging Face, or hf://org/name[@revision]"
-    add("source", metavar="SOURCE", help=text)
-    add("--out", required=True, type=Path, metavar="FOLDER", help="to make")
+    add("source", type=filled, metavar="SOURCE", help=text)
+    add("--out", required=True, type=path, metavar="FOLDER", help="to make")
     add("--heads", type=int, help="of an encoder of unusual width")
     add("--decoder-heads", type=int, help="of a decoder of unusual width")
     add("--encoder-only", action="store_true", help="leave decoder and head out")
@@ -186,30 +206,25 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     add("--allow", nargs="+", default=(), metavar="REGEX", help="names that may miss or be left")
     text = "a run's weights in a layout of other packages, or as a function to serve"
     add = make("export", help=text, description=text).add_argument
-    add("--run", required=True, type=Path, metavar="WORKDIR", help="a run, or imported weights")
+    add("--run", required=True, type=path, metavar="WORKDIR", help="a run, or imported weights")
     text = "timm, hf (Hugging Face), mae (the official code's), stablehlo or onnx"
     add("--format", required=True, choices=FORMATS, metavar="FORMAT", help=text)
-    add("--out", required=True, type=Path, help="file to write; for hf and stablehlo a folder")
+    add("--out", required=True, type=path, help="file to write; for hf and stablehlo a folder")
     add("--encoder-only", action="store_true", help="leave decoder and head out")
     add("--head", type=int, metavar="NUMBER", help="which one of a probe with several, from 0")
     add_image_size(add, "of the run's images, where it does not say")
     add("--output", help="of a function: features (default) or logits")
-    add("--images", metavar="FOLDER", help="of a function: any, where the run's are not here")
+    add(
+        "--images",
+        type=filled,
+        metavar="FOLDER",
+        help="of a function: any, where the run's are not here",
+    )
 
 
 def add_image_size(add, text: str) -> None:
     """--image-size, one number or two."""
     add("--image-size", type=size, metavar="H,W", help=f"{text}; one number: a square")
-
-
-def local(text: str) -> Path:
-    """A path of a file system: append, lock and rename are not to be had of object stores."""
-    if "://" in text:
-        raise UserError(
-            f"--workdir {text}: write into a file system; mount the bucket (e.g. gcsfuse) and give "
-            "the path there"
-        )
-    return Path(text)
 
 
 def size(text: str) -> tuple[int, int]:

@@ -2,18 +2,19 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
-from mae_jax.commands import no_overrides
+from mae_jax.commands import experiment, no_overrides
 
 
 def bench(args) -> int:
     """mae-jax bench"""
     if args.what == "data":
         return _bench_data(args)
-    from mae_jax.config import load_config
-
-    config = load_config(args.config, args.overrides)
+    config, lines = experiment(args)
+    for line in lines:
+        print(line, file=sys.stderr)
     if args.what == "step":
         if args.peer:  # JAX must leave memory of a GPU to PyTorch; read when the devices open
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

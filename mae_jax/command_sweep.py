@@ -13,14 +13,21 @@ def sweep(args) -> int:
     from rich.console import Console
 
     from mae_jax import sweep as sweeping
-    from mae_jax.config import load_configs
+    from mae_jax.config import check_sections, load_configs
     from mae_jax.engine.place import find_place
     from mae_jax.engine.processes import join
+    from mae_jax.experiment import notes
     from mae_jax.report.tables import drawn
     from mae_jax.schedule import devices
+    from mae_jax.workdir import check_place
 
     configs, workdir = load_configs(args.config, args.overrides), args.workdir
+    for config in configs.values():
+        check_sections(config)
+    for line in notes(args.config):
+        print(line, file=sys.stderr)
     workdir = workdir or default_workdir(args.config)
+    check_place(workdir)
     starts = sweeping.link(configs, workdir)
     sweeping.check(configs, workdir)
     if args.list:

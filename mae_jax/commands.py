@@ -5,6 +5,7 @@ starts others must not open the devices.
 """
 
 import re
+import sys
 from pathlib import Path
 
 from mae_jax.errors import PREEMPTED, UserError
@@ -45,18 +46,42 @@ def prepare(args) -> int:
     return 0
 
 
+def experiment(args):
+    """The config that a command names, and what to report about it, a line each."""
+    from mae_jax.config import check_sections, load_changed
+    from mae_jax.experiment import notes
+
+    config, changed = load_changed(args.config, args.overrides)
+    check_sections(config)
+    lines = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
+    if lines:
+        lines.insert(0, f"{args.config} with {len(lines)} change(s):")
+    return config, [*notes(args.config), *lines]
+
+
 def train(args) -> int:
     """mae-jax train"""
-    from mae_jax.config import differences, load_config
     from mae_jax.engine.processes import join
+    from mae_jax.workdir import check_place
 
+    if args.print_config:
+        return print_config(args)
     with join(job(args), explain, stoppable=True) as watchdog:
-        config = load_config(args.config, args.overrides)
-        changed = differences(load_config(args.config), config)
-        lines = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
-        if lines:
-            lines.insert(0, f"{args.config} with {len(lines)} change(s):")
-        return train_job(config, args.workdir or default_workdir(args.config), watchdog, lines)
+        config, lines = experiment(args)
+        workdir = args.workdir or default_workdir(args.config)
+        check_place(workdir)
+        return train_job(config, workdir, watchdog, lines)
+
+
+def print_config(args) -> int:
+    """mae-jax train --print-config: the resolved config as JSON, without opening data or devices"""
+    from mae_jax.config import to_json
+
+    config, lines = experiment(args)
+    for line in lines:
+        print(line, file=sys.stderr)
+    print(to_json(config))
+    return 0
 
 
 def train_job(config, workdir: Path, watchdog, deviations=()) -> int:

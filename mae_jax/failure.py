@@ -6,6 +6,13 @@ import sys
 from mae_jax.errors import UserError
 
 MENDABLE = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EPERM,
+    errno.ETXTBSY,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENFILE,
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EACCES,

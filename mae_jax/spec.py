@@ -10,14 +10,18 @@ import ast
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType, UnionType
 from typing import Any, NamedTuple
 
 import mae_jax
 from mae_jax.errors import UserError
+
+MAX_INT = 2**63 - 1
+"""The largest integer that arrays hold."""
 
 
 class Call(NamedTuple):
@@ -75,10 +79,8 @@ def resolve(name: str) -> ModuleType:
     """
     module = mae_jax
     for leaf in name.split("."):
-        known = [found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))]
-        if leaf not in known:
-            package = module.__name__.partition(".")[2].replace(".", " ")
-            raise UserError(f"{package} has no {leaf!r}{nearest(leaf, known)}")
+        if leaf not in _modules(module):
+            raise UserError(f"{_words(module)} has no {leaf!r}{nearest(leaf, _modules(module))}")
         module = importlib.import_module(f"{module.__name__}.{leaf}")
     return module
 
@@ -107,12 +109,24 @@ def maker(name: str) -> Callable:
     """The `make` of the module that `resolve` finds.
 
     Raises:
-        UserError: there is no such module, or it makes nothing.
+        UserError: there is no such module, or it makes nothing; names those that do.
     """
-    module = resolve(name)
-    if not hasattr(module, "make"):
-        raise UserError(f"{name} is a part of the library that cannot be chosen by name")
-    return module.make
+    package, _, leaf = name.rpartition(".")
+    where = resolve(package)
+    if leaf in _modules(where) and hasattr(resolve(name), "make"):
+        return resolve(name).make
+    known = [found for found in _modules(where) if hasattr(resolve(f"{package}.{found}"), "make")]
+    raise UserError(f"{_words(where)} has no {leaf!r}{nearest(leaf, known)}")
+
+
+def _modules(package: ModuleType) -> list[str]:
+    """The names of the modules in a package."""
+    return [found.name for found in pkgutil.iter_modules(getattr(package, "__path__", []))]
+
+
+def _words(package: ModuleType) -> str:
+    """'mae_jax.data.sources' to 'data sources'."""
+    return package.__name__.partition(".")[2].replace(".", " ")
 
 
 def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
@@ -138,14 +152,48 @@ def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
 
 
 def _check_type(where: str, name: str, value: Any, annotation: Any) -> None:
-    """Raises UserError if a number, text or truth value is asked for and this is none."""
-    union = isinstance(annotation, UnionType)
-    allowed = set(typing.get_args(annotation)) if union else {annotation}
-    if not allowed <= {int, float, str, bool, type(None)}:
-        return
-    if type(value) not in allowed and not (type(value) is int and float in allowed):
-        kinds = " or ".join(sorted(kind.__name__ for kind in allowed - {type(None)}))
+    """Raises UserError if numbers, texts or truth values are asked for and this is none, or is a
+    number that arrays do not hold.
+    """
+    if not _matches(value, annotation):
+        kinds = " or ".join(map(_kind, _alternatives(annotation)))
         raise UserError(f"{where}: {name}={value!r} should be of type {kinds}")
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if type(number) is float and not math.isfinite(number):
+            raise UserError(f"{where}: {name}={value!r} must be finite")
+        if type(number) is int and abs(number) > MAX_INT:
+            raise UserError(f"{where}: {name}={value!r} is too large: it must fit in 64 bits")
+
+
+def _alternatives(annotation: Any) -> tuple:
+    return typing.get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+
+
+def _matches(value: Any, annotation: Any) -> bool:
+    """Whether a value is what an annotation of basic types asks for; True for other annotations."""
+    if isinstance(annotation, UnionType):
+        return any(_matches(value, one) for one in typing.get_args(annotation))
+    if annotation is float:
+        return type(value) in (int, float)
+    if annotation in (int, str, bool, type(None)):
+        return type(value) is annotation
+    origin, of = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Sequence:
+        return isinstance(value, (list, tuple)) and all(_matches(item, of[0]) for item in value)
+    if origin is tuple and ... not in of:
+        fits = isinstance(value, (list, tuple)) and len(value) == len(of)
+        return fits and all(map(_matches, value, of))
+    return True
+
+
+def _kind(annotation: Any) -> str:
+    """The words for an annotation: 'int', 'tuple of float', '(float, float)'."""
+    origin, of = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Sequence:
+        return f"tuple of {_kind(of[0])}"
+    if origin is tuple:
+        return f"({', '.join(map(_kind, of))})"
+    return "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
 
 
 def call_section(function: Callable, section: Mapping[str, Any], where: str, /, **more) -> Any:

@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "engine": BASE,
     "data": BASE,
     "report": BASE,
-    "config": BASE,
+    "experiment": BASE,
+    "config": BASE | {"experiment"},
+    "configs": BASE | {"models"},
     "workdir": BASE | {"config"},
     "weights": BASE | {"config", "engine", "models", "ops", "workdir"},
     "serve": BASE | {"run"},
@@ -48,6 +50,7 @@ MAY_IMPORT = {
         "doctor",
         "engine",
         "evaluate",
+        "experiment",
         "load",
         "report",
         "run",
@@ -61,7 +64,8 @@ MAY_IMPORT = {
     },
     "failure": BASE,
     "command_sweep": BASE
-    | {"commands", "config", "engine", "failure", "report", "schedule", "summary", "sweep"},
+    | {"commands", "config", "engine", "experiment", "failure"}
+    | {"report", "schedule", "summary", "sweep", "workdir"},
     "command_bench": BASE | {"bench", "commands", "config"},
     "arguments": BASE,
     "cli": BASE | {"arguments", "command_bench", "command_sweep", "commands", "failure"},
