@@ -113,8 +113,8 @@ def call(name: str, function: str, check: Callable[[str, Any], Any]) -> Any:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in words of the user: 'None' or 'a dict'."""
-    return "None" if value is None else f"of type {type(value).__name__}"
+    """What a value is, for messages."""
+    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def _check_arguments(path: Path, function: str, get: Callable, arguments: list[str]) -> None:

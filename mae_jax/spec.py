@@ -98,7 +98,8 @@ def build(text: str, package: str, **more) -> Any:
     """
     calls = parse(text)
     if len(calls) != 1:
-        raise UserError(f"{text!r} should name exactly one of {package}")
+        known = ", ".join(_choices(resolve(package)))
+        raise UserError(f"{text!r} should name exactly one of {package}: {known}")
     make = maker(f"{package}.{calls[0].name}")
     for name in more.keys() & calls[0].kwargs:
         raise UserError(f"{text}: {name!r} has its own place in the config, set it there")
@@ -115,8 +116,15 @@ def maker(name: str) -> Callable:
     where = resolve(package)
     if leaf in _modules(where) and hasattr(resolve(name), "make"):
         return resolve(name).make
-    known = [found for found in _modules(where) if hasattr(resolve(f"{package}.{found}"), "make")]
-    raise UserError(f"{_words(where)} has no {leaf!r}{nearest(leaf, known)}")
+    raise UserError(f"{_words(where)} has no {leaf!r}{nearest(leaf, _choices(where))}")
+
+
+def _choices(package: ModuleType) -> list[str]:
+    """The names of the modules in a package that can be chosen: those that make something."""
+    modules = {
+        name: importlib.import_module(f"{package.__name__}.{name}") for name in _modules(package)
+    }
+    return sorted(name for name, module in modules.items() if hasattr(module, "make"))
 
 
 def _modules(package: ModuleType) -> list[str]:
