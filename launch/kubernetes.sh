@@ -15,8 +15,17 @@ if [ "${1:-}" = --dry-run ]; then
     dry_run=1
     shift
 fi
-: "${NAME:?a name for the job}" "${IMAGE:?a container image}" "${CLAIM:?a volume claim}"
-: "${HOSTS:?hosts of a slice}" "${TOPOLOGY:?e.g. 4x4}"
+need() {
+    if [ -z "${!1:-}" ]; then
+        echo "launch/kubernetes.sh: set $1: $2" >&2
+        exit 2
+    fi
+}
+need NAME "a name for the job"
+need IMAGE "a container image"
+need CLAIM "a volume claim"
+need HOSTS "hosts of a slice"
+need TOPOLOGY "e.g. 4x4"
 case " $* " in
     *" --workdir "* | *" --workdir="*) ;;
     *)
