@@ -77,6 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
+    text = "a project of your own: an experiment and a README to edit, ready to run"
+    add_init(command(commands.init, text))
     add_prepare(
         command(
             commands.prepare,
@@ -98,6 +100,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_bench(command(command_bench.bench, "how fast this machine is: 'data', 'step' or 'scaling'"))
     command(commands.doctor, "devices, versions, memory, and what is missing")
     return parser
+
+
+def add_init(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax init`."""
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="to write into")
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:

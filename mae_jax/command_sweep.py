@@ -17,9 +17,9 @@ def sweep(args) -> int:
     from mae_jax.engine.place import find_place
     from mae_jax.engine.processes import join
     from mae_jax.experiment import notes
+    from mae_jax.paths import check_place
     from mae_jax.report.tables import drawn
     from mae_jax.schedule import devices
-    from mae_jax.workdir import check_place
 
     configs, workdir = load_configs(args.config, args.overrides), args.workdir
     for config in configs.values():
@@ -27,7 +27,7 @@ def sweep(args) -> int:
     for line in notes(args.config):
         print(line, file=sys.stderr)
     workdir = workdir or default_workdir(args.config)
-    check_place(workdir)
+    check_place(workdir, "--workdir")
     starts = sweeping.link(configs, workdir)
     sweeping.check(configs, workdir)
     if args.list:

@@ -5,6 +5,7 @@ starts others must not open the devices.
 """
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -25,6 +26,17 @@ def no_overrides(args) -> None:
         raise UserError(
             f"{args.command} takes no --config.{args.overrides[0]}: a run keeps its config"
         )
+
+
+def init(args) -> int:
+    """mae-jax init"""
+    from mae_jax import project
+
+    no_overrides(args)
+    written = project.init(args.folder)
+    print(f"wrote {' and '.join(map(str, written))}")
+    print(f"next: cd {shlex.quote(str(args.folder))} && mae-jax train --config experiment.py")
+    return 0
 
 
 def prepare(args) -> int:
@@ -62,14 +74,14 @@ def experiment(args):
 def train(args) -> int:
     """mae-jax train"""
     from mae_jax.engine.processes import join
-    from mae_jax.workdir import check_place
+    from mae_jax.paths import check_place
 
     if args.print_config:
         return print_config(args)
     with join(job(args), explain, stoppable=True) as watchdog:
         config, lines = experiment(args)
         workdir = args.workdir or default_workdir(args.config)
-        check_place(workdir)
+        check_place(workdir, "--workdir")
         return train_job(config, workdir, watchdog, lines)
 
 

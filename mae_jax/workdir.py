@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax.config import differences, from_json, to_json
+from mae_jax.paths import check_place
 from mae_jax.spec import parse
 from mae_jax.types import UserError
 
@@ -38,29 +39,6 @@ def is_folder_of_weights(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file() and not (folder / "checkpoints").exists()
 
 
-def check_place(workdir: Path) -> None:
-    """Raises UserError if the workdir cannot be made or written to: before a run does anything."""
-    for path in (workdir, *workdir.parents):
-        try:
-            path.lstat()
-        except FileNotFoundError:
-            continue
-        except NotADirectoryError:
-            continue  # the file is further up
-        except OSError as error:
-            raise UserError(f"--workdir {workdir}: {error.strerror}: use another") from error
-        if path.is_symlink() and not path.exists():
-            raise UserError(
-                f"--workdir {workdir}: {path} is a link to {os.readlink(path)}, which does not "
-                "exist: make that folder, or remove the link"
-            )
-        if not path.is_dir():
-            raise UserError(f"--workdir {workdir}: {path} is a file: name a folder")
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise UserError(f"--workdir {workdir}: {path} may not be written to: use another")
-        return
-
-
 @contextlib.contextmanager
 def lock(workdir: Path):
     """Makes the workdir, and keeps other runs out of it.
@@ -68,7 +46,7 @@ def lock(workdir: Path):
     Raises:
         UserError: a run is using it already, or it cannot be made.
     """
-    check_place(workdir)
+    check_place(workdir, "--workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() != 0:
         yield
