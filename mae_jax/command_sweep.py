@@ -22,8 +22,8 @@ def sweep(args) -> int:
     from mae_jax.schedule import devices
 
     configs, workdir = load_configs(args.config, args.overrides), args.workdir
-    for config in configs.values():
-        check_sections(config)
+    for name, config in configs.items():
+        check_sections(config, f"{args.config}, {name}")
     for line in notes(args.config):
         print(line, file=sys.stderr)
     workdir = workdir or default_workdir(args.config)

@@ -23,9 +23,8 @@ def job(args):
 def no_overrides(args) -> None:
     """For commands that read a run's own config."""
     if args.overrides:
-        raise UserError(
-            f"{args.command} takes no --config.{args.overrides[0]}: a run keeps its config"
-        )
+        why = ": a run keeps its config" if hasattr(args, "run") else ""
+        raise UserError(f"{args.command} takes no --config.{args.overrides[0]}{why}")
 
 
 def init(args) -> int:
@@ -64,7 +63,7 @@ def experiment(args):
     from mae_jax.experiment import notes
 
     config, changed = load_changed(args.config, args.overrides)
-    check_sections(config)
+    check_sections(config, args.config)
     lines = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
     if lines:
         lines.insert(0, f"{args.config} with {len(lines)} change(s):")

@@ -100,26 +100,26 @@ def _checked(file: str, config: Any) -> ConfigDict:
         )
     if isinstance(config, FrozenConfigDict):
         config = ConfigDict(config)
-    config.unlock()
-    with config.ignore_type():
-        _make_plain(config, file)
+    _make_plain(config, file)
     return config
 
 
 def _make_plain(config: ConfigDict, file: str, prefix: str = "config.") -> None:
-    """Replaces in place what JSON would change, or raises UserError."""
+    """Unlocks, and replaces in place what JSON would change, or raises UserError."""
+    if config.is_locked:
+        config.unlock()
     for key, value in list(config.items(preserve_field_references=True)):
         path = f"{prefix}{key}"
-        if type(key) is not str or "." in key:
+        if type(key) is not str or not key or "." in key:
             raise UserError(f"{file}: {path}: a key must be a text without a dot, not {key!r}")
         if isinstance(value, FieldReference):
             continue  # computed from others, or set by overrides: checked when these are known
-        if isinstance(value, FrozenConfigDict):
-            config[key] = value = ConfigDict(value)
-        if isinstance(value, ConfigDict):
-            _make_plain(value, file, f"{path}.")
-        elif isinstance(value, (list, tuple, np.generic)):
-            config[key] = _plain(value)
+        plain = ConfigDict(value) if isinstance(value, FrozenConfigDict) else _plain(value)
+        if isinstance(plain, ConfigDict):
+            _make_plain(plain, file, f"{path}.")
+        if plain is not value:
+            del config[key]  # or the new value would be cast to the old one's type
+            config[key] = plain
 
 
 def _plain(value: Any) -> Any:
@@ -170,25 +170,29 @@ def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def check_sections(config: ConfigDict) -> None:
-    """Raises UserError unless an experiment has every section, and in it what many parts read."""
+def check_sections(config: ConfigDict, file: str = "") -> None:
+    """Raises UserError unless an experiment has every section, and in it what many parts read.
+
+    Args:
+        config: the experiment.
+        file: where it is from, for messages.
+    """
+    where = f"{file}: config" if file else "config"
     way = "start from mae_jax.configs.common.base(), which has all that is needed"
     for name, values in SECTIONS.items():
         if name not in config:
-            raise UserError(f"config has no section {name!r}: {way}")
+            raise UserError(f"{where} has no section {name!r}: {way}")
         if not isinstance(config[name], ConfigDict):
             raise UserError(
-                f"config.{name}={config[name]!r} must be a section, which is a ConfigDict: {way}"
+                f"{where}.{name}={config[name]!r} must be a section, which is a ConfigDict: {way}"
             )
         for key, kind in values.items():
             if key not in config[name]:
-                raise UserError(f"config.{name} has no {key!r}: {way}")
+                raise UserError(f"{where}.{name} has no {key!r}: {way}")
             value = config[name][key]
             if type(value) is not kind:
-                kind = (
-                    "a section, a ConfigDict" if kind is ConfigDict else f"of type {kind.__name__}"
-                )
-                raise UserError(f"config.{name}.{key}={value!r} must be {kind}")
+                what = "a section" if kind is ConfigDict else f"of type {kind.__name__}"
+                raise UserError(f"{where}.{name}.{key}={value!r} must be {what}")
 
 
 def apply_override(config: ConfigDict, override: str) -> None:
