@@ -223,7 +223,8 @@ def apply_override(config: ConfigDict, override: str) -> None:
         old = None
     if isinstance(old, ConfigDict):
         raise UserError(f"config.{path} is a section: set one of its keys: {', '.join(old)}")
-    kind = type(old) if old is not None else section.get_type(key)
+    field = dict(section.items(preserve_field_references=True))[key]
+    kind = field.get_type() if isinstance(field, FieldReference) else type(old)
     value = _convert(text, kind, path, old)
     try:
         section[key] = value
