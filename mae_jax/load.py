@@ -8,7 +8,7 @@ import jax
 from mae_jax import weights
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.run import Run, build
-from mae_jax.spec import Call, parse
+from mae_jax.spec import parse
 from mae_jax.types import TrainState, UserError
 from mae_jax.workdir import is_folder_of_weights, read_config
 
@@ -79,8 +79,10 @@ def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
     """
     if "(" in images and not Path(images).exists():
         return images
-    # A folder that was named by its path alone need not be here any more.
-    name, _, options = parse(source)[0] if "(" in source else Call("folder", (), {})
+    try:
+        name, _, options = parse(source or "folder")[0]
+    except UserError:  # a folder that was named by its path alone, and need not be here any more
+        name, options = "folder", {}
     if name not in ("tiff", "dicom", "nifti"):
         name = "folder"
         known = {"channels": shape[2]} if shape else {}
