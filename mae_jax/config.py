@@ -8,7 +8,6 @@ finds and runs it.
 import ast
 import contextlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from ml_collections.config_dict import FieldReference, RequiredValueError
 
 from mae_jax import experiment
 from mae_jax.errors import UserError
-from mae_jax.spec import nearest
+from mae_jax.spec import MAX_FLOAT, nearest
 
 SECTIONS: Mapping[str, Mapping[str, type]] = {
     "data": {"batch_size": int},
@@ -137,8 +136,8 @@ def _overridden(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
         if value is ...:
             raise UserError(f"config.{key} is required: give --config.{key}=VALUE")
         for item in _items(value):
-            if type(item) is float and not math.isfinite(item):
-                raise UserError(f"config.{key}={value!r} must be finite")
+            if type(item) is float and not abs(item) <= MAX_FLOAT:  # nor NaN
+                raise UserError(f"config.{key}={value!r} must be finite in float32")
             if item is not None and type(item) not in (bool, int, float, str):
                 raise UserError(
                     f"config.{key}={value!r} holds {experiment.kind_of(item)}: a config holds "
@@ -246,10 +245,10 @@ def _convert(text: str, kind: type, path: str, old: Any) -> Any:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
     if kind is float and (value is text or type(value) is int):
-        with contextlib.suppress(ValueError, OverflowError):  # 'nan' and 'inf' are no literals
-            value = float(value)
-        if type(value) is int or type(value) is float and not math.isfinite(value):
-            raise UserError(f"config.{path}={text} must be finite")
+        with contextlib.suppress(ValueError):  # 'nan' and 'inf' are no literals
+            value = float(text)
+    if type(value) is float and not abs(value) <= MAX_FLOAT:
+        raise UserError(f"config.{path}={text} must be finite in float32")
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if old is not None and type(value) is not kind:

@@ -10,7 +10,6 @@ import ast
 import difflib
 import importlib
 import inspect
-import math
 import pkgutil
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,8 +19,8 @@ from typing import Any, NamedTuple
 import mae_jax
 from mae_jax.errors import UserError
 
-MAX_INT = 2**63 - 1
-"""The largest integer that arrays hold."""
+MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
+"""The largest numbers that arrays hold, of int64 and of float32."""
 
 
 class Call(NamedTuple):
@@ -153,7 +152,8 @@ def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
-        raise UserError(f"{where}: {error}; its arguments are {', '.join(known)}") from error
+        takes = f"its arguments are {', '.join(known)}" if known else "it takes none"
+        raise UserError(f"{where}: {error}; {takes}") from error
     for name, value in bound.arguments.items():
         _check_type(where, name, value, known[name].annotation)
     return function(*args, **kwargs)
@@ -167,8 +167,8 @@ def _check_type(where: str, name: str, value: Any, annotation: Any) -> None:
         kinds = " or ".join(map(_kind, _alternatives(annotation)))
         raise UserError(f"{where}: {name}={value!r} should be of type {kinds}")
     for number in value if isinstance(value, (list, tuple)) else [value]:
-        if type(number) is float and not math.isfinite(number):
-            raise UserError(f"{where}: {name}={value!r} must be finite")
+        if type(number) is float and not abs(number) <= MAX_FLOAT:  # nor NaN
+            raise UserError(f"{where}: {name}={value!r} must be finite in float32")
         if type(number) is int and abs(number) > MAX_INT:
             raise UserError(f"{where}: {name}={value!r} is too large: it must fit in 64 bits")
 
@@ -221,5 +221,7 @@ def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """The end of an error message: the known name that is most like `name`, or all of them."""
+    if not known:
+        return ": there is nothing to choose from"
     close = difflib.get_close_matches(name, list(known), n=1)
     return f": did you mean {close[0]!r}?" if close else f": choose {', '.join(sorted(known))}"
