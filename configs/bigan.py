@@ -1,7 +1,7 @@
 """A bidirectional GAN (arXiv 1605.09782) on ImageNet-1k at 64 pixels; the argument is the encoder,
 SIZE/PATCH for a ViT or SIZE for a convolutional one.
 
-    mae-jax train --config configs/bigan.py:B/8
+    mae-jax train --config bigan:B/8
 
 The paper's numbers: Adam with b1 = 0.5 and b2 = 0.999, learning rate 2e-4, weight decay 2.5e-5,
 batch 128, 400 epochs, 200 latent numbers (uniform there, normal here), images of 64 pixels. Its
@@ -12,7 +12,7 @@ in AdamW.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 
 
 def get_config(arg: str = "B/8") -> ConfigDict:

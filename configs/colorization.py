@@ -1,7 +1,7 @@
 """Colorization (arXiv 1603.08511) on ImageNet-1k; the argument is the encoder, SIZE/PATCH for a ViT
 or SIZE for a convolutional one.
 
-    mae-jax train --config configs/colorization.py:T
+    mae-jax train --config colorization:T
 
 The paper's numbers: Adam with b2 = 0.99, learning rate 3e-5, weight decay 1e-3, batch 40 for
 450,000 steps (14 epochs); its network is a VGG-like one of its own. With ResNet-50, 40.1% in linear
@@ -11,7 +11,7 @@ in AdamW.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 
 
 def get_config(arg: str = "T") -> ConfigDict:

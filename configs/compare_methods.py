@@ -1,7 +1,7 @@
 """All ways of learning without labels, side by side: the same encoder, images, number of examples
 seen, learning rate and evaluation, two seeds each.
 
-    mae-jax sweep --config configs/compare_methods.py
+    mae-jax sweep --config compare_methods
     mae-jax report --sweep runs/compare_methods
 
 The argument is the encoder, 'vit' or 'conv'; `conv_mae` is convolutional in both. Of the frozen
@@ -15,7 +15,7 @@ An hour and a half on two CPU cores that other programs shared: configs/results/
 
 from ml_collections import ConfigDict
 
-from configs import common, finetune, scenes
+from mae_jax.configs import common, finetune, scenes
 from mae_jax.types import UserError
 
 SEEDS = (0, 1)

@@ -1,8 +1,8 @@
 """Masked autoencoding with a convolutional encoder and decoder on ImageNet-1k; the argument is the
 size of the encoder, with ',original' behind it for the plain reading of the idea.
 
-    mae-jax train --config configs/conv_mae.py:B
-    mae-jax train --config configs/conv_mae.py:T,original
+    mae-jax train --config conv_mae:B
+    mae-jax train --config conv_mae:T,original
 
 The recipe is FCMAE's (arXiv 2301.00808, appendix A.1): AdamW, base learning rate 1.5e-4, batch
 4096, 800 epochs of which 40 warm-up, 60% hidden in units of 32 pixels, normalised targets. Our
@@ -15,7 +15,7 @@ error on the hidden pixels, Adam, no skips.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 from mae_jax.types import UserError
 
 

@@ -1,10 +1,10 @@
 """Fine-tuning a pre-trained encoder end to end; the argument is SIZE/PATCH for a ViT, with a preset
 behind it, SIZE for a convolutional encoder, or 'scenes'.
 
-    mae-jax train --config configs/finetune.py:B/16 --config.init_from.path=runs/mae_b16
-    mae-jax train --config configs/finetune.py:B/16,repository --config.init_from.path=runs/mae_b16
-    mae-jax train --config configs/finetune.py:T --config.init_from.path=runs/conv_mae_t
-    mae-jax train --config configs/finetune.py:scenes --config.init_from.path=runs/scenes
+    mae-jax train --config finetune:B/16 --config.init_from.path=runs/mae_b16
+    mae-jax train --config finetune:B/16,repository --config.init_from.path=runs/mae_b16
+    mae-jax train --config finetune:T --config.init_from.path=runs/conv_mae_t
+    mae-jax train --config finetune:scenes --config.init_from.path=runs/scenes
 
 The preset 'paper' (default) is table 9 of arXiv 2111.06377. 'repository' is what its authors' code
 recommends instead: random erasing, more stochastic depth for L and H, and for B half of the
@@ -20,7 +20,7 @@ of `configs/scenes.py`: see configs/results/transfer_scenes.md.
 
 from ml_collections import ConfigDict
 
-from configs import common, scenes
+from mae_jax.configs import common, scenes
 from mae_jax.types import UserError
 
 PRESETS = ("paper", "repository")

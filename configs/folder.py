@@ -1,6 +1,6 @@
 """A masked autoencoder on a folder of your own images; the argument is the folder.
 
-    mae-jax train --config configs/folder.py:photos --workdir runs/photos
+    mae-jax train --config folder:photos --workdir runs/photos
 
 Images of any size are read, cropped at random to 96 x 96 pixels and cut into patches of 8. On an
 accelerator, use a larger encoder and larger crops, e.g. with 'vit(S, patch=16)':
@@ -12,7 +12,7 @@ accelerator, use a larger encoder and larger crops, e.g. with 'vit(S, patch=16)'
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 
 
 def get_config(folder: str = "photos") -> ConfigDict:

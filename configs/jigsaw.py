@@ -1,7 +1,7 @@
 """Solving jigsaw puzzles (arXiv 1603.09246) on ImageNet-1k; the argument is the encoder, SIZE/PATCH
 for a ViT or SIZE for a convolutional one.
 
-    mae-jax train --config configs/jigsaw.py:T
+    mae-jax train --config jigsaw:T
 
 The paper's numbers: crops of 255 pixels cut into 3 x 3 cells of 85, tiles of 64 in them, batch 256,
 350,000 steps (70 epochs), learning rate 0.01 with momentum; 1,000 permutations. Its network is an
@@ -12,7 +12,7 @@ Weight decay is outside of the momentum here, where its tenfold does what it doe
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 
 
 def get_config(arg: str = "T") -> ConfigDict:

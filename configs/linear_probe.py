@@ -1,8 +1,8 @@
 """Linear probing of a pre-trained encoder; the argument is SIZE/PATCH for a ViT, SIZE for a
 convolutional encoder, or 'scenes'.
 
-    mae-jax train --config configs/linear_probe.py:B/16 --config.init_from.path=runs/mae_b16
-    mae-jax train --config configs/linear_probe.py:scenes --config.init_from.path=runs/scenes
+    mae-jax train --config linear_probe:B/16 --config.init_from.path=runs/mae_b16
+    mae-jax train --config linear_probe:scenes --config.init_from.path=runs/scenes
 
 LARS without decay on the class token, as in table 10 of arXiv 2111.06377, which reports 68.0% (B),
 75.8% (L) and 76.6% (H/14). Five learning rates around its 0.1 learn side by side on the same
@@ -13,7 +13,7 @@ device's part), or with `accumulate` from each of its parts.
 
 from ml_collections import ConfigDict
 
-from configs import common, scenes
+from mae_jax.configs import common, scenes
 
 
 def get_config(arg: str = "B/16") -> ConfigDict:

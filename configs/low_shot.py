@@ -2,8 +2,8 @@
 encoder (k-NN, logistic regression, linear probe), for the same encoder before it learned anything,
 for fine-tuning, and for training from scratch on the same budget.
 
-    mae-jax sweep --config configs/low_shot.py:B/16,runs/mae_b16
-    mae-jax sweep --config configs/low_shot.py:scenes
+    mae-jax sweep --config low_shot:B/16,runs/mae_b16
+    mae-jax sweep --config low_shot:scenes
 
 The argument is the encoder, SIZE/PATCH or 'scenes', with the workdir of the pre-trained run behind
 it (default: runs/mae_B_16 or so, or runs/scenes). With fewer labels there are more epochs, but
@@ -18,7 +18,7 @@ import copy
 
 from ml_collections import ConfigDict
 
-from configs import finetune, linear_probe
+from mae_jax.configs import finetune, linear_probe
 
 SEEDS = (0, 1, 2)
 SHARES = {"1%": 0.01, "10%": 0.1, "100%": 1.0}

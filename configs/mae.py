@@ -3,7 +3,7 @@ AdamW, base learning rate 1.5e-4, batch 4096, 800 epochs of which 40 warm-up, cr
 normalised pixels as targets. The argument is the encoder, from Ti/16 to H/14, and behind a comma
 how parameters lie on the devices: `data` (default), `fsdp` or `hybrid` (see `common.MESHES`).
 
-    mae-jax train --config configs/mae.py:L/16 --workdir runs/mae_l16 \
+    mae-jax train --config mae:L/16 --workdir runs/mae_l16 \
         --config.data.train="folder('/data/imagenet/train')" \
         --config.data.test="folder('/data/imagenet/val')"
 
@@ -15,7 +15,7 @@ The paper reports, for 800 epochs of L/16, 85.4% fine-tuned and 73.9% in linear 
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 from mae_jax.types import UserError
 
 

@@ -2,7 +2,7 @@
 learning rate 1.5e-4, weight decay 0.1, batch 4096, 300 epochs of which 40 warm-up, BYOL's
 augmentation; the argument is the encoder, SIZE/PATCH.
 
-    mae-jax train --config configs/mocov3.py:S/16 --workdir runs/mocov3_s16
+    mae-jax train --config mocov3:S/16 --workdir runs/mocov3_s16
 
 The authors' models reach 73.2% (S/16, with 12 heads where ours has 6) and 76.7% (B/16) in linear
 classification (facebookresearch/moco-v3, CONFIG.md). Ours do not decay biases and norms. A batch
@@ -11,7 +11,7 @@ must fit on the devices at once: with `accumulate`, views are told apart within 
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 from mae_jax.types import UserError
 
 

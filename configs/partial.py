@@ -2,8 +2,8 @@
 block (its MLP), as in figure 9 of arXiv 2111.06377, which reports for L/16: 73.5% with 0 blocks,
 79.1% with half a one, 81.0% with 1, 83.1% with 2, 84.2% with 4, and 84.9% with all.
 
-    mae-jax sweep --config configs/partial.py:B/16,runs/mae_b16
-    mae-jax sweep --config configs/partial.py:scenes
+    mae-jax sweep --config partial:B/16,runs/mae_b16
+    mae-jax sweep --config partial:scenes
 
 The argument is that of `configs/low_shot.py`. Here the schedule is that of fine-tuning, whatever
 learns; the paper chooses the number of epochs for each, and its 0 blocks are linear probing, which
@@ -12,8 +12,8 @@ is `configs/linear_probe.py`.
 
 from ml_collections import ConfigDict
 
-from configs import finetune
-from configs.low_shot import SEEDS, default_start
+from mae_jax.configs import finetune
+from mae_jax.configs.low_shot import SEEDS, default_start
 
 TUNED = ("0", "mlp", "1", "2", "4", "6", "all")
 

@@ -1,11 +1,11 @@
 """A small masked autoencoder on `fashion_scenes`, on two CPU cores in a few minutes.
 
-mae-jax train --config configs/quickstart.py --workdir runs/quickstart
+mae-jax train --config quickstart --workdir runs/quickstart
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -1,7 +1,7 @@
 """Predicting the relative position of two tiles (arXiv 1505.05192) on ImageNet-1k; the argument is
 the encoder, SIZE/PATCH for a ViT or SIZE for a convolutional one.
 
-    mae-jax train --config configs/relative_position.py:T
+    mae-jax train --config relative_position:T
 
 Plain SGD with momentum as in the later reproductions with ResNet-50: 70 epochs, batch 512, learning
 rate 0.2, which reach 38.8% in linear classification (OpenMixup's and VISSL's tables); the schedule
@@ -11,7 +11,7 @@ Weight decay is outside of the momentum here, where its tenfold does what it doe
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 
 
 def get_config(arg: str = "T") -> ConfigDict:

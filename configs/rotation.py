@@ -1,7 +1,7 @@
 """Predicting rotations (arXiv 1803.07728) on ImageNet-1k; the argument is the encoder, SIZE/PATCH
 for a ViT or SIZE for a convolutional one.
 
-    mae-jax train --config configs/rotation.py:T
+    mae-jax train --config rotation:T
 
 The paper's numbers: batch 192 (each image in all four rotations), 30 epochs, learning rate 0.01
 with momentum 0.9, weight decay 5e-4. Its network is an AlexNet, and its learning rate falls in
@@ -12,7 +12,7 @@ Weight decay is outside of the momentum here, where its tenfold does what it doe
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 
 
 def get_config(arg: str = "T") -> ConfigDict:

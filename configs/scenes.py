@@ -1,6 +1,6 @@
 """A masked autoencoder on `fashion_scenes` that is worth transferring: 10 minutes on two CPU cores.
 
-    mae-jax train --config configs/scenes.py
+    mae-jax train --config scenes
 
 `configs/finetune.py:scenes`, `configs/linear_probe.py:scenes` and `configs/transfer.py:scenes`
 start from it. Measured, on frozen features: k-NN 27.7%, logistic regression 36.4% with 4,000
@@ -9,7 +9,7 @@ labels (before training 14.9% and 19.9%, raw pixels 30.8% and 28.2%).
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from mae_jax.configs import quickstart
 
 ENCODER = "vit(width=128, depth=4, heads=4, patch=8)"
 

@@ -1,7 +1,7 @@
 """SimCLR (arXiv 2002.05709) on ImageNet-1k; the argument is the encoder, SIZE for a convolutional
 one or SIZE/PATCH for a ViT.
 
-    mae-jax train --config configs/simclr.py:T --workdir runs/simclr_t
+    mae-jax train --config simclr:T --workdir runs/simclr_t
 
 The numbers of the paper and its code: LARS, base learning rate 0.3, weight decay 1e-6, batch 4096,
 100 epochs of which 10 warm-up, temperature 0.1, colour jitter of strength 1, blur of every second
@@ -13,7 +13,7 @@ must fit on the devices at once: with `accumulate`, views are told apart within 
 
 from ml_collections import ConfigDict
 
-from configs import common, mocov3
+from mae_jax.configs import common, mocov3
 
 
 def get_config(arg: str = "T") -> ConfigDict:

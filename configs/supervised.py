@@ -1,7 +1,7 @@
 """Supervised training from scratch on ImageNet-1k, the upper line of every comparison; the argument
 is the encoder, SIZE/PATCH for a ViT or SIZE for a convolutional one.
 
-    mae-jax train --config configs/supervised.py:B/16
+    mae-jax train --config supervised:B/16
 
 The recipe with which arXiv 2111.06377 (table 11) trains its ViTs from scratch: AdamW, base learning
 rate 1e-4, weight decay 0.3, batch 4096, 300 epochs for B and 200 for L and H, of which 20 warm-up,
@@ -10,7 +10,7 @@ strong augmentation, and weights averaged with a decay of 0.9999: 82.3% (B), 82.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 
 
 def get_config(arg: str = "B/16") -> ConfigDict:

@@ -1,14 +1,14 @@
 """What an encoder is worth, in one table: `configs/low_shot.py` and `configs/partial.py` together.
 
-    mae-jax train --config configs/scenes.py
-    mae-jax sweep --config configs/transfer.py:scenes
+    mae-jax train --config scenes
+    mae-jax sweep --config transfer:scenes
 
 On scenes that takes ten minutes and an hour, on two CPU cores: configs/results/transfer_scenes.md.
 """
 
 from ml_collections import ConfigDict
 
-from configs import low_shot, partial
+from mae_jax.configs import low_shot, partial
 
 
 def get_configs(arg: str = "B/16") -> dict[str, ConfigDict]:

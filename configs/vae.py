@@ -1,7 +1,7 @@
 """A variational auto-encoder (arXiv 1312.6114) on ImageNet-1k at 64 pixels; the argument is the
 encoder, SIZE/PATCH for a ViT or SIZE for a convolutional one.
 
-    mae-jax train --config configs/vae.py:B/8
+    mae-jax train --config vae:B/8
 
 There is no recipe for features of ImageNet. The optimizer is beta-VAE's for photographs of 64
 pixels (Higgins et al., ICLR 2017, appendix): Adam, learning rate 1e-4, batch 64; a larger
@@ -10,7 +10,7 @@ pixels (Higgins et al., ICLR 2017, appendix): Adam, learning rate 1e-4, batch 64
 
 from ml_collections import ConfigDict
 
-from configs import common
+from mae_jax.configs import common
 
 
 def get_config(arg: str = "B/8") -> ConfigDict:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Trains on TPU hosts of a GKE cluster that has the JobSet controller:
 #   NAME=mae IMAGE=us-docker.pkg.dev/mine/mae_jax CLAIM=runs HOSTS=4 TOPOLOGY=4x4 \
-#       bash launch/kubernetes.sh --config configs/mae.py:L/16 --workdir /runs/l16 \
+#       bash launch/kubernetes.sh --config mae:L/16 --workdir /runs/l16 \
 #       --config.data.train="folder('/runs/imagenet/train')"
-# IMAGE has mae_jax[tpu] installed and the configs in its working folder. CLAIM is a volume that all
+# IMAGE has mae_jax[tpu] installed, which brings the configs along. CLAIM is a volume that all
 # pods can write to (Filestore, Lustre, a bucket with a hierarchical namespace); it is /runs in
 # them, for the workdir and for the data, unless IMAGE has the data. HOSTS times CHIPS are the chips
 # of TOPOLOGY. SPOT=false asks for other nodes than spot ones.
@@ -15,8 +15,17 @@ if [ "${1:-}" = --dry-run ]; then
     dry_run=1
     shift
 fi
-: "${NAME:?a name for the job}" "${IMAGE:?a container image}" "${CLAIM:?a volume claim}"
-: "${HOSTS:?hosts of a slice}" "${TOPOLOGY:?e.g. 4x4}"
+need() {
+    if [ -z "${!1:-}" ]; then
+        echo "launch/kubernetes.sh: set $1: $2" >&2
+        exit 2
+    fi
+}
+need NAME "a name for the job"
+need IMAGE "a container image"
+need CLAIM "a volume claim"
+need HOSTS "hosts of a slice"
+need TOPOLOGY "e.g. 4x4"
 case " $* " in
     *" --workdir "* | *" --workdir="*) ;;
     *)

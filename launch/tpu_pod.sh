@@ -9,6 +9,7 @@
 # a checkpoint is done, which in other buckets copies each file and can stop half-way.
 # PROVISION is --spot (default), --reserved or empty; VERSION is the runtime of the TPU's kind.
 # STARTS (default 100) is how often it starts at most, as it does after a preemption or a fault.
+# Started again while the TPU is in the queue, it waits there.
 # The TPU stays, and costs, after the training: the last line printed says how to delete it.
 # --dry-run first prints the commands and runs none.
 set -euo pipefail
@@ -19,7 +20,15 @@ if [ "${1:-}" = --dry-run ]; then
     dry_run=1
     shift
 fi
-: "${NAME:?a name for the TPU}" "${ZONE:?e.g. us-east5-b}" "${TYPE:?e.g. v5litepod-16, v6e-32}"
+need() {
+    if [ -z "${!1:-}" ]; then
+        echo "launch/tpu_pod.sh: set $1: $2" >&2
+        exit 2
+    fi
+}
+need NAME "a name for the TPU"
+need ZONE "e.g. us-east5-b"
+need TYPE "e.g. v5litepod-16, v6e-32"
 case " $* " in
     *" --workdir "* | *" --workdir="*) ;;
     *)
@@ -57,14 +66,33 @@ state() {
 make_tpu() {
     # shellcheck disable=SC2086 # empty means no flag
     run gcloud compute tpus queued-resources create "$NAME" --node-id="$NAME" --zone="$ZONE" \
-        --accelerator-type="$TYPE" --runtime-version="$VERSION" $PROVISION || return 1
+        --accelerator-type="$TYPE" --runtime-version="$VERSION" $PROVISION
+}
+
+# Waits in the queue until the TPU is there; fails if it will not be.
+wait_for_tpu() {
     while [ -z "$dry_run" ]; do
         case $(state) in
             ACTIVE) break ;;
-            NONE | FAILED | SUSPENDING | SUSPENDED) return 1 ;;
+            NONE | FAILED | SUSPENDING | SUSPENDED | DELETING) return 1 ;;
         esac
         sleep 30
     done
+}
+
+# Whatever state the TPU is in, an active one; a place in the queue is kept.
+get_tpu() {
+    local found
+    found=$(if [ -z "$dry_run" ]; then state; fi)
+    case $found in
+        NONE) make_tpu || return 1 ;;
+        "" | FAILED | SUSPENDING | SUSPENDED) # empty in a dry run, which shows all commands
+            run "${delete[@]}" || true
+            make_tpu || return 1
+            ;;
+        *) echo "launch/tpu_pod.sh: $NAME is $found: waiting for it. To ask anew: ${delete[*]}" ;;
+    esac
+    wait_for_tpu
 }
 
 delete=(gcloud compute tpus queued-resources delete "$NAME" --zone="$ZONE" --force --quiet)
@@ -108,10 +136,7 @@ for ((start = 0; start < ${STARTS:-100}; start++)); do
     fi
     if [ -n "$dry_run" ] || [ "$(state)" != ACTIVE ]; then
         installed=
-        if [ -n "$dry_run" ] || [ "$(state)" != NONE ]; then
-            run "${delete[@]}" || true
-        fi
-        if ! make_tpu; then
+        if ! get_tpu; then
             echo "launch/tpu_pod.sh: got no TPU (start $((start + 1)))"
             continue
         fi

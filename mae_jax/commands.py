@@ -4,14 +4,13 @@ Imports stand inside the functions: `mae-jax --help` needs none of them, and a p
 starts others must not open the devices.
 """
 
-import json
-import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
+from mae_jax.errors import PREEMPTED, UserError
 from mae_jax.failure import explain, fail
-from mae_jax.types import PREEMPTED, UserError
 
 
 def job(args):
@@ -24,9 +23,19 @@ def job(args):
 def no_overrides(args) -> None:
     """For commands that read a run's own config."""
     if args.overrides:
-        raise UserError(
-            f"{args.command} takes no --config.{args.overrides[0]}: a run keeps its config"
-        )
+        why = ": a run keeps its config" if hasattr(args, "run") else ""
+        raise UserError(f"{args.command} takes no --config.{args.overrides[0]}{why}")
+
+
+def init(args) -> int:
+    """mae-jax init"""
+    from mae_jax import project
+
+    no_overrides(args)
+    written = project.init(args.folder)
+    print(f"wrote {' and '.join(map(str, written))}")
+    print(f"next: cd {shlex.quote(str(args.folder))} && mae-jax train --config experiment.py")
+    return 0
 
 
 def prepare(args) -> int:
@@ -49,21 +58,46 @@ def prepare(args) -> int:
     return 0
 
 
+def experiment(args):
+    """The config that a command names, and what to report about it, a line each."""
+    from mae_jax.config import check_sections, load_changed
+    from mae_jax.experiment import notes
+
+    config, changed = load_changed(args.config, args.overrides)
+    check_sections(config, args.config)
+    lines = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
+    if lines:
+        lines.insert(0, f"{args.config} with {len(lines)} change(s):")
+    return config, [*notes(args.config), *lines]
+
+
 def train(args) -> int:
     """mae-jax train"""
-    from mae_jax.config import differences, load_config
     from mae_jax.engine.processes import join
+    from mae_jax.paths import check_place
 
+    if args.print_config:
+        return print_config(args)
     with join(job(args), explain, stoppable=True) as watchdog:
-        config = load_config(args.config, args.overrides)
-        changed = differences(load_config(args.config), config)
-        lines = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
-        if lines:
-            lines.insert(0, f"{args.config} with {len(lines)} change(s):")
-        return _train(config, args.workdir or default_workdir(args.config), watchdog, lines)
+        config, lines = experiment(args)
+        workdir = args.workdir or default_workdir(args.config)
+        check_place(workdir, "--workdir")
+        return train_job(config, workdir, watchdog, lines)
 
 
-def _train(config, workdir: Path, watchdog, deviations=()) -> int:
+def print_config(args) -> int:
+    """mae-jax train --print-config: the resolved config as JSON, without opening data or devices"""
+    from mae_jax.config import to_json
+
+    config, lines = experiment(args)
+    for line in lines:
+        print(line, file=sys.stderr)
+    print(to_json(config))
+    return 0
+
+
+def train_job(config, workdir: Path, watchdog, deviations=()) -> int:
+    """Trains one experiment as a process of a job. Returns the exit code."""
     from mae_jax.engine.meter import Diverged
     from mae_jax.train import Preempted
     from mae_jax.train import train as run_training
@@ -77,66 +111,6 @@ def _train(config, workdir: Path, watchdog, deviations=()) -> int:
     else:
         return 0
     return code if watchdog.index else fail(line, code)
-
-
-def sweep(args) -> int:
-    """mae-jax sweep"""
-    from rich.console import Console
-
-    from mae_jax import sweep as sweeping
-    from mae_jax.config import load_configs
-    from mae_jax.engine.place import find_place
-    from mae_jax.engine.processes import join
-    from mae_jax.report.tables import drawn
-    from mae_jax.schedule import devices
-
-    configs, workdir = load_configs(args.config, args.overrides), args.workdir
-    workdir = workdir or default_workdir(args.config)
-    starts = sweeping.link(configs, workdir)
-    sweeping.check(configs, workdir)
-    if args.list:
-        print(sweeping.listing(configs, workdir))
-        return 0
-    if args.only is not None:
-        with join(job(args), explain, stoppable=True) as watchdog:
-            name = sweeping.chosen(args.only, configs, starts, workdir)
-            code = _train(configs[name], workdir / name, watchdog)
-            if watchdog.index == 0:
-                sweeping.collect(configs, workdir)  # the others may run elsewhere
-        return code
-    if find_place(job(args), os.environ) is not None:
-        raise UserError("a job of several processes trains one experiment: name it with --only")
-    if args.local_devices is not None:
-        raise UserError(
-            "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES"
-        )
-    this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
-    options = ["--workdir", str(workdir), "--distributed", "off"]  # as this process is alone too
-    options += [*(f"--config.{text}" for text in args.overrides)]
-    command = lambda name: [*this, *options, "--only", name]
-    failed, left = sweeping.sweep(
-        configs, workdir, command, starts=starts, devices=devices(args.jobs)
-    )
-    table = sweeping.collect(configs, workdir)
-    Console().print(drawn(table, args.config))
-    if left:
-        to_do = f"{len(left)} of {len(configs)} runs to do"
-        return fail(f"stopped with {to_do}: start again to go on", PREEMPTED)
-    if failed:
-        return fail(f"{len(failed)} of {len(configs)} runs failed: {', '.join(failed)}", 1)
-    print(f"wrote {workdir / 'results.jsonl'} and {workdir / 'results.md'}")
-    return 0
-
-
-def report(args) -> int:
-    """mae-jax report"""
-    from mae_jax import summary
-
-    no_overrides(args)
-    out = args.out or args.sweep / "report"
-    pages = summary.report(args.sweep, out, notes=args.notes, title=args.title)
-    print(f"wrote {' and '.join(map(str, pages))}")
-    return 0
 
 
 def default_workdir(config: str) -> Path:
@@ -225,69 +199,6 @@ def weights(args) -> int:
 
     no_overrides(args)
     return {"import": exchange.take, "export": exchange.give}[args.action](args)
-
-
-def bench(args) -> int:
-    """mae-jax bench"""
-    if args.what == "data":
-        return _bench_data(args)
-    from mae_jax.config import load_config
-
-    config = load_config(args.config, args.overrides)
-    if args.what == "step":
-        if args.peer:  # JAX must leave memory of a GPU to PyTorch; read when the devices open
-            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        from mae_jax.bench import step as part
-
-        report = part.bench_step(
-            config,
-            image_size=args.image_size,
-            turns=args.turns,
-            seconds=args.seconds,
-            peer=args.peer,
-        )
-    else:
-        from mae_jax.bench import scaling as part
-
-        report = part.bench_scaling(
-            config,
-            image_size=args.image_size,
-            most=args.devices,
-            mfu=args.mfu,
-            global_batch=args.global_batch,
-        )
-    _show_bench(part.tables(report), report, args.out)
-    return 0
-
-
-def _show_bench(tables, report, out: Path | None) -> None:
-    from rich.console import Console
-
-    for table in tables:
-        Console().print(table)
-    for note in report.get("notes", ()):
-        print(note)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(f"wrote {out}")
-
-
-def _bench_data(args) -> int:
-    from rich.console import Console
-
-    from mae_jax.bench.data import bench_data
-
-    no_overrides(args)
-    rates = bench_data(
-        source=args.source,
-        transform=args.transform,
-        workers=args.workers,
-        turns=args.turns,
-        seconds=args.seconds,
-    )
-    Console().print(rates)
-    return 0
 
 
 def doctor(args) -> int:

@@ -1,39 +1,68 @@
 """Experiment files and command-line overrides: `FILE.py[:arg]` and `--config.key.path=value`.
 
 A config file is Python with a function `get_config(arg)` that returns an `ml_collections`
-ConfigDict; what follows the colon is the argument, the thing that changes most.
+ConfigDict; what follows the colon is the argument, the thing that changes most. `experiment.py`
+finds and runs it.
 """
 
 import ast
-import importlib.util
-import inspect
+import contextlib
 import json
-import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections.config_dict import FieldReference, RequiredValueError
 
-from mae_jax import spec
-from mae_jax.spec import nearest
-from mae_jax.types import UserError
+from mae_jax import experiment
+from mae_jax.errors import UserError
+from mae_jax.spec import MAX_FLOAT, nearest
+
+SECTIONS: Mapping[str, Mapping[str, type]] = {
+    "data": {"batch_size": int},
+    "method": {"name": str, "args": ConfigDict},
+    "init_from": {"path": str},
+    "optimizer": {},
+    "schedule": {},
+    "mesh": {},
+    "checkpoint": {},
+    "log": {},
+    "evals": {"every": int, "run": str},
+}
+"""The sections of an experiment, and of their values those that several parts of the library read.
+The other values are arguments of one function each, which names them where they are missing."""
 
 
 def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     """Reads a config file and applies overrides.
 
     Args:
-        name: path, with ":arg" behind it if get_config takes an argument.
+        name: path, or name of an experiment that comes with the library, with ":arg" behind it if
+            get_config takes an argument.
         overrides: each 'key.path=value'; the type of the value is that of what it replaces.
 
     Raises:
         UserError: no such file, a file without get_config, an unknown key, a wrong type.
     """
-    config = _call(name, "get_config")
-    for override in overrides:
-        apply_override(config, override)
-    return config
+    return load_changed(name, overrides)[0]
+
+
+def load_changed(
+    name: str, overrides: Iterable[str] = ()
+) -> tuple[ConfigDict, dict[str, tuple[Any, Any]]]:
+    """Reads a config file and applies overrides.
+
+    Returns:
+        The config, and path -> (value in the file, value now) of what the overrides change,
+        derived values included.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    config = experiment.call(name, "get_config", _checked)
+    before = _values(config)
+    return _overridden(config, overrides), _changed(before, _values(config))
 
 
 def load_configs(name: str, overrides: Iterable[str] = ()) -> dict[str, ConfigDict]:
@@ -43,44 +72,126 @@ def load_configs(name: str, overrides: Iterable[str] = ()) -> dict[str, ConfigDi
     Raises:
         UserError: as `load_config`.
     """
-    configs = _call(name, "get_configs")
+    configs = experiment.call(name, "get_configs", _all_checked)
     for config in configs.values():
-        for override in overrides:
-            apply_override(config, override)
+        _overridden(config, overrides)
     return configs
 
 
-def _call(name: str, function: str) -> Any:
-    """What a function of a config file returns for 'PATH:arg'."""
-    path, _, arg = name.partition(":")
-    if not Path(path).is_file():
-        raise UserError(f"there is no config file {path!r}: try configs/quickstart.py")
-    module = _import(Path(path).absolute())
-    if not hasattr(module, function):
-        other = {"get_config": "get_configs", "get_configs": "get_config"}[function]
-        way = {"get_config": "mae-jax train", "get_configs": "mae-jax sweep"}[other]
-        hint = f": it is for `{way}`" if hasattr(module, other) else ""
-        raise UserError(f"{path} has no function {function}(arg){hint}")
-    takes_arg = bool(inspect.signature(getattr(module, function)).parameters)
-    if arg and not takes_arg:
-        raise UserError(f"{path} takes no argument, but {arg!r} was given after the colon")
-    return spec.call(path, getattr(module, function), *([arg] if arg else []))
+def _all_checked(file: str, configs: Any) -> dict[str, ConfigDict]:
+    """What get_configs has returned, or a UserError."""
+    if not isinstance(configs, Mapping) or not all(type(name) is str for name in configs):
+        raise UserError(
+            f"{file}: get_configs returned {experiment.kind_of(configs)}: it must return a dict, "
+            "name -> ConfigDict"
+        )
+    if not configs:
+        raise UserError(f"{file}: get_configs returned no experiment")
+    return {name: _checked(f"{file}, {name}", config) for name, config in configs.items()}
 
 
-def _import(path: Path):
-    """Runs a config file. It may import its neighbours: `from configs import common`."""
-    found = importlib.util.spec_from_file_location(f"mae_jax_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(found)
-    places = [str(path.parent.parent), str(Path.cwd())]
-    sys.path[:0] = places
-    try:
-        found.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UserError(f"{path} is not Python: {error}") from error
-    finally:
-        for place in places:
-            sys.path.remove(place)
-    return module
+def _checked(file: str, config: Any) -> ConfigDict:
+    """What get_config has returned, unlocked, lists as tuples, or a UserError."""
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{file}: get_config returned {experiment.kind_of(config)}: it must return an "
+            "ml_collections.ConfigDict, e.g. mae_jax.configs.common.base() with changes"
+        )
+    if isinstance(config, FrozenConfigDict):
+        config = ConfigDict(config)
+    _make_plain(config, file)
+    return config
+
+
+def _make_plain(config: ConfigDict, file: str, prefix: str = "config.") -> None:
+    """Unlocks, and replaces in place what JSON would change, or raises UserError."""
+    if config.is_locked:
+        config.unlock()
+    for key, value in list(config.items(preserve_field_references=True)):
+        path = f"{prefix}{key}"
+        if type(key) is not str or not key or "." in key:
+            raise UserError(f"{file}: {path}: a key must be a text without a dot, not {key!r}")
+        if isinstance(value, FieldReference):
+            continue  # computed from others, or set by overrides: checked when these are known
+        plain = ConfigDict(value) if isinstance(value, FrozenConfigDict) else _plain(value)
+        if isinstance(plain, ConfigDict):
+            _make_plain(plain, file, f"{path}.")
+        if plain is not value:
+            del config[key]  # or the new value would be cast to the old one's type
+            config[key] = plain
+
+
+def _plain(value: Any) -> Any:
+    """Lists as tuples, and numbers of NumPy as Python's."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _overridden(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
+    """The same config with the overrides applied and every value checked."""
+    for override in overrides:
+        apply_override(config, override)
+    for key, value in _leaves(config):
+        if value is ...:
+            raise UserError(f"config.{key} is required: give --config.{key}=VALUE")
+        for item in _items(value):
+            if type(item) is float and not abs(item) <= MAX_FLOAT:  # nor NaN
+                raise UserError(f"config.{key}={value!r} must be finite in float32")
+            if item is not None and type(item) not in (bool, int, float, str):
+                raise UserError(
+                    f"config.{key}={value!r} holds {experiment.kind_of(item)}: a config holds "
+                    "numbers, texts, True, False, None, tuples of these, and sections"
+                )
+    return config
+
+
+def _items(value: Any) -> list:
+    """What is in a tuple, and in those in it; any other value by itself."""
+    if not isinstance(value, (list, tuple)):
+        return [value]
+    return [item for part in value for item in _items(part)]
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
+    """Path and value of everything but sections; `...` for a required value that is not set."""
+    found = []
+    for key in config:
+        try:
+            value = config[key]
+        except RequiredValueError:
+            value = ...
+        except Exception as error:  # what a file's own function of other values raises
+            text = f"{type(error).__name__}: {error}"
+            raise UserError(f"config.{prefix}{key} cannot be computed: {text}") from error
+        inside = isinstance(value, ConfigDict)
+        found += _leaves(value, f"{prefix}{key}.") if inside else [(prefix + key, value)]
+    return found
+
+
+def check_sections(config: ConfigDict, file: str = "") -> None:
+    """Raises UserError unless an experiment has every section, and in it what many parts read.
+
+    Args:
+        config: the experiment.
+        file: where it is from, for messages.
+    """
+    where = f"{file}: config" if file else "config"
+    way = "start from mae_jax.configs.common.base(), which has all that is needed"
+    for name, values in SECTIONS.items():
+        if name not in config:
+            raise UserError(f"{where} has no section {name!r}: {way}")
+        if not isinstance(config[name], ConfigDict):
+            raise UserError(
+                f"{where}.{name}={config[name]!r} must be a section, which is a ConfigDict: {way}"
+            )
+        for key, kind in values.items():
+            if key not in config[name]:
+                raise UserError(f"{where}.{name} has no {key!r}: {way}")
+            value = config[name][key]
+            if type(value) is not kind:
+                what = "a section" if kind is ConfigDict else f"of type {kind.__name__}"
+                raise UserError(f"{where}.{name}.{key}={value!r} must be {what}")
 
 
 def apply_override(config: ConfigDict, override: str) -> None:
@@ -90,6 +201,8 @@ def apply_override(config: ConfigDict, override: str) -> None:
         UserError: no such key (names the nearest), a section, or a value of another type.
     """
     path, equals, text = override.partition("=")
+    if not path.strip("."):
+        raise UserError(f"--config.{override} names no key: write --config.key.path=value")
     if not equals:
         raise UserError(f"--config.{override} needs a value: --config.{path}=VALUE")
     *parents, key = path.split(".")
@@ -103,37 +216,44 @@ def apply_override(config: ConfigDict, override: str) -> None:
         section = section[parent]
     if key not in section:
         _no_such_key(section, path, key)
-    old = section[key]
+    try:
+        old = section[key]
+    except RequiredValueError:
+        old = None
     if isinstance(old, ConfigDict):
         raise UserError(f"config.{path} is a section: set one of its keys: {', '.join(old)}")
-    value = _convert(text, old, path)
+    field = dict(section.items(preserve_field_references=True))[key]
+    kind = field.get_type() if isinstance(field, FieldReference) else type(old)
+    value = _convert(text, kind, path, old)
     try:
         section[key] = value
     except TypeError as error:  # a placeholder knows its type
-        kind = section.get_type(key).__name__
-        raise UserError(f"config.{path}={text} is not of type {kind}") from error
+        raise UserError(f"config.{path}={text} is not of type {kind.__name__}") from error
 
 
 def _no_such_key(section: ConfigDict, path: str, key: str):
-    raise UserError(f"config.{path} does not exist{nearest(key, list(section))}")
+    hint = nearest(key, list(section)) if len(section) else ": its section is empty"
+    raise UserError(f"config.{path} does not exist{hint}")
 
 
-def _convert(text: str, old: Any, path: str) -> Any:
-    """The value that a text means where `old` stood."""
-    if isinstance(old, str):
+def _convert(text: str, kind: type, path: str, old: Any) -> Any:
+    """The value that a text means where `old` was, which is None if nothing is set."""
+    if kind is str and not (old is None and text in ("none", "None")):
         return text
     try:
         value = ast.literal_eval(text.capitalize() if text in ("true", "false", "none") else text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
-    if isinstance(old, float) and type(value) is int:
-        return float(value)
-    if isinstance(old, tuple) and isinstance(value, list):
+    if kind is float and (value is text or type(value) is int):
+        with contextlib.suppress(ValueError):  # 'nan' and 'inf' are no literals
+            value = float(text)
+    if type(value) is float and not abs(value) <= MAX_FLOAT:
+        raise UserError(f"config.{path}={text} must be finite in float32")
+    if kind is tuple and isinstance(value, list):
         return tuple(value)
-    if old is not None and type(value) is not type(old):
+    if old is not None and type(value) is not kind:
         raise UserError(
-            f"config.{path}={text} is not of type {type(old).__name__}; it is {old!r} "
-            "in the config file"
+            f"config.{path}={text} is not of type {kind.__name__}; it is {old!r} in the config file"
         )
     return value
 
@@ -156,18 +276,19 @@ def from_json(text: str) -> ConfigDict:
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
     """Path -> (old value, new value) of everything in which two configs differ; None if absent."""
-    flat_old, flat_new = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
-    return {
-        path: (flat_old.get(path), flat_new.get(path))
-        for path in sorted({*flat_old, *flat_new})
-        if flat_old.get(path) != flat_new.get(path)
-    }
+    return _changed(_values(old), _values(new))
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    paths = sorted({*old, *new})
+    pairs = {path: (old.get(path), new.get(path)) for path in paths}
+    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _values(config: ConfigDict) -> dict[str, Any]:
+    """Path -> value, as JSON has them: tuples as lists; None for what is required and not set."""
+    return {path: None if value is ... else _listed(value) for path, value in _leaves(config)}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,11 +1,19 @@
 """What a user is told when something goes wrong: one line, and an exit code."""
 
 import errno
+import os
 import sys
 
-from mae_jax.types import UserError
+from mae_jax.errors import UserError
 
 MENDABLE = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EPERM,
+    errno.ETXTBSY,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENFILE,
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EACCES,
@@ -31,9 +39,20 @@ def explain(error: BaseException) -> tuple[int, str | None]:
     if isinstance(error, UserError):
         return 2, str(error)
     if isinstance(error, OSError) and error.errno in MENDABLE:
-        return 2, f"{error.strerror}: {error.filename or 'while writing'}"
+        return 2, f"{_reason(error)}: {error.filename or 'while writing'}"
     if isinstance(error, KeyboardInterrupt):
         return 130, "stopped by Ctrl-C"
     if isinstance(error, SystemExit):
         return 1, f"left with exit code {error.code}, before the others"
     return 1, None
+
+
+def _reason(error: OSError) -> str:
+    """Why the file system refuses."""
+    if error.errno == errno.EEXIST and error.filename is not None:  # where a folder is to be
+        path = os.fsdecode(error.filename)
+        if os.path.islink(path) and not os.path.exists(path):
+            return f"this is a link to {os.readlink(path)}, which does not exist"
+        if os.path.isfile(path):
+            return "this is a file, and a folder is needed"
+    return error.strerror

@@ -79,7 +79,10 @@ def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
     """
     if "(" in images and not Path(images).exists():
         return images
-    name, _, options = parse(source or "folder")[0]
+    try:
+        name, _, options = parse(source or "folder")[0]
+    except UserError:  # a folder that was named by its path alone, and need not be here any more
+        name, options = "folder", {}
     if name not in ("tiff", "dicom", "nifti"):
         name = "folder"
         known = {"channels": shape[2]} if shape else {}

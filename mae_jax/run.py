@@ -14,6 +14,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mae_jax.config import check_sections
 from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.costs import Costs, compile_step
@@ -149,6 +150,7 @@ def build(config: ConfigDict) -> Run:
     Raises:
         UserError: anything in the config that cannot be built, in one line.
     """
+    check_sections(config)
     return call_section(_build, config, "", config=config)
 
 

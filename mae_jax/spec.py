@@ -12,12 +12,15 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType, UnionType
 from typing import Any, NamedTuple
 
 import mae_jax
-from mae_jax.types import UserError
+from mae_jax.errors import UserError
+
+MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
+"""The largest numbers that arrays hold, of int64 and of float32."""
 
 
 class Call(NamedTuple):
@@ -75,10 +78,8 @@ def resolve(name: str) -> ModuleType:
     """
     module = mae_jax
     for leaf in name.split("."):
-        known = [found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))]
-        if leaf not in known:
-            package = module.__name__.partition(".")[2].replace(".", " ")
-            raise UserError(f"{package} has no {leaf!r}{nearest(leaf, known)}")
+        if leaf not in _modules(module):
+            raise UserError(f"{_words(module)} has no {leaf!r}{nearest(leaf, _modules(module))}")
         module = importlib.import_module(f"{module.__name__}.{leaf}")
     return module
 
@@ -96,7 +97,8 @@ def build(text: str, package: str, **more) -> Any:
     """
     calls = parse(text)
     if len(calls) != 1:
-        raise UserError(f"{text!r} should name exactly one of {package}")
+        known = ", ".join(_choices(resolve(package)))
+        raise UserError(f"{text!r} should name exactly one of {package}: {known}")
     make = maker(f"{package}.{calls[0].name}")
     for name in more.keys() & calls[0].kwargs:
         raise UserError(f"{text}: {name!r} has its own place in the config, set it there")
@@ -107,12 +109,31 @@ def maker(name: str) -> Callable:
     """The `make` of the module that `resolve` finds.
 
     Raises:
-        UserError: there is no such module, or it makes nothing.
+        UserError: there is no such module, or it makes nothing; names those that do.
     """
-    module = resolve(name)
-    if not hasattr(module, "make"):
-        raise UserError(f"{name} is a part of the library that cannot be chosen by name")
-    return module.make
+    package, _, leaf = name.rpartition(".")
+    where = resolve(package)
+    if leaf in _modules(where) and hasattr(resolve(name), "make"):
+        return resolve(name).make
+    raise UserError(f"{_words(where)} has no {leaf!r}{nearest(leaf, _choices(where))}")
+
+
+def _choices(package: ModuleType) -> list[str]:
+    """The names of the modules in a package that can be chosen: those that make something."""
+    modules = {
+        name: importlib.import_module(f"{package.__name__}.{name}") for name in _modules(package)
+    }
+    return sorted(name for name, module in modules.items() if hasattr(module, "make"))
+
+
+def _modules(package: ModuleType) -> list[str]:
+    """The names of the modules in a package."""
+    return [found.name for found in pkgutil.iter_modules(getattr(package, "__path__", []))]
+
+
+def _words(package: ModuleType) -> str:
+    """'mae_jax.data.sources' to 'data sources'."""
+    return package.__name__.partition(".")[2].replace(".", " ")
 
 
 def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
@@ -131,21 +152,56 @@ def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
-        raise UserError(f"{where}: {error}; its arguments are {', '.join(known)}") from error
+        takes = f"its arguments are {', '.join(known)}" if known else "it takes none"
+        raise UserError(f"{where}: {error}; {takes}") from error
     for name, value in bound.arguments.items():
         _check_type(where, name, value, known[name].annotation)
     return function(*args, **kwargs)
 
 
 def _check_type(where: str, name: str, value: Any, annotation: Any) -> None:
-    """Raises UserError if a number, text or truth value is asked for and this is none."""
-    union = isinstance(annotation, UnionType)
-    allowed = set(typing.get_args(annotation)) if union else {annotation}
-    if not allowed <= {int, float, str, bool, type(None)}:
-        return
-    if type(value) not in allowed and not (type(value) is int and float in allowed):
-        kinds = " or ".join(sorted(kind.__name__ for kind in allowed - {type(None)}))
+    """Raises UserError if numbers, texts or truth values are asked for and this is none, or is a
+    number that arrays do not hold.
+    """
+    if not _matches(value, annotation):
+        kinds = " or ".join(map(_kind, _alternatives(annotation)))
         raise UserError(f"{where}: {name}={value!r} should be of type {kinds}")
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if type(number) is float and not abs(number) <= MAX_FLOAT:  # nor NaN
+            raise UserError(f"{where}: {name}={value!r} must be finite in float32")
+        if type(number) is int and abs(number) > MAX_INT:
+            raise UserError(f"{where}: {name}={value!r} is too large: it must fit in 64 bits")
+
+
+def _alternatives(annotation: Any) -> tuple:
+    return typing.get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+
+
+def _matches(value: Any, annotation: Any) -> bool:
+    """Whether a value is what an annotation of basic types asks for; True for other annotations."""
+    if isinstance(annotation, UnionType):
+        return any(_matches(value, one) for one in typing.get_args(annotation))
+    if annotation is float:
+        return type(value) in (int, float)
+    if annotation in (int, str, bool, type(None)):
+        return type(value) is annotation
+    origin, of = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Sequence:
+        return isinstance(value, (list, tuple)) and all(_matches(item, of[0]) for item in value)
+    if origin is tuple and ... not in of:
+        fits = isinstance(value, (list, tuple)) and len(value) == len(of)
+        return fits and all(map(_matches, value, of))
+    return True
+
+
+def _kind(annotation: Any) -> str:
+    """The words for an annotation: 'int', 'tuple of float', '(float, float)'."""
+    origin, of = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Sequence:
+        return f"tuple of {_kind(of[0])}"
+    if origin is tuple:
+        return f"({', '.join(map(_kind, of))})"
+    return "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
 
 
 def call_section(function: Callable, section: Mapping[str, Any], where: str, /, **more) -> Any:
@@ -165,5 +221,7 @@ def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """The end of an error message: the known name that is most like `name`, or all of them."""
+    if not known:
+        return ": there is nothing to choose from"
     close = difflib.get_close_matches(name, list(known), n=1)
     return f": did you mean {close[0]!r}?" if close else f": choose {', '.join(sorted(known))}"

@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax import evaluate
+from mae_jax.config import check_sections
 from mae_jax.engine.agree import as_first
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
@@ -59,6 +60,7 @@ def train(
         Diverged: too many steps in a row were not finite.
     """
     watchdog = watchdog or Watchdog()
+    check_sections(config)
     with StopRequests() as stop, together(watchdog, config):
         run = build(config)
         with lock(workdir):

@@ -1,6 +1,7 @@
 """The vocabulary of the library: what a batch, a method and a train state are.
 
-Everything else is written in these words, so this module imports nothing else of ours.
+Everything else is written in these words, so this module imports nothing else of ours but the
+errors.
 """
 
 from collections.abc import Mapping
@@ -9,8 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import flax.struct
 import jax
 
-PREEMPTED = 75
-"""Exit code of a run that was told to stop: start it again to go on."""
+from mae_jax.errors import PREEMPTED, UserError  # noqa: F401, also found here
 
 Batch = Mapping[str, jax.Array]
 """'image' [B, H, W, C] uint8 always, 'image2' if there is a second view; 'label' [B] int32; in
@@ -70,7 +70,3 @@ class TrainState:
     opt_state: Any
     extra: Extra
     skips: Skips
-
-
-class UserError(Exception):
-    """A mistake that the user can mend: reported as one line, with exit code 2."""

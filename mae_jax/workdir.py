@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax.config import differences, from_json, to_json
+from mae_jax.paths import check_place
 from mae_jax.spec import parse
 from mae_jax.types import UserError
 
@@ -44,8 +45,9 @@ def lock(workdir: Path):
     """Makes the workdir, and keeps other runs out of it.
 
     Raises:
-        UserError: a run is using it already.
+        UserError: a run is using it already, or it cannot be made.
     """
+    check_place(workdir, "--workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() != 0:
         yield

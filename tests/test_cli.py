@@ -81,7 +81,10 @@ def photos(tmp_path):
         ("data.pipeline=torch", "choose arrays, tf"),
         ("mesh.fsdp=3", "does not cover 2 devices"),
         ("optimizer.name=adam", "optimizer 'adam' is unknown"),
-        ("schedule.epochs=0.0", "both must be positive"),
+        (
+            "schedule.epochs=0.0",
+            "warmup_epochs=1.0 is longer than the run, config.schedule.epochs=0.0",
+        ),
         ("checkpoint.keep=1", "keep >= 2"),
         ("data.test=", "config.data.test names no source"),
         ("evals.run=svm", "evals has no 'svm'"),

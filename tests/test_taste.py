@@ -12,10 +12,11 @@ FILES = sorted((ROOT / "mae_jax").rglob("*.py"))
 ALL = FILES + sorted((ROOT / "configs").glob("*.py")) + sorted((ROOT / "tests").rglob("*.py"))
 
 # Which parts of the package a part may import, besides itself.
-BASE = {"types", "spec"}
+BASE = {"errors", "types", "spec"}
 MAY_IMPORT = {
-    "types": set(),
-    "spec": {"types"},
+    "errors": set(),
+    "types": {"errors"},
+    "spec": {"errors"},
     "ops": BASE,
     "models": BASE | {"ops"},
     "methods": BASE | {"ops", "models"},
@@ -24,19 +25,23 @@ MAY_IMPORT = {
     "engine": BASE,
     "data": BASE,
     "report": BASE,
-    "config": BASE,
-    "workdir": BASE | {"config"},
+    "experiment": BASE,
+    "paths": {"errors"},
+    "project": BASE | {"configs", "paths"},
+    "config": BASE | {"experiment"},
+    "configs": BASE | {"models"},
+    "workdir": BASE | {"config", "paths"},
     "weights": BASE | {"config", "engine", "models", "ops", "workdir"},
     "serve": BASE | {"run"},
     "exchange": BASE | {"load", "serve", "weights", "workdir"},
     "start": BASE | {"engine", "weights"},
-    "run": BASE | {"data", "engine", "evals", "start"},
+    "run": BASE | {"config", "data", "engine", "evals", "start"},
     "load": BASE | {"engine", "run", "weights", "workdir"},
     "schedule": BASE | {"engine"},
     "sweep": BASE | {"config", "engine", "report", "schedule", "start", "workdir"},
     "summary": BASE | {"config", "engine", "report", "workdir"},
     "evaluate": BASE | {"engine", "evals", "report", "run", "workdir"},
-    "train": BASE | {"engine", "evaluate", "run", "start", "workdir"},
+    "train": BASE | {"config", "engine", "evaluate", "run", "start", "workdir"},
     "doctor": BASE,
     "bench": BASE | {"config", "data", "engine", "methods", "models", "ops", "run", "tasks"},
     "commands": BASE
@@ -47,7 +52,10 @@ MAY_IMPORT = {
         "doctor",
         "engine",
         "evaluate",
+        "experiment",
         "load",
+        "paths",
+        "project",
         "report",
         "run",
         "summary",
@@ -59,7 +67,12 @@ MAY_IMPORT = {
         "workdir",
     },
     "failure": BASE,
-    "cli": BASE | {"commands", "failure"},
+    "command_sweep": BASE
+    | {"commands", "config", "engine", "experiment", "failure"}
+    | {"report", "paths", "schedule", "summary", "sweep"},
+    "command_bench": BASE | {"bench", "commands", "config"},
+    "arguments": BASE,
+    "cli": BASE | {"arguments", "command_bench", "command_sweep", "commands", "failure"},
 }
 
 

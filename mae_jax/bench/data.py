@@ -23,6 +23,7 @@ from rich.table import Table
 from mae_jax.data import arrays
 from mae_jax.data.images import BadImage, Encoded
 from mae_jax.data.loader import Loader
+from mae_jax.data.named import source_spec
 from mae_jax.data.order import training_rows
 from mae_jax.data.prepare import prepare
 from mae_jax.data.sources import Source
@@ -88,7 +89,11 @@ def bench_data(
             raise UserError(f"--{name} {value} must be above 0")
     transforms = make_transforms(transform)
     with tempfile.TemporaryDirectory() as folder:
-        sources = {source: build(source, "data.sources")} if source else made(Path(folder))
+        sources = (
+            {source: build(source_spec(source, "--source"), "data.sources")}
+            if source
+            else made(Path(folder))
+        )
         files = sample(next(iter(sources.values())))
         if files and source:
             sources = {"the same files in memory": Memory(files), **sources}

@@ -16,6 +16,7 @@ import numpy as np
 from mae_jax.data import arrays, classes
 from mae_jax.data import subset as subsets
 from mae_jax.data.loader import ON_ERROR, Loader
+from mae_jax.data.named import source_spec
 from mae_jax.data.order import Rows, evaluation_rows, training_rows
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source
@@ -203,7 +204,7 @@ def make_data(
 
     Args:
         train, test: spec strings of sources, e.g. "folder('photos')" or
-            'fashion_scenes(split=train)'.
+            'fashion_scenes(split=train)', or paths of folders of images.
         subset: spec string: which part of the training set to use, with few labels.
         held_out: share of that which is not trained on, and is the split 'val'.
         batch_size: of the global batch in training.
@@ -238,8 +239,9 @@ def make_data(
         )
     if not train:
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
-    texts = {"train": train, "test": test}
-    sources = {split: build(text, "data.sources") for split, text in texts.items() if text}
+    texts = {split: text for split, text in (("train", train), ("test", test)) if text}
+    specs = {split: source_spec(text, f"config.data.{split}") for split, text in texts.items()}
+    sources = {split: build(spec, "data.sources") for split, spec in specs.items()}
     _check_damaged({} if on_error == "skip" else sources)
     empty_classes = sources["train"].empty_classes
     if subset:

@@ -13,6 +13,8 @@ from mae_jax.types import Batch, UserError
 
 REPLICATED: Rules = (("", "replicate"),)
 FSDP: Rules = (("", "fsdp"),)
+MAX_BATCH = 2**31 - 1
+"""Rows are counted in int32."""
 
 
 def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
@@ -91,6 +93,8 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
 
 def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
     """Raises UserError unless a global batch splits evenly over the devices."""
+    if batch_size > MAX_BATCH:
+        raise UserError(f"config.data.batch_size={batch_size} must be at most {MAX_BATCH}")
     parts = mesh.size * accumulate
     if batch_size < 1 or batch_size % parts:
         raise UserError(

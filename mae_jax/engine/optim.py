@@ -21,6 +21,10 @@ Schedule = Callable[[Any], jax.Array]
 DECAY_MATRICES: Rules = ((r"(bias|scale)$", (1.0, 0.0)), (r"", (1.0, 1.0)))
 """The official pre-training rule: biases and norms are not decayed, tokens and matrices are."""
 
+MAX_STEPS = 2**31 - 1
+"""Steps are counted in int32."""
+TINY, HUGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
+
 
 class Plan(NamedTuple):
     """A schedule and the numbers that it was resolved to."""
@@ -48,18 +52,40 @@ def make_plan(
         batch_size: global, accumulation included.
 
     Raises:
-        UserError: nothing to train on, or a warm-up longer than the run.
+        UserError: nothing to train on, a warm-up longer than the run, or rates that are not
+            positive, or that end above the peak.
     """
+    for name, value in dict(epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr).items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"config.schedule.{name}={value} must be finite and not negative")
+    if not 0 < base_lr < math.inf:
+        raise UserError(f"config.schedule.base_lr={base_lr} must be positive")
+    if warmup_epochs > epochs:
+        raise UserError(
+            f"config.schedule.warmup_epochs={warmup_epochs} is longer than the run, "
+            f"config.schedule.epochs={epochs}: lower it"
+        )
+    if epochs * num_examples / batch_size > MAX_STEPS:
+        raise UserError(
+            f"config.schedule.epochs={epochs} of {num_examples} images are more than {MAX_STEPS} "
+            f"steps of {batch_size}: lower it"
+        )
     steps = math.ceil(epochs * num_examples / batch_size)
     warmup = round(warmup_epochs * num_examples / batch_size)
-    if steps < 1 or not 0 <= warmup <= steps:
-        raise UserError(
-            f"{epochs} epochs with {warmup_epochs} of warm-up are {steps} steps with "
-            f"{warmup} of warm-up: both must be positive and the first the longer"
-        )
-    if base_lr <= 0 or min_lr < 0:
-        raise UserError(f"base_lr={base_lr} must be positive, and min_lr={min_lr} not negative")
+    if steps < 1:
+        raise UserError(f"config.schedule.epochs={epochs} must be positive")
     peak = base_lr * batch_size / 256
+    if not TINY < peak < HUGE:
+        raise UserError(
+            f"config.schedule.base_lr={base_lr} * config.data.batch_size={batch_size} / 256 = "
+            f"{peak:.3g}, which float32 does not hold"
+        )
+    if min_lr > peak:
+        raise UserError(
+            f"config.schedule.min_lr={min_lr} is above the peak learning rate, {peak:.3g} = "
+            f"config.schedule.base_lr={base_lr} * config.data.batch_size={batch_size} / 256: "
+            "lower min_lr"
+        )
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)

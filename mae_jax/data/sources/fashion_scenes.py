@@ -31,7 +31,7 @@ CLASS_NAMES = (
     "Ankle boot",
 )
 SPLITS = ("train", "test")
-MIN_SIZE = 16
+MIN_SIZE, MAX_SIZE = 16, 4096
 
 _GARMENT = 28
 _OPAQUE_FROM = 40  # grey level of a garment from which it hides the photograph entirely
@@ -83,8 +83,10 @@ def make(
     """
     if split not in SPLITS:
         raise UserError(f"fashion_scenes has no split {split!r}: use one of {', '.join(SPLITS)}")
-    if not isinstance(size, int) or size < MIN_SIZE:
-        raise UserError(f"fashion_scenes cannot have size={size!r}: use an int >= {MIN_SIZE}")
+    if type(size) is not int or not MIN_SIZE <= size <= MAX_SIZE:
+        raise UserError(
+            f"fashion_scenes cannot have size={size!r}: use an int from {MIN_SIZE} to {MAX_SIZE}"
+        )
     if num_examples is not None and (not isinstance(num_examples, int) or num_examples < 1):
         raise UserError(
             f"fashion_scenes cannot have num_examples={num_examples!r}: use an int >= 1, or None "

@@ -111,8 +111,10 @@ def shape_of(example: Example) -> tuple[int, int]:
 def size_of(size: int | Sequence[int]) -> tuple[int, int]:
     """An argument that means (height, width); one number means a square."""
     pair = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+    if len(pair) != 2 or not all(type(side) is int and side > 0 for side in pair):
         raise UserError(f"size {size!r} should be a positive number or (height, width)")
+    if pair[0] * pair[1] > images.MAX_PIXELS:
+        raise UserError(f"size {size!r} is over {images.MAX_PIXELS} pixels: lower it")
     return pair
 
 

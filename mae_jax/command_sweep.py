@@ -1,0 +1,75 @@
+"""`mae-jax sweep` and `mae-jax report`: many experiments, and the page that compares them."""
+
+import os
+import sys
+
+from mae_jax.commands import default_workdir, job, no_overrides, train_job
+from mae_jax.errors import PREEMPTED, UserError
+from mae_jax.failure import explain, fail
+
+
+def sweep(args) -> int:
+    """mae-jax sweep"""
+    from rich.console import Console
+
+    from mae_jax import sweep as sweeping
+    from mae_jax.config import check_sections, load_configs
+    from mae_jax.engine.place import find_place
+    from mae_jax.engine.processes import join
+    from mae_jax.experiment import notes
+    from mae_jax.paths import check_place
+    from mae_jax.report.tables import drawn
+    from mae_jax.schedule import devices
+
+    configs, workdir = load_configs(args.config, args.overrides), args.workdir
+    for name, config in configs.items():
+        check_sections(config, f"{args.config}, {name}")
+    for line in notes(args.config):
+        print(line, file=sys.stderr)
+    workdir = workdir or default_workdir(args.config)
+    check_place(workdir, "--workdir")
+    starts = sweeping.link(configs, workdir)
+    sweeping.check(configs, workdir)
+    if args.list:
+        print(sweeping.listing(configs, workdir))
+        return 0
+    if args.only is not None:
+        with join(job(args), explain, stoppable=True) as watchdog:
+            name = sweeping.chosen(args.only, configs, starts, workdir)
+            code = train_job(configs[name], workdir / name, watchdog)
+            if watchdog.index == 0:
+                sweeping.collect(configs, workdir)  # the others may run elsewhere
+        return code
+    if find_place(job(args), os.environ) is not None:
+        raise UserError("a job of several processes trains one experiment: name it with --only")
+    if args.local_devices is not None:
+        raise UserError(
+            "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES"
+        )
+    this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
+    options = ["--workdir", str(workdir), "--distributed", "off"]  # as this process is alone too
+    options += [*(f"--config.{text}" for text in args.overrides)]
+    command = lambda name: [*this, *options, "--only", name]
+    failed, left = sweeping.sweep(
+        configs, workdir, command, starts=starts, devices=devices(args.jobs)
+    )
+    table = sweeping.collect(configs, workdir)
+    Console().print(drawn(table, args.config))
+    if left:
+        to_do = f"{len(left)} of {len(configs)} runs to do"
+        return fail(f"stopped with {to_do}: start again to go on", PREEMPTED)
+    if failed:
+        return fail(f"{len(failed)} of {len(configs)} runs failed: {', '.join(failed)}", 1)
+    print(f"wrote {workdir / 'results.jsonl'} and {workdir / 'results.md'}")
+    return 0
+
+
+def report(args) -> int:
+    """mae-jax report"""
+    from mae_jax import summary
+
+    no_overrides(args)
+    out = args.out or args.sweep / "report"
+    pages = summary.report(args.sweep, out, notes=args.notes, title=args.title)
+    print(f"wrote {' and '.join(map(str, pages))}")
+    return 0

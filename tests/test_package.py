@@ -1,0 +1,140 @@
+"""What is shipped: the wheel has every file of the package, the sdist all that its tests need, and
+an installed package works where there is no checkout.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+
+import pytest
+from setuptools import find_packages
+
+from tests.commands import run
+
+PARTS = ("mae_jax", "configs", "docs", "launch", "tests")
+FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")
+LEFT_OUT = (".ci/", ".gitignore")
+"""What only a checkout has."""
+
+
+def files_below(folder):
+    """Names of the files below a folder, through links, but for those that Python makes."""
+    return {
+        os.path.relpath(os.path.join(place, file), folder)
+        for place, _, files in os.walk(folder, followlinks=True)
+        for file in files
+        if "__pycache__" not in place and not file.endswith(".pyc")
+    }
+
+
+def test_every_module_is_in_a_package_that_is_found(root):
+    packages = set(find_packages(root, include=["mae_jax*"]))
+    data = {"mae_jax.data.fashion_scenes_assets", "mae_jax.project.template"}
+    names = [name for name in files_below(root / "mae_jax") if name.endswith(".py")]
+    found = {"mae_jax." + os.path.dirname(name).replace("/", ".") for name in names}
+    assert {name.rstrip(".") for name in found} == packages | data
+    assert "mae_jax.configs" in packages
+
+
+def test_every_file_of_a_checkout_is_in_the_sdist(root):
+    if not (root / ".git").exists():
+        pytest.skip("no checkout")
+    done = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True)
+    grafted = re.findall(r"^graft (\S+)$", (root / "MANIFEST.in").read_text(), re.M)
+    taken = tuple(f"{name}/" for name in (*grafted, "mae_jax"))
+    assert set(taken) == {f"{name}/" for name in PARTS}
+    names = [name for name in done.stdout.splitlines() if not name.startswith(LEFT_OUT)]
+    left = {name for name in names if not name.startswith(taken)}
+    assert left == set(FILES), "add what is new to MANIFEST.in, or to LEFT_OUT here"
+
+
+@pytest.fixture(scope="module")
+def built(root, tmp_path_factory):
+    """(wheel, sdist), built from a copy of the sources."""
+    pytest.importorskip("setuptools", minversion="77")
+    folder = tmp_path_factory.mktemp("build")
+    source = folder / "source"
+    source.mkdir()
+    caches = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in PARTS:
+        if (root / name).exists():
+            shutil.copytree(root / name, source / name, symlinks=True, ignore=caches)
+    for name in FILES:
+        shutil.copy(root / name, source)
+    build = "import setuptools.build_meta as b; b.build_sdist('..'); b.build_wheel('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def test_the_wheel_has_every_file_of_the_package(built, root):
+    found = {name for name in zipfile.ZipFile(built[0]).namelist() if ".dist-info/" not in name}
+    wanted = {f"mae_jax/{name}" for name in files_below(root / "mae_jax")}
+    results = "mae_jax/configs/results/"  # what was measured, for readers of a checkout
+    assert found == {name for name in wanted if not name.startswith(results)}
+
+
+def test_the_sdist_has_what_its_tests_need(built, root):
+    with tarfile.open(built[1]) as archive:
+        members = archive.getmembers()
+    assert not any(member.issym() for member in members), "links are for checkouts"
+    found = {member.name.partition("/")[2] for member in members if member.isfile()}
+    wanted = {f"{part}/{name}" for part in PARTS for name in files_below(root / part)}
+    wanted = {name for name in wanted if not name.startswith("mae_jax/configs/results/")}
+    assert found >= wanted | set(FILES), sorted((wanted | set(FILES)) - found)
+    assert {"tests/golden/timm_mae.npz", "launch/kubernetes.yaml", "configs/mae.py"} <= found
+
+
+@pytest.mark.slow
+def test_an_installed_package_works_without_a_checkout(built, tmp_path):
+    """The package is the wheel's, what it needs that of this environment."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps"]
+    subprocess.run([*pip, "--no-index", built[0]], check=True)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (site / "others.pth").write_text(sysconfig.get_paths()["purelib"])
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"JAX_PLATFORMS": "cpu"}
+
+    def mae_jax(*arguments, folder):
+        command = [tmp_path / "venv" / "bin" / "mae-jax", *arguments]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    printed = mae_jax("train", "--config", "mae:L/16", "--print-config", folder=empty)
+    assert f"--config mae:L/16: {site}/mae_jax/configs/mae.py" in printed
+    mae_jax("init", "mine", folder=empty)
+    short = ["--config.schedule.epochs=0.3", "--config.schedule.warmup_epochs=0.1"]
+    mae_jax("train", "--config", "experiment.py", *short, folder=empty / "mine")
+    assert "k-NN" in mae_jax("evaluate", "--run", "runs/experiment", folder=empty / "mine")
+    images = ["--images", "fashion_scenes(split=test)", "--out", "features.npz"]
+    printed = mae_jax("features", "--run", "runs/experiment", *images, folder=empty / "mine")
+    assert "wrote features.npz: 4000 images" in printed
+
+
+def test_the_version_is_printed(capsys):
+    assert run("--version") == 0
+    assert re.match(r"mae-jax \d+\.\d+\.\d+, Python 3\.\d+\.\d+$", capsys.readouterr().out)
+
+
+def test_help_version_and_mistakes_do_not_wait_for_imports(root):
+    """Each of these packages takes from a tenth of a second to several."""
+    code = """import sys
+from mae_jax import cli
+for argv in (["--help"], ["train", "--help"], ["--version"], ["trian"], ["init"], ["train"]):
+    try:
+        cli.main(argv)
+    except SystemExit:
+        pass
+heavy = ("jax", "flax", "numpy", "ml_collections", "tensorflow", "rich", "PIL", "torch", "orbax")
+assert not [name for name in heavy if name in sys.modules], sorted(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True)
