@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mae_jax import command_bench, command_sweep, commands
 from mae_jax.arguments import add_bench, add_choice, add_job, add_report
-from mae_jax.errors import UserError
+from mae_jax.errors import Preempted, UserError
 from mae_jax.failure import explain, fail
 
 FORMATS = ("timm", "hf", "mae", "stablehlo", "onnx")
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         args, rest = make_parser().parse_known_args(argv)
         args.overrides = [override(text) for text in rest]
         code = args.function(args)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Preempted) as error:
         code, line = explain(error)
         if line is None:
             raise

@@ -7,7 +7,8 @@ starts others must not open the devices.
 import re
 from pathlib import Path
 
-from mae_jax.errors import PREEMPTED, UserError
+from mae_jax.engine.preemption import stoppable
+from mae_jax.errors import PREEMPTED, Preempted, UserError
 from mae_jax.failure import explain, fail
 
 
@@ -45,6 +46,7 @@ def prepare(args) -> int:
     return 0
 
 
+@stoppable
 def train(args) -> int:
     """mae-jax train"""
     from mae_jax.config import differences, load_config
@@ -56,17 +58,17 @@ def train(args) -> int:
         lines = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
         if lines:
             lines.insert(0, f"{args.config} with {len(lines)} change(s):")
-        return train_job(config, args.workdir or default_workdir(args.config), watchdog, lines)
+        workdir = args.workdir or default_workdir(args.config)
+        return train_job(config, workdir, watchdog, lines, stop=args.stop)
 
 
-def train_job(config, workdir: Path, watchdog, deviations=()) -> int:
+def train_job(config, workdir: Path, watchdog, deviations=(), *, stop) -> int:
     """Trains one experiment as a process of a job. Returns the exit code."""
     from mae_jax.engine.meter import Diverged
-    from mae_jax.train import Preempted
     from mae_jax.train import train as run_training
 
     try:
-        run_training(config, workdir, deviations, watchdog)
+        run_training(config, workdir, deviations, watchdog, stop)
     except Preempted as error:
         code, line = PREEMPTED, f"{error}: start again to go on"
     except Diverged as error:
