@@ -28,11 +28,16 @@ BEFORE = "stopped before the training"
 class StopRequests:
     """Context manager that handles the signals; `requested(step)` must be asked once at every step,
     by all processes. Outside the main thread it handles none.
+
+    Args:
+        leave: ends the process with an exit code, at once, where nothing is to be saved; by default
+            `Preempted` is raised there. Amid imports an exception would come out as another one.
     """
 
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-    def __init__(self):
+    def __init__(self, leave: Callable[[int], None] | None = None):
+        self._leave = leave
         self.told = False
         """Whether a request has come, as far as this process knows."""
         self._raise: str | None = None  # the text of Preempted; None: nothing is raised
@@ -71,22 +76,28 @@ class StopRequests:
             return
         first, self.told = not self.told, True
         if first and self._raise is not None:
+            self._end()
             raise Preempted(self._raise)
 
+    def _end(self) -> None:
+        """Ends the process if there is nothing to save."""
+        if self._leave and self._saved:
+            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides it
+            text = f"{show_cursor}mae-jax: {self._raise}: start again to go on\n"
+            os.write(2, text.encode())
+            self._leave(PREEMPTED)
+
     def _watch(self) -> None:
-        """Ends the process where Python does not come to handle a signal, as while XLA compiles a
-        large program, if there is nothing to save. A thread runs meanwhile.
+        """Ends the process, if there is nothing to save, where Python does not come to handle a
+        signal, as while XLA compiles a large program. A thread runs meanwhile.
         """
         with open(self._read, "rb", buffering=0) as file:
             while number := file.read(1):
                 if number[0] not in self._previous or _jax_listens():
                     continue
                 time.sleep(PATIENCE)
-                if self._raise and self._saved and not _jax_listens():
-                    show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
-                    text = f"{show_cursor}mae-jax: {self._raise}: start again to go on\n"
-                    os.write(2, text.encode())
-                    os._exit(PREEMPTED)
+                if self._raise is not None and not _jax_listens():
+                    self._end()
 
     @contextlib.contextmanager
     def at_once(self, text: str = "", *, saved: bool = True):
@@ -99,6 +110,7 @@ class StopRequests:
         self._raise, self._saved = text, saved
         try:
             if self.told and not _jax_listens():
+                self._end()
                 raise Preempted(text)
             yield
         finally:
@@ -131,8 +143,8 @@ class StopRequests:
 
 def _jax_listens() -> bool:
     """Whether this process belongs to a job of several."""
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized()
+    distributed = getattr(sys.modules.get("jax"), "distributed", None)  # it may be half imported
+    return distributed is not None and distributed.is_initialized()
 
 
 def stoppable(command: Callable) -> Callable:
@@ -140,7 +152,7 @@ def stoppable(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def run(args) -> int:
-        with StopRequests() as args.stop, args.stop.at_once(BEFORE):
+        with StopRequests(os._exit) as args.stop, args.stop.at_once(BEFORE):
             return command(args)
 
     return run

@@ -146,7 +146,7 @@ def test_the_bar_is_whole_at_any_width(width):
     wanted = {
         40: [],
         60: ["loss 1.111"],
-        80: ["loss 1.111", "images/s 1183"],
+        80: ["loss 1.111", "images/s 1183", "data wait 31%"],
         120: ["grad norm 0.4022", "loss 1.111", "lr 0.002979", "images/s 1183", "data wait 31%"],
     }
     assert [part for part in describe(VALUES).split("  ") if part in line] == wanted[
