@@ -304,8 +304,9 @@ def test_two_real_processes_stop_and_go_on(root, tmp_path):
     assert script.returncode == 75 and "start again to go on" in error, error
     assert error.count("with 3 change(s)") == 1, "the second process is quiet"
     script = start()
-    _, error = script.communicate(timeout=jobs.DEADLINE)
+    printed, error = script.communicate(timeout=jobs.DEADLINE)
     assert script.returncode == 0 and "going on from step" in error, error
+    assert "Gloo" not in printed + error and "Traceback" not in error, printed + error
     lines = log.read(run / "metrics.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))
     assert [line["step"] for line in lines if "eval/knn" in line] == [0, 20, 40]

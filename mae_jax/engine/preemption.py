@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from mae_jax.errors import PREEMPTED, Preempted
@@ -43,6 +44,7 @@ class StopRequests:
         self._raise: str | None = None  # the text of Preempted; None: nothing is raised
         self._saved = False
         self._previous = {}
+        self._write: int | None = None  # the end of the pipe that the interpreter writes to
 
     def __enter__(self):
         if threading.current_thread() is not threading.main_thread():
@@ -54,19 +56,20 @@ class StopRequests:
             if not ignored and not (number == signal.SIGTERM and _jax_listens()):
                 self._previous[number] = signal.SIG_DFL if found is None else found
                 signal.signal(number, self._handle)
-        self._read, self._write = os.pipe()
+        read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, name="stop requests", daemon=True).start()
+        watch = threading.Thread(target=self._watch, args=(read,), name="stop", daemon=True)
+        watch.start()
         return self
 
     def __exit__(self, *error):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if self._previous:
+        if self._write is not None:
             signal.set_wakeup_fd(self._wakeup)
             os.close(self._write)  # which ends the thread
-        self._previous = {}
+        self._previous, self._write = {}, None
 
     def _handle(self, number, frame):
         if number != signal.SIGHUP:  # which may come from the terminal, and from its shell again
@@ -87,17 +90,21 @@ class StopRequests:
             os.write(2, text.encode())
             self._leave(PREEMPTED)
 
-    def _watch(self) -> None:
-        """Ends the process, if there is nothing to save, where Python does not come to handle a
-        signal, as while XLA compiles a large program. A thread runs meanwhile.
+    def _watch(self, read: int) -> None:
+        """Ends the process where Python does not come to handle a signal, as while compiled code
+        runs: if there is nothing to save, or at the second signal. A thread runs meanwhile.
         """
-        with open(self._read, "rb", buffering=0) as file:
+        seen = Counter()
+        with open(read, "rb", buffering=0) as file:
             while number := file.read(1):
                 if number[0] not in self._previous or _jax_listens():
                     continue
+                seen[number] += 1
                 time.sleep(PATIENCE)
                 if self._raise is not None and not _jax_listens():
                     self._end()
+                elif seen[number] > 1 and number[0] != signal.SIGHUP and self._leave:
+                    self._leave(128 + number[0])
 
     @contextlib.contextmanager
     def at_once(self, text: str = "", *, saved: bool = True):
