@@ -140,6 +140,8 @@ def loop(
         if due(first, every) and not as_first(log.has_evaluation(first)):
             with stop.giving_up():
                 evaluate.during_training(run, state, log)
+            if stop.told:
+                leave(first)
         meter.restart()
         for done in range(first + 1, total + 1):
             if profile.due(done):

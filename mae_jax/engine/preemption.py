@@ -107,37 +107,38 @@ class StopRequests:
                     self._leave(128 + number[0])
 
     @contextlib.contextmanager
-    def at_once(self, text: str = "", *, saved: bool = True):
+    def at_once(self, text: str, *, saved: bool = True):
         """Inside, a request raises `Preempted(text)`.
 
         Args:
             saved: whether there is nothing to save, so that the process may also just end.
         """
-        before = self._raise, self._saved
-        self._raise, self._saved = text, saved
-        try:
+        with self._inside(text, saved=saved):
             if self.told and not _jax_listens():
                 self._end()
                 raise Preempted(text)
             yield
-        finally:
-            self._raise, self._saved = before
 
     @contextlib.contextmanager
     def later(self):
         """Inside, a request is only noted, for `requested`."""
-        before = self._raise, self._saved
-        self._raise, self._saved = None, False
-        try:
+        with self._inside(None, saved=False):
             yield self
-        finally:
-            self._raise, self._saved = before
 
     @contextlib.contextmanager
     def giving_up(self):
         """A request ends what is inside before its end, and the code after it goes on."""
-        with contextlib.suppress(Preempted), self.at_once(saved=False):
+        with contextlib.suppress(Preempted), self._inside("", saved=False):
             yield
+
+    @contextlib.contextmanager
+    def _inside(self, text: str | None, *, saved: bool):
+        before = self._raise, self._saved
+        self._raise, self._saved = text, saved
+        try:
+            yield
+        finally:
+            self._raise, self._saved = before
 
     def requested(self, step: int) -> bool:
         """Whether to stop now. Once true it stays so: JAX says it at one step only."""

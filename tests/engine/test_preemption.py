@@ -45,6 +45,9 @@ def test_a_request_is_noted_or_ends_what_is_inside(number):
             send(number)
             raise AssertionError("it goes on")
         assert stop.told, "and the code after it goes on"
+        with stop.giving_up():
+            number = None
+        assert number is None, "what comes later is not given up"
 
 
 def test_a_second_ctrl_c_acts_at_once_and_a_second_hangup_does_not():
