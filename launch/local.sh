@@ -2,7 +2,8 @@
 # Trains on this machine in N processes, which is how several hosts do it:
 #   bash launch/local.sh 2 --config configs/quickstart.py --workdir runs/quickstart
 # Each process has a GPU of its own if there are GPUs, else DEVICES (default 1) CPU devices. If one
-# fails all end, and the exit code is theirs; SIGTERM and Ctrl-C make all save and end with 75.
+# fails all end, and the exit code is theirs; SIGTERM, SIGHUP and Ctrl-C make all save and end
+# with 75.
 # --dry-run before N prints the commands and runs none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,6 +19,10 @@ if ! [[ "${1:-}" =~ ^[1-9][0-9]*$ ]]; then
 fi
 count=$1
 shift
+if [ -z "$dry_run" ] && ! command -v mae-jax >/dev/null; then
+    echo "launch/local.sh: there is no mae-jax on the PATH: source .venv/bin/activate" >&2
+    exit 2
+fi
 
 visible=${CUDA_VISIBLE_DEVICES-unset}
 if [ "${JAX_PLATFORMS:-}" = cpu ] || [ -z "$visible" ] || [ "$visible" = -1 ]; then
@@ -60,7 +65,7 @@ fi
 
 # To one is enough: it tells the others, and all stop after the same step.
 told=
-trap 'told=1; kill -TERM "${children[0]}" 2>/dev/null || true' TERM INT
+trap 'told=1; kill -TERM "${children[0]}" 2>/dev/null || true' TERM INT HUP
 code=0
 left=$count
 while [ "$left" -gt 0 ]; do

@@ -29,17 +29,26 @@ if [ -n "$dry_run" ]; then
     exit 0
 fi
 
+if [ -z "${SLURM_SUBMIT_DIR:-}" ]; then
+    echo "launch/slurm.sh: start it with sbatch, or give --dry-run" >&2
+    exit 2
+fi
 # A batch script runs as a copy, whose own place says nothing.
 cd "$SLURM_SUBMIT_DIR"
 if [ -f .venv/bin/activate ]; then
     # shellcheck source=/dev/null
     source .venv/bin/activate
 fi
+if ! command -v mae-jax >/dev/null; then
+    echo "launch/slurm.sh: there is no mae-jax on the PATH: make .venv in $SLURM_SUBMIT_DIR" >&2
+    exit 2
+fi
 # The signal goes to the tasks and not to this shell: they save, and end with 75.
 code=0
 "${step[@]}" || code=$?
 if [ "$code" -eq 75 ]; then
     echo "stopped with everything saved: back into the queue"
-    scontrol requeue "$SLURM_JOB_ID"
+    scontrol requeue "$SLURM_JOB_ID" ||
+        echo "launch/slurm.sh: the job is not queued again: sbatch the same command to go on" >&2
 fi
 exit "$code"

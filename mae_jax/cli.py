@@ -24,17 +24,19 @@ from mae_jax.arguments import (
     local,
     path,
 )
-from mae_jax.errors import UserError
+from mae_jax.errors import Preempted, UserError
 from mae_jax.failure import explain, fail
 
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
+"""What makes the C++ parts of XLA, TensorFlow and gRPC write errors only."""
+NOT_OURS = r"(orbax|flax|jax|jaxlib|tensorstore|etils|absl|google|tensorflow|tensorboard)\b"
+"""Modules whose Python warnings are for those who write code, and not for those who run it."""
 FORMATS = ("timm", "hf", "mae", "stablehlo", "onnx")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs one command and exits."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's, of 89 MP
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax explains its defaults at length
+    quieten()
     try:
         args, rest = make_parser().parse_known_args(argv)
         args.overrides = [override(text) for text in rest]
@@ -43,12 +45,26 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:  # of `mae-jax ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
         code = fail("the reader of the output has gone", 1)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Preempted) as error:
         code, line = explain(error)
         if line is None:
             raise
         fail(line, code)
     sys.exit(code)
+
+
+def quieten() -> None:
+    """Leaves the screen to what this run has to report: errors of libraries are shown, but none of
+    what they note about themselves. The environment's own settings count.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for name in ("absl", "matplotlib"):  # Orbax' defaults; the font cache, the folder for it
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's, 89 MP
+        warnings.filterwarnings("ignore", module=NOT_OURS)
 
 
 class Parser(argparse.ArgumentParser):

@@ -4,10 +4,12 @@ import os
 import sys
 
 from mae_jax.commands import default_workdir, job, no_overrides, train_job
+from mae_jax.engine.preemption import stoppable
 from mae_jax.errors import PREEMPTED, UserError
 from mae_jax.failure import explain, fail
 
 
+@stoppable
 def sweep(args) -> int:
     """mae-jax sweep"""
     from rich.console import Console
@@ -36,7 +38,7 @@ def sweep(args) -> int:
     if args.only is not None:
         with join(job(args), explain, stoppable=True) as watchdog:
             name = sweeping.chosen(args.only, configs, starts, workdir)
-            code = train_job(configs[name], workdir / name, watchdog)
+            code = train_job(configs[name], workdir / name, watchdog, stop=args.stop)
             if watchdog.index == 0:
                 sweeping.collect(configs, workdir)  # the others may run elsewhere
         return code
@@ -50,9 +52,10 @@ def sweep(args) -> int:
     options = ["--workdir", str(workdir), "--distributed", "off"]  # as this process is alone too
     options += [*(f"--config.{text}" for text in args.overrides)]
     command = lambda name: [*this, *options, "--only", name]
-    failed, left = sweeping.sweep(
-        configs, workdir, command, starts=starts, devices=devices(args.jobs)
-    )
+    with args.stop.later() as stop:
+        failed, left = sweeping.sweep(
+            configs, workdir, command, starts=starts, devices=devices(args.jobs), stop=stop
+        )
     table = sweeping.collect(configs, workdir)
     Console().print(drawn(table, args.config))
     if left:

@@ -9,7 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from mae_jax.errors import PREEMPTED, UserError
+from mae_jax.engine.preemption import stoppable
+from mae_jax.errors import PREEMPTED, Preempted, UserError
 from mae_jax.failure import explain, fail
 
 
@@ -71,6 +72,7 @@ def experiment(args):
     return config, [*notes(args.config), *lines]
 
 
+@stoppable
 def train(args) -> int:
     """mae-jax train"""
     from mae_jax.engine.processes import join
@@ -82,7 +84,7 @@ def train(args) -> int:
         config, lines = experiment(args)
         workdir = args.workdir or default_workdir(args.config)
         check_place(workdir, "--workdir")
-        return train_job(config, workdir, watchdog, lines)
+        return train_job(config, workdir, watchdog, lines, stop=args.stop)
 
 
 def print_config(args) -> int:
@@ -96,14 +98,13 @@ def print_config(args) -> int:
     return 0
 
 
-def train_job(config, workdir: Path, watchdog, deviations=()) -> int:
+def train_job(config, workdir: Path, watchdog, deviations=(), *, stop) -> int:
     """Trains one experiment as a process of a job. Returns the exit code."""
     from mae_jax.engine.meter import Diverged
-    from mae_jax.train import Preempted
     from mae_jax.train import train as run_training
 
     try:
-        run_training(config, workdir, deviations, watchdog)
+        run_training(config, workdir, deviations, watchdog, stop)
     except Preempted as error:
         code, line = PREEMPTED, f"{error}: start again to go on"
     except Diverged as error:

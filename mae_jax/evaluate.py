@@ -3,6 +3,7 @@ before training; pictures of its reconstructions; its features as a file.
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,16 +11,18 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from mae_jax.engine.log import EVAL, read
+from mae_jax.engine.log import EVAL, Log, read
 from mae_jax.engine.mesh import replicated
 from mae_jax.engine.step import stream_key
 from mae_jax.evals.features import Evaluator, Predict, extract
 from mae_jax.report.curves import draw_curves
-from mae_jax.report.reconstructions import draw_reconstructions
+from mae_jax.report.reconstructions import draw_reconstructions, labelled, tiled
 from mae_jax.report.tables import drawn, heading, shown
 from mae_jax.run import Run
 from mae_jax.types import TrainState, UserError
-from mae_jax.workdir import write
+from mae_jax.workdir import read_results, set_aside, write
+
+logger = logging.getLogger(__name__)
 
 Results = dict[str, dict[str, float]]
 """Representation -> metric -> value."""
@@ -75,10 +78,21 @@ def evaluate(run: Run, state: TrainState, evaluators: Sequence[Evaluator]) -> Re
     }
 
 
-def during_training(run: Run, state: TrainState) -> dict[str, float]:
-    """The metrics of the run's evaluators, under the names of the log."""
+def during_training(run: Run, state: TrainState, log: Log) -> None:
+    """Logs the metrics of the run's evaluators and, where the method draws, its pictures."""
+    step = int(state.step)
     metrics = run_evaluators(run, run.predictor(state), run.evals.evaluators)
-    return {f"{EVAL}{name}": value for name, value in metrics.items()}
+    if metrics:
+        log.write(step, {f"{EVAL}{name}": value for name, value in metrics.items()})
+    log_pictures(run, state, log)
+
+
+def log_pictures(run: Run, state: TrainState, log: Log) -> None:
+    """Logs the reconstructions of a few images, where the method draws."""
+    if hasattr(run.method, "reconstruct"):
+        rows = labelled(pictures(run, state, count=8, seed=0))
+        text = "Rows, from the top: " + "; ".join(" ".join(label.split()) for label in rows)
+        log.picture(int(state.step), tiled(rows), text)
 
 
 def table(results: Results, title: str) -> Table:
@@ -94,7 +108,12 @@ def write_results(path: Path, step: int, results: Results, *, final: bool = Fals
     """Writes `results.json`: 'results', added to those that were there of the same step, and
     'final', those with which the run ended, which nothing changes.
     """
-    old = json.loads(path.read_text()) if path.exists() else {"step": None}
+    old = {"step": None}
+    if path.exists():
+        try:
+            old = read_results(path)
+        except UserError as error:
+            logger.warning("%s; it is set aside as %s", error, set_aside(path).name)
     ended = results if final else None
     if old["step"] == step:
         names = list(dict.fromkeys([*old["results"], *results]))
@@ -118,21 +137,20 @@ def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed
     """
     if not hasattr(run.method, "reconstruct"):
         raise UserError(f"method {run.config.method.name!r} does not reconstruct images")
+    made = pictures(run, state, count=count, seed=seed)
+    return draw_reconstructions(made, path) if jax.process_index() == 0 else path
+
+
+def pictures(run: Run, state: TrainState, *, count: int, seed: int) -> dict[str, np.ndarray]:
+    """What `reconstruct` draws: each kind of picture [count, H, W, C] uint8."""
     split = "test" if "test" in run.data.sources else "train"
-    function = jax.jit(
-        lambda params, extra, batch, key: {
-            **run.method.reconstruct(params, extra, batch, key),
-            "mask": batch["mask"],
-        },
-        out_shardings=replicated(run.mesh),
-    )
     parts = []
     for number, batch in enumerate(run.data.eval(split, limit=count)):
         key = stream_key(seed, "reconstruct", number)
-        parts.append(jax.device_get(function(state.params, state.extra, run.put(batch), key)))
+        made = run.reconstruct(state.params, state.extra, run.put(batch), key)
+        parts.append(jax.device_get(made))
     mask = np.concatenate([part.pop("mask") for part in parts])
-    pictures = {name: np.concatenate([p[name] for p in parts])[mask] for name in parts[0]}
-    return draw_reconstructions(pictures, path) if jax.process_index() == 0 else path
+    return {name: np.concatenate([p[name] for p in parts])[mask] for name in parts[0]}
 
 
 def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
@@ -142,7 +160,7 @@ def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
     results = workdir / "results.json"
     drawn = []
     if jax.process_index() == 0:
-        baselines = json.loads(results.read_text())["results"] if results.exists() else {}
+        baselines = read_results(results)["results"] if results.exists() else {}
         drawn.append(draw_curves(read(workdir / "metrics.jsonl"), baselines, folder / "curves.png"))
     if hasattr(run.method, "reconstruct"):
         drawn.append(reconstruct(run, state, folder / "reconstructions.png"))
@@ -151,10 +169,11 @@ def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
 
 def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
     """Writes the features of every image of the training source that can be read: `features`
-    [N, D] float32, and `names`.
+    [N, D] float32, and `names`; where the source has labels, `labels` [N] int32, and where these
+    have names, `class_names`.
 
     Args:
-        out: a path that ends in .npz or .safetensors (names are then in the metadata, as JSON).
+        out: a path that ends in .npz or .safetensors (whose metadata then hold the names, as JSON).
 
     Returns:
         The path, and how many images were read.
@@ -165,19 +184,26 @@ def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
     if out.suffix not in (".npz", ".safetensors"):
         raise UserError(f"--out {out}: the name must end in .npz or .safetensors")
     predict, source = run.predictor(state), run.data.source("train")
-    parts, masks = [], []
+    parts, masks, labels = [], [], []
     for batch in run.data.eval("train"):
         outputs = predict(batch)
         masks.append(np.asarray(outputs["mask"]))
         parts.append(np.asarray(outputs["features"])[masks[-1]])
-    features = np.concatenate(parts)
+        if "label" in batch:
+            labels.append(np.asarray(outputs["label"])[masks[-1]])
+    arrays = {"features": np.concatenate(parts)}
+    if labels:
+        arrays["labels"] = np.concatenate(labels)
     read = np.flatnonzero(np.concatenate(masks))
-    names = [source.name(int(index)) for index in read]
+    names = {"names": [source.name(int(index)) for index in read]}
+    if source.class_names:
+        names["class_names"] = list(source.class_names)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
-        np.savez(out, features=features, names=np.array(names))
+        np.savez(out, **arrays, **{name: np.array(texts) for name, texts in names.items()})
     else:
         from safetensors.numpy import save_file
 
-        save_file({"features": features}, out, metadata={"names": json.dumps(names)})
-    return out, len(names)
+        metadata = {name: json.dumps(texts) for name, texts in names.items()}
+        save_file(arrays, out, metadata=metadata)
+    return out, len(read)

@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 
-from mae_jax.errors import UserError
+from mae_jax.errors import PREEMPTED, Preempted, UserError
 
 MENDABLE = (
     errno.ENAMETOOLONG,
@@ -40,6 +40,8 @@ def explain(error: BaseException) -> tuple[int, str | None]:
         return 2, str(error)
     if isinstance(error, OSError) and error.errno in MENDABLE:
         return 2, f"{_reason(error)}: {error.filename or 'while writing'}"
+    if isinstance(error, Preempted):
+        return PREEMPTED, f"{error}: start again to go on"
     if isinstance(error, KeyboardInterrupt):
         return 130, "stopped by Ctrl-C"
     if isinstance(error, SystemExit):

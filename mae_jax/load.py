@@ -47,7 +47,7 @@ def load(
         config.method.args.update(weights.anywhere(config.method.args))
     like = lambda folder: _source_like(config.data.train, folder, weights.image_of(workdir))
     if images is not None:
-        config.data.update(train=like(images), test="", fields=(), subset="", held_out=0.0)
+        config.data.update(train=like(images), test="", fields=("label",), subset="", held_out=0.0)
         config.evals.run = ""
     if train is not None:
         config.data.update(train=like(train), subset="", held_out=0.0)

@@ -116,6 +116,17 @@ class Run:
             out_shardings=meshes.replicated(self.mesh),
         )
 
+    @functools.cached_property
+    def reconstruct(self) -> Callable:
+        """(params, extra, batch, key) -> the pictures of a method that draws, and 'mask'."""
+        return jax.jit(
+            lambda params, extra, batch, key: {
+                **self.method.reconstruct(params, extra, batch, key),
+                "mask": batch["mask"],
+            },
+            out_shardings=meshes.replicated(self.mesh),
+        )
+
     def check(self, evaluators: Sequence[Evaluator]) -> None:
         """Raises UserError if evaluators need what the model or the data do not have."""
         example = self.data.example("eval")

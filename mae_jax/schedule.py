@@ -1,5 +1,6 @@
 """Processes side by side: so many at a time, each with a device of its own, some after others."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -57,6 +58,7 @@ def schedule(
     begin: Callable[[str, str | None], subprocess.Popen],
     judge: Callable[[str, int], tuple[bool, str]],
     say: Callable[[str, str], None],
+    stop: StopRequests | None = None,
 ) -> tuple[dict[str, str], list[str]]:
     """Runs processes, in this order as far as they need not wait. One that fails does not stop the
     others, but fails those that come after it. If this process is told to stop, or one of them was,
@@ -69,13 +71,14 @@ def schedule(
         begin: (name, device) -> the process, started.
         judge: (name, exit code) -> whether it ended well, and what to say of it.
         say: called with (name, text).
+        stop: requests to stop, if they are handled already.
 
     Returns:
         Name -> why, of each that failed; and the names of those still to do if it was stopped.
     """
     todo, failed, stopped, waited = list(names), {}, [], 0
     running: dict[int, _Running] = {}
-    with StopRequests() as stop:
+    with contextlib.nullcontext(stop) if stop else StopRequests() as stop:
         while True:
             if stopped or stop.requested(0):
                 waited += 1

@@ -3,11 +3,12 @@ and the same as one HTML page. Nothing is run: what is missing is left out.
 """
 
 import dataclasses
-import json
+import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -28,7 +29,9 @@ from mae_jax.report.comparison import (
 from mae_jax.report.page import page
 from mae_jax.report.tables import markdown
 from mae_jax.types import UserError
-from mae_jax.workdir import MAY_CHANGE, read_config, write
+from mae_jax.workdir import MAY_CHANGE, has, is_results, parse_json, read_config, read_json, write
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("row", "column", "seed")
 UNTOLD = ("seed", "identities.", *MAY_CHANGE)
@@ -86,9 +89,7 @@ def read_runs(workdir: Path) -> tuple[list[Finished], dict[str, ConfigDict]]:
     if not path.is_file():
         raise UserError(f"{workdir} is not the workdir of a sweep: it has no results.jsonl")
     runs, configs = [], {}
-    for line in filter(str.strip, path.read_text(encoding="utf-8").splitlines()):
-        record = json.loads(line)
-        run = Finished(**{key: record[key] for key in (*PARTS, "step", "results")})
+    for run in read_finished(path):
         folder = workdir / run.name
         if (folder / "config.json").is_file():
             configs[run.name] = read_config(folder)
@@ -97,7 +98,7 @@ def read_runs(workdir: Path) -> tuple[list[Finished], dict[str, ConfigDict]]:
                 run,
                 lines=read(folder / "metrics.jsonl"),
                 batch_size=configs[run.name].data.batch_size,
-                costs=json.loads(spent.read_text()) if spent.is_file() else {},
+                costs=read_costs(spent) if spent.is_file() else {},
             )
         runs.append(run)
     if not runs:
@@ -105,6 +106,32 @@ def read_runs(workdir: Path) -> tuple[list[Finished], dict[str, ConfigDict]]:
             f"no run of the sweep in {workdir} has finished: there is nothing to report"
         )
     return runs, configs
+
+
+def read_finished(path: Path) -> list[Finished]:
+    """The lines of a sweep's `results.jsonl`.
+
+    Raises:
+        UserError: one of them is damaged.
+    """
+    keys, way_out = (*PARTS, "step", "results"), "start `mae-jax sweep` again: it writes it anew"
+    check = lambda line: has(line, *keys) and is_results(line["results"]) and line["results"]
+    found = []
+    for place, line in enumerate(path.read_bytes().splitlines(), 1):
+        if line.strip():
+            record = parse_json(line, f"line {place} of {path}", way_out, check)
+            found.append(Finished(**{key: record[key] for key in keys}))
+    return found
+
+
+def read_costs(path: Path) -> dict[str, Any]:
+    """What a run's `costs.json` holds; nothing, with a warning, if it is damaged."""
+    way_out = "the report is without the costs of this run"
+    try:
+        return read_json(path, way_out, lambda costs: has(costs, "device", "jax"))
+    except UserError as error:
+        logger.warning("%s", error)
+        return {}
 
 
 def introduction(runs: Sequence[Finished]) -> str:
@@ -126,7 +153,9 @@ def introduction(runs: Sequence[Finished]) -> str:
 def missing(runs: Sequence[Finished], workdir: Path) -> str:
     """Which experiments of the sweep have no result."""
     path = workdir / "experiments.json"
-    wanted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    way_out = "start `mae-jax sweep` again, which writes it anew"
+    check = lambda found: isinstance(found, list) and all(isinstance(x, str) for x in found)
+    wanted = read_json(path, way_out, check) if path.is_file() else []
     names = [name for name in wanted if name not in {run.name for run in runs}]
     return f"**Without a result:** {', '.join(map(code, names))}." if names else ""
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from mae_jax.engine.log import console
+from mae_jax.engine.preemption import StopRequests
 from mae_jax.report.comparison import CHOICES
 from mae_jax.report.tables import heading, markdown, shown, spread
 from mae_jax.schedule import launch, schedule
 from mae_jax.spec import nearest
 from mae_jax.start import origin
 from mae_jax.types import UserError
-from mae_jax.workdir import changes_since, read_config, write
+from mae_jax.workdir import changes_since, has, read_config, read_json, read_results, write
 
 
 def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, str]:
@@ -62,7 +63,10 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
         folder, start = workdir / name, config.init_from.path
         changes_since(folder, config.copy_and_resolve_references())
         if start and (folder / "origin.json").is_file():
-            then, there = json.loads((folder / "origin.json").read_text()), origin(start)
+            way_out = "remove it to take the start as it is now, or use another --workdir"
+            check = lambda found: has(found, "step", "digest")
+            then = read_json(folder / "origin.json", way_out, check)
+            there = origin(start)
             if there and then != there:
                 raise UserError(
                     f"{folder} started from {start} as it was (step {then['step']}), which is "
@@ -108,6 +112,7 @@ def sweep(
     *,
     starts: Mapping[str, str],
     devices: Sequence[str | None],
+    stop: StopRequests | None = None,
 ) -> tuple[dict[str, str], list[str]]:
     """Runs what is not done yet. A run that fails stops only those that start from it.
 
@@ -117,6 +122,7 @@ def sweep(
         command: name -> arguments of a process that runs it.
         starts: name -> name of what it starts from, as `link` returns it.
         devices: so many run at a time, each with one of these, as `schedule.devices` returns them.
+        stop: requests to stop, if they are handled already.
 
     Returns:
         Name -> why, of each run that failed; and the runs still to do, if it was told to stop.
@@ -132,14 +138,15 @@ def sweep(
         folder = workdir / name
         if code or not finished(folder, configs[name]):
             return False, _reason(code, folder / "log.txt")
-        return True, "  ".join(f"{k} {shown(k, v)}" for k, v in read_results(folder).items())
+        return True, "  ".join(f"{k} {shown(k, v)}" for k, v in own_results(folder).items())
 
     def say(name: str, text: str) -> None:
         place = f"[{list(configs).index(name) + 1}/{len(configs)}] {name}"
         console.print(f"{place}: {text}", highlight=False, soft_wrap=True)
 
     todo = [name for name, config in configs.items() if not finished(workdir / name, config)]
-    return schedule(todo, after=starts, devices=devices, begin=begin, judge=judge, say=say)
+    how = dict(devices=devices, begin=begin, judge=judge, say=say, stop=stop)
+    return schedule(todo, after=starts, **how)
 
 
 def _reason(code: int, log: Path) -> str:
@@ -156,14 +163,18 @@ def _reason(code: int, log: Path) -> str:
 def finished(folder: Path, config: ConfigDict) -> bool:
     """Whether a workdir holds the results of this experiment, by these evaluators."""
     path = folder / "results.json"
-    if not path.is_file() or not json.loads(path.read_text())["final"]:
+    try:
+        final = read_results(path)["final"] if path.is_file() else None
+    except UserError:  # the run evaluates once more, and sets the damaged file aside
+        return False
+    if not final:
         return False
     return read_config(folder).evals.run == config.evals.run
 
 
-def read_results(folder: Path) -> dict[str, float]:
+def own_results(folder: Path) -> dict[str, float]:
     """Metric -> value of what a finished run trained (and not of its baselines)."""
-    return list(json.loads((folder / "results.json").read_text())["final"].values())[-1]
+    return list(read_results(folder / "results.json")["final"].values())[-1]
 
 
 def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]:
@@ -174,7 +185,7 @@ def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]
     for name, config in configs.items():
         if finished(workdir / name, config):
             row, column, seed = name.split("/")
-            found = json.loads((workdir / name / "results.json").read_text())
+            found = read_results(workdir / name / "results.json")
             place = dict(row=row, column=column, seed=seed)
             records.append(place | dict(step=found["step"], results=found["final"]))
     workdir.mkdir(parents=True, exist_ok=True)

@@ -21,11 +21,12 @@ from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
 from mae_jax.engine.memory import explained
 from mae_jax.engine.meter import Diverged, Meter
-from mae_jax.engine.preemption import StopRequests
+from mae_jax.engine.preemption import BEFORE, StopRequests
 from mae_jax.engine.prefetch import prefetch
 from mae_jax.engine.processes import check_same, check_shared
 from mae_jax.engine.profile import Profile
 from mae_jax.engine.watchdog import INPUT, STEP, Watchdog
+from mae_jax.errors import Preempted
 from mae_jax.run import Run, build
 from mae_jax.spec import call_section
 from mae_jax.start import origin
@@ -33,15 +34,12 @@ from mae_jax.types import TrainState, UserError
 from mae_jax.workdir import claim, lock, write
 
 
-class Preempted(Exception):
-    """The run was told to stop, and lost nothing: start it again to go on."""
-
-
 def train(
     config: ConfigDict,
     workdir: Path,
     deviations: Sequence[str] = (),
     watchdog: Watchdog | None = None,
+    stop: StopRequests | None = None,
 ) -> TrainState:
     """Trains a run to its end, going on from the newest checkpoint in its workdir if there is one.
 
@@ -50,6 +48,7 @@ def train(
         workdir: where everything is written; made if missing.
         deviations: in what it differs from a recipe that has a name, a line each, to be said.
         watchdog: of the job that this process belongs to, see `mae_jax.engine.processes.join`.
+        stop: requests to stop, if they are handled already.
 
     Returns:
         The final state.
@@ -61,7 +60,8 @@ def train(
     """
     watchdog = watchdog or Watchdog()
     check_sections(config)
-    with StopRequests() as stop, together(watchdog, config):
+    stopping = contextlib.nullcontext(stop) if stop else StopRequests()
+    with stopping as stop, together(watchdog, config), stop.at_once(BEFORE):
         run = build(config)
         with lock(workdir):
             identities = run.data.identities()
@@ -71,7 +71,8 @@ def train(
             for line in [*deviations, *changes, *run.data.notes()]:
                 say(line)
             state = complete(run, workdir, stop, watchdog)
-            finish(run, state, workdir, stop)
+            with stop.at_once("stopped while evaluating, with the training complete"):
+                finish(run, state, workdir, stop)
     return state
 
 
@@ -93,17 +94,18 @@ def complete(run: Run, workdir: Path, stop: StopRequests, watchdog: Watchdog) ->
     open_checkpoints = call_section(
         Checkpoints, run.config.checkpoint, "checkpoint", folder=workdir / "checkpoints"
     )
-    with open_checkpoints as checkpoints, together(watchdog, run.config):
-        state = checkpoints.restore(run.like)
-        if state is None:
-            state = run.fresh()
-            note_origin(run, workdir)
-        start, total = int(state.step), run.plan.steps
-        announce(run, start)
-        announce_classes(run)
-        if stop.requested(start):
-            raise Preempted(f"stopped before step {start + 1} of {total}")
-        train_step, costs = run.train_step()
+    with stop.later(), open_checkpoints as checkpoints, together(watchdog, run.config):
+        with stop.at_once(BEFORE):
+            state = checkpoints.restore(run.like)
+            if state is None:
+                state = run.fresh()
+                note_origin(run, workdir)
+            start, total = int(state.step), run.plan.steps
+            announce(run, start)
+            announce_classes(run)
+            if stop.requested(start):
+                raise Preempted(f"stopped before step {start + 1} of {total}")
+            train_step, costs = run.train_step()
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
         with call_section(
@@ -124,34 +126,39 @@ def loop(
     """Runs the remaining steps, and what is due after each."""
     first, total, every = int(state.step), run.plan.steps, run.evals.every
     batches = prefetch(run.train_batches(first), run.put)
-    meter = Meter(
-        log,
-        schedule=run.plan.schedule,
-        batch_size=run.data.batch_size,
-        max_skipped=run.config.max_skipped,
-        bad_images=lambda: run.data.skipped,
-    )
+    meter = meter_of(run, log)
     share = lambda now: (meter.waited + now) / (time.monotonic() - meter.begun)
     profile = Profile(steps=run.profile, total=total, folder=log.path.parent / "profile")
+
+    def leave(step: int):
+        meter.settle()
+        if step > first:
+            checkpoints.save(state, step)
+        profile.end()
+        where = f"after step {step} of {total}, which is saved" if step > first else "before a step"
+        raise Preempted(f"stopped {where}")
+
     with contextlib.closing(batches), together(watchdog, run.config), profile:
         if due(first, every) and not as_first(log.has_evaluation(first)):
-            log.write(first, evaluate.during_training(run, state))
+            with stop.giving_up():
+                evaluate.during_training(run, state, log)
+            if stop.told:
+                leave(first)
         meter.restart()
         for done in range(first + 1, total + 1):
             if profile.due(done):
                 meter.settle()
                 profile.turn()
             with watchdog.phase(INPUT, done, share), meter.waiting():
-                with saved_at_least(state, checkpoints, meter):
+                with saved_at_least(state, checkpoints, meter), stop.giving_up():
                     batch = next(batches)
+            if stop.told:  # perhaps while the batch was awaited
+                leave(done - 1)
             with watchdog.phase(STEP, done):
                 state, metrics = train_step(state, batch)
                 meter.stepped(done, metrics)
             if stop.requested(done) and done < total:
-                meter.settle()
-                checkpoints.save(state, done)
-                profile.end()
-                raise Preempted(f"stopped after step {done} of {total}, which is saved")
+                leave(done)
             if done == total or checkpoints.due(done) or due(done, every):
                 with watchdog.phase(STEP, done):
                     meter.settle()
@@ -159,9 +166,25 @@ def loop(
                 if done == total or checkpoints.due(done) and not meter.skipped_in_a_row:
                     checkpoints.save(state, done)  # first: who stops a run may not wait for more
                 if due(done, every):
-                    log.write(done, evaluate.during_training(run, state))
+                    with stop.giving_up():
+                        evaluate.during_training(run, state, log)
+                elif done == total:
+                    evaluate.log_pictures(run, state, log)
+                if stop.told and done < total:
+                    leave(done)
                 meter.restart()
     return state
+
+
+def meter_of(run: Run, log: Log) -> Meter:
+    """Reads and watches the metrics of a run's steps."""
+    return Meter(
+        log,
+        schedule=run.plan.schedule,
+        batch_size=run.data.batch_size,
+        max_skipped=run.config.max_skipped,
+        bad_images=lambda: run.data.skipped,
+    )
 
 
 @contextlib.contextmanager

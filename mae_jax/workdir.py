@@ -2,8 +2,9 @@
 
 import contextlib
 import fcntl
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,77 @@ def read_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} is not the workdir of a run: it has no config.json")
+    way_out = (
+        "the command of this run makes it again in another --workdir: stop it there, and copy the "
+        "file here"
+    )
     try:
-        return from_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): use another --workdir") from error
+        config = from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); {way_out}") from error
+    if not isinstance(config, ConfigDict) or "method" not in config:
+        raise UserError(f"{path} is damaged (it names no method); {way_out}")
+    return config
+
+
+def parse_json(text: bytes, where: str, way_out: str, check: Callable[[Any], bool]) -> Any:
+    """The content of JSON that was written into a workdir.
+
+    Args:
+        where: it was written.
+        way_out: what the user can do if it is damaged.
+        check: whether the content has the right shape.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        content, reason = json.loads(text), "it holds something else"
+    except (ValueError, RecursionError) as error:
+        content, reason = None, str(error)
+    if content is None or not check(content):
+        raise UserError(f"{where} is damaged ({reason}): {way_out}")
+    return content
+
+
+def read_json(path: Path, way_out: str, check: Callable[[Any], bool]) -> Any:
+    """The content of a JSON file, see `parse_json`."""
+    return parse_json(path.read_bytes(), str(path), way_out, check)
+
+
+def has(content: Any, *keys: str) -> bool:
+    """Whether something that was read is an object with these keys."""
+    return isinstance(content, dict) and {*keys} <= content.keys()
+
+
+def is_results(content: Any) -> bool:
+    """Whether something that was read is representation -> metric -> value."""
+    return isinstance(content, dict) and all(
+        isinstance(metrics, dict) and all(isinstance(x, int | float) for x in metrics.values())
+        for metrics in content.values()
+    )
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a run's `results.json`: 'step', 'results', and 'final' or None in its place.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    check = lambda content: (
+        has(content, "step", "results", "final")
+        and is_results(content["results"])
+        and (content["final"] is None or is_results(content["final"]))
+    )
+    return read_json(path, "mae-jax evaluate makes a new one", check)
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file, so that it can be written anew. Returns the new path."""
+    number = len(list(path.parent.glob(f"{path.stem}.damaged-*")))
+    aside = path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
+    os.replace(path, aside)
+    return aside
 
 
 def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> list[str]:

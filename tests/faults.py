@@ -19,13 +19,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from mae_jax.engine.log import TIMINGS
 from mae_jax.types import PREEMPTED
 from tests.jobs import ROOT, environment
 
 STEPS = 1200
 EVERY = 10
 """Steps between two checkpoints."""
-TIMINGS = {"images_per_s", "data_wait"}
 
 
 def start(workdir):

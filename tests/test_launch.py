@@ -103,7 +103,9 @@ def test_slurm_is_told_in_time_and_requeues(root):
 
 @pytest.mark.parametrize("ended", [0, 2, 75])
 def test_slurm_requeues_after_75_only(root, tmp_path, ended):
-    path = programs(tmp_path, srun=f"exit {ended}", scontrol='echo "scontrol $*"')
+    path = programs(
+        tmp_path, srun=f"exit {ended}", scontrol='echo "scontrol $*"; exit 1', mae_jax="exit 9"
+    )
     env = {"PATH": path, "SLURM_SUBMIT_DIR": str(tmp_path)}
     done = subprocess.run(
         ["bash", root / "launch" / "slurm.sh", "--config", "x"],
@@ -113,6 +115,20 @@ def test_slurm_requeues_after_75_only(root, tmp_path, ended):
     )
     assert done.returncode == ended
     assert ("scontrol requeue 7" in done.stdout) == (ended == 75)
+    assert ("is not queued again" in done.stderr) == (ended == 75)
+
+
+def test_launchers_say_what_they_need(root, tmp_path):
+    for name in ("bash", "dirname", "find", "wc"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    error = bash(root, "local.sh", "1", code=2, PATH=str(tmp_path))
+    assert error == (
+        "launch/local.sh: there is no mae-jax on the PATH: source .venv/bin/activate\n"
+    )
+    error = bash(root, "slurm.sh", code=2)
+    assert error == "launch/slurm.sh: start it with sbatch, or give --dry-run\n"
+    error = bash(root, "slurm.sh", code=2, PATH=str(tmp_path), SLURM_SUBMIT_DIR=str(tmp_path))
+    assert error.startswith("launch/slurm.sh: there is no mae-jax on the PATH: make .venv in /")
 
 
 def test_tpu_pod_dry_run_makes_installs_and_trains(root):
@@ -313,8 +329,9 @@ def test_two_real_processes_stop_and_go_on(root, tmp_path):
     assert script.returncode == 75 and "start again to go on" in error, error
     assert error.count("with 3 change(s)") == 1, "the second process is quiet"
     script = start()
-    _, error = script.communicate(timeout=jobs.DEADLINE)
+    printed, error = script.communicate(timeout=jobs.DEADLINE)
     assert script.returncode == 0 and "going on from step" in error, error
+    assert "Gloo" not in printed + error and "Traceback" not in error, printed + error
     lines = log.read(run / "metrics.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))
     assert [line["step"] for line in lines if "eval/knn" in line] == [0, 20, 40]

@@ -34,9 +34,8 @@ def losses(workdir):
 
 def whole_log(workdir):
     """All that was logged, but for the times."""
-    timing = ("images_per_s", "data_wait")
     lines = log.read(workdir / "metrics.jsonl")
-    return [{name: line[name] for name in line if name not in timing} for line in lines]
+    return [{name: line[name] for name in line if name not in log.TIMINGS} for line in lines]
 
 
 def assert_same_leaves(a, b):

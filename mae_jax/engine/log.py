@@ -1,25 +1,32 @@
-"""What a run says while it trains: `metrics.jsonl`, TensorBoard events, and a progress bar on a
+"""What a run reports while it trains: `metrics.jsonl`, TensorBoard events, and a progress bar on a
 terminal or plain lines elsewhere.
 """
 
 import contextlib
+import io
 import json
+import logging
 import os
+import shutil
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
+from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
+from mae_jax.engine.events import Events
+from mae_jax.engine.progress import EVAL, clock, describe, make_progress, on_terminal
 from mae_jax.types import UserError
 
-EVAL = "eval/"
-"""What the names of evaluation results begin with."""
+TIMINGS = ("time", "images_per_s", "data_wait")
+"""Fields of a line that differ between two runs of the same config."""
 
 console = Console(stderr=True)
+logger = logging.getLogger(__name__)
 
 
 class Log:
@@ -44,18 +51,11 @@ class Log:
             return
         drop_after(self.path, start)
         self.file = self.path.open("a", encoding="utf-8")
-        folder = str(workdir / "events")
-        self.events = SummaryWriter(folder, purge_step=start + 1, max_queue=1000)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.progress.add_task("step", total=total, completed=start, status="")
+        with self._writing_events():
+            self.events = Events(workdir / "events", purge_step=start + 1)
+        self.watched = on_terminal(console)
+        self.progress = make_progress(console, visible=self.watched)
+        self.task = self.progress.add_task("step", total=total, completed=start, values={})
 
     def __enter__(self):
         if self.active:
@@ -66,15 +66,18 @@ class Log:
         if self.active:
             self.progress.stop()
             self.file.close()
-            if self._events_written():
-                with contextlib.suppress(OSError):  # what failed before has more to say
-                    self.events.close()
+            self.events.close()
 
-    def _events_written(self) -> bool:
-        """Whether the thread that writes events for TensorBoard lives: when it cannot write, it
-        ends, and whoever gives it more or closes it waits for ever.
-        """
-        return self.events.file_writer.event_writer._worker.is_alive()
+    @contextlib.contextmanager
+    def _writing_events(self):
+        """Says which files could not be written."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write the events for TensorBoard in {self.path.parent / 'events'} "
+                f"({error.strerror}): free some space or mend the folder, and start again to go on"
+            ) from error
 
     def has_evaluation(self, step: int) -> bool:
         """Whether the results of an evaluation after `step` steps were written."""
@@ -90,49 +93,97 @@ class Log:
         """Records values after `step` steps, everywhere."""
         if not self.active:
             return
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        now = time.time()
+        line = {"step": step, "time": round(now, 3), **values}
+        self.file.write(json.dumps(line) + "\n")
         self.file.flush()
-        if not self._events_written():
-            raise UserError(
-                f"disk full? The events for TensorBoard beside {self.path} could not be written: "
-                "free some space and start again to go on"
-            )
-        for name, value in values.items():
-            self.events.add_scalar(name, value, step)
-        status = describe(values)
-        if console.is_terminal:
-            self.progress.update(self.task, completed=step, status=status)
+        with self._writing_events():
+            self.events.scalars(step, values, now)
+        evaluation = any(name.startswith(EVAL) for name in values)
+        text = f"step {step}/{self.total}  {describe(values)}"
+        if not self.watched:
+            left = None if evaluation else self.progress.tasks[0].time_remaining
+            text += "" if left is None else f"  {clock(left)} left"
+            print(text, file=sys.stderr, flush=True)
+        elif evaluation:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)  # above the bar
         else:
-            print(f"step {step}/{self.total}  {status}", file=sys.stderr, flush=True)
+            self.progress.update(self.task, completed=step, values=values)
 
+    def picture(self, step: int, pixels: np.ndarray, text: str) -> None:
+        """Records a picture for TensorBoard.
 
-def describe(values: Mapping[str, float]) -> str:
-    """One line for people: the data-wait share in per cent, other values in four digits."""
-    shown = {k: v for k, v in values.items() if v or not k.startswith("skipped")}
-    return "  ".join(
-        f"data wait {100 * v:.0f}%"
-        if k == "data_wait"
-        else f"{k.removeprefix(EVAL).replace('_', ' ')} {v:.4g}"
-        for k, v in shown.items()
-    )
+        Args:
+            step: steps done.
+            pixels: [H, W, 3] uint8.
+            text: Markdown that says what it shows.
+        """
+        if not self.active:
+            return
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "png")
+        png, size = file.getvalue(), pixels.shape[:2]
+        with self._writing_events():
+            self.events.image(step, "reconstructions", png, size, text, time.time())
 
 
 def drop_after(path: Path, step: int) -> None:
-    """Removes the lines of a metrics file that are later than `step`, and a last one cut short."""
-    kept = [json.dumps(line) for line in read(path) if line["step"] <= step]
+    """Removes the lines of a metrics file that are later than `step`, and a last one cut short. A
+    file with damaged lines is kept under another name.
+    """
+    lines, damaged = _parse(path)
+    if damaged:
+        number = len(list(path.parent.glob(f"{path.stem}.damaged-*")))
+        aside = path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
+        shutil.copyfile(path, aside)
+        logger.warning("%s; the file as it was is now %s", _damage(path, damaged), aside.name)
+    kept = [json.dumps(line) for line in lines if line["step"] <= step]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     os.replace(temporary, path)
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics file; none if it is missing. A last one cut short is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    parsed = []
-    for number, line in enumerate(lines, 1):
+    """The lines of a metrics file; none if it is missing. A last one cut short is left out; so are
+    damaged ones, with a warning.
+    """
+    lines, damaged = _parse(path)
+    if damaged:
+        logger.warning("%s", _damage(path, damaged))
+    return lines
+
+
+def _damage(path: Path, damaged: Sequence[int]) -> str:
+    numbers = ", ".join(map(str, damaged[:10])) + (", ..." if len(damaged) > 10 else "")
+    return f"{path}: left out {len(damaged)} damaged line(s), number {numbers}"
+
+
+def _parse(path: Path) -> tuple[list[dict[str, float]], list[int]]:
+    """The lines that are whole, each kind once for a step, and the numbers of damaged ones."""
+    found: dict[tuple, dict[str, float]] = {}
+    damaged = []
+    *lines, rest = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate([*lines, rest], 1):
+        content = line.strip(b"\0 \t\r")  # a crash may leave zeros where a line was to be
+        if not content and not line.strip():
+            continue
         try:
-            parsed.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise
-    return parsed
+            values = json.loads(content.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            values = None
+        key = _key(values)
+        if key is not None:
+            damaged += [number] if key in found else []
+            found[key] = values
+        elif number <= len(lines):
+            damaged.append(number)
+    return list(found.values()), damaged
+
+
+def _key(values) -> tuple | None:
+    """Step and names of a line; None if it is none of ours."""
+    number = lambda value: isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(values, dict) or not all(map(number, values.values())):
+        return None
+    step = values.get("step")
+    return (step, *sorted(values)) if isinstance(step, int) and step >= 0 else None

@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,6 +50,7 @@ def join(request: Request, explain: Callable, *, stoppable: bool):
         with Watchdog() as watchdog:
             yield watchdog
         return
+    mute_c_output()
     store = connect(place, request.heartbeat_timeout, stoppable=stoppable)
     timeout = request.heartbeat_timeout
     # JAX would open the devices to say its index, and that may fail: inside, where all hear of it.
@@ -57,6 +59,21 @@ def join(request: Request, explain: Callable, *, stoppable: bool):
     with on_abort(lambda: why_aborted(store.address, watchdog)), watchdog, watchdog.guard():
         yield watchdog
         watchdog.finish()
+
+
+def mute_c_output() -> None:
+    """Keeps what C++ writes to standard output off it, from now on: Gloo, which moves data between
+    CPUs, announces each of its connections there. Python writes where it did.
+    """
+    if sys.stdout is not sys.__stdout__:  # it is captured, and so another file
+        return
+    sys.stdout.flush()
+    ours = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    how = dict(encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    sys.stdout = open(ours, "w", buffering=1, **how)
 
 
 def connect(place: Place, timeout: float, *, stoppable: bool) -> "Store":

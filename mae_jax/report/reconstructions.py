@@ -24,6 +24,32 @@ ROWS = {
 """Kinds of pictures, in the order in which they are drawn, and their labels."""
 
 
+def labelled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Label -> images of each row that is drawn, from the top; see `draw_reconstructions`.
+
+    Raises:
+        UserError: there is none of `ROWS`.
+    """
+    rows = {name: label for name, label in ROWS.items() if name in pictures}
+    if not rows:
+        raise UserError(f"no picture in {sorted(pictures)}: draw some of {', '.join(ROWS)}")
+    if {"raw", "denormalized"} <= rows.keys() and np.array_equal(
+        pictures["raw"], pictures["denormalized"]
+    ):
+        rows |= {"raw": "network output"}
+        del rows["denormalized"]
+    return {label: pictures[name] for name, label in rows.items()}
+
+
+def tiled(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The rows of `labelled`, all of one shape, as one picture without labels: [H, W, 3] uint8."""
+    shown = [images if images.shape[3] == 3 else images[..., :1] for images in rows.values()]
+    # [rows, B, H, W, 3]
+    images = np.stack([np.broadcast_to(image, (*image.shape[:3], 3)) for image in shown])
+    count, number, height, width, _ = images.shape
+    return images.transpose(0, 2, 1, 3, 4).reshape(count * height, number * width, 3)
+
+
 def draw_reconstructions(pictures: Mapping[str, np.ndarray], path: Path) -> Path:
     """Draws the rows that there are.
 
@@ -39,20 +65,13 @@ def draw_reconstructions(pictures: Mapping[str, np.ndarray], path: Path) -> Path
     Raises:
         UserError: there is none of `ROWS`.
     """
-    rows = {name: label for name, label in ROWS.items() if name in pictures}
-    if not rows:
-        raise UserError(f"no picture in {sorted(pictures)}: draw some of {', '.join(ROWS)}")
-    if {"raw", "denormalized"} <= rows.keys() and np.array_equal(
-        pictures["raw"], pictures["denormalized"]
-    ):
-        rows |= {"raw": "network output"}
-        del rows["denormalized"]
-    count, height, width = pictures[next(iter(rows))].shape[:3]
+    rows = labelled(pictures)
+    count, height, width = next(iter(rows.values())).shape[:3]
     side = 1.1
     figure = Figure((2.0 + side * count, side * height / width * len(rows) + 0.1), dpi=150)
     axes = figure.subplots(len(rows), count, squeeze=False)
-    for row, (name, label) in zip(axes, rows.items(), strict=True):
-        for axis, image in zip(row, pictures[name], strict=True):
+    for row, (label, images) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(row, images, strict=True):
             shown = image if image.shape[2] == 3 else image[:, :, 0]
             axis.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set_xticks([]), axis.set_yticks([])

@@ -40,7 +40,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 def drawn(rows: Sequence[Sequence[str]], title: str) -> Table:
     """The same for a terminal."""
     head, *body = rows
-    table = Table(*head, title=title)
+    table = Table(*head, title=title, min_width=len(title))
     for row in body:
         table.add_row(*row)
     return table

@@ -1,0 +1,65 @@
+"""What `mae-jax features` writes: rows, names and labels that belong together."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from mae_jax.data import make_data
+from mae_jax.evaluate import write_features
+
+COLORS = {"ant/1.png": 10, "ant/2.png": 20, "bee/3.png": 30, "cat/4.png": 40, "cat/5.png": 50}
+CLASSES = {"ant": 0, "bee": 1, "cat": 2}
+
+
+def run_on(folder):
+    """Stands in for a run whose features are the mean of an image."""
+    data = make_data(
+        train=f"folder({str(folder)!r})",
+        batch_size=2,
+        train_transform="resize((4, 4))",
+        eval_transform="resize((4, 4))",
+        workers=1,
+        on_error="skip",
+    )
+    predict = lambda batch: {
+        "features": batch["image"].mean((1, 2)).astype(np.float32),
+        **{name: rows for name, rows in batch.items() if name != "image"},
+    }
+    return SimpleNamespace(data=data, predictor=lambda state: predict)
+
+
+def read(path):
+    """(arrays, texts) of either kind of file."""
+    if path.suffix == ".npz":
+        found = dict(np.load(path))
+        texts = {name: list(found.pop(name)) for name in list(found) if "names" in name}
+        return found, texts
+    with safe_open(path, "np") as file:
+        texts = {name: json.loads(text) for name, text in file.metadata().items()}
+        return {name: file.get_tensor(name) for name in file.keys()}, texts
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_labels_and_their_names_go_with_the_rows(tmp_path, suffix, flat):
+    folder = tmp_path / "images"
+    for name, color in COLORS.items():
+        path = folder / (name.replace("/", "_") if flat else name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 5), (color, color, color)).save(path)
+    bad = folder / ("bee_0.png" if flat else "bee/0.png")
+    bad.write_bytes(b"no image")
+    out, count = write_features(run_on(folder), None, tmp_path / f"f{suffix}")
+    arrays, texts = read(out)
+    assert count == 5 and arrays["features"].shape == (5, 3)
+    for row, name in zip(arrays["features"], texts["names"], strict=True):
+        assert row[0] == COLORS[name.replace("_", "/")], "each row has its name"
+    if flat:
+        assert arrays.keys() == {"features"} and texts.keys() == {"names"}
+        return
+    assert texts["class_names"] == list(CLASSES) and arrays["labels"].dtype == np.int32
+    assert list(arrays["labels"]) == [CLASSES[name.split("/")[0]] for name in texts["names"]]
