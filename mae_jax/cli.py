@@ -68,6 +68,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sub = command(commands.train, "train a model; run again to go on after an interruption")
     add_config(sub, "an experiment, e.g. configs/quickstart.py")
+    text = "list the data, decode an image, print the plan and the memory it needs; write nothing"
+    sub.add_argument("--check", action="store_true", help=text)
     add_job(sub)
     sub = command(commands.sweep, "run all experiments of a file, and tabulate them; resumable")
     add_config(sub, "a file of experiments, e.g. configs/low_shot.py:scenes")

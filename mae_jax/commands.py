@@ -55,11 +55,24 @@ def train(args) -> int:
 
     with join(job(args), explain, stoppable=True) as watchdog:
         config = load_config(args.config, args.overrides)
+        workdir = args.workdir or default_workdir(args.config)
         changed = differences(load_config(args.config), config)
         lines = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
         if lines:
             lines.insert(0, f"{args.config} with {len(lines)} change(s):")
-        return _train(config, args.workdir or default_workdir(args.config), watchdog, lines)
+        if args.check:
+            return _check(config, workdir, watchdog, lines)
+        return _train(config, workdir, watchdog, lines)
+
+
+def _check(config, workdir: Path, watchdog, deviations) -> int:
+    """mae-jax train --check"""
+    from mae_jax import plan
+
+    lines = plan.check(config, workdir, deviations)
+    if watchdog.index == 0:
+        print("\n".join(lines))
+    return 0
 
 
 def _train(config, workdir: Path, watchdog, deviations=()) -> int:
@@ -153,7 +166,7 @@ def evaluate(args) -> int:
     from mae_jax.engine.memory import explained
     from mae_jax.engine.processes import join
     from mae_jax.load import load
-    from mae_jax.run import make_evaluators
+    from mae_jax.settings import make_evaluators
 
     no_overrides(args)
     with join(job(args), explain, stoppable=False) as watchdog:

@@ -19,6 +19,10 @@ from mae_jax import spec
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
 
+AUTO = "auto"
+FOLLOW_DATA = ("method.args.mean", "method.args.std")
+"""What may be `AUTO` in place of numbers, see `mae_jax.standardize`."""
+
 
 def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     """Reads a config file and applies overrides.
@@ -106,6 +110,11 @@ def apply_override(config: ConfigDict, override: str) -> None:
     old = section[key]
     if isinstance(old, ConfigDict):
         raise UserError(f"config.{path} is a section: set one of its keys: {', '.join(old)}")
+    if AUTO in (text, old) and path in FOLLOW_DATA:  # of no type of their own
+        old = (0.5,)
+        with section.ignore_type():
+            section[key] = text if text == AUTO else _convert(text, old, path)
+        return
     value = _convert(text, old, path)
     try:
         section[key] = value

@@ -200,7 +200,7 @@ def test_features_of_a_folder(trained, photos, tmp_path):
     "arguments, message",
     [
         (["evaluate"], "nothing to evaluate"),
-        (["evaluate", "--evals", "knn(k=99)"], "k=99 neighbours of only 32 training examples"),
+        (["evaluate", "--evals", "knn(k=99)"], "knn asks for 99 of only 32 training examples"),
         (["evaluate", "--config.seed=1"], "a run keeps its config"),
         (["reconstruct", "--count", "0"], "at least one image"),
         (["features", "--images", "nowhere", "--out", "f.npz"], "there is no folder 'nowhere'"),

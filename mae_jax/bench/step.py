@@ -28,7 +28,7 @@ from mae_jax.bench.peer import make_peers
 from mae_jax.bench.setup import Setup, make_setup
 from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread, threads
 from mae_jax.engine.costs import Costs, compile_step
-from mae_jax.engine.memory import explained
+from mae_jax.engine.memory import check_state, explained
 
 SIDES = {"cpu": (1024, 2048, 3072)}
 """Platform -> sides of the square products of which the fastest counts."""
@@ -62,6 +62,7 @@ def bench_step(
     advice = f"lower config.data.batch_size ({config.data.batch_size} now)"
     with explained(advice + " or raise config.accumulate"):
         setup = make_setup(config, image_size)
+        check_state(setup.like)
         works, notes = make_peers(setup, peer) if peer else ({}, [])
         compiled, costs, compiling = compile_twice(setup)
         live = Live(setup, compiled)

@@ -48,17 +48,11 @@ def make_plan(
         batch_size: global, accumulation included.
 
     Raises:
-        UserError: nothing to train on, or a warm-up longer than the run.
+        UserError: see `check_schedule`.
     """
+    check_schedule(base_lr=base_lr, epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr)
     steps = math.ceil(epochs * num_examples / batch_size)
     warmup = round(warmup_epochs * num_examples / batch_size)
-    if steps < 1 or not 0 <= warmup <= steps:
-        raise UserError(
-            f"{epochs} epochs with {warmup_epochs} of warm-up are {steps} steps with "
-            f"{warmup} of warm-up: both must be positive and the first the longer"
-        )
-    if base_lr <= 0 or min_lr < 0:
-        raise UserError(f"base_lr={base_lr} must be positive, and min_lr={min_lr} not negative")
     peak = base_lr * batch_size / 256
 
     def schedule(step):
@@ -68,6 +62,26 @@ def make_plan(
         return jnp.where(step < warmup, peak * step / max(1, warmup), cosine)
 
     return Plan(schedule, steps, warmup, peak)
+
+
+def check_schedule(
+    *, base_lr: float, epochs: float, warmup_epochs: float, min_lr: float = 0.0
+) -> None:
+    """Checks what `make_plan` is given, as far as it does not depend on the number of examples.
+
+    Raises:
+        UserError: nothing to train, a warm-up longer than the run, or a learning rate that is
+            negative.
+    """
+    if not 0 < epochs < math.inf or not 0 <= warmup_epochs <= epochs:
+        raise UserError(
+            f"config.schedule: epochs={epochs} must be positive, and warmup_epochs={warmup_epochs} "
+            "not negative and at most as long"
+        )
+    if not 0 < base_lr < math.inf or not 0 <= min_lr < math.inf:
+        raise UserError(
+            f"config.schedule: base_lr={base_lr} must be positive, and min_lr={min_lr} not negative"
+        )
 
 
 def make_optimizer(
