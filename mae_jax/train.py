@@ -114,8 +114,9 @@ def complete(
         start, total = int(state.step), run.plan.steps
         for line in plan.lines(run, start):
             say(line)
-        if start == total and as_first(evaluate.is_evaluated(run, workdir, total)):
-            return state, True
+        evaluated = start == total and as_first(evaluate.is_evaluated(run, workdir, total))
+        if evaluated or (start == total and not due(total, run.evals.every)):
+            return state, evaluated  # nothing is left that needs the compiled step or the log
         if stop.requested(start):
             raise Preempted(f"stopped before step {start + 1} of {total}")
         train_step, costs = run.train_step()
