@@ -3,6 +3,7 @@ what they read.
 """
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,9 +37,14 @@ def check_image_size(data: Data) -> None:
 
 
 def check_batch_size(example: Mapping[str, Any], batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError if the devices cannot hold a batch."""
+    """Raises UserError if the devices cannot hold a batch.
+
+    Args:
+        example: one of its rows.
+    """
+    row = sum(math.prod(one.shape) * one.dtype.itemsize for one in example.values())
     check_room(
-        sum(rows.nbytes for rows in example.values()) * batch_size // mesh.size,
+        row * batch_size // mesh.size,
         f"a batch of config.data.batch_size={batch_size}",
         "lower it",
     )

@@ -65,7 +65,6 @@ def load(
     run, image = build(config), weights.image_of(workdir)
     check_channels(str(workdir), image, run.data.example("eval")["image"].shape[1:])
     if is_folder_of_weights(workdir):
-        check_state((run.like.params, run.like.extra))
         return run, weights.read_state(workdir, run.like)
     check_state(run.like)
     folder = workdir / "checkpoints"

@@ -17,6 +17,7 @@ from mae_jax.checks import check_batch_size, check_classes, check_evaluators, ch
 from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.costs import Costs, compile_step
+from mae_jax.engine.memory import check_state
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
 from mae_jax.engine.profile import Profile
 from mae_jax.engine.step import make_train_step, plan_state
@@ -187,6 +188,8 @@ def _build(
     rules = {"rules": made_method.rules} if hasattr(made_method, "rules") else {}
     tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule, **rules)
     fresh, like = plan_state(made_mesh, made_method, tx, example, seed=seed, rules=meshes.FSDP)
+    needed = {"params": like.params, "extra": like.extra}  # whatever the run is for
+    check_state(needed, "model")
     start = call_section(
         make_start,
         init_from,

@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "doctor": BASE,
     "bench": BASE
     | {
+        "checks",
         "config",
         "data",
         "engine",

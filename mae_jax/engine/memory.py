@@ -149,11 +149,12 @@ def check_room(needed: int, what: str, advice: str) -> None:
     )
 
 
-def check_state(abstract_state: Any) -> None:
+def check_state(abstract_state: Any, what: str = "train state (parameters and moments)") -> None:
     """Checks that the devices can hold a train state before anything of it is made.
 
     Args:
-        abstract_state: shapes with shardings.
+        abstract_state: shapes with shardings, of all of it or of a part.
+        what: that is, for the message.
 
     Raises:
         UserError: they cannot.
@@ -163,7 +164,7 @@ def check_state(abstract_state: Any) -> None:
     split = "" if jax.default_backend() == "cpu" else ", or split it: config.mesh.fsdp=-1"
     check_room(
         bytes_on_device(abstract_state),
-        "the train state (parameters and moments)",
+        f"the {what}",
         f"choose a smaller model in config.method.args (its largest array is {path_of(path)}, "
         f"{list(largest.shape)}){split}",
     )
