@@ -81,7 +81,7 @@ def photos(tmp_path):
         ("data.pipeline=torch", "choose arrays, tf"),
         ("mesh.fsdp=3", "does not cover 2 devices"),
         ("optimizer.name=adam", "optimizer 'adam' is unknown"),
-        ("schedule.epochs=0.0", "both must be positive"),
+        ("schedule.epochs=0.0", "epochs=0.0 must be positive"),
         ("checkpoint.keep=1", "keep >= 2"),
         ("data.test=", "config.data.test names no source"),
         ("evals.run=svm", "evals has no 'svm'"),
