@@ -8,11 +8,14 @@ import pytest
 from PIL import Image
 
 from mae_jax import evaluate, plan, train
+from mae_jax.checks import explained_by_images
 from mae_jax.config import load_config
 from mae_jax.data.sources import Statistics
 from mae_jax.data.sources.folder import Folder
+from mae_jax.engine.checkpoint import OtherModel
 from mae_jax.progress import Progress
 from mae_jax.run import Run, build
+from mae_jax.types import UserError
 from mae_jax.workdir import recorded
 from tests.commands import mistake, run
 
@@ -128,6 +131,22 @@ def test_color_images_to_a_grey_run(capsys, grey, tmp_path, command):
     said = mistake(capsys, *words, "--run", folder / "run", "--images", colors, *more)
     assert "1 channel" in said and "3" in said and "channels" in said, said
     assert "opt_state" not in said and "bias" not in said
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ((8, 12, 3), "runs/a was trained on images of 3 channel(s), and these have 1: read them"),
+        ((16, 12, 1), "was trained on images of 16 x 12 pixels, and these have 8 x 12: positions"),
+        ((8, 12, 1), "positions differ"),
+        (None, "positions differ"),
+    ],
+)
+def test_parameters_that_do_not_fit_name_the_images(root, grey, theirs, message):
+    data = build(config(root, grey[2])).data
+    with pytest.raises(UserError) as error, explained_by_images("runs/a", theirs, data):
+        raise OtherModel("positions differ")
+    assert message in str(error.value)
 
 
 def test_other_splits_of_other_channels(capsys, root, grey, tmp_path):
