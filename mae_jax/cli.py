@@ -126,8 +126,11 @@ def add_init(parser: argparse.ArgumentParser) -> None:
 def add_train(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax train`."""
     add_config(parser, "an experiment, e.g. quickstart, mae:L/16 or mine.py")
+    add = parser.add_mutually_exclusive_group().add_argument
     text = "print the config with its changes as JSON, and end"
-    parser.add_argument("--print-config", action="store_true", help=text)
+    add("--print-config", action="store_true", help=text)
+    text = "list the data, decode an image, print the plan and the memory it needs; write nothing"
+    add("--check", action="store_true", help=text)
     add_job(parser)
 
 

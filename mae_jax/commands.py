@@ -84,7 +84,19 @@ def train(args) -> int:
         config, lines = experiment(args)
         workdir = args.workdir or default_workdir(args.config)
         check_place(workdir, "--workdir")
+        if args.check:
+            return check_run(config, workdir, watchdog, lines)
         return train_job(config, workdir, watchdog, lines, stop=args.stop)
+
+
+def check_run(config, workdir: Path, watchdog, deviations) -> int:
+    """mae-jax train --check"""
+    from mae_jax import plan
+
+    lines = plan.check(config, workdir, deviations)
+    if watchdog.index == 0:
+        print("\n".join(lines))
+    return 0
 
 
 def print_config(args) -> int:
@@ -129,7 +141,7 @@ def evaluate(args) -> int:
     from mae_jax.engine.memory import explained
     from mae_jax.engine.processes import join
     from mae_jax.load import load
-    from mae_jax.run import make_evaluators
+    from mae_jax.settings import make_evaluators
 
     no_overrides(args)
     with join(job(args), explain, stoppable=False) as watchdog:

@@ -33,6 +33,10 @@ SECTIONS: Mapping[str, Mapping[str, type]] = {
 """The sections of an experiment, and of their values those that several parts of the library read.
 The other values are arguments of one function each, which names them where they are missing."""
 
+AUTO = "auto"
+FOLLOW_DATA = ("method.args.mean", "method.args.std")
+"""What may be `AUTO` in place of numbers, see `mae_jax.standardize`."""
+
 
 def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     """Reads a config file and applies overrides.
@@ -224,6 +228,10 @@ def apply_override(config: ConfigDict, override: str) -> None:
         raise UserError(f"config.{path} is a section: set one of its keys: {', '.join(old)}")
     field = dict(section.items(preserve_field_references=True))[key]
     kind = field.get_type() if isinstance(field, FieldReference) else type(old)
+    if AUTO in (text, old) and path in FOLLOW_DATA:  # of no type of their own
+        with section.ignore_type():
+            section[key] = text if text == AUTO else _convert(text, tuple, path, (0.5,))
+        return
     value = _convert(text, kind, path, old)
     try:
         section[key] = value

@@ -15,6 +15,7 @@ from mae_jax.engine.log import EVAL, Log, read
 from mae_jax.engine.mesh import replicated
 from mae_jax.engine.step import stream_key
 from mae_jax.evals.features import Evaluator, Predict, extract
+from mae_jax.progress import Progress
 from mae_jax.report.curves import draw_curves
 from mae_jax.report.reconstructions import draw_reconstructions, labelled, tiled
 from mae_jax.report.tables import drawn, heading, shown
@@ -28,11 +29,22 @@ Results = dict[str, dict[str, float]]
 """Representation -> metric -> value."""
 
 
-def run_evaluators(run: Run, predict: Predict, evaluators: Sequence[Evaluator]) -> dict[str, float]:
-    """The metrics of all evaluators."""
-    metrics = {}
+def run_evaluators(
+    run: Run,
+    predict: Predict,
+    evaluators: Sequence[Evaluator],
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """The metrics of all evaluators.
+
+    Args:
+        progress: reports what is evaluated.
+    """
+    metrics, data = {}, progress or run.data
     for evaluator in evaluators:
-        metrics |= evaluator(predict, run.data)
+        if progress:
+            progress.begin(evaluator.name)
+        metrics |= evaluator(predict, data)
     extract.cache_clear()  # what the evaluators shared
     return metrics
 
@@ -72,10 +84,13 @@ def pixels(run: Run) -> Predict:
 
 def evaluate(run: Run, state: TrainState, evaluators: Sequence[Evaluator]) -> Results:
     """The evaluators on raw pixels, on the encoder before training, and on the trained one."""
-    return {
-        name: run_evaluators(run, predict(), evaluators)
-        for name, predict in representations(run, state).items()
-    }
+    predictors = representations(run, state)
+    with Progress(run.data, len(predictors)) as progress:
+        results = {}
+        for name, predict in predictors.items():
+            progress.turn(name)
+            results[name] = run_evaluators(run, predict(), evaluators, progress)
+    return results
 
 
 def during_training(run: Run, state: TrainState, log: Log) -> None:
@@ -104,9 +119,13 @@ def table(results: Results, title: str) -> Table:
     return drawn(rows if len(metrics) < 6 else list(zip(*rows, strict=True)), title)
 
 
-def write_results(path: Path, step: int, results: Results, *, final: bool = False) -> Path:
-    """Writes `results.json`: 'results', added to those that were there of the same step, and
-    'final', those with which the run ended, which nothing changes.
+def write_results(path: Path, step: int, results: Results, *, ended_by: str | None = None) -> Path:
+    """Writes `results.json`: 'results', added to those that were there of the same step; 'final',
+    those with which the run ended, and 'evaluators', the spec that made these, which nothing
+    changes.
+
+    Args:
+        ended_by: the spec, if these are the final results.
     """
     old = {"step": None}
     if path.exists():
@@ -114,13 +133,36 @@ def write_results(path: Path, step: int, results: Results, *, final: bool = Fals
             old = read_results(path)
         except UserError as error:
             logger.warning("%s; it is set aside as %s", error, set_aside(path).name)
-    ended = results if final else None
+    ended = results if ended_by is not None else None
     if old["step"] == step:
         names = list(dict.fromkeys([*old["results"], *results]))
         results = {name: old["results"].get(name, {}) | results.get(name, {}) for name in names}
-        ended = ended or old["final"]
-    write(path, json.dumps({"step": step, "results": results, "final": ended}, indent=2))
+        if ended is None:
+            ended, ended_by = old["final"], old.get("evaluators")
+    found = {"step": step, "results": results, "final": ended, "evaluators": ended_by}
+    write(path, json.dumps(found, indent=2))
     return path
+
+
+def is_evaluated(run: Run, workdir: Path, step: int) -> bool:
+    """Whether a workdir has the results of the run's evaluators after a step, and the figures."""
+    if not all((workdir / "figures" / name).is_file() for name in figure_names(run)):
+        return False
+    if not run.evals.evaluators:
+        return True
+    path = workdir / "results.json"
+    try:
+        found = read_results(path) if path.is_file() else {}
+    except UserError:  # `write_results` sets it aside
+        return False
+    ended = found.get("step") == step and found.get("final") is not None
+    return ended and found.get("evaluators") == run.config.evals.run
+
+
+def figure_names(run: Run) -> list[str]:
+    """What `figures` draws."""
+    pictures = ["reconstructions.png"] if hasattr(run.method, "reconstruct") else []
+    return ["curves.png", *pictures]
 
 
 def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed: int = 0) -> Path:

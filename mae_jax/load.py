@@ -6,7 +6,9 @@ from pathlib import Path
 import jax
 
 from mae_jax import weights
+from mae_jax.checks import check_channels, explained_by_images
 from mae_jax.engine.checkpoint import Checkpoints
+from mae_jax.engine.memory import check_state
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
 from mae_jax.types import TrainState, UserError
@@ -60,14 +62,17 @@ def load(
         config.data.update(train=config.data.train or config.data.test, fields=("label",))
     if on_error is not None:
         config.data.on_error = on_error
-    run = build(config)
+    run, image = build(config), weights.image_of(workdir)
+    check_channels(str(workdir), image, run.data.example("eval")["image"].shape[1:])
     if is_folder_of_weights(workdir):
         return run, weights.read_state(workdir, run.like)
+    check_state(run.like)
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
     with Checkpoints(folder, **config.checkpoint, read_only=True) as checkpoints:
-        state = checkpoints.restore(run.like)
+        with explained_by_images(str(workdir), image, run.data):
+            state = checkpoints.restore(run.like)
     if state is None:
         raise UserError(f"{workdir} has no checkpoint yet")
     return run, state

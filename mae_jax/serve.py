@@ -23,7 +23,8 @@ from jax.extend.core import jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 from safetensors.numpy import save_file
 
-from mae_jax.run import MISSING, Run, make_method
+from mae_jax.checks import MISSING
+from mae_jax.run import Run, make_method
 from mae_jax.spec import check_choice
 from mae_jax.types import Method, TrainState, UserError
 

@@ -105,6 +105,16 @@ def build(text: str, package: str, **more) -> Any:
     return call(text, make, *calls[0].args, **more, **calls[0].kwargs)
 
 
+def check_spec(text: str, package: str) -> None:
+    """The checks of `build` that need no call, if the text names anything.
+
+    Raises:
+        UserError: see `build`.
+    """
+    for name, args, kwargs in parse(text):
+        bind(text, maker(f"{package}.{name}"), *args, **kwargs)
+
+
 def maker(name: str) -> Callable:
     """The `make` of the module that `resolve` finds.
 
@@ -145,6 +155,16 @@ def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
     Raises:
         UserError: an argument is unknown, missing or too many.
     """
+    bind(where, function, *args, **kwargs)
+    return function(*args, **kwargs)
+
+
+def bind(where: str, function: Callable, /, *args, **kwargs) -> None:
+    """Checks arguments that a user wrote, as `call` does, and does not call the function.
+
+    Raises:
+        UserError: an argument is unknown, missing or too many, or of another type.
+    """
     known = inspect.signature(function).parameters
     for name in kwargs:
         if name not in known:
@@ -156,7 +176,6 @@ def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
         raise UserError(f"{where}: {error}; {takes}") from error
     for name, value in bound.arguments.items():
         _check_type(where, name, value, known[name].annotation)
-    return function(*args, **kwargs)
 
 
 def _check_type(where: str, name: str, value: Any, annotation: Any) -> None:
@@ -211,6 +230,11 @@ def call_section(function: Callable, section: Mapping[str, Any], where: str, /, 
         UserError: the section holds a key that the function does not take, or lacks one it needs.
     """
     return call(f"config.{where}".rstrip("."), function, **dict(section), **more)
+
+
+def bind_section(function: Callable, section: Mapping[str, Any], where: str, /, **more) -> None:
+    """The checks of `call_section` without the call."""
+    bind(f"config.{where}", function, **dict(section), **more)
 
 
 def check_choice(name: str, value: str, allowed: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from mae_jax import weights
 from mae_jax.engine.transfer import transfer
 from mae_jax.spec import build
 from mae_jax.types import Batch, Method, TrainState, UserError
+from mae_jax.workdir import read_config
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,25 @@ def make_start(
         return state.replace(params=params, extra=method.after_update(params, state.extra, -1))
 
     return start
+
+
+def pixel_statistics(path: str) -> dict[str, tuple[float, ...]]:
+    """The 'mean' and 'std' of pixels that the encoder of a run or of weights has learned with; {}
+    if nothing is known of them.
+
+    Args:
+        path: see `make_start`.
+    """
+    if not path:
+        return {}
+    if weights.is_run(path):
+        method = read_config(Path(path).expanduser()).method
+        name = method.name if method.name.startswith("tasks.") else f"methods.{method.name}"
+        args = weights.arguments(name, method.args)
+    else:
+        options = weights.Options(encoder_only=True, allow=(r"^pooler\.",))
+        args = weights.read(path, options)[0].args
+    return {name: tuple(args[name]) for name in ("mean", "std") if args.get(name)}
 
 
 def origin(path: str) -> dict | None:

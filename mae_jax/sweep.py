@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from mae_jax import standardize
 from mae_jax.engine.log import console
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.report.comparison import CHOICES
@@ -25,7 +26,16 @@ from mae_jax.schedule import launch, schedule
 from mae_jax.spec import nearest
 from mae_jax.start import origin
 from mae_jax.types import UserError
-from mae_jax.workdir import changes_since, has, read_config, read_json, read_results, write
+from mae_jax.weights import image_of
+from mae_jax.workdir import (
+    changes_since,
+    has,
+    read_config,
+    read_json,
+    read_results,
+    recorded,
+    write,
+)
 
 
 def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, str]:
@@ -61,7 +71,7 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
         if len([part for part in name.split("/") if part.strip(".")]) != 3 or name.count("/") != 2:
             raise UserError(f"experiment {name!r}: a name must be ROW/COLUMN/SEED")
         folder, start = workdir / name, config.init_from.path
-        changes_since(folder, config.copy_and_resolve_references())
+        changes_since(folder, _adopted(config.copy_and_resolve_references(), folder))
         if start and (folder / "origin.json").is_file():
             way_out = "remove it to take the start as it is now, or use another --workdir"
             check = lambda found: has(found, "step", "digest")
@@ -73,6 +83,20 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
                     f"another now (step {there['step']}): use another --workdir, or remove the "
                     "folder"
                 )
+
+
+def _adopted(config: ConfigDict, folder: Path) -> ConfigDict:
+    """The config with the mean and standard deviation that a workdir has recorded, where they
+    follow the data.
+    """
+    image, values = image_of(folder), recorded(folder)
+    if image and values:
+        origin = standardize.Origin("as recorded", lambda: values)
+        args = config.method.args
+        found, _ = standardize.resolve(args, channels=image[-1], origins=[origin])
+        with config.ignore_type():
+            args.update(found)
+    return config
 
 
 def listing(configs: Mapping[str, ConfigDict], workdir: Path) -> str:

@@ -14,12 +14,14 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax import evaluate
+from mae_jax import evaluate, plan
+from mae_jax.checks import explained_by_images
 from mae_jax.config import check_sections
 from mae_jax.engine.agree import as_first
 from mae_jax.engine.checkpoint import Checkpoints
+from mae_jax.engine.costs import Costs
 from mae_jax.engine.log import Log, console
-from mae_jax.engine.memory import explained
+from mae_jax.engine.memory import bytes_on_device, check_room, check_state, explained
 from mae_jax.engine.meter import Diverged, Meter
 from mae_jax.engine.preemption import BEFORE, StopRequests
 from mae_jax.engine.prefetch import prefetch
@@ -27,11 +29,13 @@ from mae_jax.engine.processes import check_same, check_shared
 from mae_jax.engine.profile import Profile
 from mae_jax.engine.watchdog import INPUT, STEP, Watchdog
 from mae_jax.errors import Preempted
+from mae_jax.progress import Progress
 from mae_jax.run import Run, build
 from mae_jax.spec import call_section
 from mae_jax.start import origin
 from mae_jax.types import TrainState, UserError
-from mae_jax.workdir import claim, lock, write
+from mae_jax.weights import image_of
+from mae_jax.workdir import claim, lock, recorded, write
 
 
 def train(
@@ -62,15 +66,19 @@ def train(
     check_sections(config)
     stopping = contextlib.nullcontext(stop) if stop else StopRequests()
     with stopping as stop, together(watchdog, config), stop.at_once(BEFORE):
-        run = build(config)
+        run = build(config, recorded(workdir))
+        check_state(run.like)
         with lock(workdir):
             identities = run.data.identities()
-            check_same(watchdog, config, identities)
-            changes = claim(workdir, config, identities)
+            check_same(watchdog, run.config, identities)
+            changes = claim(workdir, run.config, identities)
             check_shared(watchdog, workdir / "config.json")
-            for line in [*deviations, *changes, *run.data.notes()]:
+            for line in [*deviations, *changes, *run.data.notes(), *run.notes]:
                 say(line)
-            state = complete(run, workdir, stop, watchdog)
+            state, evaluated = complete(run, workdir, stop, watchdog)
+            if evaluated:
+                say(f"finished: {workdir} has all {run.plan.steps} steps and their evaluation")
+                return state
             with stop.at_once("stopped while evaluating, with the training complete"):
                 finish(run, state, workdir, stop)
     return state
@@ -81,37 +89,60 @@ def together(watchdog: Watchdog, config: ConfigDict):
     """If this process fails inside, all end before it cleans up after itself, which could mean to
     wait for them; what all do at the same step passes.
     """
-    advice = (
-        f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
-        f"({config.accumulate} now), which computes a batch in more but smaller parts"
-    )
-    with watchdog.guard(Preempted, Diverged), explained(advice):
+    with watchdog.guard(Preempted, Diverged), explained(advice(config)):
         yield
 
 
-def complete(run: Run, workdir: Path, stop: StopRequests, watchdog: Watchdog) -> TrainState:
-    """The final state: trained from the newest checkpoint on."""
+def advice(config: ConfigDict) -> str:
+    """What to change if the memory of a device is not enough for a step."""
+    return (
+        f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
+        f"({config.accumulate} now), which computes a batch in more but smaller parts"
+    )
+
+
+def complete(
+    run: Run, workdir: Path, stop: StopRequests, watchdog: Watchdog
+) -> tuple[TrainState, bool]:
+    """The final state, trained from the newest checkpoint on; whether it has been evaluated."""
     open_checkpoints = call_section(
         Checkpoints, run.config.checkpoint, "checkpoint", folder=workdir / "checkpoints"
     )
     with stop.later(), open_checkpoints as checkpoints, together(watchdog, run.config):
         with stop.at_once(BEFORE):
-            state = checkpoints.restore(run.like)
+            with explained_by_images(str(workdir), image_of(workdir), run.data):
+                state = checkpoints.restore(run.like)
             if state is None:
                 state = run.fresh()
                 note_origin(run, workdir)
             start, total = int(state.step), run.plan.steps
-            announce(run, start)
-            announce_classes(run)
+            for line in plan.lines(run, start):
+                say(line)
+            evaluated = start == total and as_first(evaluate.is_evaluated(run, workdir, total))
+            if evaluated or (start == total and not due(total, run.evals.every)):
+                return state, evaluated  # nothing is left that needs the compiled step or the log
             if stop.requested(start):
                 raise Preempted(f"stopped before step {start + 1} of {total}")
             train_step, costs = run.train_step()
+            check_step(costs, run)
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
         with call_section(
             Log, run.config.log, "log", workdir=workdir, start=start, total=total
         ) as log:
-            return loop(run, train_step, state, checkpoints, log, stop, watchdog)
+            return loop(run, train_step, state, checkpoints, log, stop, watchdog), False
+
+
+def check_step(costs: Costs, run: Run) -> None:
+    """Raises UserError if the devices have no room for what the compiled step needs beside the
+    state, which they hold already.
+    """
+    if costs["step_megabytes"] is not None:
+        check_room(
+            round(costs["step_megabytes"] * 1e6) - bytes_on_device(run.like),
+            "the compiled step beside the train state",
+            advice(run.config),
+        )
 
 
 def loop(
@@ -218,36 +249,19 @@ def note_origin(run: Run, workdir: Path) -> None:
         say(f"starting from {path}{step}")
 
 
-def announce(run: Run, start: int) -> None:
-    """Says what will run, with the numbers that were derived from others."""
-    config, plan = run.config, run.plan
-    size = sum(leaf.size for leaf in jax.tree.leaves(run.like.params))
-    parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
-    say(
-        f"{config.method.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
-        f"{run.mesh.size} {jax.default_backend()} device(s), {plan.steps} steps of a batch of "
-        f"{config.data.batch_size}{parts}; lr {plan.peak_lr:.3g} ({config.schedule.base_lr:g} x "
-        f"{config.data.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
-        f"cosine to {config.schedule.min_lr:g}" + (f"; going on from step {start}" if start else "")
-    )
-
-
-def announce_classes(run: Run) -> None:
-    """Says if a classifier has classes that the training set has not."""
-    here = len(run.data.source("train").class_names)
-    if here != getattr(run.method, "classes", here):
-        say(f"config.method.args.classes={run.method.classes}, but the training set has {here}")
-
-
 def finish(run: Run, state: TrainState, workdir: Path, stop: StopRequests) -> None:
     """Evaluates the trained encoder beside its baselines and draws the figures."""
-    step, results = int(state.step), {}
-    for name, predict in evaluate.representations(run, state).items():
-        if stop.requested(step + 1 + len(results)):
-            raise Preempted("stopped while evaluating, with the training complete")
-        results[name] = evaluate.run_evaluators(run, predict(), run.evals.evaluators)
-    if run.evals.evaluators and jax.process_index() == 0:
-        evaluate.write_results(workdir / "results.json", step, results, final=True)
+    step, results, evaluators = int(state.step), {}, run.evals.evaluators
+    predictors = evaluate.representations(run, state)
+    with Progress(run.data, len(predictors)) as progress:
+        for name, predict in predictors.items():
+            if stop.requested(step + 1 + len(results)):
+                raise Preempted("stopped while evaluating, with the training complete")
+            progress.turn(name)
+            results[name] = evaluate.run_evaluators(run, predict(), evaluators, progress)
+    if evaluators and jax.process_index() == 0:
+        path, ended = workdir / "results.json", run.config.evals.run
+        evaluate.write_results(path, step, results, ended_by=ended)
         console.print(evaluate.table(results, f"after {step} steps, held-out images"))
     for path in evaluate.figures(run, state, workdir):
         say(f"wrote {path}")

@@ -143,6 +143,14 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def recorded(workdir: Path) -> dict[str, Any]:
+    """The arguments of the method that the checkpoints of a workdir were trained with; {} if it has
+    no checkpoint.
+    """
+    has_checkpoint = any(path.name.isdigit() for path in workdir.glob("checkpoints/*"))
+    return read_config(workdir).method.args.to_dict() if has_checkpoint else {}
+
+
 def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> list[str]:
     """Makes the workdir this run's, or checks that it is, if it holds a checkpoint.
 

@@ -81,10 +81,7 @@ def photos(tmp_path):
         ("data.pipeline=torch", "choose arrays, tf"),
         ("mesh.fsdp=3", "does not cover 2 devices"),
         ("optimizer.name=adam", "optimizer 'adam' is unknown"),
-        (
-            "schedule.epochs=0.0",
-            "warmup_epochs=1.0 is longer than the run, config.schedule.epochs=0.0",
-        ),
+        ("schedule.epochs=0.0", "epochs=0.0 must be positive"),
         ("checkpoint.keep=1", "keep >= 2"),
         ("data.test=", "config.data.test names no source"),
         ("evals.run=svm", "evals has no 'svm'"),
@@ -203,7 +200,7 @@ def test_features_of_a_folder(trained, photos, tmp_path):
     "arguments, message",
     [
         (["evaluate"], "nothing to evaluate"),
-        (["evaluate", "--evals", "knn(k=99)"], "k=99 neighbours of only 32 training examples"),
+        (["evaluate", "--evals", "knn(k=99)"], "knn asks for 99 of only 32 training examples"),
         (["evaluate", "--config.seed=1"], "a run keeps its config"),
         (["reconstruct", "--count", "0"], "at least one image"),
         (["features", "--images", "nowhere", "--out", "f.npz"], "there is no folder 'nowhere'"),

@@ -6,7 +6,7 @@ import pytest
 
 from mae_jax.config import load_config, load_configs
 from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer, make_plan
-from mae_jax.run import make_evaluators, make_method
+from mae_jax.settings import make_evaluators, make_method
 from mae_jax.spec import call_section
 
 EXPERIMENTS = {

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mae_jax import standardize
 from mae_jax.data.transforms import draw, make_transforms
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.optim import make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
-from mae_jax.run import make_method
+from mae_jax.settings import make_method
 from mae_jax.spec import call_section
 from mae_jax.types import Batch, Method, TrainState, UserError
 
@@ -86,6 +87,7 @@ def make_setup(config: ConfigDict, image_size: Sequence[int] = ()) -> Setup:
         UserError: anything in the config that cannot be built, or an image size that is not known.
     """
     shape = image_shape(config, image_size)
+    config = standardized(config, shape[-1])
     mesh = call_section(meshes.make_mesh, config.mesh, "mesh")
     meshes.check_batch(config.data.batch_size, mesh, config.accumulate)
     plan = call_section(
@@ -103,6 +105,17 @@ def make_setup(config: ConfigDict, image_size: Sequence[int] = ()) -> Setup:
     rows = example(config, method, shape)
     fresh, like = plan_state(mesh, method, tx, rows, seed=config.seed, rules=meshes.FSDP)
     return Setup(config, mesh, method, tx, shape, fresh, like)
+
+
+def standardized(config: ConfigDict, channels: int) -> ConfigDict:
+    """The config with a mean and standard deviation for these channels: nothing depends on them
+    here.
+    """
+    values, _ = standardize.resolve(config.method.args, channels=channels, origins=())
+    config = config.copy_and_resolve_references()
+    with config.ignore_type():
+        config.method.args.update(values)
+    return config
 
 
 def example(

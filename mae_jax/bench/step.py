@@ -25,10 +25,11 @@ from mae_jax.bench.flops import count
 from mae_jax.bench.kept import kept
 from mae_jax.bench.parts import DISJOINT, Live
 from mae_jax.bench.peer import make_peers
-from mae_jax.bench.setup import Setup, make_setup
+from mae_jax.bench.setup import Setup, example, make_setup
 from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread, threads
+from mae_jax.checks import check_batch_size
 from mae_jax.engine.costs import Costs, compile_step
-from mae_jax.engine.memory import explained
+from mae_jax.engine.memory import check_state, explained
 
 SIDES = {"cpu": (1024, 2048, 3072)}
 """Platform -> sides of the square products of which the fastest counts."""
@@ -62,6 +63,9 @@ def bench_step(
     advice = f"lower config.data.batch_size ({config.data.batch_size} now)"
     with explained(advice + " or raise config.accumulate"):
         setup = make_setup(config, image_size)
+        check_state(setup.like)
+        rows = example(config, setup.method, setup.shape)
+        check_batch_size(rows, setup.batch_size, setup.mesh)
         works, notes = make_peers(setup, peer) if peer else ({}, [])
         compiled, costs, compiling = compile_twice(setup)
         live = Live(setup, compiled)

@@ -21,7 +21,7 @@ from mae_jax.data.order import Rows, evaluation_rows, training_rows
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Transform, make_transforms
-from mae_jax.spec import build, check_choice
+from mae_jax.spec import build, check_choice, check_spec
 from mae_jax.types import UserError
 
 PIPELINES = ("arrays", "tf")
@@ -111,7 +111,7 @@ class Data:
         source = self.source(split)
         if limit is not None and limit < 1:
             raise UserError(f"limit {limit}: at least one example is needed")
-        count = min(limit or source.num_examples, source.num_examples)
+        count, steps = self._eval_count(split, limit), range(self.eval_steps(split, limit))
         place = lambda step: evaluation_rows(
             step,
             num_examples=count,
@@ -126,7 +126,6 @@ class Data:
             read = pick(places[: max(1, mask.sum())])  # what fills the batch need not be read
             return Rows(read, hash_words(read))
 
-        steps = range(-(-count // self.eval_batch_size))
         loaded = arrays.batches(
             self._loader(split, "eval", then), rows_at, iter(steps), self.workers
         )
@@ -141,13 +140,32 @@ class Data:
             batch = {name: fill(rows) for name, rows in batch.items()}
             yield {**batch, "mask": batch["mask"] & mask}
 
-    def example(self, stage: str) -> dict[str, np.ndarray]:
-        """A batch of one, of the training set: what batches look like.
+    def eval_steps(self, split: str, limit: int | None = None) -> int:
+        """How many batches `eval` makes."""
+        return -(-self._eval_count(split, limit) // self.eval_batch_size)
+
+    def _eval_count(self, split: str, limit: int | None) -> int:
+        count = self.source(split).num_examples
+        return min(limit or count, count)
+
+    def least_bytes(self, stage: str) -> int:
+        """Bytes that every image has at least after the transforms of a stage, as far as these
+        tell without an image: of one channel.
 
         Args:
             stage: 'train' or 'eval': which transforms.
         """
-        loader = self._loader("train", stage)
+        transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
+        return max((transform.pixels for transform in transforms), default=0)
+
+    def example(self, stage: str, split: str = "train") -> dict[str, np.ndarray]:
+        """A batch of one: what batches look like.
+
+        Args:
+            stage: 'train' or 'eval': which transforms.
+            split: 'train', 'test' or 'val'.
+        """
+        loader = self._loader(split, stage)
         batch = loader.buffers(1)
         loader.load(Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64)), batch)
         if stage == "train":
@@ -239,9 +257,9 @@ def make_data(
         )
     if not train:
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
-    texts = {split: text for split, text in (("train", train), ("test", test)) if text}
-    specs = {split: source_spec(text, f"config.data.{split}") for split, text in texts.items()}
-    sources = {split: build(spec, "data.sources") for split, spec in specs.items()}
+    transforms = make_transforms(train_transform), make_transforms(eval_transform)
+    subsets.check(subset, held_out)
+    sources = _open(train=train, test=test)
     _check_damaged({} if on_error == "skip" else sources)
     empty_classes = sources["train"].empty_classes
     if subset:
@@ -254,8 +272,7 @@ def make_data(
         sources,
         batch_size,
         eval_batch_size or batch_size,
-        make_transforms(train_transform),
-        make_transforms(eval_transform),
+        *transforms,
         tuple(fields),
         pipeline,
         workers or min(64, len(os.sched_getaffinity(0))),
@@ -266,6 +283,15 @@ def make_data(
         process_count,
         empty_classes,
     )
+
+
+def _open(**texts: str) -> dict[str, Source]:
+    """The source of each split that names one; nothing is opened before all can be."""
+    named = {split: text for split, text in texts.items() if text}
+    specs = {split: source_spec(text, f"config.data.{split}") for split, text in named.items()}
+    for spec in specs.values():
+        check_spec(spec, "data.sources")
+    return {split: build(spec, "data.sources") for split, spec in specs.items()}
 
 
 def _check_damaged(sources: Mapping[str, Source]) -> None:

@@ -10,6 +10,7 @@ from mae_jax.spec import call, parse
 from mae_jax.types import UserError
 
 _HELD_OUT, _SUBSET = 3, 4
+WAY_OUT = "give a share in (0, 1) that leaves some on both sides"
 
 
 class Part(Source):
@@ -48,9 +49,8 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
     Raises:
         UserError: a part, or what remains of a class, would be empty.
     """
-    way_out = "give a share in (0, 1) that leaves some on both sides"
     if not 0 < share < 1:
-        raise UserError(f"held_out {share}: {way_out}")
+        raise UserError(f"held_out {share}: {WAY_OUT}")
     count, known = source.num_examples, source.class_names and hasattr(source, "labels")
     if known:
         labels, names = source.labels(), source.class_names
@@ -59,10 +59,22 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
         held = np.sort(permute(np.arange(round(count * share)), count, _HELD_OUT))
     kept = np.setdiff1d(np.arange(count), held)
     if not (len(held) and len(kept)):
-        raise UserError(f"held_out {share} of {count} images is {len(held)}: {way_out}")
+        raise UserError(f"held_out {share} of {count} images is {len(held)}: {WAY_OUT}")
     if known and (lost := {*labels} - {*labels[kept]}):
-        raise UserError(f"held_out {share} is all of the class {names[min(lost)]!r}: {way_out}")
+        raise UserError(f"held_out {share} is all of the class {names[min(lost)]!r}: {WAY_OUT}")
     return Part(source, kept), Part(source, held)
+
+
+def check(text: str, held_out: float) -> None:
+    """Checks `data.subset` and `data.held_out` as far as they tell without the examples.
+
+    Raises:
+        UserError: no such rule, or no such share.
+    """
+    if text:
+        _rule(text)
+    if held_out and not 0 < held_out < 1:
+        raise UserError(f"held_out {held_out}: {WAY_OUT}")
 
 
 def subset(source: Source, text: str) -> Source:
@@ -71,16 +83,22 @@ def subset(source: Source, text: str) -> Source:
     Raises:
         UserError: no such rule, or a class without enough examples.
     """
+    choose = _rule(text)
+    labels = labels_of(source)
+    chosen = choose(labels, source.class_names)
+    part = Part(source, chosen)
+    part.labels = lambda: labels[chosen]
+    return part
+
+
+def _rule(text: str):
+    """What a spec string names: labels and names of classes -> the examples to use."""
     rules = {"share": _share, "per_class": _per_class}
     calls = parse(text)
     if len(calls) != 1 or calls[0].name not in rules:
         raise UserError(f"subset {text!r}: write {' or '.join(f'{r}(...)' for r in rules)}")
     name, args, kwargs = calls[0]
-    labels = labels_of(source)
-    chosen = call(text, rules[name], *args, **kwargs)(labels, source.class_names)
-    part = Part(source, chosen)
-    part.labels = lambda: labels[chosen]
-    return part
+    return call(text, rules[name], *args, **kwargs)
 
 
 def _share(share: float, *, seed: int = 0):

@@ -16,17 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from mae_jax.engine.agree import in_all
-from mae_jax.engine.paths import path_of
+from mae_jax.engine.digest import digest, shapes_of
 from mae_jax.types import UserError
 
 logger = logging.getLogger(__name__)
+
+
+class OtherModel(UserError):
+    """A checkpoint is whole, but of another model."""
 
 
 class Checkpoints:
@@ -42,8 +45,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, *, every: int, keep: int = 2, read_only: bool = False):
-        if every < 1 or keep < 2:
-            raise UserError(f"checkpoint every={every}, keep={keep}: need every >= 1 and keep >= 2")
+        check_checkpoints(every=every, keep=keep)
         self.folder = Path(folder).absolute()
         self.every = every
         self.read_only = read_only
@@ -181,18 +183,20 @@ class Checkpoints:
     def _leaves(self, state: Any) -> dict[str, list]:
         """What is stored beside a state: path -> [shape, digest]."""
         digests = jax.device_get(self._digest(state))
-        return {name: [shape, int(digests[name])] for name, shape in _shapes(state).items()}
+        return {name: [shape, int(digests[name])] for name, shape in shapes_of(state).items()}
 
     def _check_model(self, like: Any, saved: dict[str, list]) -> None:
-        """Raises UserError if a checkpoint is whole, but of another model."""
-        here = _shapes(like)
+        """Raises OtherModel if a checkpoint is whole, but of another model."""
+        here = shapes_of(like)
         there = {name: shape for name, (shape, _) in saved.items()}
-        for path in sorted({*here, *there}):
-            if here.get(path) != there.get(path):
-                raise UserError(
-                    f"the checkpoint in {self.folder} is of another model: {path} is "
-                    f"{there.get(path)} there and {here.get(path)} here"
-                )
+        differ = [path for path in {*here, *there} if here.get(path) != there.get(path)]
+        # Moments differ where parameters do, and have longer names.
+        for path in sorted(differ, key=lambda path: (not path.startswith("params/"), path))[:1]:
+            theirs, ours = (shapes.get(path, "not in it") for shapes in (there, here))
+            raise OtherModel(
+                f"the checkpoint in {self.folder} is of another model: {path} is {theirs} there "
+                f"and {ours} here"
+            )
 
     def _set_aside(self, steps: list[int]) -> None:
         """Renames broken checkpoints, so that their steps can be saved again."""
@@ -217,6 +221,14 @@ class Checkpoints:
                 self._manager.wait_until_finished()
             finally:
                 self._manager.close()
+
+
+def check_checkpoints(*, every: int, keep: int = 2) -> None:
+    """Raises UserError unless checkpoints can be written like this, see `Checkpoints`."""
+    if every < 1 or keep < 2:
+        raise UserError(
+            f"config.checkpoint: every={every}, keep={keep}: need every >= 1 and keep >= 2"
+        )
 
 
 def read_leaves(folder: str | Path, parts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -259,40 +271,6 @@ def _read_leaves(folder: Path, leaves: dict[str, list], parts) -> dict[str, np.n
             raise ValueError(f"digest of {path} differs from what was saved")
     flat = traverse_util.flatten_dict(tree, sep="/")
     return {path: np.asarray(values) for path, values in flat.items()}
-
-
-def digest(tree: Any) -> dict[str, jax.Array]:
-    """A 32-bit digest of every leaf: the sum of its words, each times an odd number that depends
-    on its place, modulo 2^32.
-
-    Integer sums do not depend on their order, so every mesh gives the same digest, and it needs no
-    transfer. A single changed word always changes it.
-
-    Args:
-        tree: arrays of 1, 2 or 4 bytes an element.
-
-    Returns:
-        path -> uint32 scalar.
-    """
-
-    def leaf_digest(x):
-        bits = (
-            jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
-            if x.dtype != bool
-            else x
-        )
-        place = jnp.zeros(x.shape, jnp.uint32)
-        for axis, length in enumerate(x.shape):
-            place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        return jnp.sum(bits.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
-
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {path_of(path): leaf_digest(leaf) for path, leaf in leaves}
-
-
-def _shapes(tree: Any) -> dict[str, list[int]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {path_of(path): list(leaf.shape) for path, leaf in leaves}
 
 
 def _first_line(error: Exception) -> str:

@@ -1,11 +1,24 @@
-"""What to say when a device has no memory left."""
+"""The memory of the devices: whether there is enough of it, asked before anything is allocated, and
+what to report where it runs out all the same.
+
+JAX on a CPU can wait for ever for the outputs of a program one of whose outputs cannot be allocated
+(seen in 0.10.2), so what cannot fit must not be started.
+"""
 
 import contextlib
+import math
+import os
 import re
+import resource
+from pathlib import Path
+from typing import Any
 
 import jax
 
+from mae_jax.engine.paths import path_of
 from mae_jax.types import UserError
+
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
@@ -28,3 +41,138 @@ def explained(advice: str):
         wanted = re.search(r"allocat\w+ ([\d.]+ ?\w+)", text)
         asked = f", which wanted {wanted[1]} at once" if wanted else ""
         raise UserError(f"the memory of {whose} is not enough{asked}: {advice}") from error
+
+
+def free_memory() -> int | None:
+    """Bytes that each local device can still hold. The devices of a CPU share what the machine has
+    available. None if the platform does not report it.
+    """
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        available = host_memory()
+        return available // len(devices) if available is not None else None
+    stats = [device.memory_stats() or {} for device in devices]
+    if not all("bytes_limit" in one for one in stats):
+        return None
+    return min(one["bytes_limit"] - one.get("bytes_in_use", 0) for one in stats)
+
+
+def host_memory() -> int | None:
+    """Bytes that this process can still allocate: the least of what the machine, its cgroups and
+    its resource limits leave. None where the system does not report it.
+    """
+    found = [_machine(), *_cgroups(), _limit()]
+    return min((size for size in found if size is not None), default=None)
+
+
+def _machine() -> int | None:
+    """What Linux expects to be available without swapping, and the free swap."""
+    try:
+        lines = (PROC / "meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if " kB" in line}
+    return sizes["MemAvailable"] + sizes.get("SwapFree", 0) if "MemAvailable" in sizes else None
+
+
+def _cgroups() -> list[int]:
+    """What the memory limit of each cgroup around this process leaves (versions 2 and 1). Cached
+    files count as free: Linux drops them first.
+    """
+    try:
+        lines = [line.split(":", 2) for line in (PROC / "self/cgroup").read_text().splitlines()]
+    except OSError:
+        return []
+    left = []
+    for _, controllers, path in lines:
+        if controllers == "":
+            root, names = CGROUPS, ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            root = CGROUPS / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        below = Path(path.lstrip("/"))
+        for folder in {root / parent for parent in (below, *below.parents)}:
+            with contextlib.suppress(OSError, ValueError, KeyError):  # 'max': no limit
+                limit, used = (int((folder / name).read_text()) for name in names)
+                stat = dict(
+                    line.split() for line in (folder / "memory.stat").read_text().splitlines()
+                )
+                prefix = "total_" if "total_inactive_file" in stat else ""
+                cached = sum(int(stat[f"{prefix}{kind}_file"]) for kind in ("active", "inactive"))
+                left.append(max(0, limit - used + cached))
+    return left
+
+
+def _limit() -> int | None:
+    """What `ulimit -v` leaves."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        pages = int((PROC / "self/statm").read_text().split()[0])
+    except OSError:
+        return None
+    return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def bytes_on_device(tree: Any) -> int:
+    """Bytes of a tree of arrays, or of shapes with shardings, on each device that holds it."""
+
+    def size(leaf):
+        shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape
+        return math.prod(shape) * leaf.dtype.itemsize
+
+    return sum(size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def check_room(needed: int, what: str, advice: str) -> None:
+    """Checks that each local device has so many bytes free.
+
+    Args:
+        needed: bytes on each device.
+        what: needs them, the beginning of the message.
+        advice: which setting to lower.
+
+    Raises:
+        UserError: they are not free.
+    """
+    free = free_memory()
+    if free is None or needed <= free:
+        return
+    devices = jax.local_device_count()
+    shared = jax.default_backend() == "cpu" and devices > 1
+    each = f" on each of {devices} devices, which share the memory" if shared else " on a device"
+    raise UserError(
+        f"{what} needs {readable(needed)}{each}, and {readable(free)} are free: {advice}"
+    )
+
+
+def check_state(abstract_state: Any, what: str = "train state (parameters and moments)") -> None:
+    """Checks that the devices can hold a train state before anything of it is made.
+
+    Args:
+        abstract_state: shapes with shardings, of all of it or of a part.
+        what: that is, for the message.
+
+    Raises:
+        UserError: they cannot.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(abstract_state)
+    path, largest = max(leaves, key=lambda leaf: bytes_on_device(leaf[1]))
+    split = "" if jax.default_backend() == "cpu" else ", or split it: config.mesh.fsdp=-1"
+    check_room(
+        bytes_on_device(abstract_state),
+        f"the {what}",
+        f"choose a smaller model in config.method.args (its largest array is {path_of(path)}, "
+        f"{list(largest.shape)}){split}",
+    )
+
+
+def readable(size: float) -> str:
+    """'1.25 GB', in powers of 1000."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB", "PB"):
+        if size < 1000 or unit == "PB":
+            return f"{size:.3g} {unit}"
+        size /= 1000

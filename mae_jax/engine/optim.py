@@ -52,19 +52,10 @@ def make_plan(
         batch_size: global, accumulation included.
 
     Raises:
-        UserError: nothing to train on, a warm-up longer than the run, or rates that are not
-            positive, or that end above the peak.
+        UserError: see `check_schedule`; more steps than can be counted, a learning rate that
+            float32 does not hold, or one that ends above its peak.
     """
-    for name, value in dict(epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr).items():
-        if not 0 <= value < math.inf:
-            raise UserError(f"config.schedule.{name}={value} must be finite and not negative")
-    if not 0 < base_lr < math.inf:
-        raise UserError(f"config.schedule.base_lr={base_lr} must be positive")
-    if warmup_epochs > epochs:
-        raise UserError(
-            f"config.schedule.warmup_epochs={warmup_epochs} is longer than the run, "
-            f"config.schedule.epochs={epochs}: lower it"
-        )
+    check_schedule(base_lr=base_lr, epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr)
     if epochs * num_examples / batch_size > MAX_STEPS:
         raise UserError(
             f"config.schedule.epochs={epochs} of {num_examples} images are more than {MAX_STEPS} "
@@ -72,8 +63,6 @@ def make_plan(
         )
     steps = math.ceil(epochs * num_examples / batch_size)
     warmup = round(warmup_epochs * num_examples / batch_size)
-    if steps < 1:
-        raise UserError(f"config.schedule.epochs={epochs} must be positive")
     peak = base_lr * batch_size / 256
     if not TINY < peak < HUGE:
         raise UserError(
@@ -94,6 +83,28 @@ def make_plan(
         return jnp.where(step < warmup, peak * step / max(1, warmup), cosine)
 
     return Plan(schedule, steps, warmup, peak)
+
+
+def check_schedule(
+    *, base_lr: float, epochs: float, warmup_epochs: float, min_lr: float = 0.0
+) -> None:
+    """Checks what `make_plan` is given, as far as it does not depend on the number of examples.
+
+    Raises:
+        UserError: nothing to train, a warm-up longer than the run, or a learning rate that is
+            negative.
+    """
+    for name, value in dict(epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr).items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"config.schedule.{name}={value} must be finite and not negative")
+    for name, value in dict(epochs=epochs, base_lr=base_lr).items():
+        if not 0 < value < math.inf:
+            raise UserError(f"config.schedule.{name}={value} must be positive")
+    if warmup_epochs > epochs:
+        raise UserError(
+            f"config.schedule.warmup_epochs={warmup_epochs} is longer than the run, "
+            f"config.schedule.epochs={epochs}: lower it"
+        )
 
 
 def make_optimizer(

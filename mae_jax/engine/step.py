@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from mae_jax.engine.memory import check_state
 from mae_jax.engine.mesh import batch_sharding, infer_shardings, replicated
 from mae_jax.engine.paths import Rules
 from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState
@@ -38,7 +39,8 @@ def plan_state(
         rules: how leaves are laid out, see `infer_shardings`.
 
     Returns:
-        A function that makes the fresh state, born sharded; and its shapes with their shardings.
+        A function that makes the fresh state, born sharded, and raises UserError if the devices
+        cannot hold it; and its shapes with their shardings.
     """
     rows = {k: jax.ShapeDtypeStruct((mesh.size, *v.shape[1:]), v.dtype) for k, v in batch.items()}
 
@@ -55,7 +57,13 @@ def plan_state(
         shapes,
         shardings,
     )
-    return jax.jit(init, out_shardings=shardings), like
+    initialize = jax.jit(init, out_shardings=shardings)
+
+    def fresh() -> TrainState:
+        check_state(like)
+        return initialize()
+
+    return fresh, like
 
 
 def make_train_step(

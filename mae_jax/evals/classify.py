@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict
+from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
@@ -44,6 +44,7 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
             examples.
     """
     check_choice("among", among, ("all", "present"))
+    check_limit("classify", limit)
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
         parts = [classified(predict, batch, split=split) for batch in data.eval(split, limit)]

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
+from mae_jax.types import UserError
+
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
 """A batch of this process' rows to outputs for the rows of all processes, 'features' among them."""
 
@@ -33,10 +35,29 @@ class Evaluator:
     """Of the model, that it needs: 'features', 'logits' or 'head_logits'."""
     splits: Sequence[str]
     """Of the data, that must have labels."""
+    examples: int = 1
+    """So many of the split 'train' are needed, if it reads that one."""
+    memory: Callable[[int, int, int], int] = lambda examples, width, classes: 0
+    """Bytes of a device that it needs at least for its own computations, given the number of
+    training examples, the width of the features, and the number of classes."""
+    limit: int | None = None
+    """It uses this many training examples only."""
 
     def __call__(self, predict: Predict, data: EvalData) -> dict[str, float]:
         """The metrics."""
         return self.run(predict, data)
+
+
+def check_limit(name: str, limit: int | None) -> None:
+    """Raises UserError unless a limit on the number of examples leaves any.
+
+    Args:
+        name: of the evaluator.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(
+            f"{name}: limit={limit} must be at least 1; leave it out to use all examples"
+        )
 
 
 class Features(NamedTuple):

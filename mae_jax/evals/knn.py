@@ -2,13 +2,14 @@
 arXiv 1805.01978): cosine similarity, votes weighted by exp(similarity / temperature).
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict, extract
+from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, extract
 from mae_jax.types import UserError
 
 KEYS, QUERIES = 16384, 256
@@ -27,7 +28,8 @@ def make(*, k: int | Sequence[int] = 20, temperature: float = 0.07, limit: int |
     counts = {f"knn_{one}": one for one in k} if isinstance(k, (tuple, list)) else {"knn": k}
     if not counts or any(type(one) is not int for one in counts.values()):
         raise UserError(f"knn: k={k!r} should be of type int, or several: k=(1, 5, 20)")
-    if min(counts.values()) < 1 or temperature <= 0:
+    check_limit("knn", limit)
+    if min(counts.values()) < 1 or not 0 < temperature < math.inf:
         raise UserError(f"knn(k={k}, temperature={temperature}): both must be positive")
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
@@ -40,7 +42,10 @@ def make(*, k: int | Sequence[int] = 20, temperature: float = 0.07, limit: int |
             for name, k in counts.items()
         }
 
-    return Evaluator("knn", run, "features", ("train", "test"))
+    most = max(counts.values())
+    if limit is not None and most > limit:
+        raise UserError(f"knn: k={most} neighbours of limit={limit} training examples: lower k")
+    return Evaluator("knn", run, "features", ("train", "test"), examples=most, limit=limit)
 
 
 def neighbours(keys: np.ndarray, queries: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:

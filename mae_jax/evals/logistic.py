@@ -6,6 +6,7 @@ l2 / 2 * |W|^2, the intercept free; C = 1 / (l2 * N).
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict, extract
+from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, extract
 from mae_jax.types import UserError
 
 
@@ -36,7 +37,8 @@ def make(*, l2: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | None = N
         limit: use this many training examples only.
     """
     penalties = (l2,) if isinstance(l2, (int, float)) else tuple(l2)
-    if not penalties or min(penalties) <= 0:
+    check_limit("logistic", limit)
+    if not penalties or not all(0 < one < math.inf for one in penalties):
         raise UserError(f"logistic(l2={l2}): penalties must be positive")
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
@@ -47,7 +49,14 @@ def make(*, l2: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | None = N
         solution = fit(features, train.labels, l2=choose(features, train.labels, penalties))
         return {"logistic": accuracy(solution, (test.features - mean) / std, test.labels)}
 
-    return Evaluator("logistic", run, "features", ("train", "test"))
+    return Evaluator("logistic", run, "features", ("train", "test"), memory=memory, limit=limit)
+
+
+def memory(examples: int, width: int, classes: int) -> int:
+    """Bytes on a device: the features and logits [N, D] and [N, classes], the whitening [D, D], and
+    the points and gradients [D + 1, classes] that L-BFGS keeps, float32.
+    """
+    return 4 * (examples * (width + classes) + width**2 + 20 * (width + 1) * classes)
 
 
 def choose(features: np.ndarray, labels: np.ndarray, penalties: Sequence[float]) -> float:

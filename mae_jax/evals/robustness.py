@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mae_jax.evals.classify import classified
-from mae_jax.evals.features import EvalData, Evaluator, Predict
+from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
 
@@ -59,6 +59,7 @@ def make(
         UserError: an argument that is not one of these; when called: a reference for other than
             1000 classes.
     """
+    check_limit("robustness", limit)
     names = _names(kinds)
     levels = (severities,) if isinstance(severities, int) else tuple(severities)
     if not levels or not set(levels) <= set(SEVERITIES):

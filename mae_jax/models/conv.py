@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.limits import check_size
 from mae_jax.models.norm import LayerNorm
 from mae_jax.models.vit import drop_path
 from mae_jax.ops.masking import Mask
@@ -244,6 +245,7 @@ def make(
             "each for every stage"
         )
     shape = {name: tuple(values) for name, values in shape.items()}
+    check_size("conv", width=max(shape["widths"]), depth=sum(shape["depths"]))
     if stem < 1 or kernel < 1 or kernel % 2 == 0:
         raise UserError(f"conv: stem={stem} must be positive and kernel={kernel} odd")
     if not 0 <= drop_path < 1:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.limits import check_size
 from mae_jax.models.norm import LayerNorm
 from mae_jax.ops import gather as gathers
 from mae_jax.ops.activations import gelu
@@ -282,8 +283,7 @@ def make(
 
 def check_shape(name: str, *, width: int, depth: int, heads: int) -> None:
     """Raises UserError unless this is a transformer that can be built."""
-    if min(width, depth, heads) < 1:
-        raise UserError(f"{name}: width {width}, depth {depth} and heads {heads} must be positive")
+    check_size(name, width=width, depth=depth, heads=heads)
     if width % heads or width % 4:
         raise UserError(
             f"{name}: width {width} must be a multiple of its {heads} heads and, for sine-cosine "

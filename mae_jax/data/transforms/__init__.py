@@ -27,6 +27,8 @@ class Transform(Protocol):
     """See above; made by the `make` of its module."""
 
     draws: int
+    pixels: int
+    """At least so many has every image that it makes; 0: that depends on what it is given."""
 
     def plan(self, u: np.ndarray) -> np.ndarray:
         """[B, draws] uniform numbers in [0, 1) to parameters [B, ...]."""

@@ -10,7 +10,7 @@ class CenterCrop:
     draws = 0
 
     def __init__(self, size):
-        self.size = size
+        self.size, self.pixels = size, size[0] * size[1]
 
     def plan(self, u):
         """Nothing is random: [B, 0]."""

@@ -80,6 +80,7 @@ class Corruption:
     """One corruption of every image; see `make`."""
 
     draws = 1
+    pixels = 0
 
     def __init__(self, place: int, severity: int):
         self.place, self.strengths = place, KINDS[place].strengths[severity - 1]

@@ -9,6 +9,7 @@ class Flip:
     """Mirrors an example at random."""
 
     draws = 1
+    pixels = 0
 
     def plan(self, u):
         """[B, 1]: 1 to flip, else 0."""

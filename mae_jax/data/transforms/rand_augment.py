@@ -74,6 +74,8 @@ OPERATIONS = (*PHOTOMETRIC, *GEOMETRIC)
 class RandAugment:
     """Random operations, one after the other; see `make`."""
 
+    pixels = 0
+
     def __init__(self, magnitude, deviation, operations, probability, fill):
         self.magnitude, self.deviation = magnitude, deviation
         self.operations, self.probability, self.fill = operations, probability, fill

@@ -20,6 +20,7 @@ class RandomErasing:
 
     tries = 10
     draws = 2 + 4 * tries
+    pixels = 0
 
     def __init__(self, probability, area, aspect, mean, std):
         self.probability, self.area, self.aspect = probability, area, aspect

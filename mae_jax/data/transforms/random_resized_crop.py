@@ -13,6 +13,7 @@ class RandomResizedCrop:
 
     def __init__(self, size, scale, ratio):
         self.size, self.scale, self.ratio = size, scale, ratio
+        self.pixels = size[0] * size[1]
 
     def plan(self, u):
         """[B, tries, 4]: share of the area, square root of the aspect, place in y and in x."""

@@ -10,6 +10,7 @@ class Resize:
 
     def __init__(self, size):
         self.size, self.pair = size, size_of(size)
+        self.pixels = self.pair[0] * self.pair[1]
 
     def plan(self, u):
         """Nothing is random: [B, 0]."""

@@ -1,0 +1,89 @@
+"""What a run is going to do, reported before it does anything."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from mae_jax.engine.memory import bytes_on_device, check_state, free_memory, readable
+from mae_jax.run import Run, build
+from mae_jax.workdir import changes_since, recorded
+
+
+def lines(run: Run, start: int = 0) -> list[str]:
+    """The plan of a run, with the numbers that were derived from others, a line each.
+
+    Args:
+        start: steps done so far.
+    """
+    config, plan = run.config, run.plan
+    size = sum(leaf.size for leaf in jax.tree.leaves(run.like.params))
+    parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
+    text = (
+        f"{config.method.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
+        f"{run.mesh.size} {jax.default_backend()} device(s), {plan.steps} steps of a batch of "
+        f"{config.data.batch_size}{parts}; lr {plan.peak_lr:.3g} ({config.schedule.base_lr:g} x "
+        f"{config.data.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
+        f"cosine to {config.schedule.min_lr:g}" + (f"; going on from step {start}" if start else "")
+    )
+    return [text, *warm_up(run), *classes(run)]
+
+
+def warm_up(run: Run) -> list[str]:
+    """A line if the learning rate rises for more than half of the run."""
+    warmup, steps = run.plan.warmup_steps, run.plan.steps
+    if 2 * warmup <= steps:
+        return []
+    end = "ends at its peak" if warmup == steps else "hardly falls"
+    return [
+        f"the warm-up takes {warmup} of the {steps} steps, and the learning rate {end}: lower "
+        f"config.schedule.warmup_epochs={run.config.schedule.warmup_epochs:g}, or raise "
+        f"config.schedule.epochs={run.config.schedule.epochs:g}"
+    ]
+
+
+def classes(run: Run) -> list[str]:
+    """A line if a classifier has classes that the training set has not."""
+    here = len(run.data.source("train").class_names)
+    if here == getattr(run.method, "classes", here):
+        return []
+    return [f"config.method.args.classes={run.method.classes}, but the training set has {here}"]
+
+
+def memory(run: Run) -> str:
+    """What the devices have to hold, as far as it is known without compiling the step."""
+    rows = run.data.example("train").values()
+    batch = sum(row.nbytes for row in rows) * run.data.batch_size // run.mesh.size
+    free = free_memory()
+    left = f", of {readable(free)} that are free" if free is not None else ""
+    return (
+        f"memory of each device{left}: {readable(bytes_on_device(run.like))} for the train state "
+        f"(parameters and moments) and {readable(batch)} for a batch of bytes; gradients and "
+        "activations come on top: mae-jax bench step compiles the step and reports its memory"
+    )
+
+
+def check(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> list[str]:
+    """Everything that can go wrong before the first step, checked: lists the data, decodes one
+    image, traces the step. Writes nothing.
+
+    Args:
+        config: see `configs/`.
+        workdir: that the run would have; whether it could go on there is checked too.
+        deviations: in what it differs from a recipe that has a name, a line each.
+
+    Returns:
+        The plan, a line each.
+
+    Raises:
+        UserError: the run could not be trained.
+    """
+    run = build(config, recorded(workdir))
+    check_state(run.like)
+    run.trace()
+    claimed = run.config.copy_and_resolve_references()
+    claimed.identities = run.data.identities()
+    changes = changes_since(workdir, claimed)
+    changed = [f"config.{key} is now {new!r}, was {old!r}" for key, (old, new) in changes.items()]
+    return [*deviations, *changed, *run.data.notes(), *run.notes, *lines(run), memory(run)]

@@ -1,0 +1,64 @@
+"""How far an evaluation is: on a terminal a line that changes, elsewhere one now and then."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+
+from mae_jax.data import Data
+from mae_jax.engine.log import console
+
+SECONDS = 30
+"""Between two lines where there is no terminal."""
+
+
+class Progress:
+    """Data for evaluators that reports how far they are. Use as a context manager.
+
+    Args:
+        data: of the run.
+        count: number of representations that are evaluated one after another.
+    """
+
+    def __init__(self, data: Data, count: int):
+        self.data, self.count = data, count
+        self.place, self.text, self.reported = 0, "", 0.0
+        self.active = jax.process_index() == 0
+        self.status = console.status("evaluating") if console.is_terminal and self.active else None
+
+    def __enter__(self):
+        if self.status:
+            self.status.start()
+        return self
+
+    def __exit__(self, *error):
+        if self.status:
+            self.status.stop()
+
+    def turn(self, name: str) -> None:
+        """The next representation is evaluated."""
+        self.place, self.name = self.place + 1, name
+
+    def begin(self, evaluator: str) -> None:
+        """An evaluator begins."""
+        self.text = f"evaluating {self.name} ({self.place} of {self.count}): {evaluator}"
+        self._report(self.text)
+
+    def eval(
+        self, split: str, limit: int | None = None, then: str = ""
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        """See `Data.eval`."""
+        total = self.data.eval_steps(split, limit)
+        for done, batch in enumerate(self.data.eval(split, limit, then), 1):
+            yield batch
+            if self.status or time.monotonic() - self.reported > SECONDS:
+                self._report(f"{self.text}, {split} batch {done} of {total}")
+
+    def _report(self, text: str) -> None:
+        self.reported = time.monotonic()
+        if self.status:
+            self.status.update(text)
+        elif self.active:
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,108 @@
+"""What a config alone determines, checked before any data are opened."""
+
+import sys
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from mae_jax import standardize
+from mae_jax.config import AUTO
+from mae_jax.engine import mesh as meshes
+from mae_jax.engine.checkpoint import Checkpoints, check_checkpoints
+from mae_jax.engine.log import Log
+from mae_jax.engine.optim import check_schedule, make_optimizer
+from mae_jax.engine.profile import Profile
+from mae_jax.evals.features import Evaluator
+from mae_jax.spec import bind_section, call, call_section, maker, parse
+from mae_jax.types import Method, UserError
+
+LARGEST = 2**31 - 1
+"""Of a whole number that gives an array its shape."""
+
+
+class EvalPlan(NamedTuple):
+    """When to evaluate, and how."""
+
+    every: int
+    """Steps between two evaluations; 0: only at the end."""
+    evaluators: list[Evaluator]
+
+
+def check(config: ConfigDict) -> None:
+    """Checks everything that can be known from a config without its data.
+
+    Raises:
+        UserError: anything in it that cannot work, in one line.
+    """
+    for name in ("accumulate", "max_skipped"):
+        if config[name] < 1:
+            raise UserError(f"config.{name}={config[name]} must be at least 1")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"config.seed={config.seed} must be in [0, 2**32)")
+    mesh = call_section(meshes.make_mesh, config.mesh, "mesh")
+    meshes.check_batch(config.data.batch_size, mesh, config.accumulate)
+    _check_log(config.log)
+    bind_section(Checkpoints, config.checkpoint, "checkpoint", folder="")
+    check_checkpoints(**config.checkpoint)
+    call_section(make_eval_plan, config.evals, "evals")
+    bind_section(check_schedule, config.schedule, "schedule")
+    check_schedule(**config.schedule)
+    if "profile" in config:  # older workdirs have none
+        Profile(steps=config.profile, total=sys.maxsize)
+    _check_method(config)
+
+
+def _check_log(section: Mapping[str, Any]) -> None:
+    bind_section(Log, section, "log", workdir=None, start=0, total=1)
+    if section["every"] < 1:
+        raise UserError(f"config.log.every={section['every']} must be at least 1")
+
+
+def _check_method(config: ConfigDict) -> None:
+    """The method and its optimizer, as if the run had one step."""
+    args = dict(config.method.args)
+    _check_sizes(args)
+    standardize.check(args)
+    args |= {name: (0.5,) for name, value in args.items() if value == AUTO}
+    method = call_section(make_method, {**config.method, "args": args}, "method", total_steps=1)
+    rules = {"rules": method.rules} if hasattr(method, "rules") else {}
+    call_section(make_optimizer, config.optimizer, "optimizer", schedule=lambda step: 0.0, **rules)
+
+
+def _check_sizes(args: Mapping[str, Any]) -> None:
+    """Raises UserError if a whole number is too large for the shape of an array."""
+    found = [(f"config.method.args.{name}", value) for name, value in args.items()]
+    if "encoder" in args:
+        for _, given, named in parse(args["encoder"]):
+            numbers = [*given, *named.values()]
+            found += [("config.method.args.encoder", value) for value in numbers]
+    for name, value in found:
+        for number in value if isinstance(value, tuple) else (value,):
+            whole = isinstance(number, int) or name.endswith(".encoder")
+            if whole and isinstance(number, (int, float)) and not abs(number) <= LARGEST:
+                raise UserError(f"{name}: {number} may be at most {LARGEST}")
+
+
+def make_method(*, name: str, args: Mapping[str, Any], total_steps: int) -> Method:
+    """A method, 'mae', or a task, 'tasks.finetune'; one with a schedule of its own is told the
+    number of steps.
+    """
+    make = maker(name if name.startswith("tasks.") else f"methods.{name}")
+    more = {"total_steps": total_steps} if "total_steps" in signature(make).parameters else {}
+    return call_section(make, args, "method.args", **more)
+
+
+def make_eval_plan(*, every: int, run: str) -> EvalPlan:
+    """The evals section: steps between two, and a spec string, e.g. 'knn(k=20)|logistic'."""
+    if every < 0:
+        raise UserError(f"config.evals.every={every} must be 0 (at the end only) or more")
+    return EvalPlan(every, make_evaluators(run))
+
+
+def make_evaluators(text: str) -> list[Evaluator]:
+    """Builds the evaluators of a spec string; none if it is empty."""
+    return [
+        call(name, maker(f"evals.{name}"), *args, **kwargs) for name, args, kwargs in parse(text)
+    ]

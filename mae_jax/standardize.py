@@ -1,0 +1,104 @@
+"""Which mean and standard deviation the pixels of a run are standardized with: those of the config,
+or where they are for other channels or 'auto', those of the data.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mae_jax.config import AUTO
+from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, check_statistics
+from mae_jax.types import UserError
+
+IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+UNKNOWN = {"mean": (0.5,), "std": (0.25,)}
+"""Of channels that nothing is known of."""
+
+
+class Origin(NamedTuple):
+    """Where mean and standard deviation may come from."""
+
+    text: str
+    """For the report, e.g. 'measured over config.data.train'."""
+    values: Callable[[], Mapping[str, Sequence[float]]]
+    """'mean' and 'std'; {} if there are none. Called if they are asked for."""
+
+
+def check(args: Mapping[str, Any]) -> None:
+    """Checks mean and standard deviation of a method as far as the config alone tells.
+
+    Args:
+        args: of the method, `config.method.args`.
+
+    Raises:
+        UserError: values that are neither 'auto' nor of pixels in [0, 1].
+    """
+    given = {name: args[name] for name in IMAGENET if name in args and args[name] != AUTO}
+    for name, value in given.items():
+        if isinstance(value, str):
+            raise UserError(
+                f"config.method.args.{name}={value!r} must be numbers in [0, 1], such as (0.5,), "
+                f"or {AUTO}: as measured over config.data.train"
+            )
+    check_statistics(given.get("mean", (0.5,)), given.get("std", (0.5,)), "config.method.args.")
+
+
+def resolve(
+    args: Mapping[str, Any], *, channels: int, origins: Sequence[Origin]
+) -> tuple[dict[str, tuple[float, ...]], str]:
+    """The values that a run uses.
+
+    A value follows the data if it is 'auto', if its number of values is neither 1 nor the channels,
+    or if the other one is 'auto' and it is still that of ImageNet, as the configs have it. For
+    images of 3 channels another number of values is a mistake.
+
+    Args:
+        args: of the method; `{}` is returned if it has no mean and std.
+        channels: of the images.
+        origins: where to look, the first one that has values for these channels counts.
+
+    Returns:
+        The values to set in `args`, and what to report of them; {} and '' if all stay.
+
+    Raises:
+        UserError: another number of values than 3 for images of 3 channels.
+    """
+    given = {name: args[name] for name in IMAGENET if name in args}
+    follow = {name for name, value in given.items() if _follows(name, value, channels)}
+    if AUTO in given.values():
+        follow |= {name for name, value in given.items() if tuple(value) == IMAGENET[name]}
+    if not follow:
+        return {}, ""
+    found, text = UNKNOWN, "as nothing was measured: mae-jax prepare measures them"
+    for origin in origins:
+        values = origin.values()
+        if _fits(values, channels):
+            found, text = values, origin.text
+            break
+    each = lambda values: tuple(map(float, values)) * (1 if len(values) > 1 else channels)
+    new = {name: each(found[name]) for name in given if name in follow}
+    listed = " and ".join(f"{name}={_short(values)}" for name, values in new.items())
+    plural = "" if channels == 1 else "s"
+    return new, f"config.method.args: {listed} for images of {channels} channel{plural}, {text}"
+
+
+def _follows(name: str, value: Any, channels: int) -> bool:
+    if value == AUTO:
+        return True
+    if len(value) in (1, channels):
+        return False
+    if channels == 3:
+        raise UserError(
+            f"config.method.args.{name} has {len(value)} values for {channels} channels: give one "
+            f"for each, one for all, or {AUTO}: as measured over config.data.train"
+        )
+    return True
+
+
+def _fits(values: Mapping[str, Sequence[float]], channels: int) -> bool:
+    """Whether there are values for these channels, of which none varies too little to divide by."""
+    one_each = all(len(values.get(name, ())) in (1, channels) for name in IMAGENET)
+    return one_each and min(values["std"]) > 0
+
+
+def _short(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)}{',' * (len(values) == 1)})"

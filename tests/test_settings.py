@@ -1,0 +1,92 @@
+"""What a config alone determines is checked before any data are opened, and before memory is."""
+
+import pytest
+
+from mae_jax.config import load_config
+from mae_jax.run import build
+from mae_jax.types import UserError
+from tests.commands import mistake
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evals.run=logistic(limit=0)", "logistic: limit=0 must be at least 1"),
+        ("evals.run=knn(limit=-1)", "knn: limit=-1 must be at least 1"),
+        ("evals.run=classify(limit=0)", "classify: limit=0 must be at least 1"),
+        ("evals.run=robustness(limit=0)", "robustness: limit=0 must be at least 1"),
+        ("evals.run=knn(limit=5, k=6)", "k=6 neighbours of limit=5 training examples"),
+        ("evals.run=knn(temperature=1e999)", "must be positive"),
+        ("evals.run=knm", "did you mean 'knn'?"),
+        ("evals.every=-1", "config.evals.every=-1 must be 0"),
+        ("log.every=0", "config.log.every=0 must be at least 1"),
+        ("checkpoint.every=0", "config.checkpoint: every=0, keep=2: need every >= 1 and keep >= 2"),
+        ("checkpoint.every=-1", "need every >= 1"),
+        ("checkpoint.keep=0", "keep >= 2"),
+        ("schedule.epochs=0.0", "epochs=0.0 must be positive"),
+        ("schedule.warmup_epochs=11.0", "warmup_epochs=11.0 not negative and at most as long"),
+        ("schedule.base_lr=0.0", "base_lr=0.0 must be positive"),
+        ("mesh.fsdp=3", "does not cover 2 devices"),
+        ("accumulate=3", "is not divisible by 2 devices x 3"),
+        ("profile=20", "write FIRST:LAST"),
+        ("max_skipped=0", "config.max_skipped=0 must be at least 1"),
+        ("method.args.loss=huber", "choose mse, l1"),
+        ("method.args.mean=(0.5, 2.0)", "config.method.args.mean=(0.5, 2.0) is outside [0, 1]"),
+        ("method.args.std=(0.0,)", "config.method.args.std=(0.0,) must be positive"),
+        ("optimizer.b1=1.0", "must be in [0, 1)"),
+        ("data.train_transform=flop", "did you mean 'flip'?"),
+        ("data.eval_transform=resize(0)", "size 0 should be a positive number"),
+        ("data.subset=half", "write share(...) or per_class(...)"),
+        ("data.held_out=1.0", "held_out 1.0: give a share in (0, 1)"),
+        ("data.test=foldr('x')", "did you mean 'folder'?"),
+        ("data.test=folder('x', chanels=1)", "did you mean 'channels'?"),
+        (
+            "method.args.encoder=vit(width=16, depth=1000000, heads=2)",
+            "depth 1000000 may be at most",
+        ),
+        (
+            "method.args.encoder=conv(widths=(8,), depths=(1000000,))",
+            "depth 1000000 may be at most",
+        ),
+        ("method.args.encoder=vit(Ti, mlp_ratio=1e300)", "1e+300 may be at most 2147483647"),
+        ("method.args.decoder_depth=1000000", "decoder: depth 1000000 may be at most"),
+        ("method.args.decoder_width=4000000000", "decoder_width: 4000000000 may be at most"),
+    ],
+)
+def test_mistakes_are_found_before_data_are_opened(root, override, message):
+    missing = "data.train=folder('nowhere')"
+    with pytest.raises(UserError) as error:
+        build(load_config(str(root / "tests" / "tiny.py"), [missing, override]))
+    assert message in str(error.value), error.value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "method.args.encoder=vit(width=100000, depth=4, heads=4, patch=4)",
+            "the model needs 1.92 TB on each of 2 devices, which share the memory, and",
+        ),
+        ("method.args.decoder_width=100000", "the model needs 480 GB on each of 2 devices"),
+        ("data.batch_size=1000000000000", "a batch of 1000000000000 images"),
+        ("data.train_transform=random_resized_crop(1000000)", "config.data.train_transform needs"),
+        ("data.eval_transform=resize(1000000)", "config.data.eval_transform needs 4 TB on each"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_it_is_made(capsys, root, tmp_path, override, message):
+    arguments = ["--config", root / "tests/tiny.py", "--workdir", tmp_path / "run"]
+    said = mistake(capsys, "train", *arguments, f"--config.{override}")
+    assert message in said and " are free: " in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluators_that_do_not_fit_are_refused_before_training(root, monkeypatch):
+    config = load_config(str(root / "tests" / "tiny.py"), ["evals.run=logistic"])
+    made = build(config)
+    # 32 examples of width 16 in 10 classes: 32 * 26 + 16^2 + 20 * 17 * 10 numbers of 4 bytes
+    needed = 4 * (32 * 26 + 256 + 3400)
+    monkeypatch.setattr("mae_jax.engine.memory.free_memory", lambda: needed)
+    made.check(made.evals.evaluators)
+    monkeypatch.setattr("mae_jax.engine.memory.free_memory", lambda: needed - 1)
+    with pytest.raises(UserError, match=r"logistic of 32 training examples needs 18 kB .*limit=8"):
+        made.check(made.evals.evaluators)
