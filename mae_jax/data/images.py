@@ -205,13 +205,16 @@ def check_window(kind: str, window: Any) -> None:
         )
 
 
-def cut(image: np.ndarray | Encoded, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Cuts a box out of an image and resizes it (bicubic, antialiased).
+def cut(
+    image: np.ndarray | Encoded, box: Box, size: tuple[int, int], kernel: str = "bicubic"
+) -> np.ndarray:
+    """Cuts a box out of an image and resizes it, antialiased.
 
     Args:
         image: [H, W, C] uint8, or encoded.
         box: (top, left, height, width) in pixels of the whole image.
         size: (height, width) of the result.
+        kernel: a name of `KERNELS`.
 
     Returns:
         [*size, C] uint8.
@@ -230,7 +233,7 @@ def cut(image: np.ndarray | Encoded, box: Box, size: tuple[int, int]) -> np.ndar
     if image.shape[:2] == tuple(size) and inside == (0, 0, *size):
         return image
     groups = np.split(image, range(4, image.shape[2], 4), axis=2)
-    parts = [_resize(group, inside, size) for group in groups]
+    parts = [_resize(group, inside, size, KERNELS[kernel]) for group in groups]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
@@ -253,11 +256,19 @@ _PIXELS = {
     3: resizer.PixelType.U8x3,
     4: resizer.PixelType.U8x4,
 }
-_BICUBIC = resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)
+KERNELS = {
+    "bicubic": resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom),
+    "bilinear": resizer.ResizeAlg.convolution(resizer.FilterType.bilinear),
+    "lanczos": resizer.ResizeAlg.convolution(resizer.FilterType.lanczos3),
+    "nearest": resizer.ResizeAlg.nearest(),
+}
+"""How images are resized: Pillow's names. All but 'nearest' are wider where an image shrinks."""
 _thread = threading.local()  # a Resizer keeps buffers, and serves one thread
 
 
-def _resize(image: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
+def _resize(
+    image: np.ndarray, box: Box, size: tuple[int, int], algorithm: resizer.ResizeAlg
+) -> np.ndarray:
     """[H, W, C] uint8 to [*size, C], for up to four channels."""
     height, width, channels = image.shape
     if not hasattr(_thread, "resizer"):
@@ -266,7 +277,7 @@ def _resize(image: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
     source = resizer.ImageData(width, height, kind, image.tobytes())
     target = resizer.ImageData(size[1], size[0], kind)
     options = resizer.ResizeOptions(
-        resize_alg=_BICUBIC,
+        resize_alg=algorithm,
         use_alpha=False,
         crop_box=resizer.CropBox(box[1], box[0], box[3], box[2]),
     )
