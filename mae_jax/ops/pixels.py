@@ -1,6 +1,8 @@
 """Between bytes and what a network sees. uint8 crosses to the device; floats live only there."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +17,45 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
     """[B, H, W, C] uint8 to float32 with this mean and standard deviation (of [0, 1]) removed.
 
     Raises:
-        UserError: as many numbers as neither 1 nor the channels, or a deviation of 0.
+        UserError: as many numbers as neither 1 nor the channels, or see `check_statistics`.
     """
+    check_statistics(mean, std)
     channels = images.shape[-1]
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise UserError(f"{name} has {len(values)} values for {channels} channels")
-    if min(std) <= 0:
-        raise UserError(f"std {std} must be positive")
     return standardize(images.astype(jnp.float32) / 255, mean, std)
+
+
+def check_statistics(mean: Any, std: Any, where: str = "") -> None:
+    """Checks that a mean and a standard deviation are of pixels in [0, 1], not in [0, 255].
+
+    Args:
+        mean: numbers in [0, 1].
+        std: numbers in (0, 1].
+        where: what the message starts with, e.g. 'config.method.args.'.
+
+    Raises:
+        UserError: they are not.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        valid = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+        if not valid or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+            raise UserError(
+                f"{where}{name}={values!r} should be finite numbers in [0, 1], one for all "
+                "channels or one for each, such as (0.5,)"
+            )
+        low, high = min(values), max(values)
+        if low < 0 or high > 1:
+            way = "write it for pixels in [0, 1]"
+            if 0 <= low and high <= 255:
+                shares = ", ".join(f"{value / 255:.4g}" for value in values)
+                way = (
+                    f"pixels are in [0, 1] here: divide by 255, ({shares}{',' * (len(values) < 2)})"
+                )
+            raise UserError(f"{where}{name}={tuple(values)} is outside [0, 1]: {way}")
+        if name == "std" and low == 0:
+            raise UserError(f"{where}std={tuple(values)} must be positive, in (0, 1]")
 
 
 def standardize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
