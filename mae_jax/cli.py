@@ -189,6 +189,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     add = make("import", help=text, description=text).add_argument
     text = ".safetensors, .pth, a folder of Hugging Face, or hf://org/name[@revision]"
     add("source", metavar="SOURCE", help=text)
+    text = "which weights of a SOURCE with several sets, e.g. teacher or module.base_encoder"
+    add("--key", metavar="PATH", help=text)
     add("--out", required=True, type=Path, metavar="FOLDER", help="to make")
     add("--heads", type=int, help="of an encoder of unusual width")
     add("--decoder-heads", type=int, help="of a decoder of unusual width")
