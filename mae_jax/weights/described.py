@@ -35,8 +35,22 @@ def described(found: Found) -> dict[str, Any]:
     'target' and 'mask_ratio'; what is not said is not in it.
 
     Raises:
-        UserError: it is of a network that is not built here.
+        UserError: it is of a network that is not built here, or damaged.
     """
+    try:
+        known = _described(found)
+        size = known.get("image", (1, 1))
+        if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+            raise ValueError(f"{size} is no height and width of images")
+    except (AttributeError, TypeError, ValueError) as error:  # values of other kinds than usual
+        raise UserError(
+            f"{found.name}: what config.json, preprocessor_config.json or the file itself says of "
+            f"the model is damaged ({error})"
+        ) from error
+    return known
+
+
+def _described(found: Found) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if not found.config and any(name.startswith(HUGGING_FACE) for name in found.arrays):
         logger.warning(

@@ -144,7 +144,7 @@ def _of_processor(processor: Mapping[str, Any], size: tuple[int, int]) -> Images
         return _specified(
             None, crop, "", "down", size, "" if crop else f"{where} resizes no images"
         )
-    if resample not in KERNELS:
+    if type(resample) is not int or resample not in KERNELS:
         return Images("", f"{where} has resample={resample!r}")
     if wanted is None or (crop is None and isinstance(wanted, int)):
         return Images("", f"{where} has size={processor.get('size')}")

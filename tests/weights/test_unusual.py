@@ -239,6 +239,13 @@ def test_a_config_of_timm_for_another_network(tmp_path, capsys):
     for more, line in (
         (dict(global_pool="map"), "has global_pool='map' in its config.json: there are token, avg"),
         (dict(model_args=dict(act_layer="quick_gelu")), "act_layer='quick_gelu' in model_args of"),
+        (dict(model_args=[1]), "says of the model is damaged ("),
+        (dict(pretrained_cfg=None), "says of the model is damaged ("),
+        (dict(architecture=3), "says of the model is damaged ("),
+        (
+            dict(hidden_size=48, image_size="16", num_attention_heads=3),
+            "is damaged (('16', '16') is no h",
+        ),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | more))
         assert line in refused(capsys, tmp_path, tmp_path, "--heads", 3)
