@@ -220,7 +220,9 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     add = make("import", help=text, description=text).add_argument
     text = ".safetensors, .pth, a folder of Hugging Face, or hf://org/name[@revision]"
     add("source", type=filled, metavar="SOURCE", help=text)
-    add("--out", required=True, type=path, metavar="FOLDER", help="to make")
+    text = "which weights of a SOURCE with several sets, e.g. teacher or module.base_encoder"
+    add("--key", type=filled, metavar="PATH", help=text)
+    add("--out", required=True, type=path, metavar="FOLDER", help="folder to create")
     add("--heads", type=int, help="of an encoder of unusual width")
     add("--decoder-heads", type=int, help="of a decoder of unusual width")
     add("--encoder-only", action="store_true", help="leave decoder and head out")

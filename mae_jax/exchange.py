@@ -22,14 +22,30 @@ def take(args) -> int:
         std=args.std,
         target=args.target,
         allow=args.allow,
+        key=args.key,
     )
     model, table = weights.read(args.source, options)
     weights.write_run(model, args.out)
     _print_mapping(table)
     height, width, channels = model.image
     said = ", ".join(f"{name}={value!r}" for name, value in model.args.items())
+    print(_images_line(model, args.source))
     print(f"wrote {args.out}: {model.method} of images {height} x {width} x {channels}: {said}")
     return 0
+
+
+def _images_line(model, source: str) -> str:
+    """How images will be made, and what of it SOURCE does not say or wants otherwise."""
+    line, said = f"images: {weights.transform_of(model)}", model.images
+    if said.transform:
+        line += ", as used with these weights"
+    elif said.remark:
+        line += f", NOT as used with these weights: {said.remark}, which is not done here"
+    else:
+        line += f": {source} does not say how they were made"
+    if said.transform and said.remark:
+        line += f", but {said.remark}"
+    return line
 
 
 def give(args) -> int:
@@ -51,6 +67,9 @@ def give(args) -> int:
         image_size=args.image_size,
     )
     _print_mapping(table)
+    if args.format == "hf":
+        said = read_config(args.run).data.eval_transform
+        print(f"images: its processor resizes them whole, bicubic; this run made them by {said}")
     print(f"wrote {args.out}")
     return 0
 

@@ -44,7 +44,9 @@ def make_start(
     args = weights.arguments(type(method).__module__.removeprefix("mae_jax."), args)
     network = build(weights.anywhere(args)["encoder"], "models")
     heads = getattr(network, "heads", None)
-    options = weights.Options(encoder_only=True, likely_heads=heads, allow=(r"^pooler\.",))
+    options = weights.Options(
+        encoder_only=True, for_start=True, likely_heads=heads, allow=(r"^pooler\.",)
+    )
 
     def start() -> TrainState:
         model, _ = weights.read(path, options)
@@ -109,8 +111,10 @@ def origin(path: str) -> dict | None:
     if steps:
         files, step = [source / "checkpoints" / str(max(steps)) / "leaves" / "metadata"], max(steps)
     else:
-        names = sorted(source.iterdir()) if source.is_dir() else [source]
-        files, step = [f for f in names if f.suffix in weights.SUFFIXES and f.is_file()], None
+        known = lambda file: file.suffix in weights.SUFFIXES and file.is_file()
+        files, step = list(filter(known, sorted(source.iterdir()))) if source.is_dir() else [], None
+        if source.is_file():  # whatever it is called
+            files = [source]
     if not files:
         return None
     digests = []

@@ -163,8 +163,9 @@ def missing(runs: Sequence[Finished], workdir: Path) -> str:
 def accuracies(runs: Sequence[Finished]) -> list[str]:
     """The table of results."""
     text = (
-        "Mean ± sample standard deviation over the seeds, on held-out images. The best mean of the "
-        f"rows is bold; of {', '.join(LOWER[:2])} and errors that is the lowest."
+        "Mean ± sample standard deviation over the seeds, on held-out images. The best mean of "
+        f"each column is bold, baselines included; of {', '.join(LOWER[:2])} and errors that is "
+        "the lowest."
     )
     for column, group in with_baselines(runs).items():
         names = " and ".join(group[0].baselines)

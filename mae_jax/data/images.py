@@ -243,13 +243,16 @@ def check_window(kind: str, window: Any) -> None:
         )
 
 
-def cut(image: np.ndarray | Encoded, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Cuts a box out of an image and resizes it (bicubic, antialiased).
+def cut(
+    image: np.ndarray | Encoded, box: Box, size: tuple[int, int], kernel: str = "bicubic"
+) -> np.ndarray:
+    """Cuts a box out of an image and resizes it, antialiased.
 
     Args:
         image: [H, W, C] uint8, or encoded.
         box: (top, left, height, width) in pixels of the whole image.
         size: (height, width) of the result.
+        kernel: a name of `resizing.KERNELS`.
 
     Returns:
         [*size, C] uint8.
@@ -267,7 +270,7 @@ def cut(image: np.ndarray | Encoded, box: Box, size: tuple[int, int]) -> np.ndar
     inside = (box[0] - top, box[1] - left, box[2], box[3])
     if image.shape[:2] == tuple(size) and inside == (0, 0, *size):
         return image
-    return resize(image, inside, size)
+    return resize(image, inside, size, kernel)
 
 
 def mirror(image: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Resizing arrays of bytes: bicubic with antialiasing as in Pillow, in SIMD integer arithmetic."""
+"""Resizing arrays of bytes, antialiased as in Pillow, in SIMD integer arithmetic."""
 
 import threading
 
@@ -11,27 +11,41 @@ _PIXELS = {
     3: resizer.PixelType.U8x3,
     4: resizer.PixelType.U8x4,
 }
-_BICUBIC = resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)
+KERNELS = {
+    "bicubic": resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom),
+    "bilinear": resizer.ResizeAlg.convolution(resizer.FilterType.bilinear),
+    "lanczos": resizer.ResizeAlg.convolution(resizer.FilterType.lanczos3),
+    "nearest": resizer.ResizeAlg.nearest(),
+}
+"""How images are resized: Pillow's names. All but 'nearest' are wider where an image shrinks."""
 _thread = threading.local()  # a Resizer keeps buffers, and serves one thread
 
 
-def resize(image: np.ndarray, box: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
+def resize(
+    image: np.ndarray, box: tuple[float, ...], size: tuple[int, int], kernel: str = "bicubic"
+) -> np.ndarray:
     """Resizes a box of an image.
 
     Args:
         image: [H, W, C] uint8.
         box: (top, left, height, width) in pixels.
         size: (height, width) of the result.
+        kernel: one of `KERNELS`.
 
     Returns:
         [*size, C] uint8.
     """
     groups = np.split(image, range(4, image.shape[2], 4), axis=2)  # it knows up to four channels
-    parts = [_resize(group, box, size) for group in groups]
+    parts = [_resize(group, box, size, KERNELS[kernel]) for group in groups]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
-def _resize(image: np.ndarray, box: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
+def _resize(
+    image: np.ndarray,
+    box: tuple[float, ...],
+    size: tuple[int, int],
+    algorithm: resizer.ResizeAlg,
+) -> np.ndarray:
     height, width, channels = image.shape
     if not hasattr(_thread, "resizer"):
         _thread.resizer = resizer.Resizer()
@@ -39,7 +53,7 @@ def _resize(image: np.ndarray, box: tuple[float, ...], size: tuple[int, int]) ->
     source = resizer.ImageData(width, height, kind, image.tobytes())
     target = resizer.ImageData(size[1], size[0], kind)
     options = resizer.ResizeOptions(
-        resize_alg=_BICUBIC,
+        resize_alg=algorithm,
         use_alpha=False,
         crop_box=resizer.CropBox(box[1], box[0], box[3], box[2]),
     )

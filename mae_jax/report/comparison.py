@@ -88,8 +88,8 @@ def with_baselines(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
 
 def accuracy_table(runs: Sequence[Finished], *, further: bool = False) -> list[list[str]]:
     """Rows of Markdown cells, the heading first: mean ± sample standard deviation over the seeds
-    of each metric in each column, the baselines first. The best means of the rest are bold.
-    Empty if there is nothing to show.
+    of each metric in each column, the baselines first. The best means of a column are bold, also
+    where a baseline has them. Empty if there is nothing to show.
 
     Args:
         runs: of a sweep.
@@ -104,25 +104,23 @@ def accuracy_table(runs: Sequence[Finished], *, further: bool = False) -> list[l
     names = dict.fromkeys(name for group in groups.values() for name in group[0].baselines)
     # A unit stays on the line of its metric.
     titles = [f"{plain(c)}: {heading(metric).replace(' ', chr(160))}" for c, metric in keys]
-    table = [["", *titles]]
-    for name in names:
-        cells = []
-        for column, metric in keys:
-            found = [run.baselines.get(name, {}) for run in groups.get(column, ())]
-            cells.append(spread(metric, [item[metric] for item in found if metric in item]))
-        table.append([name, *cells])
-    rows = by_row(runs)
-    cells = {row: [] for row in rows}
+    lines: dict[tuple[bool, str], list[str]] = {}  # (whether it is a baseline, its name) -> cells
     for column, metric in keys:
+        baselines = [run.baselines for run in groups.get(column, ())]
         values = {
-            row: [run.own[metric] for run in group if run.column == column and metric in run.own]
-            for row, group in rows.items()
+            (True, name): [b[name][metric] for b in baselines if metric in b.get(name, {})]
+            for name in names
+        } | {
+            (False, row): [
+                run.own[metric] for run in group if (run.column == column and metric in run.own)
+            ]
+            for row, group in by_row(runs).items()
         }
         best = _best(metric, values)
-        for row, numbers in values.items():
+        for key, numbers in values.items():
             cell = spread(metric, numbers)
-            cells[row].append(f"**{cell}**" if row in best else cell)
-    table += [[plain(row), *line] for row, line in cells.items()]
+            lines.setdefault(key, []).append(f"**{cell}**" if key in best else cell)
+    table = [["", *titles], *([plain(name), *cells] for (_, name), cells in lines.items())]
     return [line for line in table if any(line[1:])]
 
 
@@ -131,7 +129,7 @@ def _is_result(metric: str) -> bool:
     return metric not in CHOICES and "/" not in metric
 
 
-def _best(metric: str, values: Mapping[str, Sequence[float]]) -> list[str]:
+def _best(metric: str, values: Mapping[Any, Sequence[float]]) -> list[Any]:
     """The rows whose mean, as shown, is the best of several."""
     means = {
         row: float(shown(metric, statistics.fmean(numbers)))

@@ -1,10 +1,13 @@
 """Weights in and out: the layouts of the official MAE, timm and Hugging Face, and our own runs.
 
-`names.py` says what others call our arrays, and `layout.py` reads these tables in both directions;
-`files.py` opens files; `infer.py` tells which `model.py` they are of; `runs.py` takes weights out
-of runs and makes folders that our commands use like runs; `export.py` writes what others read.
+`files.py` opens files: `kinds.py` tells what they are, `parts.py` which arrays in them are wanted.
+`rewrite.py` and `layout.py`, with the tables of `names.py`, bring these to our names; `infer.py`
+finds the `model.py` that they are of, from what stands beside them (`described.py`,
+`processor.py`), `heads.py` and `positions.py`. `runs.py` takes weights out of runs and makes
+folders that our commands use like runs; `export.py` writes what others read, by `saving.py`.
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -15,12 +18,23 @@ from flax import traverse_util
 from mae_jax.spec import call, maker
 from mae_jax.types import UserError
 from mae_jax.weights.export import LAYOUTS, write
-from mae_jax.weights.files import SUFFIXES, Found, from_hub, open_weights
+from mae_jax.weights.files import Found, open_weights
+from mae_jax.weights.hub import from_hub
 from mae_jax.weights.infer import model_of
+from mae_jax.weights.kinds import SUFFIXES
 from mae_jax.weights.layout import Mapped, known, to_ours
 from mae_jax.weights.model import Model, Options, anywhere, arguments
 from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS, READABLE
-from mae_jax.weights.runs import image_of, is_run, read_run, read_state, write_run
+from mae_jax.weights.parts import other_model
+from mae_jax.weights.rewrite import Rewritten, described_names, rewritten
+from mae_jax.weights.runs import (
+    image_of,
+    is_run,
+    read_run,
+    read_state,
+    transform_of,
+    write_run,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -34,11 +48,16 @@ __all__ = [
     "is_run",
     "read",
     "read_state",
+    "transform_of",
     "write",
     "write_run",
 ]
 
+logger = logging.getLogger(__name__)
+
 LEFT_OVER = "(left over)"
+LETS_PASS = "mae-jax weights import --allow REGEX lets names pass"
+TABLES = (POSITIONS, DECODER_POSITIONS)
 
 
 def read(source: str | Path, options: Options | None = None) -> tuple[Model, list[Mapped]]:
@@ -59,48 +78,72 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
     options = options or Options()
     if is_run(source):
         return read_run(Path(source).expanduser()), []
-    found = open_weights(str(source))
-    params, table = _mapped(found, options)
+    found = open_weights(str(source), options.key)
+    changed = rewritten(found.arrays, found.name)
+    if any(what.startswith("(folded") for what in changed.used.values()):
+        logger.warning(
+            "the LayerScale of %s is folded into the layers that it follows: its features are the "
+            "same, and training has no factors of their own",
+            found.name,
+        )
+    params, table = _mapped(found, changed, options)
     if options.encoder_only:
         params = {path: array for path, array in params.items() if path.startswith("encoder/")}
-        table = [row for row in table if row.ours in params or row.ours == LEFT_OVER]
-    kernel = next(found.arrays[row.theirs] for row in table if row.ours == "encoder/embed/kernel")
+        table = [row for row in table if row.ours in params or row.ours.startswith("(")]
+    names = {row.ours: row.theirs for row in table}
+    kernel = changed.arrays[names["encoder/embed/kernel"]]
     if kernel.shape[2] != kernel.shape[3]:
         raise UserError(f"{found.name} has patches that are not square: {list(kernel.shape[2:])}")
+    dtypes = {path: found.arrays[names[path]].dtype for path in TABLES if path in names}
     try:
-        model = model_of(found, params, (kernel.shape[2], kernel.shape[1]), options)
+        patch = kernel.shape[2], kernel.shape[1]
+        model = model_of(found, params, patch, options, dtypes)
     except KeyError as error:
         raise UserError(f"{found.name} lacks {error.args[0]}: it is not whole") from error
     return _completed(model, table, found.name, options)
 
 
-def _mapped(found: Found, options: Options) -> tuple[dict[str, np.ndarray], list[Mapped]]:
+def _mapped(
+    found: Found, changed: Rewritten, options: Options
+) -> tuple[dict[str, np.ndarray], list[Mapped]]:
     """The arrays in our names, by the layout that knows most of them."""
+    arrays = changed.arrays
     layouts = [rows for variants in READABLE.values() for rows in variants]
-    rows = max(layouts, key=lambda rows: known(found.arrays, rows))
-    params, table = to_ours(found.arrays, rows)
-    if not {"encoder/cls_token", "encoder/embed/kernel"} <= params.keys():
-        first = ", ".join(sorted(found.arrays)[:3])
+    rows = max(layouts, key=lambda rows: known(arrays, rows))
+    params, table = to_ours(arrays, rows)
+    if "encoder/embed/kernel" not in params:
+        raise other_model(found.name, list(found.arrays))
+    if "encoder/cls_token" not in params:
         raise UserError(
-            f"{found.name} is of another model: its arrays ({first}, ...) are in no layout of "
-            f"{', '.join(READABLE)}"
+            f"{found.name} is of another model: it has no class token (nor have I-JEPA, SigLIP and "
+            "timm's gap models), and encoders here have one"
         )
     used = {name for row in table for name in row.theirs.split(" + ")}
-    left = [name for name in found.arrays if name not in used]
-    _refuse(left, options, f"{found.name} has more than is known here")
-    shapes = {name: found.arrays[name].shape for name in left}
-    return params, [*table, *(Mapped(LEFT_OVER, name, shapes[name]) for name in left)]
+    left = [name for name in arrays if name not in used]
+    allow = f"; {LETS_PASS}"
+    if found.beside and not left:
+        allow = f"; --key {found.key} leaves them out{allow}"
+    _refuse(
+        [*left, *found.beside],
+        options,
+        f"{found.name} has more than is known here",
+        allow,
+        theirs=True,
+    )
+    shapes = {name: arrays[name].shape for name in left}
+    shapes |= {name: found.arrays[name].shape for name in changed.used}
+    rest = dict.fromkeys([*left, *found.beside], LEFT_OVER) | changed.used
+    return params, [*table, *(Mapped(w, n, shapes.get(n, ())) for n, w in rest.items())]
 
 
-def _refuse(names: list[str], options: Options, what: str) -> None:
+def _refuse(names: list[str], options: Options, what: str, way: str, *, theirs: bool) -> None:
     """Raises UserError unless each name is allowed."""
     try:
         names = [n for n in names if not any(re.search(pattern, n) for pattern in options.allow)]
     except re.error as error:
         raise UserError(f"--allow {options.allow}: no regular expressions ({error})") from error
     if names:
-        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        raise UserError(f"{what}: {shown}; mae-jax weights import --allow REGEX lets names pass")
+        raise UserError(f"{what}: {described_names(names, theirs=theirs)}{way}")
 
 
 def _completed(model: Model, table: list[Mapped], name: str, options: Options):
@@ -124,7 +167,8 @@ def _completed(model: Model, table: list[Mapped], name: str, options: Options):
                 f"{list(shapes[path].shape)} in {model.args['encoder']}"
             )
     missing = [path for path in shapes if path not in model.params]
-    _refuse(missing, options, f"{name} lacks what {model.args['encoder']} needs")
+    what = f"{name} lacks what {model.args['encoder']} needs"
+    _refuse(missing, options, what, f"; {LETS_PASS}", theirs=False)
     if missing:
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), batch)
         fresh = traverse_util.flatten_dict(init(jax.random.key(0), zeros), sep="/")

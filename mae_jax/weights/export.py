@@ -13,10 +13,11 @@ from mae_jax.ops.posemb import with_class_token
 from mae_jax.spec import build, check_choice
 from mae_jax.types import UserError
 from mae_jax.weights import names
-from mae_jax.weights.files import check_finite, fresh_folder, write_file
+from mae_jax.weights.files import check_finite
 from mae_jax.weights.layout import Mapped, Shape, to_theirs
 from mae_jax.weights.model import Model
 from mae_jax.weights.runs import only
+from mae_jax.weights.saving import fresh_folder, write_file
 
 logger = logging.getLogger(__name__)
 

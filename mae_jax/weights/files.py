@@ -1,36 +1,33 @@
-"""Weights in files: safetensors, PyTorch's, folders of Hugging Face, and its hub. Nothing that a
-file says is ever run: PyTorch's are read by its weights-only loader alone.
-"""
+"""Weights in files: safetensors, PyTorch's, and folders of Hugging Face."""
 
-import argparse
 import contextlib
 import json
-import os
-import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from mae_jax.types import UserError
+from mae_jax.weights.hub import from_hub
+from mae_jax.weights.kinds import ENDINGS, TORCH, kind_of
+from mae_jax.weights.parts import Groups, part_of
+from mae_jax.weights.pytorch import read_torch, to_numpy
 
-TORCH = (".pth", ".pt", ".bin")
-SUFFIXES = (".safetensors", *TORCH)
-"""Of files of weights."""
 OURS = "mae_jax"
 """Key of the metadata in which this package says what arrays alone do not."""
+
+
+DTYPES = ("F16", "BF16", "F32", "F64", "BOOL", "U8", "I8", "I16", "I32", "I64")
+"""Of safetensors, that are read; weights are of the first four."""
 
 
 class Found(NamedTuple):
     """What a file or folder holds."""
 
     arrays: dict[str, np.ndarray]
+    """By their names, without a prefix that all of them have."""
     config: dict[str, Any]
     """config.json of the folder; {} if there is none."""
     processor: dict[str, Any]
@@ -38,31 +35,56 @@ class Found(NamedTuple):
     notes: dict[str, Any]
     """What this package wrote beside the arrays; {} if it did not."""
     name: str
+    key: str = ""
+    """The path through nested dictionaries and prefixes to these arrays; '': none."""
+    beside: tuple[str, ...] = ()
+    """Names of what is in the same dictionary under other prefixes, and was not read."""
 
 
-def open_weights(source: str) -> Found:
+def open_weights(source: str, key: str | None = None) -> Found:
     """Reads a file, a folder or hf://org/name.
+
+    Args:
+        source: where the weights are.
+        key: which ones of a file that holds several, see `parts.py`; None: it holds one.
 
     Raises:
         UserError: it cannot be read, holds what is not finite, or would run code.
     """
     path = from_hub(source) if source.startswith("hf://") else Path(source).expanduser()
     if path.is_dir():
-        found = _folder(path)
-    elif path.suffix == ".safetensors":
-        found = Found(*_safetensors(path), name=str(path))
-    elif path.suffix in TORCH:
-        found = Found(*_torch(path), name=str(path))
+        files = _files(path)
     elif path.is_file():
-        raise UserError(f"{path} is no file of weights: choose .safetensors, {', '.join(TORCH)}")
+        files = [path]
     else:
         raise UserError(f"there is no {source}: give a file, a folder or hf://org/name")
-    if found.arrays and all(name.startswith("module.") for name in found.arrays):
-        # What PyTorch's DataParallel puts before all names.
-        plain = {name.removeprefix("module."): a for name, a in found.arrays.items()}
-        found = found._replace(arrays=plain)
-    check_finite(found.arrays, found.name)
-    return found
+    groups: dict[str, dict[str, Any]] = {}
+    notes: dict[str, Any] = {}
+    for file in files:
+        parts, notes = _read(file)
+        for place, arrays in parts.items():
+            for twice in sorted(arrays.keys() & groups.get(place, {}).keys()):
+                raise UserError(f"{path} holds {twice} in {file.name} and in another part")
+            groups.setdefault(place, {}).update(arrays)
+    if path.is_dir():
+        _check_index(path, files, groups)
+    name = str(path)
+    part = part_of(groups, key, name)
+    arrays = {
+        n: a if isinstance(a, np.ndarray) else to_numpy(n, a, name) for n, a in part.arrays.items()
+    }
+    check_finite(arrays, name)
+    config, processor = _described(files[0])
+    return Found(arrays, config, processor, notes, name, part.key, tuple(part.beside))
+
+
+def _read(path: Path) -> tuple[Groups, dict[str, Any]]:
+    """The arrays of one file, tensors of PyTorch's as they are; and our notes."""
+    if kind_of(path) == "torch":
+        groups, text = read_torch(path, OURS)
+        return groups, _parsed(text, path)
+    arrays, notes = read_safetensors(path)
+    return {"": arrays}, notes
 
 
 def check_finite(arrays: Mapping[str, np.ndarray], where: str) -> None:
@@ -72,24 +94,63 @@ def check_finite(arrays: Mapping[str, np.ndarray], where: str) -> None:
             raise UserError(f"{name} in {where} has values that are not finite: not used")
 
 
-def _folder(path: Path) -> Found:
-    """A folder of Hugging Face: all files of weights in it, and what stands beside them."""
+def _files(path: Path) -> list[Path]:
+    """The files of weights in a folder of Hugging Face: one, or all parts of one model."""
+    if (path / "adapter_config.json").is_file():
+        raise UserError(
+            f"{path} is a LoRA or other adapter of PEFT, not a model: merge it, "
+            "model.merge_and_unload().save_pretrained(FOLDER)"
+        )
     suffix = ".safetensors" if any(path.glob("*.safetensors*")) else ".bin"
     files = sorted(path.glob(f"*{suffix}"))
     for index in path.glob(f"*{suffix}.index.json"):
-        files = sorted({path / name for name in read_json(index).get("weight_map", {}).values()})
+        files = sorted({path / name for name in _weight_map(index).values()})
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise UserError(
+                f"{path} lacks {', '.join(missing)}, which {index.name} names: {len(missing)} of "
+                f"{len(files)} parts; download them"
+            )
     if not files:
-        raise UserError(f"{path} has no .safetensors and no .bin file: give a run, or a model")
+        known = lambda file: file.suffix in (*ENDINGS, *TORCH) and file.suffix != ".json"
+        others = [file for file in sorted(path.iterdir()) if known(file) and file.is_file()]
+        what = ENDINGS.get(others[0].suffix, "is a file of weights: name it") if others else ""
+        more = f"; {others[0].name} {what}" if others else ""
+        raise UserError(
+            f"{path} has no .safetensors and no .bin file: give a run, or a model{more}"
+        )
     if len(files) > 1 and not any(path.glob(f"*{suffix}.index.json")):
         names = ", ".join(file.name for file in files)
         raise UserError(f"{path} has several files of weights ({names}): name one of them")
-    arrays: dict[str, np.ndarray] = {}
-    config, processor, notes = {}, {}, {}
-    for file in files:
-        read = _safetensors if file.suffix == ".safetensors" else _torch
-        part, config, processor, notes = read(file)
-        arrays |= part
-    return Found(arrays, config, processor, notes, str(path))
+    return files
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Name of an array -> file, of an index that Hugging Face writes.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    names = read_json(index).get("weight_map", {})
+    if (
+        not names
+        or not isinstance(names, dict)
+        or not all(isinstance(f, str) for f in names.values())
+    ):
+        raise UserError(f"{index} is damaged: it has no weight_map of names and files")
+    return names
+
+
+def _check_index(path: Path, files: list[Path], groups: Groups) -> None:
+    """Raises UserError if an index names arrays that its files do not hold."""
+    found = {name for arrays in groups.values() for name in arrays}
+    for index in path.glob(f"*{files[0].suffix}.index.json"):
+        missing = sorted(_weight_map(index).keys() - found)
+        if missing:
+            raise UserError(
+                f"{path} lacks {missing[0]} and {len(missing) - 1} more arrays that {index.name} "
+                "names: download its files again"
+            )
 
 
 def _beside(path: Path, name: str) -> dict[str, Any]:
@@ -118,11 +179,6 @@ def _described(path: Path) -> tuple[dict, dict]:
     return known, _beside(path, "preprocessor_config.json")
 
 
-def _safetensors(path: Path) -> tuple[dict, dict, dict, dict]:
-    arrays, notes = read_safetensors(path)
-    return arrays, *_described(path), notes
-
-
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of a .safetensors file, and what this package wrote beside them.
 
@@ -130,7 +186,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         UserError: there is none, or it is damaged.
     """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _notes(file)  # noqa: SIM118
+        names = list(file.keys())
+        for name in names:
+            kind = file.get_slice(name).get_dtype()
+            if kind not in DTYPES:
+                raise UserError(
+                    f"{name} in {path} is {kind}, not read here: save the weights as float32, "
+                    "float16 or bfloat16"
+                )
+        return {name: file.get_tensor(name) for name in names}, _notes(file, path)
 
 
 def read_notes(path: Path) -> dict[str, Any]:
@@ -140,7 +204,7 @@ def read_notes(path: Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     with _opened(path) as file:
-        return _notes(file)
+        return _notes(file, path)
 
 
 @contextlib.contextmanager
@@ -154,144 +218,15 @@ def _opened(path: Path) -> Iterator[safe_open]:
         raise UserError(f"{path} is damaged, or no safetensors file ({error})") from error
 
 
-def _notes(file: safe_open) -> dict[str, Any]:
-    return json.loads((file.metadata() or {}).get(OURS, "{}"))
+def _notes(file: safe_open, path: Path) -> dict[str, Any]:
+    return _parsed((file.metadata() or {}).get(OURS, "{}"), path)
 
 
-def _torch(path: Path) -> tuple[dict, dict, dict, dict]:
+def _parsed(text: Any, path: Path) -> dict[str, Any]:
     try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path} needs PyTorch to be read: pip install torch, or give .safetensors"
-        ) from error
-    if not path.is_file():
-        raise UserError(f"there is no {path}")
-    try:
-        # The official checkpoints hold the arguments of their training beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, for damaged files too
-        if "eights only" in str(error) or "WeightsUnpickler" in str(error):
-            culprit = re.search(r"GLOBAL (\S+)", str(error))
-            what = f" ({culprit[1]})" if culprit else ""
-            raise UserError(
-                f"{path} is refused: it holds more than weights{what} and could run code when "
-                "loaded; ask its author for .safetensors"
-            ) from error
-        raise UserError(f"{path} is damaged, or no file of PyTorch's ({_line(error)})") from error
-    notes = content.get(OURS, "{}") if isinstance(content, dict) else "{}"
-    for key in ("model", "state_dict", "module"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    arrays = content if isinstance(content, dict) else {}
-    if not arrays or not all(isinstance(value, torch.Tensor) for value in arrays.values()):
-        raise UserError(f"{path} holds no weights by name, but {type(content).__name__}")
-    arrays = {name: _numpy(value, torch) for name, value in arrays.items()}
-    return arrays, *_described(path), json.loads(notes)
-
-
-def _numpy(tensor, torch) -> np.ndarray:
-    tensor = tensor.detach().contiguous()
-    if str(tensor.dtype) == "torch.bfloat16":  # of which PyTorch's NumPy knows nothing
-        return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
-    return tensor.numpy()
-
-
-def from_hub(source: str) -> Path:
-    """The folder in the local cache of what hf://org/name is on the hub of Hugging Face.
-
-    Raises:
-        UserError: there is no such model, or no network and nothing in the cache.
-    """
-    name, _, revision = source.removeprefix("hf://").partition("@")
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-        )
-    except ImportError as error:
-        raise UserError(f"{source} needs huggingface_hub: pip install huggingface_hub") from error
-
-    def fetched(patterns: list[str]) -> Path:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
-
-    try:
-        folder = fetched(["*.json", "*.safetensors"])
-        if not any(folder.glob("*.safetensors")):
-            folder = fetched(["*.json", "*.bin"])
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"{source} is not in the local cache and the hub cannot be reached: go online once, "
-            f"or copy its folder here and give its path"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(f"the hub has no model {name!r}, or it asks for a login") from error
-    except HFValidationError as error:
-        raise UserError(f"{source} is no name on the hub: write hf://org/name") from error
-    except Exception as error:  # of many kinds, those of whichever HTTP client it has among them
-        raise UserError(f"{source} could not be fetched ({_line(error)})") from error
-    return folder
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an error says, or its kind if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-@contextlib.contextmanager
-def fresh_folder(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` if all inside goes well, and leaves nothing otherwise.
-
-    Raises:
-        UserError: `out` is there already, and not empty.
-    """
-    out = out.absolute()
-    if out == Path.cwd() or out.suffix in SUFFIXES:
-        raise UserError(f"--out {out}: a folder is made, give a name for it")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already: give another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_file(path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> None:
-    """Writes .safetensors, or with PyTorch's help .pth, whole or not at all.
-
-    Raises:
-        UserError: another suffix, a file that is there already, or PyTorch is missing.
-    """
-    if path.suffix not in (".safetensors", ".pth"):
-        raise UserError(f"--out {path}: the name must end in .safetensors or .pth")
-    if path.exists():
-        raise UserError(f"{path} is there already: give another --out")
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    text = json.dumps(notes)
-    try:
-        if path.suffix == ".safetensors":
-            save_file(dict(arrays), temporary, metadata={"format": "pt", OURS: text})
-        else:
-            _save_torch(temporary, arrays, text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _save_torch(path: Path, arrays: Mapping[str, np.ndarray], notes: str) -> None:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            "a .pth file needs PyTorch: pip install torch, or let --out end in .safetensors"
-        ) from error
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    torch.save({"model": tensors, OURS: notes}, path)
+        notes = json.loads(text)
+    except (TypeError, ValueError):
+        notes = None
+    if not isinstance(notes, dict):
+        raise UserError(f"{path} is damaged: its {OURS!r} entry holds no names")
+    return notes

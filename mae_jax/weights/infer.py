@@ -1,5 +1,5 @@
-"""What model an array file is of: sizes and pooling are read off the weights; heads, which leave no
-trace in them, come from what stands beside them, or from the width, as the field's sizes have it.
+"""What model an array file is of: sizes and pooling are read off the weights, the rest comes from
+what stands beside them (`described.py`), or is said to be taken as usual.
 """
 
 import logging
@@ -7,63 +7,88 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.models.vit import SIZES
+from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, check_statistics
 from mae_jax.ops.posemb import with_class_token
-from mae_jax.ops.resample import resample_positions
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
+from mae_jax.weights import positions
+from mae_jax.weights.described import described
 from mae_jax.weights.files import Found
+from mae_jax.weights.heads import MOCO, agreed, heads_of
 from mae_jax.weights.model import EPSILON, Model, Options
 from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS
+from mae_jax.weights.processor import images_of
 
 logger = logging.getLogger(__name__)
 
-HOW = ("bicubic", "antialias", "recompute")
-TIMM_POOLS = {"token": "cls", "avg": "mean"}
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-
-def model_of(found: Found, params: dict, patch: tuple[int, int], options: Options) -> Model:
+def model_of(
+    found: Found,
+    params: dict[str, np.ndarray],
+    patch: tuple[int, int],
+    options: Options,
+    dtypes: Mapping[str, np.dtype],
+) -> Model:
     """The model that arrays in our names are of, its position tables fitted or dropped.
 
     Args:
         found: what the file said beside the arrays.
         params: with POSITIONS and DECODER_POSITIONS, if the file had them.
         patch: side of a patch in pixels, and number of channels.
+        options: what the user says.
+        dtypes: path -> dtype in the file, of the position tables.
 
     Raises:
         UserError: something is missing, does not fit, or cannot be told.
     """
-    known = _known(found)
+    known = described(found)
     params, (side, channels) = dict(params), patch
     width, depth = params["encoder/cls_token"].shape[-1], _blocks(params, "encoder")
     table = params.pop(POSITIONS, None)
     if table is None:
         raise UserError(f"{found.name} has no position embedding: it is of another model")
-    old, new = _grids(len(table) - 1, side, known.get("image"), options.image_size)
-    half = next(a for a in found.arrays.values() if a.ndim > 1).dtype.itemsize < 4
-    atol = 1e-2 if half else 1e-5
+    sizes = known.get("image"), options.image_size
+    table = positions.with_class_row(table, side, sizes, found.name)
+    old, new = positions.grids_of(len(table) - 1, side, *sizes)
     decoder = any(path.startswith("decoder/") for path in params)
     if not decoder:
         _refuse_for_decoders(options, found.name)
-    table = _positions(table, old, new, options.positions, atol=atol, decoder=decoder)
+    dtype = dtypes[POSITIONS]
+    moco = bool(MOCO.search(found.key)) or positions.is_of_moco(table, old, dtype)
+    how = options.positions
+    table = positions.fitted(table, old, new, how, dtype=dtype, decoder=decoder)
     if table is not None:
         params[POSITIONS] = table
     hidden = params["encoder/block_0/mlp/fc1/bias"].shape[0]
-    heads = _heads(known.get("heads"), options, width, found.name)
+    heads = heads_of(known, options, width, found.name, moco=moco)
     encoder = _spec(width, depth, heads, side, hidden / width, table is not None)
     image = (new[0] * side, new[1] * side, channels)
     mean, std = _pixels(known, options, channels, found.name)
     args: dict[str, Any] = dict(encoder=encoder, mean=mean, std=std)
-    if decoder:
-        _check_decoder_positions(params.pop(DECODER_POSITIONS, None), old, found.name, atol)
+    pretrained = found.config["pretrained_cfg"] if "pretrained_cfg" in found.config else {}
+    images = images_of(found.processor, pretrained, image[:2])
+    model = _model(params, args, image, known, options, found, old, dtypes)
+    return model._replace(images=images)
+
+
+def _model(params, args, image, known, options, found, grid, dtypes) -> Model:
+    """A masked autoencoder, a classifier or an encoder."""
+    if any(path.startswith("decoder/") for path in params):
+        table = params.pop(DECODER_POSITIONS, None)
+        positions.check_decoder(table, grid, found.name, dtypes.get(DECODER_POSITIONS))
         args |= _decoder_args(params, known, options, found.name)
         return Model(params, "mae", args, image)
     if "head/kernel" in params:
         args |= dict(classes=params["head/kernel"].shape[1])
+        if "pool" not in known and "fc_norm/scale" not in params:
+            logger.warning(
+                "%s does not say what its head classifies: taken as the class token, which is "
+                "timm's and Hugging Face's default",
+                found.name,
+            )
         return _classifier(params, args, image, known.get("pool"))
     if "encoder/norm/scale" not in params:  # of an encoder that was tuned with pool=mean
         args["encoder"] = args["encoder"][:-1] + ", final_norm=False)"
@@ -88,67 +113,8 @@ def _classifier(params: dict, args: dict, image, pool: str | None) -> Model:
     return Model(params, "tasks.finetune", args, image)
 
 
-def _known(found: Found) -> dict[str, Any]:
-    """What stands beside the arrays: our own notes, or the config of Hugging Face or timm."""
-    config, known = dict(hidden_act="gelu", layer_norm_eps=EPSILON) | found.config, {}
-    if "hidden_size" in config:
-        if config["hidden_act"] != "gelu":
-            raise UserError(f"{found.name} has hidden_act={config['hidden_act']!r}, not gelu")
-        if config["layer_norm_eps"] > EPSILON:
-            raise UserError(
-                f"{found.name} has layer_norm_eps={config['layer_norm_eps']:g}: of another model, "
-                f"here it is {EPSILON:g}"
-            )
-        if config["layer_norm_eps"] < EPSILON:
-            logger.warning(
-                "%s says layer_norm_eps=%g: here it is %g, with which the official models were "
-                "trained",
-                *(found.name, config["layer_norm_eps"], EPSILON),
-            )
-        size = config["image_size"]
-        known = dict(
-            heads=config["num_attention_heads"],
-            image=tuple(size) if isinstance(size, list) else (size, size),
-        )
-        if "decoder_num_attention_heads" in config:
-            known |= dict(
-                decoder_heads=config["decoder_num_attention_heads"],
-                target="normalized" if config["norm_pix_loss"] else "pixels",
-                mask_ratio=config["mask_ratio"],
-            )
-    if "pretrained_cfg" in config:  # timm's
-        known |= {k: v for k, v in config["pretrained_cfg"].items() if k in ("mean", "std")}
-        if config["global_pool"] in TIMM_POOLS:
-            known |= dict(pool=TIMM_POOLS[config["global_pool"]])
-    if found.processor.get("do_normalize", True) is False:
-        known |= dict(mean=[0.0], std=[1.0])
-    elif "image_mean" in found.processor:
-        known |= dict(mean=found.processor["image_mean"], std=found.processor["image_std"])
-    return known | found.notes
-
-
 def _blocks(params: Mapping[str, np.ndarray], part: str) -> int:
     return len({path.split("/")[1] for path in params if path.startswith(f"{part}/block_")})
-
-
-def _heads(known: int | None, options: Options, width: int, name: str) -> int:
-    heads = {size["width"]: size["heads"] for size in SIZES.values()}
-    said = _agreed("heads", known, options.heads, name)
-    if said is not None or options.likely_heads is not None:
-        return options.likely_heads if said is None else said
-    if width not in heads:
-        raise UserError(
-            f"{name} does not say how many heads a width of {width} has: give --heads "
-            "to mae-jax weights import"
-        )
-    return heads[width]
-
-
-def _agreed(option: str, known, given, name: str):
-    """What a file says or a user does; None: neither."""
-    if known is not None and given is not None and known != given:
-        raise UserError(f"--{option} {given}: {name} says {known}")
-    return given if known is None else known
 
 
 def _spec(width: int, depth: int, heads: int, patch: int, ratio: float, learned: bool) -> str:
@@ -159,65 +125,6 @@ def _spec(width: int, depth: int, heads: int, patch: int, ratio: float, learned:
     return f"vit({first}, patch={patch}{more}{', learned_positions=True' if learned else ''})"
 
 
-def _grids(count: int, patch: int, image, wanted) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The grid of patches that positions are of, and the one that they shall be of."""
-    for height, width in filter(None, (image, wanted)):
-        if height % patch or width % patch:
-            raise UserError(f"images of {height} x {width} are not whole patches of {patch}")
-    grid = lambda size: (size[0] // patch, size[1] // patch)
-    side = math.isqrt(count)
-    if image is not None and math.prod(grid(image)) == count:
-        old = grid(image)
-    elif wanted is not None and math.prod(grid(wanted)) == count:
-        old = grid(wanted)
-    elif side * side == count:
-        old = (side, side)
-    else:
-        raise UserError(
-            f"which rows and columns do {count} patches have? Say --image-size H,W to "
-            "mae-jax weights import"
-        )
-    return old, grid(wanted) if wanted is not None else old
-
-
-def _positions(table: np.ndarray, old, new, how: str | None, *, atol: float, decoder: bool):
-    """The table for a grid; None if it is the one that is computed here."""
-    if how is not None:
-        check_choice("positions", how, HOW)
-    if how is not None and old == new:
-        raise UserError(f"--positions {how} is for another --image-size than that of the weights")
-    fixed = _is_fixed(table, old, atol)
-    if decoder and how not in (None, "recompute"):
-        raise UserError(
-            f"--positions {how} is for encoders, and this decoder's are sine-cosine: choose "
-            "recompute, or leave the decoder out with --encoder-only"
-        )
-    if old == new or (fixed and how == "recompute"):
-        return None if fixed else table
-    if how in (None, "recompute"):
-        more = ", or recompute (they are sine-cosine)" if fixed else ""
-        raise UserError(
-            f"the positions are of {old[0]} x {old[1]} patches and {new[0]} x {new[1]} are wanted: "
-            "choose --positions bicubic (as official MAE and transformers), antialias (as timm)"
-            f"{more}"
-        )
-    return np.asarray(resample_positions(jnp.asarray(table), old, new, kernel=how))
-
-
-def _is_fixed(table: np.ndarray, grid: tuple[int, int], atol: float) -> bool:
-    """Whether a table is the sine-cosine one, but for rounding, coarse in half precision."""
-    expected = with_class_token(grid, table.shape[1])
-    return table.shape == expected.shape and bool(np.abs(table - expected).max() < atol)
-
-
-def _check_decoder_positions(table: np.ndarray | None, grid, name: str, atol: float) -> None:
-    if table is not None and not _is_fixed(table, grid, atol):
-        raise UserError(
-            f"the decoder in {name} has positions that are not the sine-cosine ones: it has no "
-            "place here, leave it out with --encoder-only"
-        )
-
-
 def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tuple, tuple]:
     """Mean and deviation that images are normalised with."""
     if (options.mean is None) != (options.std is None):
@@ -226,15 +133,17 @@ def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tu
         mean, std = options.mean, options.std
     elif "mean" in known:
         mean, std = known["mean"], known["std"]
-    elif options.encoder_only:
-        return (), ()  # whoever uses the encoder has to say it
+    elif options.for_start:
+        return (), ()
     elif channels == 3:
-        mean, std = IMAGENET
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
         logger.warning("%s does not say how images are normalised: taken as ImageNet's", name)
     else:
         raise UserError(
             f"{name} does not say how its {channels} channel(s) were normalised: give --mean, --std"
         )
+    where = "--" if options.mean is not None else f"{name}: "
+    check_statistics(mean, std, where)
     if not {len(mean), len(std)} <= {1, channels}:
         raise UserError(f"mean {mean} and std {std} are not one number, or one for each channel")
     return tuple(map(float, mean)), tuple(map(float, std))
@@ -251,12 +160,17 @@ def _refuse_for_decoders(options: Options, name: str) -> None:
 
 def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:
     width = params["decoder/mask_token"].shape[-1]
-    heads = _agreed("decoder-heads", known.get("decoder_heads"), options.decoder_heads, name)
-    if heads is None:
-        heads = 16 if width == 512 else None
-    if heads is None:
+    heads = agreed("decoder-heads", known.get("decoder_heads"), options.decoder_heads, name)
+    if heads is None and width != 512:
         raise UserError(f"{name} does not say its decoder's heads: give --decoder-heads")
-    target = _agreed("target", known.get("target"), options.target, name)
+    if heads is None:
+        heads = 16
+        logger.warning(
+            "%s does not say how many heads its decoder has: taken as 16, as the official MAE has "
+            "at width 512: otherwise --decoder-heads NUMBER",
+            name,
+        )
+    target = agreed("target", known.get("target"), options.target, name)
     if target is None:
         raise UserError(
             f"{name} does not say what its decoder predicts: give --target normalized (as the "

@@ -58,6 +58,7 @@ FORMS = {
     "patch": Form(lambda a: a.transpose(2, 3, 1, 0).reshape(-1, len(a)), patch_kernel),
     "table": Form(lambda a: a[0], lambda a, shape: a[None]),
 }
+FLOATS = ("float32", "float16", "bfloat16", "float64")
 AXES = {"dense": 2, "patch": 4, "table": 3}
 
 
@@ -113,10 +114,21 @@ def _part(arrays: Arrays, name: str, form: str) -> np.ndarray | None:
         return None
     if name not in arrays:
         raise UserError(f"the weights lack {name}: the file is not whole, or of another model")
+    if str(arrays[name].dtype) not in FLOATS or not arrays[name].size:
+        what = arrays[name].dtype if arrays[name].size else f"empty, {list(arrays[name].shape)}"
+        raise UserError(
+            f"{name} is {what}: weights are not empty, and {', '.join(FLOATS)} (quantized ones are "
+            "not read)"
+        )
     array = np.asarray(arrays[name], np.float32)
     if array.ndim != AXES.get(form, array.ndim):
         raise UserError(
             f"{name} has shape {list(array.shape)}, and {AXES[form]} axes are expected: the file "
+            "is of another model"
+        )
+    if form == "table" and len(array) != 1:
+        raise UserError(
+            f"{name} has shape {list(array.shape)}, and one table [1, L, D] is expected: the file "
             "is of another model"
         )
     return np.ascontiguousarray(FORMS[form].ours(array))

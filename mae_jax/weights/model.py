@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mae_jax.spec import maker
+from mae_jax.weights.processor import Images
 
 EPSILON = 1e-6
 """What norms, and a probe's BatchNorm, add to the variance."""
@@ -31,8 +32,12 @@ class Options(NamedTuple):
     """What a decoder predicts: 'normalized' patches or 'pixels'."""
     encoder_only: bool = False
     """Leave out decoder and head."""
+    for_start: bool = False
+    """For config.init_from: what is trained says how images are normalised."""
     allow: Sequence[str] = ()
     """Regexes of names that may be missing or left over."""
+    key: str | None = None
+    """Which weights of a file with several sets, see `parts.py`."""
 
 
 class Model(NamedTuple):
@@ -48,6 +53,8 @@ class Model(NamedTuple):
     """[H, W, C] of the images it was made for; None: not known."""
     extra: dict[str, np.ndarray] = {}
     """Collections beside the parameters, of runs."""
+    images: Images = Images("", "")
+    """How images are made, as far as imported weights say it."""
 
 
 def arguments(module: str, given: Mapping[str, Any]) -> dict[str, Any]:

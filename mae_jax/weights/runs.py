@@ -14,8 +14,9 @@ from mae_jax.config import to_json
 from mae_jax.engine.checkpoint import read_leaves
 from mae_jax.engine.transfer import transfer
 from mae_jax.types import Skips, TrainState, UserError
-from mae_jax.weights.files import fresh_folder, read_json, read_notes, read_safetensors, write_file
+from mae_jax.weights.files import read_json, read_notes, read_safetensors
 from mae_jax.weights.model import EPSILON, Model, anywhere, arguments
+from mae_jax.weights.saving import fresh_folder, write_file
 from mae_jax.workdir import WEIGHTS, is_folder_of_weights, read_config
 
 
@@ -80,11 +81,18 @@ def write_run(model: Model, out: Path) -> None:
         (folder / "config.json").write_text(to_json(_config(model)) + "\n", encoding="utf-8")
 
 
+def transform_of(model: Model) -> str:
+    """The transforms of images for a model: those that it was used with, or the usual ones."""
+    height, width = model.image[:2]
+    usual = f"resize(({height}, {width}))"
+    if height == width:
+        usual = f"resize({round(height / 0.875)})|center_crop({height})"
+    return model.images.transform or usual
+
+
 def _config(model: Model) -> ConfigDict:
     """A config of every section; of those that train, nothing is used."""
-    height, width = model.image[:2]
-    larger = round(min(height, width) / 0.875) if height == width else 0
-    resize = f"resize({larger})|center_crop({height})" if larger else f"resize(({height}, {width}))"
+    resize = transform_of(model)
     data: dict[str, Any] = dict(
         train="",
         test="",

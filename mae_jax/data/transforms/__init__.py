@@ -58,18 +58,24 @@ def draw(transforms: Sequence[Transform], seeds: np.ndarray) -> list[np.ndarray]
 
 
 def move(
-    example: Example, box: images.Box, size: tuple[int, int], *, mirror: bool = False
+    example: Example,
+    box: images.Box,
+    size: tuple[int, int],
+    *,
+    mirror: bool = False,
+    kernel: str = "bicubic",
 ) -> Example:
-    """Cuts a box out of an example and resizes it: the image bicubic with antialiasing, its
-    segmentation by nearest neighbours; boxes follow, clipped to what is left.
+    """Cuts a box out of an example and resizes it: the image with antialiasing, its segmentation by
+    nearest neighbours; boxes follow, clipped to what is left.
 
     Args:
         box: (top, left, height, width) in pixels.
         size: (height, width) of the result.
         mirror: left and right change places.
+        kernel: the image's, a name of `resizing.KERNELS`.
     """
     moved = dict(example)
-    moved["image"] = images.cut(example["image"], box, size)
+    moved["image"] = images.cut(example["image"], box, size, kernel)
     if mirror:
         moved["image"] = images.mirror(moved["image"])
     if "segmentation" in example:

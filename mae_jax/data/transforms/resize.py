@@ -1,6 +1,10 @@
-"""Resizing of the whole image, bicubic and antialiased."""
+"""Resizing of the whole image, antialiased, with the kernel that a network is used to."""
 
+from mae_jax.data.resizing import KERNELS
 from mae_jax.data.transforms import move, shape_of, size_of
+from mae_jax.spec import check_choice
+
+ROUND = {"nearest": round, "down": int}
 
 
 class Resize:
@@ -8,8 +12,9 @@ class Resize:
 
     draws = 0
 
-    def __init__(self, size):
+    def __init__(self, size, kernel, rounding):
         self.size, self.pair = size, size_of(size)
+        self.kernel, self.round = kernel, ROUND[rounding]
         self.pixels = self.pair[0] * self.pair[1]
 
     def plan(self, u):
@@ -21,16 +26,27 @@ class Resize:
         if not isinstance(self.size, int):
             return self.pair
         shorter = min(height, width)
-        return round(height * self.size / shorter), round(width * self.size / shorter)
+        return self.round(height * self.size / shorter), self.round(width * self.size / shorter)
 
     def apply(self, example, params):
         """Image of any size to that of `target`."""
         shape = shape_of(example)
-        return move(example, (0, 0, *shape), self.target(*shape))
+        return move(example, (0, 0, *shape), self.target(*shape), kernel=self.kernel)
 
 
-def make(size) -> Resize:
+def make(size, *, kernel: str = "bicubic", rounding: str = "nearest") -> Resize:
     """Resizing to `size` = (height, width), or, given one number, so that the shorter side has
     that length.
+
+    Args:
+        size: in pixels.
+        kernel: 'bicubic', 'bilinear', 'lanczos' or 'nearest', as Pillow names them.
+        rounding: of the longer side, to the 'nearest' pixel, or 'down' as in torchvision and
+            transformers.
+
+    Raises:
+        UserError: another kernel or rounding.
     """
-    return Resize(size)
+    check_choice("resize: kernel", kernel, KERNELS)
+    check_choice("resize: rounding", rounding, ROUND)
+    return Resize(size, kernel, rounding)

@@ -1,0 +1,123 @@
+"""What stands beside arrays and says what they do not: our own notes, the config.json of Hugging
+Face or of timm, and a preprocessor_config.json.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mae_jax.models.vit import SIZES
+from mae_jax.types import UserError
+from mae_jax.weights.files import Found
+from mae_jax.weights.model import EPSILON
+from mae_jax.weights.processor import pixels_of
+
+logger = logging.getLogger(__name__)
+
+TYPES = ("vit", "vit_mae", "vit_msn", "beit")
+"""Values of model_type whose networks are built here; of BEiT, those without relative positions."""
+TIMM_POOLS = {"token": "cls", "avg": "mean"}
+SHAPES = {
+    *("img_size", "patch_size", "in_chans", "num_classes", "global_pool", "class_token"),
+    *("embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "init_values", "no_embed_class"),
+    *("drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "pos_drop_rate"),
+    *("dynamic_img_size", "weight_init", "strict_img_size"),
+}
+"""Arguments of timm's VisionTransformer that its weights show, or that change no feature."""
+HUGGING_FACE = ("embeddings.", "vit.embeddings.", "beit.embeddings.")
+NAMES = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H"}
+"""timm's names of sizes -> the paper's."""
+
+
+def described(found: Found) -> dict[str, Any]:
+    """What is said of 'heads', 'image' (height, width), 'mean', 'std', 'pool', 'decoder_heads',
+    'target' and 'mask_ratio'; what is not said is not in it.
+
+    Raises:
+        UserError: it is of a network that is not built here, or damaged.
+    """
+    try:
+        known = _described(found)
+        size = known.get("image", (1, 1))
+        if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+            raise ValueError(f"{size} is no height and width of images")
+    except (AttributeError, TypeError, ValueError) as error:  # values of other kinds than usual
+        raise UserError(
+            f"{found.name}: what config.json, preprocessor_config.json or the file itself says of "
+            f"the model is damaged ({error})"
+        ) from error
+    return known
+
+
+def _described(found: Found) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    if not found.config and any(name.startswith(HUGGING_FACE) for name in found.arrays):
+        logger.warning(
+            "%s has no config.json beside it: taken as hidden_act=gelu and layer_norm_eps=%g",
+            *(found.name, EPSILON),
+        )
+    if "hidden_size" in found.config:
+        known |= _hugging_face(found.config, found.name)
+    if "pretrained_cfg" in found.config:
+        known |= _timm(found.config, found.name)
+    known |= pixels_of(found.processor, found.name)
+    return known | found.notes
+
+
+def _hugging_face(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    config = dict(model_type="vit", hidden_act="gelu", layer_norm_eps=EPSILON) | dict(config)
+    if config["model_type"] not in TYPES:
+        raise UserError(
+            f"{name} is of another model, model_type={config['model_type']!r} in its config.json: "
+            f"choose one of {', '.join(TYPES)}"
+        )
+    if config["hidden_act"] != "gelu":
+        raise UserError(f"{name} has hidden_act={config['hidden_act']!r}, not gelu")
+    epsilon = config["layer_norm_eps"]
+    if epsilon > EPSILON:
+        raise UserError(
+            f"{name} has layer_norm_eps={epsilon:g}: of another model, here it is {EPSILON:g}"
+        )
+    if epsilon < EPSILON:
+        logger.warning(
+            "%s says layer_norm_eps=%g: here it is %g, with which the official models were trained",
+            *(name, epsilon, EPSILON),
+        )
+    size = config["image_size"]
+    known = dict(
+        heads=config["num_attention_heads"],
+        image=tuple(size) if isinstance(size, list) else (size, size),
+    )
+    if "decoder_num_attention_heads" in config:
+        known |= dict(
+            decoder_heads=config["decoder_num_attention_heads"],
+            target="normalized" if config["norm_pix_loss"] else "pixels",
+            mask_ratio=config["mask_ratio"],
+        )
+    return known
+
+
+def _timm(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    pretrained, known = config["pretrained_cfg"], {}
+    known |= {k: v for k, v in pretrained.items() if k in ("mean", "std")}
+    if config["global_pool"] not in TIMM_POOLS:
+        raise UserError(
+            f"{name} has global_pool={config['global_pool']!r} in its config.json: there are "
+            f"{', '.join(TIMM_POOLS)} here"
+        )
+    known |= dict(pool=TIMM_POOLS[config["global_pool"]])
+    more = config["model_args"] if "model_args" in config else {}
+    unknown = sorted(more.keys() - SHAPES)
+    if unknown:
+        raise UserError(
+            f"{name} is of another model: {unknown[0]}={more[unknown[0]]!r} in model_args of its "
+            "config.json is not known here"
+        )
+    sized = re.match(r"(?:vit|deit3?)_(tiny|small|base|large|huge)_", config["architecture"])
+    size = SIZES[NAMES[sized[1]]] if sized else {}
+    if "num_heads" in more:
+        known |= dict(heads=more["num_heads"])
+    elif size:
+        known |= dict(named=(size["width"], size["heads"]))
+    return known

@@ -1,0 +1,159 @@
+"""Which of the arrays in a file are the model's: others nest them ({'state_dict': ...}, {'student',
+'teacher'}) and put prefixes before their names ('module.', 'backbone.', 'module.base_encoder.').
+
+A key is the dotted path to a set of weights, first through the nested dictionaries and then through
+the names: 'state_dict.module.base_encoder'. Where a file holds one set, it is found; where it holds
+several, the user names one.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from mae_jax.types import UserError
+
+TOP = "."
+"""The key of arrays whose names have no prefix."""
+
+DEPTH = 8
+"""Of nested dictionaries that are looked at: those in a file may hold each other."""
+
+LANDMARK = re.compile(
+    r"((?:.*?\.)??)"
+    r"(?:patch_embed\.proj|(?:(?:vit|beit)\.)?embeddings\.patch_embeddings\.projection)\.weight"
+)
+"""The name of the patch embedding, which each set of weights has once, behind its prefix."""
+
+WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What PyTorch's compiler and wrappers put into names, anywhere in them."""
+
+Groups = Mapping[str, Mapping[str, Any]]
+"""Path of a dictionary -> name -> array, of those that are in it itself."""
+
+FAMILIES = (
+    (r"lora_[AB]|^base_model\.", "a LoRA adapter (merge it into its model with merge_and_unload)"),
+    (r"(^|\.)(text_model|logit_scale|visual)\b", "CLIP or SigLIP, of images and text"),
+    (r"(^|\.)vision_model\.", "CLIP or SigLIP"),
+    (r"patch_embed\.proj\.0\.", "a transformer behind a stem of convolutions"),
+    (r"(^|\.)layer1\.0\.conv1", "a ResNet"),
+    (r"(^|\.)(stages|downsample_layers)\.\d", "a ConvNeXt or another network in stages"),
+    (r"(^|\.)layers\.\d+\.blocks", "a Swin transformer"),
+)
+"""Regex of a name -> what network has it."""
+
+
+class Part(NamedTuple):
+    """One set of weights in a file."""
+
+    key: str
+    """'': the whole file."""
+    arrays: dict[str, Any]
+    """By their names behind the prefix."""
+    beside: list[str]
+    """Whole names of what is with them in the same dictionary, under another prefix."""
+
+
+def groups_of(content: Any, is_array: Callable[[Any], bool]) -> dict[str, dict[str, Any]]:
+    """The arrays in nested dictionaries and lists, by the path of the one that they are in."""
+    groups: dict[str, dict[str, Any]] = {}
+
+    def visit(path: str, node: Any, depth: int) -> None:
+        if depth > DEPTH or not isinstance(node, (Mapping, list, tuple)):
+            return
+        for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+            if is_array(value):
+                groups.setdefault(path, {})[str(key)] = value
+            else:
+                visit(_joined(path, str(key)), value, depth + 1)
+
+    visit("", content, 1)
+    return groups
+
+
+def part_of(groups: Groups, key: str | None, name: str) -> Part:
+    """The set of weights that a key names; None: the only one that there is.
+
+    Args:
+        groups: what a file holds, see `groups_of`.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: there is no set with this key, none at all, or several and no key.
+    """
+    groups = {path: _unwrapped(group, name) for path, group in groups.items()}
+    whole = key in (None, TOP)
+    roots = _roots(groups if whole else {"": _under(groups, key)})
+    if key == TOP:
+        roots = {root: group for root, group in roots.items() if root == ("", "")}
+    if key is not None and not roots:
+        raise UserError(f"{name} has no weights under --key {key}{_choose(_roots(groups))}")
+    if not roots:
+        raise other_model(name, [n for group in groups.values() for n in group])
+    if len(roots) > 1:
+        within = "" if key is None else f" under --key {key}"
+        listed = {_joined(key or "", full): count for full, count in _counted(roots).items()}
+        sets = ", ".join(f"{full or TOP} ({count} arrays)" for full, count in listed.items())
+        example = next(full for full in listed if full)
+        raise UserError(
+            f"{name} holds {len(roots)} sets of weights{within}, {sets}: choose one, "
+            f"mae-jax weights import {name} --key {example}"
+        )
+    (path, prefix), group = next(iter(roots.items()))
+    arrays = {n.removeprefix(prefix): a for n, a in group.items() if n.startswith(prefix)}
+    beside = [_joined(path, n) for n in group if not n.startswith(prefix)]
+    start = "" if whole else key
+    return Part(_joined(start, _joined(path, prefix.rstrip("."))), arrays, beside)
+
+
+def other_model(name: str, names: list[str]) -> UserError:
+    """The error for weights of a network that is not built here."""
+    if not names:
+        return UserError(f"{name} holds no weights by name")
+    families = [what for regex, what in FAMILIES if any(re.search(regex, n) for n in names)]
+    what = f", it looks like {families[0]}" if families else ""
+    return UserError(
+        f"{name} is of another model{what}: its arrays ({', '.join(sorted(names)[:3])}, ...) are "
+        "in no layout of timm / official MAE, Hugging Face's ViT, ViTMAE or BEiT"
+    )
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name
+
+
+def _unwrapped(group: Mapping[str, Any], name: str) -> dict[str, Any]:
+    plain = {WRAPPERS.sub("", n): array for n, array in group.items()}
+    if len(plain) < len(group):
+        raise UserError(f"{name} holds arrays of one name, with and without a wrapper's prefix")
+    return plain
+
+
+def _under(groups: Groups, key: str) -> dict[str, Any]:
+    start = f"{key}."
+    full = {_joined(path, n): a for path, group in groups.items() for n, a in group.items()}
+    return {n.removeprefix(start): array for n, array in full.items() if n.startswith(start)}
+
+
+def _roots(groups: Groups) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """(path, prefix) of each set of weights -> the dictionary that it is in."""
+    return {
+        (path, found[1]): group
+        for path, group in groups.items()
+        for n in group
+        if (found := LANDMARK.fullmatch(n))
+    }
+
+
+def _counted(roots: Mapping) -> dict[str, int]:
+    """Key of each set of weights -> number of its arrays."""
+    others = lambda root: tuple(p for path, p in roots if path == root[0] and len(p) > len(root[1]))
+    return {
+        _joined(root[0], root[1].rstrip(".")): sum(
+            n.startswith(root[1]) and not n.startswith(others(root)) for n in group
+        )
+        for root, group in roots.items()
+    }
+
+
+def _choose(roots: Mapping) -> str:
+    return f": choose {', '.join(key or TOP for key in _counted(roots))}" if roots else ""

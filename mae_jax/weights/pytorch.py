@@ -1,0 +1,70 @@
+"""Files of PyTorch's, read by its weights-only loader: nothing in them is ever run."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from mae_jax.types import UserError
+from mae_jax.weights.hub import line_of
+from mae_jax.weights.parts import groups_of
+
+DTYPES = ("float16", "bfloat16", "float32", "float64", "bool")
+INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
+
+
+def read_torch(path: Path, ours: str) -> tuple[dict[str, dict[str, Any]], Any]:
+    """The tensors of a file by the path of the dictionary that they are in, and what stands under
+    the name `ours` ('{}': nothing).
+
+    Raises:
+        UserError: PyTorch is missing, the file is damaged, or it would run code.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path} needs PyTorch to be read: pip install torch, or give .safetensors"
+        ) from error
+    try:
+        # The official checkpoints hold the arguments of their training beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, for damaged files too
+        if "eights only" in str(error) or "WeightsUnpickler" in str(error):
+            culprit = re.search(r"GLOBAL (\S+)", str(error))
+            what = f" ({culprit[1]})" if culprit else ""
+            raise UserError(
+                f"{path} is refused: it holds more than weights{what} and could run code when "
+                "loaded; ask its author for .safetensors"
+            ) from error
+        raise UserError(f"{path} is damaged, or no file of PyTorch's ({line_of(error)})") from error
+    groups = groups_of(content, lambda value: isinstance(value, torch.Tensor))
+    if not groups:
+        raise UserError(f"{path} holds no weights by name, but {type(content).__name__}")
+    return groups, content.get(ours, "{}") if isinstance(content, dict) else "{}"
+
+
+def to_numpy(name: str, tensor: Any, where: str) -> np.ndarray:
+    """A tensor as an array.
+
+    Raises:
+        UserError: it is quantized, sparse, complex or without data.
+    """
+    import torch
+
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in DTYPES + INTEGERS or tensor.layout != torch.strided or tensor.is_meta:
+        if tensor.layout != torch.strided:
+            kind = str(tensor.layout).removeprefix("torch.")
+        raise UserError(
+            f"{name} in {where} is {'without data' if tensor.is_meta else kind}, not read here: "
+            "save the weights as float32, float16 or bfloat16"
+        )
+    tensor = tensor.detach().contiguous()
+    if kind == "bfloat16":  # of which PyTorch's NumPy knows nothing
+        return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
+    return tensor.numpy()

@@ -1,0 +1,73 @@
+"""Weights into files: whole or not at all, and nothing is written over."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from mae_jax.types import UserError
+from mae_jax.weights.files import OURS
+from mae_jax.weights.kinds import SUFFIXES
+
+
+@contextlib.contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` if all inside goes well, and leaves nothing otherwise.
+
+    Raises:
+        UserError: `out` is there already, and not empty.
+    """
+    out = out.absolute()
+    if out == Path.cwd() or out.suffix in SUFFIXES:
+        raise UserError(f"--out {out}: a folder is made, give a name for it")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already: give another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_file(path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> None:
+    """Writes .safetensors, or with PyTorch's help .pth, whole or not at all.
+
+    Raises:
+        UserError: another suffix, a file that is there already, or PyTorch is missing.
+    """
+    if path.suffix not in (".safetensors", ".pth"):
+        raise UserError(f"--out {path}: the name must end in .safetensors or .pth")
+    if path.exists():
+        raise UserError(f"{path} is there already: give another --out")
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    text = json.dumps(notes)
+    try:
+        if path.suffix == ".safetensors":
+            save_file(dict(arrays), temporary, metadata={"format": "pt", OURS: text})
+        else:
+            _save_torch(temporary, arrays, text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _save_torch(path: Path, arrays: Mapping[str, np.ndarray], notes: str) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            "a .pth file needs PyTorch: pip install torch, or let --out end in .safetensors"
+        ) from error
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    torch.save({"model": tensors, OURS: notes}, path)
