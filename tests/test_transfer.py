@@ -13,10 +13,10 @@ from mae_jax import weights
 from mae_jax.data.sources import fashion_scenes
 from mae_jax.load import load
 from mae_jax.tasks import finetune
-from tests import tiny
-from tests.commands import mistake, run
+from tests.helpers import tiny
+from tests.helpers.commands import mistake, run
 
-TASKS = "tests/tiny_tasks.py"
+TASKS = "tests/helpers/tiny_tasks.py"
 FIELDS = "image=image, label=label"
 
 
@@ -32,7 +32,7 @@ def pretrained(tmp_path_factory, in_the_project):
     """The workdir of a masked autoencoder of four steps."""
     workdir = tmp_path_factory.mktemp("runs") / "mae"
     options = "--config.schedule.epochs=1.0", "--config.schedule.warmup_epochs=0.0"
-    assert run("train", "--config", "tests/tiny.py", "--workdir", workdir, *options) == 0
+    assert run("train", "--config", "tests/helpers/tiny.py", "--workdir", workdir, *options) == 0
     return workdir
 
 
