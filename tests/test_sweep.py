@@ -140,7 +140,8 @@ def test_what_is_done_is_not_run_again(swept, tmp_path, python, capsys):
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_told_to_stop_it_says_how_to_go_on(tmp_path, python, monkeypatch, capsys, jobs):
     monkeypatch.setattr(schedule, "PATIENCE", 2)
-    python("trap 'exit 75' TERM; kill -TERM $PPID; while :; do sleep 0.05; done")
+    tell = f"mkdir {tmp_path}/told && kill -TERM $PPID"  # the first one only
+    python(f"trap 'exit 75' TERM; {tell}; while :; do sleep 0.05; done")
     command = "sweep", "--config", CONFIG, "--workdir", tmp_path, "--jobs", jobs
     assert run(*command) == 75
     said = capsys.readouterr().err.splitlines()[-1]

@@ -1,5 +1,6 @@
-"""Jobs of several processes: how each finds its place, and, with real ones, that they die together
-and stop together."""
+"""Jobs of several processes: how each finds its place, and, with real ones, that they die together;
+`tests/test_elastic.py` has how they stop.
+"""
 
 import time
 
