@@ -1,10 +1,10 @@
 """What each test file costs, in seconds of CPU, with the processes that it starts.
 
-A plugin of pytest. `bash launch/test.sh --record-durations` writes what it measured to
-`tests/durations.json`, whose limits `tests/test_taste.py` checks. It measures CPU time: wall time
-depends on what else the machine does. Run it with an empty compilation cache, as in a fresh
-clone: `JAX_COMPILATION_CACHE_DIR=$(mktemp -d) bash launch/test.sh --record-durations`. With the
-names of test files it replaces their entries only.
+A plugin of pytest, which starts with the longest files. `bash launch/test.sh --record-durations`
+writes what it measured to `tests/durations.json`; `tests/test_durations.py` has the limits. It
+measures CPU time: wall time depends on what else the machine does. Run it with an empty compilation
+cache, as in a fresh clone: `JAX_COMPILATION_CACHE_DIR=$(mktemp -d) bash launch/test.sh
+--record-durations`. With the names of test files it replaces their entries only.
 """
 
 import ast
@@ -19,6 +19,8 @@ from tests.helpers import forkserver
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "tests" / "durations.json"
+FILE_LIMIT = 60
+"""Seconds of CPU that a test file may take."""
 STARTS = "starting the workers"
 """The entry of what belongs to no file: imports and collecting tests, in each worker."""
 
@@ -33,6 +35,11 @@ def test_functions(path):
     }
 
 
+def recorded():
+    """File, or STARTS -> what was recorded."""
+    return json.loads(RECORD.read_text()) if RECORD.exists() else {}
+
+
 def used():
     """Seconds of CPU of this process and of its children, as far as they have ended."""
     ours = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -43,6 +50,12 @@ def pytest_addoption(parser):
     """--record-durations."""
     text = f"write the CPU time of each whole test file to {RECORD.relative_to(ROOT)}"
     parser.addoption("--record-durations", action="store_true", help=text)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: a worker that begins one at the end keeps all others waiting."""
+    costs = {path: entry["cpu"] for path, entry in recorded().items()}
+    items.sort(key=lambda item: -costs.get(item.nodeid.partition("::")[0], FILE_LIMIT))
 
 
 def pytest_configure(config):
@@ -96,6 +109,11 @@ class Meter:
         terminalreporter.write_line(
             f"{spent:.0f} s of CPU in tests, {starts:.0f} s in {STARTS.removesuffix('s')}(s)"
         )
+        for path, entry in recorded().items():
+            if self.files.get(path, 0.0) > 2 * entry["cpu"] + 5:
+                terminalreporter.write_line(
+                    f"{path}: {self.files[path]:.0f} s of CPU, {entry['cpu']:.0f} s when recorded"
+                )
         if self.config.getoption("record_durations"):
             parts = [path for path in self.ran if self.ran[path] != test_functions(path)]
             for path in parts:
@@ -104,8 +122,7 @@ class Meter:
 
     def write(self, paths, starts):
         """Replaces the entries of these files, and removes those of files that are gone."""
-        record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-        record = {path: entry for path, entry in record.items() if (ROOT / path).exists()}
+        record = {path: entry for path, entry in recorded().items() if (ROOT / path).exists()}
         for path in paths:
             record[path] = {
                 "tests": len(test_functions(path)),
