@@ -265,6 +265,7 @@ def test_shellcheck_has_nothing_to_say(root):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_two_real_processes_stop_and_go_on(root, tmp_path):
     """`mae-jax` on the path is this checkout's."""
     path = programs(tmp_path, mae_jax=f'exec {sys.executable} -m mae_jax "$@"')

@@ -18,6 +18,7 @@ from mae_jax.config import load_configs
 from mae_jax.start import origin
 from mae_jax.train import train
 from mae_jax.types import UserError
+from mae_jax.workdir import claim
 from tests.helpers.commands import mistake, run
 from tests.helpers.forkserver import Child
 from tests.helpers.jobs import DEADLINE, environment, until
@@ -78,6 +79,7 @@ def swept(tmp_path_factory):
     return workdir, again.returncode, output, error
 
 
+@pytest.mark.slow
 def test_one_failed_run_does_not_stop_the_rest(swept):
     workdir, code, output, error = swept
     assert code == 1
@@ -96,6 +98,7 @@ def test_one_failed_run_does_not_stop_the_rest(swept):
     assert "step 8/8" in (workdir / "mae/small/0/log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_one_that_was_not(root, swept, tmp_path):
     config = load_configs(str(root / CONFIG))["mae/small/0"]
     train(config, tmp_path)
@@ -120,21 +123,33 @@ def python(root, tmp_path, monkeypatch):
     return replace
 
 
-def test_what_is_done_is_not_run_again(swept, tmp_path, python, capsys):
-    workdir = swept[0]
-    logs = [workdir / f"mae/small/{seed}/log.txt" for seed in (0, 1)]
-    before = [log.read_text() for log in logs]
-    command = "sweep", "--config", CONFIG, "--workdir", workdir
-    assert run(*command, "--only", "1") == 0  # on purpose: it is
+@pytest.fixture
+def done(root, tmp_path):
+    """The workdir of a sweep that has run, but for one experiment, as far as results show."""
+    configs = load_configs(str(root / CONFIG))
+    for knn, name in ((0.25, "mae/small/0"), (0.75, "mae/small/1")):
+        (tmp_path / "sweep" / name / "checkpoints" / "8").mkdir(parents=True)
+        claim(tmp_path / "sweep" / name, configs[name], {})
+        results = {"step": 8, "final": {"mae": {"knn": knn}}}
+        (tmp_path / "sweep" / name / "results.json").write_text(json.dumps(results))
+    return tmp_path / "sweep"
+
+
+def test_what_is_done_is_not_run_again(done, tmp_path, python, capsys):
+    command = "sweep", "--config", CONFIG, "--workdir", done
     python(f'echo "$@" >>{tmp_path}/started; echo no luck; exit 2')
-    assert run(*command) == 1 and "1 of 3 runs failed" in capsys.readouterr().err
+    assert run(*command) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "mae-jax: 1 of 3 runs failed: broken/small/0"
+    assert "[2/3] broken/small/0: failed after" in said.err and "no luck" in said.err
     (line,) = (tmp_path / "started").read_text().splitlines()
-    options = f"--config {CONFIG} --workdir {workdir} --distributed off --only broken/small/0"
+    options = f"--config {CONFIG} --workdir {done} --distributed off --only broken/small/0"
     assert line == f"-m mae_jax sweep {options}"
-    assert [log.read_text() for log in logs] == before
+    assert [record["results"]["mae"]["knn"] for record in records(done)] == [0.25, 0.75]
+    assert "50.0 ± 35.4" in said.out and "50.0 ± 35.4 |" in (done / "results.md").read_text()
     error = mistake(capsys, *command, "--config.schedule.base_lr=0.2")
     assert "workdir of another config (schedule.base_lr" in error
-    assert len(records(workdir)) == 2
+    assert len(records(done)) == 2
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
@@ -149,11 +164,13 @@ def test_told_to_stop_it_says_how_to_go_on(tmp_path, python, monkeypatch, capsys
     assert (tmp_path / "broken").exists() == (jobs == "2")
 
 
+@pytest.mark.slow
 def test_an_experiment_starts_from_another_of_the_file(root, swept, tmp_path, monkeypatch):
     monkeypatch.chdir(root)
     shutil.copytree(swept[0] / "mae/small/0", tmp_path / "mae/small/0")
     command = "sweep", "--config", f"{CONFIG}:follower", "--workdir", tmp_path
     assert run(*command, "--only", "tuned/small/0") == 0
+    assert run(*command, "--only", "2") == 0  # on purpose: it is done
     assert [r["row"] for r in records(tmp_path)] == ["tuned", "mae"]
     there = json.loads((tmp_path / "tuned/small/0/origin.json").read_text())
     assert there == origin(str(tmp_path / "mae/small/0")) and there["step"] == 8
@@ -229,20 +246,19 @@ def test_circles(tmp_path, starts):
         sweep_fakes(tmp_path, starts)
 
 
-def test_list_and_numbers(root, swept, capsys, monkeypatch):
+def test_list_and_numbers(root, done, capsys, monkeypatch):
     monkeypatch.chdir(root)
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(f"sweep --config tests/helpers/tiny_sweep.py --workdir {swept[0]} --list".split())
+    assert run("sweep", "--config", CONFIG, "--workdir", done, "--list") == 0
     said = ["1 mae/small/0 done", "2 broken/small/0 not yet", "3 mae/small/1 done"]
-    assert exit_.value.code == 0 and capsys.readouterr().out.splitlines() == said
+    assert capsys.readouterr().out.splitlines() == said
     configs = dict.fromkeys(line.split()[1] for line in said)
     for line in said:
         number, name, *_ = line.split()
-        assert sweep.chosen(number, configs, {}, swept[0]) == name
-        assert sweep.chosen(name, configs, {}, swept[0]) == name
+        assert sweep.chosen(number, configs, {}, done) == name
+        assert sweep.chosen(name, configs, {}, done) == name
     for bad in ("0", "4", "-1"):
         with pytest.raises(UserError, match=f"--only {bad}: .* have the numbers 1 to 3"):
-            sweep.chosen(bad, configs, {}, swept[0])
+            sweep.chosen(bad, configs, {}, done)
 
 
 def test_names_and_spread():
@@ -258,19 +274,19 @@ def test_names_and_spread():
     ("command", "message"),
     [
         (
-            ("sweep", "--config", "tests/helpers/tiny_sweep.py", "--only", "mae/small/2"),
+            ("sweep", "--config", CONFIG, "--only", "mae/small/2"),
             "--only mae/small/2: no such experiment: did you mean",
         ),
         (
-            ("sweep", "--config", "tests/helpers/tiny_sweep.py:follower", "--only", "1"),
+            ("sweep", "--config", f"{CONFIG}:follower", "--only", "1"),
             "--only 1: its start mae/small/0 is not finished: run it first, --only mae/small/0",
         ),
         (
-            ("sweep", "--config", "tests/helpers/tiny_sweep.py", "--jobs", "0"),
+            ("sweep", "--config", CONFIG, "--jobs", "0"),
             "--jobs 0: at least 1 must run at a time",
         ),
         (
-            ("sweep", "--config", "tests/helpers/tiny_sweep.py", "--local-devices", "0"),
+            ("sweep", "--config", CONFIG, "--local-devices", "0"),
             "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES",
         ),
         (

@@ -7,6 +7,7 @@ strings alike, and JAX has read the `JAX_*` variables already, so that other val
 parent of their own.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -184,6 +185,7 @@ def main():
     """Imports, then forks; in a child, runs its module."""
     for name in WARM:
         importlib.import_module(name)
+    gc.freeze()  # children need not look at what was imported, and so need not copy it
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     os.environ.clear()
     os.environ.update(request["env"])
