@@ -128,10 +128,12 @@ def done(root, tmp_path):
     """The workdir of a sweep that has run, but for one experiment, as far as results show."""
     configs = load_configs(str(root / CONFIG))
     for knn, name in ((0.25, "mae/small/0"), (0.75, "mae/small/1")):
-        (tmp_path / "sweep" / name / "checkpoints" / "8").mkdir(parents=True)
-        claim(tmp_path / "sweep" / name, configs[name], {})
+        folder = tmp_path / "sweep" / name
+        folder.mkdir(parents=True)
+        claim(folder, configs[name], {})
+        (folder / "checkpoints" / "8").mkdir(parents=True)
         results = {"step": 8, "final": {"mae": {"knn": knn}}}
-        (tmp_path / "sweep" / name / "results.json").write_text(json.dumps(results))
+        (folder / "results.json").write_text(json.dumps(results))
     return tmp_path / "sweep"
 
 
