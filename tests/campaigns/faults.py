@@ -1,4 +1,5 @@
-"""A campaign of faults against a small run:
+"""A campaign of faults against a small run.
+
 python -m tests.campaigns.faults [--kills 30] [--seed 0] ...
 
 Every run that is disturbed is started again until it ends, and must end bit for bit as the one that
