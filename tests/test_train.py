@@ -88,6 +88,7 @@ def test_a_run_learns_evaluates_and_draws(whole):
         assert (whole / "figures" / name).read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_a_split_state_gives_the_same_run(whole, tmp_path):
     train(tiny("mesh.fsdp=2"), tmp_path)
     found, expected = losses(tmp_path), losses(whole)
@@ -95,6 +96,7 @@ def test_a_split_state_gives_the_same_run(whole, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_pipelines_give_bit_for_bit_the_same_run(whole, tmp_path):
     train(tiny("data.pipeline=tf"), tmp_path)
     assert losses(tmp_path) == losses(whole)
