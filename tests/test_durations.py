@@ -1,11 +1,20 @@
 """What the tests may cost, by what was measured when they were last recorded."""
 
+import pytest
+
 from tests.helpers import durations
 
 LIMIT = 20 * 60
 """Seconds of CPU of all tests: ten minutes on two cores."""
 QUICK_LIMIT = 6 * 60
 """Of those that are not marked as slow."""
+
+
+@pytest.fixture(autouse=True)
+def not_while_recording(request):
+    """Then it is about to change."""
+    if request.config.getoption("record_durations"):
+        pytest.skip("recording")
 
 
 def test_every_file_is_recorded_and_within_its_limit():

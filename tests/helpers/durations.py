@@ -122,14 +122,16 @@ class Meter:
 
     def write(self, paths, starts):
         """Replaces the entries of these files, and removes those of files that are gone."""
-        record = {path: entry for path, entry in recorded().items() if (ROOT / path).exists()}
+        there = lambda path: path == STARTS or (ROOT / path).exists()
+        record = {path: entry for path, entry in recorded().items() if there(path)}
         for path in paths:
             record[path] = {
                 "tests": len(test_functions(path)),
                 "cpu": round(self.files[path], 1),
                 "slow": round(self.slow[path], 1),
             }
+        if record.keys() - {STARTS} == paths:  # all of them: the starts are those of a whole run
+            record[STARTS] = {"cpu": round(starts, 1)}
         record = {path: record[path] for path in sorted(record)}
-        record[STARTS] = {"cpu": round(starts, 1)}
         lines = [f"{json.dumps(path)}: {json.dumps(entry)}" for path, entry in record.items()]
         RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
