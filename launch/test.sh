@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Runs the tests, with what they compare against. More arguments go to pytest.
+# Runs the tests, with what they compare against. More arguments go to pytest:
+#   bash launch/test.sh -m 'not slow'        all but second, larger examples: while you work
+#   bash launch/test.sh -m slow              these
+#   bash launch/test.sh --record-durations   writes what each file costs to tests/durations.json
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 install_into_environment -e '.[test,parity,medical,onnx]'
-python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+# A file stays in one worker, for its fixtures; tests/helpers/durations.py puts long ones first.
+python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

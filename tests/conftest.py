@@ -1,22 +1,15 @@
-"""Two fake CPU devices, little optimisation, a compilation cache: compile time rules the tests."""
+"""Two fake CPU devices and a compilation cache, for this process and for all that it starts."""
 
 import os
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 " + os.environ.get(
-    "XLA_FLAGS", ""
-)
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import jax
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers.jobs import ROOT, environment
 
-jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update("jax_compilation_cache_dir", str(ROOT / ".pytest_cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+os.environ.update(environment(devices=2))  # before JAX reads them
+
+pytest_plugins = ["tests.helpers.durations"]
 
 
 @pytest.fixture(scope="session")

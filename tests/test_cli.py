@@ -12,12 +12,12 @@ from PIL import Image
 from safetensors import safe_open
 
 from mae_jax import commands
-from tests.commands import mistake, run
+from tests.helpers.commands import mistake, run
 
 
 @pytest.fixture(scope="module")
 def config(root):
-    return root / "tests" / "tiny.py"
+    return root / "tests" / "helpers" / "tiny.py"
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +112,11 @@ def test_mistakes_in_a_config(capsys, config, tmp_path, override, message):
     "arguments, message",
     [
         (["--config", "nowhere.py"], "there is no config file 'nowhere.py'"),
-        (["--config", "tests/tiny.py:B/16"], "takes no argument"),
+        (["--config", "tests/helpers/tiny.py:B/16"], "takes no argument"),
         (["--config", "configs/mae.py:X/16"], "write SIZE/PATCH"),
         (["--config", "configs/mae.py:B/16,tensor"], "after the comma, data, fsdp, hybrid"),
-        (["--config", "tests/tiny.py", "--workdir", "gs://b/run"], "mount the bucket"),
-        (["--config", "tests/tiny.py", "--seed", "3"], "unknown argument '--seed'"),
+        (["--config", "tests/helpers/tiny.py", "--workdir", "gs://b/run"], "mount the bucket"),
+        (["--config", "tests/helpers/tiny.py", "--seed", "3"], "unknown argument '--seed'"),
     ],
 )
 def test_mistakes_in_the_arguments(capsys, root, tmp_path, monkeypatch, arguments, message):

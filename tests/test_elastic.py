@@ -1,15 +1,25 @@
-"""A run that is stopped on two processes goes on on one; `elastic.py` measures more layouts."""
+"""A job of two processes is told to stop, and goes on as one process with another mesh;
+`tests/campaigns/elastic.py` measures more layouts.
+"""
 
+from mae_jax.load import load
+from mae_jax.train import train
 from mae_jax.types import PREEMPTED
-from tests.elastic import apart, train
+from tests.campaigns import elastic
+from tests.helpers.runs import losses, tiny
 
 
-def test_a_run_goes_on_with_other_processes_and_another_mesh(tmp_path):
-    expected, codes = train(tmp_path / "one", processes=1, devices=2, mesh=(2, 1))
-    assert codes == [0]
+def test_processes_stop_at_the_same_step_and_one_goes_on_with_another_mesh(tmp_path):
+    config = tiny(*elastic.OPTIONS, "mesh.data=2", "mesh.fsdp=1")
+    train(config, tmp_path / "one")
     workdir = tmp_path / "two"
-    found, codes = train(workdir, processes=2, devices=1, mesh=(1, 2), stop=7)
-    assert codes == [PREEMPTED] * 2 and 7 <= max(found) < 20
-    found, codes = train(workdir, processes=1, devices=2, mesh=(2, 1))
-    assert codes == [0]
-    assert apart(found, expected) < 1e-6
+    found, codes = elastic.train(workdir, processes=2, devices=1, mesh=(1, 2), stop=7)
+    zero, one = ((tmp_path / f"two_{index}.log").read_text() for index in (0, 1))
+    assert codes == [PREEMPTED] * 2, zero + one
+    last = max(found)
+    assert 7 <= last < 14 and f"after step {last} of 20, which is saved: start again" in zero
+    assert "mae-jax" not in one
+    _, state = load(workdir)
+    assert int(state.step) == last
+    train(config, workdir)
+    assert elastic.apart(dict(losses(workdir)), dict(losses(tmp_path / "one"))) < 1e-6

@@ -17,9 +17,9 @@ from mae_jax.start import make_start
 from mae_jax.tasks import finetune
 from mae_jax.types import UserError
 from mae_jax.workdir import claim
-from tests.commands import mistake, run
+from tests.helpers.commands import mistake, run
 
-TASKS = "tests/tiny_tasks.py"
+TASKS = "tests/helpers/tiny_tasks.py"
 NAMES = [f"{number}_{name}" for number, name in enumerate("abcdefghij")]
 """As many classes as the scenes have."""
 
@@ -108,7 +108,7 @@ ARGS = [
 def fused(tmp_path_factory, in_the_project):
     """The workdir of a masked autoencoder that was trained with the kernels of a GPU."""
     changes = [f"method.args.{arg}" for arg in ARGS]
-    workdir = begun(tmp_path_factory.mktemp("mae"), "tests/tiny.py", *changes)
+    workdir = begun(tmp_path_factory.mktemp("mae"), "tests/helpers/tiny.py", *changes)
     path = workdir / "config.json"
     path.write_text(path.read_text().replace("xla", "cudnn"))
     assert path.read_text().count("cudnn") == 2

@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from mae_jax.engine import log
-from tests import jobs
+from tests.helpers import jobs
+from tests.helpers.runs import CONFIG, losses
 
 DELETE = "gcloud compute tpus queued-resources delete mae --zone=us-east5-b --force --quiet"
 TPU = {"NAME": "mae", "ZONE": "us-east5-b", "TYPE": "v6e-32", "BUCKET": "gs://mine/"}
@@ -306,33 +306,32 @@ def test_shellcheck_has_nothing_to_say(root):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_two_real_processes_stop_and_go_on(root, tmp_path):
     """`mae-jax` on the path is this checkout's."""
     path = programs(tmp_path, mae_jax=f'exec {sys.executable} -m mae_jax "$@"')
     run = tmp_path / "run"
-    command = ["bash", "launch/local.sh", "2", "--config", "tests/tiny.py", "--workdir", run]
-    command += ["--config.evals.run=knn(k=3)", "--config.evals.every=20"]
-    command += ["--config.method.args.normalize_target=False"]  # said at the start, once
-    env = jobs.environment() | {"PATH": path, "XLA_FLAGS": ""}
-
-    def start():
-        return subprocess.Popen(
-            command, cwd=root, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    script, until = start(), time.monotonic() + jobs.DEADLINE
-    while not any("loss" in line for line in log.read(run / "metrics.jsonl")):
-        assert script.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
+    options = ["--config", CONFIG, "--workdir", str(run)]
+    options += ["--config.evals.run=knn(k=3)", "--config.evals.every=20"]
+    options += ["--config.method.args.normalize_target=False"]  # said at the start, once
+    script = subprocess.Popen(
+        ["bash", "launch/local.sh", "2", *options],
+        cwd=root,
+        env=jobs.environment() | {"PATH": path},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    jobs.until(lambda: losses(run), script)
     script.send_signal(signal.SIGTERM)
     _, error = script.communicate(timeout=jobs.DEADLINE)
     assert script.returncode == 75 and "start again to go on" in error, error
     assert error.count("with 3 change(s)") == 1, "the second process is quiet"
-    script = start()
-    printed, error = script.communicate(timeout=jobs.DEADLINE)
-    assert script.returncode == 0 and "going on from step" in error, error
-    assert "Gloo" not in printed + error and "Traceback" not in error, printed + error
+    children = jobs.start(tmp_path / "again", "train", *options, seconds=60)
+    one, two = jobs.wait(tmp_path / "again", children)
+    assert (one.code, two.code) == (0, 0) and "going on from step" in one.error, one.error
+    assert not re.search("Gloo|Traceback", one.error + two.error), one.error + two.error
+    assert [step for step, _ in losses(run)] == list(range(1, 41))
     lines = log.read(run / "metrics.jsonl")
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))
     assert [line["step"] for line in lines if "eval/knn" in line] == [0, 20, 40]
     assert json.loads((run / "results.json").read_text())["final"]

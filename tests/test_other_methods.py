@@ -11,8 +11,8 @@ import pytest
 
 from mae_jax import weights
 from mae_jax.load import load
-from tests.commands import mistake, run
-from tests.tiny_methods import METHODS
+from tests.helpers.commands import mistake, run
+from tests.helpers.tiny_methods import METHODS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,7 +27,7 @@ def trained(request, tmp_path_factory):
     """Method and workdir of a run of ten steps, which was stopped after five and went on."""
     name = request.param
     workdir = tmp_path_factory.mktemp(name) / "run"
-    command = ["train", "--config", f"tests/tiny_methods.py:{name}", "--workdir", workdir]
+    command = ["train", "--config", f"tests/helpers/tiny_methods.py:{name}", "--workdir", workdir]
     assert run(*command) == 0
     _, state = load(workdir)
     whole = {k: np.asarray(v) for k, v in leaves(state)}
@@ -64,7 +64,13 @@ def test_a_run_gives_features_pictures_and_a_start(trained, tmp_path):
     assert 0 < costs["encoder_parameters"] < costs["parameters"] and costs["gflops_per_image"] > 0
 
     encoder = METHODS[name]["encoder"]
-    command = "train", "--config", "tests/tiny_tasks.py:finetune", "--workdir", tmp_path / "tuned"
+    command = (
+        "train",
+        "--config",
+        "tests/helpers/tiny_tasks.py:finetune",
+        "--workdir",
+        tmp_path / "tuned",
+    )
     start = f"--config.init_from.path={workdir}"
     assert run(*command, start, f"--config.method.args.encoder={encoder}") == 0
     saved = weights.read(workdir)[0].params
@@ -76,7 +82,9 @@ def test_a_run_gives_features_pictures_and_a_start(trained, tmp_path):
 
 def test_views_are_asked_for_where_they_are_needed_and_only_there(tmp_path, capsys):
     command = "train", "--workdir", tmp_path, "--config"
-    line = mistake(capsys, *command, "tests/tiny_methods.py:mocov3", "--config.data.views=1")
+    line = mistake(
+        capsys, *command, "tests/helpers/tiny_methods.py:mocov3", "--config.data.views=1"
+    )
     assert line == "mocov3 learns from two views of each image: set config.data.views=2"
-    line = mistake(capsys, *command, "tests/tiny.py", "--config.data.views=2")
+    line = mistake(capsys, *command, "tests/helpers/tiny.py", "--config.data.views=2")
     assert line == "mae looks at one view of an image: set config.data.views=1"

@@ -16,9 +16,9 @@ from mae_jax.config import load_config
 from mae_jax.run import build
 from mae_jax.types import UserError
 
-TASKS = "tests/tiny_tasks.py"
+TASKS = "tests/helpers/tiny_tasks.py"
 MODELS = {
-    "mae": ("tests/tiny.py", [], "features"),
+    "mae": ("tests/helpers/tiny.py", [], "features"),
     "tuned": (f"{TASKS}:finetune", ["method.args.ema=0.9"], "logits"),
     "probe": (f"{TASKS}:linear_probe", ["method.args.lr_factors=(1.0,)", "evals.run="], "logits"),
 }
@@ -230,7 +230,7 @@ def test_onnx_is_in_float32_and_may_have_its_weights_beside_it(
     pytest.importorskip("jax2onnx")
     monkeypatch.chdir(root)
     monkeypatch.setattr(serve, "ONE_FILE", 0)
-    run, _ = make("tests/tiny.py", ["method.args.dtype=bfloat16"])
+    run, _ = make("tests/helpers/tiny.py", ["method.args.dtype=bfloat16"])
     out = tmp_path / "model.onnx"
     serve.export(run, models["mae"][1], out, output="features", kind="onnx")
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}

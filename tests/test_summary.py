@@ -17,6 +17,7 @@ from mae_jax.report.page import page
 from mae_jax.report.progress import examples, minutes, over_seeds
 from mae_jax.summary import described
 from mae_jax.types import UserError
+from tests.helpers import commands
 
 BASELINES = {
     "mae": {},
@@ -100,16 +101,15 @@ def run(capsys, *arguments):
     return exit_.value.code, said.out + said.err
 
 
-@pytest.fixture
-def reported(swept, tmp_path, capsys):
-    """Markdown and HTML of it, and the folder."""
-    notes = tmp_path / "notes.md"
+@pytest.fixture(scope="module")
+def reported(swept, tmp_path_factory):
+    """Markdown and HTML of it."""
+    folder = tmp_path_factory.mktemp("reported")
+    notes, out = folder / "notes.md", folder / "out"
     notes.write_text("## What it says\n\n<script>alert(1)</script> *Little*.\n")
-    code, said = run(
-        capsys, "--sweep", swept, "--out", tmp_path / "out", "--notes", notes, "--title", "A < B"
-    )
-    assert code == 0 and f"{tmp_path / 'out/report.html'}" in said
-    return *((tmp_path / "out" / f"report.{end}").read_text() for end in ("md", "html")), tmp_path
+    options = "--sweep", swept, "--out", out, "--notes", notes, "--title", "A < B"
+    assert commands.run("report", *options) == 0
+    return tuple((out / f"report.{end}").read_text() for end in ("md", "html"))
 
 
 def table(text, number):
@@ -206,7 +206,8 @@ def test_links_stay_and_pictures_from_elsewhere_are_refused(tmp_path):
 
 def test_a_run_whose_folder_is_gone_is_in_the_first_table_only(swept, tmp_path, capsys):
     (tmp_path / "results.jsonl").write_text((swept / "results.jsonl").read_text().split("\n")[0])
-    assert run(capsys, "--sweep", tmp_path)[0] == 0
+    code, said = run(capsys, "--sweep", tmp_path)
+    assert code == 0 and f"{tmp_path / 'report/report.html'}" in " ".join(said.split())
     text = (tmp_path / "report/report.md").read_text()
     assert "| mae | 50.0 |" in text
     assert re.findall("^## (.*)", text, re.MULTILINE) == ["Accuracy"] and "Without" not in text

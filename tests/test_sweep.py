@@ -1,31 +1,37 @@
 """Sweeps: every run once, failures and interruptions survived, one table.
 
-What needs no training is tested with small processes that only write what a run would.
+One sweep has real runs. The others have small processes that only write what a run would.
 """
 
 import json
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from mae_jax import cli, schedule, sweep
+from mae_jax.config import load_configs
 from mae_jax.start import origin
+from mae_jax.train import train
 from mae_jax.types import UserError
-from tests.jobs import environment
+from mae_jax.workdir import claim
+from tests.helpers.commands import mistake, run
+from tests.helpers.forkserver import Child
+from tests.helpers.jobs import DEADLINE, environment, until
+from tests.helpers.runs import losses, whole_log
+
+CONFIG = "tests/helpers/tiny_sweep.py"
 
 FAKE = """
 import os, pathlib, signal, sys, time
 root, name = pathlib.Path(sys.argv[1]), sys.argv[2]
 def meet(*others):
     (root / f"here{name[0]}").touch()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not all((root / f"here{other}").exists() for other in others):
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -51,33 +57,29 @@ def sweep_fakes(workdir, starts, devices=(None,), **scripts):
     return sweep.sweep(configs, workdir, command, starts=links, devices=devices)
 
 
-def start(root, workdir, *options, config="tests/tiny_sweep.py"):
-    """A sweep in its own process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mae_jax", "sweep", "--config", config]
-        + ["--workdir", str(workdir), *options],
-        cwd=root,
-        env=environment() | {"COLUMNS": "120"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def records(workdir):
     """The lines of results.jsonl."""
     return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def swept(root, tmp_path_factory):
-    """Workdir and outcome of a whole sweep."""
+def swept(tmp_path_factory):
+    """Workdir and outcome of a whole sweep with real runs, which was killed amid the first one."""
     workdir = tmp_path_factory.mktemp("sweep")
-    process = start(root, workdir)
-    output, error = process.communicate()
-    return workdir, process.returncode, output, error
+    environment_ = environment(devices=2) | {"COLUMNS": "120"}
+    command = "sweep", "--config", CONFIG, "--workdir", workdir
+    first = workdir / "mae/small/0"
+    killed = Child("mae_jax", *command, env=environment_)
+    until(lambda: losses(first), killed)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert not (first / "results.json").exists() and not (workdir / "mae/small/1").exists()
+    again = Child("mae_jax", *command, env=environment_)
+    output, error = again.communicate(2 * DEADLINE)
+    return workdir, again.returncode, output, error
 
 
+@pytest.mark.slow
 def test_one_failed_run_does_not_stop_the_rest(swept):
     workdir, code, output, error = swept
     assert code == 1
@@ -96,46 +98,82 @@ def test_one_failed_run_does_not_stop_the_rest(swept):
     assert "step 8/8" in (workdir / "mae/small/0/log.txt").read_text()
 
 
-def test_what_is_done_is_not_run_again(root, swept):
-    workdir = swept[0]
-    logs = [workdir / f"mae/small/{seed}/log.txt" for seed in (0, 1)]
-    before = [log.read_text() for log in logs]
-    assert start(root, workdir, "--only", "1").wait() == 0  # on purpose: it is
-    again = start(root, workdir)
-    again.communicate()
-    assert again.returncode == 1 and [log.read_text() for log in logs] == before
-    other = start(root, workdir, "--config.schedule.base_lr=0.2")
-    _, error = other.communicate()
-    assert other.returncode == 2 and "workdir of another config (schedule.base_lr" in error
-    assert len(records(workdir)) == 2
+@pytest.mark.slow
+def test_a_run_that_was_killed_ends_as_one_that_was_not(root, swept, tmp_path):
+    config = load_configs(str(root / CONFIG))["mae/small/0"]
+    train(config, tmp_path)
+    assert whole_log(swept[0] / "mae/small/0") == whole_log(tmp_path)
+    assert (
+        records(swept[0])[0]["results"]
+        == json.loads((tmp_path / "results.json").read_text())["final"]
+    )
 
 
-@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, "2"), (signal.SIGKILL, "1")])
-def test_stopped_anywhere_it_ends_in_the_same_results(root, swept, tmp_path, number, jobs):
-    process = start(root, tmp_path, "--jobs", jobs)
-    metrics = tmp_path / "mae/small/0/metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not metrics.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, error = process.communicate()
-    if number == signal.SIGTERM:
-        assert process.returncode == 75 and "start again to go on" in error
-    assert not (tmp_path / "mae/small/1/results.json").exists()
-    assert jobs == "2" or not (tmp_path / "mae/small/1").exists()
-    again = start(root, tmp_path, "--jobs", jobs)
-    again.communicate()
-    assert again.returncode == 1
-    same = [(folder / "results.jsonl").read_bytes() for folder in (tmp_path, swept[0])]
-    assert same[0] == same[1]
+@pytest.fixture
+def python(root, tmp_path, monkeypatch):
+    """Makes `mae-jax sweep` in this process start a line of bash instead of Python."""
+    monkeypatch.chdir(root)
+
+    def replace(line):
+        program = tmp_path / "python"
+        program.write_text(f"#!/bin/bash\n{line}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+
+    return replace
 
 
-def test_an_experiment_starts_from_another_of_the_file(root, swept, tmp_path):
+@pytest.fixture
+def done(root, tmp_path):
+    """The workdir of a sweep that has run, but for one experiment, as far as results show."""
+    configs = load_configs(str(root / CONFIG))
+    for knn, name in ((0.25, "mae/small/0"), (0.75, "mae/small/1")):
+        folder = tmp_path / "sweep" / name
+        folder.mkdir(parents=True)
+        claim(folder, configs[name], {})
+        (folder / "checkpoints" / "8").mkdir(parents=True)
+        results = {"step": 8, "final": {"mae": {"knn": knn}}}
+        (folder / "results.json").write_text(json.dumps(results))
+    return tmp_path / "sweep"
+
+
+def test_what_is_done_is_not_run_again(done, tmp_path, python, capsys):
+    command = "sweep", "--config", CONFIG, "--workdir", done
+    python(f'echo "$@" >>{tmp_path}/started; echo no luck; exit 2')
+    assert run(*command) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "mae-jax: 1 of 3 runs failed: broken/small/0"
+    assert "[2/3] broken/small/0: failed after" in said.err and "no luck" in said.err
+    (line,) = (tmp_path / "started").read_text().splitlines()
+    options = f"--config {CONFIG} --workdir {done} --distributed off --only broken/small/0"
+    assert line == f"-m mae_jax sweep {options}"
+    assert [record["results"]["mae"]["knn"] for record in records(done)] == [0.25, 0.75]
+    assert "50.0 ± 35.4" in said.out and "50.0 ± 35.4 |" in (done / "results.md").read_text()
+    error = mistake(capsys, *command, "--config.schedule.base_lr=0.2")
+    assert "workdir of another config (schedule.base_lr" in error
+    assert len(records(done)) == 2
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_told_to_stop_it_says_how_to_go_on(tmp_path, python, monkeypatch, capsys, jobs):
+    monkeypatch.setattr(schedule, "PATIENCE", 2)
+    tell = f"mkdir {tmp_path}/told && kill -TERM $PPID"  # the first one only
+    python(f"trap 'exit 75' TERM; {tell}; while :; do sleep 0.05; done")
+    command = "sweep", "--config", CONFIG, "--workdir", tmp_path, "--jobs", jobs
+    assert run(*command) == 75
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "mae-jax: stopped with 3 of 3 runs to do: start again to go on"
+    assert (tmp_path / "broken").exists() == (jobs == "2")
+
+
+@pytest.mark.slow
+def test_an_experiment_starts_from_another_of_the_file(root, swept, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
     shutil.copytree(swept[0] / "mae/small/0", tmp_path / "mae/small/0")
-    process = start(root, tmp_path, config="tests/tiny_sweep.py:follower")
-    process.communicate()
-    assert process.returncode == 0 and [r["row"] for r in records(tmp_path)] == ["tuned", "mae"]
+    command = "sweep", "--config", f"{CONFIG}:follower", "--workdir", tmp_path
+    assert run(*command, "--only", "tuned/small/0") == 0
+    assert run(*command, "--only", "2") == 0  # on purpose: it is done
+    assert [r["row"] for r in records(tmp_path)] == ["tuned", "mae"]
     there = json.loads((tmp_path / "tuned/small/0/origin.json").read_text())
     assert there == origin(str(tmp_path / "mae/small/0")) and there["step"] == 8
 
@@ -170,16 +208,15 @@ def test_a_request_to_stop_reaches_all(tmp_path, monkeypatch):
     monkeypatch.setattr(schedule, "PATIENCE", 2)
     wait = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); meet('a', 'b');"
     tell = "os.kill(os.getppid(), signal.SIGTERM);"
-    scripts = dict(a=f"{wait} {tell} time.sleep(60)", b=f"{wait} time.sleep(60)")
-    began = time.monotonic()
+    scripts = dict(a=f"{wait} {tell} time.sleep(600)", b=f"{wait} time.sleep(600)")
     failed, left = sweep_fakes(tmp_path, dict(a="", b="", c=""), (None, None), **scripts)
     assert failed == {} and sorted(left) == ["a/x/0", "b/x/0", "c/x/0"]
-    assert time.monotonic() - began < 40 and not (tmp_path / "c").exists()
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_run_that_was_told_to_stop_stops_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(schedule, "PATIENCE", 2)
-    scripts = dict(a="meet('b'); sys.exit(75)", b="meet('a'); time.sleep(60)")
+    scripts = dict(a="meet('b'); sys.exit(75)", b="meet('a'); time.sleep(600)")
     failed, left = sweep_fakes(tmp_path, dict(a="", b="", c=""), (None, None), **scripts)
     assert failed == {} and left == ["a/x/0", "b/x/0", "c/x/0"]
     assert not (tmp_path / "c").exists()
@@ -211,20 +248,19 @@ def test_circles(tmp_path, starts):
         sweep_fakes(tmp_path, starts)
 
 
-def test_list_and_numbers(root, swept, capsys, monkeypatch):
+def test_list_and_numbers(root, done, capsys, monkeypatch):
     monkeypatch.chdir(root)
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(f"sweep --config tests/tiny_sweep.py --workdir {swept[0]} --list".split())
+    assert run("sweep", "--config", CONFIG, "--workdir", done, "--list") == 0
     said = ["1 mae/small/0 done", "2 broken/small/0 not yet", "3 mae/small/1 done"]
-    assert exit_.value.code == 0 and capsys.readouterr().out.splitlines() == said
+    assert capsys.readouterr().out.splitlines() == said
     configs = dict.fromkeys(line.split()[1] for line in said)
     for line in said:
         number, name, *_ = line.split()
-        assert sweep.chosen(number, configs, {}, swept[0]) == name
-        assert sweep.chosen(name, configs, {}, swept[0]) == name
+        assert sweep.chosen(number, configs, {}, done) == name
+        assert sweep.chosen(name, configs, {}, done) == name
     for bad in ("0", "4", "-1"):
         with pytest.raises(UserError, match=f"--only {bad}: .* have the numbers 1 to 3"):
-            sweep.chosen(bad, configs, {}, swept[0])
+            sweep.chosen(bad, configs, {}, done)
 
 
 def test_names_and_spread():
@@ -240,19 +276,19 @@ def test_names_and_spread():
     ("command", "message"),
     [
         (
-            ("sweep", "--config", "tests/tiny_sweep.py", "--only", "mae/small/2"),
+            ("sweep", "--config", CONFIG, "--only", "mae/small/2"),
             "--only mae/small/2: no such experiment: did you mean",
         ),
         (
-            ("sweep", "--config", "tests/tiny_sweep.py:follower", "--only", "1"),
+            ("sweep", "--config", f"{CONFIG}:follower", "--only", "1"),
             "--only 1: its start mae/small/0 is not finished: run it first, --only mae/small/0",
         ),
         (
-            ("sweep", "--config", "tests/tiny_sweep.py", "--jobs", "0"),
+            ("sweep", "--config", CONFIG, "--jobs", "0"),
             "--jobs 0: at least 1 must run at a time",
         ),
         (
-            ("sweep", "--config", "tests/tiny_sweep.py", "--local-devices", "0"),
+            ("sweep", "--config", CONFIG, "--local-devices", "0"),
             "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES",
         ),
         (

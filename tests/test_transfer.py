@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,10 @@ from mae_jax import weights
 from mae_jax.data.sources import fashion_scenes
 from mae_jax.load import load
 from mae_jax.tasks import finetune
-from tests import tiny
-from tests.commands import mistake, run
+from tests.helpers import tiny
+from tests.helpers.commands import mistake, run
 
-TASKS = "tests/tiny_tasks.py"
+TASKS = "tests/helpers/tiny_tasks.py"
 FIELDS = "image=image, label=label"
 
 
@@ -32,7 +33,7 @@ def pretrained(tmp_path_factory, in_the_project):
     """The workdir of a masked autoencoder of four steps."""
     workdir = tmp_path_factory.mktemp("runs") / "mae"
     options = "--config.schedule.epochs=1.0", "--config.schedule.warmup_epochs=0.0"
-    assert run("train", "--config", "tests/tiny.py", "--workdir", workdir, *options) == 0
+    assert run("train", "--config", "tests/helpers/tiny.py", "--workdir", workdir, *options) == 0
     return workdir
 
 
@@ -73,9 +74,9 @@ def test_every_number_of_a_classifier(tuned, capsys):
     assert "nll nats" in printed and "robustness/fog %" in printed
 
 
-def test_what_may_be_set_differently_when_a_run_goes_on(pretrained, tmp_path, capsys):
-    command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
-    assert run(*command, f"--config.init_from.path={pretrained}") == 0
+def test_what_may_be_set_differently_when_a_run_goes_on(pretrained, tuned, tmp_path, capsys):
+    workdir = shutil.copytree(tuned, tmp_path / "run")
+    command = "train", "--config", f"{TASKS}:finetune", "--workdir", workdir
     spelt = f"{pretrained.parent}/../{pretrained.parent.name}/{pretrained.name}"
     assert run(*command, f"--config.init_from.path={spelt}") == 0
     assert "init_from.path" in mistake(capsys, *command, "--config.init_from.path=")
@@ -87,11 +88,19 @@ def test_what_may_be_set_differently_when_a_run_goes_on(pretrained, tmp_path, ca
     assert f"config.method.args.encoder is now '{encoder}', was '{tiny.ENCODER}'" in said
 
 
-def test_a_frozen_encoder(pretrained, tmp_path):
-    command = "train", "--config", f"{TASKS}:linear_probe", "--workdir", tmp_path / "probe"
-    assert run(*command, f"--config.init_from.path={pretrained}") == 0
-    assert set(results(tmp_path / "probe")) == {"probe", "val", "head", "knn", "logistic"}
-    _, state = load(tmp_path / "probe")
+@pytest.fixture(scope="module")
+def probe(pretrained, tmp_path_factory):
+    """The workdir of a linear probe of it, on a part of the images."""
+    workdir = tmp_path_factory.mktemp("runs") / "probe"
+    command = "train", "--config", f"{TASKS}:linear_probe", "--workdir", workdir
+    few = f"--config.init_from.path={pretrained}", "--config.data.subset=share(0.7)"
+    assert run(*command, *few) == 0
+    return workdir
+
+
+def test_a_frozen_encoder(pretrained, probe):
+    assert set(results(probe)) == {"probe", "val", "head", "knn", "logistic"}
+    _, state = load(probe)
     saved = weights.read(pretrained)[0].params
     np.testing.assert_array_equal(
         state.params["encoder"]["embed"]["kernel"], saved["encoder/embed/kernel"]
@@ -121,15 +130,12 @@ def test_another_test_set(tuned, rendition, capsys):
     assert "unicorn only in the latter" in mistake(capsys, "evaluate", "--run", tuned, *options)
 
 
-def test_features_of_all_images_whatever_the_task_held_out(pretrained, tmp_path):
-    few = "--config.data.subset=share(0.7)", "--config.schedule.epochs=1.0"
-    command = "train", "--config", f"{TASKS}:linear_probe", "--workdir", tmp_path / "probe", *few
-    assert run(*command, f"--config.init_from.path={pretrained}") == 0
+def test_features_of_all_images_whatever_the_task_held_out(probe, tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(7):
         Image.new("RGB", (20, 20), (30 * i, 0, 0)).save(tmp_path / "photos" / f"{i}.png")
     options = "--images", tmp_path / "photos", "--out", tmp_path / "f.npz"
-    assert run("features", "--run", tmp_path / "probe", *options) == 0
+    assert run("features", "--run", probe, *options) == 0
     written = np.load(tmp_path / "f.npz")
     assert written["features"].shape == (7, 16)
     assert list(written["names"]) == [f"{i}.png" for i in range(7)]
@@ -218,6 +224,7 @@ def test_a_label_that_only_shows_in_training(tmp_path, capsys, monkeypatch):
     assert "label -1 of the train split is none of the 10 classes" in line
 
 
+@pytest.mark.slow
 def test_other_sizes_shapes_and_channels(pretrained, tmp_path):
     """From 8 x 12 colour images to 16 x 8 grey ones."""
     rng = np.random.default_rng(0)

@@ -32,7 +32,7 @@ def load(path: Path):
     return module
 
 
-weights = load(HERE / "vitmae_weights.py")
+weights = load(HERE / "helpers" / "vitmae_weights.py")
 GOLDEN = ["pixels", "normalized", "one_channel", "wide"]
 LIVE = {
     "live_normalized": dict(

@@ -6,7 +6,7 @@ import pytest
 
 from mae_jax.bench.hlo import collectives, totals
 from mae_jax.bench.setup import make_setup
-from tests import tiny
+from tests.helpers import tiny
 
 
 def counted(**changes):

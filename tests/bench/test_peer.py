@@ -8,7 +8,7 @@ import pytest
 from mae_jax.bench import peer
 from mae_jax.bench.setup import make_setup
 from mae_jax.types import UserError
-from tests import tiny, tiny_methods
+from tests.helpers import tiny, tiny_methods
 
 
 def square(**args):

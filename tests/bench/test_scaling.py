@@ -6,7 +6,7 @@ import pytest
 
 from mae_jax.bench import scaling
 from mae_jax.types import UserError
-from tests import tiny
+from tests.helpers import tiny
 
 
 def test_another_process_has_as_many_devices_as_the_mesh():

@@ -13,7 +13,7 @@ from mae_jax.bench.parts import Live
 from mae_jax.bench.setup import image_shape, make_setup
 from mae_jax.bench.timing import measure, spread
 from mae_jax.types import UserError
-from tests import tiny, tiny_tasks
+from tests.helpers import tiny, tiny_tasks
 
 
 def test_turns_alternate_and_the_first_calls_do_not_count():

@@ -12,7 +12,7 @@ from PIL import Image
 from mae_jax.data import make_data
 from mae_jax.data.sources import Arrays, fashion_scenes
 from mae_jax.train import train
-from tests.tiny import get_config
+from tests.helpers.tiny import get_config
 
 COUNT, CLASSES = 32, 4
 

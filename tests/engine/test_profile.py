@@ -7,7 +7,7 @@ import pytest
 
 from mae_jax.engine.profile import Profile
 from mae_jax.types import UserError
-from tests.commands import mistake, run
+from tests.helpers.commands import mistake, run
 
 
 @pytest.mark.parametrize("steps", ["3", "5:3", "0:2", "a:b", "1:2:3"])
@@ -58,7 +58,7 @@ def test_which_steps_are_traced(tmp_path, monkeypatch):
 
 def test_a_run_writes_a_trace_of_its_steps(tmp_path, root, monkeypatch, capsys):
     monkeypatch.chdir(root)
-    command = "train", "--config", "tests/tiny.py", "--workdir", tmp_path
+    command = "train", "--config", "tests/helpers/tiny.py", "--workdir", tmp_path
     options = "--config.schedule.epochs=1.0", "--config.schedule.warmup_epochs=0.0"
     assert "config.profile='2'" in mistake(capsys, *command, *options, "--config.profile=2")
     assert run(*command, *options, "--config.profile=2:3") == 0

@@ -11,7 +11,7 @@ from mae_jax.commands import explain
 from mae_jax.engine import watchdog as watching
 from mae_jax.engine.watchdog import DONE, INPUT, STEP, Watchdog, stalled
 from mae_jax.types import UserError
-from tests.engine.stores import Memory
+from tests.helpers.stores import Memory
 
 
 class Left(BaseException):
@@ -91,7 +91,7 @@ def test_process_0_leaves_when_all_others_have_read_why():
     assert codes == [], "it has left, and with it the store that process 2 has yet to read"
     with pytest.raises(Left, match="^2$"):
         look(two)
-    thread.join(5)
+    thread.join(60)
     assert codes == [2]
 
 
@@ -107,7 +107,7 @@ def test_a_fault_shows_where_it_was(capsys):
 
 @pytest.mark.parametrize("error", [ValueError("UNKNOWN: Gloo all-reduce failed: closed by peer")])
 def test_who_caused_a_broken_operation_is_waited_for(capsys, error):
-    _, zero, one = pair()
+    _, zero, one = pair(timeout=60.0)
     errors = []
 
     def broken():
@@ -141,7 +141,7 @@ def test_alone_everything_passes():
 
 
 def test_process_0_waits_until_the_others_have_read(capsys):
-    store, zero, one = pair(timeout=4.0)
+    store, zero, one = pair(timeout=60.0)
     look(zero, one)
     seen = []
     thread = threading.Timer(0.3, lambda: seen.append(store.set("bye/1", "")))
@@ -203,17 +203,24 @@ def test_no_limit_until_steps_are_known_and_a_wide_one_then(monkeypatch):
 
 
 def test_a_slow_input_is_said_once_each_time(capsys, monkeypatch):
-    monkeypatch.setattr(watching, "INPUT_NOTICE", 0.1)
+    monkeypatch.setattr(watching, "INPUT_NOTICE", 0.3)
     monkeypatch.setattr(watching.console, "_file", None)
+    said = watching.console.print
+    events = [threading.Event(), threading.Event()]
+    told = iter(events)
+    monkeypatch.setattr(
+        watching.console, "print", lambda *a, **b: (said(*a, **b), next(told).set())
+    )
     with Watchdog(timeout=1.0) as dog:
         with dog.phase(INPUT, 3, lambda waited: waited / 0.2):
+            assert events[0].wait(60)
             time.sleep(0.5)
         with dog.phase(STEP, 3):
-            time.sleep(0.3)
+            time.sleep(0.5)
         with dog.phase(INPUT, 4):
-            time.sleep(0.01)
+            pass
         with dog.phase(INPUT, 5):
-            time.sleep(0.3)
+            assert events[1].wait(60)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2, lines
     assert lines[0].startswith("waiting for the input pipeline for 0 s, before step 3, ")

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from mae_jax import weights
 from mae_jax.types import UserError
-from tests.commands import mistake, run
+from tests.helpers.commands import mistake, run
 from tests.weights import models
 from tests.weights.test_refusals import refused
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mae_jax import weights
-from tests.commands import mistake, run
+from tests.helpers.commands import mistake, run
 from tests.weights import models
 
 SAID = "--target", "pixels", "--decoder-heads", 4

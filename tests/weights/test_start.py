@@ -16,10 +16,10 @@ from mae_jax.run import build
 from mae_jax.start import origin
 from mae_jax.types import UserError
 from mae_jax.weights.files import read_safetensors
-from tests.commands import mistake, run
+from tests.helpers.commands import mistake, run
 from tests.weights import models
 
-TASKS = "tests/tiny_tasks.py"
+TASKS = "tests/helpers/tiny_tasks.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,7 +34,7 @@ def pretrained(tmp_path_factory, in_the_project):
     """The workdir of a masked autoencoder of four steps."""
     workdir = tmp_path_factory.mktemp("runs") / "mae"
     options = "--config.schedule.epochs=1.0", "--config.schedule.warmup_epochs=0.0"
-    assert run("train", "--config", "tests/tiny.py", "--workdir", workdir, *options) == 0
+    assert run("train", "--config", "tests/helpers/tiny.py", "--workdir", workdir, *options) == 0
     return workdir
 
 
@@ -182,7 +182,7 @@ def test_every_command_takes_imported_weights(pretrained, photos, tmp_path, caps
     assert "knn learns from images with labels: give --train" in line
     line = mistake(capsys, "evaluate", "--run", out, "--evals", "knn(k=1)")
     assert "holds weights without images: give --images" in line
-    line = mistake(capsys, "train", "--config", "tests/tiny.py", "--workdir", out)
+    line = mistake(capsys, "train", "--config", "tests/helpers/tiny.py", "--workdir", out)
     assert "holds imported weights: use another --workdir" in line
     again = tmp_path / "again.safetensors"
     command = "weights", "export", "--run", out, "--format", "mae", "--out", again

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from tests import tiny, tiny_tasks
+from tests.helpers import tiny, tiny_tasks
 
 
 def get_configs(arg: str = "seeds") -> dict[str, ConfigDict]:

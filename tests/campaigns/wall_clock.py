@@ -1,5 +1,5 @@
 """What leaving hidden patches out of the encoder saves (arXiv 2111.06377, table 2), measured here:
-python -m tests.wall_clock [--encoder L/16] [--batch-size 8] [--turns 3]
+python -m tests.campaigns.wall_clock [--encoder L/16] [--batch-size 8] [--turns 3]
 
 Times loss and gradients, in turns that alternate: with mask tokens in the encoder, and without,
 with a decoder of 8 blocks and of 1. The optimizer, the same for all, is left out. The paper reports

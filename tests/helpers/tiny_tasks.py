@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import common
-from tests import tiny
+from tests.helpers import tiny
 
 
 def get_config(task: str = "finetune") -> ConfigDict:

@@ -1,4 +1,4 @@
-"""The same run on other numbers of processes and devices: python -m tests.elastic
+"""The same run on other numbers of processes and devices: python -m tests.campaigns.elastic
 
 Real processes on this machine (gloo), with 4 devices in all: 1 x 4, 2 x 2 and 4 x 1, each with
 parameters copied ('data'), split ('fsdp') and both ('hybrid'). Prints how far the losses of 20
@@ -6,15 +6,14 @@ steps are from those of 1 x 4, and of runs that stop on one layout and go on on 
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from mae_jax.types import PREEMPTED
-from tests.jobs import ROOT, environment, free_port
+from tests.helpers.forkserver import Child
+from tests.helpers.jobs import environment, free_port
+from tests.helpers.runs import CONFIG, losses
 
 MESHES = {"data": (4, 1), "fsdp": (1, 4), "hybrid": (2, 2)}
 STEPS = 20
@@ -27,29 +26,29 @@ def train(workdir, *, processes, devices, mesh, stop=0):
     Args:
         processes, devices: of the job, and of each process.
         mesh: (data, fsdp).
-        stop: step after which the first process gets SIGTERM; 0: none.
+        stop: step after which the last process gets SIGTERM; 0: none.
+
+    What a process prints is in a file beside the workdir, WORKDIR_INDEX.log.
     """
-    flags = f"--xla_force_host_platform_device_count={devices}"
     options = [*OPTIONS, f"mesh.data={mesh[0]}", f"mesh.fsdp={mesh[1]}"]
-    what = ["stop" if stop else "none", str(stop)]
-    line = [sys.executable, "-m", "tests.faulty", *what, "train", "--config", "tests/tiny.py"]
-    line += ["--workdir", str(workdir), *(f"--config.{option}" for option in options)]
-    where = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(processes)]
+    command = ["train", "--config", CONFIG, "--workdir", workdir]
+    command += [f"--config.{option}" for option in options]
+    where = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", processes]
     children = []
     for index in range(processes):
-        job = [*where, "--process", str(index)] if processes > 1 else []
+        job = [*where, "--process", index] if processes > 1 else []
+        last = index == processes - 1
+        fault = ["stop", stop] if stop and last else ["none", 0]
         children.append(
-            subprocess.Popen(
-                [*line, *job] if not index else [*line[:3], "none", "0", *line[5:], *job],
-                cwd=ROOT,
-                env=environment() | {"XLA_FLAGS": flags},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL if not os.environ.get("SHOW") else None,
+            Child(
+                "tests.helpers.faulty",
+                *(*fault, *command, *job),
+                env=environment(devices),
+                output=workdir.with_name(f"{workdir.name}_{index}.log"),
             )
         )
     codes = [child.wait(timeout=600) for child in children]
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}, codes
+    return dict(losses(workdir)), codes
 
 
 def apart(found, expected):

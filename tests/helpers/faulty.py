@@ -1,5 +1,6 @@
-"""`mae-jax` in a process to which something happens at one step: python -m tests.faulty WHAT STEP
-train ..., as the tests and `tests/deaths.py` start it.
+"""`mae-jax` in a process to which something happens at one step:
+python -m tests.helpers.faulty WHAT STEP train ..., as the tests and `tests/campaigns/deaths.py`
+start it.
 """
 
 import ctypes

@@ -1,15 +1,16 @@
-"""Jobs of two real processes on this machine, started and awaited."""
+"""Children of tests: their environment, and jobs of two processes, started and awaited."""
 
 import os
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers.forkserver import Child
+
+ROOT = Path(__file__).parents[2]
 DEADLINE = 240
+"""Seconds that nothing takes, however busy the machine is."""
 
 
 class Ended(NamedTuple):
@@ -21,12 +22,13 @@ class Ended(NamedTuple):
     """When, by time.monotonic()."""
 
 
-def environment():
-    """One CPU device, little optimisation, the compilation cache of the tests."""
+def environment(devices=1):
+    """Fake CPU devices, little optimization, a compilation cache: compile time rules the tests."""
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -40,32 +42,41 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def until(condition, *children):
+    """Waits until something is so, while these processes run.
+
+    Raises:
+        AssertionError: one of them has ended before, or it takes too long.
+    """
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        for child in children:
+            assert child.poll() is None, child.communicate()
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.005)
+
+
 def start(folder, *arguments, faults=("none", "none"), step=5, seconds=6, module="faulty"):
-    """Two processes, by default of `mae-jax train`.
+    """Starts two processes, by default of `mae-jax train`.
 
     Args:
-        faults: of `tests.faulty`, of each process.
+        faults: of `tests.helpers.faulty`, of each process.
         step: at which they happen.
         seconds: of silence after which a process is dead.
-        module: of the tests, that is run: `faulty`, or `counting`, which starts faster.
+        module: of `tests.helpers`, that is run: `faulty`, or `counting`, which starts faster.
     """
     folder.mkdir(exist_ok=True)
     where = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2"]
-    where += ["--heartbeat-timeout", str(seconds)]
-    children = []
-    for index, fault in enumerate(faults):
-        line = [sys.executable, "-m", f"tests.{module}", fault, str(step), *map(str, arguments)]
-        with (folder / f"{index}.log").open("w") as log:
-            children.append(
-                subprocess.Popen(
-                    [*line, *where, "--process", str(index)],
-                    cwd=ROOT,
-                    env=environment(),
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    return children
+    where += ["--heartbeat-timeout", seconds]
+    return [
+        Child(
+            f"tests.helpers.{module}",
+            *(fault, step, *arguments, *where, "--process", index),
+            env=environment(),
+            output=folder / f"{index}.log",
+        )
+        for index, fault in enumerate(faults)
+    ]
 
 
 def wait(folder, children, awaited=(0, 1)):

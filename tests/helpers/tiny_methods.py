@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import common
-from tests import tiny
+from tests.helpers import tiny
 
 CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
 METHODS = {

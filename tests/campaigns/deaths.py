@@ -1,5 +1,5 @@
 """Measures how a job of two processes ends when something happens to one of them, and prints a
-table in Markdown: python -m tests.deaths [--seconds 30] [FAULT ...].
+table in Markdown: python -m tests.campaigns.deaths [--seconds 30] [FAULT ...].
 
 The time is from the fault (a line that the faulty process logs just before) to the end of the other
 process. Not a test: with the default of 30 seconds it takes a quarter of an hour.
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from mae_jax.engine import log
-from tests import faulty, jobs
+from tests.helpers import faulty, jobs
 
 STEP = 5
 
@@ -31,7 +31,7 @@ def measure(fault, victim, seconds):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         faults = [fault if index == victim else "none" for index in (0, 1)]
-        options = ["train", "--config=tests/tiny.py", f"--workdir={folder / 'run'}"]
+        options = ["train", "--config=tests/helpers/tiny.py", f"--workdir={folder / 'run'}"]
         options += ["--config.evals.run=", "--config.schedule.epochs=500.0"]
         children = jobs.start(folder, *options, faults=faults, step=STEP, seconds=seconds)
         began = reached(folder, children)

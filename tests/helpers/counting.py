@@ -1,6 +1,6 @@
-"""A job that only adds numbers, one of each process, again and again: python -m tests.counting
-WHAT STEP, then the options of several processes. What happens at that step is one of
-`tests.faulty`.
+"""A job that only adds numbers, one of each process, again and again:
+python -m tests.helpers.counting WHAT STEP, then the options of several processes. What
+happens at that step is one of `tests.helpers.faulty`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from mae_jax.engine.mesh import make_mesh, put_batch, replicated
 from mae_jax.engine.processes import join
 from mae_jax.engine.watchdog import STEP
 from mae_jax.failure import explain
-from tests.faulty import FAULTS
+from tests.helpers.faulty import FAULTS
 
 STEPS = 1500
 

@@ -1,4 +1,6 @@
-"""A campaign of faults against a small run: python -m tests.faults [--kills 30] [--seed 0] ...
+"""A campaign of faults against a small run.
+
+python -m tests.campaigns.faults [--kills 30] [--seed 0] ...
 
 Every run that is disturbed is started again until it ends, and must end bit for bit as the one that
 nothing happens to: the same parameters, moments and log lines but for timings. It is killed
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from mae_jax.engine.log import TIMINGS
 from mae_jax.types import PREEMPTED
-from tests.jobs import ROOT, environment
+from tests.helpers.jobs import ROOT, environment
 
 STEPS = 1200
 EVERY = 10
@@ -31,7 +33,7 @@ EVERY = 10
 def start(workdir):
     """Starts the run, or lets it go on."""
     options = [f"--config.schedule.epochs={STEPS / 4}", f"--config.checkpoint.every={EVERY}"]
-    command = [sys.executable, "-m", "mae_jax", "train", "--config", "tests/tiny.py"]
+    command = [sys.executable, "-m", "mae_jax", "train", "--config", "tests/helpers/tiny.py"]
     return subprocess.Popen(
         [*command, "--workdir", str(workdir), *options],
         cwd=ROOT,
