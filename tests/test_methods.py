@@ -65,7 +65,9 @@ def make(name, **kwargs):
     return function(**{k: v for k, v in (SMALL | kwargs).items() if k in known})
 
 
-CASES = [(name, encoder) for name in METHODS for encoder in ENCODERS]
+CASES = [(name, "vit") for name in METHODS] + [("methods.conv_mae", "conv")]
+OTHERS = [(name, "conv") for name in METHODS if name != "methods.conv_mae"]
+"""The convolutional encoder once more, which one method has shown."""
 
 
 class Case:
@@ -103,7 +105,11 @@ def is_rule(x):
     return x is None or isinstance(x, tuple)
 
 
-@pytest.fixture(scope="module", params=CASES, ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in OTHERS)],
+    ids="-".join,
+)
 def case(request):
     name, encoder = request.param
     method = make(name, encoder=ENCODERS[encoder])

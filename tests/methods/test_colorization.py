@@ -13,7 +13,7 @@ from skimage.color import lab2rgb, rgb2lab
 from mae_jax.methods import colorization
 from mae_jax.ops import lab
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 SMALL = dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", stride=2)
 

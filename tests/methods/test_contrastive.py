@@ -17,7 +17,7 @@ from mae_jax.methods import mocov3, simclr
 from mae_jax.models.heads import BatchNorm, Head
 from mae_jax.ops import pixels, views
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 VIT = "vit(width=16, depth=1, heads=2, patch=4)"
 CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"

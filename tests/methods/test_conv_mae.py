@@ -6,7 +6,7 @@ import pytest
 
 from mae_jax.methods import conv_mae
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
 SMALL = dict(encoder=CONV, decoder_width=8)

@@ -17,7 +17,7 @@ from mae_jax.methods.vae import Normal
 from mae_jax.models.deconv import Generator
 from mae_jax.models.discriminator import Discriminator
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 SMALL = dict(
     encoder="vit(width=16, depth=1, heads=2, patch=4)",

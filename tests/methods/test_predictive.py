@@ -14,7 +14,7 @@ import scipy.stats
 from mae_jax.methods import jigsaw, relative_position, rotation
 from mae_jax.spec import call
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 VIT = "vit(width=16, depth=1, heads=2, patch=4)"
 CONV = "conv(widths=(8, 12), depths=(1, 1), stem=2, kernel=3)"

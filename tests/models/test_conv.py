@@ -10,7 +10,7 @@ import pytest
 from mae_jax.models import conv
 from mae_jax.ops import masking
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 
 @pytest.fixture(scope="module")

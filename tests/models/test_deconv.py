@@ -8,7 +8,7 @@ from scipy.special import erf
 
 from mae_jax.models.deconv import Deconv, Generator
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 
 def noisy(params, seed=1):

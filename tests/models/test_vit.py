@@ -11,7 +11,7 @@ from mae_jax.models import vit
 from mae_jax.ops import losses
 from mae_jax.ops.patches import patchify
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 SHAPE = dict(width=24, depth=3, heads=3, patch=4)
 SPEC = "vit(width=24, depth=2, heads=3, patch=4{})"

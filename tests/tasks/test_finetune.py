@@ -13,7 +13,7 @@ from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.ops import augment
 from mae_jax.tasks import finetune
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 ENCODER = "vit(width=16, depth=3, heads=2, patch=4)"
 PLAIN = dict(encoder=ENCODER, classes=3, drop_path=0.0, smoothing=0.0, mixup=0.0, cutmix=0.0)

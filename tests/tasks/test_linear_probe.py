@@ -9,7 +9,7 @@ from mae_jax.engine.optim import make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.tasks import linear_probe
 from mae_jax.types import UserError
-from tests.compiled import compiled
+from tests.helpers.compiled import compiled
 
 PLAIN = dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", classes=3)
 
