@@ -6,6 +6,7 @@ import pytest
 
 from mae_jax.config import load_config, load_configs
 from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer, make_plan
+from mae_jax.models import conv, vit
 from mae_jax.settings import make_evaluators, make_method
 from mae_jax.spec import call_section
 
@@ -32,6 +33,15 @@ EXPERIMENTS = {
     "vae:B/8": 64,
 }
 """Config and argument -> side of its training images in pixels."""
+
+
+@pytest.fixture(autouse=True)
+def few_blocks(monkeypatch):
+    """Two blocks of each encoder, or one a stage, say what the others would, which are equal."""
+    for size, shape in vit.SIZES.items():
+        monkeypatch.setitem(vit.SIZES, size, shape | dict(depth=2))
+    for size, shape in conv.SIZES.items():
+        monkeypatch.setitem(conv.SIZES, size, shape | dict(depths=(1,) * len(shape["depths"])))
 
 
 @pytest.mark.parametrize(("name", "side"), EXPERIMENTS.items())

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from mae_jax import evaluate, summary, sweep
 from mae_jax.types import UserError
 from mae_jax.workdir import read_config, read_results
-from tests.commands import mistake
+from tests.helpers.commands import mistake
 
 DAMAGE = [b"", b"{", b"\x80\xff", b"\0\0\0\0", b"[]", b"null", b'{"step": 4}', b"[" * 100_000]
 KINDS = ["empty", "cut", "no UTF-8", "zeros", "a list", "null", "incomplete", "deep"]
@@ -53,7 +53,7 @@ def test_a_damaged_config_says_how_to_get_it_back(tmp_path, content):
 
 @pytest.mark.parametrize("content", DAMAGE[:-1], ids=KINDS[:-1])
 def test_a_damaged_origin_is_not_taken_for_another_one(root, tmp_path, capsys, content):
-    command = "sweep", "--config", "tests/tiny_sweep.py", "--workdir", tmp_path, "--list"
+    command = "sweep", "--config", "tests/helpers/tiny_sweep.py", "--workdir", tmp_path, "--list"
     folder = tmp_path / "mae/small/0"
     folder.mkdir(parents=True)
     (folder / "origin.json").write_bytes(content)

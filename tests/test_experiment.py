@@ -15,7 +15,7 @@ from mae_jax.config import SECTIONS, check_sections, load_changed, load_config
 from mae_jax.errors import UserError
 from mae_jax.run import _build, build
 from mae_jax.train import train
-from tests.commands import mistake, run
+from tests.helpers.commands import mistake, run
 
 IMPORTS = """import sys
 import numpy as np

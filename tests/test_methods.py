@@ -2,9 +2,9 @@
 itself.
 """
 
+import functools
 import inspect
 import pkgutil
-import re
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ import pytest
 
 import mae_jax.methods
 import mae_jax.tasks
-from mae_jax.engine.mesh import FSDP, make_mesh, put_batch
-from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer
-from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.engine.mesh import FSDP, infer_shardings, make_mesh, put_batch
+from mae_jax.engine.optim import DECAY_MATRICES
+from mae_jax.engine.paths import map_rules
 from mae_jax.methods.conv_mae import ConvMaskedAutoencoding
 from mae_jax.methods.rotation import Rotation
 from mae_jax.spec import resolve
@@ -27,6 +27,7 @@ METHODS = [
     for package in (mae_jax.methods, mae_jax.tasks)
     for module in pkgutil.iter_modules(package.__path__)
 ]
+KEY = jax.random.key(0)
 ENCODERS = {
     "vit": "vit(width=16, depth=1, heads=2, patch=4)",
     "conv": "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)",
@@ -64,10 +65,61 @@ def make(name, **kwargs):
     return function(**{k: v for k, v in (SMALL | kwargs).items() if k in known})
 
 
-@pytest.fixture(scope="module", params=[(m, e) for m in METHODS for e in ENCODERS], ids="-".join)
-def method(request):
+CASES = [(name, "vit") for name in METHODS] + [("methods.conv_mae", "conv")]
+OTHERS = [(name, "conv") for name in METHODS if name != "methods.conv_mae"]
+"""The convolutional encoder once more, which one method has shown."""
+
+
+class Case:
+    """A method with parameters, and what is compiled once for all of its tests."""
+
+    def __init__(self, method, batch):
+        self.method, self.batch = method, batch
+        self.params, self.extra = jax.device_get(jax.jit(method.init)(KEY, batch))
+
+    def loss(self, params, extra, batch, key, step):
+        """Loss and the rest of the output, for `jax.grad`."""
+        output = self.method.loss(params, extra, batch, key, step)
+        return output.loss, (output.extra, output.metrics)
+
+    @functools.cached_property
+    def gradient(self):
+        """Compiled: ((loss, (extra, metrics)), gradient)."""
+        return jax.jit(jax.value_and_grad(self.loss, has_aux=True))
+
+    @functools.cached_property
+    def first(self):
+        """Loss and gradient at the start."""
+        (loss, _), gradient = self.gradient(self.params, self.extra, self.batch, KEY, 0)
+        return jax.device_get((loss, gradient))
+
+    @functools.cached_property
+    def rules(self):
+        """The factor of the learning rate of each leaf, None where it does not learn."""
+        rules = map_rules(self.params, getattr(self.method, "rules", DECAY_MATRICES))
+        return jax.tree.map(lambda rule: rule and rule[0], rules, is_leaf=is_rule)
+
+
+def is_rule(x):
+    """None and tuples are leaves."""
+    return x is None or isinstance(x, tuple)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in OTHERS)],
+    ids="-".join,
+)
+def case(request):
     name, encoder = request.param
-    return make(name, encoder=ENCODERS[encoder])
+    method = make(name, encoder=ENCODERS[encoder])
+    return Case(method, make_batch(16 if isinstance(method, Rotation) else 12))
+
+
+@pytest.fixture(scope="module")
+def mae():
+    """The masked autoencoder as it is, without options."""
+    return Case(make("methods.mae"), make_batch(12))
 
 
 def make_batch(width):
@@ -82,77 +134,79 @@ def make_batch(width):
 
 
 @pytest.fixture
-def learner(method):
+def learner(case):
     """Every method but the one that uses an encoder as it is."""
-    if isinstance(method, Encoding):
+    if isinstance(case.method, Encoding):
         with pytest.raises(UserError, match="tasks.encode learns nothing"):
-            method.loss({}, {}, {}, jax.random.key(0), 0)
+            case.method.loss({}, {}, {}, KEY, 0)
         pytest.skip("learns nothing")
-    return method
+    return case
 
 
-@pytest.fixture
-def batch(request):
-    """Of 16 x 12 images, or of square ones for a method that turns them."""
-    method = request.getfixturevalue("method") if "method" in request.fixturenames else None
-    return make_batch(16 if isinstance(method, Rotation) else 12)
-
-
-def trained(method, batch, mesh, steps):
-    """Losses over the steps, and the last state. Of two networks that work against each other, the
-    discriminator's loss.
-    """
-    rules = getattr(method, "rules", DECAY_MATRICES)
-    tx = make_optimizer(schedule=lambda step: 3e-3, rules=rules)
-    fresh, like = plan_state(mesh, method, tx, batch, seed=0, rules=FSDP)
-    step, state, losses = make_train_step(mesh, like, method, tx, seed=0), fresh(), []
-    placed = put_batch(batch, mesh)
-    for _ in range(steps):
-        state, metrics = step(state, placed)
-        losses.append(float(metrics.get("discriminator", metrics["loss"])))
-    return losses, state
-
-
-def test_the_loss_falls_on_a_fixed_batch_and_does_not_depend_on_the_mesh(learner, batch, request):
-    method = learner
-    losses, _ = trained(method, batch, make_mesh(data=2), 30)
+def test_the_loss_falls_on_a_fixed_batch(learner):
+    """Of two networks that work against each other, the discriminator's loss."""
+    params, extra, losses = learner.params, learner.extra, []
+    after = jax.jit(learner.method.after_update)
+    for step in range(30):
+        key = jax.random.fold_in(KEY, step)
+        (loss, (extra, metrics)), gradient = learner.gradient(
+            params, extra, learner.batch, key, step
+        )
+        params = jax.tree.map(descend, learner.rules, params, gradient, is_leaf=is_rule)
+        extra = after(params, extra, step)
+        losses.append(float(metrics.get("discriminator", loss)))
     assert np.isfinite(losses).all()
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
-    if "conv" in request.node.name and not isinstance(method, ConvMaskedAutoencoding):
-        return  # how these networks are split, that method shows, and each with a ViT
-    split, _ = trained(method, batch, make_mesh(fsdp=2), 5)
-    np.testing.assert_allclose(split, losses[:5], rtol=2e-4)
+    assert all(np.shape(value) == () for value in metrics.values())
 
 
-def test_every_leaf_that_learns_receives_a_gradient(learner, batch):
-    method = learner
-    rules = getattr(method, "rules", DECAY_MATRICES)
-    learns = lambda name: next(rule for pattern, rule in rules if re.search(pattern, name))
-    params, extra = jax.jit(method.init)(jax.random.key(0), batch)
-    gradient = jax.jit(jax.grad(lambda p, key: method.loss(p, extra, batch, key, 0).loss))(
-        params, jax.random.key(1)
+def descend(factor, leaf, gradient):
+    """A leaf after a step of 3e-3, as Adam's steps are, in the direction of its gradient."""
+    gradient = np.asarray(gradient)
+    size = np.sqrt(np.mean(gradient**2)) + 1e-20
+    return leaf if factor is None else np.asarray(leaf - 3e-3 * factor * gradient / size)
+
+
+def test_loss_and_gradient_do_not_depend_on_the_mesh(learner, request):
+    """One device, against two that hold half of the batch and of each parameter."""
+    if "conv" in request.node.name and not isinstance(learner.method, ConvMaskedAutoencoding):
+        pytest.skip("how these networks are split, that method shows, and each with a ViT")
+    mesh = make_mesh(fsdp=2)
+    split = lambda tree: jax.tree.map(jax.device_put, tree, infer_shardings(tree, mesh, FSDP))
+    (loss, _), gradient = learner.gradient(
+        split(learner.params), split(learner.extra), put_batch(learner.batch, mesh), KEY, 0
     )
-    silent = [
-        name
-        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
-        if learns(name := jax.tree_util.keystr(path, simple=True, separator="/")) is not None
-        and not np.any(np.asarray(leaf))
-    ]
+    alone, expected = learner.first
+    np.testing.assert_allclose(loss, alone, rtol=2e-5)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    for (path, leaf), found in zip(
+        jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(gradient)
+    ):
+        atol = 1e-4 * np.abs(leaf).max() + 1e-6 * largest
+        np.testing.assert_allclose(found, leaf, rtol=0, atol=atol, err_msg=str(path))
+
+
+def test_every_leaf_that_learns_receives_a_gradient(learner):
+    _, gradient = learner.first
+    heard = jax.tree.map(
+        lambda factor, leaf: factor is None or bool(np.any(leaf)),
+        learner.rules,
+        gradient,
+        is_leaf=is_rule,
+    )
+    silent = [path for path, yes in jax.tree_util.tree_leaves_with_path(heard) if not yes]
     assert not silent
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(learner.params))
 
 
-def test_predictions_are_deterministic_features_of_each_image_alone(method, batch):
-    params, extra = jax.jit(method.init)(jax.random.key(0), batch)
-    predict = jax.jit(method.predict)
-    features = predict(params, extra, batch)["features"]
+def test_predictions_are_deterministic_features_of_each_image_alone(case):
+    predict = jax.jit(lambda batch: case.method.predict(case.params, case.extra, batch))
+    features = np.asarray(predict(case.batch)["features"])
     assert features.ndim == 2 and len(features) == 4 and features.dtype == jnp.float32
-    np.testing.assert_array_equal(features, predict(params, extra, batch)["features"])
-    turned = {name: rows[::-1] for name, rows in batch.items()}
-    np.testing.assert_allclose(
-        predict(params, extra, turned)["features"], features[::-1], rtol=1e-5, atol=1e-5
-    )
-    assert float(jnp.std(features, axis=0).max()) > 1e-3, "features do not depend on the image"
+    np.testing.assert_array_equal(features, predict(case.batch)["features"])
+    turned = {name: rows[::-1] for name, rows in case.batch.items()}
+    np.testing.assert_allclose(predict(turned)["features"], features[::-1], rtol=1e-5, atol=1e-5)
+    assert features.std(axis=0).max() > 1e-3, "features do not depend on the image"
 
 
 @pytest.mark.parametrize(
@@ -169,63 +223,81 @@ def test_predictions_are_deterministic_features_of_each_image_alone(method, batc
     ],
     ids=str,
 )
-def test_every_option_of_mae_changes_the_loss_or_the_features(batch, options):
-    (loss, features), (other_loss, other_features) = (
-        loss_and_features(make("methods.mae"), batch),
-        loss_and_features(make("methods.mae", **options), batch),
-    )
-    assert loss != other_loss or not np.array_equal(features, other_features)
+def test_every_option_of_mae_changes_the_loss_or_the_features(mae, options):
+    method = make("methods.mae", **options)
+    params = mae.params
+    if "mask_tokens_in_encoder" in options:  # whose parameters are others
+        params, _ = jax.jit(method.init)(KEY, mae.batch)
+    loss, features = loss_and_features(method, params, mae.batch)
+    expected = mae_loss_and_features(mae)
+    assert loss != expected[0] or not np.array_equal(features, expected[1])
 
 
-def loss_and_features(method, batch):
+@functools.cache
+def mae_loss_and_features(mae):
+    """Those without options."""
+    return loss_and_features(mae.method, mae.params, mae.batch)
+
+
+def loss_and_features(method, params, batch):
     """The loss, after a look at it and its gradients, and the features."""
-    params, extra = jax.jit(method.init)(jax.random.key(0), batch)
-    loss = lambda p: method.loss(p, extra, batch, jax.random.key(2), 0).loss
-    value, grads = jax.jit(jax.value_and_grad(loss))(params)
-    assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+    @jax.jit
+    def everything(params):
+        loss = lambda p: method.loss(p, {}, batch, jax.random.key(2), 0).loss
+        return *jax.value_and_grad(loss)(params), method.predict(params, {}, batch)["features"]
+
+    value, gradient, features = everything(params)
+    assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
     assert value.dtype == jnp.float32
-    return float(value), np.asarray(jax.jit(method.predict)(params, extra, batch)["features"])
+    return float(value), np.asarray(features)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_mae_takes_any_number_of_channels(channels):
     method = make("methods.mae")
-    images = np.random.default_rng(0).integers(0, 256, (2, 8, 20, channels)).astype(np.uint8)
-    params, extra = jax.jit(method.init)(jax.random.key(0), {"image": images})
-    pictures = jax.jit(method.reconstruct)(params, extra, {"image": images}, jax.random.key(1))
-    assert {p.shape for name, p in pictures.items() if name != "hidden"} == {images.shape}
+    batch = {"image": jax.ShapeDtypeStruct((2, 8, 20, channels), jnp.uint8)}
+    params, extra = jax.eval_shape(method.init, KEY, batch)
+    pictures = jax.eval_shape(method.reconstruct, params, extra, batch, KEY)
+    shapes = {picture.shape for name, picture in pictures.items() if name != "hidden"}
+    assert shapes == {batch["image"].shape}
 
 
-def test_reconstructions_show_what_they_say(batch):
-    method = make("methods.mae")
-    params, extra = jax.jit(method.init)(jax.random.key(0), batch)
-    shown = jax.jit(method.reconstruct)(params, extra, batch, jax.random.key(1))
-    hidden = np.asarray(shown["hidden"]).reshape(4, 4, 3).repeat(4, axis=1).repeat(4, axis=2)
-    np.testing.assert_array_equal(shown["original"], batch["image"])
-    np.testing.assert_array_equal(np.asarray(shown["masked"])[~hidden], batch["image"][~hidden])
-    np.testing.assert_array_equal(np.asarray(shown["masked"])[hidden], 128)
-    np.testing.assert_array_equal(np.asarray(shown["pasted"])[~hidden], batch["image"][~hidden])
-    np.testing.assert_array_equal(
-        np.asarray(shown["pasted"])[hidden], np.asarray(shown["denormalized"])[hidden]
+def test_reconstructions_show_what_they_say(mae):
+    images = mae.batch["image"]
+    shown = jax.device_get(
+        jax.jit(mae.method.reconstruct)(mae.params, mae.extra, mae.batch, jax.random.key(1))
     )
+    hidden = shown["hidden"].reshape(4, 4, 3).repeat(4, axis=1).repeat(4, axis=2)
+    np.testing.assert_array_equal(shown["original"], images)
+    np.testing.assert_array_equal(shown["masked"][~hidden], images[~hidden])
+    np.testing.assert_array_equal(shown["masked"][hidden], 128)
+    np.testing.assert_array_equal(shown["pasted"][~hidden], images[~hidden])
+    np.testing.assert_array_equal(shown["pasted"][hidden], shown["denormalized"][hidden])
     assert not np.array_equal(shown["raw"], shown["denormalized"])
 
 
-def test_hidden_pixels_do_not_reach_the_prediction(batch):
-    method = make("methods.mae", normalize_target=False)
-    params, _ = jax.jit(method.init)(jax.random.key(0), batch)
-    images = method.normalize(jnp.asarray(batch["image"]))
-    mask = method.draw_mask(jax.random.key(1), images)
-    hidden = mask.mask.reshape(4, 4, 3).repeat(4, axis=1).repeat(4, axis=2)[..., None]
-    noise = jax.random.normal(jax.random.key(2), images.shape)
-    apply = jax.jit(lambda x: method.model.apply({"params": params}, x, mask))
-    np.testing.assert_array_equal(apply(images), apply(jnp.where(hidden, noise, images)))
-    assert not np.array_equal(apply(images), apply(jnp.where(hidden, images, noise)))
+def test_hidden_pixels_do_not_reach_the_prediction(mae):
+    images = np.random.default_rng(0).normal(size=(4, 16, 12, 3)).astype(np.float32)
+    noise = np.random.default_rng(1).normal(size=images.shape).astype(np.float32)
+
+    @jax.jit
+    def apply(images, noise, hide):
+        """The prediction where noise replaces what is hidden, or else what is seen."""
+        mask = mae.method.draw_mask(jax.random.key(1), images)
+        hidden = mask.mask.reshape(4, 4, 3).repeat(4, axis=1).repeat(4, axis=2)[..., None]
+        mixed = jnp.where(hidden == hide, noise, images)
+        return mae.method.model.apply({"params": mae.params}, mixed, mask)
+
+    expected = apply(images, images, True)
+    np.testing.assert_array_equal(apply(images, noise, True), expected)
+    assert not np.array_equal(apply(images, noise, False), expected)
 
 
 def test_the_initialisation_is_the_papers():
     method = make("methods.mae", encoder="vit(width=64, depth=1, heads=2, patch=4)")
-    params, _ = jax.jit(method.init)(jax.random.key(0), {"image": np.zeros((1, 8, 8, 3), np.uint8)})
+    batch = {"image": np.zeros((1, 8, 8, 3), np.uint8)}
+    params = jax.device_get(jax.jit(method.init)(KEY, batch)[0])
     encoder = params["encoder"]
     bound = np.sqrt(6 / (4 * 64))  # Xavier uniform of a fused [D, 3D] kernel
     qkv = np.abs(encoder["block_0"]["attention"]["qkv"]["kernel"])

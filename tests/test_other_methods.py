@@ -22,7 +22,14 @@ def in_the_project(root):
         yield
 
 
-@pytest.fixture(scope="module", params=METHODS)
+FIRST = ["conv_mae", "mocov3", "vae"]
+"""An encoder of its own, two views and more than parameters, features of its own."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*FIRST, *(pytest.param(n, marks=pytest.mark.slow) for n in METHODS if n not in FIRST)],
+)
 def trained(request, tmp_path_factory):
     """Method and workdir of a run of ten steps, which was stopped after five and went on."""
     name = request.param

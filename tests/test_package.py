@@ -14,7 +14,7 @@ import zipfile
 import pytest
 from setuptools import find_packages
 
-from tests.commands import run
+from tests.helpers.commands import run
 
 PARTS = ("mae_jax", "configs", "docs", "launch", "tests")
 FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")

@@ -17,7 +17,7 @@ from mae_jax.progress import Progress
 from mae_jax.run import Run, build
 from mae_jax.types import UserError
 from mae_jax.workdir import recorded
-from tests.commands import mistake, run
+from tests.helpers.commands import mistake, run
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def grey(root, tmp_path_factory):
     source = f"folder({str(folder / 'images')!r}, channels=1)"
     changes = [f"data.train={source}", f"data.test={source}", "schedule.epochs=1.0"]
     changes += ["schedule.warmup_epochs=0.5", "evals.run=knn(k=1)"]
-    command = ["train", "--config", root / "tests/tiny.py", "--workdir", folder / "run"]
+    command = ["train", "--config", root / "tests/helpers/tiny.py", "--workdir", folder / "run"]
     command += [f"--config.{change}" for change in changes]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Folder, "statistics", Statistics((0.1307,), (0.3081,)))
@@ -76,7 +76,7 @@ def test_measured_values_are_recorded_and_stay(root, grey):
 def test_a_task_takes_the_values_of_its_start(root, grey):
     folder, _, changes = grey
     task = load_config(
-        "tests/tiny_tasks.py:finetune",
+        "tests/helpers/tiny_tasks.py:finetune",
         [*changes[:2], f"init_from.path={folder / 'run'}", "method.args.classes=2"],
     )
     made = build(task)
@@ -178,7 +178,7 @@ def test_check_prints_the_plan_and_writes_nothing(capsys, root, grey, tmp_path):
 
 def test_check_traces_the_loss(capsys, root, grey, tmp_path):
     options = ["--workdir", tmp_path / "run", "--check", f"--config.{grey[2][0]}"]
-    config_ = root / "tests/tiny_methods.py"
+    config_ = root / "tests/helpers/tiny_methods.py"
     said = mistake(
         capsys, "train", "--config", f"{config_}:colorization", "--config.data.test=", *options
     )

@@ -17,7 +17,7 @@ from mae_jax.failure import explain
 from mae_jax.load import _source_like
 from mae_jax.paths import check_place
 from mae_jax.spec import call, maker
-from tests.commands import mistake, run
+from tests.helpers.commands import mistake, run
 
 HUGE = 10**30
 PLAN = dict(base_lr=1e-3, epochs=4.0, warmup_epochs=1.0, batch_size=256, num_examples=1000)

@@ -5,7 +5,7 @@ import pytest
 from mae_jax.config import load_config
 from mae_jax.run import build
 from mae_jax.types import UserError
-from tests.commands import mistake
+from tests.helpers.commands import mistake
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_mistakes_are_found_before_data_are_opened(root, override, message):
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_is_made(capsys, root, tmp_path, override, message):
-    arguments = ["--config", root / "tests/tiny.py", "--workdir", tmp_path / "run"]
+    arguments = ["--config", root / "tests/helpers/tiny.py", "--workdir", tmp_path / "run"]
     said = mistake(capsys, "train", *arguments, f"--config.{override}")
     assert message in said and " are free: " in said
     assert not (tmp_path / "run").exists()

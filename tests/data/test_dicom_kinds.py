@@ -12,7 +12,7 @@ from mae_jax.data.images import BadImage
 from mae_jax.data.sources import dicom
 from mae_jax.data.subset import hold_out
 from mae_jax.types import UserError
-from tests.dicoms import (
+from tests.helpers.dicoms import (
     bare,
     compressed,
     dataset,

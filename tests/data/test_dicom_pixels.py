@@ -11,7 +11,7 @@ from mae_jax.data import dicom_codecs
 from mae_jax.data.images import BadImage
 from mae_jax.data.sources import dicom
 from mae_jax.types import UserError
-from tests.dicoms import (
+from tests.helpers.dicoms import (
     compressed,
     dataset,
     grey,

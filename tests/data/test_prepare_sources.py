@@ -12,8 +12,8 @@ from mae_jax.data.prepare import describe, prepare
 from mae_jax.data.sources import Statistics, tfds
 from mae_jax.spec import build
 from mae_jax.types import UserError
-from tests.commands import mistake, run
-from tests.dicoms import dataset, grey, uid, write
+from tests.helpers.commands import mistake, run
+from tests.helpers.dicoms import dataset, grey, uid, write
 
 pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")

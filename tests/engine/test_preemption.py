@@ -117,7 +117,7 @@ def test_so_it_does_while_compiled_code_keeps_python_from_handling_the_signal(mo
 )
 def test_a_command_can_be_stopped_from_its_start_on(root, tmp_path, command, number):
     """The signal comes as soon as there is a handler, long before JAX is imported."""
-    config = {"train": "tests/tiny.py", "sweep": "tests/tiny_sweep.py"}[command]
+    config = {"train": "tests/helpers/tiny.py", "sweep": "tests/helpers/tiny_sweep.py"}[command]
     line = [sys.executable, "-m", "mae_jax", command, "--config", config, "--workdir", tmp_path]
     process = subprocess.Popen(line, cwd=root, stderr=subprocess.PIPE, text=True)
     until, caught = time.monotonic() + 60, 0

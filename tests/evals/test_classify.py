@@ -177,7 +177,7 @@ def test_the_same_numbers_on_any_number_of_devices():
     """On 1, 2 and 8 devices; 101 images fill the last batch only where it is the only one."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false",
     }
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", ON_MESHES]

@@ -13,6 +13,7 @@ from skimage.color import lab2rgb, rgb2lab
 from mae_jax.methods import colorization
 from mae_jax.ops import lab
 from mae_jax.types import UserError
+from tests.helpers.compiled import compiled
 
 SMALL = dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", stride=2)
 
@@ -26,14 +27,14 @@ def images(channels=3, seed=0):
 
 def started(method, pictures, spread=0.0):
     """Parameters, whose head's output has some spread, and collections."""
-    params, extra = jax.jit(method.init)(jax.random.key(0), {"image": pictures})
+    params, extra = compiled(method, "init")(jax.random.key(0), {"image": pictures})
     bias = params["head"]["bias"]
     noise = spread * np.random.default_rng(3).normal(size=bias.shape)
     return params | {"head": params["head"] | {"bias": (bias + noise).astype(np.float32)}}, extra
 
 
 def loss(method, params, extra, pictures):
-    return jax.jit(method.loss)(params, extra, {"image": pictures}, jax.random.key(1), 0)
+    return compiled(method, "loss")(params, extra, {"image": pictures}, jax.random.key(1), 0)
 
 
 def logits(method, params, pictures):
@@ -117,7 +118,7 @@ def test_the_prior_follows_the_batches():
         for part in pictures[:2], pictures[2:]:
             extra = loss(method, params, extra, part).extra
             np.testing.assert_allclose(extra["prior"], expected, atol=1e-7)
-        extra = method.after_update(params, extra, step)
+        extra = compiled(method, "after_update")(params, extra, step)
         seen = encoded(averaged(pictures, 2))[0].mean(axis=(0, 1, 2))
         expected = 0.9 * expected + 0.1 * seen
         np.testing.assert_allclose(extra["prior"], expected, atol=1e-7)
@@ -154,7 +155,7 @@ def test_the_encoder_sees_no_colour():
     one, two = same_lightness()
     assert np.abs(one.astype(int) - two).max() > 50
     params, extra = started(method, one)
-    features = lambda x: jax.jit(method.predict)(params, extra, {"image": x})["features"]
+    features = lambda x: compiled(method, "predict")(params, extra, {"image": x})["features"]
     np.testing.assert_allclose(features(one), features(two), atol=1e-4)
     assert np.abs(features(one) - features(255 - one)).max() > 0.01
     assert params["encoder"]["embed"]["kernel"].shape == (4 * 4 * 1, 16)
@@ -172,7 +173,7 @@ def test_grey_images_are_grey_values_of_srgb():
     method = colorization.make(**SMALL)
     grey = images(channels=1)
     params, extra = started(method, grey)
-    features = lambda x: jax.jit(method.predict)(params, extra, {"image": x})["features"]
+    features = lambda x: compiled(method, "predict")(params, extra, {"image": x})["features"]
     np.testing.assert_array_equal(features(grey), features(grey.repeat(3, axis=-1)))
 
 
@@ -189,7 +190,7 @@ def test_pictures(channels):
     method = colorization.make(**SMALL)
     pictures = images(channels)
     params, extra = started(method, pictures, spread=3.0)
-    shown = jax.jit(method.reconstruct)(params, extra, {"image": pictures}, jax.random.key(1))
+    shown = compiled(method, "reconstruct")(params, extra, {"image": pictures}, jax.random.key(1))
     shown = {name: np.asarray(picture) for name, picture in shown.items()}
     assert set(shown) == {"original", "grey", "colorized"}
     assert {(p.shape, p.dtype) for p in shown.values()} == {((4, 16, 12, 3), np.dtype(np.uint8))}

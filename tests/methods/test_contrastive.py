@@ -17,6 +17,7 @@ from mae_jax.methods import mocov3, simclr
 from mae_jax.models.heads import BatchNorm, Head
 from mae_jax.ops import pixels, views
 from mae_jax.types import UserError
+from tests.helpers.compiled import compiled
 
 VIT = "vit(width=16, depth=1, heads=2, patch=4)"
 CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
@@ -48,7 +49,7 @@ def make_batch(count=4, channels=3):
 
 
 def start(method, batch):
-    return jax.jit(method.init)(jax.random.key(0), batch)
+    return compiled(method, "init")(jax.random.key(0), batch)
 
 
 def train(method, steps, batch):
@@ -91,11 +92,11 @@ def test_one_view_is_not_enough(name):
 def test_simclrs_loss_is_nt_xent_of_the_projected_views():
     method, batch = make_plain("simclr", temperature=0.3), make_batch()
     params, extra = start(method, batch)
-    output = jax.jit(method.loss)(params, extra, batch, KEY, 0)
+    output = compiled(method, "loss")(params, extra, batch, KEY, 0)
     images = np.concatenate([batch["image"], batch["image2"]])
     # One batch for the projector's BatchNorm, in whatever order.
     images = pixels.normalize(jnp.asarray(images), method.mean, method.std)
-    z = rows(jax.jit(method.project)(params, images))
+    z = rows(compiled(method, "project")(params, images))
     logits = z @ z.T / 0.3
     expected = cross_entropy(
         [np.delete(row, i) for i, row in enumerate(logits)],
@@ -108,15 +109,17 @@ def test_mocos_loss_is_symmetric_between_queries_and_the_momentum_encoders_keys(
     method, batch = make_plain("mocov3", temperature=0.3), make_batch()
     params, extra = start(method, batch)
     # A momentum encoder that is not the encoder.
-    extra = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), extra)
-    output = jax.jit(method.loss)(params, extra, batch, KEY, 0)
+    extra = jax.tree.map(
+        lambda x: np.float32(x + 0.05 * np.cos(np.arange(x.size)).reshape(x.shape)), extra
+    )
+    output = compiled(method, "loss")(params, extra, batch, KEY, 0)
 
     def project(tree, name, head=None):
         """One view alone, so that BatchNorm cannot see the other."""
         images = pixels.normalize(jnp.asarray(batch[name]), method.mean, method.std)
-        tokens = method.encoder.apply({"params": tree["encoder"]}, images)
-        x = method.projector.apply({"params": tree["projector"]}, tokens[:, 0])
-        return rows(x if head is None else method.predictor.apply({"params": head}, x))
+        tokens = compiled(method.encoder, "apply")({"params": tree["encoder"]}, images)
+        x = compiled(method.projector, "apply")({"params": tree["projector"]}, tokens[:, 0])
+        return rows(x if head is None else compiled(method.predictor, "apply")({"params": head}, x))
 
     expected = 0
     for name, other in (("image", "image2"), ("image2", "image")):
@@ -249,7 +252,7 @@ def test_images_of_one_channel():
     for name in ("simclr", "mocov3"):
         method = make(name, jitter=(0.4, 0.4, 0, 0))
         params, extra = start(method, batch)
-        assert np.isfinite(jax.jit(method.loss)(params, extra, batch, KEY, 0).loss)
+        assert np.isfinite(compiled(method, "loss")(params, extra, batch, KEY, 0).loss)
 
 
 @pytest.mark.parametrize("last_scale", [False, True])

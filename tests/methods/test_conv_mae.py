@@ -1,12 +1,12 @@
 """Masked autoencoding with convolutions: what the encoder may see, and what is scored."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mae_jax.methods import conv_mae
 from mae_jax.types import UserError
+from tests.helpers.compiled import compiled
 
 CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
 SMALL = dict(encoder=CONV, decoder_width=8)
@@ -20,8 +20,9 @@ def images():
 def prepared(images, **options):
     """A method, its parameters, network inputs, and a mask."""
     method = conv_mae.make(**(SMALL | options))
-    params, _ = jax.jit(method.init)(jax.random.key(0), {"image": images})
-    return method, params, method.normalize(images), method.draw_mask(jax.random.key(1), images)
+    params, _ = compiled(method, "init")(jax.random.key(0), {"image": images})
+    mask = compiled(method, "draw_mask")(jax.random.key(1), images)
+    return method, params, compiled(method, "normalize")(images), mask
 
 
 def hidden_pixels(method, mask):
@@ -45,17 +46,19 @@ VARIANTS = [
 def test_hidden_pixels_do_not_reach_the_prediction(images, options):
     method, params, x, mask = prepared(images, **options)
     hidden = hidden_pixels(method, mask)
-    predict = jax.jit(lambda x: method.predicted(params, x, mask))
-    noise = jax.random.normal(jax.random.key(2), x.shape)
-    np.testing.assert_array_equal(predict(jnp.where(hidden, noise, x)), predict(x))
-    assert not np.array_equal(predict(jnp.where(hidden, x, noise)), predict(x))
+    predict = lambda x: compiled(method, "predicted")(params, x, mask)
+    noise = np.random.default_rng(2).normal(size=x.shape).astype(np.float32)
+    np.testing.assert_array_equal(predict(np.where(hidden, noise, x)), predict(x))
+    assert not np.array_equal(predict(np.where(hidden, x, noise)), predict(x))
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_the_loss_is_the_error_of_the_hidden_pixels(images, options):
     """Derived in float64 from the prediction as an image."""
     method, params, x, mask = prepared(images, **options)
-    given = method.model.apply({"params": params}, *method.seen(x, mask))
+    given, side = compiled(method, "predicted")(params, x, mask), method.unit
+    given = given.reshape(2, 16 // side, 12 // side, side, side, 3)  # rows and columns of patches
+    given = given.swapaxes(2, 3).reshape(x.shape)
     predicted, target = (np.asarray(a, np.float64) for a in (given, x))
     hidden, unit = np.asarray(hidden_pixels(method, mask)), method.unit
     if method.normalize_target:
@@ -67,7 +70,7 @@ def test_the_loss_is_the_error_of_the_hidden_pixels(images, options):
     difference = (predicted - target)[np.broadcast_to(hidden, x.shape)]
     expected = np.abs(difference).mean() if method.loss_kind == "l1" else (difference**2).mean()
     key = jax.random.key(1)  # that of the mask
-    loss = jax.jit(lambda p: method.loss(p, {}, {"image": images}, key, 0).loss)(params)
+    loss = compiled(method, "loss")(params, {}, {"image": images}, key, 0).loss
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 

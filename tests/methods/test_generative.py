@@ -17,6 +17,7 @@ from mae_jax.methods.vae import Normal
 from mae_jax.models.deconv import Generator
 from mae_jax.models.discriminator import Discriminator
 from mae_jax.types import UserError
+from tests.helpers.compiled import compiled
 
 SMALL = dict(
     encoder="vit(width=16, depth=1, heads=2, patch=4)",
@@ -40,7 +41,7 @@ def make_bigan(**kwargs):
 
 def started(method, batch):
     """Parameters with noise on every one, so that biases and scales count."""
-    params, _ = jax.jit(method.init)(jax.random.key(0), batch)
+    params, _ = compiled(method, "init")(jax.random.key(0), batch)
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: np.float32(x + 0.1 * rng.normal(size=x.shape)), params)
 
@@ -70,16 +71,16 @@ def test_the_bound_against_numpy(batch):
     method = vae.make(**SMALL, beta=2.5)
     params = started(method, batch)
     images = network_inputs(batch)
-    posterior = method.posterior(params, jnp.asarray(images, jnp.float32))
+    posterior = compiled(method, "posterior")(params, jnp.asarray(images, jnp.float32))
     mean, log_variance = (np.asarray(x, np.float64) for x in posterior)
     noise = np.asarray(jax.random.normal(KEY, mean.shape), np.float64)
     latents = mean + np.sqrt(np.exp(log_variance)) * noise
-    made = Generator(8, (8, 12), 3).apply({"params": params["generator"]}, latents)
+    made = compiled(Generator(8, (8, 12), 3), "apply")({"params": params["generator"]}, latents)
     # -log N(x; made, 1), without the constant log(2 pi) / 2, summed over the values of an image
     error = np.mean([0.5 * np.sum((x - m) ** 2) for x, m in zip(images, made, strict=True)])
     sigma = np.exp(log_variance / 2)
     kl = np.mean(np.sum(-np.log(sigma) + (sigma**2 + mean**2) / 2 - 0.5, axis=1))
-    found = jax.jit(method.loss)(params, {}, batch, KEY, 0)
+    found = compiled(method, "loss")(params, {}, batch, KEY, 0)
     np.testing.assert_allclose(found.metrics["reconstruction"], error, rtol=1e-5)
     np.testing.assert_allclose(found.metrics["kl"], kl, rtol=1e-5)
     np.testing.assert_allclose(found.loss, (error + 2.5 * kl) / (8 * 12 * 3), rtol=1e-5)
@@ -116,8 +117,8 @@ def test_the_loss_depends_on_the_key_and_the_features_do_not(batch):
     first, again, other = loss(KEY), loss(KEY), loss(jax.random.key(8))
     assert first.loss == again.loss != other.loss
     assert first.metrics["kl"] == other.metrics["kl"]
-    features = method.predict(params, {}, batch)["features"]
-    posterior = method.posterior(params, jnp.asarray(network_inputs(batch), jnp.float32))
+    features = compiled(method, "predict")(params, {}, batch)["features"]
+    posterior = compiled(method, "posterior")(params, np.float32(network_inputs(batch)))
     np.testing.assert_allclose(features, posterior.mean, rtol=1e-5, atol=1e-6)
     assert features.shape == (4, 5)
 
@@ -128,10 +129,10 @@ def test_extreme_log_variances_are_clipped(batch, bias, bound):
     params = started(method, batch)
     params["posterior"]["bias"] = np.repeat([0, bias], 5).astype(np.float32)
     images = jnp.asarray(network_inputs(batch), jnp.float32)
-    posterior = method.posterior(params, images)
+    posterior = compiled(method, "posterior")(params, images)
     np.testing.assert_array_equal(posterior.log_variance, bound)
     assert np.abs(posterior.mean).max() < 10
-    assert np.isfinite(method.loss(params, {}, batch, KEY, 0).loss)
+    assert np.isfinite(compiled(method, "loss")(params, {}, batch, KEY, 0).loss)
 
 
 # Bidirectional adversarial learning
@@ -141,11 +142,11 @@ def logits_of(method, params, batch, encoder_params=None, discriminator_params=N
     """Those of the real and of the made pairs, put together again from the networks."""
     ours = encoder_params or params
     images = jnp.asarray(network_inputs(batch), jnp.float32)
-    features = method.encoder.apply({"params": ours["encoder"]}, images)[:, 0]
+    features = compiled(method.encoder, "apply")({"params": ours["encoder"]}, images)[:, 0]
     encoded = features @ ours["latent"]["kernel"] + ours["latent"]["bias"]
     drawn = jax.random.normal(KEY, (4, 5))
-    made = Generator(8, (8, 12), 3).apply({"params": ours["generator"]}, drawn)
-    judge = lambda x, z: Discriminator(8).apply(
+    made = compiled(Generator(8, (8, 12), 3), "apply")({"params": ours["generator"]}, drawn)
+    judge = lambda x, z: compiled(Discriminator(8), "apply")(
         {"params": discriminator_params or params["discriminator"]}, x, z
     )
     return judge(images, encoded), judge(made, drawn)
@@ -265,8 +266,8 @@ def test_the_features_are_those_in_front_of_the_latents(batch):
     method = make_bigan(pool="mean")
     params = started(method, batch)
     images = jnp.asarray(network_inputs(batch), jnp.float32)
-    tokens = method.encoder.apply({"params": params["encoder"]}, images)
-    features = method.predict(params, {}, batch)["features"]
+    tokens = compiled(method.encoder, "apply")({"params": params["encoder"]}, images)
+    features = compiled(method, "predict")(params, {}, batch)["features"]
     np.testing.assert_allclose(features, tokens[:, 1:].mean(axis=1), rtol=1e-4, atol=1e-5)
 
 
@@ -293,7 +294,7 @@ def test_a_discriminator_judges_each_pair_alone_and_all_of_it():
     )
     latents = jax.random.normal(jax.random.key(1), (3, 5))
     model = Discriminator(8)
-    variables = model.init(jax.random.key(2), images, latents)
+    variables = compiled(model, "init")(jax.random.key(2), images, latents)
     judge = jax.jit(lambda x, z: model.apply(variables, x, z))
     together = judge(images, latents)
     alone = [judge(images[i : i + 1], latents[i : i + 1])[0] for i in range(3)]
@@ -309,14 +310,15 @@ def test_a_discriminator_judges_each_pair_alone_and_all_of_it():
 def test_pictures_show_what_they_say(batch, make):
     method = make()
     params = started(method, batch)
-    shown = jax.jit(method.reconstruct)(params, {}, batch, KEY)
-    other = jax.jit(method.reconstruct)(params, {}, batch, jax.random.key(8))
+    shown = compiled(method, "reconstruct")(params, {}, batch, KEY)
+    other = compiled(method, "reconstruct")(params, {}, batch, jax.random.key(8))
     assert list(shown) == ["original", "reconstruction", "sample"]
     np.testing.assert_array_equal(shown["original"], batch["image"])
-    latents = method.predict(params, {}, batch)["features"]
+    latents = compiled(method, "predict")(params, {}, batch)["features"]
     if "latent" in params:
         latents = latents @ params["latent"]["kernel"] + params["latent"]["bias"]
-    make_images = lambda z: Generator(8, (8, 12), 3).apply({"params": params["generator"]}, z)
+    generate = compiled(Generator(8, (8, 12), 3), "apply")
+    make_images = lambda z: generate({"params": params["generator"]}, z)
     same_pictures(shown["reconstruction"], bytes_of(make_images(latents)))
     same_pictures(shown["sample"], bytes_of(make_images(jax.random.normal(KEY, (4, 5)))))
     np.testing.assert_array_equal(shown["reconstruction"], other["reconstruction"])
@@ -344,7 +346,7 @@ def test_any_number_of_channels_and_any_encoder(make, channels, encoder):
 def test_bfloat16_is_near(batch, make):
     single, half = (make(**(SMALL | dict(dtype=dtype))) for dtype in ("float32", "bfloat16"))
     params = started(half, batch)
-    losses = [jax.jit(m.loss)(params, {}, batch, KEY, 0).loss for m in (single, half)]
+    losses = [compiled(m, "loss")(params, {}, batch, KEY, 0).loss for m in (single, half)]
     assert losses[0] != losses[1] and losses[1].dtype == jnp.float32
     np.testing.assert_allclose(*losses, rtol=0.05)
 

@@ -8,6 +8,7 @@ from scipy.special import erf
 
 from mae_jax.models.deconv import Deconv, Generator
 from mae_jax.types import UserError
+from tests.helpers.compiled import compiled
 
 
 def noisy(params, seed=1):
@@ -50,7 +51,7 @@ def test_a_deconv_against_numpy():
     maps = [(2, 3, 4, 5), (2, 3, 4, 7), (2, 6, 8, 2), (2, 12, 16, 1)]
     x, *skips = (rng.normal(size=shape).astype(np.float32) for shape in maps)
     model = Deconv(width=6, factor=4, channels=3)
-    params = noisy(model.init(jax.random.key(0), x, skips)["params"])
+    params = noisy(compiled(model, "init")(jax.random.key(0), x, skips)["params"])
     wide = jax.tree.map(np.float64, params)
     y = x.astype(np.float64)
     for i, skip in enumerate(skips):
@@ -61,7 +62,7 @@ def test_a_deconv_against_numpy():
             y = y * 0.5 * (1 + erf(y / np.sqrt(2)))
         y = y + skip @ wide[f"skip_{i}"]["kernel"] + wide[f"skip_{i}"]["bias"]
     expected = convolved(y, **wide["predict"])
-    found = model.apply({"params": params}, x, skips)
+    found = compiled(model, "apply")({"params": params}, x, skips)
     assert found.shape == (2, 12, 16, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -132,9 +133,10 @@ def test_sides_that_hardly_halve_are_an_error():
 def test_an_image_does_not_depend_on_the_others_of_its_batch():
     model = Generator(width=16, size=(16, 12), channels=3)
     z = jax.random.normal(jax.random.key(0), (3, 4)) * jnp.array([[0.1], [1.0], [30.0]])
-    params = noisy(model.init(jax.random.key(1), z)["params"])
-    together = model.apply({"params": params}, z)
-    alone = jnp.concatenate([model.apply({"params": params}, row[None]) for row in z])
+    params = noisy(compiled(model, "init")(jax.random.key(1), z)["params"])
+    make = compiled(model, "apply")
+    together = make({"params": params}, z)
+    alone = np.concatenate([make({"params": params}, row[None]) for row in z])
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
     assert float(jnp.abs(together[0] - together[1]).max()) > 0.1
 
@@ -142,8 +144,8 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch():
 def test_bfloat16_is_what_it_computes_in_only():
     z = jax.random.normal(jax.random.key(0), (2, 4))
     single, half = (Generator(16, (16, 12), 3, dtype) for dtype in (jnp.float32, jnp.bfloat16))
-    variables = half.init(jax.random.key(1), z)
+    variables = compiled(half, "init")(jax.random.key(1), z)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    images, rough = single.apply(variables, z), half.apply(variables, z)
+    images, rough = (compiled(model, "apply")(variables, z) for model in (single, half))
     assert rough.dtype == jnp.float32
     assert 1e-4 < float(jnp.abs(images - rough).max()) < 0.3

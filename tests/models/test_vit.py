@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from mae_jax.models import vit
 from mae_jax.ops import losses
 from mae_jax.ops.patches import patchify
 from mae_jax.types import UserError
+from tests.helpers.compiled import compiled
 
 SHAPE = dict(width=24, depth=3, heads=3, patch=4)
 SPEC = "vit(width=24, depth=2, heads=3, patch=4{})"
@@ -30,15 +30,19 @@ def method(encoder="", **options):
 
 def moved(params):
     """Parameters in which no bias or scale is where it starts."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(9), len(leaves))
-    noise = [0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, [x + n for x, n in zip(leaves, noise, strict=True)])
+    normal = np.random.default_rng(9).normal
+    return jax.tree.map(lambda x: np.float32(x + 0.1 * normal(size=x.shape)), params)
 
 
 @functools.cache
 def params_of(**options):
-    return moved(jax.jit(method(**options).init)(jax.random.key(0), {"image": images()})[0])
+    return moved(start(method(**options)))
+
+
+@functools.cache
+def start(method):
+    """Parameters as they are drawn."""
+    return compiled(method, "init")(jax.random.key(0), {"image": images()})[0]
 
 
 def assert_same(found, expected):
@@ -53,9 +57,11 @@ def assert_same(found, expected):
         np.testing.assert_allclose(other, leaf, rtol=0, atol=5e-6 * scale, err_msg=str(path))
 
 
-def loss_and_gradient(method, params, loss=None):
-    loss = loss or (lambda p: method.loss(p, {}, {"image": images()}, jax.random.key(1), 0).loss)
-    return jax.jit(jax.value_and_grad(loss))(params)
+@functools.cache
+def learned(method):
+    """Compiled: loss and gradient."""
+    loss = lambda p: method.loss(p, {}, {"image": images()}, jax.random.key(1), 0).loss
+    return jax.jit(jax.value_and_grad(loss))
 
 
 def plain_loss(method, params):
@@ -80,16 +86,16 @@ def plain_loss(method, params):
 )
 def test_leaving_out_what_is_not_scored_changes_neither_loss_nor_gradients(options):
     ours, params = method(**options), params_of(**options)
-    found = loss_and_gradient(ours, params)
-    expected = loss_and_gradient(ours, params, lambda p: plain_loss(ours, p))
+    found = learned(ours)(params)
+    expected = jax.jit(jax.value_and_grad(functools.partial(plain_loss, ours)))(params)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     assert_same(found[1], expected[1])
 
 
 def test_predictions_of_hidden_patches_alone_are_those_of_all():
     ours, params = method(), params_of()
-    pixels = ours.normalize(images())
-    mask = ours.draw_mask(jax.random.key(1), pixels)
+    pixels = compiled(ours, "normalize")(images())
+    mask = compiled(ours, "draw_mask")(jax.random.key(1), pixels)
     apply = jax.jit(ours.model.apply, static_argnums=3)
     every, hidden = (apply({"params": params}, pixels, mask, only) for only in (False, True))
     assert (every.shape, hidden.shape) == ((3, 12, 48), (3, 9, 48))
@@ -98,10 +104,11 @@ def test_predictions_of_hidden_patches_alone_are_those_of_all():
 
 
 def test_a_block_of_which_the_first_tokens_are_not_wanted():
-    x = jax.random.normal(jax.random.key(0), (2, 7, 16))
+    x = np.random.default_rng(0).normal(size=(2, 7, 16)).astype(np.float32)
     block = vit.Block(heads=2)
-    variables = {"params": moved(block.init(jax.random.key(1), x)["params"])}
-    every, part = block.apply(variables, x), block.apply(variables, x, False, 3)
+    variables = {"params": moved(compiled(block, "init")(jax.random.key(1), x)["params"])}
+    apply = jax.jit(block.apply, static_argnums=(2, 3))
+    every, part = apply(variables, x, False, 0), apply(variables, x, False, 3)
     assert part.shape == (2, 4, 16)
     np.testing.assert_allclose(part, every[:, 3:], atol=1e-5)
 
@@ -120,31 +127,29 @@ def test_the_parameters_have_the_names_and_shapes_of_saved_ones():
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_computing_again_changes_neither_loss_nor_gradients(remat):
     ours = method(f", remat={remat}", decoder_remat=remat)
-    found = loss_and_gradient(ours, params_of())
-    expected = loss_and_gradient(method(), params_of())
+    found, expected = learned(ours)(params_of()), learned(method())(params_of())
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     assert_same(found[1], expected[1])
-    fresh = jax.jit(ours.init)(jax.random.key(0), {"image": images()})[0]
-    plain = jax.jit(method().init)(jax.random.key(0), {"image": images()})[0]
-    jax.tree.map(np.testing.assert_array_equal, fresh, plain)
+    jax.tree.map(np.testing.assert_array_equal, start(ours), start(method()))
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
-def test_computing_again_drops_the_same_paths(remat):
+def test_computing_again_drops_the_same_paths():
     shape = SHAPE | dict(drop_path=0.5)
-    pixels = jnp.asarray(images(), jnp.float32) / 255
-    params = moved(vit.make(**shape).init(jax.random.key(0), pixels)["params"])
+    pixels = np.float32(images() / 255)
+    params = moved(compiled(vit.make(**shape), "init")(jax.random.key(0), pixels)["params"])
 
-    def loss(params, network, key):
+    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.grad, argnums=1)
+    def gradient(network, params, key):
         out = network.apply({"params": params}, pixels, train=True, rngs={"drop_path": key})
         return (out[:, 0] ** 3).sum()
 
-    gradients = lambda remat, key: jax.jit(jax.grad(loss), static_argnums=1)(
-        params, vit.make(**shape, remat=remat), key
-    )
-    assert_same(gradients(remat, jax.random.key(1)), gradients("none", jax.random.key(1)))
-    other = gradients(remat, jax.random.key(2))["embed"]["kernel"]
-    assert not np.allclose(other, gradients(remat, jax.random.key(1))["embed"]["kernel"])
+    plain = gradient(vit.make(**shape), params, jax.random.key(1))
+    for remat in ("dots", "full"):
+        network = vit.make(**shape, remat=remat)
+        assert_same(gradient(network, params, jax.random.key(1)), plain)
+        other = gradient(network, params, jax.random.key(2))["embed"]["kernel"]
+        assert not np.allclose(other, plain["embed"]["kernel"])
 
 
 def products(jaxpr) -> int:

@@ -1,5 +1,6 @@
 """Masks: exact ratios, three forms that agree, no favoured place, each strategy's shapes."""
 
+import functools
 import math
 from fractions import Fraction
 
@@ -14,8 +15,7 @@ from mae_jax.ops import masking
 from mae_jax.types import UserError
 
 STRATEGIES = ["random", "block", "grid"]
-GRIDS = [(14, 14), (7, 5), (10, 10)]
-RATIOS = [0, 0.3, 0.5, 0.6, 0.75, 0.9]
+RATIOS = {(14, 14): [0, 0.3, 0.5, 0.6, 0.75, 0.9], (7, 5): [0.6, 0.75], (10, 10): [0.3, 0.9]}
 BATCH = 64
 
 
@@ -24,22 +24,25 @@ def exact_visible(length, ratio):
     return math.floor(length * (1 - Fraction(str(ratio))))
 
 
+@functools.cache
+def sampler(batch, grid, strategy, ratio):
+    """`masking.sample` of a key, under jit."""
+    return jax.jit(lambda key: masking.sample(key, batch, grid, strategy=strategy, ratio=ratio))
+
+
 def masks_of(strategy, grid, ratio, *, batch=BATCH, seed=0):
     """[batch, rows, columns] bool."""
-    key = jax.random.key(seed)
-    mask = masking.sample(key, batch, grid, strategy=strategy, ratio=ratio).mask
+    mask = sampler(batch, grid, strategy, ratio)(jax.random.key(seed)).mask
     return np.asarray(mask).reshape(batch, *grid)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", RATIOS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_ratio_is_exact_and_the_three_forms_agree(strategy, grid):
     length = grid[0] * grid[1]
-    for ratio in RATIOS:
+    for ratio in RATIOS[grid]:
         visible = exact_visible(length, ratio)
-        keep, restore, mask = masking.sample(
-            jax.random.key(1), BATCH, grid, strategy=strategy, ratio=ratio
-        )
+        keep, restore, mask = sampler(BATCH, grid, strategy, ratio)(jax.random.key(1))
         assert (keep.shape, keep.dtype) == ((BATCH, visible), jnp.int32)
         assert (restore.shape, restore.dtype) == ((BATCH, length), jnp.int32)
         assert (mask.shape, mask.dtype) == ((BATCH, length), jnp.bool_)

@@ -15,9 +15,14 @@ NONE = dict(jitter=(0, 0, 0, 0), blur=0, solarize=0)
 KEY = jax.random.key(0)
 
 
+@functools.cache
+def photometric(**options):
+    """Under jit."""
+    return jax.jit(functools.partial(views.photometric, **NONE | options))
+
+
 def run(images, key=KEY, **options):
-    function = functools.partial(views.photometric, **NONE | options)
-    return np.asarray(jax.jit(function)(key, images))
+    return np.asarray(photometric(**options)(key, images))
 
 
 def noise(count=1, channels=3, seed=0):
@@ -72,7 +77,7 @@ def test_each_strength_belongs_to_its_adjustment(place):
     image = np.broadcast_to(np.uint8([150, 100, 50]), (300, 8, 8, 3))
     jitter = [0.0] * 4
     jitter[place] = 0.3
-    out = run(image, jitter=jitter)[:, 0, 0]
+    out = run(image, jitter=tuple(jitter))[:, 0, 0]
     chroma = np.ptp(out, axis=1)
     out, chroma = out[chroma > 1e-6], chroma[chroma > 1e-6]  # not those made grey
     before = np.array([150, 100, 50]) / 255

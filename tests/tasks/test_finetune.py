@@ -13,6 +13,7 @@ from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.ops import augment
 from mae_jax.tasks import finetune
 from mae_jax.types import UserError
+from tests.helpers.compiled import compiled
 
 ENCODER = "vit(width=16, depth=3, heads=2, patch=4)"
 PLAIN = dict(encoder=ENCODER, classes=3, drop_path=0.0, smoothing=0.0, mixup=0.0, cutmix=0.0)
@@ -96,9 +97,9 @@ def test_partial_tuning_is_a_matter_of_rules(batch, tuned, learning):
 
 def test_the_loss_is_cross_entropy_with_soft_targets(batch):
     task = finetune.make(**PLAIN | dict(smoothing=0.1, mixup=0.8, cutmix=1.0))
-    params, extra = task.init(jax.random.key(0), batch)
+    params, extra = compiled(task, "init")(jax.random.key(0), batch)
     params = jax.tree.map(lambda x: x + 0.02, params)
-    output = task.loss(params, extra, batch, jax.random.key(3), 0)
+    output = compiled(task, "loss")(params, extra, batch, jax.random.key(3), 0)
     mix_key, _ = jax.random.split(jax.random.key(3))
     images, targets = augment.mixup_cutmix(
         mix_key,
@@ -116,7 +117,7 @@ def test_the_loss_is_cross_entropy_with_soft_targets(batch):
 
 def test_dropped_paths_are_rare_random_and_scaled(batch):
     task = finetune.make(**PLAIN | dict(drop_path=0.9))
-    params, _ = task.init(jax.random.key(0), batch)
+    params, _ = compiled(task, "init")(jax.random.key(0), batch)
     apply = lambda train, seed: task.model.apply(
         {"params": params},
         task.normalize(np.repeat(batch["image"][:1], 400, axis=0)),
@@ -135,15 +136,15 @@ def test_dropped_paths_are_rare_random_and_scaled(batch):
 
 def test_averaged_weights_predict(batch):
     task = finetune.make(**PLAIN, ema=0.75)
-    params, extra = task.init(jax.random.key(0), batch)
+    params, extra = compiled(task, "init")(jax.random.key(0), batch)
     moved = jax.tree.map(lambda x: x + 1.0, params)
     extra = task.after_update(moved, extra, 0)
     expected = jax.tree.map(lambda x: x + 0.25, params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), extra["ema"], expected)
     plain = finetune.make(**PLAIN)
     np.testing.assert_allclose(
-        task.predict(moved, extra, batch)["logits"],
-        plain.predict(expected, {}, batch)["logits"],
+        compiled(task, "predict")(moved, extra, batch)["logits"],
+        compiled(plain, "predict")(expected, {}, batch)["logits"],
         atol=1e-4,
     )
     again = task.after_update(moved, extra, -1)
@@ -153,9 +154,9 @@ def test_averaged_weights_predict(batch):
 def test_pooling(batch):
     for pool, norm in (("mean", "fc_norm"), ("cls", "encoder/norm")):
         task = finetune.make(**PLAIN, pool=pool)
-        params, extra = task.init(jax.random.key(0), batch)
+        params, extra = compiled(task, "init")(jax.random.key(0), batch)
         assert ("fc_norm" in params, "norm" in params["encoder"]) == (pool == "mean", pool == "cls")
-        features = task.predict(params, extra, batch)["features"]
+        features = compiled(task, "predict")(params, extra, batch)["features"]
         np.testing.assert_allclose(jnp.mean(features, axis=1), 0, atol=1e-5, err_msg=norm)
 
 

@@ -9,6 +9,7 @@ from mae_jax.engine.optim import make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.tasks import linear_probe
 from mae_jax.types import UserError
+from tests.helpers.compiled import compiled
 
 PLAIN = dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", classes=3)
 
@@ -38,10 +39,10 @@ def test_batch_statistics_are_those_of_torch(batch):
     """Over 50 random batches: what the classifier sees, and what it keeps for later."""
     torch = pytest.importorskip("torch")
     task = linear_probe.make(**PLAIN)
-    params, extra = task.init(jax.random.key(0), batch)
+    params, extra = compiled(task, "init")(jax.random.key(0), batch)
     head = np.asarray(params["head_0"]["kernel"], np.float64)
     theirs = torch.nn.BatchNorm1d(16, affine=False, eps=1e-6, momentum=0.1).double()
-    features = jax.jit(task.features)
+    features = compiled(task, "features")
     loss = jax.jit(lambda extra, batch: task.loss(params, extra, batch, jax.random.key(1), 0))
     rng = np.random.default_rng(1)
     for _ in range(50):
@@ -57,7 +58,7 @@ def test_batch_statistics_are_those_of_torch(batch):
         np.testing.assert_allclose(extra["var"], theirs.running_var, rtol=1e-6, atol=1e-6)
     outside = torch.tensor(np.asarray(features(params, batch), np.float64))
     expected = theirs.eval()(outside).numpy() @ head
-    found = jax.jit(task.predict)(params, extra, batch)["logits"]
+    found = compiled(task, "predict")(params, extra, batch)["logits"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

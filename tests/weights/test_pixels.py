@@ -12,8 +12,8 @@ from mae_jax.ops.pixels import check_statistics
 from mae_jax.run import make_method
 from mae_jax.spec import maker
 from mae_jax.types import UserError
-from tests.commands import mistake, run
-from tests.weights import plain_vit
+from tests.helpers import plain_vit
+from tests.helpers.commands import mistake, run
 from tests.weights.test_unusual import file_of
 
 LEARNED = [
@@ -65,7 +65,7 @@ def test_values_that_are_none(mean, std, line):
 
 def test_in_a_config_and_in_an_import(root, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(root)
-    command = "train", "--config", "tests/tiny.py", "--workdir", tmp_path / "run"
+    command = "train", "--config", "tests/helpers/tiny.py", "--workdir", tmp_path / "run"
     option = "--config.method.args.mean=(123.7, 116.3, 103.5)"
     line = mistake(capsys, *command, option)
     assert "mean=(123.7, 116.3, 103.5) is outside [0, 1]" in line

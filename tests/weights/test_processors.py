@@ -16,7 +16,7 @@ from mae_jax.ops.pixels import normalize
 from mae_jax.run import make_method
 from mae_jax.types import UserError
 from mae_jax.weights.processor import images_of
-from tests.commands import run
+from tests.helpers.commands import run
 from tests.weights import models, references
 from tests.weights.test_parity import hf_settings
 from tests.weights.test_refusals import refused

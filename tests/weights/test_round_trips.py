@@ -28,7 +28,9 @@ def same(found, expected):
         np.testing.assert_array_equal(found[path].view(np.uint32), array.view(np.uint32), path)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "L" else n for n in MODELS]
+)
 @pytest.mark.parametrize("layout", OUT)
 def test_a_masked_autoencoder_comes_back(name, layout, tmp_path):
     if layout == "mae":

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 from mae_jax.start import origin
 from mae_jax.types import UserError
 from mae_jax.weights.files import open_weights
-from tests.commands import run
-from tests.weights import plain_vit
+from tests.helpers import plain_vit
+from tests.helpers.commands import run
 from tests.weights.test_refusals import refused
 from tests.weights.test_unusual import file_of
 

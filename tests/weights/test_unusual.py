@@ -15,7 +15,7 @@ from mae_jax import weights
 from mae_jax.ops.posemb import with_class_token
 from mae_jax.run import make_method
 from mae_jax.types import UserError
-from tests.weights import plain_vit
+from tests.helpers import plain_vit
 from tests.weights.test_refusals import refused
 
 PIXELS = dict(mean=(0.5,), std=(0.5,))
