@@ -201,8 +201,7 @@ def _build(
     rules = {"rules": made_method.rules} if hasattr(made_method, "rules") else {}
     tx = call_section(make_optimizer, optimizer, "optimizer", schedule=plan.schedule, **rules)
     fresh, like = plan_state(made_mesh, made_method, tx, example, seed=seed, rules=meshes.FSDP)
-    needed = {"params": like.params, "extra": like.extra}  # whatever the run is for
-    check_state(needed, "model")
+    check_state({"params": like.params, "extra": like.extra}, "model")  # whatever it is for
     start = call_section(
         make_start,
         init_from,

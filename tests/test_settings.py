@@ -68,14 +68,21 @@ def test_mistakes_are_found_before_data_are_opened(root, override, message):
             "the model needs 1.92 TB on each of 2 devices, which share the memory, and",
         ),
         ("method.args.decoder_width=100000", "the model needs 480 GB on each of 2 devices"),
-        ("data.batch_size=1000000000000", "a batch of 1000000000000 images"),
-        ("data.train_transform=random_resized_crop(1000000)", "config.data.train_transform needs"),
-        ("data.eval_transform=resize(1000000)", "config.data.eval_transform needs 4 TB on each"),
+        ("data.batch_size=2000000000", "a batch of 2000000000 images"),
+        (
+            "data.train_transform=random_resized_crop(10000); data.batch_size=100000",
+            "config.data.train_transform needs 5 TB on each of 2 devices",
+        ),
+        (
+            "data.eval_transform=resize(10000); data.batch_size=100000",
+            "config.data.eval_transform needs 5 TB on each of 2 devices",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_is_made(capsys, root, tmp_path, override, message):
     arguments = ["--config", root / "tests/helpers/tiny.py", "--workdir", tmp_path / "run"]
-    said = mistake(capsys, "train", *arguments, f"--config.{override}")
+    changes = [f"--config.{change}" for change in override.split("; ")]
+    said = mistake(capsys, "train", *arguments, *changes)
     assert message in said and " are free: " in said
     assert not (tmp_path / "run").exists()
 
