@@ -41,10 +41,11 @@ def shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
     largest = images.max(axis=-1, keepdims=True)
     chroma = largest - images.min(axis=-1, keepdims=True)
     divisor = jnp.where(chroma == 0, 1, chroma)
+    # Not `largest == red`: a fused kernel may compute the images twice, and round differently.
     hue = jnp.where(
-        largest == red,
+        (red >= green) & (red >= blue),
         (green - blue) / divisor,
-        jnp.where(largest == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+        jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
     k = hue + 6 * shift + jnp.array([5.0, 3.0, 1.0])
     k -= 6 * jnp.floor(k / 6)  # Not k % 6: XLA's remainder is many times slower.
