@@ -85,10 +85,8 @@ def load_configs(name: str, overrides: Iterable[str] = ()) -> dict[str, ConfigDi
 def _all_checked(file: str, configs: Any) -> dict[str, ConfigDict]:
     """What get_configs has returned, or a UserError."""
     if not isinstance(configs, Mapping) or not all(type(name) is str for name in configs):
-        raise UserError(
-            f"{file}: get_configs returned {experiment.kind_of(configs)}: it must return a dict, "
-            "name -> ConfigDict"
-        )
+        found = experiment.kind_of(configs)
+        raise UserError(f"{file}: get_configs returned {found}, not a dict of name: ConfigDict")
     if not configs:
         raise UserError(f"{file}: get_configs returned no experiment")
     return {name: _checked(f"{file}, {name}", config) for name, config in configs.items()}

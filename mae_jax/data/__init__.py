@@ -9,19 +9,19 @@ import importlib.util
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mae_jax.data import arrays, classes
 from mae_jax.data import subset as subsets
 from mae_jax.data.loader import ON_ERROR, Loader
-from mae_jax.data.named import source_spec
+from mae_jax.data.named import check_damaged, open_sources
 from mae_jax.data.order import Rows, evaluation_rows, training_rows
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Transform, make_transforms
-from mae_jax.spec import build, check_choice, check_spec
+from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
 PIPELINES = ("arrays", "tf")
@@ -259,8 +259,9 @@ def make_data(
         raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     transforms = make_transforms(train_transform), make_transforms(eval_transform)
     subsets.check(subset, held_out)
-    sources = _open(train=train, test=test)
-    _check_damaged({} if on_error == "skip" else sources)
+    sources = open_sources({"train": train, "test": test})
+    if on_error == "raise":
+        check_damaged(sources)
     empty_classes = sources["train"].empty_classes
     if subset:
         sources["train"] = subsets.subset(sources["train"], subset)
@@ -283,24 +284,3 @@ def make_data(
         process_count,
         empty_classes,
     )
-
-
-def _open(**texts: str) -> dict[str, Source]:
-    """The source of each split that names one; nothing is opened before all can be."""
-    named = {split: text for split, text in texts.items() if text}
-    specs = {split: source_spec(text, f"config.data.{split}") for split, text in named.items()}
-    for spec in specs.values():
-        check_spec(spec, "data.sources")
-    return {split: build(spec, "data.sources") for split, spec in specs.items()}
-
-
-def _check_damaged(sources: Mapping[str, Source]) -> None:
-    """Raises UserError if it is known before they are read that examples are damaged."""
-    for split, source in sources.items():
-        if source.damaged:
-            count, more = len(source.damaged), " and others" if len(source.damaged) > 1 else ""
-            raise UserError(
-                f"config.data.{split}: cannot read {count} of the files, {source.damaged[0]}{more};"
-                f" repair or remove {'them' if more else 'it'}, or have such images skipped: "
-                "--config.data.on_error=skip in training, --on-error skip elsewhere"
-            )

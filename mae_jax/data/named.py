@@ -1,10 +1,12 @@
-"""What the text in `config.data.train` names: a source, or a folder of images."""
+"""What the texts in `config.data.train` and `test` name: sources, or folders of images."""
 
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from mae_jax.data import sources
-from mae_jax.spec import nearest, parse
+from mae_jax.data.sources import Source
+from mae_jax.spec import build, check_spec, nearest, parse
 from mae_jax.types import UserError
 
 
@@ -44,3 +46,24 @@ def source_spec(text: str, where: str) -> str:
         f"{where}={text}: there is no folder of that name here (that would be folder({text!r})), "
         f"and no source{nearest(text, known)}"
     )
+
+
+def open_sources(texts: Mapping[str, str]) -> dict[str, Source]:
+    """The source of each split that names one; nothing is opened before all can be."""
+    named = {split: text for split, text in texts.items() if text}
+    specs = {split: source_spec(text, f"config.data.{split}") for split, text in named.items()}
+    for spec in specs.values():
+        check_spec(spec, "data.sources")
+    return {split: build(spec, "data.sources") for split, spec in specs.items()}
+
+
+def check_damaged(sources: Mapping[str, Source]) -> None:
+    """Raises UserError if it is known before they are read that examples are damaged."""
+    for split, source in sources.items():
+        if source.damaged:
+            count, more = len(source.damaged), " and others" if len(source.damaged) > 1 else ""
+            raise UserError(
+                f"config.data.{split}: cannot read {count} of the files, {source.damaged[0]}{more};"
+                f" repair or remove {'them' if more else 'it'}, or have such images skipped: "
+                "--config.data.on_error=skip in training, --on-error skip elsewhere"
+            )

@@ -69,7 +69,8 @@ class Prepared(Source):
         self.records = _open_records(builder, split)
         self.num_examples = len(self.records)
         self.digest = _digest(builder.info, split)
-        self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
+        if decoder.background == (255, 255, 255):  # as they were measured
+            self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
         self.class_names = tuple(known[features["label"]].names) if "label" in features else ()
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
         self._name = next((name for name in NAMES if name in texts), None)
