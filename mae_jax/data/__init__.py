@@ -255,13 +255,10 @@ def make_data(
         raise UserError(
             f"workers {workers}: give a number of threads up to {MAX_WORKERS}, or 0 for one a core"
         )
-    if not train:
-        raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     transforms = make_transforms(train_transform), make_transforms(eval_transform)
     subsets.check(subset, held_out)
     sources = open_sources({"train": train, "test": test})
-    if on_error == "raise":
-        check_damaged(sources)
+    check_damaged({} if on_error == "skip" else sources)
     empty_classes = sources["train"].empty_classes
     if subset:
         sources["train"] = subsets.subset(sources["train"], subset)

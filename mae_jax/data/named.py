@@ -49,7 +49,16 @@ def source_spec(text: str, where: str) -> str:
 
 
 def open_sources(texts: Mapping[str, str]) -> dict[str, Source]:
-    """The source of each split that names one; nothing is opened before all can be."""
+    """The source of each split that names one; nothing is opened before all can be.
+
+    Args:
+        texts: split -> as the user wrote it; empty: none, which 'train' may not be.
+
+    Raises:
+        UserError: neither a source nor a folder, or what the source raises.
+    """
+    if not texts["train"]:
+        raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
     named = {split: text for split, text in texts.items() if text}
     specs = {split: source_spec(text, f"config.data.{split}") for split, text in named.items()}
     for spec in specs.values():
