@@ -1,4 +1,4 @@
-"""An experiment to edit: a small masked autoencoder, a minute or two on two CPU cores.
+"""An experiment to edit: a small masked autoencoder, a few minutes on two CPU cores.
 
     mae-jax train --config experiment.py
 
@@ -39,5 +39,5 @@ def get_config() -> ConfigDict:
     config.checkpoint.every = 100  # steps between two checkpoints
     config.log.every = 10  # steps between two lines
     # Needs labels: images in one sub-folder for each class. Without them: run="".
-    config.evals.update(every=0, run="knn(k=20, limit=4000)|logistic(limit=4000)")
+    config.evals.update(every=0, run="knn(k=20, limit=2000)|logistic(limit=2000)")
     return config
