@@ -94,7 +94,7 @@ def _text(name: str, value: float) -> str:
     if name == "data_wait":
         return f"data wait {100 * value:.0f}%"
     if name == "images_per_s":
-        return f"images/s {value:.4g}"
+        return f"images/s {value:.0f}" if value >= 1000 else f"images/s {value:.4g}"
     return f"{name.removeprefix(EVAL).replace('_', ' ')} {value:.4g}"
 
 

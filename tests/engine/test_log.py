@@ -157,6 +157,7 @@ def test_the_bar_is_whole_at_any_width(width):
 def test_metrics_are_left_out_from_the_least_important_one_on():
     assert describe(VALUES | {"skipped": 3.0}, 24) == "loss 1.111  skipped 3"
     assert describe({"eval/knn": 0.25}) == "knn 0.25"
+    assert describe({"images_per_s": 41523.4}) == "images/s 41523"
     assert describe(VALUES, 0) == describe(VALUES, -9) == ""
 
 
