@@ -164,6 +164,8 @@ def evaluate(args) -> int:
             raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
         run.check(evaluators)
         exchange.check(args, run, evaluators)
+        if watchdog.index == 0:
+            _report(run.data)
         with explained("lower the limit of the evaluators, or use a larger device"):
             results = evaluation.evaluate(run, state, evaluators)
         if watchdog.index == 0:
@@ -179,6 +181,12 @@ def evaluate(args) -> int:
     return 0
 
 
+def _report(data) -> None:
+    """Prints what the sources of a data set report at the start."""
+    for line in data.notes():
+        print(line, flush=True)
+
+
 def reconstruct(args) -> int:
     """mae-jax reconstruct"""
     from mae_jax import evaluate as evaluation
@@ -191,6 +199,7 @@ def reconstruct(args) -> int:
     if out.suffix != ".png":
         raise UserError(f"--out {out}: the name must end in .png")
     run, state = load(args.run, images=args.images, on_error=args.on_error)
+    _report(run.data)
     out.parent.mkdir(parents=True, exist_ok=True)
     print(f"wrote {evaluation.reconstruct(run, state, out, count=args.count, seed=args.seed)}")
     return 0
@@ -203,6 +212,7 @@ def features(args) -> int:
 
     no_overrides(args)
     run, state = load(args.run, images=args.images, on_error=args.on_error)
+    _report(run.data)
     out, count = evaluation.write_features(run, state, args.out)
     left_out = run.data.num_examples - count
     print(f"wrote {out}: {count} images" + (f", {left_out} left out" if left_out else ""))

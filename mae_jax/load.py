@@ -83,6 +83,7 @@ def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
     if name not in ("tiff", "dicom", "nifti"):
         name = "folder"
         known = {"channels": shape[2]} if shape else {}
-        options = known | {key: options[key] for key in ("channels", "window") if key in options}
+        same = ("channels", "window", "background", "max_pixels")
+        options = known | {key: options[key] for key in same if key in options}
     options.pop("path", None)
     return f"{name}({', '.join([repr(images), *(f'{k}={v!r}' for k, v in options.items())])})"

@@ -27,6 +27,7 @@ MAY_CHANGE = (
     "data.workers",
     "data.pipeline",
     "data.on_error",
+    "identities.reading",
     *(f"method.args.decoder_{name}" for name in COMPUTED),
 )
 """What a resumed run may set otherwise: it changes the numbers by rounding at most, or lets a run
@@ -91,7 +92,16 @@ def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> l
     changes = changes_since(workdir, claimed)
     if jax.process_index() == 0:
         write(workdir / "config.json", to_json(claimed))
-    return [f"config.{key} is now {new!r}, was {old!r}" for key, (old, new) in changes.items()]
+    return [_told(key, old, new) for key, (old, new) in changes.items()]
+
+
+def _told(key: str, old: Any, new: Any) -> str:
+    if key == "identities.reading":
+        return (
+            "some images are read in another way than where this run stopped. "
+            f"Now: {new or 'as before all changes'}. Then: {old or 'as before these changes'}"
+        )
+    return f"config.{key} is now {new!r}, was {old!r}"
 
 
 def changes_since(workdir: Path, config: ConfigDict) -> dict[str, tuple]:

@@ -54,8 +54,7 @@ class Memory(Source):
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
         """'image', encoded, and not decoded before."""
-        files = [self.files[i] for i in indices]
-        return {"image": [Encoded(file.data, file.channels, file.window) for file in files]}
+        return {"image": [self.files[i].fresh() for i in indices]}
 
     def name(self, index: int) -> str:
         """Its place."""

@@ -60,11 +60,14 @@ class Data:
         return self._skipped["train"]
 
     def identities(self) -> dict[str, str]:
-        """Split -> what tells its examples from others: a run goes on with the same ones only."""
+        """Split -> what tells its examples from others: a run goes on with the same ones only.
+        'reading': how their pixels are made, where that has changed: a run that goes on reports it.
+        """
+        readings = {source.reading: None for source in self.sources.values() if source.reading}
         return {
             split: f"{source.num_examples} {source.digest}".strip()
             for split, source in self.sources.items()
-        }
+        } | ({"reading": "; ".join(readings)} if readings else {})
 
     def notes(self) -> list[str]:
         """What to report about the examples at the start, one line each."""

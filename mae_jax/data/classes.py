@@ -3,8 +3,12 @@ training set calls 0. Sets such as ImageNet-A, -R and -Sketch have some of Image
 under the same names, and are numbered anew.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 
+from mae_jax.data.names import composed, printable
 from mae_jax.data.sources import Source
 from mae_jax.types import UserError
 
@@ -14,15 +18,17 @@ class Renumbered(Source):
 
     Args:
         source: has labels.
-        class_names: the longer list, its own names among them.
+        class_names: the longer list.
+        own_names: its own names as that list writes them.
     """
 
-    def __init__(self, source: Source, class_names):
+    def __init__(self, source: Source, class_names: Sequence[str], own_names: Sequence[str]):
         self.source, self.class_names = source, tuple(class_names)
         self.num_examples, self.digest = source.num_examples, source.digest
         self.notes, self.statistics = source.notes, source.statistics
+        self.reading = source.reading
         place = {name: number for number, name in enumerate(self.class_names)}
-        self.numbers = np.array([place[name] for name in source.class_names], np.int32)
+        self.numbers = np.array([place[name] for name in own_names], np.int32)
 
     def read(self, indices: np.ndarray):
         """Rows of every field, see `Source`."""
@@ -41,7 +47,8 @@ class Renumbered(Source):
 
 
 def like(source: Source, train: Source) -> Source:
-    """A test set whose label numbers are those of the training set.
+    """A test set whose label numbers are those of the training set. Names that differ only in the
+    form of Unicode, as those of macOS differ from others, are the same.
 
     Raises:
         UserError: it has classes that the training set has not.
@@ -49,12 +56,22 @@ def like(source: Source, train: Source) -> Source:
     ours, theirs = tuple(train.class_names), tuple(source.class_names)
     if not ours or not theirs or ours == theirs:
         return source
-    if odd := sorted({*theirs} - {*ours}):
+    forms = Counter(map(composed, ours))
+    same = {composed(name): name for name in ours if forms[composed(name)] == 1}
+    matched = [name if name in ours else same.get(composed(name), name) for name in theirs]
+    if odd := sorted({*matched} - {*ours}):
+        cases = {name.casefold(): name for name in ours}
+        near = [cases.get(name.casefold()) for name in odd]
+        shown = [
+            f"{printable(name)} ({printable(other)} in the former)" if other else printable(name)
+            for name, other in zip(odd, near, strict=True)
+        ]
         raise UserError(
-            f"the classes of config.data.train and config.data.test differ: {shortened(odd)} only "
-            "in the latter; give both the same ones, or do without labels: config.data.fields=()"
+            f"the classes of config.data.train and config.data.test differ: {shortened(shown)} "
+            "only in the latter; give both the same ones, or do without labels: "
+            "config.data.fields=()"
         )
-    return Renumbered(source, ours)
+    return Renumbered(source, ours, matched)
 
 
 def counted(source: Source) -> str:
@@ -64,9 +81,7 @@ def counted(source: Source) -> str:
     names = source.class_names
     if not names:
         return ""
-    shown = [
-        repr(name) if name.strip() != name or not name.isprintable() else name for name in names
-    ]
+    shown = [printable(name) for name in names]
     if hasattr(source, "labels"):
         labels = source.labels()
         counts = np.bincount(labels[labels >= 0], minlength=len(names))

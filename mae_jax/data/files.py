@@ -5,12 +5,15 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from mae_jax.data.images import BadImage
+from mae_jax.data.decoding import BadImage
+from mae_jax.data.leftovers import is_leftover, kind
+from mae_jax.data.names import look_alikes, printable
 from mae_jax.types import UserError
 
 
@@ -18,37 +21,81 @@ class Files:
     """Files below a folder, their names in a temporary file: memory holds eight bytes for each.
 
     If all of them stand in sub-folders, the direct sub-folders are the classes, in the order of
-    their names; `empty_classes` are sub-folders without a file. Safe to read from several threads.
+    their names; `empty_classes` are sub-folders without a file. What systems, editors and network
+    drives leave behind is left out, see `leftovers`. Safe to read from several threads.
 
     Args:
         root: the folder.
-        wanted: whether a file is one of those looked for.
+        wanted: whether a file is one of those looked for; None: it is a part of one of them.
 
     Raises:
         OSError: a folder cannot be listed.
     """
 
-    def __init__(self, root: Path, wanted: Callable[[Path], bool]):
+    def __init__(self, root: Path, wanted: Callable[[Path], bool | None]):
         self.root = root
+        self.leftovers: Counter[str] = Counter()
+        """What systems and programs left behind: kind -> how many."""
+        self.others: Counter[str] = Counter()
+        """Files that are not wanted: extension -> how many."""
         self._file = tempfile.TemporaryFile()
         self._ends = array.array("q", [0])
+        beside: list[str] = []  # the first of the files beside the sub-folders
+        count_beside = 0
         classes: dict[str, int] = {}
         direct: list[str] = []
-        digest, flat = hashlib.sha256(), False
-        for folder, subfolders, files in os.walk(root, onerror=_raise, followlinks=True):
-            subfolders[:] = sorted(name for name in subfolders if not _leads_back(folder, name))
-            if Path(folder) == root:
-                direct = [name for name in subfolders if not name.startswith(".")]
-            for path in filter(wanted, (Path(folder, file) for file in sorted(files))):
+        digest = hashlib.sha256()
+        for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
+            subfolders[:] = self._without_leftovers(
+                sorted(name for name in subfolders if not _leads_back(folder, name)), folder=True
+            )
+            top = Path(folder) == root
+            if top:
+                direct = list(subfolders)
+            for path in (Path(folder, name) for name in self._without_leftovers(sorted(names))):
+                found = wanted(path)
+                if not found:
+                    if found is not None:
+                        self.others[path.suffix.lower() or path.name] += 1
+                    continue
                 name = path.relative_to(root).as_posix()
                 self._append(name)
                 digest.update(os.fsencode(name) + b"\n")
-                flat |= "/" not in name
-                classes.setdefault(_class(name), len(classes))
+                if top:
+                    beside, count_beside = beside or [name], count_beside + 1
+                else:
+                    classes.setdefault(_class(name), len(classes))
         self._file.flush()
-        self._labels = {} if flat else classes
-        self.empty_classes = () if flat else tuple(n for n in direct if n not in classes)
+        self._labels = {} if beside else classes
+        self.empty_classes = () if beside else tuple(n for n in direct if n not in classes)
         self.digest = digest.hexdigest()[:16]
+        self.notes = tuple(self._notes())
+        """What to report at the start, one line each: what is left out, what is no class."""
+        self.no_classes: tuple[str, ...] = ()
+        """Of the notes: that there are no classes, and why."""
+        if beside and classes:
+            self.no_classes = (
+                f"no classes: {number(count_beside, 'file')}, e.g. {beside[0]!r}, beside "
+                f"{number(len(classes), 'sub-folder')}; move what is beside them into one, and the "
+                "sub-folders are classes",
+            )
+            self.notes += self.no_classes
+
+    def _without_leftovers(self, names: list[str], *, folder: bool = False) -> list[str]:
+        left = {name for name in names if is_leftover(name, folder=folder)}
+        self.leftovers.update(kind(name, folder=folder) for name in left)
+        return [name for name in names if name not in left] if left else names
+
+    def _notes(self) -> Iterator[str]:
+        if self.leftovers:
+            yield (
+                f"left out {number(self.leftovers.total(), 'file or folder', 'files and folders')} "
+                f"that systems and programs leave behind: {counted(self.leftovers)}"
+            )
+        if self.others:
+            count = number(self.others.total(), "file")
+            yield f"left out {count} of other kinds: {counted(self.others)}"
+        yield from look_alikes(self.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -81,11 +128,24 @@ class Files:
         self._ends.append(self._ends[-1] + len(data))
 
 
-def find(kind: str, path: str, wanted: Callable[[Path], bool], looked_for: str) -> Files:
+def number(count: int, one: str, several: str = "") -> str:
+    """'1 file' or '2 files'."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
+def counted(counts: Mapping[str, int], most: int = 8) -> str:
+    """'.txt 3, .csv 1 and 4 more': the most frequent of what was counted."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = sum(count for _, count in ordered[most:])
+    shown = ", ".join(f"{printable(name)} {count}" for name, count in ordered[:most])
+    return shown + (f" and {more} more" if more else "")
+
+
+def find(source: str, path: str, wanted: Callable[[Path], bool | None], looked_for: str) -> Files:
     """The files of one kind below a folder, also through links: folder by folder, sorted.
 
     Args:
-        kind: name of the source, for messages.
+        source: its name, for messages.
         path: the folder; '~' is expanded.
         wanted: whether a file is one of those looked for.
         looked_for: the same in words.
@@ -93,13 +153,16 @@ def find(kind: str, path: str, wanted: Callable[[Path], bool], looked_for: str) 
     Raises:
         UserError: no such folder, or no such files in it.
     """
-    root = existing(kind, path)
+    root = existing(source, path)
     try:
         files = Files(root, wanted)
     except OSError as error:
-        raise UserError(f"{kind}: cannot read the folder {str(root)!r}: {error}") from error
+        raise UserError(f"{source}: cannot read the folder {str(root)!r}: {error}") from error
     if not len(files):
-        raise UserError(f"{kind}: no files in {str(root)!r} that it reads: looked for {looked_for}")
+        found = "; ".join(("", *files.notes))
+        raise UserError(
+            f"{source}: no files in {str(root)!r} that it reads: looked for {looked_for}{found}"
+        )
     return files
 
 

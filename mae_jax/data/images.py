@@ -8,32 +8,21 @@ SIMD integer arithmetic (`fast_image_resize`): on photographs nearly all pixels 
 level of Pillow's, and the worst are 8 off.
 """
 
-import io
 import math
-import threading
 from collections.abc import Sequence
 from typing import Any
 
-import cykooz_resizer as resizer
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from mae_jax.data import alpha, decoding
+from mae_jax.data.decoding import MAX_PIXELS, BadImage
+from mae_jax.data.deep import deep_color
+from mae_jax.data.jpeg import names_orientation
+from mae_jax.data.orientation import orientation, turned
+from mae_jax.data.resizing import resize
 from mae_jax.types import UserError
-
-MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
-"""Larger images are refused, like Pillow does: a small file may unpack to fill the memory."""
-
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Orientation in EXIF -> what makes the image upright."""
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Number of channels -> what Pillow calls it."""
@@ -46,31 +35,52 @@ Window = tuple[float, float]
 """(low, high): the values that become 0 and 255, linearly; those outside are clipped."""
 
 
-class BadImage(Exception):
-    """An example that cannot be read; the message says why."""
-
-
 class Encoded:
     """The bytes of an image file, decoded when and as far as they are needed.
 
     Args:
         data: a JPEG, PNG or whatever else Pillow reads.
         channels: 1 (grey), 3 (RGB) or 4 (RGB and alpha) to convert to.
-        window: grey levels that become 0 and 255, for images of more than 8 bits; None: all of 16.
+        window: values that become 0 and 255, for images of more than 8 bits; None: all that their
+            bits can hold.
+        background: what shows through transparent pixels, unless 4 channels keep the alpha.
+        max_pixels: larger images cannot be read.
     """
 
-    def __init__(self, data: bytes, channels: int = 3, window: Window | None = None):
+    def __init__(
+        self,
+        data: bytes,
+        channels: int = 3,
+        window: Window | None = None,
+        *,
+        background: alpha.Color = (255, 255, 255),
+        max_pixels: int = MAX_PIXELS,
+    ):
         self.data, self.channels, self.window = data, channels, window
+        self.background, self.max_pixels = background, max_pixels
         self._pixels: np.ndarray | None = None
+        self._orientation: int | None = None
         self._jpeg_shape = self._plain_jpeg()
+
+    def fresh(self) -> "Encoded":
+        """The same, not decoded yet."""
+        options = dict(background=self.background, max_pixels=self.max_pixels)
+        return Encoded(self.data, self.channels, self.window, **options)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(height, width) of the upright image."""
         return self._jpeg_shape or self.pixels().shape[:2]
 
+    @property
+    def orientation(self) -> int:
+        """How the image is stored, 1 to 8 as in Exif; 1 is upright. 0 if the file has no header."""
+        if self._orientation is None:
+            self._orientation = self._find_orientation()
+        return self._orientation
+
     def pixels(self) -> np.ndarray:
-        """The whole image, upright by its EXIF orientation: [H, W, C] uint8.
+        """The whole image, upright by its orientation in Exif, TIFF or XMP: [H, W, C] uint8.
 
         Raises:
             BadImage: it cannot be decoded.
@@ -95,26 +105,27 @@ class Encoded:
             return self.pixels(), box
         return pixels, tuple(side / factor for side in box)
 
+    def _find_orientation(self) -> int:
+        if self._is_jpeg() and not names_orientation(self.data):
+            return 1
+        try:
+            return decoding.decoded(self.data, self.max_pixels, lambda image, _: orientation(image))
+        except Exception:  # decoding will report what is wrong
+            return 0
+
     def _plain_jpeg(self) -> tuple[int, int] | None:
         """(height, width) if libjpeg-turbo alone can decode this to the right pixels."""
-        if self.channels not in (1, 3) or self.data[:2] != b"\xff\xd8" or self._turned():
+        if self.channels not in (1, 3) or not self._is_jpeg() or self.orientation != 1:
             return None
         try:
             height, width, space, _ = simplejpeg.decode_jpeg_header(self.data)
         except ValueError:
             return None
-        return (height, width) if space in ("YCbCr", "Gray") and _fits(height, width) else None
+        fits = height * width <= self.max_pixels
+        return (height, width) if space in ("YCbCr", "Gray") and fits else None
 
-    def _turned(self) -> bool:
-        """Whether the header of this JPEG asks for another orientation."""
-        header = self.data[: self.data.find(b"\xff\xda")]
-        if b"Exif\0\0" not in header and b"tiff:Orientation" not in header:
-            return False
-        try:
-            with Image.open(io.BytesIO(self.data)) as image:
-                return orientation(image) != 1
-        except Exception:  # then Pillow says what is wrong when it decodes
-            return True
+    def _is_jpeg(self) -> bool:
+        return self.data[:2] == b"\xff\xd8"
 
     def _decode_jpeg(self, factor: int) -> np.ndarray | None:
         """The image at 1 / factor of its size, or None if Pillow should say what is wrong."""
@@ -131,56 +142,83 @@ class Encoded:
 
     def _decode_any(self) -> np.ndarray:
         try:
-            with Image.open(io.BytesIO(self.data)) as image:
-                turn = UPRIGHT.get(orientation(image))
-                upright = image if turn is None else image.transpose(turn)
-                if upright.mode[0] in "IF":
-                    return self._windowed(upright)
-                pixels = np.asarray(upright.convert(MODES[self.channels]))
+            pixels = decoding.decoded(self.data, self.max_pixels, self._pixels_of)
         except UnidentifiedImageError:
-            start = f"it starts with {self.data[:16]!r}" if self.data else "it is empty"
-            raise BadImage(f"no image format that is known: {start}") from None
+            raise BadImage(decoding.why_unidentified(self.data)) from None
         except BadImage:
             raise
         except Exception as error:  # on damaged files, Pillow raises errors of a dozen kinds
             raise BadImage(str(error) or type(error).__name__) from error
-        return pixels.reshape(*pixels.shape[:2], self.channels)
+        return pixels
 
-    def _windowed(self, image: Image.Image) -> np.ndarray:
-        """Grey pixels of more than 8 bits as [H, W, C] uint8."""
-        if self.window is None and not image.mode.startswith("I;16"):
+    def _pixels_of(self, image: Image.Image, data: bytes) -> np.ndarray:
+        """[H, W, C] uint8 of an opened image."""
+        bits = decoding.bits_of_color(image, data)
+        transparent = alpha.has_alpha(image, data)
+        if bits > 8 and self.window is not None:
+            turn = orientation(image)  # as stored, Pillow has turned nothing yet
+            image, transparent = self._windowed_color(deep_color(image, data), bits)
+        else:
+            decoding.load(image)
+            turn = orientation(image)  # 1 where Pillow has turned it by now
+            if image.mode[0] in "IF":
+                image, transparent = self._windowed_grey(image, data)
+            else:
+                alpha.correct_key(image, data)
+        if not transparent:
+            pixels = np.asarray(alpha.without(image).convert(MODES[self.channels]))
+        elif self.channels == 4:
+            pixels = np.asarray(alpha.with_alpha(image))
+        else:
+            shown = alpha.composited(np.asarray(alpha.with_alpha(image)), self.background)
+            pixels = np.asarray(Image.fromarray(shown).convert(MODES[self.channels]))
+        pixels = pixels.reshape(*pixels.shape[:2], self.channels)
+        return np.ascontiguousarray(turned(pixels, turn))
+
+    def _windowed_grey(self, image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:
+        """Grey pixels of more than 8 bits as 8 bits, and whether there is alpha beside them."""
+        values, highest = decoding.deep_grey(image, data)
+        if self.window is None and not highest:
             raise BadImage(
                 f"pixels of 32 bits ({image.mode}): give the source a window=(low, high)"
             )
-        grey = window_to_bytes(np.asarray(image), self.window or (0, 65535))[:, :, None]
-        pixels = np.repeat(grey, self.channels, axis=2)
-        if self.channels == 4:
-            pixels[:, :, 3] = 255
-        return pixels
+        grey = window_to_bytes(values, self.window or (0, highest))
+        grey = 255 - grey if decoding.white_is_zero(image) else grey
+        key = image.info.get("transparency")
+        if not isinstance(key, int):
+            return Image.fromarray(grey), False
+        opaque = np.where(values == key, 0, 255).astype(np.uint8)
+        return Image.fromarray(np.stack([grey, opaque], axis=2)), True
+
+    def _windowed_color(self, values: np.ndarray, bits: int) -> tuple[Image.Image, bool]:
+        """Color of more than 8 bits through the window, its alpha by all of its bits."""
+        colors = 1 if values.shape[2] < 3 else 3
+        pixels = window_to_bytes(values, self.window)
+        pixels[:, :, colors:] = window_to_bytes(values[:, :, colors:], (0, 2**bits - 1))
+        return Image.fromarray(pixels), values.shape[2] > colors
 
 
-def orientation(image: Image.Image) -> int:
-    """How to turn an image upright, 1 to 8 as EXIF says; 1, not at all, if that cannot be read."""
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except Exception:  # any tag of the wrong type
-        return 1
-
-
-def decode_mask(data: bytes) -> np.ndarray:
-    """A segmentation: the numbers [H, W] in an image file of one channel, a palette's included.
+def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A segmentation: the numbers [H, W] in an image file of one channel, a palette's included,
+    upright by its own orientation.
 
     Raises:
         BadImage: it cannot be decoded, or has several channels.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            mask = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        mask = decoding.decoded(data, max_pixels, _numbers)
+    except UnidentifiedImageError:
+        raise BadImage(f"its mask: {decoding.why_unidentified(data)}") from None
+    except Exception as error:  # on damaged files, Pillow raises errors of a dozen kinds
         raise BadImage(f"its mask: {error}") from error
     if mask.ndim != 2:
         raise BadImage(f"its mask has {mask.shape[2]} channels: one, of class numbers, is needed")
     return mask
+
+
+def _numbers(image: Image.Image, data: bytes) -> np.ndarray:
+    image.load()
+    return turned(np.asarray(image), orientation(image))
 
 
 def window_to_bytes(values: np.ndarray, window: Window) -> np.ndarray:
@@ -229,9 +267,7 @@ def cut(image: np.ndarray | Encoded, box: Box, size: tuple[int, int]) -> np.ndar
     inside = (box[0] - top, box[1] - left, box[2], box[3])
     if image.shape[:2] == tuple(size) and inside == (0, 0, *size):
         return image
-    groups = np.split(image, range(4, image.shape[2], 4), axis=2)
-    parts = [_resize(group, inside, size) for group in groups]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    return resize(image, inside, size)
 
 
 def mirror(image: np.ndarray) -> np.ndarray:
@@ -245,33 +281,6 @@ def mirror(image: np.ndarray) -> np.ndarray:
 def pixels_of(image: np.ndarray | Encoded) -> np.ndarray:
     """[H, W, C] uint8 of an image that may be encoded."""
     return image.pixels() if isinstance(image, Encoded) else image
-
-
-_PIXELS = {
-    1: resizer.PixelType.U8,
-    2: resizer.PixelType.U8x2,
-    3: resizer.PixelType.U8x3,
-    4: resizer.PixelType.U8x4,
-}
-_BICUBIC = resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)
-_thread = threading.local()  # a Resizer keeps buffers, and serves one thread
-
-
-def _resize(image: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """[H, W, C] uint8 to [*size, C], for up to four channels."""
-    height, width, channels = image.shape
-    if not hasattr(_thread, "resizer"):
-        _thread.resizer = resizer.Resizer()
-    kind = _PIXELS[channels]
-    source = resizer.ImageData(width, height, kind, image.tobytes())
-    target = resizer.ImageData(size[1], size[0], kind)
-    options = resizer.ResizeOptions(
-        resize_alg=_BICUBIC,
-        use_alpha=False,
-        crop_box=resizer.CropBox(box[1], box[0], box[3], box[2]),
-    )
-    _thread.resizer.resize(source, target, options)
-    return np.frombuffer(target.get_buffer(), np.uint8).reshape(*size, channels)
 
 
 def _fits(height: int, width: int) -> bool:

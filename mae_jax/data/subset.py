@@ -24,6 +24,7 @@ class Part(Source):
         self.source, self.places, self.num_examples = source, places, len(places)
         self.class_names, self.digest = source.class_names, source.digest
         self.notes, self.statistics = source.notes, source.statistics
+        self.reading = source.reading
         if hasattr(source, "labels"):
             self.labels = lambda: source.labels()[places]
 

@@ -120,7 +120,7 @@ def test_masks_and_boxes_of_a_folder(tmp_path):
     )
     assert batch["box_label"].tolist() == [[-1, -1, -1], [2, 0, -1], [-1, -1, -1], [-1, -1, -1]]
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "masks" / "00.png")
-    with pytest.raises(UserError, match=r"00.png: its segmentation is \(3, 3\), the image \(9"):
+    with pytest.raises(UserError, match=r"00.png: its mask .*00.png is 3 x 3, the image 11 x 9"):
         next(data_of(source[:-1] + options, fields=fields).eval("train"))
     (tmp_path / "masks" / "00.png").unlink()
     with pytest.raises(UserError, match="No such file or directory: .*masks/00.png"):

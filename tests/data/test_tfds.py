@@ -361,3 +361,31 @@ def test_without_array_record(sets, monkeypatch):
     monkeypatch.setitem(sys.modules, "array_record", None)
     with pytest.raises(UserError, match="pip install array_record"):
         tfds.make(str(sets["array_record"]))
+
+
+def test_what_belongs_to_turned_images_turns_with_them(sets, monkeypatch):
+    """TFDS and those who label for it know no orientation: masks and boxes are as stored."""
+    pixels = np.zeros((8, 12, 4), np.uint8)
+    pixels[1:4, 6:12] = 255, 0, 0, 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = io.BytesIO(), io.BytesIO()
+    Image.fromarray(pixels).save(files[0], "PNG", exif=exif)
+    Image.fromarray(pixels[..., 3] // 255).save(files[1], "PNG")
+    image, mask = (file.getvalue() for file in files)
+    boxes = {"bbox": np.array([[1 / 8, 6 / 12, 4 / 8, 1]])}
+    row = {"image": image, "label": 0, "mask": mask, "objects": boxes}
+    monkeypatch.setattr(tfds.Prepared, "_example", lambda self, index: row)
+    options = dict(segmentation="mask", box="objects/bbox", max_boxes=2, background="black")
+    source = tfds.make(str(sets["array_record"]), **options)
+    found = source.read([0])
+    red = found["image"][0].pixels()[..., 0] > 0
+    np.testing.assert_array_equal(red, np.rot90(pixels[..., 0] > 0, -1))
+    np.testing.assert_array_equal(found["segmentation"][0], red)
+    np.testing.assert_allclose(found["box"][0], [[6 / 12, 4 / 8, 1, 7 / 8], [0] * 4])
+    assert source.notes[0].startswith("transparent pixels show the background black (20 of 20")
+    kept = tfds.make(str(sets["array_record"]), channels=4).read([0])["image"][0].pixels()
+    np.testing.assert_array_equal(kept, np.rot90(pixels, -1))
+    small = tfds.make(str(sets["array_record"]), max_pixels=95).read([0])["image"][0]
+    with pytest.raises(BadImage, match="12 x 8 pixels are over the limit of 95 pixels"):
+        small.pixels()

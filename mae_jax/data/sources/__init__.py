@@ -34,6 +34,9 @@ class Source(Protocol):
     notes: Sequence[str] = ()
     """Facts about the examples to report at the start, one line each: files left out, defaults that
     change pixels."""
+    reading: str = ""
+    """What this version of the source reads in another way than earlier ones did, for a run that
+    goes on to report; empty if nothing."""
     statistics: Statistics | None = None
     """Measured over the examples, if that has been done."""
     damaged: Sequence[str] = ()

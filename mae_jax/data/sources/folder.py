@@ -2,35 +2,45 @@
 without masks and boxes in folders of their own.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from mae_jax.data import alpha
+from mae_jax.data.decoding import MAX_PIXELS, extensions
 from mae_jax.data.files import Files, existing, find, read_bytes
-from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window, decode_mask
+from mae_jax.data.images import BadImage, Encoded, Window, decode_mask
+from mae_jax.data.orientation import turned, turned_boxes
+from mae_jax.data.reading import CHANGES, Reading, spread
 from mae_jax.data.sources import Source
+from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+ANNOTATED = ("upright", "stored")
 
 
 class Folder(Source):
     """Images of files; see `make`."""
 
+    reading = CHANGES
+
     def __init__(
         self,
         files: Files,
+        decoder: Reading,
         *,
-        channels: int,
-        window: Window | None,
         masks: Path | None,
         boxes: Path | None,
         max_boxes: int,
+        annotated: str,
     ):
-        self.files, self.channels, self.window = files, channels, window
+        self.files, self.decoder = files, decoder
         self.masks, self.boxes, self.max_boxes = masks, boxes, max_boxes
+        self.annotated = annotated
         self.num_examples, self.digest = len(files), files.digest
         self.class_names, self.empty_classes = files.class_names, files.empty_classes
+        self.notes = (*files.notes, *decoder.look(self._some()), *self._convention())
 
     def name(self, index: int) -> str:
         """The path of the file, relative to the folder."""
@@ -45,20 +55,60 @@ class Folder(Source):
         'box', 'box_label' if there are such folders.
         """
         names = [self.files[index] for index in indices]
-        fields = {"image": [self._image(name) for name in names]}
+        images = [self._image(name) for name in names]
+        fields = {"image": images}
         if self.class_names:
             fields["label"] = [self.files.label(index) for index in indices]
         if self.masks is not None:
-            fields["segmentation"] = [
-                decode_mask(read_bytes((self.masks / name).with_suffix(".png"))) for name in names
-            ]
+            fields["segmentation"] = list(map(self._mask, names, images))
         if self.boxes is not None:
-            pairs = [read_boxes(self.boxes, name, self.max_boxes) for name in names]
+            pairs = map(self._boxes, names, images)
             fields["box"], fields["box_label"] = zip(*pairs, strict=True)
         return fields
 
     def _image(self, name: str) -> Encoded:
-        return Encoded(read_bytes(self.files.root / name), self.channels, self.window)
+        return self.decoder(read_bytes(self.files.root / name))
+
+    def _mask(self, name: str, image: Encoded) -> np.ndarray:
+        """[H, W], upright."""
+        path = (self.masks / name).with_suffix(".png")
+        mask = decode_mask(read_bytes(path), self.decoder.max_pixels)
+        mask = turned(mask, image.orientation) if self.annotated == "stored" else mask
+        if mask.shape == image.shape:
+            return mask
+        other = "stored" if self.annotated == "upright" else "upright"
+        hint = f": are they those of the images as {other}? Then give annotated={other}"
+        raise BadImage(
+            f"its mask {path} is {_size(mask.shape)}, the image {_size(image.shape)}, both upright"
+            + (hint if mask.shape == image.shape[::-1] else "")
+        )
+
+    def _boxes(self, name: str, image: Encoded) -> tuple[np.ndarray, np.ndarray]:
+        """[max_boxes, 4] of the upright image, and their classes [max_boxes]."""
+        boxes, labels = read_boxes(self.boxes, name, self.max_boxes)
+        if self.annotated == "stored":
+            boxes = turned_boxes(boxes, image.orientation)
+        return boxes, labels
+
+    def _some(self) -> Iterator[bytes]:
+        """The bytes of a few files, spread over all of them."""
+        for index in spread(self.num_examples):
+            try:
+                yield read_bytes(self.files.path(index))
+            except (BadImage, OSError):  # reported when it is read for training
+                continue
+
+    def _convention(self) -> Iterator[str]:
+        if self.masks is not None or self.boxes is not None:
+            turn = {"upright": "turned upright", "stored": "stored, and are turned with them"}
+            yield (
+                f"masks and boxes are those of the images as {turn[self.annotated]} "
+                f"(annotated={self.annotated})"
+            )
+
+
+def _size(shape: tuple[int, int]) -> str:
+    return f"{shape[1]} x {shape[0]}"
 
 
 def read_boxes(root: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,41 +142,55 @@ def make(
     *,
     channels: int = 3,
     window: Window | None = None,
+    background: str | int | alpha.Color = alpha.WHITE,
+    max_pixels: int = MAX_PIXELS,
     masks: str = "",
     boxes: str = "",
     max_boxes: int = 100,
+    annotated: str = "upright",
 ) -> Folder:
-    """The images below a folder, folder by folder in the order of their names.
+    """The images below a folder, folder by folder in the order of their names: all files of the
+    extensions that Pillow reads here, see docs/data.md. What systems, editors and network drives
+    leave behind is left out.
 
     If all of them stand in sub-folders, the direct sub-folders are the classes, in the order of
     their names.
 
     Args:
         path: the folder.
-        channels: 3 (colour), 1 (grey) or 4 (colour and alpha).
-        window: (low, high), grey levels that become 0 and 255, for images of more than 8 bits; by
-            default all of 16 bits.
+        channels: 3 (color), 1 (grey) or 4 (color and alpha).
+        window: (low, high), the values that become 0 and 255, for images of more than 8 bits a
+            channel; by default all that these bits can hold.
+        background: what shows through transparent pixels, unless channels is 4: a name or
+            '#rrggbb', a grey level, or (red, green, blue).
+        max_pixels: larger images are refused: a small file may unpack to fill the memory.
         masks: a folder with a PNG of class numbers for each image, under the same name.
         boxes: a folder with a text file in the YOLO format for each image that has boxes.
         max_boxes: rows of 'box' and 'box_label'; those that an image does not need are empty.
+        annotated: which image masks and boxes belong to, where Exif or TIFF names an orientation:
+            the 'upright' one, as people see it, or the one as 'stored'.
 
     Raises:
-        UserError: no such folder, no images in it, or another number of channels.
+        UserError: no such folder, no images in it, or an option that cannot be.
     """
-    if channels not in MODES:
-        raise UserError(f"folder: channels {channels} is not supported: choose 1, 3, 4")
-    check_window("folder", window)
+    decoder = Reading(
+        "folder", channels=channels, window=window, background=background, max_pixels=max_pixels
+    )
     if max_boxes < 1:
         raise UserError(f"folder: max_boxes {max_boxes} must be at least 1")
+    check_choice("folder: annotated", annotated, ANNOTATED)
+    if annotated != "upright" and not (masks or boxes):
+        raise UserError("folder: annotated is for masks and boxes: name them, or leave it out")
     for name, below in (("masks", masks), ("boxes", boxes)):
         if below and existing("folder", below).resolve().is_relative_to(Path(path).resolve()):
             raise UserError(f"folder: {name} {below!r} is inside {path!r}: move it beside it")
-    wanted = lambda file: file.name.lower().endswith(EXTENSIONS)
+    endings = extensions()
+    wanted = lambda file: file.name.lower().endswith(endings)
     return Folder(
-        find("folder", path, wanted, ", ".join(EXTENSIONS)),
-        channels=channels,
-        window=window,
+        find("folder", path, wanted, f"{', '.join(endings[:8])} and {len(endings) - 8} others"),
+        decoder,
         masks=existing("folder", masks) if masks else None,
         boxes=existing("folder", boxes) if boxes else None,
         max_boxes=max_boxes,
+        annotated=annotated,
     )

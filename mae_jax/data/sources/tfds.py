@@ -9,6 +9,7 @@ seek each if not. TFDS writes ArrayRecord files beside them, to be preferred (ab
     tfds convert_format --dataset_version_dir=/data/mnist/3.0.1 --out_file_format=array_record
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -21,8 +22,12 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from mae_jax.data.images import MODES, BadImage, Encoded, Window, check_window, decode_mask
+from mae_jax.data import alpha
+from mae_jax.data.decoding import MAX_PIXELS
+from mae_jax.data.images import BadImage, Window, decode_mask
+from mae_jax.data.orientation import turned, turned_boxes
 from mae_jax.data.prepared import statistics_of
+from mae_jax.data.reading import CHANGES, Reading, spread
 from mae_jax.data.sources import Source
 from mae_jax.data.tfds_sets import first_line, open_builder
 from mae_jax.data.tfrecords import TFRecords
@@ -40,18 +45,19 @@ class Prepared(Source):
         builder: a TFDS builder of a prepared set.
         split: as TFDS writes it.
         features: field -> path of the feature it is read from; 'image' always.
-        channels, window: of the images, see `Encoded`.
+        decoder: makes images of the bytes of files.
         max_boxes: rows of 'box'.
     """
+
+    reading = CHANGES
 
     def __init__(
         self,
         builder,
         split: str,
         features: Mapping[str, str],
+        decoder: Reading,
         *,
-        channels: int,
-        window: Window | None,
         max_boxes: int,
     ):
         from tensorflow_datasets import decode
@@ -59,11 +65,13 @@ class Prepared(Source):
 
         known = builder.info.features
         self.split, self.features = split, dict(features)
-        self.channels, self.window, self.max_boxes = channels, window, max_boxes
+        self.decoder, self.max_boxes = decoder, max_boxes
         self.records = _open_records(builder, split)
         self.num_examples = len(self.records)
         self.digest = _digest(builder.info, split)
-        self.statistics = statistics_of(builder.info, split, channels, window)
+        self.statistics = None
+        if decoder.background == alpha.color_of("tfds", alpha.WHITE):  # as when it was measured
+            self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
         self.class_names = tuple(known[features["label"]].names) if "label" in features else ()
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
         self._name = next((name for name in NAMES if name in texts), None)
@@ -71,6 +79,13 @@ class Prepared(Source):
         self._parser = kinds.FeaturesDict({name: known[name] for name in needed})
         encoded = [path for field, path in features.items() if field in ("image", "segmentation")]
         self._decoders = {path: decode.SkipDecoding() for path in encoded}
+        self.notes = decoder.look(self._some())
+
+    def _some(self) -> Iterator[bytes]:
+        """The files of a few images, spread over all of them."""
+        for index in spread(self.num_examples):
+            with contextlib.suppress(BadImage):  # reported when it is read for training
+                yield _at(self._example(index), self.features["image"])
 
     def name(self, index: int) -> str:
         """The example's file name if the set knows it, otherwise e.g. 'train[123]'."""
@@ -95,15 +110,18 @@ class Prepared(Source):
     def _row(self, index: int) -> dict[str, Any]:
         example = self._example(index)
         value = {field: _at(example, path) for field, path in self.features.items()}
-        row = {"image": Encoded(value["image"], self.channels, self.window)}
+        image = self.decoder(value["image"])  # TFDS itself turns no image, nor what belongs to it
+        row = {"image": image}
         if "label" in value:
             row["label"] = int(value["label"])
         if "segmentation" in value:
-            row["segmentation"] = decode_mask(value["segmentation"])
+            mask = decode_mask(value["segmentation"], self.decoder.max_pixels)
+            row["segmentation"] = turned(mask, image.orientation)
         if "box" in value:
             boxes = np.asarray(value["box"], np.float32).reshape(-1, 4)
             if len(boxes) > self.max_boxes:
                 raise BadImage(f"{len(boxes)} boxes: raise max_boxes of the source")
+            boxes = turned_boxes(boxes, image.orientation)
             row["box"] = np.pad(boxes, ((0, self.max_boxes - len(boxes)), (0, 0)))
         return row
 
@@ -218,6 +236,8 @@ def make(
     max_boxes: int = 100,
     channels: int = 3,
     window: Window | None = None,
+    background: str | int | alpha.Color = alpha.WHITE,
+    max_pixels: int = MAX_PIXELS,
 ) -> Prepared:
     """A split of a data set that TFDS has prepared on this disk.
 
@@ -232,19 +252,21 @@ def make(
         segmentation: name of the feature with an image of class numbers; empty for none.
         box: path of the feature with boxes, e.g. 'objects/bbox'; empty for none.
         max_boxes: rows of 'box'; zeros where an example has fewer.
-        channels: 3 (colour), 1 (grey) or 4 (colour and alpha).
-        window: (low, high), grey levels that become 0 and 255, for images of more than 8 bits; by
-            default all of 16 bits.
+        channels: 3 (color), 1 (grey) or 4 (color and alpha).
+        window: (low, high), the values that become 0 and 255, for images of more than 8 bits a
+            channel; by default all that these bits can hold.
+        background: what shows through transparent pixels, unless channels is 4, see `folder`.
+        max_pixels: larger images are refused.
 
     Raises:
         UserError: no such set, split or feature, files that are missing or cannot be read at
             random; says what there is, or what to do.
     """
-    if channels not in MODES:
-        raise UserError(f"tfds: channels {channels} is not supported: choose 1, 3, 4")
-    check_window("tfds", window)
+    decoder = Reading(
+        "tfds", channels=channels, window=window, background=background, max_pixels=max_pixels
+    )
     if max_boxes < 1:
         raise UserError(f"tfds: max_boxes {max_boxes} must be at least 1")
     opened = open_builder(path_or_name, data_dir)
     features = _features(opened.info, image=image, label=label, segmentation=segmentation, box=box)
-    return Prepared(opened, split, features, channels=channels, window=window, max_boxes=max_boxes)
+    return Prepared(opened, split, features, decoder, max_boxes=max_boxes)

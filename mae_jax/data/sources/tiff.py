@@ -1,5 +1,7 @@
 """A folder of TIFF files of any depth, number of channels and number of pages (tifffile)."""
 
+import functools
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +10,7 @@ import numpy as np
 
 from mae_jax.data.files import find
 from mae_jax.data.images import BadImage, Window, check_window
+from mae_jax.data.orientation import turned
 from mae_jax.data.slices import NoImage, Slices, no_window, require, to_bytes
 from mae_jax.types import UserError
 
@@ -16,12 +19,16 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".tif", ".tiff")
 PAGES = ("examples", "channels")
+READING = "pages of TIFF files are turned by their orientation; overviews and masks are left out"
+"""What differs from earlier versions of this package."""
 
 
 def make(path: str, *, pages: str = "examples", window: Window | None = None) -> Slices:
     """The TIFF files below a folder, folder by folder in the order of their names.
 
     If all of them stand in direct sub-folders, these are the classes, in the order of their names.
+    Pages are turned upright by their orientation. Overviews and masks (NewSubfileType 1 and 4, as
+    in cloud-optimized GeoTIFF) are no pages, unless a file holds nothing else.
 
     Args:
         path: the folder.
@@ -42,24 +49,32 @@ def make(path: str, *, pages: str = "examples", window: Window | None = None) ->
     wanted = lambda file: file.name.lower().endswith(EXTENSIONS)
     files = find("tiff", path, wanted, ", ".join(EXTENSIONS))
     load = _page if pages == "examples" else _all_pages
-    return Slices(files, partial(_count, pages=pages, window=window), partial(load, window=window))
+    reduced: list[int] = []  # pages that are none, of each file
+    count = partial(_count, pages=pages, window=window, reduced=reduced)
+    source = Slices(files, count, partial(load, window=window))
+    source.reading = READING
+    if sum(reduced):
+        source.notes += (f"left out {sum(reduced)} pages that are overviews or masks",)
+    return source
 
 
-def _count(path: Path, *, pages: str, window: Window | None) -> int:
+def _count(path: Path, *, pages: str, window: Window | None, reduced: list[int]) -> int:
     """How many examples a file holds, by its chain of pages and the header of the first."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         if not len(file.pages):
             raise BadImage("it has no page, or is cut off before the first one")
-        first, count = file.pages[0], len(file.pages)
+        full = _places(path) if len(file.pages) > 1 else range(len(file.pages))
+        first, count = file.pages[full[0]], len(full)
+        reduced.append(len(file.pages) - count)
         if 0 in first.shape:
             raise NoImage("TIFF without an image")
         if not first.dataoffsets:
             raise BadImage("its first page has no pixels")
         if first.photometric == tifffile.PHOTOMETRIC.PALETTE:
             raise BadImage("it has a palette: convert it to RGB, or read it with folder(...)")
-        one_header = count == 1 and (file.is_imagej or file.is_shaped) and not file.is_ome
+        one_header = len(file.pages) == 1 and (file.is_imagej or file.is_shaped) and not file.is_ome
         if one_header and file.series[0].is_truncated:
             raise BadImage(
                 "it holds more pages than it lists, as very large files of ImageJ do: save it as "
@@ -70,11 +85,39 @@ def _count(path: Path, *, pages: str, window: Window | None) -> int:
     return count if pages == "examples" else 1
 
 
+def _full_pages(file: "tifffile.TiffFile") -> Sequence[int]:
+    """Which pages are neither overviews nor masks of others; all, if there are only such."""
+    count = len(file.pages)
+    full = [k for k in range(count) if not _is_reduced(file.pages[k])]
+    return full if 0 < len(full) < count else range(count)
+
+
+def _is_reduced(page: "tifffile.TiffPage") -> bool:
+    """By the tags NewSubfileType and, of old files, SubfileType."""
+    flags = int(page.tags.valueof(254, 0) or 0)
+    return bool(flags & 5) or page.tags.valueof(255, 1) == 2
+
+
+def _places(path: Path) -> Sequence[int]:
+    """The same of a file, remembered: looking for them reads the header of every page."""
+    return _places_at(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _places_at(path: Path, _changed: int) -> Sequence[int]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        return _full_pages(file)
+
+
 def _page(path: Path, k: int, *, window: Window | None) -> np.ndarray:
     """One page: [H, W, C] uint8."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
+        if k or _is_reduced(file.pages[0]):
+            k = _places(path)[k]
         return _pixels(file.pages[k], window)
 
 
@@ -83,7 +126,7 @@ def _all_pages(path: Path, _: int, *, window: Window | None) -> np.ndarray:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        pages = [_pixels(page, window) for page in file.pages]
+        pages = [_pixels(page, window) for page in map(file.pages.__getitem__, _places(path))]
     sizes = sorted({page.shape[:2] for page in pages})
     if len(sizes) > 1:
         raise ValueError(f"its pages cannot be channels, their sizes differ: {sizes}")
@@ -98,4 +141,5 @@ def _pixels(page: "tifffile.TiffPage", window: Window | None) -> np.ndarray:
     if page.axes != "YXS":
         values = values[:, :, None] if page.axes == "YX" else np.moveaxis(values, 0, 2)
     pixels = to_bytes(values, window)
-    return 255 - pixels if page.photometric == 0 else pixels  # 0: white is the lowest value
+    pixels = 255 - pixels if page.photometric == 0 else pixels  # 0: white is the lowest value
+    return turned(pixels, page.tags.valueof(274, 1))

@@ -1,0 +1,240 @@
+"""Opening image files with Pillow: which formats, how large, upright or not, with alpha or not.
+
+Differs from `Image.open` in four things. Formats that run a program, hold documents or videos, or
+that Pillow names but cannot read, are not tried, whatever a file is called. The limit on pixels is
+an argument, not one for the whole process. PNG files may hold profiles and texts of any size. Of a
+TIFF file, the first page is read that is neither an overview nor a mask.
+"""
+
+import contextlib
+import functools
+import io
+import struct
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+T = TypeVar("T")
+
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
+"""Larger images are refused, like Pillow does: a small file may unpack to fill the memory."""
+
+_NO_IMAGES = frozenset(("EPS", "WMF", "PDF", "MPEG", "FLI", "BUFR", "GRIB", "HDF5", "IPTC"))
+"""Formats of Pillow's that are left out: programs that it would run, documents, videos, stubs."""
+_SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC = 254, 255, 258, 262  # tags of TIFF
+_REDUCED, _MASK = 1, 4  # bits of _SUBFILE; 2 is a page of several
+_TEXTS = (b"iCCP", b"zTXt", b"tEXt", b"iTXt")
+_NEEDED = (b"XML:com.adobe.xmp\0\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class BadImage(Exception):
+    """An example that cannot be read; the message says why."""
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read, those of Pillow here but a few."""
+    Image.preinit()  # the most common ones first
+    Image.init()
+    return tuple(name for name in Image.ID if name in Image.OPEN and name not in _NO_IMAGES)
+
+
+@functools.cache
+def extensions() -> tuple[str, ...]:
+    """What files of these formats are called, in small letters, the most common ones first."""
+    readable = (*formats(), "MPO")  # opened as a JPEG
+    known = Image.registered_extensions()
+    found = sorted(end for end, name in known.items() if name in readable)
+    common = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+    return (*common, *(end for end in found if end not in common))
+
+
+def allow(max_pixels: int) -> None:
+    """Raises the limit that some of Pillow's readers check, one for the whole process, to this."""
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+
+
+@contextlib.contextmanager
+def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """An image file whose header has been read, at the page that counts.
+
+    Args:
+        data: of the file.
+        max_pixels: larger images are refused.
+
+    Raises:
+        BadImage: no format that is known, or too large.
+    """
+    try:
+        image = _open(data)
+    except Image.DecompressionBombError:
+        raise BadImage(f"it is over {_limit(max_pixels)}") from None
+    with image:
+        if image.format == "TIFF":
+            _to_full_page(image)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImage(f"{width} x {height} pixels are over {_limit(max_pixels)}")
+        try:
+            yield image
+        except Image.DecompressionBombError:
+            raise BadImage(f"a part of it is over {_limit(max_pixels)}") from None
+
+
+def decoded(data: bytes, max_pixels: int, decode: Callable[[Image.Image, bytes], T]) -> T:
+    """What a function makes of an opened image and the bytes of its file. If profiles or texts in a
+    PNG are larger than Pillow accepts, it is opened again without them.
+
+    Raises:
+        BadImage: see `opened`; and what `decode` raises.
+    """
+    try:
+        with opened(data, max_pixels) as image:
+            return decode(image, data)
+    except ValueError as error:
+        if "MAX_TEXT" not in str(error):
+            raise
+    smaller = _without_texts(data)
+    with opened(smaller, max_pixels) as image:
+        return decode(image, smaller)
+
+
+def bits_of_color(image: Image.Image, data: bytes) -> int:
+    """Bits of each channel where there are several and Pillow reduces them to 8, otherwise 8."""
+    if image.format == "PNG":
+        return 16 if data[24] == 16 and data[25] in (2, 4, 6) else 8
+    if image.format == "TIFF":
+        return 8 if image.mode[0] in "IF" else max(8, *_tag(image, _BITS, (8,)))
+    if image.mode == "RGB" and image.format == "PPM":
+        return max(8, _maximum(image).bit_length())
+    if image.mode[0] not in "IF" and image.format == "JPEG2000":
+        return max(8, _bits_of_jpeg2000(data))
+    if image.format == "AVIF":  # ISO/IEC 14496-15: av1C; AV1-ISOBMFF 2.3.3
+        place = data.find(b"av1C")
+        flags = data[place + 6] if 0 <= place < len(data) - 6 else 0
+        return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+    return 8
+
+
+def deep_grey(image: Image.Image, data: bytes) -> tuple[np.ndarray, int]:
+    """Values of a grey image of more than 8 bits, as stored, and their highest possible one.
+
+    Args:
+        image: loaded, of a mode that starts with I or F.
+        data: of the file.
+
+    Returns:
+        [H, W] and, for example, 65535, or 0 for 32 bits. Where a file says that white is its lowest
+        value, these are as stored nevertheless, see `white_is_zero`.
+    """
+    values = np.asarray(image)
+    if image.format == "PPM" and image.mode == "I":  # Pillow stretches them to 16 bits
+        highest = int(image.info["maximum"])
+        return np.rint(values * (highest / 65535)).astype(np.uint16), highest
+    if not image.mode.startswith("I;16"):
+        return values, 0
+    bits = 16
+    if image.format == "JPEG2000":  # here too
+        bits = _bits_of_jpeg2000(data)
+        values = values >> (16 - bits)
+    elif image.format == "TIFF":
+        bits = max(_tag(image, _BITS, (16,)))
+    return values, 2**bits - 1
+
+
+def white_is_zero(image: Image.Image) -> bool:
+    """Whether a grey TIFF of more than 8 bits is inverted. Of 8 bits, Pillow does that itself."""
+    return image.format == "TIFF" and image.mode[0] in "IF" and _tag(image, _PHOTOMETRIC, 1) == 0
+
+
+def load(image: Image.Image) -> None:
+    """Decodes the pixels, and keeps what Pillow forgets then."""
+    if image.format == "PPM" and image.mode == "I":
+        image.info["maximum"] = _maximum(image)
+    image.load()
+
+
+def why_unidentified(data: bytes) -> str:
+    """Why a file was not opened."""
+    if data.startswith(_TIFF):
+        return (
+            "a TIFF that Pillow does not read: damaged, or of 64 bits or more channels than colors "
+            "and alpha, which the source tiff(...) reads"
+        )
+    if data.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the image: git lfs pull"
+    start = f"it starts with {data[:16]!r}" if data else "it is empty"
+    return f"no image format that is known: {start}"
+
+
+def _limit(max_pixels: int) -> str:
+    return (
+        f"the limit of {max_pixels} pixels, which keeps small files from filling the memory: raise "
+        "max_pixels of the source"
+    )
+
+
+def _open(data: bytes) -> Image.Image:
+    """`Image.open` without its limit on the number of pixels."""
+    file, start = io.BytesIO(data), data[:16]
+    for name in formats():
+        factory, accept = Image.OPEN[name]
+        try:
+            accepted = accept is None or accept(start)
+            if accepted and not isinstance(accepted, str):
+                file.seek(0)
+                return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # of another format after all
+    raise UnidentifiedImageError
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG without its profile and texts, but for those that may name an orientation."""
+    parts, place = [data[:8]], 8
+    while place + 8 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] not in _TEXTS or data.startswith(_NEEDED, place + 8):
+            parts.append(data[place:end])
+        place = end
+    return b"".join(parts)
+
+
+def _to_full_page(image: Image.Image) -> None:
+    """Goes to the first page that is not an overview or a mask, if the first of all is one."""
+    page = 0
+    try:
+        while _is_reduced(image):
+            page += 1
+            try:
+                image.seek(page)
+            except SyntaxError:  # Pillow does not read masks
+                if not _is_reduced(image):
+                    raise
+    except EOFError:
+        image.seek(0)
+
+
+def _is_reduced(image: Image.Image) -> bool:
+    flags = int(_tag(image, _SUBFILE, 0))
+    return bool(flags & (_REDUCED | _MASK)) or _tag(image, _OLD_SUBFILE, 1) == 2
+
+
+def _tag(image: Image.Image, number: int, default):
+    value = image.tag_v2.get(number, default)
+    return (value,) if isinstance(default, tuple) and not isinstance(value, tuple) else value
+
+
+def _maximum(image: Image.Image) -> int:
+    """The value of white in the header of a PPM or PGM file that is not loaded yet."""
+    args = image.tile[0][3]
+    return int(args[1]) if isinstance(args, tuple) and args[1] else {"I;16B": 65535}.get(args, 255)
+
+
+def _bits_of_jpeg2000(data: bytes) -> int:
+    """Of the first channel, by the marker segment SIZ (ISO/IEC 15444-1, A.5.1)."""
+    place = data.find(b"\xff\x4f\xff\x51")
+    return (data[place + 42] & 0x7F) + 1 if 0 <= place < len(data) - 42 else 8

@@ -1,0 +1,68 @@
+"""What systems, editors and network drives leave in folders: files and folders that hold nothing of
+the user's, or copies of it.
+
+Nearly all of it is hidden, its name starts with a dot: `.DS_Store`, `._cat.jpg`, `.Trashes` of
+macOS; `.goutputstream-X`, `.Trash-1000`, `.directory` of desktops; `.nfs01`, `.fuse_hidden01`,
+`.cat.jpg.Xa81Bc` (rsync), `.@__thumb`, `.snapshot` of drives and copies; `.ipynb_checkpoints`,
+`.git`, `.~lock.x#` of programs. The rest has the names below.
+"""
+
+import re
+
+FOLDERS = frozenset(
+    (
+        "__macosx",  # ZIP archives of macOS: a ._name for every file
+        *("network trash folder", "temporary items", "thevolumesettingsfolder"),  # AppleShare
+        "lost+found",  # Linux
+        *("$recycle.bin", "recycler", "system volume information", "$extend"),  # Windows
+        "lost.dir",  # Android
+        *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology: thumbnails, trash, snapshots
+        *("@recycle", "@recently-snapshot"),  # QNAP
+        "~snapshot",  # NetApp
+        *("__pycache__", "_svn", "_gsdata_"),
+    )
+)
+"""Names of folders, in small letters."""
+FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"))
+"""Names of files, in small letters."""
+
+_FILE = re.compile(
+    r"~\$.*"  # locks of Microsoft Office
+    r"|~syncthing~.*"
+    r"|#.*#"  # Emacs
+    r"|.*~"
+    r"|.*\.(tmp|temp|swp|swo|bak|orig|lock)"
+    r"|.*\.(part|partial|crdownload|download|opdownload|filepart|aria2|!ut|!qb)"  # downloads
+    r"|.*:zone\.identifier"  # streams of NTFS
+    r"|.*@syno(eastream|resource)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_leftover(name: str, *, folder: bool) -> bool:
+    """Whether a file or folder of this name is such a thing.
+
+    Args:
+        name: without the folders above it.
+        folder: whether it is a folder.
+    """
+    if name.startswith("."):
+        return True
+    if folder:
+        return name.lower() in FOLDERS
+    return name.lower() in FILES or _FILE.fullmatch(name) is not None
+
+
+def kind(name: str, *, folder: bool) -> str:
+    """What it is counted as: '.DS_Store', '._*', '*.part', '@eaDir/'."""
+    if folder:
+        return f"{name}/"
+    for start in ("._", ".nfs", ".fuse_hidden", ".goutputstream", ".~lock", "~$", "~syncthing~"):
+        if name.lower().startswith(start):
+            return f"{start}*"
+    if name.startswith(".") or name.lower() in FILES:
+        return name
+    for end in ("~", "#"):
+        if name.endswith(end):
+            return f"*{end}"
+    return f"*{name[max(map(name.rfind, '.:@')) :].lower()}"

@@ -1,0 +1,65 @@
+"""Which way up an image is: the orientation that Exif, TIFF and XMP name, 1 to 8."""
+
+import numpy as np
+from PIL import Image
+
+_TAG = 0x0112
+
+NAMES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientation -> what turns the image upright. 1 is upright."""
+
+
+def orientation(image: Image.Image) -> int:
+    """The orientation of an opened image; 1 if it names none, or one that cannot be read."""
+    try:
+        found = int(image.getexif().get(_TAG, 1))
+    except Exception:  # any tag of the wrong type
+        return 1
+    return found if found in NAMES else 1
+
+
+def turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """An array turned upright.
+
+    Args:
+        values: [H, W, ...] as stored.
+        orientation: 1 to 8; any other number changes nothing.
+
+    Returns:
+        [H, W, ...], or [W, H, ...] for 5 to 8.
+    """
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
+
+
+def turned_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:
+    """Boxes of the stored image as boxes of the upright one.
+
+    Args:
+        boxes: [n, 4] (ymin, xmin, ymax, xmax) as shares of the height and width. Rows of zeros,
+            which stand for no box, stay.
+        orientation: as in `turned`.
+    """
+    corners = boxes.reshape(-1, 2, 2)  # [n, (min, max), (y, x)]
+    if orientation in (5, 6, 7, 8):
+        corners = corners[:, :, ::-1]
+    y, x = corners[:, :, 0], corners[:, :, 1]
+    if orientation in (3, 4, 7, 8):
+        y = 1 - y[:, ::-1]
+    if orientation in (2, 3, 6, 7):
+        x = 1 - x[:, ::-1]
+    upright = np.stack([y, x], axis=2).reshape(boxes.shape).astype(boxes.dtype)
+    return np.where(boxes.any(1, keepdims=True), upright, boxes)
