@@ -26,13 +26,13 @@ class Files:
 
     Args:
         root: the folder.
-        wanted: whether a file is one of those looked for.
+        wanted: whether a file is one of those looked for; None: it is a part of one of them.
 
     Raises:
         OSError: a folder cannot be listed.
     """
 
-    def __init__(self, root: Path, wanted: Callable[[Path], bool]):
+    def __init__(self, root: Path, wanted: Callable[[Path], bool | None]):
         self.root = root
         self.leftovers: Counter[str] = Counter()
         """What systems and programs left behind: kind -> how many."""
@@ -53,8 +53,10 @@ class Files:
             if top:
                 direct = list(subfolders)
             for path in (Path(folder, name) for name in self._without_leftovers(sorted(names))):
-                if not wanted(path):
-                    self.others[path.suffix.lower() or path.name] += 1
+                found = wanted(path)
+                if not found:
+                    if found is not None:
+                        self.others[path.suffix.lower() or path.name] += 1
                     continue
                 name = path.relative_to(root).as_posix()
                 self._append(name)
@@ -69,12 +71,15 @@ class Files:
         self.digest = digest.hexdigest()[:16]
         self.notes = tuple(self._notes())
         """What to report at the start, one line each: what is left out, what is no class."""
+        self.no_classes: tuple[str, ...] = ()
+        """Of the notes: that there are no classes, and why."""
         if beside and classes:
-            self.notes += (
+            self.no_classes = (
                 f"no classes: {number(count_beside, 'file')}, e.g. {beside[0]!r}, beside "
                 f"{number(len(classes), 'sub-folder')}; move what is beside them into one, and the "
                 "sub-folders are classes",
             )
+            self.notes += self.no_classes
 
     def _without_leftovers(self, names: list[str], *, folder: bool = False) -> list[str]:
         left = {name for name in names if is_leftover(name, folder=folder)}
@@ -136,7 +141,7 @@ def counted(counts: Mapping[str, int], most: int = 8) -> str:
     return shown + (f" and {more} more" if more else "")
 
 
-def find(source: str, path: str, wanted: Callable[[Path], bool], looked_for: str) -> Files:
+def find(source: str, path: str, wanted: Callable[[Path], bool | None], looked_for: str) -> Files:
     """The files of one kind below a folder, also through links: folder by folder, sorted.
 
     Args:

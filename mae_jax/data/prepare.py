@@ -20,7 +20,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +50,6 @@ class Summary(NamedTuple):
     """Number of images that were left out."""
     found: bool
     """Whether there was nothing to do."""
-    notes: Sequence[str] = ()
-    """What the source of the images reports about them."""
 
 
 def prepare(
@@ -95,9 +93,9 @@ def prepare(
     if beam is not None and is_spec(str(images)):
         raise UserError(f"Beam reads folders, and {images} is a source: leave --beam out")
     examples, out = open_examples(images, channels), Path(out).expanduser().absolute()
-    root = out / name
-    check_for_labels_file(examples.source.class_names)
-    for line in filter(None, (classes.counted(examples.source), *examples.source.notes)):
+    source, root = examples.source, out / name
+    check_for_labels_file(source.class_names)
+    for line in filter(None, (classes.counted(source), *source.notes)):
         print(line, file=sys.stderr, flush=True)
     done, unfinished = root / VERSION, root / "unfinished"
     rows = shard_rows(examples, held_out, int(shard_megabytes * 2**20))
@@ -127,12 +125,12 @@ def prepare(
                 ]
                 for split, parts in rows.items()
             }
-            builder = make_builder(name, out, examples.source.class_names, shards)
+            builder = make_builder(name, out, source.class_names, shards)
             write(builder, unfinished / "downloads", beam)
             shutil.rmtree(unfinished)
     statistics = json.loads((done / STATISTICS).read_text(encoding="utf-8"))
     unreadable = sum(split["unreadable"] for split in statistics.values())
-    return Summary(done, statistics, unreadable, found, tuple(examples.source.notes))
+    return Summary(done, statistics, unreadable, found)
 
 
 def describe(summary: Summary) -> str:
@@ -142,7 +140,6 @@ def describe(summary: Summary) -> str:
     lines = [f"{path} is complete: {counts} images" + (", as it was" if summary.found else "")]
     if summary.unreadable:
         lines += [f"left out {summary.unreadable} that cannot be read: {path / 'unreadable.json'}"]
-    lines += summary.notes
     train = statistics["train"]
     for key, values in (("mean", train["mean"]), ("std", usable(train["std"]))):
         numbers = ", ".join(f"{value:.4g}" for value in values) + "," * (len(values) == 1)

@@ -16,6 +16,7 @@ import numpy as np
 
 from mae_jax.data.files import Files
 from mae_jax.data.images import BadImage, Window, window_to_bytes
+from mae_jax.data.names import printable
 from mae_jax.data.sources import Source
 from mae_jax.types import UserError
 
@@ -51,12 +52,14 @@ class Remarks:
     def counts(self) -> str:
         """'3 RT Plan, e.g. a/plan.dcm; 1 Comprehensive SR, e.g. b/report.dcm'; empty if none."""
         items = sorted(self._found.items(), key=lambda item: (-item[1][0], item[0]))
-        return "; ".join(f"{count} {fact}, e.g. {shown(first)}" for fact, (count, first) in items)
+        return "; ".join(
+            f"{count} {fact}, e.g. {printable(first)}" for fact, (count, first) in items
+        )
 
     def lines(self) -> list[str]:
         """'FACT: 3 files, e.g. a/scan.dcm' each."""
         return [
-            f"{fact}: {count} file{'s' * (count > 1)}, e.g. {shown(first)}"
+            f"{fact}: {count} file{'s' * (count > 1)}, e.g. {printable(first)}"
             for fact, (count, first) in sorted(self._found.items())
         ]
 
@@ -101,10 +104,10 @@ class Slices(Source):
         self.class_names = tuple(self._labels)
         self.empty_classes = tuple(n for n in files.class_names if n not in self._labels)
         self.digest = hashlib.sha256(files.digest.encode() + counts.tobytes()).hexdigest()[:16]
-        self.damaged = [f"{shown(files[i])}: {why}" for i, why in sorted(self._damaged.items())]
+        self.damaged = [f"{printable(files[i])}: {why}" for i, why in sorted(self._damaged.items())]
         left_out = self._left_out.counts()
         self.notes = (
-            *files.notes,
+            *(note for note in files.notes if not (self._labels and note in files.no_classes)),
             *([f"left out what is no image: {left_out}"] if left_out else []),
             *([f"cannot read {len(self.damaged)}, e.g. {self.damaged[0]}"] if self.damaged else []),
             *(remarks.lines() if remarks else []),
@@ -242,11 +245,6 @@ def to_bytes(values: np.ndarray, window: Window | None) -> np.ndarray:
 def reason(error: Exception) -> str:
     """The message of an error in one line, or its kind if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def shown(name: str) -> str:
-    """A file's name that can be printed: bytes that are no UTF-8 become escapes."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _class(name: str) -> str:

@@ -260,7 +260,8 @@ def test_the_test_files_of_pydicom(caplog, capfd):
     late = {"JPEG2000-embedded-sequence-delimiter.dcm", "MR_truncated.dcm"}
     assert failed == damaged | late
     assert sum("TINY_ALPHA" in name for name in damaged) == 50 and len(damaged) == 58
-    assert "2 RT Plan, e.g. rtplan.dcm" in source.notes[0] and "6 Media Storage" in source.notes[0]
+    notes = "\n".join(source.notes)
+    assert "2 RT Plan, e.g. rtplan.dcm" in notes and "6 Media Storage Directory" in notes
     assert not caplog.records and not caught and capfd.readouterr().err == ""
 
 

@@ -30,9 +30,17 @@ HINTS = {
     "it would have to run": "no image format that is known",
 }
 """What a table says of a refusal -> what the message must hold."""
-PENDING = {"DICOM, deflated", "DICOM, JPEG-LS or JPEG lossless", "DICOM, palette color",
-           "DICOM, a report or plan"}  # fmt: skip
-"""Rows that tests/data/test_medical.py tests."""
+PENDING = {
+    "DICOM, deflated",
+    "DICOM, JPEG-LS, JPEG lossless or JPEG 2000",
+    "DICOM, palette color",
+    "DICOM, no preamble, or any name",
+    "DICOM, a report or plan",
+    "NIfTI, pairs of .hdr and .img",
+    "NIfTI, colors",
+    "NIfTI of another rank, CIFTI",
+}
+"""Rows that test_dicom_pixels.py, test_dicom_kinds.py and test_volume_kinds.py test."""
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (6, 8, 3), np.uint8)

@@ -56,7 +56,8 @@ def test_every_kind_of_file(tmp_path, kind, name):
     (tmp_path / "landsat.img").write_bytes(bytes(100))
     source = nifti.make(str(tmp_path), window=WINDOW)
     np.testing.assert_array_equal(slices(source), VALUES)
-    assert source.name(3) == f"{name.replace('.img', '.hdr')}[3]" and not source.notes
+    assert source.name(3) == f"{name.replace('.img', '.hdr')}[3]"
+    assert "files of other kinds: .hdr 1, .img 1" in source.notes[0]
 
 
 def test_colors(tmp_path):

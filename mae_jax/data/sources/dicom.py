@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     import pydicom
 
 EXTENSIONS = (".dcm", ".dicom")
+READING = (
+    "DICOM values above unused bits (HighBit) are read as they are meant, and a RescaleSlope or "
+    "RescaleIntercept without the other is applied"
+)
+"""What differs from earlier versions of this package."""
 
 
 def make(path: str, *, window: Window | None = None) -> Slices:
@@ -60,7 +65,9 @@ def make(path: str, *, window: Window | None = None) -> Slices:
     looked_for = f"{', '.join(EXTENSIONS)} and files that start as DICOM does"
     files, remarks = find("dicom", path, _is_dicom, looked_for), Remarks()
     count = partial(_count, window=window, remarks=remarks)
-    return Slices(files, count, partial(_load, window=window), remarks)
+    source = Slices(files, count, partial(_load, window=window), remarks)
+    source.reading = READING
+    return source
 
 
 def _is_dicom(path: Path) -> bool:

@@ -51,8 +51,11 @@ def make(path: str, *, window: Window | None = None, axis: int = 2) -> Slices:
     return Slices(files, partial(_count, **options), partial(_load, **options))
 
 
-def _is_nifti(path: Path) -> bool:
+def _is_nifti(path: Path) -> bool | None:
     name = path.name.lower()
+    if name.endswith(".img"):
+        header = path.with_suffix(".hdr" if path.suffix == ".img" else ".HDR")
+        return None if header.is_file() and _is_nifti(header) else False  # it comes with its header
     if not name.endswith(_HEADER):
         return name.endswith(EXTENSIONS)
     try:

@@ -69,7 +69,7 @@ class Prepared(Source):
         self.records = _open_records(builder, split)
         self.num_examples = len(self.records)
         self.digest = _digest(builder.info, split)
-        if decoder.background == (255, 255, 255):  # as they were measured
+        if decoder.background == alpha.color_of("tfds", alpha.WHITE):  # as when it was measured
             self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
         self.class_names = tuple(known[features["label"]].names) if "label" in features else ()
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
