@@ -28,7 +28,7 @@ def hang(*_):
 
 @pytest.mark.slow
 def test_nothing_is_waited_for_and_nothing_is_lost(root, tmp_path, monkeypatch):
-    run = build(load_config(str(root / "tests" / "tiny.py"), CONFIG))
+    run = build(load_config(str(root / "tests" / "helpers" / "tiny.py"), CONFIG))
     compiled = run.train_step()
     monkeypatch.setattr(mae_jax.train, "build", lambda config: run)
     monkeypatch.setattr(Run, "train_step", lambda self: compiled)

@@ -56,7 +56,7 @@ COSTS = dict(step_megabytes=1.0, image=[8, 12, 1])
 
 
 def config(root, changes, *more):
-    return load_config(str(root / "tests" / "tiny.py"), [*changes, *more])
+    return load_config(str(root / "tests" / "helpers" / "tiny.py"), [*changes, *more])
 
 
 def test_measured_values_are_recorded_and_stay(root, grey):

@@ -80,7 +80,7 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_values_that_cannot_work(capsys, root, folder, override, message):
-    config = ["--config", root / "tests" / "tiny.py"]
+    config = ["--config", root / "tests" / "helpers" / "tiny.py"]
     said = mistake(capsys, "train", *config, "--workdir", "run", f"--config.{override}")
     assert message in said, said
     assert not (folder / "run").exists()
@@ -169,7 +169,10 @@ def test_workdirs_that_cannot_be_made(capsys, root, folder, place, message):
     (folder / "link").symlink_to("gone")
     (folder / "loop").symlink_to("loop")
     there = sorted(folder.iterdir())
-    for command, config in (("train", root / "tests" / "tiny.py"), ("sweep", "low_shot:scenes")):
+    for command, config in (
+        ("train", root / "tests" / "helpers" / "tiny.py"),
+        ("sweep", "low_shot:scenes"),
+    ):
         said = mistake(capsys, command, "--config", config, "--workdir", place)
         assert said.startswith(f"--workdir {place.rstrip('/')}: ") and message in said
     assert message in mistake(capsys, "init", place)
@@ -305,7 +308,7 @@ def test_print_config_opens_nothing(capsys, folder):
 
 
 def test_the_last_of_two_overrides_counts(root):
-    assert load_config(str(root / "tests" / "tiny.py"), ["seed=1", "seed=2"]).seed == 2
+    assert load_config(str(root / "tests" / "helpers" / "tiny.py"), ["seed=1", "seed=2"]).seed == 2
 
 
 @pytest.mark.parametrize(

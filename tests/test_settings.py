@@ -56,7 +56,7 @@ from tests.helpers.commands import mistake
 def test_mistakes_are_found_before_data_are_opened(root, override, message):
     missing = "data.train=folder('nowhere')"
     with pytest.raises(UserError) as error:
-        build(load_config(str(root / "tests" / "tiny.py"), [missing, override]))
+        build(load_config(str(root / "tests" / "helpers" / "tiny.py"), [missing, override]))
     assert message in str(error.value), error.value
 
 
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused_before_it_is_made(capsys, root, tmp_path, 
 
 
 def test_evaluators_that_do_not_fit_are_refused_before_training(root, monkeypatch):
-    config = load_config(str(root / "tests" / "tiny.py"), ["evals.run=logistic"])
+    config = load_config(str(root / "tests" / "helpers" / "tiny.py"), ["evals.run=logistic"])
     made = build(config)
     # 32 examples of width 16 in 10 classes: 32 * 26 + 16^2 + 20 * 17 * 10 numbers of 4 bytes
     needed = 4 * (32 * 26 + 256 + 3400)

@@ -73,7 +73,7 @@ def test_every_method_takes_the_values(package):
 
 
 def test_auto_on_the_command_line_and_back(root):
-    path = str(root / "tests" / "tiny.py")
+    path = str(root / "tests" / "helpers" / "tiny.py")
     config = load_config(path, ["method.args.mean=auto", "method.args.std=(0.25,)"])
     assert (config.method.args.mean, config.method.args.std) == ("auto", (0.25,))
     config = load_config(path, ["method.args.mean=auto", "method.args.mean=(0.5, 0.4, 0.3)"])
