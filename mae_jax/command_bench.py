@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mae_jax.commands import experiment, no_overrides
+from mae_jax.paths import check_file
 
 
 def bench(args) -> int:
@@ -13,6 +14,8 @@ def bench(args) -> int:
     if args.what == "data":
         return _bench_data(args)
     config, lines = experiment(args)
+    if args.out:
+        check_file(args.out, "--out")
     for line in lines:
         print(line, file=sys.stderr)
     if args.what == "step":

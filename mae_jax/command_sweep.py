@@ -48,6 +48,7 @@ def sweep(args) -> int:
         raise UserError(
             "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES"
         )
+    check_all(configs)
     this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
     options = ["--workdir", str(workdir), "--distributed", "off"]  # as this process is alone too
     options += [*(f"--config.{text}" for text in args.overrides)]
@@ -65,6 +66,17 @@ def sweep(args) -> int:
         return fail(f"{len(failed)} of {len(configs)} runs failed: {', '.join(failed)}", 1)
     print(f"wrote {workdir / 'results.jsonl'} and {workdir / 'results.md'}")
     return 0
+
+
+def check_all(configs) -> None:
+    """Raises UserError unless every experiment can work as far as its config alone tells."""
+    from mae_jax.run import check
+
+    for name, config in configs.items():
+        try:
+            check(config)
+        except UserError as error:
+            raise UserError(f"experiment {name}: {error}") from error
 
 
 def report(args) -> int:

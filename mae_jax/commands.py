@@ -4,6 +4,7 @@ Imports stand inside the functions: `mae-jax --help` needs none of them, and a p
 starts others must not open the devices.
 """
 
+import hashlib
 import re
 import shlex
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 from mae_jax.engine.preemption import stoppable
 from mae_jax.errors import PREEMPTED, Preempted, UserError
 from mae_jax.failure import explain, fail
+
+LONGEST = 80
+"""Letters of a name that is made of paths."""
 
 
 def job(args):
@@ -141,9 +145,11 @@ def evaluate(args) -> int:
     from mae_jax.engine.memory import explained
     from mae_jax.engine.processes import join
     from mae_jax.load import load
+    from mae_jax.paths import check_file
     from mae_jax.settings import make_evaluators
 
     no_overrides(args)
+    path = args.run / f"results{results_suffix(args.images, args.train)}.json"
     with join(job(args), explain, stoppable=False) as watchdog:
         run, state = load(args.run, train=args.train, test=args.images, on_error=args.on_error)
         evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
@@ -151,21 +157,27 @@ def evaluate(args) -> int:
             raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
         run.check(evaluators)
         exchange.check(args, run, evaluators)
+        check_file(path, "--run")
         if watchdog.index == 0:
             _report(run.data)
         with explained("lower the limit of the evaluators, or use a larger device"):
             results = evaluation.evaluate(run, state, evaluators)
         if watchdog.index == 0:
-            title, name = f"{args.run}, step {int(state.step)}", ""
-            if args.images:
-                title, name = f"{title}, on {args.images}", f" {args.images}"
-            if args.train:
-                title, name = f"{title}, trained on {args.train}", f"{name} train {args.train}"
+            title = f"{args.run}, step {int(state.step)}"
+            title += f", on {args.images}" if args.images else ""
+            title += f", trained on {args.train}" if args.train else ""
             Console().print(evaluation.table(results, title))
-            suffix = re.sub(r"\W+", "_", name).rstrip("_")
-            path = args.run / f"results{suffix}.json"
             print(f"wrote {evaluation.write_results(path, int(state.step), results)}")
     return 0
+
+
+def results_suffix(images: str | None, train: str | None) -> str:
+    """What the name of the results of other images ends in: ('photos/a', None) to '_photos_a'."""
+    name = (f" {images}" if images else "") + (f" train {train}" if train else "")
+    suffix = re.sub(r"\W+", "_", name).rstrip("_")
+    if len(suffix) < LONGEST:
+        return suffix
+    return f"{suffix[:LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _report(data) -> None:
@@ -178,13 +190,13 @@ def reconstruct(args) -> int:
     """mae-jax reconstruct"""
     from mae_jax import evaluate as evaluation
     from mae_jax.load import load
+    from mae_jax.paths import check_file
 
     no_overrides(args)
     if args.count < 1:
         raise UserError(f"--count {args.count}: at least one image is needed")
     out = args.out or args.run / "figures" / "reconstructions.png"
-    if out.suffix != ".png":
-        raise UserError(f"--out {out}: the name must end in .png")
+    check_file(out, "--out", (".png",))
     run, state = load(args.run, images=args.images, on_error=args.on_error)
     _report(run.data)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -196,8 +208,10 @@ def features(args) -> int:
     """mae-jax features"""
     from mae_jax import evaluate as evaluation
     from mae_jax.load import load
+    from mae_jax.paths import check_file
 
     no_overrides(args)
+    check_file(args.out, "--out", (".npz", ".safetensors"))
     run, state = load(args.run, images=args.images, on_error=args.on_error)
     _report(run.data)
     out, count = evaluation.write_features(run, state, args.out)

@@ -85,8 +85,8 @@ def load_configs(name: str, overrides: Iterable[str] = ()) -> dict[str, ConfigDi
 def _all_checked(file: str, configs: Any) -> dict[str, ConfigDict]:
     """What get_configs has returned, or a UserError."""
     if not isinstance(configs, Mapping) or not all(type(name) is str for name in configs):
-        found = experiment.kind_of(configs)
-        raise UserError(f"{file}: get_configs returned {found}, not a dict of name: ConfigDict")
+        found, wanted = experiment.kind_of(configs), "it must return a dict, name -> ConfigDict"
+        raise UserError(f"{file}: get_configs returned {found}: {wanted}")
     if not configs:
         raise UserError(f"{file}: get_configs returned no experiment")
     return {name: _checked(f"{file}, {name}", config) for name, config in configs.items()}
@@ -230,11 +230,7 @@ def apply_override(config: ConfigDict, override: str) -> None:
         with section.ignore_type():
             section[key] = text if text == AUTO else _convert(text, tuple, path, (0.5,))
         return
-    value = _convert(text, kind, path, old)
-    try:
-        section[key] = value
-    except TypeError as error:  # a placeholder knows its type
-        raise UserError(f"config.{path}={text} is not of type {kind.__name__}") from error
+    section[key] = _convert(text, kind, path, old)
 
 
 def _no_such_key(section: ConfigDict, path: str, key: str):
@@ -243,8 +239,10 @@ def _no_such_key(section: ConfigDict, path: str, key: str):
 
 
 def _convert(text: str, kind: type, path: str, old: Any) -> Any:
-    """The value that a text means where `old` was, which is None if nothing is set."""
+    """The value of type `kind` that a text means where `old` was, which is None if none is set."""
     if kind is str and not (old is None and text in ("none", "None")):
+        if text == "None":
+            raise UserError(f"config.{path}=None: leave it empty instead, --config.{path}=")
         return text
     try:
         value = ast.literal_eval(text.capitalize() if text in ("true", "false", "none") else text)
@@ -257,10 +255,12 @@ def _convert(text: str, kind: type, path: str, old: Any) -> Any:
         raise UserError(f"config.{path}={text} must be finite in float32")
     if kind is tuple and isinstance(value, list):
         return tuple(value)
-    if old is not None and type(value) is not kind:
-        raise UserError(
-            f"config.{path}={text} is not of type {kind.__name__}; it is {old!r} in the config file"
-        )
+    unset = old is None and (value is None or kind is type(None))
+    if type(value) is not kind and not unset:
+        way = f": write a tuple, such as ({value!r},)" if kind is tuple else ""
+        way += f", or {AUTO}" if path in FOLLOW_DATA else ""
+        known = f"is not of type {kind.__name__}; it is {old!r} in the config file"
+        raise UserError(f"config.{path}={text} {known}{way}")
     return value
 
 

@@ -219,12 +219,7 @@ def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
 
     Returns:
         The path, and how many images were read.
-
-    Raises:
-        UserError: another ending.
     """
-    if out.suffix not in (".npz", ".safetensors"):
-        raise UserError(f"--out {out}: the name must end in .npz or .safetensors")
     predict, source = run.predictor(state), run.data.source("train")
     parts, masks, labels = [], [], []
     for batch in run.data.eval("train"):

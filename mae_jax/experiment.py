@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mae_jax
-from mae_jax.errors import UserError
+from mae_jax.errors import Preempted, UserError
 from mae_jax.spec import nearest
 
 SHIPPED = Path(mae_jax.__file__).parent / "configs"
@@ -98,7 +98,8 @@ def call(name: str, function: str, check: Callable[[str, Any], Any]) -> Any:
         UserError: anything that the file does but to return what `check` accepts.
     """
     path, arg = find(name)
-    with _imports_from(path), _explained(path):
+    prints = contextlib.redirect_stdout(sys.stderr)  # stdout is the command's, e.g. for JSON
+    with _imports_from(path), _explained(path), prints:
         module = _execute(path)
         get = getattr(module, function, None)
         if get is None:
@@ -164,7 +165,7 @@ def _explained(path: Path):
     """Turns whatever a config file raises into one line; Ctrl-C passes."""
     try:
         yield
-    except (UserError, KeyboardInterrupt):
+    except (UserError, KeyboardInterrupt, Preempted):
         raise
     except SyntaxError as error:
         if error.filename != str(path):
@@ -178,7 +179,7 @@ def _explained(path: Path):
     except ImportError as error:
         hint = _import_hint(error)
         raise UserError(f"{_place(path, error)}: {error}{hint}") from error
-    except Exception as error:
+    except BaseException as error:  # what a file raises may derive from it directly
         raise UserError(f"{_place(path, error)}: {type(error).__name__}: {error}") from error
 
 

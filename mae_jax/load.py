@@ -41,7 +41,8 @@ def load(
         UserError: not a workdir, or nothing to load from it.
     """
     config = read_config(workdir)
-    del config.identities
+    if "identities" in config:  # what was written by hand may have none
+        del config.identities
     # Neither the mesh nor the batch of training need to fit this machine.
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1, init_from=dict(path=""))
     config.data.batch_size = 64 * jax.device_count()

@@ -1,6 +1,7 @@
-"""Checks of folders that are to be written to, before anything else is done."""
+"""Checks of folders and files that are to be written, before anything else is done."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mae_jax.errors import UserError
@@ -30,3 +31,18 @@ def check_place(folder: Path, option: str) -> None:
         if not os.access(path, os.W_OK | os.X_OK):
             raise UserError(f"{option} {folder}: {path} may not be written to: use another")
         return
+
+
+def check_file(path: Path, option: str, endings: Sequence[str] = ()) -> None:
+    """Raises UserError if a file cannot be written.
+
+    Args:
+        path: of the file, whose folder need not exist.
+        option: of the command line, for messages.
+        endings: of which its name must have one; empty: any.
+    """
+    if endings and path.suffix not in endings:
+        raise UserError(f"{option} {path}: the name must end in {' or '.join(endings)}")
+    if path.is_dir():
+        raise UserError(f"{option} {path}: this is a folder: name a file")
+    check_place(path.parent, option)

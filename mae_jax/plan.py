@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.engine.memory import bytes_on_device, check_state, free_memory, readable
 from mae_jax.run import Run, build
-from mae_jax.workdir import changes_since, recorded
+from mae_jax.workdir import changes_since, last_step, recorded
 
 
 def lines(run: Run, start: int = 0) -> list[str]:
@@ -86,4 +86,5 @@ def check(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> 
     claimed.identities = run.data.identities()
     changes = changes_since(workdir, claimed)
     changed = [f"config.{key} is now {new!r}, was {old!r}" for key, (old, new) in changes.items()]
-    return [*deviations, *changed, *run.data.notes(), *run.notes, *lines(run), memory(run)]
+    plan = lines(run, last_step(workdir) or 0)
+    return [*deviations, *changed, *run.data.notes(), *run.notes, *plan, memory(run)]

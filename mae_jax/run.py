@@ -149,10 +149,20 @@ def build(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> Run:
     Raises:
         UserError: anything in the config that cannot be built, in one line.
     """
-    check_sections(config)
-    bind_section(_build, config, "", config=config, recorded=recorded)
-    settings.check(config)
+    check(config)
+    settings.check_mesh(config)
     return call_section(_build, config, "", config=config, recorded=recorded)
+
+
+def check(config: ConfigDict) -> None:
+    """Checks what a config determines alone, without opening data or devices.
+
+    Raises:
+        UserError: a section or key that is missing or unknown; see `settings.check`.
+    """
+    check_sections(config)
+    bind_section(_build, config, "", config=config, recorded=None)
+    settings.check(config)
 
 
 def _build(

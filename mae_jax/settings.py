@@ -31,7 +31,8 @@ class EvalPlan(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-    """Checks everything that can be known from a config without its data.
+    """Checks everything that can be known from a config without its data and without opening the
+    devices.
 
     Raises:
         UserError: anything in it that cannot work, in one line.
@@ -41,8 +42,6 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{name}={config[name]} must be at least 1")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed={config.seed} must be in [0, 2**32)")
-    mesh = call_section(meshes.make_mesh, config.mesh, "mesh")
-    meshes.check_batch(config.data.batch_size, mesh, config.accumulate)
     _check_log(config.log)
     bind_section(Checkpoints, config.checkpoint, "checkpoint", folder="")
     check_checkpoints(**config.checkpoint)
@@ -52,6 +51,16 @@ def check(config: ConfigDict) -> None:
     if "profile" in config:  # older workdirs have none
         Profile(steps=config.profile, total=sys.maxsize)
     _check_method(config)
+
+
+def check_mesh(config: ConfigDict) -> None:
+    """Checks what a config and the devices determine.
+
+    Raises:
+        UserError: a mesh of other devices, or a batch that they cannot share evenly.
+    """
+    mesh = call_section(meshes.make_mesh, config.mesh, "mesh")
+    meshes.check_batch(config.data.batch_size, mesh, config.accumulate)
 
 
 def _check_log(section: Mapping[str, Any]) -> None:

@@ -234,7 +234,7 @@ def call_section(function: Callable, section: Mapping[str, Any], where: str, /, 
 
 def bind_section(function: Callable, section: Mapping[str, Any], where: str, /, **more) -> None:
     """The checks of `call_section` without the call."""
-    bind(f"config.{where}", function, **dict(section), **more)
+    bind(f"config.{where}".rstrip("."), function, **dict(section), **more)
 
 
 def check_choice(name: str, value: str, allowed: Collection[str]) -> None:

@@ -188,12 +188,14 @@ def finished(folder: Path, config: ConfigDict) -> bool:
     """Whether a workdir holds the results of this experiment, by these evaluators."""
     path = folder / "results.json"
     try:
-        final = read_results(path)["final"] if path.is_file() else None
+        found = read_results(path) if path.is_file() else {}
     except UserError:  # the run evaluates once more, and sets the damaged file aside
         return False
-    if not final:
+    if not found.get("final"):
         return False
-    return read_config(folder).evals.run == config.evals.run
+    # Older results do not name their evaluators.
+    ended_by = found.get("evaluators") or read_config(folder).evals.run
+    return ended_by == config.evals.run
 
 
 def own_results(folder: Path) -> dict[str, float]:

@@ -147,8 +147,13 @@ def recorded(workdir: Path) -> dict[str, Any]:
     """The arguments of the method that the checkpoints of a workdir were trained with; {} if it has
     no checkpoint.
     """
-    has_checkpoint = any(path.name.isdigit() for path in workdir.glob("checkpoints/*"))
-    return read_config(workdir).method.args.to_dict() if has_checkpoint else {}
+    return read_config(workdir).method.args.to_dict() if last_step(workdir) is not None else {}
+
+
+def last_step(workdir: Path) -> int | None:
+    """The step of the newest checkpoint of a workdir; None if it has none."""
+    names = [path.name for path in workdir.glob("checkpoints/*")]
+    return max((int(name) for name in names if name.isdigit()), default=None)
 
 
 def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> list[str]:
@@ -188,7 +193,7 @@ def changes_since(workdir: Path, config: ConfigDict) -> dict[str, tuple]:
     Raises:
         UserError: it is another run's workdir; names every difference.
     """
-    if not any(path.name.isdigit() for path in workdir.glob("checkpoints/*")):
+    if last_step(workdir) is None:
         return {}
     there = read_config(workdir)
     if "identities" not in config:

@@ -60,7 +60,7 @@ def photos(tmp_path):
         ("data.batch_size=8.5", "is not of type int"),
         ("seed", "needs a value"),
         ("data=1", "is a section"),
-        ("data.batch_size=7", "batch size 7 is not divisible by 2 devices"),
+        ("data.batch_size=7", "batch_size=7 is not divisible by 2 devices"),
         ("data.train_transform=random_resized_crop((8, 10))", "width 10 is not a multiple"),
         ("data.eval_transform=resize((8, 10))", "width 10 is not a multiple of the patch size 4"),
         ("method.args.mask_ratio=1.0", "mask_ratio 1.0 is outside [0, 1)"),

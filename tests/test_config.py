@@ -105,6 +105,10 @@ def test_an_override_changes_nothing_else(config):
         ("mean=0.5", "config.mean=0.5 is not of type tuple"),
         ("mean=(1", "config.mean=(1 is not of type tuple"),
         ("optimizer.clip=much", "config.optimizer.clip=much is not of type float"),
+        ("optimizer.clip=True", "config.optimizer.clip=True is not of type float"),
+        ("optimizer.warmup=1.5", "config.optimizer.warmup=1.5 is not of type int"),
+        ("name=None", "config.name=None: leave it empty instead, --config.name="),
+        ("mean=0.5", "it is (0.5, 0.4) in the config file: write a tuple, such as (0.5,)"),
         ("optimizer.warmup=0.5", "config.optimizer.warmup=0.5 is not of type int"),
     ],
 )

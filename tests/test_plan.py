@@ -13,6 +13,7 @@ from mae_jax.config import load_config
 from mae_jax.data.sources import Statistics
 from mae_jax.data.sources.folder import Folder
 from mae_jax.engine.checkpoint import OtherModel
+from mae_jax.load import load
 from mae_jax.progress import Progress
 from mae_jax.run import Run, build
 from mae_jax.types import UserError
@@ -172,6 +173,7 @@ def test_check_prints_the_plan_and_writes_nothing(capsys, root, grey, tmp_path):
     odd = mistake(capsys, *command, "--config.evals.run=knn(k=17)")
     assert odd == "knn asks for 17 of only 16 training examples: lower k"
     assert not list(tmp_path.iterdir())
+    assert run(*grey[1], "--check") == 0 and "going on from step 2" in capsys.readouterr().out
     there = [*grey[1], "--check", "--config.method.args.mask_ratio=0.5"]
     assert "mask_ratio: 0.75 there, 0.5 now" in mistake(capsys, *there)
 
@@ -194,3 +196,11 @@ def test_a_long_warm_up_is_reported(root, epochs, warmup, said):
     lines = plan.warm_up(build(config(root, [], *more)))
     assert bool(lines) == bool(said)
     assert all(said in line and "lower config.schedule.warmup_epochs=1" in line for line in lines)
+
+
+def test_a_workdir_whose_config_has_no_identities(grey, tmp_path):
+    config_ = json.loads((grey[0] / "run" / "config.json").read_text())
+    del config_["identities"]
+    (tmp_path / "checkpoints").symlink_to(grey[0] / "run" / "checkpoints")
+    (tmp_path / "config.json").write_text(json.dumps(config_))
+    assert load(tmp_path)[0].data.num_examples == 16

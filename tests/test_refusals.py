@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch):
         ("optimizer.clip=inf", "config.optimizer.clip=inf must be finite"),
         ("optimizer.clip=nan", "config.optimizer.clip=nan must be finite"),
         (f"seed={HUGE}", f"seed={HUGE} is too large: it must fit in 64 bits"),
-        (f"data.batch_size={HUGE}", f"data.batch_size={HUGE} must be at most 2147483647"),
+        (f"data.batch_size={HUGE}", f"data.batch_size={HUGE} must be from 1 to 2147483647"),
         (f"accumulate={HUGE}", "it must fit in 64 bits"),
         (f"data.workers={HUGE}", "it must fit in 64 bits"),
         (f"mesh.data={HUGE}", "it must fit in 64 bits"),

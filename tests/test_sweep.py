@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import cli, schedule, sweep
 from mae_jax.config import load_configs
+from mae_jax.evaluate import write_results
 from mae_jax.start import origin
 from mae_jax.train import train
 from mae_jax.types import UserError
@@ -39,8 +40,8 @@ with (root / "order").open("a") as file:
     file.write(name[0])
 exec(sys.argv[3])
 print(os.environ.get("CUDA_VISIBLE_DEVICES"))
-(root / name / "config.json").write_text('{"evals": {"run": "knn"}}')
-(root / name / "results.json").write_text('{"step": 1, "final": {"x": {"top1": 0.5}}}')
+results = '{"step": 1, "results": {}, "final": {"x": {"top1": 0.5}}, "evaluators": "knn"}'
+(root / name / "results.json").write_text(results)
 """
 
 
@@ -132,7 +133,7 @@ def done(root, tmp_path):
         folder.mkdir(parents=True)
         claim(folder, configs[name], {})
         (folder / "checkpoints" / "8").mkdir(parents=True)
-        results = {"step": 8, "final": {"mae": {"knn": knn}}}
+        results = {"step": 8, "results": {}, "final": {"mae": {"knn": knn}}}
         (folder / "results.json").write_text(json.dumps(results))
     return tmp_path / "sweep"
 
@@ -152,6 +153,25 @@ def test_what_is_done_is_not_run_again(done, tmp_path, python, capsys):
     error = mistake(capsys, *command, "--config.schedule.base_lr=0.2")
     assert "workdir of another config (schedule.base_lr" in error
     assert len(records(done)) == 2
+
+
+def test_results_count_for_the_evaluators_that_made_them(root, done):
+    """A run that was stopped amid an evaluation by others has these in its config already."""
+    config, folder = load_configs(str(root / CONFIG))["mae/small/0"], done / "mae/small/0"
+    assert sweep.finished(folder, config), "older results do not say: those of its config"
+    write_results(folder / "results.json", 8, {"mae": {"knn": 0.5}}, ended_by="knn(k=3)")
+    assert sweep.finished(folder, config)
+    config.evals.run = "knn(k=1)"
+    claim(folder, config, {})
+    assert not sweep.finished(folder, config)
+
+
+def test_mistakes_of_all_experiments_are_found_before_one_runs(tmp_path, python, capsys):
+    python(f"touch {tmp_path}/started")
+    command = "sweep", "--config", CONFIG, "--workdir", tmp_path / "sweep"
+    said = mistake(capsys, *command, "--config.evals.run=logistic(limit=0)")
+    assert said.startswith("experiment mae/small/0: logistic: limit=0 must be at least 1")
+    assert not list(tmp_path.glob("s[tw]*"))
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

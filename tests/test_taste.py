@@ -103,8 +103,8 @@ MAY_IMPORT = {
     "failure": BASE,
     "command_sweep": BASE
     | {"commands", "config", "engine", "experiment", "failure"}
-    | {"report", "paths", "schedule", "summary", "sweep"},
-    "command_bench": BASE | {"bench", "commands", "config"},
+    | {"report", "run", "paths", "schedule", "summary", "sweep"},
+    "command_bench": BASE | {"bench", "commands", "config", "paths"},
     "arguments": BASE,
     "cli": BASE | {"arguments", "command_bench", "command_sweep", "commands", "failure"},
 }

@@ -93,11 +93,11 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
 
 def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
     """Raises UserError unless a global batch splits evenly over the devices."""
-    if batch_size > MAX_BATCH:
-        raise UserError(f"config.data.batch_size={batch_size} must be at most {MAX_BATCH}")
+    if not 1 <= batch_size <= MAX_BATCH:
+        raise UserError(f"config.data.batch_size={batch_size} must be from 1 to {MAX_BATCH}")
     parts = mesh.size * accumulate
-    if batch_size < 1 or batch_size % parts:
+    if batch_size % parts:
         raise UserError(
-            f"batch size {batch_size} is not divisible by {mesh.size} devices x {accumulate} "
-            f"accumulation steps: use a multiple of {parts}"
+            f"config.data.batch_size={batch_size} is not divisible by {mesh.size} devices x "
+            f"{accumulate} accumulation steps: use a multiple of {parts}"
         )

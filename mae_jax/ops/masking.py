@@ -78,7 +78,8 @@ STRATEGIES: dict[str, Callable[..., jax.Array]] = {"random": random, "block": bl
 
 
 def num_visible(length: int, ratio: float) -> int:
-    """How many of `length` patches stay visible: floor(length * (1 - ratio)).
+    """How many of `length` patches stay visible: floor(length * (1 - ratio)), not all of them
+    unless the ratio is 0.
 
     The small constant repairs products such as 100 * (1 - 0.9) = 9.999...
 
@@ -87,7 +88,7 @@ def num_visible(length: int, ratio: float) -> int:
     """
     if not 0 <= ratio < 1:
         raise UserError(f"mask_ratio {ratio} is outside [0, 1): the paper's is 0.75")
-    visible = int(length * (1 - ratio) + 1e-6)
+    visible = min(int(length * (1 - ratio) + 1e-6), length - (ratio > 0))
     if visible < 1:
         raise UserError(f"mask_ratio {ratio} leaves none of {length} patches visible: lower it")
     return visible

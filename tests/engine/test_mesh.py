@@ -56,7 +56,8 @@ def test_batches_are_split_over_all_devices():
 
 @pytest.mark.parametrize("size, accumulate", [(3, 1), (0, 1), (6, 2)])
 def test_batches_that_do_not_split_are_refused(size, accumulate):
-    with pytest.raises(UserError, match=f"batch size {size} is not divisible by 2 devices"):
+    reason = "is not divisible by 2 devices" if size else "must be from 1 to 2147483647"
+    with pytest.raises(UserError, match=f"config.data.batch_size={size} {reason}"):
         check_batch(size, make_mesh(), accumulate)
     check_batch(8, make_mesh(), 2)
 

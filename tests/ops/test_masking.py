@@ -74,6 +74,11 @@ def test_number_of_visible_patches_is_exact():
                 assert masking.num_visible(length, ratio) == expected, (length, ratio)
 
 
+@pytest.mark.parametrize("ratio", [1e-30, 1e-9, 0.01])
+def test_any_ratio_but_zero_hides_something(ratio):
+    assert masking.num_visible(6, ratio) == 5 and masking.num_visible(6, 0) == 6
+
+
 @pytest.mark.parametrize("strategy", ["random", "block"])
 def test_masks_differ_between_examples_and_keys(strategy):
     masks = masks_of(strategy, (14, 14), 0.75)
