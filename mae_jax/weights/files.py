@@ -176,6 +176,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def _described(path: Path) -> tuple[dict, dict]:
     config = _beside(path, "config.json")
     known = config if {"model_type", "architecture"} & config.keys() else {}
+    if "architecture" in known and "pretrained_cfg" not in known and "mean" in known:
+        known = config | {"pretrained_cfg": config}  # of timm before 0.8, without a section for it
     return known, _beside(path, "preprocessor_config.json")
 
 
