@@ -106,10 +106,12 @@ def check_sizes(found: Found, *, width: int, depth: int, patch: int) -> None:
     Raises:
         UserError: it is of an encoder of another size.
     """
+    if "hidden_size" not in found.config:
+        return
     sizes = dict(hidden_size=width, num_hidden_layers=depth, patch_size=patch)
     for key, size in sizes.items():
-        said = found.config.get(key)
-        if "hidden_size" in found.config and said not in (None, size, [size, size]):
+        said = found.config[key] if key in found.config else size
+        if said not in (size, [size, size]):
             raise UserError(
                 f"{found.name}: config.json is of another model, or the weights are not whole: "
                 f"{key}={said!r} there, {size} in the weights"
@@ -127,7 +129,7 @@ def _timm(config: Mapping[str, Any], name: str) -> dict[str, Any]:
                 f"{', '.join(TIMM_POOLS)} here"
             )
         known |= dict(pool=TIMM_POOLS[pool])
-    more = config.get("model_args") or {}
+    more = config["model_args"] if "model_args" in config else {}
     unknown = sorted(more.keys() - SHAPES)
     if unknown:
         raise UserError(

@@ -167,7 +167,7 @@ def _refuse_for_decoders(options: Options, name: str) -> None:
 def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:
     blocks = _blocks(params, "decoder")
     if not blocks or "decoder/mask_token" not in params:
-        lacks = "mask token" if blocks else "blocks"
+        lacks = "decoder/mask_token" if blocks else "blocks"
         raise UserError(
             f"the decoder in {name} has no {lacks}: it is not whole, leave it out with "
             "--encoder-only"

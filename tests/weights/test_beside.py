@@ -107,7 +107,7 @@ def test_decoders_that_are_not_whole(arrays, tmp_path):
     for more, what in (
         (token | {"decoder_pos_embed": arrays["pos_embed"]}, "blocks"),
         (token | {"decoder_embed.weight": np.ones((32, 48), np.float32)}, "blocks"),
-        (block, "mask token"),
+        (block, "decoder/mask_token"),
     ):
         path = file_of(tmp_path, arrays | more)
         with pytest.raises(UserError, match=f"has no {what}: .* leave it out with --encoder-only"):
