@@ -17,7 +17,7 @@ from mae_jax.engine.step import stream_key
 from mae_jax.evals.features import Evaluator, Predict, extract
 from mae_jax.progress import Progress
 from mae_jax.report.curves import draw_curves
-from mae_jax.report.reconstructions import draw_reconstructions, labelled, tiled
+from mae_jax.report.reconstructions import draw_reconstructions, labeled, tiled
 from mae_jax.report.tables import drawn, heading, shown
 from mae_jax.run import Run
 from mae_jax.types import TrainState, UserError
@@ -105,7 +105,7 @@ def during_training(run: Run, state: TrainState, log: Log) -> None:
 def log_pictures(run: Run, state: TrainState, log: Log) -> None:
     """Logs the reconstructions of a few images, where the method draws."""
     if hasattr(run.method, "reconstruct"):
-        rows = labelled(pictures(run, state, count=8, seed=0))
+        rows = labeled(pictures(run, state, count=8, seed=0))
         text = "Rows, from the top: " + "; ".join(" ".join(label.split()) for label in rows)
         log.picture(int(state.step), tiled(rows), text)
 

@@ -146,7 +146,7 @@ def _check_arguments(path: Path, function: str, get: Callable, arguments: list[s
 
 @contextlib.contextmanager
 def _imports_from(path: Path):
-    """A config file may import its neighbours, by the name of their folder, and what is in the
+    """A config file may import its neighbors, by the name of their folder, and what is in the
     current folder.
     """
     before = list(sys.path)

@@ -235,7 +235,7 @@ def standardized(
     path, measured = config.init_from.path, data.source("train").statistics
     origins = [
         standardize.Origin("as recorded in the workdir", lambda: recorded or {}),
-        standardize.Origin(f"as in {path}", lambda: pixel_statistics(path)),
+        standardize.Origin(f"as in {path}", lambda: pixel_statistics(path, config.method)),
         standardize.Origin(
             "measured over config.data.train", lambda: measured._asdict() if measured else {}
         ),

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from mae_jax import weights
 from mae_jax.engine.transfer import transfer
 from mae_jax.spec import build
@@ -43,10 +45,7 @@ def make_start(
     # A method's class and its `make` stand in one file.
     args = weights.arguments(type(method).__module__.removeprefix("mae_jax."), args)
     network = build(weights.anywhere(args)["encoder"], "models")
-    heads = getattr(network, "heads", None)
-    options = weights.Options(
-        encoder_only=True, for_start=True, likely_heads=heads, allow=(r"^pooler\.",)
-    )
+    options = _options(network)
 
     def start() -> TrainState:
         model, _ = weights.read(path, options)
@@ -81,23 +80,36 @@ def make_start(
     return start
 
 
-def pixel_statistics(path: str) -> dict[str, tuple[float, ...]]:
+def _options(network: Any) -> weights.Options:
+    """What weights for an encoder are read with."""
+    heads = getattr(network, "heads", None)
+    return weights.Options(
+        encoder_only=True, for_start=True, likely_heads=heads, allow=(r"^pooler\.",)
+    )
+
+
+def pixel_statistics(path: str, method: ConfigDict) -> dict[str, tuple[float, ...]]:
     """The 'mean' and 'std' of pixels that the encoder of a run or of weights has learned with; {}
     if nothing is known of them.
 
     Args:
         path: see `make_start`.
+        method: section of the config, of the method that starts with it.
     """
     if not path:
         return {}
     if weights.is_run(path):
-        method = read_config(Path(path).expanduser()).method
-        name = method.name if method.name.startswith("tasks.") else f"methods.{method.name}"
-        args = weights.arguments(name, method.args)
+        args = _arguments(read_config(Path(path).expanduser()).method)
     else:
-        options = weights.Options(encoder_only=True, allow=(r"^pooler\.",))
-        args = weights.read(path, options)[0].args
+        network = build(weights.anywhere(_arguments(method))["encoder"], "models")
+        args = weights.read(path, _options(network))[0].args
     return {name: tuple(args[name]) for name in ("mean", "std") if args.get(name)}
+
+
+def _arguments(method: ConfigDict) -> dict[str, Any]:
+    """All arguments of the method that a section of a config names."""
+    name = method.name if method.name.startswith("tasks.") else f"methods.{method.name}"
+    return weights.arguments(name, method.args)
 
 
 def origin(path: str) -> dict | None:

@@ -53,8 +53,8 @@ class Part:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        labelled = bool(self.files.class_names)
-        return ((self.files[i], self.files.label(i) if labelled else -1) for i in self.rows)
+        labeled = bool(self.files.class_names)
+        return ((self.files[i], self.files.label(i) if labeled else -1) for i in self.rows)
 
 
 @dataclasses.dataclass

@@ -71,7 +71,7 @@ class Features(NamedTuple):
 
 @functools.lru_cache(maxsize=2)  # the evaluators of one evaluation ask for the same two splits
 def extract(predict: Predict, data: EvalData, split: str, limit: int | None = None) -> Features:
-    """The features of a labelled split, without the rows that only fill the last batch."""
+    """The features of a labeled split, without the rows that only fill the last batch."""
     features, labels = [], []
     for batch in data.eval(split, limit):
         outputs = predict(batch)

@@ -1,5 +1,5 @@
 """How a classifier bears corrupted images: the protocol of ImageNet-C (Hendrycks and Dietterich
-2019, arXiv 1903.12261) on any labelled data set, by `mae_jax/data/transforms/corruption.py`.
+2019, arXiv 1903.12261) on any labeled data set, by `mae_jax/data/transforms/corruption.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,5 +1,6 @@
 """Tables that compare the rows of a sweep: what they reach, and what they cost."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,9 +137,10 @@ def _best(metric: str, values: Mapping[Any, Sequence[float]]) -> list[Any]:
         for row, numbers in values.items()
         if numbers
     }
-    if len(means) < 2:
+    finite = [mean for mean in means.values() if math.isfinite(mean)]
+    if len(means) < 2 or not finite:
         return []
-    best = (min if metric in LOWER else max)(means.values())
+    best = (min if metric in LOWER else max)(finite)
     return [row for row, mean in means.items() if mean == best]
 
 

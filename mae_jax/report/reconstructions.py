@@ -1,5 +1,5 @@
 """A picture of what a method sees and makes of images: one row for each kind of picture, one column
-for each image, every row labelled with what it is.
+for each image, every row labeled with what it is.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ ROWS = {
 """Kinds of pictures, in the order in which they are drawn, and their labels."""
 
 
-def labelled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def labeled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Label -> images of each row that is drawn, from the top; see `draw_reconstructions`.
 
     Raises:
@@ -42,7 +42,7 @@ def labelled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def tiled(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The rows of `labelled`, all of one shape, as one picture without labels: [H, W, 3] uint8."""
+    """The rows of `labeled`, all of one shape, as one picture without labels: [H, W, 3] uint8."""
     shown = [images if images.shape[3] == 3 else images[..., :1] for images in rows.values()]
     # [rows, B, H, W, 3]
     images = np.stack([np.broadcast_to(image, (*image.shape[:3], 3)) for image in shown])
@@ -65,7 +65,7 @@ def draw_reconstructions(pictures: Mapping[str, np.ndarray], path: Path) -> Path
     Raises:
         UserError: there is none of `ROWS`.
     """
-    rows = labelled(pictures)
+    rows = labeled(pictures)
     count, height, width = next(iter(rows.values())).shape[:3]
     side = 1.1
     figure = Figure((2.0 + side * count, side * height / width * len(rows) + 0.1), dpi=150)

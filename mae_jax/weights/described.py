@@ -25,6 +25,12 @@ SHAPES = {
     *("dynamic_img_size", "weight_init", "strict_img_size"),
 }
 """Arguments of timm's VisionTransformer that its weights show, or that change no feature."""
+SAME = dict(
+    heads="num_attention_heads",
+    decoder_heads="decoder_num_attention_heads",
+    mask_ratio="mask_ratio",
+)
+"""Our names -> those in a config.json of Hugging Face."""
 HUGGING_FACE = ("embeddings.", "vit.embeddings.", "beit.embeddings.")
 NAMES = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H"}
 """timm's names of sizes -> the paper's."""
@@ -84,29 +90,45 @@ def _hugging_face(config: Mapping[str, Any], name: str) -> dict[str, Any]:
             "%s says layer_norm_eps=%g: here it is %g, with which the official models were trained",
             *(name, epsilon, EPSILON),
         )
-    size = config["image_size"]
-    known = dict(
-        heads=config["num_attention_heads"],
-        image=tuple(size) if isinstance(size, list) else (size, size),
-    )
-    if "decoder_num_attention_heads" in config:
-        known |= dict(
-            decoder_heads=config["decoder_num_attention_heads"],
-            target="normalized" if config["norm_pix_loss"] else "pixels",
-            mask_ratio=config["mask_ratio"],
-        )
+    said = {key: value for key, value in config.items() if value is not None}
+    known = {ours: said[theirs] for ours, theirs in SAME.items() if theirs in said}
+    if "image_size" in said:
+        size = said["image_size"]
+        known["image"] = tuple(size) if isinstance(size, list) else (size, size)
+    if "norm_pix_loss" in said:
+        known["target"] = "normalized" if said["norm_pix_loss"] else "pixels"
     return known
+
+
+def check_sizes(found: Found, *, width: int, depth: int, patch: int) -> None:
+    """Checks that a config.json of Hugging Face is of the encoder whose arrays are beside it.
+
+    Raises:
+        UserError: it is of an encoder of another size.
+    """
+    if "hidden_size" not in found.config:
+        return
+    sizes = dict(hidden_size=width, num_hidden_layers=depth, patch_size=patch)
+    for key, size in sizes.items():
+        said = found.config[key] if key in found.config else size
+        if said not in (size, [size, size]):
+            raise UserError(
+                f"{found.name}: config.json is of another model, or the weights are not whole: "
+                f"{key}={said!r} there, {size} in the weights"
+            )
 
 
 def _timm(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     pretrained, known = config["pretrained_cfg"], {}
-    known |= {k: v for k, v in pretrained.items() if k in ("mean", "std")}
-    if config["global_pool"] not in TIMM_POOLS:
-        raise UserError(
-            f"{name} has global_pool={config['global_pool']!r} in its config.json: there are "
-            f"{', '.join(TIMM_POOLS)} here"
-        )
-    known |= dict(pool=TIMM_POOLS[config["global_pool"]])
+    known |= {k: v for k, v in pretrained.items() if k in ("mean", "std") and v is not None}
+    if "global_pool" in config:
+        pool = config["global_pool"]
+        if pool not in TIMM_POOLS:
+            raise UserError(
+                f"{name} has global_pool={pool!r} in its config.json: there are "
+                f"{', '.join(TIMM_POOLS)} here"
+            )
+        known |= dict(pool=TIMM_POOLS[pool])
     more = config["model_args"] if "model_args" in config else {}
     unknown = sorted(more.keys() - SHAPES)
     if unknown:

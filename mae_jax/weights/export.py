@@ -60,7 +60,7 @@ def write(
         model = only(model, head)
     network = build(model.args["encoder"], "models")
     if "mean" not in model.args:
-        raise UserError(f"the encoder of {model.method} sees no normalised pixels: no layout fits")
+        raise UserError(f"the encoder of {model.method} sees no normalized pixels: no layout fits")
     if not isinstance(network, ViT):
         raise UserError(f"{model.args['encoder']}: these layouts are of vision transformers")
     if "encoder/mask_token" in model.params:
@@ -196,7 +196,7 @@ def _hf_config(model: Model, network: ViT, kind: str, size, channels: int) -> di
 
 
 def _hf_processor(model: Model, size: tuple[int, int], channels: int) -> dict[str, Any]:
-    """preprocessor_config.json of transformers: resize, to [0, 1], normalise."""
+    """preprocessor_config.json of transformers: resize, to [0, 1], normalize."""
     every = lambda values: [float(v) for v in values] * (channels if len(values) == 1 else 1)
     return dict(
         image_processor_type="ViTImageProcessor",

@@ -15,7 +15,7 @@ from mae_jax.ops.posemb import with_class_token
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 from mae_jax.weights import positions
-from mae_jax.weights.described import described
+from mae_jax.weights.described import check_sizes, described
 from mae_jax.weights.files import Found
 from mae_jax.weights.heads import MOCO, agreed, heads_of
 from mae_jax.weights.model import EPSILON, Model, Options
@@ -47,12 +47,18 @@ def model_of(
     known = described(found)
     params, (side, channels) = dict(params), patch
     width, depth = params["encoder/cls_token"].shape[-1], _blocks(params, "encoder")
+    check_sizes(found, width=width, depth=depth, patch=side)
     table = params.pop(POSITIONS, None)
     if table is None:
         raise UserError(f"{found.name} has no position embedding: it is of another model")
     sizes = known.get("image"), options.image_size
     table = positions.with_class_row(table, side, sizes, found.name)
     old, new = positions.grids_of(len(table) - 1, side, *sizes)
+    if sizes[0] is not None and (old[0] * side, old[1] * side) != tuple(sizes[0]):
+        logger.warning(
+            "%s says images of %d x %d, and its positions are of %d x %d patches: taken as those",
+            *(found.name, *sizes[0], *old),
+        )
     decoder = any(path.startswith("decoder/") for path in params)
     if not decoder:
         _refuse_for_decoders(options, found.name)
@@ -77,9 +83,9 @@ def model_of(
 def _model(params, args, image, known, options, found, grid, dtypes) -> Model:
     """A masked autoencoder, a classifier or an encoder."""
     if any(path.startswith("decoder/") for path in params):
+        args |= _decoder_args(params, known, options, found.name)
         table = params.pop(DECODER_POSITIONS, None)
         positions.check_decoder(table, grid, found.name, dtypes.get(DECODER_POSITIONS))
-        args |= _decoder_args(params, known, options, found.name)
         return Model(params, "mae", args, image)
     if "head/kernel" in params:
         args |= dict(classes=params["head/kernel"].shape[1])
@@ -126,7 +132,7 @@ def _spec(width: int, depth: int, heads: int, patch: int, ratio: float, learned:
 
 
 def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tuple, tuple]:
-    """Mean and deviation that images are normalised with."""
+    """Mean and deviation that images are normalized with."""
     if (options.mean is None) != (options.std is None):
         raise UserError("give both --mean and --std, or neither")
     if options.mean is not None:
@@ -137,10 +143,10 @@ def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tu
         return (), ()
     elif channels == 3:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
-        logger.warning("%s does not say how images are normalised: taken as ImageNet's", name)
+        logger.warning("%s does not say how images are normalized: taken as ImageNet's", name)
     else:
         raise UserError(
-            f"{name} does not say how its {channels} channel(s) were normalised: give --mean, --std"
+            f"{name} does not say how its {channels} channel(s) were normalized: give --mean, --std"
         )
     where = "--" if options.mean is not None else f"{name}: "
     check_statistics(mean, std, where)
@@ -159,6 +165,13 @@ def _refuse_for_decoders(options: Options, name: str) -> None:
 
 
 def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:
+    blocks = _blocks(params, "decoder")
+    if not blocks or "decoder/mask_token" not in params:
+        lacks = "decoder/mask_token" if blocks else "blocks"
+        raise UserError(
+            f"the decoder in {name} has no {lacks}: it is not whole, leave it out with "
+            "--encoder-only"
+        )
     width = params["decoder/mask_token"].shape[-1]
     heads = agreed("decoder-heads", known.get("decoder_heads"), options.decoder_heads, name)
     if heads is None and width != 512:
@@ -180,7 +193,7 @@ def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> 
     return dict(
         mask_ratio=known.get("mask_ratio", 0.75),
         decoder_width=width,
-        decoder_depth=_blocks(params, "decoder"),
+        decoder_depth=blocks,
         decoder_heads=heads,
         normalize_target=target == "normalized",
         pool=known.get("pool", "cls"),

@@ -33,7 +33,7 @@ class Options(NamedTuple):
     encoder_only: bool = False
     """Leave out decoder and head."""
     for_start: bool = False
-    """For config.init_from: what is trained says how images are normalised."""
+    """For config.init_from: what is trained says how images are normalized."""
     allow: Sequence[str] = ()
     """Regexes of names that may be missing or left over."""
     key: str | None = None

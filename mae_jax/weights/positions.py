@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 HOW = ("bicubic", "antialias", "recompute")
 SLACK = 1e-5
 """By which sines and cosines differ that others computed in float32."""
+HALVES = (np.dtype(np.float16), np.dtype(jnp.bfloat16))
+"""Dtypes whose rounding stays in a table that is stored as float32 afterwards."""
 Grid = tuple[int, int]
 
 
@@ -57,6 +59,8 @@ def grids_of(count: int, patch: int, image, wanted) -> tuple[Grid, Grid]:
     Raises:
         UserError: rows and columns cannot be told.
     """
+    if count < 1:
+        raise UserError("the position embedding has one row: it is of no patches")
     for height, width in filter(None, (image, wanted)):
         if height % patch or width % patch:
             raise UserError(f"images of {height} x {width} are not whole patches of {patch}")
@@ -112,7 +116,7 @@ def fitted(table: np.ndarray, old: Grid, new: Grid, how: str | None, *, dtype, d
 
 
 def is_fixed(table: np.ndarray, grid: Grid, dtype) -> bool:
-    """Whether a table is the sine-cosine one, rounded to the dtype that it has in the file."""
+    """Whether a table is the sine-cosine one, rounded to its dtype in the file or to a half."""
     return _rounds(table, with_class_token(grid, table.shape[1]), dtype)
 
 
@@ -123,9 +127,16 @@ def is_of_moco(table: np.ndarray, grid: Grid, dtype) -> bool:
 
 
 def _rounds(table: np.ndarray, expected: np.ndarray, dtype) -> bool:
-    """Whether each value is what the dtype makes of one within `SLACK` of the expected one."""
-    low, high = ((expected + d).astype(dtype).astype(np.float32) for d in (-SLACK, SLACK))
-    return table.shape == expected.shape and bool(((low <= table) & (table <= high)).all())
+    """Whether each value is what the dtype, or one of `HALVES`, makes of one within `SLACK` of the
+    expected one.
+    """
+    if table.shape != expected.shape:
+        return False
+    for rounded in (dtype, *HALVES):
+        low, high = ((expected + d).astype(rounded).astype(np.float32) for d in (-SLACK, SLACK))
+        if ((low <= table) & (table <= high)).all():
+            return True
+    return False
 
 
 def check_decoder(table: np.ndarray | None, grid: Grid, name: str, dtype) -> None:

@@ -43,7 +43,7 @@ their own."""
 
 
 class Images(NamedTuple):
-    """How images are made before they are normalised."""
+    """How images are made before they are normalized."""
 
     transform: str
     """Spec of transforms; '': it is not said, or cannot be done here."""
@@ -70,7 +70,7 @@ def _get(processor: Mapping[str, Any], key: str, default: Any) -> Any:
 
 def pixels_of(processor: Mapping[str, Any], name: str) -> dict[str, Any]:
     """'mean' and 'std' of pixels in [0, 1] that do what a processor does to bytes: rescale, then
-    normalise; {} if it does not say.
+    normalize; {} if it does not say.
 
     Raises:
         UserError: it does something else, too.
@@ -87,7 +87,7 @@ def pixels_of(processor: Mapping[str, Any], name: str) -> dict[str, Any]:
     factor = _get(processor, "rescale_factor", 1 / 255) if rescale else 1.0
     if type(factor) not in (int, float) or not math.isfinite(factor) or factor <= 0:
         raise UserError(f"{name}: rescale_factor={factor!r} should be a positive number")
-    mean, std = _normalised(processor)
+    mean, std = _normalized(processor)
     if not mean:
         return {}
     scale = 255 * factor  # (255 u factor - mean) / std = (u - mean / scale) / (std / scale)
@@ -103,7 +103,7 @@ def pixels_of(processor: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(mean=[v / scale for v in mean], std=[v / scale for v in std])
 
 
-def _normalised(processor: Mapping[str, Any]) -> tuple[list, list]:
+def _normalized(processor: Mapping[str, Any]) -> tuple[list, list]:
     """Mean and deviation of rescaled pixels; [], [] if it does not say."""
     if not _get(processor, "do_normalize", True):
         return [0.0], [1.0]
@@ -121,9 +121,9 @@ def images_of(processor: Mapping[str, Any], pretrained: Mapping[str, Any], size)
         pretrained: pretrained_cfg of timm, or {}.
         size: (height, width) of the images here.
     """
-    if processor:
-        return _of_processor(processor, size)
-    return _of_timm(pretrained, size) if pretrained else Images("", "")
+    if pretrained:
+        return _of_timm(pretrained, size)
+    return _of_processor(processor, size) if processor else Images("", "")
 
 
 def _of_processor(processor: Mapping[str, Any], size: tuple[int, int]) -> Images:

@@ -39,7 +39,8 @@ def read_torch(path: Path, ours: str) -> tuple[dict[str, dict[str, Any]], Any]:
             what = f" ({culprit[1]})" if culprit else ""
             raise UserError(
                 f"{path} is refused: it holds more than weights{what} and could run code when "
-                "loaded; ask its author for .safetensors"
+                "loaded; ask its author for .safetensors, or where you trust it save the weights "
+                "alone: torch.save(torch.load(FILE, weights_only=False)[KEY], 'weights.pth')"
             ) from error
         raise UserError(f"{path} is damaged, or no file of PyTorch's ({line_of(error)})") from error
     groups = groups_of(content, lambda value: isinstance(value, torch.Tensor))

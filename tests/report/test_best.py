@@ -50,3 +50,11 @@ def test_ties_with_a_baseline_and_other_columns():
         "mae": "**30.0**",
         "vae": "20.0",
     }
+
+
+def test_a_row_without_a_number_hides_no_best():
+    values = dict(vae=float("nan"), mae=0.4, moco=0.3)
+    table = accuracy_table([finished(row, knn=value) for row, value in values.items()])
+    assert column(table) == {"vae": "nan", "mae": "**40.0**", "moco": "30.0"}
+    table = accuracy_table([finished(row, knn=float("nan")) for row in values])
+    assert set(column(table).values()) == {"nan"}

@@ -1,5 +1,5 @@
 """Images for imported weights are those that transformers' own processor makes of the same files,
-within a level or two, and normalised alike; what is not done here is said.
+within a level or two, and normalized alike; what is not done here is said.
 """
 
 import json

@@ -259,7 +259,7 @@ def test_an_encoder_alone_knows_its_pixels(tmp_path, caplog):
     assert not caplog.messages
     assert weights.read(path, options)[0].args["mean"] == (0.485, 0.456, 0.406)
     assert caplog.messages == [
-        f"{path} does not say how images are normalised: taken as ImageNet's"
+        f"{path} does not say how images are normalized: taken as ImageNet's"
     ]
 
 
