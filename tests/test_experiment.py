@@ -294,13 +294,13 @@ def test_ctrl_c_in_a_file_stops(capsys, folder):
     ("text", "message"),
     [
         ("return {}", "get_configs returned no experiment"),
-        ("return None", "get_configs returned None: it must return a dict, name -> ConfigDict"),
+        ("return None", "get_configs returned None, not a dict of name: ConfigDict"),
         (
             "return common.base()",
-            "get_configs returned a value of type ConfigDict: it must",
+            "get_configs returned a value of type ConfigDict, not a dict",
         ),
         ("return {'a/b/0': 5}", "mine.py, a/b/0: get_config returned a value of type int"),
-        ("return {1: common.base()}", "it must return a dict, name -> ConfigDict"),
+        ("return {1: common.base()}", "not a dict of name: ConfigDict"),
         ("return {'a/b/0': ConfigDict()}", "mine.py, a/b/0: config has no section 'data'"),
         ("sys.exit(7)", "it ends the command with SystemExit(7)"),
     ],

@@ -148,9 +148,9 @@ def test_assets_are_small_and_every_photograph_is_credited():
     ("options", "message"),
     [
         ({"split": "validation"}, "no split 'validation': use one of train, test"),
-        ({"size": 15}, "size=15: use an int >= 16"),
-        ({"size": 32.0}, "size=32.0: use an int >= 16"),
-        ({"size": (32, 32)}, r"size=\(32, 32\): use an int >= 16"),
+        ({"size": 15}, "size=15: use an int from 16 to 4096"),
+        ({"size": 32.0}, "size=32.0: use an int from 16 to 4096"),
+        ({"size": (32, 32)}, r"size=\(32, 32\): use an int from 16 to 4096"),
         ({"num_examples": 0}, "num_examples=0: use an int >= 1"),
         ({"num_examples": 1.5}, "num_examples=1.5: use an int >= 1"),
     ],

@@ -30,7 +30,7 @@ def hang(*_):
 def test_nothing_is_waited_for_and_nothing_is_lost(root, tmp_path, monkeypatch):
     run = build(load_config(str(root / "tests" / "helpers" / "tiny.py"), CONFIG))
     compiled = run.train_step()
-    monkeypatch.setattr(mae_jax.train, "build", lambda config: run)
+    monkeypatch.setattr(mae_jax.train, "build", lambda config, recorded: run)
     monkeypatch.setattr(Run, "train_step", lambda self: compiled)
     evaluators, batches = evaluate.run_evaluators, Data.train
 

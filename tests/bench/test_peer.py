@@ -36,7 +36,7 @@ def test_the_peer_has_our_parameters_and_learns_on_our_images(monkeypatch):
 
 def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs torch.*mae-jax\[parity\]"):
+    with pytest.raises(UserError, match="needs torch.*pip install torch transformers"):
         peer.make_peers(make_setup(square(), [8]), "hf")
 
 

@@ -16,6 +16,19 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 NAMES = [number.name for number in SIGNALS]
 
 
+@pytest.fixture(autouse=True)
+def as_from_a_terminal():
+    """Under nohup and in the background of a script, SIGHUP or SIGINT would be ignored."""
+    handlers = signal.default_int_handler, signal.SIG_DFL
+    before = [
+        signal.signal(number, handler)
+        for number, handler in zip((signal.SIGINT, signal.SIGHUP), handlers, strict=True)
+    ]
+    yield
+    for number, handler in zip((signal.SIGINT, signal.SIGHUP), before, strict=True):
+        signal.signal(number, handler)
+
+
 def send(number):
     """A signal to this process, handled when this returns."""
     os.kill(os.getpid(), number)
