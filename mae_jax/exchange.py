@@ -12,6 +12,7 @@ def take(args) -> int:
     """mae-jax weights import"""
     if weights.is_run(args.source):
         raise UserError(f"{args.source} is a run already: give it to other commands as --run")
+    weights.check_new(args.out)
     options = weights.Options(
         encoder_only=args.encoder_only,
         heads=args.heads,

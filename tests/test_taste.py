@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "config": BASE | {"experiment"},
     "configs": BASE | {"models"},
     "workdir": BASE | {"config", "paths"},
-    "weights": BASE | {"config", "engine", "models", "ops", "workdir"},
+    "weights": BASE | {"config", "engine", "models", "ops", "paths", "workdir"},
     "serve": BASE | {"checks", "run"},
     "exchange": BASE | {"load", "serve", "weights", "workdir"},
     "standardize": BASE | {"config", "ops"},

@@ -35,6 +35,7 @@ from mae_jax.weights.runs import (
     transform_of,
     write_run,
 )
+from mae_jax.weights.saving import check_new
 
 __all__ = [
     "LAYOUTS",
@@ -43,6 +44,7 @@ __all__ = [
     "Options",
     "anywhere",
     "arguments",
+    "check_new",
     "from_hub",
     "image_of",
     "is_run",

@@ -57,7 +57,8 @@ def open_weights(source: str, key: str | None = None) -> Found:
     elif path.is_file():
         files = [path]
     else:
-        raise UserError(f"there is no {source}: give a file, a folder or hf://org/name")
+        what = f"{source} is no file" if path.exists() else f"there is no {source}"
+        raise UserError(f"{what}: give a file, a folder or hf://org/name")
     groups: dict[str, dict[str, Any]] = {}
     notes: dict[str, Any] = {}
     for file in files:
@@ -88,9 +89,11 @@ def _read(path: Path) -> tuple[Groups, dict[str, Any]]:
 
 
 def check_finite(arrays: Mapping[str, np.ndarray], where: str) -> None:
-    """Raises UserError if any value is not finite."""
+    """Raises UserError if any value is not finite in float32."""
     for name, array in arrays.items():
-        if not np.isfinite(array.astype(np.float32, copy=False)).all():
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32, copy=False)).all()
+        if not finite:
             raise UserError(f"{name} in {where} has values that are not finite: not used")
 
 

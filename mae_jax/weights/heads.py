@@ -23,8 +23,18 @@ USUAL = {
     1280: "the official MAE and timm",
 }
 """Width -> who has the heads that `SIZES` has."""
-OTHERS = {192: {12: "MAE-Lite"}, 384: {12: "MoCo v3"}, 768: {8: "timm's first vit_small"}}
-"""Width -> heads -> who has these instead."""
+OTHERS = {
+    192: {12: "MAE-Lite"},
+    384: {12: "MoCo v3"},
+    512: {8: "timm's vit_medium"},
+    640: {10: "timm's vit_betwixt"},
+    768: {8: "timm's first vit_small"},
+    1152: {16: "SoViT-400m"},
+    1408: {16: "ViT-g"},
+    1536: {24: "DINOv2's ViT-g"},
+    1664: {16: "ViT-G"},
+}
+"""Width -> heads -> who has these, where `USUAL` names no one or others."""
 MOCO_HEADS = {384: 12, 768: 12}
 
 
@@ -66,8 +76,8 @@ def heads_of(
     usual = {size["width"]: size["heads"] for size in SIZES.values()}
     if width not in usual:
         raise UserError(
-            f"{name} does not say how many heads a width of {width} has: give --heads "
-            "to mae-jax weights import"
+            f"{name} does not say how many heads a width of {width} has"
+            f"{_others(width, None)}: give --heads to mae-jax weights import"
         )
     logger.warning(
         "%s does not say how many heads it has: taken as %d, as %s at width %d%s: otherwise "
@@ -77,7 +87,7 @@ def heads_of(
     return usual[width]
 
 
-def _others(width: int, taken: int) -> str:
+def _others(width: int, taken: int | None) -> str:
     others = {n: who for n, who in OTHERS.get(width, {}).items() if n != taken}
     return "".join(f" ({who} has {number})" for number, who in others.items())
 

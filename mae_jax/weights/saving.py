@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from mae_jax.paths import check_place
 from mae_jax.types import UserError
 from mae_jax.weights.files import OURS
 from mae_jax.weights.kinds import SUFFIXES
@@ -22,13 +23,10 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     """A folder that becomes `out` if all inside goes well, and leaves nothing otherwise.
 
     Raises:
-        UserError: `out` is there already, and not empty.
+        UserError: see `check_new`.
     """
+    check_new(out)
     out = out.absolute()
-    if out == Path.cwd() or out.suffix in SUFFIXES:
-        raise UserError(f"--out {out}: a folder is made, give a name for it")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already: give another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -37,6 +35,20 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new(out: Path) -> None:
+    """Checks that a folder can be created.
+
+    Raises:
+        UserError: it is there already and not empty, or cannot be.
+    """
+    out = out.absolute()
+    if out == Path.cwd() or out.suffix in SUFFIXES:
+        raise UserError(f"--out {out}: a folder is made, give a name for it")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already: give another --out")
+    check_place(out, "--out")
 
 
 def write_file(path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> None:

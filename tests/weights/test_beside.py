@@ -14,6 +14,7 @@ from mae_jax.ops.posemb import with_class_token
 from mae_jax.run import build
 from mae_jax.types import UserError
 from tests.helpers import plain_vit
+from tests.helpers.commands import mistake
 from tests.weights.test_refusals import refused
 from tests.weights.test_unusual import PIXELS, check_features, file_of, read
 
@@ -99,6 +100,10 @@ def test_a_config_that_does_not_say_the_heads(arrays, tmp_path):
     assert "heads=3" in read(folder, heads=3).args["encoder"]
     with pytest.raises(UserError, match="how many heads a width of 48 has: give --heads"):
         read(folder)
+    wide = plain_vit.random_arrays(width=512, depth=1, hidden=8)
+    (tmp_path / "wide").mkdir()
+    with pytest.raises(UserError, match=r"a width of 512 has \(timm's vit_medium has 8\): give"):
+        read(file_of(tmp_path / "wide", wide))
 
 
 def test_decoders_that_are_not_whole(arrays, tmp_path):
@@ -135,3 +140,20 @@ def test_mean_auto_where_weights_say_nothing_of_their_pixels(arrays, tmp_path, r
     assert f"as in {path}" not in " ".join(found.notes)
     assert "ImageNet" not in caplog.text
     assert found.config.method.args.mean != "auto"
+
+
+def test_a_folder_that_cannot_be_created_is_refused_before_weights_are_read(tmp_path, capsys):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for out, line in (
+        (tmp_path / "link", "link is a link to"),
+        (tmp_path / "link" / "a", "link is a link to"),
+        (tmp_path, "is there already: give another --out"),
+    ):
+        found = mistake(capsys, "weights", "import", tmp_path / "nothing", "--out", out)
+        assert line in found
+
+
+def test_values_too_large_for_float32_and_no_files(arrays, tmp_path, capsys):
+    path = file_of(tmp_path, arrays | {"norm.bias": np.full(48, 1e300)})
+    assert "norm.bias in" in refused(capsys, tmp_path, path, "--heads", 3)
+    assert refused(capsys, tmp_path, "/dev/null").startswith("/dev/null is no file: give a")
