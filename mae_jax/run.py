@@ -241,9 +241,4 @@ def standardized(
         ),
     ]
     values, note = standardize.resolve(config.method.args, channels=channels, origins=origins)
-    if not values:
-        return config, []
-    config = config.copy_and_resolve_references()
-    with config.ignore_type():
-        config.method.args.update(values)
-    return config, [note]
+    return (standardize.applied(config, values), [note]) if values else (config, [])

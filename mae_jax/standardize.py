@@ -5,6 +5,8 @@ or where they are for other channels or 'auto', those of the data.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from mae_jax.config import AUTO
 from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, check_statistics
 from mae_jax.types import UserError
@@ -79,6 +81,14 @@ def resolve(
     listed = " and ".join(f"{name}={_short(values)}" for name, values in new.items())
     plural = "" if channels == 1 else "s"
     return new, f"config.method.args: {listed} for images of {channels} channel{plural}, {text}"
+
+
+def applied(config: ConfigDict, values: Mapping[str, Sequence[float]]) -> ConfigDict:
+    """A copy of a config with the values that `resolve` returns."""
+    config = config.copy_and_resolve_references()
+    with config.ignore_type():  # 'auto' is no tuple
+        config.method.args.update(values)
+    return config
 
 
 def _follows(name: str, value: Any, channels: int) -> bool:

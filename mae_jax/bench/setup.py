@@ -112,10 +112,7 @@ def standardized(config: ConfigDict, channels: int) -> ConfigDict:
     here.
     """
     values, _ = standardize.resolve(config.method.args, channels=channels, origins=())
-    config = config.copy_and_resolve_references()
-    with config.ignore_type():
-        config.method.args.update(values)
-    return config
+    return standardize.applied(config, values)
 
 
 def example(

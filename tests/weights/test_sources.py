@@ -81,7 +81,7 @@ def test_several_sets_of_weights(tmp_path, capsys):
     assert "no weights under --key student: choose module.base_encoder, module.momentum_" in line
     line = refused(capsys, tmp_path, path, *SAID, "--key", "module")
     assert "holds 2 sets of weights under --key module, module.base_encoder (18" in line
-    out = tmp_path / "out"
+    out = tmp_path / "base"
     assert run("weights", "import", path, "--out", out, *SAID, "--key", "module.base_encoder") == 0
     path = file_of(tmp_path, ARRAYS | prefixed("teacher.", OTHER))
     assert "2 sets of weights, . (18 arrays), teacher (18" in refused(capsys, tmp_path, path, *SAID)
