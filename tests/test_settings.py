@@ -4,6 +4,7 @@ import pytest
 
 from mae_jax.config import load_config
 from mae_jax.run import build
+from mae_jax.settings import make_evaluators
 from mae_jax.types import UserError
 from tests.helpers.commands import mistake
 
@@ -110,3 +111,18 @@ def test_a_test_set_that_evaluators_lack_is_missed_before_data_are_opened(root):
     more = ["data.train=folder('nowhere')", "data.test=", "evals.run=knn"]
     with pytest.raises(UserError, match="knn: there is no 'test' split"):
         build(load_config(str(root / "tests" / "helpers" / "tiny.py"), more))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "logistic(l2=1.0)",
+        "logistic(l2=(1, 0.1))",
+        "knn(k=1)|logistic",
+        "knn(k=(1, 3))",
+        "robustness(kinds=fog, severities=1)",
+        "robustness(kinds=(fog, snow), severities=(1, 2))",
+    ],
+)
+def test_one_value_or_several(text):
+    assert make_evaluators(text)

@@ -28,7 +28,7 @@ class Solution(NamedTuple):
     """[classes]."""
 
 
-def make(*, l2: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | None = None):
+def make(*, l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | None = None):
     """An evaluator: run(predict, data) -> {'logistic': accuracy in [0, 1] on the test split}.
 
     Args:
