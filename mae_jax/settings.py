@@ -1,7 +1,7 @@
 """What a config alone determines, checked before any data are opened."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -42,12 +42,14 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{name}={config[name]} must be at least 1")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed={config.seed} must be in [0, 2**32)")
+    meshes.check_count(config.data.batch_size)
     _check_log(config.log)
     bind_section(Checkpoints, config.checkpoint, "checkpoint", folder="")
     check_checkpoints(**config.checkpoint)
-    call_section(make_eval_plan, config.evals, "evals")
-    bind_section(check_schedule, config.schedule, "schedule")
-    check_schedule(**config.schedule)
+    plan = call_section(make_eval_plan, config.evals, "evals")
+    _check_splits(plan.evaluators, config.data)
+    batch_size = config.data.batch_size
+    call_section(check_schedule, config.schedule, "schedule", batch_size=batch_size)
     if "profile" in config:  # older workdirs have none
         Profile(steps=config.profile, total=sys.maxsize)
     _check_method(config)
@@ -67,6 +69,17 @@ def _check_log(section: Mapping[str, Any]) -> None:
     bind_section(Log, section, "log", workdir=None, start=0, total=1)
     if section["every"] < 1:
         raise UserError(f"config.log.every={section['every']} must be at least 1")
+
+
+def _check_splits(evaluators: Sequence[Evaluator], data: Mapping[str, Any]) -> None:
+    """Raises UserError if an evaluator reads a split that the config does not have."""
+    missing = {} if data.get("test") else {"test": "test names no source"}
+    missing |= {} if data.get("held_out") else {"val": "held_out is 0"}
+    for evaluator in evaluators:
+        for split in evaluator.splits:
+            if split in missing:
+                why = f"there is no {split!r} split: config.data.{missing[split]}"
+                raise UserError(f"{evaluator.name}: {why}")
 
 
 def _check_method(config: ConfigDict) -> None:
@@ -112,6 +125,12 @@ def make_eval_plan(*, every: int, run: str) -> EvalPlan:
 
 def make_evaluators(text: str) -> list[Evaluator]:
     """Builds the evaluators of a spec string; none if it is empty."""
-    return [
-        call(name, maker(f"evals.{name}"), *args, **kwargs) for name, args, kwargs in parse(text)
-    ]
+    calls = parse(text)
+    names = [name for name, *_ in calls]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{text}: {name} is there twice, and its metrics would replace each other: run the "
+                "other one by mae-jax evaluate --evals"
+            )
+    return [call(name, maker(f"evals.{name}"), *args, **kwargs) for name, args, kwargs in calls]

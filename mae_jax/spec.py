@@ -45,7 +45,9 @@ def parse(text: str) -> list[Call]:
         tree = ast.parse(text.strip() or "()", mode="eval").body
         return [] if isinstance(tree, ast.Tuple) and not tree.elts else _calls(tree)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise UserError(f"cannot read {text!r}: write name(value, key=value)|name(...)") from error
+        quotes = ", and a path in quotes, folder('photos/a')" if "/" in text else ""
+        form = f"write name(value, key=value)|name(...){quotes}"
+        raise UserError(f"cannot read {text!r}: {form}") from error
 
 
 def _calls(node: ast.expr) -> list[Call]:

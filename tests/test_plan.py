@@ -198,9 +198,11 @@ def test_a_long_warm_up_is_reported(root, epochs, warmup, said):
     assert all(said in line and "lower config.schedule.warmup_epochs=1" in line for line in lines)
 
 
-def test_a_workdir_whose_config_has_no_identities(grey, tmp_path):
+def test_a_run_is_loaded_whatever_its_schedule_means_for_other_batches(grey, tmp_path):
+    """Nor does its config need to name its examples, or what is traced."""
     config_ = json.loads((grey[0] / "run" / "config.json").read_text())
     del config_["identities"]
+    config_["profile"], config_["schedule"]["min_lr"] = "20:22", config_["schedule"]["base_lr"]
     (tmp_path / "checkpoints").symlink_to(grey[0] / "run" / "checkpoints")
     (tmp_path / "config.json").write_text(json.dumps(config_))
     assert load(tmp_path)[0].data.num_examples == 16

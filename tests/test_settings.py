@@ -4,6 +4,7 @@ import pytest
 
 from mae_jax.config import load_config
 from mae_jax.run import build
+from mae_jax.settings import make_evaluators
 from mae_jax.types import UserError
 from tests.helpers.commands import mistake
 
@@ -29,6 +30,10 @@ from tests.helpers.commands import mistake
         ("mesh.fsdp=3", "does not cover 2 devices"),
         ("accumulate=3", "is not divisible by 2 devices x 3"),
         ("profile=20", "write FIRST:LAST"),
+        ("schedule.min_lr=0.1", "min_lr=0.1 is above the peak learning rate, 0.00313"),
+        ("evals.run=knn(k=1)|knn(k=2)", "knn is there twice, and its metrics would replace each"),
+        ("evals.run=probe", "probe: there is no 'val' split: config.data.held_out is 0"),
+        ("data.test=folder(/photos)", "and a path in quotes, folder('photos/a')"),
         ("max_skipped=0", "config.max_skipped=0 must be at least 1"),
         (f"seed={2**70}", "config: seed=1180591620717411303424 is too large"),
         ("data.batch_size=0", "config.data.batch_size=0 must be from 1 to"),
@@ -100,3 +105,24 @@ def test_evaluators_that_do_not_fit_are_refused_before_training(root, monkeypatc
     monkeypatch.setattr("mae_jax.engine.memory.free_memory", lambda: needed - 1)
     with pytest.raises(UserError, match=r"logistic of 32 training examples needs 18 kB .*limit=8"):
         made.check(made.evals.evaluators)
+
+
+def test_a_test_set_that_evaluators_lack_is_missed_before_data_are_opened(root):
+    more = ["data.train=folder('nowhere')", "data.test=", "evals.run=knn"]
+    with pytest.raises(UserError, match="knn: there is no 'test' split"):
+        build(load_config(str(root / "tests" / "helpers" / "tiny.py"), more))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "logistic(l2=1.0)",
+        "logistic(l2=(1, 0.1))",
+        "knn(k=1)|logistic",
+        "knn(k=(1, 3))",
+        "robustness(kinds=fog, severities=1)",
+        "robustness(kinds=(fog, snow), severities=(1, 2))",
+    ],
+)
+def test_one_value_or_several(text):
+    assert make_evaluators(text)

@@ -91,10 +91,15 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
     }
 
 
-def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises UserError unless a global batch splits evenly over the devices."""
+def check_count(batch_size: int) -> None:
+    """Raises UserError unless there can be so many images in a batch."""
     if not 1 <= batch_size <= MAX_BATCH:
         raise UserError(f"config.data.batch_size={batch_size} must be from 1 to {MAX_BATCH}")
+
+
+def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises UserError unless a global batch splits evenly over the devices."""
+    check_count(batch_size)
     parts = mesh.size * accumulate
     if batch_size % parts:
         raise UserError(

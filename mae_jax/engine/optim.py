@@ -52,10 +52,15 @@ def make_plan(
         batch_size: global, accumulation included.
 
     Raises:
-        UserError: see `check_schedule`; more steps than can be counted, a learning rate that
-            float32 does not hold, or one that ends above its peak.
+        UserError: see `check_schedule`; more steps than can be counted.
     """
-    check_schedule(base_lr=base_lr, epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr)
+    check_schedule(
+        base_lr=base_lr,
+        epochs=epochs,
+        warmup_epochs=warmup_epochs,
+        min_lr=min_lr,
+        batch_size=batch_size,
+    )
     if epochs * num_examples / batch_size > MAX_STEPS:
         raise UserError(
             f"config.schedule.epochs={epochs} of {num_examples} images are more than {MAX_STEPS} "
@@ -64,17 +69,6 @@ def make_plan(
     steps = math.ceil(epochs * num_examples / batch_size)
     warmup = round(warmup_epochs * num_examples / batch_size)
     peak = base_lr * batch_size / 256
-    if not TINY < peak < HUGE:
-        raise UserError(
-            f"config.schedule.base_lr={base_lr} * config.data.batch_size={batch_size} / 256 = "
-            f"{peak:.3g}, which float32 does not hold"
-        )
-    if min_lr > peak:
-        raise UserError(
-            f"config.schedule.min_lr={min_lr} is above the peak learning rate, {peak:.3g} = "
-            f"config.schedule.base_lr={base_lr} * config.data.batch_size={batch_size} / 256: "
-            "lower min_lr"
-        )
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
@@ -86,13 +80,13 @@ def make_plan(
 
 
 def check_schedule(
-    *, base_lr: float, epochs: float, warmup_epochs: float, min_lr: float = 0.0
+    *, base_lr: float, epochs: float, warmup_epochs: float, min_lr: float = 0.0, batch_size: int
 ) -> None:
     """Checks what `make_plan` is given, as far as it does not depend on the number of examples.
 
     Raises:
         UserError: nothing to train, a warm-up longer than the run, or a learning rate that is
-            negative.
+            negative, that float32 does not hold, or that ends above its peak.
     """
     for name, value in dict(epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr).items():
         if not 0 <= value < math.inf:
@@ -104,6 +98,18 @@ def check_schedule(
         raise UserError(
             f"config.schedule.warmup_epochs={warmup_epochs} is longer than the run, "
             f"config.schedule.epochs={epochs}: lower it"
+        )
+    peak = base_lr * batch_size / 256
+    if not TINY < peak < HUGE:
+        raise UserError(
+            f"config.schedule.base_lr={base_lr} * config.data.batch_size={batch_size} / 256 = "
+            f"{peak:.3g}, which float32 does not hold"
+        )
+    if min_lr > peak:
+        raise UserError(
+            f"config.schedule.min_lr={min_lr} is above the peak learning rate, {peak:.3g} = "
+            f"config.schedule.base_lr={base_lr} * config.data.batch_size={batch_size} / 256: "
+            "lower min_lr"
         )
 
 
