@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mae_jax.data.files import expanded
 from mae_jax.data.images import MODES, BadImage, pixels_of
 from mae_jax.data.shards import Part, Shard
 from mae_jax.data.sources import Source, folder
@@ -134,9 +135,7 @@ def open_examples(images: str | Path, channels: int | None) -> FolderExamples | 
     """
     text = str(images)
     if not is_spec(text):
-        return FolderExamples(
-            Path(text).expanduser().absolute(), 3 if channels is None else channels
-        )
+        return FolderExamples(expanded(text).absolute(), 3 if channels is None else channels)
     path, own = _plain_folder(text)
     if path is None:
         return SourceExamples(text, channels)
@@ -157,7 +156,7 @@ def _plain_folder(text: str) -> tuple[str | None, int | None]:
 
 def is_spec(text: str) -> bool:
     """Whether this is the spec string of a source, not a path."""
-    return "(" in text and not Path(text).expanduser().exists()
+    return "(" in text and not expanded(text).exists()
 
 
 def default_name(images: str | Path) -> str:

@@ -56,7 +56,7 @@ class Reading:
         background: str | int | alpha.Color,
         max_pixels: int,
     ):
-        if channels not in MODES:
+        if type(channels) is not int or channels not in MODES:
             raise UserError(f"{where}: channels {channels} is not supported: choose 1, 3, 4")
         check_window(where, window)
         if type(max_pixels) is not int or max_pixels < 1:

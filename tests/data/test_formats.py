@@ -250,6 +250,16 @@ CASES = {
         Case("1.tif", tiff_of(BYTES, photometric="rgb"), BYTES, BYTES),
     ],
     "a palette": palette,
+    "YCbCr, not in JPEG": lambda row: [
+        Case(
+            "1.tif",
+            tiff_of(BYTES, photometric="ycbcr"),
+            np.asarray(Image.fromarray(BYTES, "YCbCr").convert("RGB")),
+        )
+    ],
+    "signed 8 bits": lambda row: [
+        Case("1.tif", tiff_of(BYTES[..., 0].view(np.int8), photometric="minisblack"))
+    ],
     "CMYK": lambda row: [
         Case(
             "1.tif",
