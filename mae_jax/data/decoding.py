@@ -128,8 +128,8 @@ def deep_grey(image: Image.Image, data: bytes) -> tuple[np.ndarray, int]:
         data: of the file.
 
     Returns:
-        [H, W] and, for example, 65535, or 0 for 32 bits. Where a file says that white is its lowest
-        value, these are as stored nevertheless, see `white_is_zero`.
+        [H, W] and, for example, 65535, or 0 for 32 bits and for signed values. Where a file says
+        that white is its lowest value, these are as stored nevertheless, see `white_is_zero`.
     """
     values = np.asarray(image)
     if image.format == "PPM" and image.mode == "I":  # Pillow stretches them to 16 bits
@@ -143,6 +143,8 @@ def deep_grey(image: Image.Image, data: bytes) -> tuple[np.ndarray, int]:
     if image.format == "JPEG2000":  # here too
         bits = _bits_of_jpeg2000(data)
         values = values >> (16 - bits)
+        if _is_signed_jpeg2000(data):  # Pillow has raised them above 0
+            return values.astype(np.int32) - 2 ** (bits - 1), 0
     elif image.format == "TIFF":
         bits = max(_tag(image, _BITS, (16,)))
     return values, 2**bits - 1
@@ -241,6 +243,11 @@ def _maximum(image: Image.Image) -> int:
     """The value of white in the header of a PPM or PGM file that is not loaded yet."""
     args = image.tile[0][3]
     return int(args[1]) if isinstance(args, tuple) and args[1] else {"I;16B": 65535}.get(args, 255)
+
+
+def _is_signed_jpeg2000(data: bytes) -> bool:
+    place = data.find(b"\xff\x4f\xff\x51")
+    return 0 <= place < len(data) - 42 and data[place + 42] & 0x80 > 0
 
 
 def _bits_of_jpeg2000(data: bytes) -> int:

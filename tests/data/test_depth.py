@@ -264,3 +264,13 @@ def test_signed_integers_keep_their_sign(order):
     data = tiff_of(np.array([[-100, 100]], np.int8), photometric="minisblack", byteorder=order)
     with pytest.raises(BadImage, match=r"signed values of 8 bits, .*tiff\(\.\.\.\)"):
         Encoded(data, 1).pixels()
+
+
+def test_signed_values_of_jpeg_2000_keep_their_sign():
+    codecs = pytest.importorskip("imagecodecs")
+    values = RNG.integers(-2048, 2048, (6, 7)).astype(np.int16)
+    data = codecs.jpeg2k_encode(values, level=0, reversible=True, codecformat="jp2")
+    found = Encoded(data, 1, (-1000, 1000)).pixels()[..., 0]
+    np.testing.assert_allclose(found, windowed(values, -1000, 1000), atol=0.51)
+    with pytest.raises(BadImage, match="signed .* window"):
+        Encoded(data, 1).pixels()
