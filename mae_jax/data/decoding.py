@@ -24,6 +24,7 @@ MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 _NO_IMAGES = frozenset(("EPS", "WMF", "PDF", "MPEG", "FLI", "BUFR", "GRIB", "HDF5", "IPTC"))
 """Formats of Pillow's that are left out: programs that it would run, documents, videos, stubs."""
 _SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC = 254, 255, 258, 262  # tags of TIFF
+_SAMPLE_FORMAT = 339  # 1: unsigned, 2: signed integers, 3: floats
 _REDUCED, _MASK = 1, 4  # bits of _SUBFILE; 2 is a page of several
 _TEXTS = (b"iCCP", b"zTXt", b"tEXt", b"iTXt")
 _NEEDED = (b"XML:com.adobe.xmp\0\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
@@ -127,19 +128,23 @@ def deep_grey(image: Image.Image, data: bytes) -> tuple[np.ndarray, int]:
         data: of the file.
 
     Returns:
-        [H, W] and, for example, 65535, or 0 for 32 bits. Where a file says that white is its lowest
-        value, these are as stored nevertheless, see `white_is_zero`.
+        [H, W] and, for example, 65535, or 0 for 32 bits and for signed values. Where a file says
+        that white is its lowest value, these are as stored nevertheless, see `white_is_zero`.
     """
     values = np.asarray(image)
     if image.format == "PPM" and image.mode == "I":  # Pillow stretches them to 16 bits
         highest = int(image.info["maximum"])
         return np.rint(values * (highest / 65535)).astype(np.uint16), highest
+    if image.mode == "I" and image.format == "TIFF" and _is_uint32(image):
+        values = values.view(np.uint32)  # Pillow has signed integers only
     if not image.mode.startswith("I;16"):
         return values, 0
     bits = 16
     if image.format == "JPEG2000":  # here too
         bits = _bits_of_jpeg2000(data)
         values = values >> (16 - bits)
+        if _is_signed_jpeg2000(data):  # Pillow has raised them above 0
+            return values.astype(np.int32) - 2 ** (bits - 1), 0
     elif image.format == "TIFF":
         bits = max(_tag(image, _BITS, (16,)))
     return values, 2**bits - 1
@@ -154,6 +159,8 @@ def load(image: Image.Image) -> None:
     """Decodes the pixels, and keeps what Pillow forgets then."""
     if image.format == "PPM" and image.mode == "I":
         image.info["maximum"] = _maximum(image)
+    if image.format == "TIFF" and image.mode == "L" and 2 in _tag(image, _SAMPLE_FORMAT, (1,)):
+        raise BadImage("signed values of 8 bits, which the source tiff(...) reads")
     image.load()
 
 
@@ -161,8 +168,8 @@ def why_unidentified(data: bytes) -> str:
     """Why a file was not opened."""
     if data.startswith(_TIFF):
         return (
-            "a TIFF that Pillow does not read: damaged, or of 64 bits or more channels than colors "
-            "and alpha, which the source tiff(...) reads"
+            "a TIFF that Pillow does not read: damaged, or of values (64 bits, half floats, "
+            "grey and alpha of 16 bits ...) or channels that only the source tiff(...) reads"
         )
     if data.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the image: git lfs pull"
@@ -223,6 +230,10 @@ def _is_reduced(image: Image.Image) -> bool:
     return bool(flags & (_REDUCED | _MASK)) or _tag(image, _OLD_SUBFILE, 1) == 2
 
 
+def _is_uint32(image: Image.Image) -> bool:
+    return (_tag(image, _BITS, (1,))[0], _tag(image, _SAMPLE_FORMAT, (1,))[0]) == (32, 1)
+
+
 def _tag(image: Image.Image, number: int, default):
     value = image.tag_v2.get(number, default)
     return (value,) if isinstance(default, tuple) and not isinstance(value, tuple) else value
@@ -232,6 +243,11 @@ def _maximum(image: Image.Image) -> int:
     """The value of white in the header of a PPM or PGM file that is not loaded yet."""
     args = image.tile[0][3]
     return int(args[1]) if isinstance(args, tuple) and args[1] else {"I;16B": 65535}.get(args, 255)
+
+
+def _is_signed_jpeg2000(data: bytes) -> bool:
+    place = data.find(b"\xff\x4f\xff\x51")
+    return 0 <= place < len(data) - 42 and data[place + 42] & 0x80 > 0
 
 
 def _bits_of_jpeg2000(data: bytes) -> int:

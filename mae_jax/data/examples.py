@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mae_jax.data.files import expanded
 from mae_jax.data.images import MODES, BadImage, pixels_of
 from mae_jax.data.shards import Part, Shard
 from mae_jax.data.sources import Source, folder
@@ -50,6 +51,7 @@ class SourceExamples:
 
     def __init__(self, text: str, channels: int | None):
         self.source = build(text, "data.sources")
+        self._reasons: list[str] = []
         self.channels, self.sizes = self._look(text, channels)
         self.origin = {
             "source": text,
@@ -69,7 +71,10 @@ class SourceExamples:
         count, found = self.source.num_examples, []
         first = next((i for i in range(min(count, _TRIES)) if self._measure(i, found)), None)
         if first is None:
-            raise UserError(f"none of the first {min(count, _TRIES)} images of {text} can be read")
+            raise UserError(
+                f"none of the first {min(count, _TRIES)} images of {text} can be read; the first "
+                f"is {self.source.name(0)}: {self._reasons[0]}"
+            )
         for i in np.unique(np.linspace(first, count - 1, _SAMPLE).astype(int)):
             self._measure(i, found)
         fields, shape, _ = found[0]
@@ -91,11 +96,14 @@ class SourceExamples:
         return shape[2], np.full(count, int(np.mean(sizes)), np.int64)
 
     def _measure(self, index: int, found: list) -> bool:
-        """Adds fields, shape and PNG of an example; False if it cannot be read."""
+        """Adds fields, shape and PNG of an example; False if it cannot be read, with the reason
+        added to `_reasons`.
+        """
         try:
             row = self.source.read(np.array([index]))
             pixels = pixels_of(row["image"][0])
-        except BadImage:
+        except BadImage as error:
+            self._reasons.append(str(error))
             return False
         data = encode_png(pixels) if pixels.shape[2] in MODES else b""
         found.append((set(row), pixels.shape, data))
@@ -134,9 +142,7 @@ def open_examples(images: str | Path, channels: int | None) -> FolderExamples | 
     """
     text = str(images)
     if not is_spec(text):
-        return FolderExamples(
-            Path(text).expanduser().absolute(), 3 if channels is None else channels
-        )
+        return FolderExamples(expanded(text).absolute(), 3 if channels is None else channels)
     path, own = _plain_folder(text)
     if path is None:
         return SourceExamples(text, channels)
@@ -157,7 +163,7 @@ def _plain_folder(text: str) -> tuple[str | None, int | None]:
 
 def is_spec(text: str) -> bool:
     """Whether this is the spec string of a source, not a path."""
-    return "(" in text and not Path(text).expanduser().exists()
+    return "(" in text and not expanded(text).exists()
 
 
 def default_name(images: str | Path) -> str:

@@ -4,6 +4,7 @@ import array
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -168,10 +169,19 @@ def find(source: str, path: str, wanted: Callable[[Path], bool | None], looked_f
 
 def existing(kind: str, path: str) -> Path:
     """A folder that is there, or a UserError."""
-    root = Path(path).expanduser()
-    if not path or not root.is_dir():
+    root = expanded(path)
+    try:
+        found = bool(path) and root.is_dir()
+    except OSError as error:  # e.g. a name that is too long
+        raise UserError(f"{kind}: cannot open {path!r}: {error.strerror}") from error
+    if not found:
         raise UserError(f"{kind}: there is no folder {path!r}: give the path of a folder")
     return root
+
+
+def expanded(path: str | Path) -> Path:
+    """A path whose '~' stands for a home folder; '~user' of no user stays, and is not found."""
+    return Path(os.path.expanduser(path))
 
 
 def _leads_back(folder: str, name: str) -> bool:
@@ -180,14 +190,22 @@ def _leads_back(folder: str, name: str) -> bool:
     return os.path.islink(path) and Path(folder).resolve().is_relative_to(Path(path).resolve())
 
 
+def check_regular(path: Path) -> None:
+    """Raises BadImage for a pipe, socket or device: to open a pipe waits for ever."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BadImage(f"it is a pipe, socket or device, not a file: {path}")
+
+
 def read_bytes(path: Path) -> bytes:
     """What is in a file.
 
     Raises:
-        BadImage: it is not there, or no file.
+        BadImage: it is not there, or is a folder, pipe, socket or device.
         OSError: anything else, which may be over soon and must not look like a bad image.
     """
     try:
+        check_regular(path)
         return path.read_bytes()
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EISDIR, errno.ELOOP):

@@ -180,7 +180,7 @@ class Encoded:
         values, highest = decoding.deep_grey(image, data)
         if self.window is None and not highest:
             raise BadImage(
-                f"pixels of 32 bits ({image.mode}): give the source a window=(low, high)"
+                f"pixels of 32 bits, or signed ({image.mode}): give the source a window=(low, high)"
             )
         grey = window_to_bytes(values, self.window or (0, highest))
         grey = 255 - grey if decoding.white_is_zero(image) else grey

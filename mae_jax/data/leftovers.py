@@ -13,12 +13,14 @@ FOLDERS = frozenset(
     (
         "__macosx",  # ZIP archives of macOS: a ._name for every file
         *("network trash folder", "temporary items", "thevolumesettingsfolder"),  # AppleShare
+        "thefindbycontentfolder",
         "lost+found",  # Linux
         *("$recycle.bin", "recycler", "system volume information", "$extend"),  # Windows
         "lost.dir",  # Android
         *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology: thumbnails, trash, snapshots
         *("@recycle", "@recently-snapshot"),  # QNAP
         "~snapshot",  # NetApp
+        *("_vti_cnf", "_vti_pvt"),  # FrontPage: a text file for every file, under the same name
         *("__pycache__", "_svn", "_gsdata_"),
     )
 )

@@ -2,9 +2,9 @@
 
 import pkgutil
 from collections.abc import Mapping
-from pathlib import Path
 
 from mae_jax.data import sources
+from mae_jax.data.files import expanded
 from mae_jax.data.sources import Source
 from mae_jax.spec import build, check_spec, nearest, parse
 from mae_jax.types import UserError
@@ -28,7 +28,7 @@ def source_spec(text: str, where: str) -> str:
         calls = []  # e.g. '/data/photos'
     if any(call.name in known for call in calls):
         return text
-    folder = Path(text).expanduser()
+    folder = expanded(text)
     try:
         is_folder, is_file = folder.is_dir(), folder.is_file()
     except OSError as error:

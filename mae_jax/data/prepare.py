@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mae_jax.data import classes
 from mae_jax.data.examples import FolderExamples, SourceExamples, is_spec, open_examples
+from mae_jax.data.files import expanded
 from mae_jax.data.names import check_for_labels_file
 from mae_jax.data.prepared import STATISTICS
 from mae_jax.data.shards import ORIGIN, TEMPORARY, VERSION, make_builder, write
@@ -92,7 +93,7 @@ def prepare(
     _check(name, held_out, shard_megabytes, workers, beam)
     if beam is not None and is_spec(str(images)):
         raise UserError(f"Beam reads folders, and {images} is a source: leave --beam out")
-    examples, out = open_examples(images, channels), Path(out).expanduser().absolute()
+    examples, out = open_examples(images, channels), expanded(out).absolute()
     source, root = examples.source, out / name
     check_for_labels_file(source.class_names)
     for line in filter(None, (classes.counted(source), *source.notes)):

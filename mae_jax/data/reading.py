@@ -17,7 +17,8 @@ CHANGES = (
     "transparent images are composited on a background; TIFF files, and JPEGs whose Exif follows "
     "other segments, are turned by their orientation; a window applies to color of 16 bits; grey "
     "of 9 to 16 bits is scaled by the bits that its file declares, and inverted where it declares "
-    "white as zero; of a TIFF, overviews and masks are passed over"
+    "white as zero; integers of 32 bits above 2**31 - 1 in TIFF files, and signed ones in JPEG "
+    "2000, keep their values; of a TIFF, overviews and masks are passed over"
 )
 """What differs from earlier versions of this package."""
 
@@ -56,7 +57,7 @@ class Reading:
         background: str | int | alpha.Color,
         max_pixels: int,
     ):
-        if channels not in MODES:
+        if type(channels) is not int or channels not in MODES:
             raise UserError(f"{where}: channels {channels} is not supported: choose 1, 3, 4")
         check_window(where, window)
         if type(max_pixels) is not int or max_pixels < 1:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.data.files import Files
+from mae_jax.data.files import Files, check_regular
 from mae_jax.data.images import BadImage, Window, window_to_bytes
 from mae_jax.data.names import printable
 from mae_jax.data.sources import Source
@@ -140,6 +140,7 @@ class Slices(Source):
         """How many examples a file is."""
         path = self.files.path(file)
         try:
+            check_regular(path)
             found = count(path)
             if found < 1:
                 raise BadImage("there is no image in it")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from google.protobuf.json_format import ParseError
 
+from mae_jax.data.files import expanded
 from mae_jax.types import UserError
 
 _INFO = "dataset_info.json"
@@ -29,7 +30,7 @@ def open_builder(path_or_name: str, data_dir: str | None):
             raise UserError(f"{text!r} is not on a disk: copy or mount it, and give that path")
     import tensorflow_datasets as tfds
 
-    folder = Path(path_or_name).expanduser()
+    folder = expanded(path_or_name)
     try:
         if (folder / _INFO).is_file():
             return tfds.builder_from_directory(folder)
@@ -37,7 +38,7 @@ def open_builder(path_or_name: str, data_dir: str | None):
             raise UserError(f"{folder} holds no {_INFO}: give the folder that does{_below(folder)}")
         return tfds.core.read_only_builder.builder_from_files(path_or_name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+        root = expanded(data_dir or tfds.core.constants.DATA_DIR)
         known = tfds.list_builders(with_community_datasets=False)
         raise UserError(_not_found(path_or_name, root, known)) from error
     except (ValueError, OSError, ParseError) as error:

@@ -228,3 +228,10 @@ def test_damage_inside_an_npz(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match="cannot read '.*set.npz': "):
         array_file.make(str(path), image="x")
+
+
+def test_channels_that_may_be_first_are_reported(tmp_path):
+    first = array_file.make(saved(tmp_path, array=np.zeros((9, 3, 16, 20), np.uint8)))
+    assert "3 x 16 pixels and 20 channels" in first.notes[0] and "moveaxis" in first.notes[0]
+    assert not array_file.make(saved(tmp_path)).notes
+    assert not array_file.make(saved(tmp_path, array=np.zeros((9, 16, 3, 20), np.uint8))).notes

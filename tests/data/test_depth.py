@@ -245,3 +245,32 @@ def test_files_that_would_run_a_program_are_never_opened():
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
     with pytest.raises(BadImage, match="no image format that is known: it starts with b'%!PS"):
         Encoded(script).pixels()
+
+
+def test_unsigned_integers_of_32_bits_are_not_read_as_signed():
+    values = np.array([[0, 1000, 2**31 - 1, 2**31, 3_000_000_000, 2**32 - 1]], np.uint32)
+    data = tiff_of(values, photometric="minisblack")
+    found = Encoded(data, 1, (0, 2**32 - 1)).pixels()[..., 0]
+    np.testing.assert_allclose(found, windowed(values, 0, 2**32 - 1), atol=0.51)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_signed_integers_keep_their_sign(order):
+    values = np.array([[-3000, -1000, 0, 500, 32767]])
+    for dtype in (np.int16, np.int32):
+        data = tiff_of(values.astype(dtype), photometric="minisblack", byteorder=order)
+        found = Encoded(data, 1, (-1000, 2000)).pixels()[..., 0]
+        np.testing.assert_allclose(found, windowed(values, -1000, 2000), atol=0.51)
+    data = tiff_of(np.array([[-100, 100]], np.int8), photometric="minisblack", byteorder=order)
+    with pytest.raises(BadImage, match=r"signed values of 8 bits, .*tiff\(\.\.\.\)"):
+        Encoded(data, 1).pixels()
+
+
+def test_signed_values_of_jpeg_2000_keep_their_sign():
+    codecs = pytest.importorskip("imagecodecs")
+    values = RNG.integers(-2048, 2048, (6, 7)).astype(np.int16)
+    data = codecs.jpeg2k_encode(values, level=0, reversible=True, codecformat="jp2")
+    found = Encoded(data, 1, (-1000, 1000)).pixels()[..., 0]
+    np.testing.assert_allclose(found, windowed(values, -1000, 1000), atol=0.51)
+    with pytest.raises(BadImage, match="signed .* window"):
+        Encoded(data, 1).pixels()

@@ -250,6 +250,19 @@ CASES = {
         Case("1.tif", tiff_of(BYTES, photometric="rgb"), BYTES, BYTES),
     ],
     "a palette": palette,
+    "YCbCr, not in JPEG": lambda row: [
+        Case(
+            "1.tif",
+            tiff_of(BYTES, photometric="ycbcr"),
+            np.asarray(Image.fromarray(BYTES, "YCbCr").convert("RGB")),
+        )
+    ],
+    "signed 16 bits": lambda row: [
+        Case("1.tif", tiff_of(BYTES[..., 0].astype(np.int16) - 99, photometric="minisblack"))
+    ],
+    "signed 8 bits": lambda row: [
+        Case("1.tif", tiff_of(BYTES[..., 0].view(np.int8), photometric="minisblack"))
+    ],
     "CMYK": lambda row: [
         Case(
             "1.tif",

@@ -223,7 +223,9 @@ def test_windows():
     assert image.ravel().tolist() == [0, 0, 128, 255, 255]
     floats = encode(np.linspace(-1, 1, 5, dtype=np.float32)[None], "TIFF")
     assert Encoded(floats, 1, (-1, 1)).pixels().ravel().tolist() == [0, 64, 128, 191, 255]
-    with pytest.raises(BadImage, match=r"pixels of 32 bits \(F\): give the source a window"):
+    with pytest.raises(
+        BadImage, match=r"pixels of 32 bits, or signed \(F\): give the source a window"
+    ):
         Encoded(floats).pixels()
     colours = noise(4, 5)
     assert (Encoded(encode(colours, "PNG"), 3, (0, 255)).pixels() == colours).all()

@@ -10,7 +10,9 @@ from PIL import Image
 
 from mae_jax.data import make_data
 from mae_jax.data.decoding import extensions
-from mae_jax.data.sources import dicom, folder, nifti, tiff
+from mae_jax.data.images import BadImage
+from mae_jax.data.named import source_spec
+from mae_jax.data.sources import array_file, dicom, folder, nifti, tiff
 from mae_jax.types import UserError
 from tests.data.test_medical import save_dicom, save_nifti, save_tiff
 
@@ -36,6 +38,7 @@ FOLDERS = (
     ),
     *(".snapshot", ".zfs", ".recycle", ".Trash-1000", "LOST.DIR", ".thumbnails", ".stversions"),
     *(".git", ".svn", ".hg", ".dvc", ".cache", ".idea", ".vscode", "__pycache__", "@tmp", "_svn"),
+    *("_vti_cnf", "_vti_pvt"),
 )
 FILES = (  # before the extension, and behind it
     *("._{}", ".{}", ".nfs0001{}", ".fuse_hidden001{}", ".goutputstream-X1{}", ".smbdelete{}"),
@@ -263,3 +266,30 @@ def test_other_cases_are_other_classes(tmp_path):
     save(tmp_path / "test" / "Cat" / "1.png")
     with pytest.raises(UserError, match=r"differ: Cat \(cat in the former\) only in the latter"):
         data_of(tmp_path)
+
+
+@pytest.mark.parametrize("source", [folder, tiff, nifti])
+def test_pipes_and_devices_are_not_waited_for(tmp_path, source):
+    save_tiff(tmp_path, "a.tif", np.full((2, 3), 5, np.uint8))
+    save_nifti(tmp_path, "a.nii", np.full((2, 3, 1), 5, np.uint8))
+    for name in ("b.tif", "b.nii", "b.hdr"):
+        os.mkfifo(tmp_path / name)
+    os.symlink("/dev/zero", tmp_path / "c.tif")
+    os.symlink("/dev/zero", tmp_path / "c.nii")
+    opened = source.make(str(tmp_path), **({"window": (0, 5)} if source is nifti else {}))
+    assert opened.read(np.array([0]))["image"]
+    for index in range(1, opened.num_examples):
+        with pytest.raises(BadImage, match="it is a pipe, socket or device, not a file"):
+            opened.read(np.array([index]))
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/x", "x" * 300])
+def test_a_folder_that_cannot_be(path):
+    for source in (folder, tiff, nifti):
+        options = {} if source is folder else {"window": (0, 1)}
+        with pytest.raises(UserError, match="there is no folder|File name too long"):
+            source.make(path, **options)
+    with pytest.raises(UserError, match="cannot read"):
+        array_file.make(path)
+    with pytest.raises(UserError, match="there is no folder of that name|File name too long"):
+        source_spec(path, "config.data.train")

@@ -186,3 +186,11 @@ def test_mistakes(study, tmp_path, capsys):
         if "Beam" not in message or "not installed" not in found:
             assert message in found
     assert not (tmp_path / "out").exists()
+
+
+def test_a_source_without_an_image_that_can_be_read(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (8, 6)).save(images / "a.png")
+    with pytest.raises(UserError, match=r"none of the first 1 images .* a\.png: 8 x 6 pixels are"):
+        prepare(f"folder({str(images)!r}, max_pixels=10)", tmp_path / "out", name="none")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.data.images import Window, check_window
+from mae_jax.data.files import expanded
+from mae_jax.data.images import MODES, Window, check_window
 from mae_jax.data.slices import no_window, reason, to_bytes
 from mae_jax.data.sources import Source
 from mae_jax.types import UserError
@@ -33,6 +34,12 @@ class ArrayFile(Source):
         self.num_examples = len(images)
         self.class_names = () if labels is None else tuple(map(str, range(labels.max() + 1)))
         self.digest = _digest(path, images, labels)
+        if images.ndim == 4 and images.shape[1] in MODES and images.shape[3] not in MODES:
+            height, width, channels = images.shape[1:]
+            self.notes = (
+                f"{path.name} is read as images of {height} x {width} pixels and {channels} "
+                "channels: if its axes are [N, C, H, W], save numpy.moveaxis(images, 1, -1)",
+            )
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
         """'image' [H, W, C] uint8 of each index, and 'label' if there are labels."""
@@ -73,7 +80,7 @@ def make(
         UserError: a file or an array in it is missing, cannot be read, or is not as above.
     """
     check_window("array_file", window)
-    file = Path(path).expanduser()
+    file = expanded(path)
     found = _open(file)
     if isinstance(found, np.ndarray):
         for name, value in (("image", image), ("label", label)):
@@ -108,7 +115,7 @@ def _open(file: Path) -> "np.ndarray | np.lib.npyio.NpzFile":
 
 
 def _open_labels(labels: str) -> np.ndarray:
-    found = _open(Path(labels).expanduser())
+    found = _open(expanded(labels))
     if not isinstance(found, np.ndarray):
         found.close()
         raise UserError(f"array_file: labels={labels!r} is an .npz: give an .npy with one array")

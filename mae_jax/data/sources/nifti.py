@@ -58,6 +58,8 @@ def _is_nifti(path: Path) -> bool | None:
         return None if header.is_file() and _is_nifti(header) else False  # it comes with its header
     if not name.endswith(_HEADER):
         return name.endswith(EXTENSIONS)
+    if not path.is_file():
+        return True  # reading it will tell what it is
     try:
         with path.open("rb") as file:  # other formats have headers of that name, too
             head = file.read(4)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".tif", ".tiff")
 PAGES = ("examples", "channels")
+_JPEG = (6, 7, 33007, 34892)  # compressions, of which the codec converts YCbCr to RGB
 READING = "pages of TIFF files are turned by their orientation; overviews and masks are left out"
 """What differs from earlier versions of this package."""
 
@@ -72,7 +73,10 @@ def _count(path: Path, *, pages: str, window: Window | None, reduced: list[int])
         if not first.dataoffsets:
             raise BadImage("its first page has no pixels")
         reduced.append(len(file.pages) - count)
-        if first.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        photometric = tifffile.PHOTOMETRIC
+        if first.photometric == photometric.YCBCR and first.compression not in _JPEG:
+            raise BadImage("its colors are YCbCr: convert it to RGB, or read it with folder(...)")
+        if first.photometric == photometric.PALETTE:
             raise BadImage("it has a palette: convert it to RGB, or read it with folder(...)")
         one_header = len(file.pages) == 1 and (file.is_imagej or file.is_shaped) and not file.is_ome
         if one_header and file.series[0].is_truncated:
