@@ -37,6 +37,13 @@ class Renumbered(Source):
         fields["label"] = np.where(labels < 0, labels, self.numbers[labels])  # -1: unknown
         return fields
 
+    def class_counts(self):
+        """[classes] int of the longer list, if the source itself counts them."""
+        counts = self.source.class_counts()
+        if counts is None:
+            return None
+        return np.bincount(self.numbers, counts, len(self.class_names)).astype(int)
+
     def name(self, index: int) -> str:
         """What the source itself calls it."""
         return self.source.name(index)
@@ -82,9 +89,8 @@ def counted(source: Source) -> str:
     if not names:
         return ""
     shown = [printable(name) for name in names]
-    if hasattr(source, "labels"):
-        labels = source.labels()
-        counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    counts = source.class_counts()
+    if counts is not None:
         shown = [f"{name} {count}" for name, count in zip(shown, counts, strict=True)]
     return f"{len(names)} classes: {shortened(shown)}"
 

@@ -125,6 +125,15 @@ class Slices(Source):
             fields["label"] = [self._labels[_class(self.files[file])] for file, _, _ in places]
         return fields
 
+    def class_counts(self) -> np.ndarray | None:
+        """[classes] int, slices of each class, by the headers alone."""
+        if not self.class_names:
+            return None
+        slices = np.diff(self._ends, prepend=0)
+        files = np.flatnonzero(slices)
+        labels = [self._labels[_class(self.files[file])] for file in files]
+        return np.bincount(labels, slices[files], len(self.class_names)).astype(int)
+
     def name(self, index: int) -> str:
         """What an example is called: 'patient1/scan.dcm[3]', or just the file if that is all of
         it.

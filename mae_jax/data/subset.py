@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mae_jax.data.random import hash_words, permute
-from mae_jax.data.sources import Source
+from mae_jax.data.sources import Source, count_labels
 from mae_jax.spec import call, parse
 from mae_jax.types import UserError
 
@@ -28,6 +28,11 @@ class Part(Source):
         self.reading = source.reading
         if hasattr(source, "labels"):
             self.labels = lambda: source.labels()[places]
+
+    def class_counts(self) -> np.ndarray | None:
+        """[classes] int of the part, if the labels are known without reading the examples."""
+        known = self.labels() if hasattr(self, "labels") else None
+        return count_labels(known, self.class_names)
 
     def read(self, indices: np.ndarray):
         """Rows of every field, see `Source`."""

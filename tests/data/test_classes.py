@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import classes, make_data
-from mae_jax.data.sources import Arrays
+from mae_jax.data.sources import Arrays, folder, tiff
+from mae_jax.data.subset import Part
 from mae_jax.evals import classify
 from mae_jax.types import UserError
 
@@ -35,6 +36,22 @@ def test_other_classes_are_refused():
     names = ["dog", *(f"x{i:02d}" for i in range(11))]
     with pytest.raises(UserError, match="differ: x00, .*, x07 and 3 more only in the latter"):
         classes.like(source(range(12), names), source([0], TRAIN))
+
+
+def test_classes_are_counted_where_that_needs_no_reading(tmp_path):
+    train, test = source([0, 1, 1, 3], TRAIN), source([1, 1, 0, -1], ("dog", "fox"))
+    assert classes.counted(train) == "4 classes: cat 1, dog 2, eel 0, fox 1"
+    assert classes.counted(classes.like(test, train)) == "4 classes: cat 0, dog 1, eel 0, fox 2"
+    assert classes.counted(Part(train, np.array([1, 3]))) == "4 classes: cat 0, dog 1, eel 0, fox 1"
+    assert classes.counted(source([0], ())) == ""
+    for name, pages in (("cat/1", 3), ("cat/2", 1), ("dog/1", 2)):
+        path = tmp_path / f"{name}.tif"
+        path.parent.mkdir(exist_ok=True)
+        images = [Image.new("L", (4, 4), page) for page in range(pages)]
+        images[0].save(path, save_all=True, append_images=images[1:])
+    assert classes.counted(tiff.make(str(tmp_path))) == "2 classes: cat 4, dog 2"
+    assert classes.counted(folder.make(str(tmp_path))) == "2 classes: cat 2, dog 1"
+    assert classes.counted(folder.make(str(tmp_path / "cat"))) == ""
 
 
 @pytest.fixture

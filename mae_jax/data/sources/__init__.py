@@ -60,6 +60,10 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """What an example is called, in messages and in lists of features."""
 
+    def class_counts(self) -> np.ndarray | None:
+        """[classes] int, examples of each class; None if only reading all of them would tell."""
+        return None
+
     def group(self, index: int) -> str:
         """Name of the examples that belong together, such as the slices of one volume: they must
         not be split between training and test sets.
@@ -86,6 +90,17 @@ class Arrays(Source):
         """The rows at `indices` [n] of every field."""
         return {name: array[indices] for name, array in self.fields.items()}
 
+    def class_counts(self) -> np.ndarray | None:
+        """[classes] int, examples of each class."""
+        return count_labels(self.fields.get("label"), self.class_names)
+
     def name(self, index: int) -> str:
         """The place in memory."""
         return f"[{index}]"
+
+
+def count_labels(labels: np.ndarray | None, class_names: Sequence[str]) -> np.ndarray | None:
+    """How many examples each class has: [N] int labels to [classes] int; -1 is of no class."""
+    if labels is None:
+        return None
+    return np.bincount(labels[labels >= 0], minlength=len(class_names))

@@ -8,7 +8,7 @@ import numpy as np
 from mae_jax.data.files import expanded
 from mae_jax.data.images import MODES, Window, check_window
 from mae_jax.data.slices import no_window, reason, to_bytes
-from mae_jax.data.sources import Source
+from mae_jax.data.sources import Source, count_labels
 from mae_jax.types import UserError
 
 MAX_CLASSES = 1_000_000
@@ -40,6 +40,10 @@ class ArrayFile(Source):
                 f"{path.name} is read as images of {height} x {width} pixels and {channels} "
                 "channels: if its axes are [N, C, H, W], save numpy.moveaxis(images, 1, -1)",
             )
+
+    def class_counts(self) -> np.ndarray | None:
+        """[classes] int, without reading an image."""
+        return count_labels(self._labels, self.class_names)
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
         """'image' [H, W, C] uint8 of each index, and 'label' if there are labels."""

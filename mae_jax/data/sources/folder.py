@@ -13,7 +13,7 @@ from mae_jax.data.files import Files, existing, find, read_bytes
 from mae_jax.data.images import BadImage, Encoded, Window, decode_mask
 from mae_jax.data.orientation import turned, turned_boxes
 from mae_jax.data.reading import CHANGES, Reading, spread
-from mae_jax.data.sources import Source
+from mae_jax.data.sources import Source, count_labels
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
@@ -49,6 +49,10 @@ class Folder(Source):
     def labels(self) -> np.ndarray:
         """[N] int32, without reading a file."""
         return self.files.labels()
+
+    def class_counts(self) -> np.ndarray | None:
+        """[classes] int, without reading a file."""
+        return count_labels(self.labels() if self.class_names else None, self.class_names)
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
         """'image' of each index, still encoded; 'label' if there are classes; 'segmentation' and
