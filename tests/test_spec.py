@@ -112,7 +112,8 @@ def test_build_calls_make_with_the_text_and_more(tmp_path):
     (tmp_path / "a.png").touch()
     text = f"folder({str(tmp_path)!r}, channels=1)"
     assert spec.build(text, "data.sources").decoder.channels == 1
-    assert spec.build(f"folder({str(tmp_path)!r})", "data.sources", channels=1).channels == 1
+    source = spec.build(f"folder({str(tmp_path)!r})", "data.sources", channels=1)
+    assert source.decoder.channels == 1
     with pytest.raises(UserError, match="'channels' has its own place in the config"):
         spec.build(text, "data.sources", channels=3)
 
@@ -130,8 +131,8 @@ def test_build_wants_exactly_one(text):
         ("folder()", "missing a required argument: 'path'; its arguments are path, channels"),
         ("folder('x', 1)", "too many positional arguments; its arguments are path, channels"),
         ("folder('x', path='y')", "multiple values for argument 'path'"),
-        ("folder('x', where=1)", "there is no 'where': choose annotated, background, boxes, channels"),
-        ("folder('x', function=1)", "there is no 'function': choose annotated, background, boxes, channels"),
+        ("folder('x', where=1)", "there is no 'where': choose annotated, background"),
+        ("folder('x', function=1)", "there is no 'function': choose annotated, background"),
     ],
 )
 def test_build_explains_wrong_arguments(text, message):
