@@ -15,6 +15,7 @@ import pytest
 from setuptools import find_packages
 
 from tests.helpers.commands import run
+from tests.helpers.jobs import environment
 
 PARTS = ("mae_jax", "configs", "docs", "launch", "tests")
 FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")
@@ -99,7 +100,7 @@ def test_an_installed_package_works_without_a_checkout(built, tmp_path):
     subprocess.run([*pip, "--no-index", built[0]], check=True)
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (site / "others.pth").write_text(sysconfig.get_paths()["purelib"])
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"JAX_PLATFORMS": "cpu"}
+    env = {k: v for k, v in environment().items() if k != "PYTHONPATH"}
 
     def mae_jax(*arguments, folder):
         command = [tmp_path / "venv" / "bin" / "mae-jax", *arguments]
@@ -112,8 +113,11 @@ def test_an_installed_package_works_without_a_checkout(built, tmp_path):
     printed = mae_jax("train", "--config", "mae:L/16", "--print-config", folder=empty)
     assert f"--config mae:L/16: {site}/mae_jax/configs/mae.py" in printed
     mae_jax("init", "mine", folder=empty)
-    short = ["--config.schedule.epochs=0.1", "--config.schedule.warmup_epochs=0.0"]
-    short += ["--config.evals.run=knn(k=5, limit=200)"]
+    short = ["--config.schedule.epochs=1.0", "--config.schedule.warmup_epochs=0.0"]
+    for split, count in (("train", 256), ("test", 64)):
+        scenes = f"fashion_scenes(split={split}, num_examples={count})"
+        short += [f"--config.data.{split}={scenes}"]
+    short += ["--config.method.args.encoder=vit(width=32, depth=1, heads=2, patch=8)"]
     mae_jax("train", "--config", "experiment.py", *short, folder=empty / "mine")
     assert "knn %" in mae_jax("evaluate", "--run", "runs/experiment", folder=empty / "mine")
     source = "fashion_scenes(split=test, num_examples=128)"
