@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests, with what they compare against. More arguments go to pytest:
-#   bash launch/test.sh -m 'not slow'        all but second, larger examples: while you work
+#   bash launch/test.sh -m 'not slow'        all but whole runs, other packages' models and larger
+#                                            examples: while you work
 #   bash launch/test.sh -m slow              these
 #   bash launch/test.sh --record-durations   writes what each file costs to tests/durations.json
 set -euo pipefail

@@ -71,6 +71,7 @@ def test_an_experiment_fits_together(name, side):
     assert make_evaluators(config.evals.run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arg", ["vit", "conv"])
 def test_what_is_compared_differs_in_the_method_alone(arg):
     configs = load_configs(f"configs/compare_methods.py:{arg}")

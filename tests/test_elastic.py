@@ -2,11 +2,15 @@
 `tests/campaigns/elastic.py` measures more layouts.
 """
 
+import pytest
+
 from mae_jax.load import load
 from mae_jax.train import train
 from mae_jax.types import PREEMPTED
 from tests.campaigns import elastic
 from tests.helpers.runs import losses, tiny
+
+pytestmark = pytest.mark.slow
 
 
 def test_processes_stop_at_the_same_step_and_one_goes_on_with_another_mesh(tmp_path):

@@ -19,6 +19,8 @@ from mae_jax.types import UserError
 from mae_jax.workdir import claim
 from tests.helpers.commands import mistake, run
 
+pytestmark = pytest.mark.slow
+
 TASKS = "tests/helpers/tiny_tasks.py"
 NAMES = [f"{number}_{name}" for number, name in enumerate("abcdefghij")]
 """As many classes as the scenes have."""

@@ -167,6 +167,7 @@ def descend(factor, leaf, gradient):
     return leaf if factor is None else np.asarray(leaf - 3e-3 * factor * gradient / size)
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_do_not_depend_on_the_mesh(learner, request):
     """One device, against two that hold half of the batch and of each parameter."""
     if "conv" in request.node.name and not isinstance(learner.method, ConvMaskedAutoencoding):

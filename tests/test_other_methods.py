@@ -14,6 +14,8 @@ from mae_jax.load import load
 from tests.helpers.commands import mistake, run
 from tests.helpers.tiny_methods import METHODS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def in_the_project(root):

@@ -16,6 +16,8 @@ from mae_jax.config import load_config
 from mae_jax.run import build
 from mae_jax.types import UserError
 
+pytestmark = pytest.mark.slow
+
 TASKS = "tests/helpers/tiny_tasks.py"
 MODELS = {
     "mae": ("tests/helpers/tiny.py", [], "features"),

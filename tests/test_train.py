@@ -51,6 +51,7 @@ def final(workdir):
     return state
 
 
+@pytest.mark.slow
 def test_killed_and_told_to_stop_it_ends_bit_for_bit_the_same(whole, tmp_path):
     # Killed at any moment after a random step. It cannot end before: it freezes at a later one.
     step = random.randint(3, 33)
@@ -157,6 +158,7 @@ def test_a_log_cut_short_is_mended(tmp_path):
     assert path.read_text() == '{"step": 1, "loss": 2.0}\n'
 
 
+@pytest.mark.slow
 def test_a_bad_image_stops_a_run_that_skipping_lets_go_on(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()

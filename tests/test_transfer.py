@@ -17,6 +17,8 @@ from mae_jax.tasks import finetune
 from tests.helpers import tiny
 from tests.helpers.commands import mistake, run
 
+pytestmark = pytest.mark.slow
+
 TASKS = "tests/helpers/tiny_tasks.py"
 FIELDS = "image=image, label=label"
 

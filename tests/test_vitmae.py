@@ -163,6 +163,7 @@ def largest(x) -> float:
     return float(np.max(np.abs(x)))
 
 
+@pytest.mark.slow
 def test_both_train_the_same_parameters(reference, config, images, mask, model):
     fresh = jax.eval_shape(model.init, jax.random.key(0), images, mask)["params"]
     shapes = lambda tree: jax.tree.map(np.shape, tree)

@@ -9,6 +9,7 @@ from mae_jax.types import UserError
 from tests.helpers import tiny
 
 
+@pytest.mark.slow
 def test_another_process_has_as_many_devices_as_the_mesh():
     config = tiny.get_config()
     config.data.batch_size = 6

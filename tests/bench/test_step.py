@@ -56,6 +56,7 @@ def test_half_of_the_turns_lie_in_the_spread():
     assert spread([5.0, 1.0, 2.0, 4.0, 3.0]) == dict(median=3.0, low=2.0, high=4.0)
 
 
+@pytest.mark.slow
 def test_a_report_of_a_tiny_step(monkeypatch):
     monkeypatch.setitem(bench.SIDES, "cpu", (64, 128))
     hits, folder = [], jax.config.jax_compilation_cache_dir

@@ -81,6 +81,7 @@ def test_kinds():
     assert all(len(kind.strengths) == len(SEVERITIES) for kind in KINDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [224, 32])
 @pytest.mark.parametrize("kind", NAMES)

@@ -130,6 +130,7 @@ def test_masks_and_boxes_of_a_folder(tmp_path):
         next(data_of(f"{source[:-1]}, boxes={str(tmp_path / 'boxes')!r})").eval("train"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [3, CHUNK + 1, 2 * CHUNK, 97])
 @pytest.mark.parametrize("start", [0, 1_000_000])
 def test_both_pipelines_make_the_same_batches(batch_size, start):

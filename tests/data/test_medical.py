@@ -544,6 +544,7 @@ def test_classes_are_the_sub_folders(tmp_path, kind):
     assert len({source.digest, flat.digest}) == 2 and len(source.digest) == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_read_the_same_and_close_their_files(tmp_path, kind):
     module, _, save = KINDS[kind]
@@ -588,6 +589,7 @@ def test_missing_and_empty_folders(tmp_path, kind):
         module.make(str(tmp_path), window=(0, 9))
 
 
+@pytest.mark.slow
 def test_the_index_is_small(tmp_path):
     """16 bytes a file, whatever the number of its slices."""
     for i in range(20_000):

@@ -61,6 +61,7 @@ def data_of(spec, **options):
     return make_data(train=spec, eval_transform="", **{**defaults, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(20))
 def test_batches_are_the_same_from_any_source_in_any_number_of_processes(specs, number):
     rng = np.random.default_rng(number)
@@ -110,6 +111,7 @@ def parameters(spec, workdir, pipeline):
     return jax.device_get(state.params)
 
 
+@pytest.mark.slow
 def test_training_ends_the_same_from_all_sources(specs, tmp_path):
     pytest.importorskip("tensorflow")
     expected = parameters(specs["arrays"], tmp_path / "plain", "arrays")

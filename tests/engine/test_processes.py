@@ -112,6 +112,7 @@ def test_a_workdir_that_is_not_shared_is_noticed(tmp_path):
             check_shared(two, there)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault, victim, own, code, says",
     [

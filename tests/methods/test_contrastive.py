@@ -129,6 +129,7 @@ def test_mocos_loss_is_symmetric_between_queries_and_the_momentum_encoders_keys(
     np.testing.assert_allclose(output.loss, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", "mocov3"])
 @pytest.mark.parametrize("encoder", [VIT, CONV], ids=["vit", "conv"])
 def test_the_loss_is_that_of_the_global_batch(name, encoder):
@@ -230,6 +231,7 @@ def test_the_stem_of_a_convolutional_encoder_learns():
     assert rules[CONV]["embed"] == {"kernel": (1.0, 1.0), "bias": (1.0, 0.0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", "mocov3"])
 def test_bfloat16_leaves_parameters_and_losses_in_float32(name):
     batch = make_batch()

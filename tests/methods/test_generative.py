@@ -174,6 +174,7 @@ def test_losses_of_logits_against_numpy(kind):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nonsaturating", "hinge"])
 def test_each_network_gets_the_gradient_of_its_own_loss(batch, kind):
     method = make_bigan(loss=kind)
@@ -225,6 +226,7 @@ def descend(method, params, batch, rules, steps):
     return history, params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "frozen"),
     [

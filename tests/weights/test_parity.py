@@ -10,6 +10,8 @@ from safetensors.numpy import load_file
 from mae_jax import weights
 from tests.weights import parity, references
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 3e-6
 """Of small networks in float32, relative to the largest value: a few units in the last place."""
 PIXELS = dict(mean=(0.5,), std=(0.25,))

@@ -103,6 +103,7 @@ def test_arrays_that_are_missing_or_too_many(good, tmp_path, capsys):
     assert "(left over)" in printed and "blocks.3.attn.q_norm.weight" in printed
 
 
+@pytest.mark.slow
 def test_what_may_be_missing_is_made(good, tmp_path, capsys):
     for name, ours in {
         "mask_token": "decoder/mask_token",

@@ -28,6 +28,7 @@ def same(found, expected):
         np.testing.assert_array_equal(found[path].view(np.uint32), array.view(np.uint32), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n == "L" else n for n in MODELS]
 )

@@ -69,6 +69,7 @@ def offline(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["run", "timm", "mae", "hf", "hub", "imported"])
 def test_a_task_starts_from_weights_wherever_they_are(source, pretrained, tmp_path, offline):
     out = tmp_path / ("m.safetensors" if source in ("timm", "mae") else "folder")
@@ -144,6 +145,7 @@ def test_a_start_of_another_architecture(tmp_path, capsys):
     assert "is of another architecture: it is vit(Ti, patch=16), and" in line
 
 
+@pytest.mark.slow
 def test_learned_positions_are_not_dropped_silently(tmp_path, capsys):
     weights.write(models.tuned("cls"), tmp_path / "a.safetensors", "timm")
     command = "train", "--config", f"{TASKS}:linear_probe", "--workdir", tmp_path / "run"
@@ -158,6 +160,7 @@ def test_learned_positions_are_not_dropped_silently(tmp_path, capsys):
     assert run(*command, *options, start) == 0
 
 
+@pytest.mark.slow
 def test_every_command_takes_imported_weights(pretrained, photos, tmp_path, capsys):
     file, out = tmp_path / "m.safetensors", tmp_path / "imported"
     command = "weights", "export", "--run", pretrained, "--format", "mae", "--out", file
