@@ -119,7 +119,8 @@ def test_an_installed_package_works_without_a_checkout(built, tmp_path):
         short += [f"--config.data.{split}={scenes}"]
     short += ["--config.method.args.encoder=vit(width=32, depth=1, heads=2, patch=8)"]
     mae_jax("train", "--config", "experiment.py", *short, folder=empty / "mine")
-    assert "knn %" in mae_jax("evaluate", "--run", "runs/experiment", folder=empty / "mine")
+    command = "evaluate", "--run", "runs/experiment", "--evals", "knn(k=3)"
+    assert "knn %" in mae_jax(*command, folder=empty / "mine")
     source = "fashion_scenes(split=test, num_examples=128)"
     images = ["--images", source, "--out", "features.npz"]
     printed = mae_jax("features", "--run", "runs/experiment", *images, folder=empty / "mine")
