@@ -87,6 +87,8 @@ class Meter:
     def pytest_runtest_logreport(self, report):
         """Adds up."""
         path, _, name = report.nodeid.partition("::")
+        if not hasattr(report, "cpu"):  # xdist's own, of a worker that has crashed
+            return
         self.files[path] += report.cpu
         self.slow[path] += report.cpu if report.is_slow else 0.0
         self.ran[path].add(name.partition("[")[0])
