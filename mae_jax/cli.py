@@ -30,7 +30,7 @@ from mae_jax.failure import explain, fail
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
 """What makes the C++ parts of XLA, TensorFlow and gRPC write errors only."""
 NOT_OURS = r"(orbax|flax|jax|jaxlib|tensorstore|etils|absl|google|tensorflow|tensorboard)\b"
-"""Modules whose Python warnings are for those who write code, and not for those who run it."""
+"""Modules whose Python warnings are for developers, not for users."""
 FORMATS = ("timm", "hf", "mae", "stablehlo", "onnx")
 
 
@@ -108,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = "tables and pictures of a sweep, as Markdown and as HTML"
     add_report(command(command_sweep.report, text))
     add_evaluate(command(commands.evaluate, "what a run's encoder or classifier is worth"))
-    text = "a picture of images beside what the network makes of them"
+    text = "a picture of images beside their reconstructions"
     add_reconstruct(command(commands.reconstruct, text))
     text = "the features of a folder of images, as .npz or .safetensors"
     add_features(command(commands.features, text))
