@@ -138,7 +138,7 @@ def mae_args() -> dict:
         decoder_width=512,
         decoder_depth=8,
         decoder_heads=16,
-        decoder_attention="xla",  # or 'cudnn', on NVIDIA GPUs in bfloat16
+        decoder_attention="auto",  # or a kernel: 'xla', 'blockwise', 'cudnn' (GPU), 'pallas' (TPU)
         decoder_remat="none",  # 'dots' or 'full': compute again, to save memory
         decoder_gather="take",  # or 'onehot'
         mask="random",  # 'random', 'block' or 'grid'

@@ -115,28 +115,26 @@ class Run:
 
     @functools.cached_property
     def _predict(self):
-        return jax.jit(
-            lambda params, extra, batch: {
-                **self.method.predict(params, extra, batch),
-                **{k: v for k, v in batch.items() if k != "image"},
-            },
-            out_shardings=meshes.replicated(self.mesh),
-        )
+        @meshes.on_mesh(self.mesh)
+        def predict(params, extra, batch):
+            labels = {k: v for k, v in batch.items() if k != "image"}
+            return {**self.method.predict(params, extra, batch), **labels}
+
+        return jax.jit(predict, out_shardings=meshes.replicated(self.mesh))
 
     @functools.cached_property
     def reconstruct(self) -> Callable:
         """(params, extra, batch, key) -> the pictures of a method that draws, and 'mask'."""
-        return jax.jit(
-            lambda params, extra, batch, key: {
-                **self.method.reconstruct(params, extra, batch, key),
-                "mask": batch["mask"],
-            },
-            out_shardings=meshes.replicated(self.mesh),
-        )
+        @meshes.on_mesh(self.mesh)
+        def draw(params, extra, batch, key):
+            return {**self.method.reconstruct(params, extra, batch, key), "mask": batch["mask"]}
+
+        return jax.jit(draw, out_shardings=meshes.replicated(self.mesh))
 
     def check(self, evaluators: Sequence[Evaluator]) -> None:
         """Raises UserError if evaluators need what the model or the data do not have."""
-        check_evaluators(evaluators, self.method, self.like, self.data)
+        check = meshes.on_mesh(self.mesh)(check_evaluators)
+        check(evaluators, self.method, self.like, self.data)
 
 
 def build(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> Run:

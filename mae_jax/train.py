@@ -125,6 +125,8 @@ def complete(
                 raise Preempted(f"stopped before step {start + 1} of {total}")
             train_step, costs = run.train_step()
             check_step(costs, run)
+            if costs["attention"]:
+                say(f"attention: {'; '.join(costs['attention'])}")
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
         with call_section(

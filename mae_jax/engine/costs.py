@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 
+from mae_jax.ops.attention import record_kinds
 from mae_jax.types import Batch, TrainState
 
 Costs = dict[str, Any]
 """'parameters' and 'encoder_parameters', how many numbers; 'gflops_per_image' of the whole step,
 10^9 operations; 'step_megabytes' on each device, 10^6 bytes; None where a compiler does not say;
-'image', [H, W, C] of those it learns from; 'device', 'jax'."""
+'attention', the kernels that compute it, with tokens and heads; 'image', [H, W, C] of those it
+learns from; 'device', 'jax'."""
 
 
 def compile_step(
@@ -28,7 +30,8 @@ def compile_step(
     Returns:
         The step, and what it costs: state, batch and temporaries all count as memory.
     """
-    lowered = step.lower(like, batch)
+    with record_kinds() as attention:
+        lowered = step.lower(like, batch)
     compiled = lowered.compile()
     counted, memory = lowered.cost_analysis(), compiled.memory_analysis()
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -37,6 +40,7 @@ def compile_step(
         encoder_parameters=count(like.params.get("encoder", {})),
         gflops_per_image=None,
         step_megabytes=None,
+        attention=list(attention),
         image=list(batch["image"].shape[1:]),
         device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
         jax=jax.__version__,

@@ -1,6 +1,7 @@
 """Devices as a mesh with the axes 'data' and 'fsdp', and how arrays are laid out on it."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -40,6 +41,22 @@ def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
             f"{count}, or one of them -1 and the other a divisor of it"
         )
     return jax.make_mesh(tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def on_mesh(mesh: Mesh) -> Callable[[Callable], Callable]:
+    """A decorator of functions that are compiled for a mesh: what they call can ask which devices
+    it is for, and kernels that XLA does not partition can split their work over them.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def on_it(*args, **kwargs):
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return function(*args, **kwargs)
+
+        return on_it
+
+    return decorate
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

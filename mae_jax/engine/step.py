@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from mae_jax.engine.memory import check_state
-from mae_jax.engine.mesh import batch_sharding, infer_shardings, replicated
+from mae_jax.engine.mesh import batch_sharding, infer_shardings, on_mesh, replicated
 from mae_jax.engine.paths import Rules
 from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState
 
@@ -44,6 +44,7 @@ def plan_state(
     """
     rows = {k: jax.ShapeDtypeStruct((mesh.size, *v.shape[1:]), v.dtype) for k, v in batch.items()}
 
+    @on_mesh(mesh)
     def init() -> TrainState:
         zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in rows.items()}
         params, extra = method.init(stream_key(seed, "init", 0), zeros)
@@ -86,6 +87,7 @@ def make_train_step(
         accumulate: parts into which a batch is split to save memory; their gradients are averaged.
     """
 
+    @on_mesh(mesh)
     def step(state: TrainState, batch: Batch):
         key = stream_key(seed, "train", state.step)
         gradient = jax.value_and_grad(

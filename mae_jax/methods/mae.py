@@ -94,7 +94,7 @@ def make(
     decoder_width: int = 512,
     decoder_depth: int = 8,
     decoder_heads: int = 16,
-    decoder_attention: str = "xla",
+    decoder_attention: str = "auto",
     decoder_remat: str = "none",
     decoder_gather: str = "take",
     mask: str = "random",

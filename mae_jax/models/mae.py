@@ -24,7 +24,7 @@ class Decoder(nn.Module):
     depth: int = 8
     heads: int = 16
     dtype: Any = jnp.float32
-    attention: str = "xla"
+    attention: str = "auto"
     remat: str = "none"
     gather: str = "take"
 

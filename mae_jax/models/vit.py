@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
     heads: int
     dtype: Any = jnp.float32
-    attention: str = "xla"
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: int = 0) -> jax.Array:
@@ -109,7 +109,7 @@ class Block(nn.Module):
     drop_path: float = 0.0
     """Probability that an example skips a branch, in training (stochastic depth, 1603.09382)."""
 
-    attention: str = "xla"
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, skip: int = 0) -> jax.Array:
@@ -162,7 +162,7 @@ class ViT(nn.Module):
     """Sine-cosine positions are where parameters start, for patches and the class token."""
     final_norm: bool = True
     dtype: Any = jnp.float32
-    attention: str = "xla"
+    attention: str = "auto"
     remat: str = "none"
     gather: str = "take"
 
@@ -236,7 +236,7 @@ def make(
     drop_path: float = 0.0,
     learned_positions: bool = False,
     final_norm: bool = True,
-    attention: str = "xla",
+    attention: str = "auto",
     remat: str = "none",
     gather: str = "take",
     dtype: Any = jnp.float32,
@@ -247,7 +247,8 @@ def make(
         size: one of Ti, S, B, L, H.
         patch: side of a patch in pixels.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
-        attention: 'xla', or 'cudnn' on NVIDIA GPUs with dtype bfloat16.
+        attention: the kernel, one of `ops.attention.CHOICES`; 'auto' takes the best for the
+            devices, the type and the number of tokens.
         remat: what the backward pass finds saved, a name of `REMAT`: 'none' is fast, 'dots' and
             'full' save memory.
         gather: 'take' or 'onehot', see `ops.gather`.
