@@ -68,6 +68,11 @@ def _arranged(devices: Sequence[Any], data: int, fsdp: int) -> np.ndarray:
     )
 
 
+def platform_of(mesh: Mesh) -> str:
+    """'cpu', 'gpu' or 'tpu': of the mesh's devices, which need not be those of this process."""
+    return mesh.devices.flat[0].platform
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, P())
