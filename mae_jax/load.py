@@ -43,6 +43,7 @@ def load(
     # Neither the mesh nor the batch of training need to fit this machine.
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1, init_from=dict(path=""))
     config.data.batch_size = 64 * jax.device_count()
+    config.compiler = dict(tpu="", gpu="", cpu="")  # this compiler may be another version
     # Nor do the steps and learning rates of other images in other batches need to make sense.
     config.profile, config.schedule.min_lr = "", 0.0
     config.method.args.update(weights.anywhere(config.method.args))

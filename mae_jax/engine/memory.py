@@ -141,9 +141,11 @@ def check_room(needed: int, what: str, advice: str) -> None:
     free = free_memory()
     if free is None or needed <= free:
         return
-    devices = jax.local_device_count()
-    shared = jax.default_backend() == "cpu" and devices > 1
-    each = f" on each of {devices} devices, which share the memory" if shared else " on a device"
+    devices = jax.local_devices()
+    shared = devices[0].platform == "cpu" and len(devices) > 1
+    each = (
+        f" on each of {len(devices)} devices, which share the memory" if shared else " on a device"
+    )
     raise UserError(
         f"{what} needs {readable(needed)}{each}, and {readable(free)} are free: {advice}"
     )
@@ -161,7 +163,9 @@ def check_state(abstract_state: Any, what: str = "train state (parameters and mo
     """
     leaves = jax.tree_util.tree_leaves_with_path(abstract_state)
     path, largest = max(leaves, key=lambda leaf: bytes_on_device(leaf[1]))
-    split = "" if jax.default_backend() == "cpu" else ", or split it: config.mesh.fsdp=-1"
+    devices = largest.sharding.device_set if largest.sharding else jax.local_devices()
+    on_cpu = next(iter(devices)).platform == "cpu"
+    split = "" if on_cpu else ", or split it: config.mesh.fsdp=-1"
     check_room(
         bytes_on_device(abstract_state),
         f"the {what}",

@@ -75,6 +75,7 @@ def make_train_step(
     *,
     seed: int,
     accumulate: int = 1,
+    compiler_options: Mapping[str, str] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles (state, batch) -> (state, metrics). The old state's buffers are reused.
 
@@ -85,6 +86,7 @@ def make_train_step(
         like: shapes and shardings of the state.
         seed: of the run.
         accumulate: parts into which a batch is split to save memory; their gradients are averaged.
+        compiler_options: see `engine.compiler`.
     """
 
     @on_mesh(mesh)
@@ -111,6 +113,7 @@ def make_train_step(
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
+        compiler_options=compiler_options or None,
     )
 
 
