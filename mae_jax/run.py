@@ -25,6 +25,7 @@ from mae_jax.engine.profile import Profile
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.evals.classify import check_labels
 from mae_jax.evals.features import Evaluator, Predict
+from mae_jax.ops.attention import record_kinds
 from mae_jax.settings import EvalPlan, make_eval_plan, make_method
 from mae_jax.spec import bind_section, call_section
 from mae_jax.start import make_start, pixel_statistics
@@ -61,8 +62,9 @@ class Run:
         """
         self.check_training()
         step, batch = self._step()
-        step, costs = compile_step(step, self.like, batch, parts=self.config.accumulate)
-        return step, costs | dict(compiler_options=self.compiler_options)
+        with record_kinds() as kinds:
+            step, costs = compile_step(step, self.like, batch, parts=self.config.accumulate)
+        return step, costs | dict(attention=list(kinds), compiler_options=self.compiler_options)
 
     def trace(self) -> None:
         """Traces the step without compiling it.

@@ -7,14 +7,12 @@ from typing import Any
 
 import jax
 
-from mae_jax.ops.attention import record_kinds
 from mae_jax.types import Batch, TrainState
 
 Costs = dict[str, Any]
 """'parameters' and 'encoder_parameters', how many numbers; 'gflops_per_image' of the whole step,
 10^9 operations; 'step_megabytes' on each device, 10^6 bytes; None where a compiler does not say;
-'attention', the kernels that compute it, with tokens and heads; 'image', [H, W, C] of those it
-learns from; 'device', 'jax'."""
+'image', [H, W, C] of those it learns from; 'device', 'jax'."""
 
 
 def compile_step(
@@ -30,8 +28,7 @@ def compile_step(
     Returns:
         The step, and what it costs: state, batch and temporaries all count as memory.
     """
-    with record_kinds() as attention:
-        lowered = step.lower(like, batch)
+    lowered = step.lower(like, batch)
     compiled = lowered.compile()
     counted, memory = lowered.cost_analysis(), compiled.memory_analysis()
     mesh = like.step.sharding.mesh
@@ -41,7 +38,6 @@ def compile_step(
         encoder_parameters=count(like.params.get("encoder", {})),
         gflops_per_image=None,
         step_megabytes=None,
-        attention=list(attention),
         image=list(batch["image"].shape[1:]),
         device=f"{mesh.devices.flat[0].device_kind} x {mesh.size}",
         jax=jax.__version__,

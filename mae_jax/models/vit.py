@@ -247,8 +247,7 @@ def make(
         size: one of Ti, S, B, L, H.
         patch: side of a patch in pixels.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
-        attention: the kernel, one of `ops.attention.CHOICES`; 'auto' takes the best for the
-            devices, the type and the number of tokens.
+        attention: kind of kernel, of `ops.attention.CHOICES`; 'auto': what suits the devices.
         remat: what the backward pass finds saved, a name of `REMAT`: 'none' is fast, 'dots' and
             'full' save memory.
         gather: 'take' or 'onehot', see `ops.gather`.

@@ -66,14 +66,18 @@ def attention(
     check_choice("attention", kind, CHOICES)
     call = call_of(query, key, bias, mask)
     kind = choose(call) if kind == "auto" else kind
-    reason = KINDS[kind].refusal(call) if call.platform or kind in ("xla", "blockwise") else (
-        "needs to know its devices: call it under jax.set_mesh(mesh)"
+    reason = (
+        KINDS[kind].refusal(call)
+        if call.platform or kind in ("xla", "blockwise")
+        else ("needs to know its devices: call it under jax.set_mesh(mesh)")
     )
     if reason:
         raise UserError(f"attention={kind} {reason}; or set attention=auto")
     chosen = _chosen.get()
     if chosen is not None:
-        tokens = f"{call.queries}" if call.queries == call.keys else f"{call.queries} of {call.keys}"
+        tokens = (
+            f"{call.queries}" if call.queries == call.keys else f"{call.queries} of {call.keys}"
+        )
         chosen[f"{kind} for {tokens} tokens, {call.heads} heads of {call.size}"] = None
     return KINDS[kind].attend(query, key, value, bias, mask)
 
@@ -101,7 +105,9 @@ def check_attention(name: str, kind: str, *, width: int, heads: int, dtype) -> N
     check_choice(f"{name}: attention", kind, CHOICES)
     platform = {"cudnn": "gpu", "pallas": "tpu"}.get(kind)
     if platform:
-        reason = KINDS[kind].refusal(Call(platform, "", jnp.dtype(dtype), 1, 1, heads, width // heads))
+        reason = KINDS[kind].refusal(
+            Call(platform, "", jnp.dtype(dtype), 1, 1, heads, width // heads)
+        )
         if reason:
             raise UserError(f"{name}: attention={kind} {reason}; or set attention=auto")
 

@@ -38,8 +38,12 @@ def attend(query, key, value, bias=None, mask=None, *, block: int = BLOCK) -> ja
         if bias is not None and bias.shape[3] > 1:
             bias = jnp.pad(bias, [(0, 0)] * 3 + [(0, extra)])
         valid = (jnp.arange(length + extra) < length)[None, None, None]
-        mask = valid if mask is None else mask & valid if mask.shape[3] == 1 else (
-            jnp.pad(mask, [(0, 0)] * 3 + [(0, extra)])
+        mask = (
+            valid
+            if mask is None
+            else mask & valid
+            if mask.shape[3] == 1
+            else (jnp.pad(mask, [(0, 0)] * 3 + [(0, extra)]))
         )
     return _attend(query, key, value, bias, mask, block)
 

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 
 from mae_jax.ops.attention.call import Call
 
-OLDER = re.compile(r"\b([KPV]100|[KMP]\d0|P4|T4|T[4-9]\d\d|GTX|TITAN|RTX (20\d\d|[3-8]000)\b(?! Ada))")
+OLDER = re.compile(
+    r"\b([KPV]100|[KMP]\d0|P4|T4|T[4-9]\d\d|GTX|TITAN|RTX (20\d\d|[3-8]000)\b(?! Ada))"
+)
 """Names of GPUs before Ampere, for which there is no fused kernel."""
 
 
