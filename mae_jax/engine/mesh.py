@@ -49,8 +49,8 @@ def _arranged(devices: Sequence[Any], data: int, fsdp: int) -> np.ndarray:
     """Devices as [data, fsdp], those of an fsdp group close to each other: in a block of chips on a
     TPU, one host after another elsewhere.
     """
-    slice_of = lambda device: getattr(device, "slice_index", 0)  # many platforms have none
-    if devices[0].platform != "tpu":
+    slice_of = lambda device: getattr(device, "slice_index", 0)  # not all platforms have one
+    if devices[0].platform != "tpu":  # hosts of GPUs are slices too, which jax.make_mesh refuses
         by_host = lambda device: (slice_of(device), device.process_index, device.id)
         return np.array(sorted(devices, key=by_host), object).reshape(data, fsdp)
     slices = len({slice_of(device) for device in devices})
