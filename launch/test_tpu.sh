@@ -21,6 +21,6 @@ if [ -z "${LIBTPU:-}" ] && [ "$(cat "$folder/wanted" 2>/dev/null)" != "$wanted" 
     python -m pip install --quiet --no-deps --target "$folder" "$wanted"
     echo "$wanted" >"$folder/wanted"
 fi
-mapfile -t files < <(grep -rl needs_libtpu tests --include='test_*.py')
+mapfile -t files < <(grep -rlE '^from .* import .*needs_libtpu' tests --include='test_*.py')
 export PYTHONPATH="$folder${PYTHONPATH:+:$PYTHONPATH}"
 python -m pytest -n auto --maxprocesses 4 --dist loadfile "${files[@]}" "$@"

@@ -337,8 +337,8 @@ def test_test_tpu_installs_what_jax_asks_for_and_runs_what_needs_it(root, tmp_pa
     for name in ("test_tpu.sh", "environment.sh"):
         shutil.copy(root / "launch" / name, copy)
     (tests := copy.parent / "tests").mkdir()
-    (tests / "test_a.py").write_text("needs_libtpu")
-    (tests / "test_b.py").write_text("")
+    (tests / "test_a.py").write_text("from tests.helpers.libtpu import needs_libtpu")
+    (tests / "test_b.py").write_text("# needs_libtpu")
     path = programs(
         tmp_path,
         python=f"""if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi
