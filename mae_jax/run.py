@@ -217,7 +217,7 @@ def _build(
     sizes = dict(batch_size=data.batch_size, num_examples=made_data.num_examples)
     plan = call_section(make_plan, schedule, "schedule", **sizes)
     Profile(steps=profile, total=plan.steps)
-    check_image_size(made_data)
+    check_image_size(made_data, made_mesh)
     example = made_data.example("train")
     check_batch_size(example, data.batch_size, made_mesh)
     config, notes = standardized(config, made_data, example["image"].shape[-1], recorded)

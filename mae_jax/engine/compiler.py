@@ -15,8 +15,11 @@ Options = dict[str, str]
 
 DEFAULTS: Mapping[str, Options] = {
     "tpu": {
-        # With fsdp over 64 chips, parameters are else gathered by all-reduces of arrays that are
-        # zero outside of each shard, which wait and move more bytes.
+        # Over 64 chips or more, fsdp else gathers no parameters but reduces arrays that are zero
+        # outside of each shard: three times the bytes, and the step waits for them. A ViT of one
+        # block on v5e:8x8 had 10 all-reduces of 2.7 MB and no all-gather; with this it has 19
+        # all-gathers of 1.6 MB and 7 all-reduces of 1.1 MB. Programs for data, hybrid, several
+        # slices and fsdp over 16 chips stay the same (libtpu 0.0.42.1).
         "xla_tpu_prefer_async_allgather_to_allreduce": "True",
     },
     "gpu": {},
@@ -57,6 +60,7 @@ def parse(platform: str, text: str) -> Options:
             raise UserError(f"{where} is no option: write xla_NAME=VALUE,xla_NAME=VALUE")
         if name in options:
             raise UserError(f"{where} sets {name} again: leave one of them")
+        # XLA on CPUs knows True, and not true.
         options[name] = value.capitalize() if value.lower() in ("true", "false") else value
     return options
 

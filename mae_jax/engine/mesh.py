@@ -50,8 +50,8 @@ def _arranged(devices: Sequence[Any], data: int, fsdp: int) -> np.ndarray:
     """Devices as [data, fsdp], those of an fsdp group close to each other: in a block of chips on a
     TPU, one host after another elsewhere.
     """
-    slice_of = lambda device: getattr(device, "slice_index", 0)  # many platforms have none
-    if devices[0].platform != "tpu":
+    slice_of = lambda device: getattr(device, "slice_index", 0)  # not all platforms have one
+    if devices[0].platform != "tpu":  # hosts of GPUs are slices too, which jax.make_mesh refuses
         by_host = lambda device: (slice_of(device), device.process_index, device.id)
         return np.array(sorted(devices, key=by_host), object).reshape(data, fsdp)
     slices = len({slice_of(device) for device in devices})
@@ -62,11 +62,16 @@ def _arranged(devices: Sequence[Any], data: int, fsdp: int) -> np.ndarray:
             f"config.mesh.fsdp={most}, or a divisor of it, and config.mesh.data=-1"
         )
     # Chips have places in a grid or torus, and a group may need a part of one of its axes.
-    if slices == 1:
-        return mesh_utils.create_device_mesh((data, fsdp), devices, allow_split_physical_axes=True)
-    return mesh_utils.create_hybrid_device_mesh(
-        (data // slices, fsdp), (slices, 1), devices, allow_split_physical_axes=True
-    )
+    shape, split = (data // slices, fsdp), dict(allow_split_physical_axes=True)
+    try:
+        if slices == 1:
+            return mesh_utils.create_device_mesh(shape, devices, **split)
+        return mesh_utils.create_hybrid_device_mesh(shape, (slices, 1), devices, **split)
+    except ValueError as error:  # JAX 0.10 loses a factor of sizes such as 10 and 14
+        raise UserError(
+            f"JAX finds no place for mesh data={data}, fsdp={fsdp} on these chips ({error}): set "
+            "config.mesh.fsdp to another divisor of the number of chips, and config.mesh.data=-1"
+        ) from error
 
 
 def platform_of(mesh: Mesh) -> str:

@@ -60,6 +60,11 @@ def test_an_fsdp_group_in_two_slices_is_refused(sizes):
         make_mesh(data=sizes[0], fsdp=sizes[1], devices=devices)
 
 
+def test_a_mesh_that_jax_does_not_place_is_one_line():
+    with pytest.raises(UserError, match="JAX finds no place for mesh data=32, fsdp=10 on these"):
+        make_mesh(fsdp=10, devices=chips("TPU v5p", (4, 4, 20)))
+
+
 class Gpu:
     """A device of a host with GPUs."""
 
