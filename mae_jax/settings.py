@@ -90,7 +90,7 @@ def _check_method(config: ConfigDict) -> None:
     args = dict(config.method.args)
     _check_sizes(args)
     standardize.check(args)
-    args |= {name: (0.5,) for name, value in args.items() if value == AUTO}
+    args |= {name: (0.5,) for name in ("mean", "std") if args.get(name) == AUTO}
     method = call_section(make_method, {**config.method, "args": args}, "method", total_steps=1)
     rules = {"rules": method.rules} if hasattr(method, "rules") else {}
     call_section(make_optimizer, config.optimizer, "optimizer", schedule=lambda step: 0.0, **rules)
