@@ -122,7 +122,8 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
     hidden_only = method.score == "hidden" and not encoder.mask_tokens
 
     def encode(params, batch, mask):
-        return encoder.apply({"params": params}, method.normalize(batch["image"]), mask)
+        variables, images = {"params": params}, batch["image"]
+        return encoder.apply(variables, images, mask, normalize=method.normalize)
 
     def decode(params, tokens, mask):
         mask = None if encoder.mask_tokens else mask
@@ -149,9 +150,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         return jax.value_and_grad(loss)(prediction)
 
     params, part = live.state.params, live.part
-    mask = jax.jit(
-        lambda batch: method.draw_mask(key, method.normalize(batch["image"])), out_shardings=split
-    )(part)
+    mask = jax.jit(lambda batch: method.draw_mask(key, batch["image"]), out_shardings=split)(part)
     tokens = jax.jit(encode, out_shardings=split)(params["encoder"], part, mask)
     prediction = jax.jit(predict, out_shardings=split)(params, part)
     first = jax.jit(encoder_gradient, out_shardings=shardings["encoder"])

@@ -180,7 +180,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
+        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
         """Encodes whole images, or their visible patches.
 
@@ -188,16 +188,19 @@ class ViT(nn.Module):
             images: [B, H, W, C] float, any aspect and number of channels.
             mask: which patches are visible; None: all.
             train: paths are dropped; needs the random stream 'drop_path'.
+            normalize: for images that are uint8, see `MAE`.
 
         Returns:
             [B, 1 + K, D] tokens after the final norm: the class token, then the visible patches in
             the order of `mask.keep` (with `mask_tokens`, or without a mask: all L in image order).
         """
-        patches = patchify(images, self.patch).astype(self.dtype)
+        patches = patchify(images, self.patch)  # [B, L, patch * patch * C]
         first, positions = self.positions(grid_of(images.shape[1:3], self.patch))
         if mask is not None and not self.mask_tokens:
             patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)
             positions = gathers.take_tokens(positions, mask.keep, kind=self.gather)
+        if normalize is not None:
+            patches = normalize(patches, pixels=self.patch**2)
         x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
         if mask is not None and self.mask_tokens:
             token = self.param("mask_token", token_init, (1, 1, self.width))

@@ -20,6 +20,8 @@ def take_tokens(tokens: jax.Array, index: jax.Array, *, kind: str = "take") -> j
     """
     shared = tokens.ndim == 2
     if kind == "onehot":
+        if tokens.dtype == jnp.uint8:  # bfloat16 holds each of 0 ... 255
+            return take_tokens(tokens.astype(jnp.bfloat16), index, kind=kind).astype(jnp.uint8)
         matrix = jax.nn.one_hot(index, tokens.shape[-2], dtype=tokens.dtype)
         formula = "bkl,ld->bkd" if shared else "bkl,bld->bkd"
         return jnp.einsum(formula, matrix, tokens, precision=jax.lax.Precision.HIGHEST)
