@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.drop_path import drop_path
 from mae_jax.models.limits import check_size
 from mae_jax.models.norm import LayerNorm
-from mae_jax.models.vit import drop_path
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, patchify
 from mae_jax.spec import nearest

@@ -10,13 +10,13 @@ What costs time or memory can be chosen, and changes no number beyond rounding: 
 (`gather`).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.drop_path import drop_path
 from mae_jax.models.limits import check_size
 from mae_jax.models.norm import LayerNorm
 from mae_jax.ops import gather as gathers
@@ -63,8 +63,12 @@ class QueriesKeysValues(nn.Module):
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         if not skip:
             return split(x @ kernel + bias, 3)
-        queries = x[:, skip:] @ kernel[:, :width] + bias[:width]
-        return [queries, *split(x @ kernel[:, width:] + bias[width:], 2)]
+        # Where the last axis is split over devices, to slice it would cost a permutation for each
+        # slice and gradient: an axis of 3 is gathered whole, as the product needs it anyway.
+        kernel, bias = kernel.reshape(width, 3, width), bias.reshape(3, width)
+        queries = x[:, skip:] @ kernel[:, 0] + bias[0]
+        rest = x @ kernel[:, 1:].reshape(width, 2 * width) + bias[1:].reshape(2 * width)
+        return [queries, *split(rest, 2)]
 
 
 class Attention(nn.Module):
@@ -129,21 +133,6 @@ def block_class(remat: str) -> type[Block]:
     if remat == "none":
         return Block
     return nn.remat(Block, policy=REMAT[remat], static_argnums=(2, 3))
-
-
-def drop_path(rng: Callable[[], jax.Array], branch: jax.Array, rate: float) -> jax.Array:
-    """A branch [B, ...] of a residual network, zero for a share of the examples and scaled up for
-    the others (stochastic depth, 1603.09382).
-
-    Args:
-        rng: gives a key; only called if the rate is not 0.
-        rate: in [0, 1).
-    """
-    if rate == 0:
-        return branch
-    shape = (len(branch),) + (1,) * (branch.ndim - 1)
-    kept = jax.random.bernoulli(rng(), 1 - rate, shape)
-    return branch * (kept / (1 - rate)).astype(branch.dtype)
 
 
 class ViT(nn.Module):
