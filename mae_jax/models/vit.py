@@ -61,14 +61,9 @@ class QueriesKeysValues(nn.Module):
         kernel = self.param("kernel", dense_init, (width, 3 * width))
         bias = self.param("bias", nn.initializers.zeros, (3 * width,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        if not skip:
-            return split(x @ kernel + bias, 3)
-        # Where the last axis is split over devices, to slice it would cost a permutation for each
-        # slice and gradient: an axis of 3 is gathered whole, as the product needs it anyway.
-        kernel, bias = kernel.reshape(width, 3, width), bias.reshape(3, width)
-        queries = x[:, skip:] @ kernel[:, 0] + bias[0]
-        rest = x @ kernel[:, 1:].reshape(width, 2 * width) + bias[1:].reshape(2 * width)
-        return [queries, *split(rest, 2)]
+        queries, keys, values = split(x @ kernel + bias, 3)
+        # Skipped after the product: a slice of a kernel that is split over devices costs permutes.
+        return [queries[:, skip:], keys, values]
 
 
 class Attention(nn.Module):
