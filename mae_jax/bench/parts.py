@@ -129,7 +129,8 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
     hidden_only = method.score == "hidden" and not encoder.mask_tokens
 
     def encode(params, batch, mask):
-        return encoder.apply({"params": params}, method.normalize(batch["image"]), mask)
+        variables, images = {"params": params}, batch["image"]
+        return encoder.apply(variables, images, mask, normalize=method.normalize)
 
     def decode(params, tokens, mask):
         mask = None if encoder.mask_tokens else mask
@@ -157,7 +158,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
 
     params, part = live.state.params, live.part
     jit = partial(_jit, live.setup.mesh)
-    mask = jit(lambda batch: method.draw_mask(key, method.normalize(batch["image"])), split)(part)
+    mask = jit(lambda batch: method.draw_mask(key, batch["image"]), split)(part)
     tokens = jit(encode, split)(params["encoder"], part, mask)
     prediction = jit(predict, split)(params, part)
     first = jit(encoder_gradient, shardings["encoder"])

@@ -29,7 +29,7 @@ from mae_jax.bench.setup import Setup, example, make_setup
 from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread, threads
 from mae_jax.checks import check_batch_size
 from mae_jax.engine.costs import Costs, compile_step
-from mae_jax.engine.memory import check_state, explained
+from mae_jax.engine.memory import check_state, explained, step_advice
 from mae_jax.ops.attention import record_kinds
 
 SIDES = {"cpu": (1024, 2048, 3072)}
@@ -61,8 +61,7 @@ def bench_step(
         UserError: a config that cannot be built, too little memory, a peer that is not installed.
     """
     check_times(turns, seconds)
-    advice = f"lower config.data.batch_size ({config.data.batch_size} now)"
-    with explained(advice + " or raise config.accumulate"):
+    with explained(step_advice(config)):
         setup = make_setup(config, image_size)
         check_state(setup.like)
         rows = example(config, setup.method, setup.shape)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from mae_jax.engine.paths import path_of
 from mae_jax.types import UserError
@@ -171,6 +172,19 @@ def check_state(abstract_state: Any, what: str = "train state (parameters and mo
         f"the {what}",
         f"choose a smaller model in config.method.args (its largest array is {path_of(path)}, "
         f"{list(largest.shape)}){split}",
+    )
+
+
+def step_advice(config: ConfigDict) -> str:
+    """What to change if the memory of a device is not enough for a training step, best first.
+
+    Parts of 32 images of a ViT-B/16 move less memory than the whole batch where much of them fits
+    into a TPU's fast memory; computing blocks again costs time everywhere.
+    """
+    return (
+        f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
+        f"({config.accumulate} now): parts of 32 images or fewer a chip also move less memory on "
+        "TPUs; then set remat=full in vit(...)"
     )
 
 
