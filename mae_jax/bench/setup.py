@@ -76,19 +76,25 @@ class Setup:
         return meshes.put_batch(rows, self.mesh)
 
 
-def make_setup(config: ConfigDict, image_size: Sequence[int] = ()) -> Setup:
+def make_setup(
+    config: ConfigDict,
+    image_size: Sequence[int] = (),
+    *,
+    devices: Sequence[jax.Device] | None = None,
+) -> Setup:
     """Builds what a config names, but for its data, which may not be here.
 
     Args:
         image_size: (side,), (height, width) or (height, width, channels); empty: what the config's
             training transform makes of colour images.
+        devices: of the mesh; all of this process and its job if None.
 
     Raises:
         UserError: anything in the config that cannot be built, or an image size that is not known.
     """
     shape = image_shape(config, image_size)
     config = standardized(config, shape[-1])
-    mesh = call_section(meshes.make_mesh, config.mesh, "mesh")
+    mesh = call_section(meshes.make_mesh, config.mesh, "mesh", devices=devices)
     meshes.check_batch(config.data.batch_size, mesh, config.accumulate)
     plan = call_section(
         make_plan,

@@ -1,6 +1,6 @@
 """Devices as a mesh with the axes 'data' and 'fsdp', and how arrays are laid out on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,19 +17,23 @@ MAX_BATCH = 2**31 - 1
 """Rows are counted in int32."""
 
 
-def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
-    """A mesh over all devices of all processes.
+def make_mesh(
+    *, data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh over devices.
 
     Args:
         data: devices along which only the batch is split.
         fsdp: neighbouring devices along which the batch, the parameters and their moments are split
             (FSDP, arXiv 2304.11277; with data over 1, each group of them holds a copy). One of both
             may be -1: all that remain.
+        devices: all of all processes if None.
 
     Raises:
         UserError: the two do not multiply to the number of devices.
     """
-    count = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     sizes = [
         count // other if size == -1 and other > 0 else size
         for size, other in ((data, fsdp), (fsdp, data))
@@ -39,7 +43,9 @@ def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
             f"mesh data={data}, fsdp={fsdp} does not cover {count} devices: their product must be "
             f"{count}, or one of them -1 and the other a divisor of it"
         )
-    return jax.make_mesh(tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh(
+        tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
