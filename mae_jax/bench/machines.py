@@ -9,7 +9,6 @@ SXM. Clocks: the peak over the operations of the matrix units in a cycle (v4 and
 
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,11 +102,6 @@ def parse_topology(name: str, slices: int = 1) -> Topology:
     if slices > 1 and not axes:
         raise UserError(f"--slices is for TPUs: write {kind}:{slices}x{shape[-1]} for nodes")
     return Topology(name, kind, shape, slices)
-
-
-def parse_topologies(names: Sequence[str], slices: int = 1) -> list[Topology]:
-    """Several, see `parse_topology`."""
-    return [parse_topology(name, slices) for name in names]
 
 
 _SIDES = r"[1-9]\d{0,3}(x[1-9]\d{0,3})*"
