@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mae_jax.bench.hlo import Program, arrays
-from mae_jax.bench.modules import module_of
+from mae_jax.bench.modules import module_of, part_of_name
 
 _ALLOCATION = re.compile(r"^allocation \d+: (?:0x\w+, )?size (?P<size>\d+)(?P<rest>.*)$")
 _VALUE = re.compile(
@@ -64,7 +64,7 @@ def read_buffers(text: str, program: Program, largest: int = 12) -> Memory:
         else:
             sums[_kind(rest, live)] += size
         if "preallocated-temp" in rest:
-            for value in values:
+            for value in (one for one in values if not one["shape"].startswith("(")):
                 found = (int(value["size"]), value["name"], value["shape"])
                 places.setdefault((number, int(value["offset"])), []).append(found)
     operations = {one.name: one.op_name for _, one in program.all()}
@@ -97,7 +97,7 @@ def _buffer(values: list[tuple[int, str, str]], operations: dict[str, str]) -> B
     values = sorted(values, reverse=True)
     largest = values[0][0]
     names = [operations.get(name, "") for size, name, _ in values if 2 * size >= largest]
-    modules = dict.fromkeys(module for name in names if (module := module_of(name)))
+    modules = dict.fromkeys(module_of(name) or part_of_name(name) for name in names if name)
     found = arrays(values[0][2])
     shape = f"{found[0].dtype}[{','.join(map(str, found[0].dims))}]" if found else ""
     return Buffer(largest, shape, tuple(modules))

@@ -151,17 +151,28 @@ def _caller(program: Program, name: str) -> str:
 
 def _gathers(program: Program, name: str, one: Instruction) -> int:
     """Bytes of an all-reduce's operands that are a share of the device put into zeros."""
-    inside = program.computations[name]
-    total = 0
-    for place, operand in enumerate(one.operands):
-        source = inside.get(operand)
-        while source and source.opcode in _PASSES and len(source.operands) == 1:
-            source = inside.get(source.operands[0])
-        for role, callee in source.callees if source else ():
-            source = program.root(callee) if role == "calls" else source
-        if source and source.opcode == "dynamic-update-slice" and place < len(one.result):
-            total += one.result[place].bytes
-    return total
+    return sum(
+        array.bytes
+        for operand, array in zip(one.operands, one.result, strict=False)
+        if _updates(program, name, operand)
+    )
+
+
+def _updates(program: Program, name: str, operand: str) -> bool:
+    """Whether a value of a computation was made by writing a slice into an array."""
+    inside, place = program.computations[name], 0
+    source = inside.get(operand)
+    while source and source.opcode in _PASSES and len(source.operands) == 1:
+        index = re.search(r"\bindex=(\d+)", source.attributes)
+        place = int(index[1]) if index else place
+        source = inside.get(source.operands[0])
+    called = [callee for role, callee in source.callees if role == "calls"] if source else []
+    if called and called[0] in program.computations:
+        root = program.root(called[0])
+        if root.opcode == "tuple" and place < len(root.operands):
+            return _updates(program, called[0], root.operands[place])
+        return _updates(program, called[0], root.name)
+    return source is not None and source.opcode == "dynamic-update-slice"
 
 
 def _group(text: str, devices: int) -> int:

@@ -17,8 +17,8 @@ PARTS = (
     "other",
 )
 """'attention' is what happens between the projections, and 'dense' these, the MLPs and whatever
-else a block does; 'copies' go between HBM and the memory of the chip, 'optimizer' has the norm and
-the sum of gradients too."""
+else a block does; 'copies' are those that the compiler adds, mostly between HBM and the memory of
+the chip; 'optimizer' has the norm and the sum of gradients too."""
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 _WORDS = re.compile(
@@ -27,6 +27,7 @@ _WORDS = re.compile(
 )
 """Elements of an op_name that are no modules."""
 _ATTENTION = re.compile(r"(self_|cross_)?(attention|attn)")
+_PROJECTIONS = frozenset("q k v kv qkv query key value proj out output projection".split())
 
 
 def module_of(op_name: str) -> str:
@@ -34,11 +35,8 @@ def module_of(op_name: str) -> str:
     'decoder/block_0/attention'; '' for what belongs to no module.
     """
     path = op_name.partition(";")[0].split("/")[:-1]  # without the primitive
-    return "/".join(
-        name
-        for name in path
-        if re.fullmatch(r"\w+", name) and not _WORDS.fullmatch(name)
-    )
+    modules = [name for name in path if re.fullmatch(r"\w+", name) and not _WORDS.fullmatch(name)]
+    return "/".join(modules)
 
 
 def part_of(one: Instruction, program: Program) -> str:
@@ -49,7 +47,7 @@ def part_of(one: Instruction, program: Program) -> str:
         opcodes |= {inner.opcode for inner in called[0].values()}
     if opcodes & set(COLLECTIVES) and "async_collective" not in one.attributes:
         return "collectives"
-    if one.opcode in ("copy-start", "async-start"):
+    if one.opcode in ("copy-start", "async-start") or one.opcode == "copy" and not one.op_name:
         return "copies"
     return part_of_name(one.op_name)
 
@@ -64,7 +62,9 @@ def part_of_name(op_name: str) -> str:
             below = modules[modules.index(side) + 1 :]
             if not below:
                 return "pixels, patches, masks"
-            return f"{side} attention" if _ATTENTION.fullmatch(below[-1]) else f"{side} dense"
+            inside = any(_ATTENTION.fullmatch(name) for name in below)
+            return f"{side} {'dense' if not inside or _PROJECTIONS & set(below) else 'attention'}"
     if not op_name:
         return "other"
-    return "pixels, patches, masks" if "jvp(" in op_name or "random" in op_name else "optimizer"
+    masks = re.search(r"jvp\(|threefry|random|stream_key", op_name)
+    return "pixels, patches, masks" if masks else "optimizer"

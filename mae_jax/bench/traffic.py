@@ -96,6 +96,8 @@ def bytes_of(program: Program, name: str, one: Instruction) -> float:
     result = one.result
     if one.opcode.endswith("-start") and one.opcode != "all-reduce-start":  # operands, results
         result = tuple(array for array in result if array.dims)[len(operands) :]
+    if one.target.startswith("__cu"):  # the last result is room for the library to work in
+        result = result[:-1] if len(result) > 1 and result[-1].dtype == "s8" else result
     return sum(map(_size, operands)) + _size(result)
 
 
@@ -137,18 +139,18 @@ class Fused:
             elif user.opcode == "pad":  # windows of products are padded, then sliced
                 share = _padded(self.inside[name].result) / _padded(user.result)
                 used += share * self.read(user.name, whole / share)
-            elif user.opcode == "fusion":
-                used += self.nested(user).read_all(user, name, whole)
+            elif user.opcode == "fusion" and (nested := self.nested(user)):
+                used += nested.read_all(user, name, whole)
             elif user.opcode in ("tuple", *self.passing) or _FREE_CALLS.search(user.target):
                 continue
             else:
                 return whole
         return min(used, whole)
 
-    def nested(self, fusion: Instruction) -> "Fused":
+    def nested(self, fusion: Instruction) -> "Fused | None":
         """A fusion inside of this one, which is part of the same kernel."""
-        called = next(callee for role, callee in fusion.callees if role == "calls")
-        return Fused(self.program, called)
+        called = next((callee for role, callee in fusion.callees if role == "calls"), "")
+        return Fused(self.program, called) if called in self.program.computations else None
 
     def read_all(self, fusion: Instruction, name: str, whole: float) -> float:
         """Bytes that this uses of an operand which the fusion that calls it may name repeatedly."""
