@@ -66,7 +66,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax bench`."""
-    things = parser.add_subparsers(dest="what", required=True, metavar="data|step|scaling")
+    things = parser.add_subparsers(dest="what", required=True, metavar="data|step|scaling|compile")
 
     def thing(name: str, text: str, timed: bool):
         add = things.add_parser(name, help=text, description=text, allow_abbrev=False).add_argument
@@ -74,10 +74,13 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
             add("--turns", type=int, default=5, help="measurements of each rate (default 5)")
             add("--seconds", type=float, default=2.0, help="length of each (default 2)")
         if name != "data":
-            add("--config", required=True, type=filled, metavar="NAME[:ARG]", help="an experiment")
+            more = dict(action="append") if name == "compile" else {}
+            text = "an experiment" + "; repeat it for a table of several" * bool(more)
+            add("--config", required=True, type=filled, metavar="NAME[:ARG]", help=text, **more)
             text = "side, or height and width, and channels (default: what the config trains on)"
             add("--image-size", type=int, nargs="+", default=(), metavar="N", help=text)
-            add("--out", type=path, metavar="FILE.json", help="all numbers")
+            text = "all numbers; FILE.md: a table" if name == "compile" else "all numbers"
+            add("--out", type=path, metavar="FILE.json", help=text)
         return add
 
     add = thing("data", "the input pipeline", timed=True)
@@ -91,8 +94,19 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     add("--peer", default="", metavar="hf", help="transformers' ViTMAE beside ours")
     add = thing("scaling", "a config's training step on many devices", timed=False)
     add("--devices", type=int, default=8, help="the most to compile for (default 8)")
-    add("--mfu", type=float, default=0.4, help="assumed in the estimate (default 0.4)")
-    add("--global-batch", type=int, default=4096, help="of the estimate (default 4096)")
+    add_compile(
+        thing("compile", "what compilers of TPUs and GPUs make of a config's step", timed=False)
+    )
+
+
+def add_compile(add) -> None:
+    """The arguments of `mae-jax bench compile`, beside the config's."""
+    text = "devices to compile for, which need not be here: v5e:4x4, v6e:16x16, v5p:4x4x4, h100:8"
+    text += "; several, with commas between, give a table"
+    add("--topology", required=True, type=filled, metavar="KIND:SHAPE", help=text)
+    add("--slices", type=int, default=1, metavar="N", help="of TPUs, joined by a network")
+    text = "compile to the end, for the compiler's estimate of cycles; minutes instead of seconds"
+    add("--full", action="store_true", help=text)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:

@@ -1,11 +1,15 @@
-"""`mae-jax bench`: measurements of the input pipeline and of the training step."""
+"""`mae-jax bench`: measurements of the input pipeline and of the training step, and what compilers
+make of it.
+"""
 
+import argparse
 import json
 import os
 import sys
 from pathlib import Path
 
 from mae_jax.commands import experiment, no_overrides
+from mae_jax.errors import UserError
 from mae_jax.paths import check_file
 
 
@@ -13,6 +17,8 @@ def bench(args) -> int:
     """mae-jax bench"""
     if args.what == "data":
         return _bench_data(args)
+    if args.what == "compile":
+        return _bench_compile(args)
     config, lines = experiment(args)
     if args.out:
         check_file(args.out, "--out")
@@ -37,8 +43,6 @@ def bench(args) -> int:
             config,
             image_size=args.image_size,
             most=args.devices,
-            mfu=args.mfu,
-            global_batch=args.global_batch,
         )
     _show_bench(part.tables(report), report, args.out)
     return 0
@@ -55,6 +59,48 @@ def _show_bench(tables, report, out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         print(f"wrote {out}")
+
+
+def _bench_compile(args) -> int:
+    """One report in full, or a row for each config and topology. Code 1 if one has a fault."""
+    from rich.console import Console
+
+    from mae_jax.bench import compile_tables as drawn
+    from mae_jax.bench.compile import bench_compile
+    from mae_jax.bench.machines import parse_topology
+
+    topologies = [parse_topology(name, args.slices) for name in args.topology.split(",")]
+    if args.out:
+        check_file(args.out, "--out")
+        if args.out.suffix not in (".json", ".md"):
+            raise UserError(f"--out {args.out}: write FILE.json or FILE.md")
+    reports, several = [], len(args.config) * len(topologies) > 1
+    for name in args.config:
+        config, lines = experiment(argparse.Namespace(**vars(args) | dict(config=name)))
+        print(*lines, sep="\n", end="\n" * bool(lines), file=sys.stderr)
+        for topology in topologies:
+            options = dict(name=name, image_size=args.image_size, full=args.full)
+            try:
+                reports.append(bench_compile(config, topology, **options))
+            except UserError as error:
+                if not several:
+                    raise
+                error = dict(error=str(error), faults=[str(error)])
+                reports.append(dict(config=name, topology=topology.label) | error)
+    if several:
+        Console().print(drawn.summary(reports))
+    else:
+        Console().print(*drawn.tables(reports[0]))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(reports if several else reports[0], indent=2) + "\n"
+        text = drawn.markdown(reports) if args.out.suffix == ".md" else text
+        args.out.write_text(text, encoding="utf-8")
+        print(f"wrote {args.out}")
+    wrong = [(one["config"], one["topology"], line) for one in reports for line in one["faults"]]
+    for config, topology, line in wrong:
+        print(f"{config} on {topology}: {line}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def _bench_data(args) -> int:

@@ -1,158 +1,229 @@
-"""The collectives of a compiled program, counted in its text: how often they run in one call, and
-how many bytes they move.
+"""A compiled program, read from its text: computations, instructions, arrays, and how often each
+computation runs in one call.
 
-What is counted are the instructions after partitioning, those inside of loops as often as the loop
-runs where the compiler knows that, else once. Bytes are per device, of ring algorithms on groups of
-n: an all-reduce moves 2 (n - 1) / n of its result, an all-gather (n - 1) / n, a reduce-scatter
-n - 1 times its result, an all-to-all (n - 1) / n, a permutation all.
+The text is that of `compiled.as_text()`, or of a dump of XLA. An array notes the bytes that it
+occupies in the memory of the device, padding of tiles included, and the memory space that the
+compiler put it into: 0 is the device's main memory (HBM), other spaces are on the chip (of a TPU, 1
+is VMEM, 2 to 6 are scalars and flags).
 """
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import NamedTuple
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-
-_INSTRUCTION = re.compile(
-    rf"^\s*(?:ROOT )?%?[\w.-]+ = (?P<shape>.+?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\("
+_LAYOUT = r"\{(?P<minor>[\d,]*)(?::(?P<tiling>[^{}]*))?\}"
+_ARRAY = re.compile(
+    rf"\b(?P<dtype>pred|token|[a-z]+\d+[a-z0-9]*)\[(?P<dims>[\d,<=]*)\](?:{_LAYOUT})?"
 )
-_SHAPE = re.compile(r"\b(pred|token|[a-z]+\d+[a-z0-9]*)\[([\d,]*)\]")
+_START = re.compile(r"^\s*(?P<root>ROOT )?%?(?P<name>[\w.-]+) = ")
+_OPCODE = re.compile(r"\s*(?P<opcode>[a-z][\w-]*)\(")
 _HEADER = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.-]+) \(.*\) -> .*\{$")
 _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 _CALLEES = re.compile(r"\b(calls|body|condition|to_apply)=%?([\w.-]+)")
-_ENDINGS = ("async-done(", "async-update(")
-"""Older versions write here again what the start calls."""
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TWO_BRANCHES = re.compile(r"\b(?:true|false)_computation=%?([\w.-]+)")
+_NUMBERED = ("parameter", "constant")
+_ENDINGS = ("async-done", "async-update")
+"""Older versions write here again what the start calls."""
 
 
-class Collective(NamedTuple):
-    """One instruction."""
+class Array(NamedTuple):
+    """One array of an instruction's result."""
 
-    kind: str
-    shapes: tuple[tuple[int, ...], ...]
-    """Of the arrays of its result, on one device."""
-    payload: int
-    """Bytes of its result."""
-    moved: float
-    """Bytes that a device sends each time."""
-    group: int
-    """Devices that take part together."""
-    times: int
-    """How often it runs in one call of the program."""
-    op_name: str
-    """What it was made for: a path of JAX, e.g. 'jit(step)/jvp(MAE)/encoder/embed/dot_general'."""
+    dtype: str
+    dims: tuple[int, ...]
+    space: int
+    """Where it lies: 0 in the main memory of the device."""
+    padded: int
+    """Bytes that it occupies there."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its elements alone."""
+        return itemsize(self.dtype) * math.prod(self.dims)
 
 
-def collectives(text: str, devices: int) -> list[Collective]:
-    """All collectives of a program.
+class Instruction(NamedTuple):
+    """One line of a computation."""
 
-    Args:
-        text: of `compiled.as_text()`.
-        devices: of the program; the size of groups that are not written out.
-    """
-    computations, entry = _computations(text)
-    times = {name: 0 for name in computations}
-    _visit(entry, 1, computations, times)
-    found = []
-    for name, lines in computations.items():
-        for line in lines if times[name] else ():
-            match = _INSTRUCTION.match(line)
-            if match:
-                found.append(_collective(match, line, devices, times[name]))
-    return found
+    name: str
+    opcode: str
+    result: tuple[Array, ...]
+    """The arrays of its result, those of nested tuples in order."""
+    operands: tuple[str, ...]
+    """Names of instructions of the same computation."""
+    attributes: str
+    """The rest of the line."""
+    root: bool
+    number: int
+    """Of a parameter its place, of a constant its value if it is a number from 0; else -1."""
+
+    @property
+    def op_name(self) -> str:
+        """The JAX operation it was made for: 'jit(step)/jvp(MAE)/encoder/embed/dot_general'."""
+        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        return found[1] if found else ""
+
+    @property
+    def target(self) -> str:
+        """What a custom call calls."""
+        found = re.search(r'custom_call_target="([^"]*)"', self.attributes)
+        return found[1] if found else ""
+
+    @property
+    def channel(self) -> int | None:
+        """The channel id of a collective."""
+        found = re.search(r"\bchannel_id=(\d+)", self.attributes)
+        return int(found[1]) if found else None
+
+    @property
+    def callees(self) -> list[tuple[str, str]]:
+        """(role, computation) of those it calls: calls, body, condition, to_apply or branch."""
+        if self.opcode in _ENDINGS:
+            return []
+        called = _CALLEES.findall(self.attributes)
+        names = [n for found in _BRANCHES.findall(self.attributes) for n in found.split(",")]
+        names += _TWO_BRANCHES.findall(self.attributes)
+        return called + [("branch", name.strip().lstrip("%")) for name in names]
 
 
-def totals(found: Iterable[Collective]) -> dict[str, dict[str, float]]:
-    """By kind: 'count' of instructions that run in a call, 'payload' and 'moved' bytes."""
-    sums: dict[str, dict[str, float]] = {}
-    for one in found:
-        row = sums.setdefault(one.kind, dict(count=0, payload=0, moved=0.0))
-        row["count"] += one.times
-        row["payload"] += one.times * one.payload
-        row["moved"] += one.times * one.moved
-    return sums
+class Program(NamedTuple):
+    """All computations of a compiled module."""
+
+    computations: dict[str, dict[str, Instruction]]
+    """By name; in each the instructions by name, in the order of the schedule."""
+    entry: str
+    """The name of the computation that a call runs."""
+
+    def times(self) -> dict[str, int]:
+        """How often each computation runs in one call; all branches of a conditional count."""
+        total = dict.fromkeys(self.computations, 0)
+        self._visit(self.entry, 1, total)
+        return total
+
+    def _visit(self, name: str, times: int, total: dict[str, int]) -> None:
+        total[name] += times
+        for one in self.computations[name].values():
+            for role, callee in one.callees:
+                if callee in self.computations:
+                    self._visit(callee, times * (self.trips(one) if role == "body" else 1), total)
+
+    def trips(self, loop: Instruction) -> int:
+        """How often a loop runs: as the compiler notes it, or by the constants that its condition
+        compares a counter with and that its body adds to it from 0; else 1.
+        """
+        noted = _TRIPS.search(loop.attributes)
+        if noted:
+            return int(noted[1])
+        called = {role: name for role, name in loop.callees if name in self.computations}
+        if not {"condition", "body"} <= called.keys():
+            return 1
+        compare = self.root(called["condition"])
+        inside = self.computations[called["condition"]]
+        counter, bound = (inside.get(name) for name in (compare.operands * 2)[:2])
+        place = re.search(r"\bindex=(\d+)", counter.attributes) if counter else None
+        if "direction=LT" not in compare.attributes or not place or bound.opcode != "constant":
+            return 1
+        return max(1, -(-bound.number // self._step(called["body"], int(place[1]))))
+
+    def _step(self, body: str, place: int) -> int:
+        """What a loop adds to a counter, which is so manieth in what it carries."""
+        inside, root = self.computations[body], self.root(body)
+        after = inside.get(root.operands[place]) if place < len(root.operands) else None
+        added = [inside[name].number for name in after.operands if name in inside] if after else []
+        steps = [n for n in added if n > 0]
+        return steps[0] if after and after.opcode == "add" and steps else 1
+
+    def root(self, name: str) -> Instruction:
+        """What a computation returns."""
+        instructions = list(self.computations[name].values())
+        return next((one for one in instructions if one.root), instructions[-1])
+
+    def all(self) -> Iterator[tuple[str, Instruction]]:
+        """(computation, instruction) of every line."""
+        for name, instructions in self.computations.items():
+            for one in instructions.values():
+                yield name, one
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of each function of a program, and the name of the one that is called."""
-    computations: dict[str, list[str]] = {}
+def parse(text: str) -> Program:
+    """Reads a program from its text."""
+    computations: dict[str, dict[str, Instruction]] = {}
     name = entry = ""
     for line in text.splitlines():
         header = _HEADER.match(line)
         if header:
             name = header["name"]
-            computations[name] = []
+            computations[name] = {}
             entry = name if header["entry"] else entry
-        elif name:
-            computations[name].append(line)
-    return computations, entry
+        elif name and (one := instruction(line)):
+            computations[name][one.name] = one
+    return Program(computations, entry)
 
 
-def _visit(name: str, times: int, computations: dict[str, list[str]], total: dict[str, int]):
-    """Adds up how often each function runs if this one runs so many times more."""
-    total[name] += times
-    for line in computations[name]:
-        if any(ending in line for ending in _ENDINGS):
-            continue
-        trips = _TRIPS.search(line)
-        called = _CALLEES.findall(line)
-        for branches in _BRANCHES.findall(line):
-            called += [("branch", callee.strip().lstrip("%")) for callee in branches.split(",")]
-        for key, callee in called:
-            if callee in computations:
-                more = int(trips[1]) if trips and key == "body" else 1
-                _visit(callee, times * more, computations, total)
-
-
-def _collective(match: re.Match, line: str, devices: int, times: int) -> Collective:
-    arrays = [
-        (dtype, tuple(int(n) for n in sides.split(",") if n))
-        for dtype, sides in _SHAPE.findall(match["shape"])
-    ]
-    kind, group = match["kind"], _group(line, devices)
-    if match["start"] and kind != "all-reduce":  # operands, then results, then counters
-        arrays = [array for array in arrays if array[1] or kind != "collective-permute"]
-        arrays = arrays[len(arrays) // 2 :]
-    payload = sum(_bytes(dtype) * math.prod(shape) for dtype, shape in arrays)
-    share = {
-        "all-reduce": 2 * (group - 1) / group,
-        "all-gather": (group - 1) / group,
-        "reduce-scatter": group - 1,
-        "all-to-all": (group - 1) / group,
-        "collective-permute": 1,
-    }
-    op_name = re.search(r'op_name="([^"]*)"', line)
-    return Collective(
-        kind,
-        tuple(shape for _, shape in arrays),
-        payload,
-        share[kind] * payload,
-        group,
-        times,
-        op_name[1] if op_name else "",
+def instruction(line: str) -> Instruction | None:
+    """Reads a line of a computation; None if it is no instruction."""
+    start = _START.match(line)
+    if not start:
+        return None
+    at = start.end()
+    end = _closing(line, at) if line[at] == "(" else line.find(" ", at)
+    opcode = _OPCODE.match(line, end)
+    if not opcode:
+        return None
+    close = _closing(line, opcode.end() - 1)
+    inside = line[opcode.end() : close - 1]
+    operands = re.findall(r"%([\w.-]+)", inside)
+    return Instruction(
+        start["name"],
+        opcode["opcode"],
+        arrays(line[at:end]),
+        tuple(operands),
+        line[close:],
+        bool(start["root"]),
+        int(inside) if opcode["opcode"] in _NUMBERED and inside.isdigit() else -1,
     )
 
 
-def _bytes(dtype: str) -> int:
-    """Of one number: 4 for 'f32', 1 for 'pred' and for anything of 8 bits or less."""
+def _closing(line: str, at: int) -> int:
+    """The place behind the parenthesis that closes the one at `at`."""
+    depth = 0
+    for place in range(at, len(line)):
+        depth += {"(": 1, ")": -1}.get(line[place], 0)
+        if depth == 0:
+            return place + 1
+    return len(line)
+
+
+def arrays(shape: str) -> tuple[Array, ...]:
+    """The arrays of a shape such as '(f32[8,3]{1,0:T(8,128)S(1)}, u32[])'."""
+    found = []
+    for match in _ARRAY.finditer(shape):
+        dims = tuple(int(n.lstrip("<=")) for n in match["dims"].split(",") if n)
+        tiling = match["tiling"] or ""
+        space = re.search(r"S\((\d+)\)", tiling)
+        minor = [int(n) for n in (match["minor"] or "").split(",") if n]
+        elements = _padded(dims, minor, tiling)
+        size = itemsize(match["dtype"]) * elements
+        found.append(Array(match["dtype"], dims, int(space[1]) if space else 0, size))
+    return tuple(found)
+
+
+def _padded(dims: tuple[int, ...], minor: list[int], tiling: str) -> int:
+    """Elements that an array occupies: its minor-most axes are filled up to whole tiles."""
+    tile = re.match(r"T\(([\d,]+)\)", tiling)
+    if not tile or not dims:
+        return math.prod(dims)
+    sides = [int(n) for n in tile[1].split(",")]
+    order = [dims[axis] for axis in reversed(minor)] if minor else list(dims)
+    order = [1] * (len(sides) - len(order)) + order
+    for place, side in enumerate(reversed(sides), start=1):
+        order[-place] = -(-order[-place] // side) * side
+    return math.prod(order)
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of one number: 4 for 'f32', 1 for 'pred' and for anything of 8 bits or less."""
     bits = re.match(r"[a-z]+(\d+)", dtype)
     return max(1, int(bits[1]) // 8) if bits else 1 if dtype == "pred" else 0
-
-
-def _group(line: str, devices: int) -> int:
-    """The number of devices of a group, from any of the ways in which XLA writes groups:
-    {{0,1},{2,3}}, [2,2]<=[4], mesh['a'=2,'b'=2] {'b'}; {} or nothing are all devices.
-    """
-    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
-    if listed:
-        return listed[1].count(",") + 1
-    iota = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
-    if iota:
-        return int(iota[1])
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\].*?\{([^}]*)\}", line)
-    if mesh:
-        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
-        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])  # an axis, or a part of one
-        return math.prod(int(part) if part else sizes[axis] for axis, part in axes)
-    return devices

@@ -1,10 +1,9 @@
-"""What a training step costs in communication on many devices, and what they could give.
+"""What a training step costs in communication on many devices.
 
-Two things. The step of a config is compiled for meshes of 1, 2, 4, ... devices, and the collectives
-of the program are counted, see `hlo`; nothing is run. The devices are fake ones of a CPU, so the
+The step of a config is compiled for meshes of 1, 2, 4, ... devices, and the collectives of the
+program are counted, see `collectives`; nothing is run. The devices are fake ones of a CPU, so the
 program is partitioned as on any device, but other compilers may still merge, split or replace
-collectives (a CPU's does not make reduce-scatters). And an estimate on paper for accelerators, see
-`roofline`, which needs no devices at all.
+collectives (a CPU's does not make reduce-scatters): `compile` asks them.
 """
 
 import json
@@ -19,8 +18,7 @@ from rich.box import SIMPLE
 from rich.progress import track
 from rich.table import Table
 
-from mae_jax.bench import roofline
-from mae_jax.bench.hlo import KINDS, collectives, totals
+from mae_jax.bench.collectives import KINDS, collectives, totals
 from mae_jax.config import from_json, to_json
 from mae_jax.types import UserError
 
@@ -32,49 +30,33 @@ _CHILD = "from mae_jax.bench.scaling import count_here; count_here()"
 
 
 def bench_scaling(
-    config: ConfigDict,
-    *,
-    image_size: Sequence[int] = (),
-    most: int = 8,
-    mfu: float = 0.4,
-    global_batch: int = 4096,
+    config: ConfigDict, *, image_size: Sequence[int] = (), most: int = 8
 ) -> dict[str, Any]:
-    """Counts the collectives of a config's step, and estimates what accelerators could do.
+    """Counts the collectives of a config's step.
 
     Args:
         image_size: see `make_setup`.
         most: devices of the largest mesh, a power of two.
-        mfu: utilisation that the estimate assumes.
-        global_batch: of the estimate; the config's own is that of the counted step.
 
     Returns:
-        'collectives', a list of rows; 'estimates', 'constants', 'assumed' and 'how' of the paper.
-        Ready for JSON; `tables` draws it.
+        'collectives', a list of rows, ready for JSON; `tables` draws it.
 
     Raises:
         UserError: a config that cannot be built on these meshes, or numbers that make no sense.
     """
     if most < 1 or most & (most - 1):
         raise UserError(f"--devices {most} must be a power of two, such as 8")
-    found = roofline.estimates(batch_size=global_batch, mfu=mfu)
     rows = []
     for layout, mesh in track(meshes(most), "compile", transient=True):
         changed = ConfigDict(config.to_dict())
         changed.mesh.update(mesh)
         rows.append(dict(layout=layout, **count_elsewhere(changed, image_size)))
-    return dict(
-        collectives=rows,
-        estimates=roofline.as_rows(found),
-        constants=roofline.constants(),
-        assumed=dict(mfu=mfu, batch_size=global_batch),
-        how=roofline.__doc__,
-    )
+    return dict(collectives=rows)
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
     """What `bench_scaling` found, as tables."""
-    found = roofline.estimates(**report["assumed"])
-    return [table(report["collectives"]), *roofline.tables(found, **report["assumed"])]
+    return [table(report["collectives"])]
 
 
 def meshes(most: int) -> list[tuple[str, dict[str, int]]]:

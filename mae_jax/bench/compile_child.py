@@ -1,0 +1,112 @@
+"""The process in which `bench compile` compiles a step for devices that are not here.
+
+Reads JSON from standard input: the config, the image size, the topology, whether to compile to the
+end. Writes into the folder of the dump: `facts.json` before it compiles, and with `full` the text
+of the program. A mistake of the user ends it with code 2 and a line on standard output, a program
+that does not fit with code 3.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mae_jax.errors import UserError
+
+FACTS, PROGRAM = "facts.json", "program.txt"
+FULL = 3
+"""Exit code: the memory of a device does not suffice."""
+STEP = "jit_step"
+"""The compiler's name of the module of the step, a function `step` that is jitted."""
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+"""Which kernels of Triton are fast is measured on a device."""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Of the child: compilers without devices, that write what they do into a folder."""
+    flags = (
+        os.environ.get("XLA_FLAGS", ""),
+        f"--xla_dump_to={folder}",
+        "--xla_dump_hlo_as_text",
+        f"--xla_dump_hlo_module_re={STEP}",
+    )
+    return os.environ | dict(
+        XLA_FLAGS=" ".join(flags),
+        JAX_PLATFORMS="cpu",
+        JAX_ENABLE_COMPILATION_CACHE="false",  # what is read from it is not dumped
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_ACCELERATOR_TYPE="v5litepod-4",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+        TF_CPP_MIN_LOG_LEVEL="2",
+    )
+
+
+def main() -> None:
+    """Compiles."""
+    task = json.load(sys.stdin)
+    folder = Path(task["folder"])
+    try:
+        lowered, facts = lower(task)
+    except UserError as error:
+        print(" ".join(str(error).split()))
+        sys.exit(2)
+    (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    try:
+        options = GPU_OPTIONS if task["topology"]["platform"] == "cuda" else {}
+        compiled = lowered.compile(compiler_options=options)
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(" ".join(str(error).split()))
+        sys.exit(FULL)
+    if task["full"]:
+        (folder / PROGRAM).write_text(compiled.as_text(), encoding="utf-8")
+
+
+def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The step of a config, traced for a topology; and what the report needs to know of it."""
+    import jax
+
+    from mae_jax.bench.flops import count
+    from mae_jax.bench.setup import make_setup
+    from mae_jax.config import from_json
+
+    devices = topology_devices(task["topology"])
+    setup = make_setup(from_json(task["config"]), task["image_size"], devices=devices)
+    counted = count(setup.method, setup.shape)
+    leaves = jax.tree.leaves(setup.like.params)
+    facts = dict(
+        device=devices[0].device_kind,
+        devices=setup.mesh.size,
+        mesh=dict(setup.mesh.shape),
+        batch_size=setup.batch_size,
+        accumulate=setup.parts,
+        image_shape=list(setup.shape),
+        dtype=setup.dtype,
+        parameter_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+        flops_per_image=sum(counted.train.values()) if counted else None,
+        jax=jax.__version__,
+    )
+    return setup.step().lower(setup.like, setup.batch_like()), facts
+
+
+def topology_devices(arguments: dict[str, Any]) -> list[Any]:
+    """The devices of a topology.
+
+    Raises:
+        UserError: the compiler knows no such topology.
+    """
+    import jax
+    from jax.experimental import topologies
+
+    try:
+        return list(topologies.get_topology_desc(**arguments).devices)
+    except jax.errors.JaxRuntimeError as error:
+        name = arguments.get("topology_name") or arguments.get("topology")
+        raise UserError(f"--topology {name}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Runs the compiler of an accelerator in a child process, and ends it once the program is known.
+
+Making machine code takes nearly all of a compiler's time, and the optimized program and the places
+of its buffers are written before. So the parent watches the folder of XLA's dump.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from mae_jax.bench.compile_child import FACTS, FULL, PROGRAM, STEP, environment
+from mae_jax.bench.machines import Topology
+from mae_jax.config import to_json
+from mae_jax.types import UserError
+
+SETTLED = 0.6
+"""Seconds after which a file that does not grow is complete."""
+_PROGRAMS = ("*after_optimizations_after_buffer_assignment.txt", "*gpu_after_optimizations.txt")
+_BUFFERS = "*after_optimizations-buffer-assignment.txt"
+
+
+class Dump(NamedTuple):
+    """What a compiler wrote."""
+
+    facts: dict[str, Any]
+    """Of `compile_child.lower`."""
+    program: str
+    """Text of the optimized program; empty where it does not fit."""
+    buffers: str
+    """Text of its buffers."""
+    refused: str
+    """The compiler's message where the memory of a device does not suffice; else empty."""
+    seconds: float
+    """From the start of the child."""
+
+
+def check_compiler(topology: Topology) -> None:
+    """Raises UserError where the compiler for a topology is not installed."""
+    if topology.platform == "tpu":
+        if importlib.util.find_spec("libtpu") is None:
+            raise UserError(
+                f"--topology {topology.name} needs the compiler for TPUs: pip install libtpu, or "
+                "pip install --target FOLDER --no-deps libtpu and put FOLDER on PYTHONPATH"
+            )
+        return
+    folders = importlib.util.find_spec("jax_plugins")
+    names = [f"jax_plugins.xla_cuda{version}" for version in (12, 13)] if folders else []
+    if not any(importlib.util.find_spec(name) for name in names):
+        raise UserError(
+            f"--topology {topology.name} needs JAX's plugin for NVIDIA GPUs: pip install "
+            "--no-deps jax-cuda12-plugin jax-cuda12-pjrt, in the version of jax"
+        )
+
+
+def compile_elsewhere(
+    config: ConfigDict, topology: Topology, *, image_size: Sequence[int], full: bool
+) -> Dump:
+    """Compiles a config's step for a topology.
+
+    Args:
+        image_size: see `make_setup`.
+        full: to the end, for the compiler's estimates of time.
+
+    Raises:
+        UserError: no compiler, a config or topology that cannot be, a compiler that fails.
+    """
+    check_compiler(topology)
+    with tempfile.TemporaryDirectory(prefix="mae_jax_compile_") as name:
+        folder = Path(name)
+        task = dict(
+            config=to_json(config),
+            image_size=list(image_size),
+            topology=topology.arguments() | dict(platform=topology.platform),
+            folder=name,
+            full=full,
+        )
+        (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
+        begun = time.monotonic()
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "mae_jax.bench.compile_child"],
+                stdin=(folder / "task.json").open(),
+                stdout=out,
+                stderr=err,
+                env=environment(folder),
+            )
+            try:
+                code = watch(child, folder, full=full, label=topology.label)
+            finally:
+                child.kill()
+                child.wait()
+        return _collect(folder, code, time.monotonic() - begun)
+
+
+def watch(child: subprocess.Popen, folder: Path, *, full: bool, label: str) -> int | None:
+    """Waits for a child, or for what it writes.
+
+    Returns:
+        The exit code of the child; None if it was not waited for, all being there.
+    """
+    begun = time.monotonic()
+    with progress(f"{label}: ") as show:
+        sizes: dict[Path, int] = {}
+        seen = begun
+        while child.poll() is None:
+            phase = "tracing" if not (folder / FACTS).exists() else "compiling"
+            files = dumped(folder)
+            if files:
+                phase = "making machine code" if full else "reading the program"
+            show(phase, time.monotonic() - begun)
+            now = {path: path.stat().st_size for path in files}
+            if now != sizes:
+                sizes, seen = now, time.monotonic()
+            if sizes and not full and time.monotonic() - seen > SETTLED:
+                return None
+            time.sleep(0.1)
+    return child.returncode
+
+
+def dumped(folder: Path) -> list[Path]:
+    """The files of the program and of its buffers, once both are there."""
+    programs = [path for pattern in _PROGRAMS for path in folder.glob(f"*.{STEP}{pattern}")]
+    buffers = list(folder.glob(f"*.{STEP}{_BUFFERS}"))
+    return [max(programs), max(buffers)] if programs and buffers else []
+
+
+class progress:
+    """Shows a phase and the seconds since the start on standard error: in one line of a terminal,
+    else a line for each phase.
+    """
+
+    def __init__(self, label: str):
+        self.label, self.last = label, ""
+        console = Console(stderr=True)
+        self.status = console.status(label) if console.is_terminal else None
+
+    def __enter__(self) -> Callable[[str, float], None]:
+        if self.status:
+            self.status.start()
+        return self.show
+
+    def __exit__(self, *_) -> None:
+        if self.status:
+            self.status.stop()
+
+    def show(self, phase: str, seconds: float) -> None:
+        """What is being done now."""
+        line = f"{self.label}{phase}, {seconds:.0f} s"
+        if self.status:
+            self.status.update(line)
+        elif phase != self.last:
+            print(line, file=sys.stderr, flush=True)
+        self.last = phase
+
+
+def _collect(folder: Path, code: int | None, seconds: float) -> Dump:
+    """Reads what a child left that ended with a code."""
+    said = (folder / "out").read_text(errors="replace").strip()
+    if code == 2:
+        raise UserError(said)
+    if code not in (None, 0, FULL):
+        raise UserError(f"the compiler failed: {last_error((folder / 'err').read_text())}")
+    facts = json.loads((folder / FACTS).read_text())
+    if code == FULL:
+        return Dump(facts, "", "", said, seconds)
+    program, buffers = (path.read_text(encoding="utf-8") for path in dumped(folder))
+    if code == 0 and (folder / PROGRAM).exists():
+        program = (folder / PROGRAM).read_text(encoding="utf-8")
+    return Dump(facts, program, buffers, "", seconds)
+
+
+def last_error(text: str) -> str:
+    """The line of standard error that says most: the last one of an exception."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception"))]
+    return (named or lines or ["it said nothing"])[-1]

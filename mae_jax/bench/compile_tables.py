@@ -1,0 +1,154 @@
+"""What `bench compile` found, as tables for the screen and as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from mae_jax.bench.machines import parse_topology
+
+Report = dict[str, Any]
+COLUMNS = (
+    "config",
+    "devices",
+    "mesh",
+    "images a device",
+    "memory, GB",
+    "% of it",
+    "traffic, GB",
+    "attention, %",
+    "collectives, MB",
+    "asynchronous",
+    "MFU at most, %",
+    "faults",
+)
+
+
+def tables(report: Report) -> list[Table]:
+    """All of a report."""
+    drawn = [_summary(report)]
+    if "memory" in report:
+        drawn += [_memory(report), _buffers(report), _collectives(report), _traffic(report)]
+    return drawn
+
+
+def _table(title: str, *columns: str) -> Table:
+    drawn = Table(title=title, box=SIMPLE, pad_edge=False, title_justify="left")
+    for place, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if place else "left")
+    return drawn
+
+
+def _summary(report: Report) -> Table:
+    drawn = Table(title=title(report), box=SIMPLE, show_header=False, pad_edge=False)
+    drawn.add_row("mesh", _mesh(report))
+    drawn.add_row("images a device", f"{report['images_per_device']:g}")
+    drawn.add_row("fits into the memory of a device", "yes" if report["fits"] else "NO")
+    if "bounds" in report:
+        for name, value in report["bounds"].items():
+            if name == "mfu":
+                drawn.add_row("model FLOPs utilisation at most, %", f"{100 * value:.0f}")
+            else:
+                drawn.add_row(f"a step takes at least, ms: {name}", f"{1e3 * value:.2f}")
+    for line in report["faults"]:
+        drawn.add_row("fault", line)
+    return drawn
+
+
+def title(report: Report) -> str:
+    """What was compiled for what."""
+    label = parse_topology(report["topology"], report["slices"]).label
+    return f"{report.get('config', '')} on {label} ({report['devices']} x {report['device']})"
+
+
+def _memory(report: Report) -> Table:
+    drawn = _table("memory of a device", "", "GB", "% of it")
+    whole = report["machine"]["memory"]
+    for name in ("arguments", "aliased", "outputs", "temporaries", "constants", "total"):
+        value = report["memory"][name]
+        label = "  of these outputs take over" if name == "aliased" else name
+        drawn.add_row(label, f"{value / 1e9:.3f}", f"{100 * value / whole:.1f}")
+    return drawn
+
+
+def _buffers(report: Report) -> Table:
+    drawn = _table("largest buffers", "", "MB", "for")
+    drawn.columns[2].justify = "left"
+    for one in report["memory"]["largest"]:
+        names = one["modules"][:2] + (("...",) if len(one["modules"]) > 2 else ())
+        drawn.add_row(one["shape"], f"{one['bytes'] / 1e6:,.1f}", ", ".join(names))
+    return drawn
+
+
+def _collectives(report: Report) -> Table:
+    drawn = _table("collectives of a step", "", "count", "asynchronous", "MB", "MB sent")
+    for kind, sums in report["collectives"].items():
+        drawn.add_row(
+            kind,
+            str(sums["count"]),
+            str(sums["asynchronous"]),
+            f"{sums['payload'] / 1e6:,.2f}",
+            f"{sums['moved'] / 1e6:,.2f}",
+        )
+    return drawn
+
+
+def _traffic(report: Report) -> Table:
+    moved, taken = report["traffic"], report.get("cycles", {})
+    clock = report["machine"]["clock"]
+    columns = ("", "GB", "%") + (("% of cycles", "ms") if taken else ())
+    drawn = _table("traffic of the memory, by part", *columns)
+    whole = sum(taken.values())
+    for name in dict.fromkeys((*moved["parts"], *taken)):
+        value = moved["parts"].get(name, 0.0)
+        cells = [f"{value / 1e9:.2f}", f"{100 * value / moved['total']:.1f}"]
+        if taken:
+            mine = taken.get(name, 0.0)
+            cells += [f"{100 * mine / whole:.1f}", f"{1e3 * mine / clock:.2f}" if clock else ""]
+        drawn.add_row(name, *cells)
+    drawn.add_row("all", f"{moved['total'] / 1e9:.2f}", "100.0")
+    drawn.add_row("without copies", f"{moved['without_copies'] / 1e9:.2f}", "")
+    drawn.add_row("attention", "", f"{100 * moved['attention_share']:.1f}")
+    return drawn
+
+
+def _mesh(report: Report) -> str:
+    return " x ".join(f"{name} {size}" for name, size in report["mesh"].items())
+
+
+def row(report: Report) -> list[str]:
+    """The cells of COLUMNS."""
+    if "error" in report:
+        return [report["config"], report["topology"], *[""] * 9, report["error"]]
+    label = parse_topology(report["topology"], report["slices"]).label
+    cells = [report["config"], label, _mesh(report), f"{report['images_per_device']:g}"]
+    if "memory" in report:
+        sums = list(report["collectives"].values())
+        count, late = (sum(one[name] for one in sums) for name in ("count", "asynchronous"))
+        cells += [
+            f"{report['memory']['total'] / 1e9:.2f}",
+            f"{100 * report['memory']['share']:.0f}",
+            f"{report['traffic']['total'] / 1e9:.1f}",
+            f"{100 * report['traffic']['attention_share']:.0f}",
+            f"{sum(one['payload'] for one in sums) / 1e6:,.0f}",
+            f"{late} of {count}",
+            f"{100 * report['bounds']['mfu']:.0f}" if "mfu" in report["bounds"] else "",
+        ]
+    else:
+        cells += [""] * 7
+    return [*cells, "; ".join(report["faults"])]
+
+
+def summary(reports: Sequence[Report]) -> Table:
+    """A row for each."""
+    drawn = _table("compiled steps", *COLUMNS)
+    for report in reports:
+        drawn.add_row(*row(report))
+    return drawn
+
+
+def markdown(reports: Sequence[Report]) -> str:
+    """The same as `summary`."""
+    lines = [COLUMNS, ["---"] * 3 + ["--:"] * (len(COLUMNS) - 4) + ["---"], *map(row, reports)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
