@@ -37,6 +37,8 @@ class Dump(NamedTuple):
     """Text of the optimized program; empty where it does not fit."""
     buffers: str
     """Text of its buffers."""
+    final: str
+    """Text of the program after the compiler's end, with its estimates of cycles; else empty."""
     refused: str
     """The compiler's message where the memory of a device does not suffice; else empty."""
     seconds: float
@@ -171,11 +173,11 @@ def _collect(folder: Path, code: int | None, seconds: float) -> Dump:
         raise UserError(f"the compiler failed: {last_error((folder / 'err').read_text())}")
     facts = json.loads((folder / FACTS).read_text())
     if code == FULL:
-        return Dump(facts, "", "", said, seconds)
+        return Dump(facts, "", "", "", said, seconds)
     program, buffers = (path.read_text(encoding="utf-8") for path in dumped(folder))
-    if code == 0 and (folder / PROGRAM).exists():
-        program = (folder / PROGRAM).read_text(encoding="utf-8")
-    return Dump(facts, program, buffers, "", seconds)
+    final = folder / PROGRAM
+    text = final.read_text(encoding="utf-8") if code == 0 and final.exists() else ""
+    return Dump(facts, program, buffers, text, "", seconds)
 
 
 def last_error(text: str) -> str:

@@ -20,6 +20,7 @@ PARTS = (
 else a block does; 'copies' are those that the compiler adds, mostly between HBM and the memory of
 the chip; 'optimizer' has the norm and the sum of gradients too."""
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+COPIES = ("copy-start", "slice-start", "dynamic-slice-start", "async-start")
 
 _WORDS = re.compile(
     r"checkpoint|rematted_computation|while|body|cond|closed_call|branch_\d+_fun|shard_map|"
@@ -47,7 +48,7 @@ def part_of(one: Instruction, program: Program) -> str:
         opcodes |= {inner.opcode for inner in called[0].values()}
     if opcodes & set(COLLECTIVES) and "async_collective" not in one.attributes:
         return "collectives"
-    if one.opcode in ("copy-start", "async-start") or one.opcode == "copy" and not one.op_name:
+    if one.opcode in COPIES or one.opcode == "copy" and not one.op_name:
         return "copies"
     return part_of_name(one.op_name)
 

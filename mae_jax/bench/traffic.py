@@ -88,9 +88,11 @@ def bytes_of(program: Program, name: str, one: Instruction) -> float:
     called = next((callee for role, callee in one.callees if role == "calls"), "")
     if called in program.computations:
         return Fused(program, called).bytes(operands)
-    if one.opcode in _SLICES and operands:
-        source = _padded(one.result) if _size(operands[0]) else 0
-        return source + _size(one.result) + sum(map(_size, operands[1:]))
+    if one.opcode.removesuffix("-start") in _SLICES and operands:
+        result = one.result  # of a start it is the operands, the slice and flags
+        result = result[1:2] if one.opcode.endswith("-start") else result
+        source = _padded(result) if _size(operands[0]) else 0
+        return source + _size(result) + sum(map(_size, operands[1:]))
     if one.opcode == "dynamic-update-slice":
         return _size(operands[1]) + (_padded(operands[1]) if _size(one.result) else 0)
     result = one.result
