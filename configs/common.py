@@ -59,6 +59,9 @@ def base() -> ConfigDict:
                 min_lr=0.0,
             ),
             mesh=dict(MESHES["data"]),  # devices that split the batch, and the parameters too
+            # Options of XLA, 'xla_NAME=VALUE,xla_NAME=VALUE', for a run on one of these platforms,
+            # beside those of mae_jax/engine/compiler.py; NAME=default leaves one of them out.
+            compiler=dict(tpu="", gpu="", cpu=""),
             checkpoint=dict(every=1000, keep=2),  # steps between two, and how many stay
             log=dict(every=50),  # steps between two lines
             evals=dict(every=0, run=""),  # steps between two (0: at the end), and which
@@ -138,7 +141,7 @@ def mae_args() -> dict:
         decoder_width=512,
         decoder_depth=8,
         decoder_heads=16,
-        decoder_attention="xla",  # or 'cudnn', on NVIDIA GPUs in bfloat16
+        decoder_attention="auto",  # or a kernel: 'xla', 'blockwise', 'cudnn' (GPU), 'pallas' (TPU)
         decoder_remat="none",  # 'dots' or 'full': compute again, to save memory
         decoder_gather="take",  # or 'onehot'
         mask="random",  # 'random', 'block' or 'grid'

@@ -5,8 +5,9 @@
 #       --config.data.train="folder('/runs/imagenet/train')"
 # IMAGE has mae_jax[tpu] installed, which brings the configs along. CLAIM is a volume that all
 # pods can write to (Filestore, Lustre, a bucket with a hierarchical namespace); it is /runs in
-# them, for the workdir and for the data, unless IMAGE has the data. HOSTS times CHIPS are the chips
-# of TOPOLOGY. SPOT=false asks for other nodes than spot ones.
+# them, for the workdir and for the data, unless IMAGE has the data. HOSTS times CHIPS (default 4)
+# are the chips of TOPOLOGY, of each of SLICES (default 1) slices; config.mesh.fsdp may be at most
+# the devices of one. SPOT=false asks for other nodes than spot ones.
 # --dry-run first prints the manifest and applies nothing.
 set -euo pipefail
 
@@ -36,6 +37,21 @@ esac
 export NAME IMAGE CLAIM HOSTS TOPOLOGY
 export ACCELERATOR=${ACCELERATOR:-tpu-v6e-slice} CHIPS=${CHIPS:-4} SLICES=${SLICES:-1}
 export SPOT=${SPOT:-true} RESTARTS=${RESTARTS:-100}
+refuse() {
+    echo "launch/kubernetes.sh: $1" >&2
+    exit 2
+}
+for name in HOSTS CHIPS SLICES; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || refuse "$name=${!name} must be a whole number"
+done
+[[ $TOPOLOGY =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] ||
+    refuse "TOPOLOGY=$TOPOLOGY must be of the form 4x4, or 2x2x4"
+if [ $((HOSTS * CHIPS)) -ne $((${TOPOLOGY//x/*})) ]; then
+    refuse "HOSTS=$HOSTS times CHIPS=$CHIPS are not the $((${TOPOLOGY//x/*})) chips of $TOPOLOGY"
+fi
+if [ "$SLICES" -gt 1 ] && [ "$HOSTS" -eq 1 ]; then
+    refuse "SLICES=$SLICES: GKE joins slices of several hosts only: choose a larger TOPOLOGY"
+fi
 
 fill='
 import json, os, string, sys

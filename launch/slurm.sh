@@ -20,8 +20,9 @@ if [ "${1:-}" = --dry-run ]; then
     dry_run=1
     shift
 fi
-# If one task is gone the others end by themselves within a minute, and say which: let them.
-step=(srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" mae-jax train "$@")
+# If one task is gone the others end by themselves within a minute, and say which: let them. Tasks
+# are numbered node by node, so that groups of config.mesh.fsdp are in a node where they fit.
+step=(srun --kill-on-bad-exit=0 --distribution=block --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" mae-jax train "$@")
 if [ -n "$dry_run" ]; then
     grep '^#SBATCH' "$0"
     printf '%q ' "${step[@]}"

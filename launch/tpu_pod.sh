@@ -7,6 +7,8 @@
 # where all see it. BUCKET, if given, is mounted with gcsfuse at /mnt on every host; a Filestore or
 # Lustre share is the other way. Give the bucket a hierarchical namespace: a folder is renamed when
 # a checkpoint is done, which in other buckets copies each file and can stop half-way.
+# SLICES (default 1) is how many TPUs of that type train together; config.mesh.fsdp may be at most
+# the devices of one. Put your key into ssh-agent first (ssh-add ~/.ssh/google_compute_engine).
 # PROVISION is --spot (default), --reserved or empty; VERSION is the runtime of the TPU's kind.
 # STARTS (default 100) is how often it starts at most, as it does after a preemption or a fault.
 # Started again while the TPU is in the queue, it waits there.
@@ -36,6 +38,16 @@ case " $* " in
         exit 2
         ;;
 esac
+SLICES=${SLICES:-1}
+if ! [[ $SLICES =~ ^[1-9][0-9]*$ ]]; then
+    echo "launch/tpu_pod.sh: SLICES=$SLICES must be a whole number" >&2
+    exit 2
+fi
+if ! [[ $TYPE =~ ^v[0-9][a-z]*-[1-9][0-9]*$ ]]; then
+    echo "launch/tpu_pod.sh: TYPE=$TYPE is no v5litepod-16, v6e-32 or v5p-64;" \
+        "for TPU7x use launch/kubernetes.sh" >&2
+    exit 2
+fi
 case $TYPE in
     v6e-*) default=v2-alpha-tpuv6e ;;
     v5p-*) default=v2-alpha-tpuv5 ;;
@@ -54,8 +66,11 @@ run() {
     fi
 }
 
+# All at the same time: by default, those beyond 64 would wait until these have ended.
+all=(--zone="$ZONE" --node=all --worker=all --batch-size=all)
+
 on_all_hosts() {
-    run gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=all --command="$1"
+    run gcloud compute tpus queued-resources ssh "$NAME" "${all[@]}" --command="$1"
 }
 
 state() {
@@ -64,8 +79,12 @@ state() {
 }
 
 make_tpu() {
+    local nodes=(--node-id="$NAME")
+    if [ "$SLICES" -gt 1 ]; then
+        nodes=(--node-count="$SLICES" --node-prefix="$NAME")
+    fi
     # shellcheck disable=SC2086 # empty means no flag
-    run gcloud compute tpus queued-resources create "$NAME" --node-id="$NAME" --zone="$ZONE" \
+    run gcloud compute tpus queued-resources create "$NAME" "${nodes[@]}" --zone="$ZONE" \
         --accelerator-type="$TYPE" --runtime-version="$VERSION" $PROVISION
 }
 
@@ -108,8 +127,8 @@ install() {
     local archive=/tmp/$NAME.tar.gz bucket=${BUCKET:-}
     bucket=${bucket#gs://}
     run tar -czf "$archive" README.md LICENSE pyproject.toml setup.cfg mae_jax configs || return 1
-    run gcloud compute tpus tpu-vm scp "$archive" "$NAME:mae_jax.tar.gz" \
-        --zone="$ZONE" --worker=all || return 1
+    run gcloud compute tpus queued-resources scp "$archive" "$NAME:mae_jax.tar.gz" \
+        "${all[@]}" || return 1
     on_all_hosts "$end_old
         mkdir -p mae_jax && tar -xzf mae_jax.tar.gz -C mae_jax && cd mae_jax &&
         curl -LsSf https://astral.sh/uv/install.sh | sh &&
@@ -123,7 +142,7 @@ install() {
 }
 
 arguments=$(printf '%q ' "$@")
-# JAX finds the hosts by itself.
+# JAX finds the hosts and the slices by itself.
 train="cd mae_jax; $end_old
     .venv/bin/mae-jax train $arguments; echo \"mae-jax train: exit code \$?\""
 output=$(mktemp)

@@ -26,11 +26,11 @@ MISSING = {
 """What to say of a model that does not give an output."""
 
 
-def check_image_size(data: Data) -> None:
+def check_image_size(data: Data, mesh: Mesh) -> None:
     """Raises UserError if a batch of what the transforms make cannot fit, before one is made."""
     for stage, batch_size in (("train", data.batch_size), ("eval", data.eval_batch_size)):
         check_room(
-            data.least_bytes(stage) * batch_size // jax.device_count(),
+            data.least_bytes(stage) * batch_size // mesh.size,
             f"a batch of {batch_size} images of config.data.{stage}_transform",
             "make smaller images there, or lower config.data.batch_size",
         )

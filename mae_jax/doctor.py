@@ -64,7 +64,7 @@ def report() -> int:
         found = importlib.util.find_spec(name) is not None
         table.add_row(name, "found" if found else f"not here; needed for {purpose}")
     console.print(table)
-    if jax.default_backend() == "cpu":
+    if jax.local_devices()[0].platform == "cpu":
         console.print(
             "No accelerator: JAX computes on the CPU. For NVIDIA GPUs: "
             "pip install 'jax\\[cuda12]', for TPUs: pip install 'jax\\[tpu]'.",

@@ -80,7 +80,7 @@ def _export_function(args) -> int:
         value = getattr(args, name)
         if value is not None and value is not False:
             raise UserError(f"--{name.replace('_', '-')} is not for {args.format}: see --output")
-    run, state = load(args.run, images=args.images, portable=True)
+    run, state = load(args.run, images=args.images)
     serve.export(
         run,
         state,

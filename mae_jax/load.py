@@ -22,7 +22,6 @@ def load(
     train: str | None = None,
     test: str | None = None,
     on_error: str | None = None,
-    portable: bool = False,
 ) -> tuple[Run, TrainState]:
     """A run from its workdir, and its newest state, on the devices of this machine. Nothing is
     changed in the workdir, where the run may still be training.
@@ -34,8 +33,6 @@ def load(
         train, test: the same, to use instead of the run's training or test set only.
         on_error: what to do about images that cannot be read, 'raise' or 'skip', if not what the
             run does.
-        portable: compute by what every device has, even if the run was trained by what a GPU alone
-            has, and this one has it too.
 
     Raises:
         UserError: not a workdir, or nothing to load from it.
@@ -46,10 +43,10 @@ def load(
     # Neither the mesh nor the batch of training need to fit this machine.
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1, init_from=dict(path=""))
     config.data.batch_size = 64 * jax.device_count()
+    config.compiler = dict(tpu="", gpu="", cpu="")  # this compiler may be another version
     # Nor do the steps and learning rates of other images in other batches need to make sense.
     config.profile, config.schedule.min_lr = "", 0.0
-    if portable or jax.default_backend() != "gpu":
-        config.method.args.update(weights.anywhere(config.method.args))
+    config.method.args.update(weights.anywhere(config.method.args))
     like = lambda folder: _source_like(config.data.train, folder, weights.image_of(workdir))
     if images is not None:
         config.data.update(train=like(images), test="", fields=("label",), subset="", held_out=0.0)

@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax.engine.memory import bytes_on_device, check_state, free_memory, readable
+from mae_jax.engine.mesh import platform_of
 from mae_jax.run import Run, build
 from mae_jax.workdir import changes_since, last_step, recorded
 
@@ -22,7 +23,7 @@ def lines(run: Run, start: int = 0) -> list[str]:
     parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
     text = (
         f"{config.method.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
-        f"{run.mesh.size} {jax.default_backend()} device(s), {plan.steps} steps of a batch of "
+        f"{run.mesh.size} {platform_of(run.mesh)} device(s), {plan.steps} steps of a batch of "
         f"{config.data.batch_size}{parts}; lr {plan.peak_lr:.3g} ({config.schedule.base_lr:g} x "
         f"{config.data.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
         f"cosine to {config.schedule.min_lr:g}" + (f"; going on from step {start}" if start else "")

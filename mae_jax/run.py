@@ -17,6 +17,7 @@ from mae_jax.checks import check_batch_size, check_classes, check_evaluators, ch
 from mae_jax.config import check_sections
 from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
+from mae_jax.engine.compiler import Options, compiler_options, differing
 from mae_jax.engine.costs import Costs, compile_step
 from mae_jax.engine.memory import check_state
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
@@ -24,6 +25,7 @@ from mae_jax.engine.profile import Profile
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.evals.classify import check_labels
 from mae_jax.evals.features import Evaluator, Predict
+from mae_jax.ops.attention import record_kinds
 from mae_jax.settings import EvalPlan, make_eval_plan, make_method
 from mae_jax.spec import bind_section, call_section
 from mae_jax.start import make_start, pixel_statistics
@@ -47,6 +49,8 @@ class Run:
     """Makes the state before the first step, always the same."""
     profile: str
     """Steps of which a trace is written, 'FIRST:LAST'; empty: none."""
+    compiler_options: Options
+    """See `engine.compiler`."""
     notes: Sequence[str] = ()
     """What to report at the start about values that were derived, one line each."""
 
@@ -58,7 +62,9 @@ class Run:
         """
         self.check_training()
         step, batch = self._step()
-        return compile_step(step, self.like, batch, parts=self.config.accumulate)
+        with record_kinds() as kinds:
+            step, costs = compile_step(step, self.like, batch, parts=self.config.accumulate)
+        return step, costs | dict(attention=list(kinds), compiler_options=self.compiler_options)
 
     def trace(self) -> None:
         """Traces the step without compiling it.
@@ -83,7 +89,13 @@ class Run:
         """The jitted step, and the shapes and shardings of a global batch."""
         parts, sharding = self.config.accumulate, meshes.batch_sharding(self.mesh)
         step = make_train_step(
-            self.mesh, self.like, self.method, self.tx, seed=self.config.seed, accumulate=parts
+            self.mesh,
+            self.like,
+            self.method,
+            self.tx,
+            seed=self.config.seed,
+            accumulate=parts,
+            compiler_options=self.compiler_options,
         )
         return step, {
             name: jax.ShapeDtypeStruct(
@@ -115,28 +127,34 @@ class Run:
 
     @functools.cached_property
     def _predict(self):
-        return jax.jit(
-            lambda params, extra, batch: {
-                **self.method.predict(params, extra, batch),
-                **{k: v for k, v in batch.items() if k != "image"},
-            },
-            out_shardings=meshes.replicated(self.mesh),
-        )
+
+        @meshes.on_mesh(self.mesh)
+        def predict(params, extra, batch):
+            labels = {k: v for k, v in batch.items() if k != "image"}
+            return {**self.method.predict(params, extra, batch), **labels}
+
+        return self._compiled(predict)
 
     @functools.cached_property
     def reconstruct(self) -> Callable:
         """(params, extra, batch, key) -> the pictures of a method that draws, and 'mask'."""
-        return jax.jit(
-            lambda params, extra, batch, key: {
-                **self.method.reconstruct(params, extra, batch, key),
-                "mask": batch["mask"],
-            },
-            out_shardings=meshes.replicated(self.mesh),
-        )
+
+        @meshes.on_mesh(self.mesh)
+        def draw(params, extra, batch, key):
+            return {**self.method.reconstruct(params, extra, batch, key), "mask": batch["mask"]}
+
+        return self._compiled(draw)
+
+    def _compiled(self, function: Callable) -> Callable:
+        """A function for the mesh, whose results every device holds."""
+        options = self.compiler_options or None
+        whole = meshes.replicated(self.mesh)
+        return jax.jit(function, out_shardings=whole, compiler_options=options)
 
     def check(self, evaluators: Sequence[Evaluator]) -> None:
         """Raises UserError if evaluators need what the model or the data do not have."""
-        check_evaluators(evaluators, self.method, self.like, self.data)
+        check = meshes.on_mesh(self.mesh)(check_evaluators)
+        check(evaluators, self.method, self.like, self.data)
 
 
 def build(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> Run:
@@ -178,6 +196,7 @@ def _build(
     mesh,
     accumulate: int,
     max_skipped: int,
+    compiler: Mapping[str, str] | None = None,
     profile: str = "",
     checkpoint,
     log,
@@ -185,6 +204,7 @@ def _build(
 ) -> Run:
     """The keyword arguments are the sections that every config has."""
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
+    options = call_section(compiler_options, compiler or {}, "compiler", mesh=made_mesh)
     made_data = call_section(
         make_data,
         data,
@@ -194,15 +214,10 @@ def _build(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    plan = call_section(
-        make_plan,
-        schedule,
-        "schedule",
-        batch_size=data.batch_size,
-        num_examples=made_data.num_examples,
-    )
+    sizes = dict(batch_size=data.batch_size, num_examples=made_data.num_examples)
+    plan = call_section(make_plan, schedule, "schedule", **sizes)
     Profile(steps=profile, total=plan.steps)
-    check_image_size(made_data)
+    check_image_size(made_data, made_mesh)
     example = made_data.example("train")
     check_batch_size(example, data.batch_size, made_mesh)
     config, notes = standardized(config, made_data, example["image"].shape[-1], recorded)
@@ -223,7 +238,7 @@ def _build(
     )
     made_evals = call_section(make_eval_plan, evals, "evals")
     made = (config, made_mesh, made_data, made_method, plan, tx, made_evals, like, start, profile)
-    run = Run(*made, notes)
+    run = Run(*made, options, [*notes, *differing(options, made_mesh)])
     run.check(made_evals.evaluators)
     return run
 

@@ -75,7 +75,7 @@ def export(
     """Writes what a trained model computes, whole or not at all.
 
     Args:
-        run, state: from `load`, with its option `portable`.
+        run, state: from `load`.
         out: for 'stablehlo' a new or empty folder, in which `function.stablehlo` is a function of
             the weights and images, for CPU, CUDA and TPU, `weights.safetensors` holds the weights,
             `meta.json` and `README.md` say how to use them. For 'onnx' a new file that ends in

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import standardize
 from mae_jax.config import AUTO
+from mae_jax.engine import compiler
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.checkpoint import Checkpoints, check_checkpoints
 from mae_jax.engine.log import Log
@@ -52,6 +53,8 @@ def check(config: ConfigDict) -> None:
     call_section(check_schedule, config.schedule, "schedule", batch_size=batch_size)
     if "profile" in config:  # older workdirs have none
         Profile(steps=config.profile, total=sys.maxsize)
+    if "compiler" in config:
+        call_section(compiler.check, config.compiler, "compiler")
     _check_method(config)
 
 
@@ -87,7 +90,7 @@ def _check_method(config: ConfigDict) -> None:
     args = dict(config.method.args)
     _check_sizes(args)
     standardize.check(args)
-    args |= {name: (0.5,) for name, value in args.items() if value == AUTO}
+    args |= {name: (0.5,) for name in ("mean", "std") if args.get(name) == AUTO}
     method = call_section(make_method, {**config.method, "args": args}, "method", total_steps=1)
     rules = {"rules": method.rules} if hasattr(method, "rules") else {}
     call_section(make_optimizer, config.optimizer, "optimizer", schedule=lambda step: 0.0, **rules)

@@ -21,7 +21,7 @@ from mae_jax.engine.agree import as_first
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.costs import Costs
 from mae_jax.engine.log import Log, console
-from mae_jax.engine.memory import bytes_on_device, check_room, check_state, explained
+from mae_jax.engine.memory import bytes_on_device, check_room, check_state, explained, step_advice
 from mae_jax.engine.meter import Diverged, Meter
 from mae_jax.engine.preemption import BEFORE, StopRequests
 from mae_jax.engine.prefetch import prefetch
@@ -89,16 +89,8 @@ def together(watchdog: Watchdog, config: ConfigDict):
     """If this process fails inside, all end before it cleans up after itself, which could mean to
     wait for them; what all do at the same step passes.
     """
-    with watchdog.guard(Preempted, Diverged), explained(advice(config)):
+    with watchdog.guard(Preempted, Diverged), explained(step_advice(config)):
         yield
-
-
-def advice(config: ConfigDict) -> str:
-    """What to change if the memory of a device is not enough for a step."""
-    return (
-        f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
-        f"({config.accumulate} now), which computes a batch in more but smaller parts"
-    )
 
 
 def complete(
@@ -125,6 +117,8 @@ def complete(
                 raise Preempted(f"stopped before step {start + 1} of {total}")
             train_step, costs = run.train_step()
             check_step(costs, run)
+            if costs["attention"]:
+                say(f"attention: {'; '.join(costs['attention'])}")
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
         with call_section(
@@ -141,7 +135,7 @@ def check_step(costs: Costs, run: Run) -> None:
         check_room(
             round(costs["step_megabytes"] * 1e6) - bytes_on_device(run.like),
             "the compiled step beside the train state",
-            advice(run.config),
+            step_advice(run.config),
         )
 
 

@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "checkpoint.",
     "evals.",
     "mesh.",
+    "compiler.",
     "profile",
     "data.workers",
     "data.pipeline",

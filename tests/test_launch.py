@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import requires
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.helpers.runs import CONFIG, losses
 DELETE = "gcloud compute tpus queued-resources delete mae --zone=us-east5-b --force --quiet"
 TPU = {"NAME": "mae", "ZONE": "us-east5-b", "TYPE": "v6e-32", "BUCKET": "gs://mine/"}
 POD = {"NAME": "mae", "IMAGE": "repo/mae:1", "CLAIM": "runs", "HOSTS": "8", "TOPOLOGY": "4x8"}
+NAMES = ("local", "slurm", "tpu_pod", "kubernetes", "test_tpu")
 ARGUMENTS = ["--config", "configs/mae.py:L/16", "--workdir", "/mnt/runs/l16"]
 ARGUMENTS += ["--config.data.train=folder('my photos')"]
 ESCAPED = "--config configs/mae.py:L/16 --workdir /mnt/runs/l16 "
@@ -139,7 +141,7 @@ def test_tpu_pod_dry_run_makes_installs_and_trains(root):
         DELETE,
         f"{first} create mae --node-id=mae --zone=us-east5-b --accelerator-type=v6e-32 "
         "--runtime-version=v2-alpha-tpuv6e --spot",
-        "gcloud compute tpus tpu-vm scp /tmp/mae.tar.gz mae:mae_jax.tar.gz",
+        "gcloud compute tpus queued-resources scp /tmp/mae.tar.gz mae:mae_jax.tar.gz",
         ".\\[tpu\\]",
         "mine\\ /mnt",
         "mae-jax\\ train\\ --config\\ configs/mae.py:L/16",
@@ -150,9 +152,39 @@ def test_tpu_pod_dry_run_makes_installs_and_trains(root):
         steps[3:] = [".[tpu]", "mine /mnt", "mae-jax train --config configs/mae.py:L/16"]
         places = [plain.find(step) for step in steps]
     assert -1 not in places and places == sorted(places), printed
-    assert printed.count("--worker=all") == 4
+    assert printed.count("--zone=us-east5-b --node=all --worker=all --batch-size=all") == 4
     printed = bash(root, "tpu_pod.sh", "--dry-run", *ARGUMENTS, **TPU, PROVISION="")
     assert "--spot" not in printed
+
+
+def test_tpu_pod_makes_several_slices(root):
+    printed = bash(root, "tpu_pod.sh", "--dry-run", *ARGUMENTS, **TPU, SLICES="4")
+    assert "create mae --node-count=4 --node-prefix=mae --zone=us-east5-b" in printed
+    assert "--node-id" not in printed
+
+
+@pytest.mark.parametrize(
+    ("script", "changes", "reason"),
+    [
+        ("tpu_pod.sh", dict(SLICES="0"), "SLICES=0 must be a whole number"),
+        ("tpu_pod.sh", dict(TYPE="v6e"), "TYPE=v6e is no v5litepod-16, v6e-32 or v5p-64; for"),
+        ("tpu_pod.sh", dict(TYPE="tpu7x-64"), "TPU7x use launch/kubernetes.sh"),
+        ("kubernetes.sh", dict(HOSTS="4"), "HOSTS=4 times CHIPS=4 are not the 32 chips of 4x8"),
+        ("kubernetes.sh", dict(CHIPS="8"), "HOSTS=8 times CHIPS=8 are not the 32 chips of 4x8"),
+        ("kubernetes.sh", dict(TOPOLOGY="2x2x4"), "are not the 16 chips of 2x2x4"),
+        ("kubernetes.sh", dict(TOPOLOGY="4x"), "TOPOLOGY=4x must be of the form 4x4, or 2x2x4"),
+        ("kubernetes.sh", dict(SLICES="two"), "SLICES=two must be a whole number"),
+        (
+            "kubernetes.sh",
+            dict(SLICES="2", HOSTS="1", TOPOLOGY="2x2"),
+            "SLICES=2: GKE joins slices of several hosts only: choose a larger TOPOLOGY",
+        ),
+    ],
+)
+def test_tpus_that_do_not_fit_are_refused(root, script, changes, reason):
+    variables = (TPU if script == "tpu_pod.sh" else POD) | changes
+    error = bash(root, script, "--dry-run", *ARGUMENTS, code=2, **variables)
+    assert error.startswith(f"launch/{script}: ") and reason in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("script, variables", [("tpu_pod.sh", TPU), ("kubernetes.sh", POD)])
@@ -284,8 +316,9 @@ def test_tpu_pod_mounts_a_bucket_that_the_user_can_write_to(root, tmp_path):
 @pytest.mark.parametrize("spot", ["true", "false"])
 def test_kubernetes_dry_run_fills_the_manifest(root, spot):
     yaml = pytest.importorskip("yaml")
-    text = bash(root, "kubernetes.sh", "--dry-run", *ARGUMENTS, **POD, SPOT=spot)
+    text = bash(root, "kubernetes.sh", "--dry-run", *ARGUMENTS, **POD, SPOT=spot, SLICES="2")
     manifest = yaml.safe_load(text)
+    assert manifest["spec"]["replicatedJobs"][0]["replicas"] == 2
     spec = manifest["spec"]
     job = spec["replicatedJobs"][0]["template"]["spec"]
     pod = job["template"]["spec"]
@@ -299,9 +332,31 @@ def test_kubernetes_dry_run_fills_the_manifest(root, spot):
     assert ("cloud.google.com/gke-spot" in pod["nodeSelector"]) == (spot == "true")
 
 
+def test_test_tpu_installs_what_jax_asks_for_and_runs_what_needs_it(root, tmp_path):
+    (copy := tmp_path / "copy" / "launch").mkdir(parents=True)
+    for name in ("test_tpu.sh", "environment.sh"):
+        shutil.copy(root / "launch" / name, copy)
+    (tests := copy.parent / "tests").mkdir()
+    (tests / "test_a.py").write_text("from tests.helpers.libtpu import needs_libtpu")
+    (tests / "test_b.py").write_text("# needs_libtpu")
+    path = programs(
+        tmp_path,
+        python=f"""if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi
+        if [[ $* == *--target* ]]; then mkdir -p build/libtpu; fi
+        echo "$PYTHONPATH: $*" >>{tmp_path}/said""",
+    )
+    wanted = next(one for one in requires("jax") if one.startswith("libtpu")).split(";")[0]
+    for runs in (1, 2):
+        bash(copy.parent, "test_tpu.sh", "-x", PATH=path, VIRTUAL_ENV="/nowhere", PYTHONPATH="p")
+        said = (tmp_path / "said").read_text()
+        assert said.count(f"--target build/libtpu {wanted}\n") == 1, "it is there the second time"
+        assert said.count("build/libtpu:p: -m pytest -n auto") == runs
+    assert said.endswith(" tests/test_a.py -x\n")
+
+
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
 def test_shellcheck_has_nothing_to_say(root):
-    names = [f"launch/{name}.sh" for name in ("local", "slurm", "tpu_pod", "kubernetes")]
+    names = [f"launch/{name}.sh" for name in NAMES]
     done = subprocess.run(["shellcheck", *names], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "progress": BASE | {"data", "engine"},
     "checks": BASE | {"data", "engine", "evals"},
     "run": BASE
-    | {"checks", "config", "data", "engine", "evals", "settings", "standardize", "start"},
+    | {"checks", "config", "data", "engine", "evals", "ops", "settings", "standardize", "start"},
     "load": BASE | {"checks", "engine", "run", "weights", "workdir"},
     "schedule": BASE | {"engine"},
     "sweep": BASE

@@ -44,6 +44,14 @@ def test_how_a_network_is_computed_may_change(workdir, args, lines):
     assert claim(workdir, config, {}) == [], "that is how it goes on"
 
 
+def test_options_of_the_compiler_may_change(workdir):
+    """An older config has none."""
+    config = config_of(decoder_remat="none", decoder_width=512)
+    config.compiler = dict(tpu="xla_a=1")
+    lines = ["config.compiler.tpu is now 'xla_a=1', was None"]
+    assert claim(workdir, config, {}) == lines
+
+
 @pytest.mark.parametrize(
     "args",
     [

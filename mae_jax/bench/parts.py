@@ -11,6 +11,7 @@ time of the step, and what is missing or too much is shown.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -57,9 +58,10 @@ class Live:
         setup, key = self.setup, stream_key(0, "bench", 0)
         whole = jax.tree.map(lambda x: x.sharding, setup.like)
         split = meshes.batch_sharding(setup.mesh)
-        gradient = jax.jit(
+        gradient = _jit(
+            setup.mesh,
             jax.value_and_grad(_loss(setup.method), has_aux=True),
-            out_shardings=((meshes.replicated(setup.mesh), whole.extra), whole.params),
+            ((meshes.replicated(setup.mesh), whole.extra), whole.params),
         )
         move = jax.jit(
             lambda state, gradients: update(
@@ -86,6 +88,11 @@ class Live:
         if isinstance(setup.method, MaskedAutoencoding):
             calls = _mae(self, key, whole.params, split) | calls
         return calls
+
+
+def _jit(mesh, function: Callable, shardings: Any) -> Callable:
+    """A function of what is on a mesh, compiled for it, with these shardings of its results."""
+    return jax.jit(meshes.on_mesh(mesh)(function), out_shardings=shardings)
 
 
 def _loss(method) -> Callable:
@@ -122,7 +129,8 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
     hidden_only = method.score == "hidden" and not encoder.mask_tokens
 
     def encode(params, batch, mask):
-        return encoder.apply({"params": params}, method.normalize(batch["image"]), mask)
+        variables, images = {"params": params}, batch["image"]
+        return encoder.apply(variables, images, mask, normalize=method.normalize)
 
     def decode(params, tokens, mask):
         mask = None if encoder.mask_tokens else mask
@@ -149,14 +157,13 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         return jax.value_and_grad(loss)(prediction)
 
     params, part = live.state.params, live.part
-    mask = jax.jit(
-        lambda batch: method.draw_mask(key, method.normalize(batch["image"])), out_shardings=split
-    )(part)
-    tokens = jax.jit(encode, out_shardings=split)(params["encoder"], part, mask)
-    prediction = jax.jit(predict, out_shardings=split)(params, part)
-    first = jax.jit(encoder_gradient, out_shardings=shardings["encoder"])
-    second = jax.jit(decoder_gradient, out_shardings=(shardings["decoder"], split))
-    third = jax.jit(loss_gradient, out_shardings=(meshes.replicated(live.setup.mesh), split))
+    jit = partial(_jit, live.setup.mesh)
+    mask = jit(lambda batch: method.draw_mask(key, batch["image"]), split)(part)
+    tokens = jit(encode, split)(params["encoder"], part, mask)
+    prediction = jit(predict, split)(params, part)
+    first = jit(encoder_gradient, shardings["encoder"])
+    second = jit(decoder_gradient, (shardings["decoder"], split))
+    third = jit(loss_gradient, (meshes.replicated(live.setup.mesh), split))
     return {
         "encoder": lambda: first(live.state.params["encoder"], part, mask),
         "decoder": lambda: second(live.state.params["decoder"], tokens, mask),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 from mae_jax import standardize
 from mae_jax.data.transforms import draw, make_transforms
 from mae_jax.engine import mesh as meshes
+from mae_jax.engine.compiler import Options, compiler_options
 from mae_jax.engine.optim import make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.settings import make_method
@@ -33,6 +35,7 @@ class Setup:
     fresh: Callable[[], TrainState]
     like: TrainState
     """Shapes and shardings of the state."""
+    compiler_options: Options
 
     @property
     def dtype(self) -> str:
@@ -51,9 +54,14 @@ class Setup:
 
     def step(self) -> Callable:
         """The step that training would compile, see `engine.step.make_train_step`."""
-        seed = self.config.seed
         return make_train_step(
-            self.mesh, self.like, self.method, self.tx, seed=seed, accumulate=self.parts
+            self.mesh,
+            self.like,
+            self.method,
+            self.tx,
+            seed=self.config.seed,
+            accumulate=self.parts,
+            compiler_options=self.compiler_options,
         )
 
     def batch_like(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -77,17 +85,14 @@ class Setup:
 
 
 def make_setup(
-    config: ConfigDict,
-    image_size: Sequence[int] = (),
-    *,
-    devices: Sequence[jax.Device] | None = None,
+    config: ConfigDict, image_size: Sequence[int] = (), devices: Sequence[Any] | None = None
 ) -> Setup:
     """Builds what a config names, but for its data, which may not be here.
 
     Args:
         image_size: (side,), (height, width) or (height, width, channels); empty: what the config's
             training transform makes of colour images.
-        devices: of the mesh; all of this process and its job if None.
+        devices: see `make_mesh`.
 
     Raises:
         UserError: anything in the config that cannot be built, or an image size that is not known.
@@ -95,6 +100,8 @@ def make_setup(
     shape = image_shape(config, image_size)
     config = standardized(config, shape[-1])
     mesh = call_section(meshes.make_mesh, config.mesh, "mesh", devices=devices)
+    chosen = config.compiler if "compiler" in config else {}
+    options = call_section(compiler_options, chosen, "compiler", mesh=mesh)
     meshes.check_batch(config.data.batch_size, mesh, config.accumulate)
     plan = call_section(
         make_plan,
@@ -110,7 +117,7 @@ def make_setup(
     )
     rows = example(config, method, shape)
     fresh, like = plan_state(mesh, method, tx, rows, seed=config.seed, rules=meshes.FSDP)
-    return Setup(config, mesh, method, tx, shape, fresh, like)
+    return Setup(config, mesh, method, tx, shape, fresh, like, options)
 
 
 def standardized(config: ConfigDict, channels: int) -> ConfigDict:

@@ -29,7 +29,8 @@ from mae_jax.bench.setup import Setup, example, make_setup
 from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread, threads
 from mae_jax.checks import check_batch_size
 from mae_jax.engine.costs import Costs, compile_step
-from mae_jax.engine.memory import check_state, explained
+from mae_jax.engine.memory import check_state, explained, step_advice
+from mae_jax.ops.attention import record_kinds
 
 SIDES = {"cpu": (1024, 2048, 3072)}
 """Platform -> sides of the square products of which the fastest counts."""
@@ -60,8 +61,7 @@ def bench_step(
         UserError: a config that cannot be built, too little memory, a peer that is not installed.
     """
     check_times(turns, seconds)
-    advice = f"lower config.data.batch_size ({config.data.batch_size} now)"
-    with explained(advice + " or raise config.accumulate"):
+    with explained(step_advice(config)):
         setup = make_setup(config, image_size)
         check_state(setup.like)
         rows = example(config, setup.method, setup.shape)
@@ -91,11 +91,12 @@ def compile_twice(setup: Setup) -> tuple[Callable, Costs, dict[str, float]]:
         for name in ("cold", "cached"):
             jax.clear_caches()
             begun = time.perf_counter()
-            step, costs = compile_step(
-                setup.step(), setup.like, setup.batch_like(), parts=setup.parts
-            )
+            with record_kinds() as kinds:
+                step, costs = compile_step(
+                    setup.step(), setup.like, setup.batch_like(), parts=setup.parts
+                )
             taken[name] = time.perf_counter() - begun
-            made.append((step, costs))
+            made.append((step, costs | dict(attention=list(kinds))))
     return *made[0], taken  # a program from the cache knows less of itself
 
 
@@ -166,6 +167,7 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
         image_shape=setup.shape,
         batch_size=images,
         dtype=setup.dtype,
+        attention=costs["attention"],
         device=costs["device"],
         devices=devices(setup),
         threads=threads(),
@@ -265,6 +267,8 @@ def tables(report: Report) -> list[Table]:
     drawn.add_row("  XLA, as written", gigas(report["xla_program_gflops"]))
     drawn.add_row("  XLA, as compiled", gigas(report["xla_compiled_gflops"]))
     drawn.add_row("parameters, million", f"{report['parameters'] / 1e6:,.2f}")
+    for line in report["attention"]:
+        drawn.add_row("attention", line)
     for name, value in report["memory"].items():
         drawn.add_row(f"memory of a device, MB: {name}", gigas(value))
     for name, value in (report["kept_megabytes"] or {}).items():

@@ -25,7 +25,7 @@ def repeat(call: Callable[[], Any]) -> Work:
     """
 
     def work(times: int) -> float:
-        each = jax.default_backend() == "cpu"
+        each = jax.local_devices()[0].platform == "cpu"
         begun = time.perf_counter()
         for _ in range(times):
             result = call()

@@ -31,6 +31,7 @@ def compile_step(
     lowered = step.lower(like, batch)
     compiled = lowered.compile()
     counted, memory = lowered.cost_analysis(), compiled.memory_analysis()
+    mesh = like.step.sharding.mesh
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
     costs = dict(
         parameters=count(like.params),
@@ -38,7 +39,7 @@ def compile_step(
         gflops_per_image=None,
         step_megabytes=None,
         image=list(batch["image"].shape[1:]),
-        device=f"{jax.devices()[0].device_kind} x {jax.device_count()}",
+        device=f"{mesh.devices.flat[0].device_kind} x {mesh.size}",
         jax=jax.__version__,
     )
     if counted and "flops" in counted:  # a loop over the parts is counted once

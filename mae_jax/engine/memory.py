@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from mae_jax.engine.paths import path_of
 from mae_jax.types import UserError
@@ -141,9 +142,11 @@ def check_room(needed: int, what: str, advice: str) -> None:
     free = free_memory()
     if free is None or needed <= free:
         return
-    devices = jax.local_device_count()
-    shared = jax.default_backend() == "cpu" and devices > 1
-    each = f" on each of {devices} devices, which share the memory" if shared else " on a device"
+    devices = jax.local_devices()
+    shared = devices[0].platform == "cpu" and len(devices) > 1
+    each = (
+        f" on each of {len(devices)} devices, which share the memory" if shared else " on a device"
+    )
     raise UserError(
         f"{what} needs {readable(needed)}{each}, and {readable(free)} are free: {advice}"
     )
@@ -161,12 +164,27 @@ def check_state(abstract_state: Any, what: str = "train state (parameters and mo
     """
     leaves = jax.tree_util.tree_leaves_with_path(abstract_state)
     path, largest = max(leaves, key=lambda leaf: bytes_on_device(leaf[1]))
-    split = "" if jax.default_backend() == "cpu" else ", or split it: config.mesh.fsdp=-1"
+    devices = largest.sharding.device_set if largest.sharding else jax.local_devices()
+    on_cpu = next(iter(devices)).platform == "cpu"
+    split = "" if on_cpu else ", or split it: config.mesh.fsdp=-1"
     check_room(
         bytes_on_device(abstract_state),
         f"the {what}",
         f"choose a smaller model in config.method.args (its largest array is {path_of(path)}, "
         f"{list(largest.shape)}){split}",
+    )
+
+
+def step_advice(config: ConfigDict) -> str:
+    """What to change if the memory of a device is not enough for a training step, best first.
+
+    Parts of 32 images of a ViT-B/16 move less memory than the whole batch where much of them fits
+    into a TPU's fast memory; computing blocks again costs time everywhere.
+    """
+    return (
+        f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
+        f"({config.accumulate} now): parts of 32 images or fewer a chip also move less memory on "
+        "TPUs; then set remat=full in vit(...)"
     )
 
 

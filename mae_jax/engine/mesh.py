@@ -1,38 +1,38 @@
 """Devices as a mesh with the axes 'data' and 'fsdp', and how arrays are laid out on it."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mae_jax.engine.paths import Rules, match, path_of
 from mae_jax.types import Batch, UserError
 
-REPLICATED: Rules = (("", "replicate"),)
 FSDP: Rules = (("", "fsdp"),)
 MAX_BATCH = 2**31 - 1
 """Rows are counted in int32."""
 
 
-def make_mesh(
-    *, data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
-    """A mesh over devices.
+def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all devices of all processes.
 
     Args:
         data: devices along which only the batch is split.
         fsdp: neighbouring devices along which the batch, the parameters and their moments are split
             (FSDP, arXiv 2304.11277; with data over 1, each group of them holds a copy). One of both
             may be -1: all that remain.
-        devices: all of all processes if None.
+        devices: to use, e.g. of a topology to compile for; None: `jax.devices()`.
 
     Raises:
-        UserError: the two do not multiply to the number of devices.
+        UserError: the two do not multiply to the number of devices, or an fsdp group does not fit
+            in a slice of TPUs.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = jax.devices() if devices is None else list(devices)
     count = len(devices)
     sizes = [
         count // other if size == -1 and other > 0 else size
@@ -43,9 +43,56 @@ def make_mesh(
             f"mesh data={data}, fsdp={fsdp} does not cover {count} devices: their product must be "
             f"{count}, or one of them -1 and the other a divisor of it"
         )
-    return jax.make_mesh(
-        tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices
-    )
+    return Mesh(_arranged(devices, *sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def _arranged(devices: Sequence[Any], data: int, fsdp: int) -> np.ndarray:
+    """Devices as [data, fsdp], those of an fsdp group close to each other: in a block of chips on a
+    TPU, one host after another elsewhere.
+    """
+    slice_of = lambda device: getattr(device, "slice_index", 0)  # not all platforms have one
+    if devices[0].platform != "tpu":  # hosts of GPUs are slices too, which jax.make_mesh refuses
+        by_host = lambda device: (slice_of(device), device.process_index, device.id)
+        return np.array(sorted(devices, key=by_host), object).reshape(data, fsdp)
+    slices = len({slice_of(device) for device in devices})
+    if data % slices:
+        most = len(devices) // slices
+        raise UserError(
+            f"mesh fsdp={fsdp} does not fit in one of {slices} slices of {most} devices: set "
+            f"config.mesh.fsdp={most}, or a divisor of it, and config.mesh.data=-1"
+        )
+    # Chips have places in a grid or torus, and a group may need a part of one of its axes.
+    shape, split = (data // slices, fsdp), dict(allow_split_physical_axes=True)
+    try:
+        if slices == 1:
+            return mesh_utils.create_device_mesh(shape, devices, **split)
+        return mesh_utils.create_hybrid_device_mesh(shape, (slices, 1), devices, **split)
+    except ValueError as error:  # JAX 0.10 loses a factor of sizes such as 10 and 14
+        raise UserError(
+            f"JAX finds no place for mesh data={data}, fsdp={fsdp} on these chips ({error}): set "
+            "config.mesh.fsdp to another divisor of the number of chips, and config.mesh.data=-1"
+        ) from error
+
+
+def platform_of(mesh: Mesh) -> str:
+    """'cpu', 'gpu' or 'tpu': of the mesh's devices, which need not be those of this process."""
+    return mesh.devices.flat[0].platform
+
+
+def on_mesh(mesh: Mesh) -> Callable[[Callable], Callable]:
+    """A decorator of functions that are compiled for a mesh: what they call can ask which devices
+    it is for, and kernels that XLA does not partition can split their work over them.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def on_it(*args, **kwargs):
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return function(*args, **kwargs)
+
+        return on_it
+
+    return decorate
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

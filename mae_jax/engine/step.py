@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from mae_jax.engine.memory import check_state
-from mae_jax.engine.mesh import batch_sharding, infer_shardings, replicated
+from mae_jax.engine.mesh import batch_sharding, infer_shardings, on_mesh, replicated
 from mae_jax.engine.paths import Rules
 from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState
 
@@ -44,6 +44,7 @@ def plan_state(
     """
     rows = {k: jax.ShapeDtypeStruct((mesh.size, *v.shape[1:]), v.dtype) for k, v in batch.items()}
 
+    @on_mesh(mesh)
     def init() -> TrainState:
         zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in rows.items()}
         params, extra = method.init(stream_key(seed, "init", 0), zeros)
@@ -74,6 +75,7 @@ def make_train_step(
     *,
     seed: int,
     accumulate: int = 1,
+    compiler_options: Mapping[str, str] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles (state, batch) -> (state, metrics). The old state's buffers are reused.
 
@@ -84,8 +86,10 @@ def make_train_step(
         like: shapes and shardings of the state.
         seed: of the run.
         accumulate: parts into which a batch is split to save memory; their gradients are averaged.
+        compiler_options: see `engine.compiler`.
     """
 
+    @on_mesh(mesh)
     def step(state: TrainState, batch: Batch):
         key = stream_key(seed, "train", state.step)
         gradient = jax.value_and_grad(
@@ -109,6 +113,7 @@ def make_train_step(
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
+        compiler_options=compiler_options or None,
     )
 
 

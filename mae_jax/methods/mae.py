@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from mae_jax.models.encoder import make_encoder, pooled
 from mae_jax.models.mae import MAE, Decoder
 from mae_jax.models.vit import check_choices, check_shape
-from mae_jax.ops import losses, masking, pictures, pixels
+from mae_jax.ops import losses, masking, pictures
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.patches import grid_of, patchify
+from mae_jax.ops.pixels import normalize
 from mae_jax.spec import check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
@@ -39,13 +40,15 @@ class MaskedAutoencoding:
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """Reconstruction error under a fresh mask for every example."""
-        images = self.normalize(batch["image"])
+        images, patch = batch["image"], self.model.encoder.patch
         mask = self.draw_mask(key, images)
         hidden_only = self.score == "hidden"
-        prediction = self.model.apply({"params": params}, images, mask, hidden_only)
-        target = patchify(images, self.model.encoder.patch)
+        variables = {"params": params}
+        prediction = self.model.apply(variables, images, mask, hidden_only, self.normalize)
+        target = patchify(images, patch)  # bytes [B, L, P], and so are the scored ones below
         if hidden_only:
             target = take_tokens(target, mask.hidden, kind=self.model.decoder.gather)
+        target = self.normalize(target, pixels=patch**2)
         if self.normalize_target:
             target = losses.normalize_patches(target)
         scored = jnp.ones(target.shape[:2], bool)
@@ -83,9 +86,9 @@ class MaskedAutoencoding:
         grid = grid_of(images.shape[1:3], self.model.encoder.patch)
         return masking.sample(key, len(images), grid, strategy=self.mask, ratio=self.mask_ratio)
 
-    def normalize(self, images: jax.Array) -> jax.Array:
-        """uint8 images to float32 network inputs."""
-        return pixels.normalize(images, self.mean, self.std)
+    def normalize(self, images: jax.Array, *, pixels: int = 1) -> jax.Array:
+        """uint8 images, or patches of so many pixels, to float32 network inputs."""
+        return normalize(images, self.mean, self.std, pixels=pixels)
 
 
 def make(
@@ -94,7 +97,7 @@ def make(
     decoder_width: int = 512,
     decoder_depth: int = 8,
     decoder_heads: int = 16,
-    decoder_attention: str = "xla",
+    decoder_attention: str = "auto",
     decoder_remat: str = "none",
     decoder_gather: str = "take",
     mask: str = "random",

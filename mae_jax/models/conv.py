@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.drop_path import drop_path
 from mae_jax.models.limits import check_size
 from mae_jax.models.norm import LayerNorm
-from mae_jax.models.vit import drop_path
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, patchify
 from mae_jax.spec import nearest
@@ -126,7 +126,7 @@ class Conv(nn.Module):
         return ("conv", self.widths, self.depths, self.stem, self.kernel)
 
     def __call__(
-        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
+        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
         """Encodes whole images, or their visible patches.
 
@@ -134,11 +134,13 @@ class Conv(nn.Module):
             images: [B, H, W, C] float, any aspect and number of channels.
             mask: which patches are visible; None: all.
             train: paths are dropped; needs the random stream 'drop_path'.
+            normalize: for images that are uint8, see `MAE`.
 
         Returns:
             [B, 1 + K, D] tokens: the mean over what is visible, then the visible sites in the
             order of `mask.keep` (without a mask: all L in image order).
         """
+        images = images if normalize is None else normalize(images)
         last = self.maps(images, mask, train=train)[-1]
         tokens = last.reshape(len(last), -1, self.width)
         if mask is not None:

@@ -24,7 +24,7 @@ class Decoder(nn.Module):
     depth: int = 8
     heads: int = 16
     dtype: Any = jnp.float32
-    attention: str = "xla"
+    attention: str = "auto"
     remat: str = "none"
     gather: str = "take"
 
@@ -83,12 +83,25 @@ class MAE(nn.Module):
     encoder: Encoder
     decoder: Decoder
 
-    def __call__(self, images: jax.Array, mask: Mask, hidden_only: bool = False) -> jax.Array:
-        """Predicted patches of images [B, H, W, C]: [B, L, patch * patch * C] in image order, or
-        [B, L - K, patch * patch * C] in the order of `mask.hidden`.
+    def __call__(
+        self, images: jax.Array, mask: Mask, hidden_only: bool = False, normalize=None
+    ) -> jax.Array:
+        """Predicts patches.
+
+        Args:
+            images: [B, H, W, C] float.
+            mask: which patches the encoder sees.
+            hidden_only: not those that it sees.
+            normalize: `images` are uint8, and this makes floats of them, `ops.pixels.normalize`
+                with its mean and std: the encoder takes the visible patches as bytes, and
+                normalizes no others.
+
+        Returns:
+            [B, L, patch * patch * C] in image order, or [B, L - K, patch * patch * C] in the order
+            of `mask.hidden`.
         """
         patch = self.encoder.patch
-        tokens = self.encoder(images, mask)
+        tokens = self.encoder(images, mask, normalize=normalize)
         grid = grid_of(images.shape[1:3], patch)
         values = patch * patch * images.shape[-1]
         if not self.encoder.mask_tokens:

@@ -10,13 +10,13 @@ What costs time or memory can be chosen, and changes no number beyond rounding: 
 (`gather`).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.drop_path import drop_path
 from mae_jax.models.limits import check_size
 from mae_jax.models.norm import LayerNorm
 from mae_jax.ops import gather as gathers
@@ -61,10 +61,9 @@ class QueriesKeysValues(nn.Module):
         kernel = self.param("kernel", dense_init, (width, 3 * width))
         bias = self.param("bias", nn.initializers.zeros, (3 * width,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        if not skip:
-            return split(x @ kernel + bias, 3)
-        queries = x[:, skip:] @ kernel[:, :width] + bias[:width]
-        return [queries, *split(x @ kernel[:, width:] + bias[width:], 2)]
+        queries, keys, values = split(x @ kernel + bias, 3)
+        # Skipped after the product: a slice of a kernel that is split over devices costs permutes.
+        return [queries[:, skip:], keys, values]
 
 
 class Attention(nn.Module):
@@ -72,7 +71,7 @@ class Attention(nn.Module):
 
     heads: int
     dtype: Any = jnp.float32
-    attention: str = "xla"
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: int = 0) -> jax.Array:
@@ -109,7 +108,7 @@ class Block(nn.Module):
     drop_path: float = 0.0
     """Probability that an example skips a branch, in training (stochastic depth, 1603.09382)."""
 
-    attention: str = "xla"
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, skip: int = 0) -> jax.Array:
@@ -131,21 +130,6 @@ def block_class(remat: str) -> type[Block]:
     return nn.remat(Block, policy=REMAT[remat], static_argnums=(2, 3))
 
 
-def drop_path(rng: Callable[[], jax.Array], branch: jax.Array, rate: float) -> jax.Array:
-    """A branch [B, ...] of a residual network, zero for a share of the examples and scaled up for
-    the others (stochastic depth, 1603.09382).
-
-    Args:
-        rng: gives a key; only called if the rate is not 0.
-        rate: in [0, 1).
-    """
-    if rate == 0:
-        return branch
-    shape = (len(branch),) + (1,) * (branch.ndim - 1)
-    kept = jax.random.bernoulli(rng(), 1 - rate, shape)
-    return branch * (kept / (1 - rate)).astype(branch.dtype)
-
-
 class ViT(nn.Module):
     """The encoder."""
 
@@ -162,7 +146,7 @@ class ViT(nn.Module):
     """Sine-cosine positions are where parameters start, for patches and the class token."""
     final_norm: bool = True
     dtype: Any = jnp.float32
-    attention: str = "xla"
+    attention: str = "auto"
     remat: str = "none"
     gather: str = "take"
 
@@ -180,7 +164,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
+        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
         """Encodes whole images, or their visible patches.
 
@@ -188,16 +172,19 @@ class ViT(nn.Module):
             images: [B, H, W, C] float, any aspect and number of channels.
             mask: which patches are visible; None: all.
             train: paths are dropped; needs the random stream 'drop_path'.
+            normalize: for images that are uint8, see `MAE`.
 
         Returns:
             [B, 1 + K, D] tokens after the final norm: the class token, then the visible patches in
             the order of `mask.keep` (with `mask_tokens`, or without a mask: all L in image order).
         """
-        patches = patchify(images, self.patch).astype(self.dtype)
+        patches = patchify(images, self.patch)  # [B, L, patch * patch * C]
         first, positions = self.positions(grid_of(images.shape[1:3], self.patch))
         if mask is not None and not self.mask_tokens:
             patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)
             positions = gathers.take_tokens(positions, mask.keep, kind=self.gather)
+        if normalize is not None:
+            patches = normalize(patches, pixels=self.patch**2)
         x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
         if mask is not None and self.mask_tokens:
             token = self.param("mask_token", token_init, (1, 1, self.width))
@@ -236,7 +223,7 @@ def make(
     drop_path: float = 0.0,
     learned_positions: bool = False,
     final_norm: bool = True,
-    attention: str = "xla",
+    attention: str = "auto",
     remat: str = "none",
     gather: str = "take",
     dtype: Any = jnp.float32,
@@ -247,7 +234,7 @@ def make(
         size: one of Ti, S, B, L, H.
         patch: side of a patch in pixels.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
-        attention: 'xla', or 'cudnn' on NVIDIA GPUs with dtype bfloat16.
+        attention: kind of kernel, of `ops.attention.CHOICES`; 'auto': what suits the devices.
         remat: what the backward pass finds saved, a name of `REMAT`: 'none' is fast, 'dots' and
             'full' save memory.
         gather: 'take' or 'onehot', see `ops.gather`.

@@ -20,9 +20,13 @@ def take_tokens(tokens: jax.Array, index: jax.Array, *, kind: str = "take") -> j
     """
     shared = tokens.ndim == 2
     if kind == "onehot":
+        if tokens.dtype == jnp.uint8:  # there are products of floats alone; all bytes are bfloat16
+            return take_tokens(tokens.astype(jnp.bfloat16), index, kind=kind).astype(jnp.uint8)
         matrix = jax.nn.one_hot(index, tokens.shape[-2], dtype=tokens.dtype)
         formula = "bkl,ld->bkd" if shared else "bkl,bld->bkd"
         return jnp.einsum(formula, matrix, tokens, precision=jax.lax.Precision.HIGHEST)
     if shared:
         return jnp.take(tokens, index, axis=0, mode="clip")
-    return jnp.take_along_axis(tokens, index[:, :, None], axis=1, mode="clip")
+    taken = jnp.take_along_axis(tokens, index[:, :, None], axis=1, mode="clip")
+    # XLA for TPUs would normalize bytes first, and lay out four times the memory after it.
+    return jax.lax.optimization_barrier(taken) if tokens.dtype == jnp.uint8 else taken

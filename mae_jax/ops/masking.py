@@ -17,20 +17,16 @@ from mae_jax.types import UserError
 
 
 class Mask(NamedTuple):
-    """Which of the L patches of each example are visible, in the three forms that are needed."""
+    """Which of the L patches of each example are visible, in the forms that are needed."""
 
     keep: jax.Array
     """[B, K] int32: the visible patches, in the order in which the encoder sees them."""
+    hidden: jax.Array
+    """[B, L - K] int32: the masked patches, in the order of their scores."""
     restore: jax.Array
     """[B, L] int32: where each patch stands in [visible, hidden]."""
     mask: jax.Array
     """[B, L] bool: True = hidden."""
-
-    @property
-    def hidden(self) -> jax.Array:
-        """[B, L - K] int32: the hidden patches, in the order of [visible, hidden]."""
-        order = jnp.argsort(self.restore, axis=1).astype(jnp.int32)
-        return order[:, self.keep.shape[1] :]
 
 
 def random(key: jax.Array, batch: int, grid: tuple[int, int]) -> jax.Array:
@@ -121,7 +117,10 @@ def sample(
 
 
 def from_scores(scores: jax.Array, visible: int) -> Mask:
-    """The mask that keeps the `visible` lowest of scores [B, L]; ties go to the earlier patch."""
+    """The mask that keeps the `visible` lowest of scores [B, L]; ties go to the earlier patch.
+
+    Under jit, who asks for neither `restore` nor `mask` pays for one sort alone.
+    """
     order = jnp.argsort(scores, axis=1, stable=True).astype(jnp.int32)
     restore = jnp.argsort(order, axis=1).astype(jnp.int32)
-    return Mask(keep=order[:, :visible], restore=restore, mask=restore >= visible)
+    return Mask(order[:, :visible], order[:, visible:], restore, restore >= visible)

@@ -68,11 +68,13 @@ def arguments(module: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def anywhere(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a method with the `attention` that every device can compute, in place of the
-    one that it was trained with, in encoder and decoder.
+    """Arguments of a method with attention=auto in place of a kernel of one kind of device, in
+    encoder and decoder: it may be computed on another than it was trained on.
     """
-    changed = {"decoder_attention": "xla"} if "decoder_attention" in args else {}
+    changed = {}
+    if args.get("decoder_attention") in ("cudnn", "pallas"):
+        changed["decoder_attention"] = "auto"
     if "encoder" in args:
-        kind = r"""\battention\s*=\s*(['"]?)\w+\1"""
-        changed["encoder"] = re.sub(kind, "attention=xla", args["encoder"])
+        kind = r"""\battention\s*=\s*(['"]?)(cudnn|pallas)\1"""
+        changed["encoder"] = re.sub(kind, "attention=auto", args["encoder"])
     return dict(args) | changed

@@ -119,6 +119,7 @@ def _config(model: Model) -> ConfigDict:
             optimizer=dict(name="sgd", b1=0.9, b2=0.95, weight_decay=0.0, clip=None),
             schedule=dict(base_lr=1.0, epochs=1.0, warmup_epochs=0.0, min_lr=0.0),
             mesh=dict(data=-1, fsdp=1),
+            compiler=dict(tpu="", gpu="", cpu=""),
             checkpoint=dict(every=1, keep=2),
             log=dict(every=1),
             evals=dict(every=0, run=""),

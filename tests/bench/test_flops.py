@@ -59,8 +59,8 @@ def test_an_encoder_is_every_product_and_no_other(ratio, tokens):
 def test_a_decoder_is_every_product_but_what_its_last_block_leaves_out(score):
     method = mae.make(encoder=VIT, score=score, **DECODER)
     counted, tokens, width, values = count(method, SHAPE), 7, 8, 48
-    # Of tokens that no loss sees: query, logits, weighted sum, projection, MLP, prediction.
-    one = 2 * width**2 + 4 * tokens * width + 2 * width**2 + 16 * width**2 + 2 * width * values
+    # Of tokens that no loss sees: logits, weighted sum, projection, MLP, prediction.
+    one = 4 * tokens * width + 2 * width**2 + 16 * width**2 + 2 * width * values
     unseen = one * (1 if score == "all" else 1 + 1)
     forward, both = (per_image(method, gradient=gradient) for gradient in (False, True))
     whole = sum(counted.forward.values())

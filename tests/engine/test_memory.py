@@ -10,6 +10,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
 
 from mae_jax.engine import memory
 from mae_jax.engine.memory import explained
@@ -31,6 +32,15 @@ def test_too_large_an_array_names_the_setting_to_lower():
 def test_memory_of_the_host():
     with pytest.raises(UserError, match="of this machine is not enough: lower"), explained(ADVICE):
         raise MemoryError()
+
+
+def test_the_advice_for_a_step_that_does_not_fit_starts_with_what_costs_least():
+    config = ConfigDict(dict(data=dict(batch_size=4096), accumulate=2))
+    with pytest.raises(UserError) as error, explained(memory.step_advice(config)):
+        raise MemoryError()
+    words = ["batch_size (4096 now)", "config.accumulate (2 now)", "32 images", "remat=full"]
+    places = [str(error.value).index(word) for word in words]
+    assert places == sorted(places) and "\n" not in str(error.value)
 
 
 def test_other_errors_stay_what_they_are():

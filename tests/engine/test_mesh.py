@@ -1,4 +1,8 @@
-"""Meshes, layouts by rules, and the checks of what fits on them (2 fake devices)."""
+"""Meshes, layouts by rules, and the checks of what fits on them: on 2 fake devices, and on
+stand-ins for those of TPUs and of hosts with GPUs.
+"""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +13,13 @@ from jax.sharding import PartitionSpec as P
 from mae_jax.engine.mesh import check_batch, infer_shardings, make_mesh, put_batch
 from mae_jax.engine.paths import map_rules
 from mae_jax.types import UserError
+from tests.helpers.chips import box, chips
+
+FLAT = [(2, 2, 1), (2, 4, 1), (4, 4, 1), (4, 8, 1), (8, 8, 1), (8, 16, 1), (16, 16, 1)]
+CUBES = [(2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4), (4, 4, 4), (4, 4, 8), (4, 4, 12), (4, 4, 16)]
+# A v5p is a "TPU v5" where JAX compiles without one.
+KINDS = {"TPU v4": CUBES, "TPU v5 lite": FLAT, "TPU v5": CUBES, "TPU v6 lite": FLAT}
+KINDS |= {"TPU v5p": CUBES, "TPU7x": CUBES}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +34,58 @@ def test_meshes_cover_all_devices(sizes, shape):
 def test_meshes_that_do_not_fit_are_refused(sizes):
     with pytest.raises(UserError, match="does not cover 2 devices"):
         make_mesh(data=sizes[0], fsdp=sizes[1])
+
+
+@pytest.mark.parametrize("slices", [1, 2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_meshes_cover_tpus_in_blocks(kind, slices):
+    for shape in KINDS[kind]:
+        if slices * math.prod(shape) > 256:
+            continue
+        devices = chips(kind, shape, cores=2 if kind == "TPU7x" else 1, slices=slices)
+        size = len(devices) // slices
+        for fsdp in {1, math.gcd(size, 8), size}:
+            mesh = make_mesh(data=-1, fsdp=fsdp, devices=devices)
+            assert dict(mesh.shape) == {"data": len(devices) // fsdp, "fsdp": fsdp}
+            assert {device.id for device in mesh.devices.flat} == {*range(len(devices))}
+            for group in mesh.devices:
+                assert len({device.slice_index for device in group}) == 1
+                assert box(group) == fsdp, (shape, [device.place for device in group])
+
+
+@pytest.mark.parametrize("sizes", [(1, -1), (-1, 32)])
+def test_an_fsdp_group_in_two_slices_is_refused(sizes):
+    devices = chips("TPU v6 lite", (4, 4, 1), slices=2)
+    with pytest.raises(UserError, match="fsdp=.* does not fit .* set config.mesh.fsdp=16, or a"):
+        make_mesh(data=sizes[0], fsdp=sizes[1], devices=devices)
+
+
+def test_a_mesh_that_jax_does_not_place_is_one_line():
+    with pytest.raises(UserError, match="JAX finds no place for mesh data=32, fsdp=10 on these"):
+        make_mesh(fsdp=10, devices=chips("TPU v5p", (4, 4, 20)))
+
+
+class Gpu:
+    """A device of a host with GPUs."""
+
+    platform = "gpu"
+
+    def __init__(self, number, host):
+        self.id = self.process_index = number
+        self.host = host
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_fsdp_groups_stay_in_a_host_of_gpus(named):
+    """Two hosts of four processes with a GPU each, in turns if it is known what shares a host."""
+    host = (lambda i: i % 2) if named else (lambda i: i // 4)
+    devices = [Gpu(i, host(i)) for i in range(8)]
+    for device in devices if named else ():
+        device.slice_index = device.host
+    for fsdp in (2, 4):
+        mesh = make_mesh(fsdp=fsdp, devices=devices[::-1])
+        assert all(len({device.host for device in group}) == 1 for group in mesh.devices)
+    assert make_mesh(data=1, fsdp=-1, devices=devices).shape["fsdp"] == 8
 
 
 def test_fsdp_splits_the_largest_divisible_axis():

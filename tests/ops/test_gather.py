@@ -1,5 +1,7 @@
 """Tokens by index: both ways give the same numbers and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +28,18 @@ def test_tokens_and_gradients(kind, shared):
     np.testing.assert_allclose(backward(jnp.asarray(weights))[0], gradient, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_byte_stays_what_it_is(kind):
+    tokens = np.arange(256, dtype=np.uint8).reshape(2, 32, 4)
+    index = np.stack([np.arange(32)[::-1], np.arange(32)])
+    found = jax.jit(functools.partial(take_tokens, kind=kind))(tokens, index)
+    assert found.dtype == jnp.uint8
+    np.testing.assert_array_equal(found, np.stack([tokens[0, ::-1], tokens[1]]))
+
+
 def test_hidden_patches_stand_behind_the_visible_ones():
     mask = masking.sample(jax.random.key(0), 3, (4, 5), ratio=0.6)
     assert (mask.hidden.shape, mask.hidden.dtype) == ((3, 12), jnp.int32)
-    for keep, hidden, restore, hides in zip(*map(np.asarray, (mask.keep, mask.hidden, *mask[1:]))):
+    for keep, hidden, restore, hides in zip(*map(np.asarray, mask)):
         assert set(hidden) == set(np.flatnonzero(hides))
         np.testing.assert_array_equal(np.concatenate([keep, hidden])[restore], np.arange(20))

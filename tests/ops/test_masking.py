@@ -1,7 +1,8 @@
-"""Masks: exact ratios, three forms that agree, no favoured place, each strategy's shapes."""
+"""Masks: exact ratios, forms that agree, no favoured place, each strategy's shapes."""
 
 import functools
 import math
+import re
 from fractions import Fraction
 
 import jax
@@ -38,11 +39,12 @@ def masks_of(strategy, grid, ratio, *, batch=BATCH, seed=0):
 
 @pytest.mark.parametrize("grid", RATIOS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_ratio_is_exact_and_the_three_forms_agree(strategy, grid):
+def test_the_ratio_is_exact_and_the_forms_agree(strategy, grid):
     length = grid[0] * grid[1]
     for ratio in RATIOS[grid]:
         visible = exact_visible(length, ratio)
-        keep, restore, mask = sampler(BATCH, grid, strategy, ratio)(jax.random.key(1))
+        keep, masked, restore, mask = sampler(BATCH, grid, strategy, ratio)(jax.random.key(1))
+        np.testing.assert_array_equal(masked, np.argsort(restore, axis=1)[:, keep.shape[1] :])
         assert (keep.shape, keep.dtype) == ((BATCH, visible), jnp.int32)
         assert (restore.shape, restore.dtype) == ((BATCH, length), jnp.int32)
         assert (mask.shape, mask.dtype) == ((BATCH, length), jnp.bool_)
@@ -56,11 +58,21 @@ def test_the_ratio_is_exact_and_the_three_forms_agree(strategy, grid):
 def test_restore_undoes_the_shuffle():
     """As the decoder uses it: [visible, hidden] tokens taken at `restore` are in order again."""
     tokens = np.arange(2 * 24).reshape(2, 24)
-    keep, restore, mask = map(np.asarray, masking.sample(jax.random.key(0), 2, (4, 6)))
+    keep, _, restore, mask = map(np.asarray, masking.sample(jax.random.key(0), 2, (4, 6)))
     order = [np.concatenate([k, np.setdiff1d(np.arange(24), k)]) for k in keep]
     shuffled = np.take_along_axis(tokens, np.stack(order), axis=1)
     restored = np.take_along_axis(shuffled, restore, axis=1)
     np.testing.assert_array_equal(restored[~mask], tokens[~mask])
+
+
+def test_the_order_of_patches_costs_one_sort_and_their_places_another():
+    def sorts(names):
+        ask = lambda key: [getattr(masking.sample(key, 2, (4, 6)), name) for name in names]
+        text = jax.jit(ask).lower(jax.random.key(0)).compile().as_text()
+        return len(re.findall(r" sort\(", text))
+
+    assert sorts(["keep", "hidden"]) == 1
+    assert sorts(masking.Mask._fields) == 2
 
 
 def test_number_of_visible_patches_is_exact():
@@ -177,15 +189,17 @@ def test_grid_masks(grid):
 
 def test_ties_go_to_the_earlier_patch():
     scores = jnp.array([[1.0, 0.0, 1.0, 0.0, 0.0, 1.0], [0.0] * 6])
-    keep, restore, mask = masking.from_scores(scores, 4)
+    keep, hidden, restore, mask = masking.from_scores(scores, 4)
     np.testing.assert_array_equal(keep, [[1, 3, 4, 0], [0, 1, 2, 3]])
+    np.testing.assert_array_equal(hidden, [[2, 5], [4, 5]])
     np.testing.assert_array_equal(restore, [[3, 0, 4, 1, 2, 5], [0, 1, 2, 3, 4, 5]])
     np.testing.assert_array_equal(mask, [[0, 0, 1, 0, 0, 1], [0, 0, 0, 0, 1, 1]])
 
 
 def test_the_lowest_scores_stay_visible():
-    keep, _, mask = masking.from_scores(jnp.array([[0.3, 0.9, 0.1, 0.5]]), 2)
+    keep, hidden, _, mask = masking.from_scores(jnp.array([[0.3, 0.9, 0.1, 0.5]]), 2)
     np.testing.assert_array_equal(keep, [[2, 0]])
+    np.testing.assert_array_equal(hidden, [[3, 1]])
     np.testing.assert_array_equal(mask, [[False, True, False, True]])
 
 

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from mae_jax.ops import pixels
+from mae_jax.ops.patches import patchify
+from mae_jax.types import UserError
 
 STATISTICS = [
     (pixels.IMAGENET_MEAN, pixels.IMAGENET_STD),
@@ -29,6 +31,20 @@ def test_normalize_and_back(mean, std):
     back = pixels.to_bytes(normalized, mean, std)
     assert back.dtype == jnp.uint8
     np.testing.assert_array_equal(back, images)
+
+
+@pytest.mark.parametrize(("mean", "std"), STATISTICS)
+def test_patches_of_bytes_are_normalized_as_whole_images(mean, std):
+    images = jnp.asarray(every_byte(3 if len(mean) == 1 else len(mean)))
+    expected = patchify(pixels.normalize(images, mean, std), 4)
+    found = pixels.normalize(patchify(images, 4), mean, std, pixels=16)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_patches_too_have_a_number_for_each_channel():
+    patches = jnp.zeros((1, 4, 48), jnp.uint8)
+    with pytest.raises(UserError, match="mean has 2 values for 3 channels"):
+        pixels.normalize(patches, (0.5, 0.5), (0.25,), pixels=16)
 
 
 def test_statistics_of_imagenet():
