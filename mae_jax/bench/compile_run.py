@@ -22,6 +22,7 @@ from mae_jax.bench.machines import Topology
 from mae_jax.config import to_json
 from mae_jax.types import UserError
 
+CHILD = "mae_jax.bench.compile_child"
 SETTLED = 0.6
 """Seconds after which a file that does not grow is complete."""
 _PROGRAMS = ("*after_optimizations_after_buffer_assignment.txt", "*gpu_after_optimizations.txt")
@@ -89,7 +90,7 @@ def compile_elsewhere(
         begun = time.monotonic()
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
             child = subprocess.Popen(
-                [sys.executable, "-m", "mae_jax.bench.compile_child"],
+                [sys.executable, "-m", CHILD],
                 stdin=(folder / "task.json").open(),
                 stdout=out,
                 stderr=err,
