@@ -19,6 +19,8 @@ FULL = 3
 """Exit code: the memory of a device does not suffice."""
 STEP = "jit_step"
 """The compiler's name of the module of the step, a function `step` that is jitted."""
+CUDNN = 91000
+"""Version 9.10, as in the descriptions of GPUs in `targets/`."""
 GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
 """Which kernels of Triton are fast is measured on a device."""
 
@@ -75,6 +77,8 @@ def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from mae_jax.config import from_json
 
     devices = topology_devices(task["topology"])
+    if devices[0].platform == "gpu":
+        _describe_cudnn()
     setup = make_setup(from_json(task["config"]), task["image_size"], devices=devices)
     counted = count(setup.method, setup.shape)
     leaves = jax.tree.leaves(setup.like.params)
@@ -91,6 +95,15 @@ def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         jax=jax.__version__,
     )
     return setup.step().lower(setup.like, setup.batch_like()), facts
+
+
+def _describe_cudnn() -> None:
+    """Traces cuDNN's attention without cuDNN: JAX asks the library for its version, which decides
+    what it takes. There is no public way to say it; a test of `ops.attention` needs the same name.
+    """
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    fused.check_cudnn_version = lambda: CUDNN
 
 
 def topology_devices(arguments: dict[str, Any]) -> list[Any]:

@@ -12,8 +12,10 @@ from mae_jax import standardize
 from mae_jax.data.transforms import draw, make_transforms
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.compiler import Options, compiler_options
+from mae_jax.engine.costs import Costs, compile_step
 from mae_jax.engine.optim import make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.ops.attention import record_kinds
 from mae_jax.settings import make_method
 from mae_jax.spec import call_section
 from mae_jax.types import Batch, Method, TrainState, UserError
@@ -63,6 +65,12 @@ class Setup:
             accumulate=self.parts,
             compiler_options=self.compiler_options,
         )
+
+    def compile(self) -> tuple[Callable, Costs]:
+        """The compiled step and what it costs, see `compile_step`, with its kinds of attention."""
+        with record_kinds() as kinds:
+            step, costs = compile_step(self.step(), self.like, self.batch_like(), parts=self.parts)
+        return step, costs | dict(attention=list(kinds))
 
     def batch_like(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and shardings of a global batch."""

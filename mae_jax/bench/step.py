@@ -28,9 +28,8 @@ from mae_jax.bench.peer import make_peers
 from mae_jax.bench.setup import Setup, example, make_setup
 from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread, threads
 from mae_jax.checks import check_batch_size
-from mae_jax.engine.costs import Costs, compile_step
+from mae_jax.engine.costs import Costs
 from mae_jax.engine.memory import check_state, explained, step_advice
-from mae_jax.ops.attention import record_kinds
 
 SIDES = {"cpu": (1024, 2048, 3072)}
 """Platform -> sides of the square products of which the fastest counts."""
@@ -82,7 +81,7 @@ def bench_step(
 
 
 def compile_twice(setup: Setup) -> tuple[Callable, Costs, dict[str, float]]:
-    """The compiled step, what it costs (see `compile_step`), and the seconds from tracing to the
+    """The compiled step, what it costs (see `Setup.compile`), and the seconds from tracing to the
     program: 'cold', and 'cached' with all forgotten but the persistent cache, which is a temporary
     folder.
     """
@@ -91,12 +90,9 @@ def compile_twice(setup: Setup) -> tuple[Callable, Costs, dict[str, float]]:
         for name in ("cold", "cached"):
             jax.clear_caches()
             begun = time.perf_counter()
-            with record_kinds() as kinds:
-                step, costs = compile_step(
-                    setup.step(), setup.like, setup.batch_like(), parts=setup.parts
-                )
+            step, costs = setup.compile()
             taken[name] = time.perf_counter() - begun
-            made.append((step, costs | dict(attention=list(kinds))))
+            made.append((step, costs))
     return *made[0], taken  # a program from the cache knows less of itself
 
 
@@ -152,7 +148,7 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
 
     Args:
         found: seconds of a call, of `measure`.
-        costs: of `compile_step`.
+        costs: of `Setup.compile`.
     """
     step, images = np.array(found["ours"]), setup.batch_size
     rates = {

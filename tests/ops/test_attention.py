@@ -259,6 +259,8 @@ def test_cudnn_takes_bias_and_mask_of_odd_sequences(cudnn):
         ("gpu", "Tesla T4", {}, "xla"),
         ("gpu", "NVIDIA GeForce RTX 2080 Ti", {}, "xla"),
         ("gpu", "Quadro RTX 6000", {}, "xla"),
+        ("gpu", "AMD Instinct MI300X", {}, "xla"),
+        ("tpu", "TPU v3", {}, "xla"),
     ],
 )
 def test_auto_takes_what_suits_the_mesh(platform, kind, options, expected, cudnn):

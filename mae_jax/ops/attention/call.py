@@ -34,7 +34,7 @@ def call_of(query, key, bias, mask) -> Call:
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     platform = device.platform if device else ""
     return Call(
-        {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform),
+        platform,
         device.device_kind if device else "",
         query.dtype,
         query.shape[1],

@@ -17,12 +17,14 @@ OLDER = re.compile(
     r"\b([KPV]100|[KMP]\d0|P4|T4|T[4-9]\d\d|GTX|TITAN|RTX (20\d\d|[3-8]000)\b(?! Ada))"
 )
 """Names of GPUs before Ampere, for which there is no fused kernel."""
+AMD = re.compile(r"\b(AMD|Instinct|Radeon|gfx\d+)")
 
 
 def refusal(call: Call) -> str:
     """Why this kind cannot compute a call; empty if it can."""
-    if call.platform != "gpu":
-        return f"needs an NVIDIA GPU and this is a {call.platform.upper()}"
+    if call.platform != "gpu" or AMD.search(call.device):
+        here = call.device if call.platform == "gpu" else call.platform.upper()
+        return f"needs an NVIDIA GPU and this is a {here}"
     if OLDER.search(call.device):
         return f"needs an NVIDIA GPU of the Ampere generation or later and this is {call.device}"
     if jnp.dtype(call.dtype).itemsize != 2:

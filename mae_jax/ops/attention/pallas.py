@@ -41,6 +41,8 @@ def refusal(call: Call) -> str:
     """Why this kind cannot compute a call; empty if it can."""
     if call.platform != "tpu":
         return f"needs a TPU and this is a {call.platform.upper()}"
+    if call.device in ("TPU v2", "TPU v3"):
+        return f"needs the fast memory of a TPU v4 or later and this is a {call.device}"
     if jnp.dtype(call.dtype) not in (jnp.bfloat16, jnp.float32):
         return f"computes in bfloat16 or float32 and not in {jnp.dtype(call.dtype).name}"
     if max(call.queries, call.keys) > LONGEST:
