@@ -161,5 +161,6 @@ def faults(found: Report) -> list[str]:
 
 def refusal(message: str) -> str:
     """The part of a compiler's message that says how much memory it wants."""
-    found = re.search(r"(Ran out of memory|Used [\d.]+\w).*?(hbm|HBM)[^.]*(\.\d+\w[^.]*)*\.", message)
-    return found[0] if found else message[:300]
+    text = message.partition("RESOURCE_EXHAUSTED: ")[2] or message
+    found = re.match(r".*?\d.*?\.(?=\s|$)", text)  # up to the sentence with numbers
+    return found[0] if found else text[:300]

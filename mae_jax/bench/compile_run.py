@@ -88,10 +88,11 @@ def compile_elsewhere(
         )
         (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
         begun = time.monotonic()
-        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        opened = (folder / "task.json").open(), *((folder / n).open("w") for n in ("out", "err"))
+        with opened[0] as task_file, opened[1] as out, opened[2] as err:
             child = subprocess.Popen(
                 [sys.executable, "-m", CHILD],
-                stdin=(folder / "task.json").open(),
+                stdin=task_file,
                 stdout=out,
                 stderr=err,
                 env=environment(folder),

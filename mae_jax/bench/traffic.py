@@ -157,9 +157,8 @@ class Fused:
     def read_all(self, fusion: Instruction, name: str, whole: float) -> float:
         """Bytes that this uses of an operand which the fusion that calls it may name repeatedly."""
         places = [i for i, operand in enumerate(fusion.operands) if operand == name]
-        parameters = {one.number: one.name for one in self.inside.values() if one.opcode == "parameter"}
-        inside = (self.inside[parameters[place]] for place in places)
-        return sum(self.read(one.name, whole) for one in inside)
+        inside = [one for one in self.inside.values() if one.opcode == "parameter"]
+        return sum(self.read(one.name, whole) for one in inside if one.number in places)
 
     def written(self, name: str) -> float:
         """Bytes of a result."""

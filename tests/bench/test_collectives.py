@@ -115,9 +115,7 @@ def test_every_way_in_which_programs_write_collectives():
     moved = {(one.kind, one.payload): one.moved for one in found}
     assert moved["all-gather", 256] == 224 and moved["all-reduce", 33] == 2 * 33 * 3 / 4
     assert moved["reduce-scatter", 48] == 144 and moved["collective-permute", 5] == 5
-    assert totals(found)["reduce-scatter"] == dict(
-        count=3, asynchronous=0, payload=144, moved=432
-    )
+    assert totals(found)["reduce-scatter"] == dict(count=3, asynchronous=0, payload=144, moved=432)
     assert "jit(step)/add" in {one.op_name for one in found}
 
 

@@ -98,7 +98,7 @@ def test_loops_move_as_often_as_they_run():
         ("jit(step)/transpose(jvp(MAE))/encoder/block_1/attention/qkv/dot_general", "", "dense"),
         ("jit(step)/jvp(MAE)/encoder/block_1/mlp/fc1/add;jit(step)/x/y", "", "dense"),
         ("jit(step)/jvp(MAE)/encoder/block_0/norm1/rsqrt", "", "norms"),
-        ("jit(step)/while/body/closed_call/jvp(MAE)/encoder/jit(_take)/gather", "encoder", "pixels"),
+        ("jit(step)/while/body/closed_call/jvp(MAE)/encoder/jit(_take)/gather", "enc", "pixels"),
         ("jit(step)/jvp(jit(argsort))/sort", "", "pixels"),
         ("jit(step)/cond/branch_1_fun/add", "", "optimizer"),
         ("", "", "other"),
