@@ -20,7 +20,9 @@ _FREE = frozenset(
     "parameter constant get-tuple-element tuple bitcast after-all partition-id replica-id "
     "opt-barrier add-dependency async-done async-update domain".split()
 )
-_FREE_CALLS = re.compile(r"AllocateBuffer|ConcatBitcast|Assume|AsyncCollective|Sharding|Bitpacked")
+_FREE_CALLS = re.compile(
+    r"AllocateBuffer|ConcatBitcast|ZeroCrop|Assume|AsyncCollective|Sharding|Bitpacked|SliceId"
+)
 _SLICES = ("slice", "dynamic-slice", "gather")
 
 
@@ -82,6 +84,8 @@ def bytes_of(program: Program, name: str, one: Instruction) -> float:
         return 0
     if one.opcode == "custom-call" and _FREE_CALLS.search(one.target):
         return 0
+    if one.opcode in ("send", "recv"):  # from, or to, the memory; flags
+        return _size(one.result[:1])
     if one.opcode == "copy-start":  # the result, the operand, a flag
         return _size(one.result[:2])
     operands = [around[name].result if name in around else () for name in one.operands]

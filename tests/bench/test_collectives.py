@@ -149,6 +149,7 @@ metadata={op_name="jit(step)/transpose(jvp(MAE))/encoder/embed/dot_general"}
   %zeros = bf16[16,6] broadcast(%c), dimensions={}
   %shard = bf16[16,6] dynamic-update-slice(%zeros, %p, %i)
   %copied = bf16[16,6] copy(%shard)
+  %away = (bf16[3,6]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}, token[]) send(%p, %after), channel_id=14
   ROOT %r.2 = (bf16[16,6], f32[7]) all-reduce(%copied, %sums), channel_id=13, \
 replica_groups={{0,1,2,3}}, to_apply=%add
 }
@@ -157,14 +158,15 @@ replica_groups={{0,1,2,3}}, to_apply=%add
 
 def test_what_programs_of_tpus_repeat_counts_once():
     found = {one.kind: one for one in collectives(TPU, 4)}
-    assert len(found) == 3
-    gather, scatter, reduce = (
-        found[kind] for kind in ("all-gather", "reduce-scatter", "all-reduce")
+    assert len(found) == 4
+    gather, scatter, reduce, send = (
+        found[kind] for kind in ("all-gather", "reduce-scatter", "all-reduce", "send")
     )
     assert gather.payload == 16 * 6 * 2 and gather.times == 1 and gather.asynchronous
     assert scatter.payload == 2 * 5 * 2 and scatter.moved == 3 * 20 and not scatter.asynchronous
     assert scatter.op_name.endswith("encoder/embed/dot_general")
     assert reduce.payload == 16 * 6 * 2 + 7 * 4 and reduce.gathers == 16 * 6 * 2
+    assert send.payload == send.moved == 3 * 6 * 2 and send.asynchronous  # to another slice
     assert totals(collectives(TPU, 4))["all-gather"]["asynchronous"] == 1
 
 
