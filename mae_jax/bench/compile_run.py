@@ -124,7 +124,8 @@ def watch(child: subprocess.Popen, folder: Path, *, full: bool, label: str) -> i
             now = {path: path.stat().st_size for path in files}
             if now != sizes:
                 sizes, seen = now, time.monotonic()
-            if sizes and not full and time.monotonic() - seen > SETTLED:
+            settled = sizes and time.monotonic() - seen > SETTLED
+            if settled and not full and files[0].read_bytes().rstrip().endswith(b"}"):
                 return None
             time.sleep(0.1)
     return child.returncode

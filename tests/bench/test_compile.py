@@ -159,12 +159,12 @@ def test_a_child_is_ended_once_its_program_is_there(child):
         f"""
 (folder / "{FACTS}").write_text('{{"devices": 4}}')
 for name in ("_after_buffer_assignment", "-buffer-assignment"):
-    (folder / f"module_0001.{STEP}.x.after_optimizations{{name}}.txt").write_text(name)
+    (folder / f"module_0001.{STEP}.x.after_optimizations{{name}}.txt").write_text(name + "}}")
 time.sleep(600)
 """
     )
     assert found.facts == {"devices": 4} and found.seconds < 60 and not found.refused
-    assert (found.program, found.buffers) == ("_after_buffer_assignment", "-buffer-assignment")
+    assert (found.program, found.buffers) == ("_after_buffer_assignment}", "-buffer-assignment}")
 
 
 def test_mistakes_and_failures_of_a_child_are_a_line(child):
