@@ -12,6 +12,9 @@ from mae_jax.commands import experiment, no_overrides
 from mae_jax.errors import UserError
 from mae_jax.paths import check_file
 
+WIDE = 200
+"""Columns of a table that no terminal shows."""
+
 
 def bench(args) -> int:
     """mae-jax bench"""
@@ -87,10 +90,13 @@ def _bench_compile(args) -> int:
                     raise
                 error = dict(error=str(error), faults=[str(error)])
                 reports.append(dict(config=name, topology=topology.label) | error)
+    screen = Console()
     if several:
-        Console().print(drawn.summary(reports))
+        if not screen.is_terminal:  # nobody's columns
+            screen = Console(width=WIDE)
+        screen.print(drawn.summary(reports))
     else:
-        Console().print(*drawn.tables(reports[0]))
+        screen.print(*drawn.tables(reports[0]))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(reports if several else reports[0], indent=2) + "\n"

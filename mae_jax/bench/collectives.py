@@ -6,7 +6,8 @@ every fusion that works while it is under way, each time with the same channel i
 An all-reduce whose fusion returns only a slice of the sum is a TPU's reduce-scatter, and counts as
 one. Bytes are per device, of ring algorithms on groups of n: an all-reduce moves 2 (n - 1) / n of
 its result, an all-gather (n - 1) / n, a reduce-scatter n - 1 times its result, an all-to-all
-(n - 1) / n, a permutation all.
+(n - 1) / n, a permutation all. What goes from a slice of TPUs to the others over the network is a
+'send', of the bytes that a device hands over.
 """
 
 import math
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from mae_jax.bench.hlo import Array, Instruction, Program, parse
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all", "send")
 _OPCODES = {kind + end: kind for kind in KINDS for end in ("", "-start")}
 _SLICES = ("slice", "dynamic-slice")
 _PASSES = ("bitcast", "copy", "copy-done", "convert", "reshape", "get-tuple-element", "transpose")
@@ -58,7 +59,8 @@ def collectives(program: Program | str, devices: int) -> list[Collective]:
     for name, one in program.all():
         if one.opcode not in _OPCODES or not times[name]:
             continue
-        late = one.opcode.endswith("-start") or name in wrapped or _continues(program, name)
+        late = one.opcode.endswith("-start") or one.opcode == "send"
+        late = late or name in wrapped or _continues(program, name)
         made = _collective(program, name, one, devices, times[name], late)
         key = (made.kind, one.channel) if one.channel is not None else (name, one.name)
         if key in found:
@@ -107,6 +109,7 @@ def _collective(
     if one.opcode.endswith("-start") and kind != "all-reduce":  # operands, results, counters
         arrays = [array for array in arrays if array.dims or kind != "collective-permute"]
         arrays = arrays[len(arrays) // 2 :]
+    arrays = arrays[:1] if kind == "send" else arrays  # without flags
     op_name = one.op_name
     if kind == "all-reduce" and (part := _slice(program, name, one)):
         kind, arrays = "reduce-scatter", part
@@ -118,6 +121,7 @@ def _collective(
         "reduce-scatter": group - 1,
         "all-to-all": (group - 1) / group,
         "collective-permute": 1,
+        "send": 1,
     }
     return Collective(
         kind,

@@ -84,7 +84,7 @@ def report(dump: Dump, topology: Topology) -> Report:
         attention_share=attention(moved.parts),
     )
     found["bounds"] = bounds(facts, machine, moved.total)
-    if taken := cycles(program):
+    if dump.final and (taken := cycles(parse(dump.final))):
         found["cycles"] = taken
     found["faults"] += faults(found)
     return found
@@ -132,7 +132,8 @@ def bounds(facts: Report, machine: Machine, moved: float) -> Report:
 def cycles(program: Program) -> dict[str, float]:
     """The compiler's estimate by part, where it says so: programs of TPUs, compiled to the end."""
     found, times = Counter(), program.times()
-    fused = {callee for _, one in program.all() if one.opcode == "fusion" for _, callee in one.callees}
+    fusions = (one for _, one in program.all() if one.opcode == "fusion")
+    fused = {callee for one in fusions for _, callee in one.callees}
     for name, one in program.all():
         estimate = re.search(r'"estimated_cycles":"(\d+)"', one.attributes)
         if estimate and times[name] and name not in fused and one.opcode != "while":
@@ -160,5 +161,6 @@ def faults(found: Report) -> list[str]:
 
 def refusal(message: str) -> str:
     """The part of a compiler's message that says how much memory it wants."""
-    found = re.search(r"(Ran out of memory|Used [\d.]+\w).*?(hbm|HBM)[^.]*(\.\d+\w[^.]*)*\.", message)
-    return found[0] if found else message[:300]
+    text = message.partition("RESOURCE_EXHAUSTED: ")[2] or message
+    found = re.match(r".*?\d.*?\.(?=\s|$)", text)  # up to the sentence with numbers
+    return found[0] if found else text[:300]

@@ -36,6 +36,7 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | dict(
         XLA_FLAGS=" ".join(flags),
         JAX_PLATFORMS="cpu",
+        JAX_DISABLE_MOST_OPTIMIZATIONS="false",
         JAX_ENABLE_COMPILATION_CACHE="false",  # what is read from it is not dumped
         TPU_SKIP_MDS_QUERY="1",
         TPU_WORKER_HOSTNAMES="localhost",

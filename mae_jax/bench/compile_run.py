@@ -22,6 +22,7 @@ from mae_jax.bench.machines import Topology
 from mae_jax.config import to_json
 from mae_jax.types import UserError
 
+CHILD = "mae_jax.bench.compile_child"
 SETTLED = 0.6
 """Seconds after which a file that does not grow is complete."""
 _PROGRAMS = ("*after_optimizations_after_buffer_assignment.txt", "*gpu_after_optimizations.txt")
@@ -37,6 +38,8 @@ class Dump(NamedTuple):
     """Text of the optimized program; empty where it does not fit."""
     buffers: str
     """Text of its buffers."""
+    final: str
+    """Text of the program after the compiler's end, with its estimates of cycles; else empty."""
     refused: str
     """The compiler's message where the memory of a device does not suffice; else empty."""
     seconds: float
@@ -85,10 +88,11 @@ def compile_elsewhere(
         )
         (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
         begun = time.monotonic()
-        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        opened = (folder / "task.json").open(), *((folder / n).open("w") for n in ("out", "err"))
+        with opened[0] as task_file, opened[1] as out, opened[2] as err:
             child = subprocess.Popen(
-                [sys.executable, "-m", "mae_jax.bench.compile_child"],
-                stdin=(folder / "task.json").open(),
+                [sys.executable, "-m", CHILD],
+                stdin=task_file,
                 stdout=out,
                 stderr=err,
                 env=environment(folder),
@@ -120,7 +124,8 @@ def watch(child: subprocess.Popen, folder: Path, *, full: bool, label: str) -> i
             now = {path: path.stat().st_size for path in files}
             if now != sizes:
                 sizes, seen = now, time.monotonic()
-            if sizes and not full and time.monotonic() - seen > SETTLED:
+            settled = sizes and time.monotonic() - seen > SETTLED
+            if settled and not full and files[0].read_bytes().rstrip().endswith(b"}"):
                 return None
             time.sleep(0.1)
     return child.returncode
@@ -171,11 +176,11 @@ def _collect(folder: Path, code: int | None, seconds: float) -> Dump:
         raise UserError(f"the compiler failed: {last_error((folder / 'err').read_text())}")
     facts = json.loads((folder / FACTS).read_text())
     if code == FULL:
-        return Dump(facts, "", "", said, seconds)
+        return Dump(facts, "", "", "", said, seconds)
     program, buffers = (path.read_text(encoding="utf-8") for path in dumped(folder))
-    if code == 0 and (folder / PROGRAM).exists():
-        program = (folder / PROGRAM).read_text(encoding="utf-8")
-    return Dump(facts, program, buffers, "", seconds)
+    final = folder / PROGRAM
+    text = final.read_text(encoding="utf-8") if code == 0 and final.exists() else ""
+    return Dump(facts, program, buffers, text, "", seconds)
 
 
 def last_error(text: str) -> str:

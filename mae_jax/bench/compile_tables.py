@@ -107,7 +107,8 @@ def _traffic(report: Report) -> Table:
             mine = taken.get(name, 0.0)
             cells += [f"{100 * mine / whole:.1f}", f"{1e3 * mine / clock:.2f}" if clock else ""]
         drawn.add_row(name, *cells)
-    drawn.add_row("all", f"{moved['total'] / 1e9:.2f}", "100.0")
+    time = ["100.0", f"{1e3 * whole / clock:.2f}" if clock else ""] if taken else []
+    drawn.add_row("all", f"{moved['total'] / 1e9:.2f}", "100.0", *time)
     drawn.add_row("without copies", f"{moved['without_copies'] / 1e9:.2f}", "")
     drawn.add_row("attention", "", f"{100 * moved['attention_share']:.1f}")
     return drawn
@@ -141,14 +142,14 @@ def row(report: Report) -> list[str]:
 
 
 def summary(reports: Sequence[Report]) -> Table:
-    """A row for each."""
-    drawn = _table("compiled steps", *COLUMNS)
+    """A row for each, without the faults, which are long."""
+    drawn = _table("compiled steps", *COLUMNS[:-1])
     for report in reports:
-        drawn.add_row(*row(report))
+        drawn.add_row(*row(report)[:-1])
     return drawn
 
 
 def markdown(reports: Sequence[Report]) -> str:
-    """The same as `summary`."""
+    """A row for each."""
     lines = [COLUMNS, ["---"] * 3 + ["--:"] * (len(COLUMNS) - 4) + ["---"], *map(row, reports)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,10 +1,12 @@
 """The accelerators that steps are compiled for: rates of one device, and names of topologies.
 
 A device is what JAX calls one: a chip, but of TPU7x half of it. Memory is what the compiler may
-use, as it says itself when a program does not fit. Peak rates and bandwidths: the Cloud TPU pages
-of each version, `jax.experimental.pallas.tpu.get_tpu_info`, and NVIDIA's data sheet of the H100
-SXM. Clocks: the peak over the operations of the matrix units in a cycle (v4 and v5p 8 units of
-128 x 128 a chip, v5e 4), which the makers publish; none where that is not published.
+use, as libtpu says itself when a program does not fit; of a GPU it is all, of which JAX takes three
+quarters unless told otherwise. Peak rates and bandwidths: the Cloud TPU page of each version
+(`jax.experimental.pallas.tpu.get_tpu_info` has the same within a percent, but 2.46e12 for the
+memory of v5p), and NVIDIA's data sheet of the H100 SXM. Clocks of TPUs: the peak over the
+operations of the matrix units in a cycle (v4 and v5p 8 units of 128 x 128 a chip, v5e 4); none
+where these are not published. That of the H100 is of its description in `targets`.
 """
 
 import math

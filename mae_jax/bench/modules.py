@@ -19,7 +19,10 @@ PARTS = (
 """'attention' is what happens between the projections, and 'dense' these, the MLPs and whatever
 else a block does; 'copies' are those that the compiler adds, mostly between HBM and the memory of
 the chip; 'optimizer' has the norm and the sum of gradients too."""
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+COLLECTIVES = frozenset(
+    "all-reduce all-gather reduce-scatter collective-permute all-to-all send recv".split()
+)
+COPIES = ("copy-start", "slice-start", "dynamic-slice-start", "async-start")
 
 _WORDS = re.compile(
     r"checkpoint|rematted_computation|while|body|cond|closed_call|branch_\d+_fun|shard_map|"
@@ -45,9 +48,9 @@ def part_of(one: Instruction, program: Program) -> str:
     opcodes = {one.opcode.removesuffix("-start")}
     if called and one.opcode in ("fusion", "async-start"):
         opcodes |= {inner.opcode for inner in called[0].values()}
-    if opcodes & set(COLLECTIVES) and "async_collective" not in one.attributes:
+    if opcodes & COLLECTIVES and "async_collective" not in one.attributes:
         return "collectives"
-    if one.opcode in ("copy-start", "async-start") or one.opcode == "copy" and not one.op_name:
+    if one.opcode in COPIES or one.opcode == "copy" and not one.op_name:
         return "copies"
     return part_of_name(one.op_name)
 

@@ -20,7 +20,9 @@ _FREE = frozenset(
     "parameter constant get-tuple-element tuple bitcast after-all partition-id replica-id "
     "opt-barrier add-dependency async-done async-update domain".split()
 )
-_FREE_CALLS = re.compile(r"AllocateBuffer|ConcatBitcast|Assume|AsyncCollective|Sharding|Bitpacked")
+_FREE_CALLS = re.compile(
+    r"AllocateBuffer|ConcatBitcast|ZeroCrop|Assume|AsyncCollective|Sharding|Bitpacked|SliceId"
+)
 _SLICES = ("slice", "dynamic-slice", "gather")
 
 
@@ -82,15 +84,19 @@ def bytes_of(program: Program, name: str, one: Instruction) -> float:
         return 0
     if one.opcode == "custom-call" and _FREE_CALLS.search(one.target):
         return 0
+    if one.opcode in ("send", "recv"):  # from, or to, the memory; flags
+        return _size(one.result[:1])
     if one.opcode == "copy-start":  # the result, the operand, a flag
         return _size(one.result[:2])
     operands = [around[name].result if name in around else () for name in one.operands]
     called = next((callee for role, callee in one.callees if role == "calls"), "")
     if called in program.computations:
         return Fused(program, called).bytes(operands)
-    if one.opcode in _SLICES and operands:
-        source = _padded(one.result) if _size(operands[0]) else 0
-        return source + _size(one.result) + sum(map(_size, operands[1:]))
+    if one.opcode.removesuffix("-start") in _SLICES and operands:
+        result = one.result  # of a start it is the operands, the slice and flags
+        result = result[1:2] if one.opcode.endswith("-start") else result
+        source = _padded(result) if _size(operands[0]) else 0
+        return source + _size(result) + sum(map(_size, operands[1:]))
     if one.opcode == "dynamic-update-slice":
         return _size(operands[1]) + (_padded(operands[1]) if _size(one.result) else 0)
     result = one.result
@@ -155,9 +161,8 @@ class Fused:
     def read_all(self, fusion: Instruction, name: str, whole: float) -> float:
         """Bytes that this uses of an operand which the fusion that calls it may name repeatedly."""
         places = [i for i, operand in enumerate(fusion.operands) if operand == name]
-        parameters = {one.number: one.name for one in self.inside.values() if one.opcode == "parameter"}
-        inside = (self.inside[parameters[place]] for place in places)
-        return sum(self.read(one.name, whole) for one in inside)
+        inside = [one for one in self.inside.values() if one.opcode == "parameter"]
+        return sum(self.read(one.name, whole) for one in inside if one.number in places)
 
     def written(self, name: str) -> float:
         """Bytes of a result."""

@@ -1,119 +1,67 @@
-"""The collectives of compiled steps (2 fake devices), and of programs written by hand."""
+"""Texts of programs as instructions, arrays and loops."""
 
-import jax
-import jax.numpy as jnp
 import pytest
 
-from mae_jax.bench.hlo import collectives, totals
-from mae_jax.bench.setup import make_setup
-from tests.helpers import tiny
+from mae_jax.bench.hlo import arrays, instruction, parse
 
 
-def counted(**changes):
-    """Collectives of the step of `tiny`, and the bytes of its parameters."""
-    config = tiny.get_config()
-    config.mesh.update(changes.get("mesh", dict(data=2, fsdp=1)))
-    config.accumulate = changes.get("accumulate", 1)
-    setup = make_setup(config)
-    compiled = setup.step().lower(setup.like, setup.batch_like()).compile()
-    size = sum(4 * leaf.size for leaf in jax.tree.leaves(setup.like.params))
-    return collectives(compiled.as_text(), setup.mesh.size), size
+@pytest.mark.parametrize(
+    "shape, space, padded",
+    [
+        ("f32[3,5]{1,0}", 0, 60),
+        ("f32[256,16,197,197]{3,2,1,0:T(8,128)}", 0, 256 * 16 * 200 * 256 * 4),
+        ("f32[256,16,197,197]{1,3,2,0:T(8,128)S(1)}", 1, 256 * 197 * 200 * 128 * 4),
+        ("bf16[3,200]{1,0:T(8,128)(2,1)}", 0, 8 * 256 * 2),
+        ("bf16[1536]{0:T(1024)(128)(2,1)S(1)}", 1, 2048 * 2),
+        ("u32[]{:S(2)}", 2, 4),
+        ("pred[7]", 0, 7),
+    ],
+)
+def test_arrays_occupy_whole_tiles(shape, space, padded):
+    (array,) = arrays(shape)
+    assert array.space == space and array.padded == padded
 
 
-@pytest.fixture(scope="module")
-def whole():
-    """The same, of batches split over two devices."""
-    return counted()
+def test_an_instruction():
+    one = instruction(
+        "  ROOT %a.1 = ((f32[4]{0:T(128)}), /*index=1*/u32[]{:S(2)}) async-start(%p.2, %q), "
+        'calls=%run.1, metadata={op_name="jit(step)/jvp(MAE)/encoder/embed/add" stack_frame_id=3}'
+    )
+    assert (one.name, one.opcode, one.operands, one.root) == ("a.1", "async-start", ("p.2", "q"), 1)
+    assert [array.dims for array in one.result] == [(4,), ()]
+    assert one.callees == [("calls", "run.1")]
+    assert one.op_name == "jit(step)/jvp(MAE)/encoder/embed/add" and one.channel is None
+    assert instruction("}") is None and instruction("FileNames") is None
 
 
-def test_data_parallel_steps_reduce_gradients_and_nothing_else(whole):
-    """No parameters are gathered, and masks need no communication."""
-    found, size = whole
-    assert {one.kind for one in found} == {"all-reduce"} and {one.group for one in found} == {2}
-    assert not [one for one in found if "gather" in one.op_name or "take" in one.op_name]
-    # Each gradient once, and a few scalars: the loss is a sum over masked patches.
-    scalars = sum(4 for one in found for shape in one.shapes if not shape)
-    payload = totals(found)["all-reduce"]["payload"]
-    assert payload == size + scalars and scalars <= 64
-    assert totals(found)["all-reduce"]["moved"] == payload  # 2 (n - 1) / n of it
-
-
-def test_a_gather_that_travels_is_found(monkeypatch):
-    """Patches taken by a list of rows and places: the partitioner then sums up the patches of all
-    images on each device.
-    """
-
-    def take(x, indices, axis, mode=None):
-        return x[jnp.arange(len(x))[:, None], indices[:, :, 0]]
-
-    monkeypatch.setattr(jnp, "take_along_axis", take)
-    moved = [one for one in counted()[0] if "gather" in one.op_name]
-    assert (8, 1, 48) in [shape for one in moved for shape in one.shapes]
-
-
-def test_sharded_parameters_are_gathered():
-    found, size = counted(mesh=dict(data=1, fsdp=2))
-    gathered = sum(one.payload for one in found if one.kind == "all-gather")
-    assert gathered > 0.5 * size
-    assert max(one.payload for one in found if one.kind == "all-gather") < size / 2
-
-
-def test_parts_of_a_batch_reduce_each_on_their_own(whole):
-    found, _ = whole
-    parts, _ = counted(accumulate=2)
-    assert {one.times for one in found} == {1} and {one.times for one in parts} >= {2}
-    payload = totals(parts)["all-reduce"]["payload"]
-    assert payload == pytest.approx(2 * totals(found)["all-reduce"]["payload"], rel=0.01)
-
-
-PROGRAM = """\
-HloModule jit_step, is_scheduled=true
-
-%add.1 (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[] parameter(0)
-  %b = f32[] parameter(1)
-  ROOT %sum = f32[] add(%a, %b)
+LOOP = """\
+%body (x: (f32[4], u32[])) -> (f32[4], u32[]) {
+  %x = (f32[4], u32[]) parameter(0)
+  %i = u32[] get-tuple-element(%x), index=1
+  %two = u32[] constant(2)
+  %next = u32[] add(%i, %two)
+  ROOT %t = (f32[4], u32[]) tuple(%y, %next)
 }
 
-%unused (a: f32[9]) -> f32[9] {
-  %a.9 = f32[9]{0} parameter(0)
-  ROOT %never = f32[9]{0} all-reduce(%a.9), replica_groups={}, to_apply=%add.1
+%condition (x: (f32[4], u32[])) -> pred[] {
+  %x = (f32[4], u32[]) parameter(0)
+  %i = u32[] get-tuple-element(%x), index=1
+  %bound = u32[] constant(9)
+  ROOT %less = pred[] compare(%i, %bound), direction=LT
 }
 
-%body.1 (x: (s32[], bf16[4,6])) -> (s32[], bf16[4,6]) {
-  %x = (s32[], bf16[4,6]{1,0}) parameter(0)
-  %scattered = bf16[4,6]{1,0} reduce-scatter(%y), replica_groups=[2,4]<=[8], to_apply=%add.1
-  ROOT %t = (s32[], bf16[4,6]{1,0}) tuple(%i, %scattered)
-}
-
-ENTRY %main.7 (p: f32[8]) -> f32[8] {
-  %p = f32[8]{0} parameter(0)
-  %r = (f32[8]{0}, pred[]) all-reduce(%p, %q), replica_groups={{0,1,2,3},{4,5,6,7}}, \
-to_apply=%add.1, metadata={op_name="jit(step)/add" stack_frame_id=3}
-  %g = (f32[8]{0}, f32[64]{0:T(1024)}) all-gather-start(%p), replica_groups={}, dimensions={0}
-  %h = f32[64]{0:T(1024)} all-gather-done(%g)
-  %c = (u8[5]{0}, u8[5]{0}, u32[], u32[]) collective-permute-start(%z), source_target_pairs={{0,1}}
-  %m = f32[16]{0} all-reduce(%p), \
-replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b':(1)2}, to_apply=%add.1
-  %w = (s32[], bf16[4,6]{1,0}) while(%x0), condition=%cond.1, body=%body.1, \
-backend_config={"known_trip_count":{"n":"3"}}
-  ROOT %o = f32[8]{0} copy(%p)
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %p = f32[4] parameter(0)
+  %w = (f32[4], u32[]) while(%init), condition=%condition, body=%body
+  ROOT %r = f32[4] get-tuple-element(%w), index=0
 }
 """
 
 
-def test_every_way_in_which_programs_write_collectives():
-    found = collectives(PROGRAM, 8)
-    seen = [(one.kind, one.payload, one.group, one.times) for one in found]
-    assert sorted(seen) == [
-        ("all-gather", 256, 8, 1),
-        ("all-reduce", 33, 4, 1),
-        ("all-reduce", 64, 2, 1),
-        ("collective-permute", 5, 8, 1),
-        ("reduce-scatter", 48, 4, 3),
-    ]
-    moved = {(one.kind, one.payload): one.moved for one in found}
-    assert moved["all-gather", 256] == 224 and moved["all-reduce", 33] == 2 * 33 * 3 / 4
-    assert moved["reduce-scatter", 48] == 144 and moved["collective-permute", 5] == 5
-    assert totals(found)["reduce-scatter"] == dict(count=3, payload=144, moved=432)
-    assert "jit(step)/add" in {one.op_name for one in found}
+def test_loops_run_as_often_as_their_counter_allows():
+    """From 0 to 9 in steps of 2; the compiler's note counts where there is one."""
+    assert parse(LOOP).times() == {"body": 5, "condition": 1, "main": 1}
+    noted = LOOP.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"3"}}')
+    assert parse(noted).times()["body"] == 3
+    unknown = LOOP.replace("direction=LT", "direction=NE")
+    assert parse(unknown).times()["body"] == 1

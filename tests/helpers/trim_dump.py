@@ -58,7 +58,7 @@ def _header(line):
 def _shorter(line):
     found = re.findall(r'"(?:estimated_cycles|known_trip_count)":(?:"\d+"|\{[^}]*\})', line)
     line = re.sub(r", backend_config=.*$", "", line)
-    line = re.sub(r' stack_frame_id=\d+|, metadata=\{(op_type[^}]*)?\}', "", line)
+    line = re.sub(r" stack_frame_id=\d+|, metadata=\{(op_type[^}]*)?\}", "", line)
     line = re.sub(r", (frontend_attributes|output_to_operand_aliasing|window)=\{[^ ]*\}", "", line)
     line = re.sub(r"/\*index=\d+\*/", "", line)
     return line + f", backend_config={{{','.join(found)}}}" * bool(found)
