@@ -53,7 +53,7 @@ def only_the_last_step(run, train_step, state, checkpoints, *more):
     return state
 
 
-COSTS = dict(step_megabytes=1.0, image=[8, 12, 1])
+COSTS = dict(step_megabytes=1.0, image=[8, 12, 1], attention=[])
 
 
 def config(root, changes, *more):

@@ -212,7 +212,7 @@ def test_how_much_is_computed_again():
     [
         (dict(remat="some"), "vit: remat 'some' is unknown: choose none, dots, full"),
         (dict(gather="put"), "vit: gather 'put' is unknown: choose take, onehot"),
-        (dict(attention="fast"), "vit: attention 'fast' is unknown: choose xla, cudnn"),
+        (dict(attention="fast"), "vit: attention 'fast' is unknown: choose auto, xla, blockwise, "),
         (dict(attention="cudnn"), "vit: attention=cudnn computes in 16 bits and not in float32"),
     ],
 )
