@@ -18,7 +18,7 @@ from tests.helpers.runs import CONFIG, losses
 DELETE = "gcloud compute tpus queued-resources delete mae --zone=us-east5-b --force --quiet"
 TPU = {"NAME": "mae", "ZONE": "us-east5-b", "TYPE": "v6e-32", "BUCKET": "gs://mine/"}
 POD = {"NAME": "mae", "IMAGE": "repo/mae:1", "CLAIM": "runs", "HOSTS": "8", "TOPOLOGY": "4x8"}
-NAMES = ("local", "slurm", "tpu_pod", "kubernetes", "test_tpu")
+NAMES = ("local", "slurm", "tpu_pod", "kubernetes", "compilers", "test_tpu")
 ARGUMENTS = ["--config", "configs/mae.py:L/16", "--workdir", "/mnt/runs/l16"]
 ARGUMENTS += ["--config.data.train=folder('my photos')"]
 ESCAPED = "--config configs/mae.py:L/16 --workdir /mnt/runs/l16 "
@@ -334,23 +334,23 @@ def test_kubernetes_dry_run_fills_the_manifest(root, spot):
 
 def test_test_tpu_installs_what_jax_asks_for_and_runs_what_needs_it(root, tmp_path):
     (copy := tmp_path / "copy" / "launch").mkdir(parents=True)
-    for name in ("test_tpu.sh", "environment.sh"):
+    for name in ("test_tpu.sh", "compilers.sh", "environment.sh"):
         shutil.copy(root / "launch" / name, copy)
     (tests := copy.parent / "tests").mkdir()
-    (tests / "test_a.py").write_text("from tests.helpers.libtpu import needs_libtpu")
+    (tests / "test_a.py").write_text("from tests.helpers.compilers import needs_libtpu")
     (tests / "test_b.py").write_text("# needs_libtpu")
     path = programs(
         tmp_path,
         python=f"""if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi
-        if [[ $* == *--target* ]]; then mkdir -p build/libtpu; fi
+        if [[ $* == *--target* ]]; then mkdir -p build/compilers; fi
         echo "$PYTHONPATH: $*" >>{tmp_path}/said""",
     )
     wanted = next(one for one in requires("jax") if one.startswith("libtpu")).split(";")[0]
     for runs in (1, 2):
         bash(copy.parent, "test_tpu.sh", "-x", PATH=path, VIRTUAL_ENV="/nowhere", PYTHONPATH="p")
         said = (tmp_path / "said").read_text()
-        assert said.count(f"--target build/libtpu {wanted}\n") == 1, "it is there the second time"
-        assert said.count("build/libtpu:p: -m pytest -n auto") == runs
+        assert said.count(f"--target build/compilers {wanted} jax-cuda12-plugin==") == 1, "twice"
+        assert said.count("build/compilers:p: -m pytest -n auto") == runs
     assert said.endswith(" tests/test_a.py -x\n")
 
 

@@ -4,6 +4,7 @@ Making machine code takes nearly all of a compiler's time, and the optimized pro
 of its buffers are written before. So the parent watches the folder of XLA's dump.
 """
 
+import importlib.metadata
 import importlib.util
 import json
 import subprocess
@@ -49,19 +50,21 @@ class Dump(NamedTuple):
 def check_compiler(topology: Topology) -> None:
     """Raises UserError where the compiler for a topology is not installed."""
     if topology.platform == "tpu":
-        if importlib.util.find_spec("libtpu") is None:
-            raise UserError(
-                f"--topology {topology.name} needs the compiler for TPUs: pip install libtpu, or "
-                "pip install --target FOLDER --no-deps libtpu and put FOLDER on PYTHONPATH"
-            )
-        return
-    folders = importlib.util.find_spec("jax_plugins")
-    names = [f"jax_plugins.xla_cuda{version}" for version in (12, 13)] if folders else []
-    if not any(importlib.util.find_spec(name) for name in names):
-        raise UserError(
-            f"--topology {topology.name} needs JAX's plugin for NVIDIA GPUs: pip install "
-            "--no-deps jax-cuda12-plugin jax-cuda12-pjrt, in the version of jax"
-        )
+        if importlib.util.find_spec("libtpu"):
+            return
+        lines = (line.split(";")[0].strip() for line in importlib.metadata.requires("jax"))
+        wanted = next((f"'{line}'" for line in lines if line.startswith("libtpu")), "libtpu")
+    else:
+        folders = importlib.util.find_spec("jax_plugins")
+        names = [f"jax_plugins.xla_cuda{version}" for version in (12, 13)] if folders else []
+        if any(importlib.util.find_spec(name) for name in names):
+            return
+        version = importlib.metadata.version("jax")
+        wanted = f"jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version}"
+    raise UserError(
+        f"--topology {topology.name} needs a compiler that is not installed: pip install --no-deps "
+        f"--target compilers {wanted}, then PYTHONPATH=compilers mae-jax bench compile ..."
+    )
 
 
 def compile_elsewhere(

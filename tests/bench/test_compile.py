@@ -13,8 +13,8 @@ from mae_jax.bench.compile_run import Dump
 from mae_jax.bench.machines import MACHINES, parse_topology
 from mae_jax.types import UserError
 from tests.helpers import programs, tiny
+from tests.helpers.compilers import needs_libtpu
 from tests.helpers.jobs import ROOT
-from tests.helpers.libtpu import needs_libtpu
 
 
 def dump(name, **changes):

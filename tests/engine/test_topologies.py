@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.helpers import jobs
-from tests.helpers.libtpu import needs_libtpu
+from tests.helpers.compilers import needs_libtpu
 
 pytestmark = [pytest.mark.slow, needs_libtpu]
 

@@ -2,14 +2,13 @@
 plugin for CUDA), without either.
 """
 
-import importlib.util
 import subprocess
 import sys
 
 import pytest
 
 from tests.helpers import jobs
-from tests.helpers.libtpu import needs_libtpu
+from tests.helpers.compilers import needs_cuda, needs_libtpu
 
 SHAPES = ((50, 50, 64), (65, 65, 80), (147, 197, 32), (197, 197, 32), (257, 257, 32))
 """Queries, keys and channels of a head: of encoders and decoders, with and without a mask."""
@@ -72,11 +71,6 @@ def test_kernels_for_tpus_compile():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("jax_plugins.xla_cuda12") is None
-    if importlib.util.find_spec("jax_plugins")
-    else True,
-    reason="needs JAX's plugin for CUDA: bash launch/test_tpu.sh",
-)
+@needs_cuda
 def test_kernels_for_gpus_compile():
     compile_kernels("cuda")
