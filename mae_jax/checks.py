@@ -140,7 +140,14 @@ def check_evaluators(
 def _outputs(
     method: Method, abstract_state: TrainState, data: Data, example: Batch
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of what the model predicts for a batch of the evaluation."""
+    """The shapes of what the model predicts for a batch of the evaluation, a row for each device:
+    kernels that split batches over them refuse others.
+    """
+    count = abstract_state.step.sharding.num_devices
+    example = {
+        name: jax.ShapeDtypeStruct((count, *rows.shape[1:]), rows.dtype)
+        for name, rows in example.items()
+    }
     try:
         return jax.eval_shape(method.predict, abstract_state.params, abstract_state.extra, example)
     except flax.errors.ScopeParamShapeError as error:

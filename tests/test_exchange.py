@@ -102,6 +102,7 @@ def test_the_classes_of_an_exported_classifier_are_its_own(classifier, tmp_path,
 ARGS = [
     "encoder=vit(width=16, depth=1, heads=2, patch=4, attention=xla)",
     "decoder_heads=1",
+    "decoder_attention=xla",
     "dtype=bfloat16",
 ]
 
@@ -120,7 +121,7 @@ def fused(tmp_path_factory, in_the_project):
 def test_without_a_gpu_a_run_is_used_by_what_is_there(fused, tmp_path):
     assert run("reconstruct", "--run", fused, "--count", 2, "--out", tmp_path / "r.png") == 0
     run_, state = load(fused)
-    assert run_.config.method.args.decoder_attention == "xla"
+    assert run_.config.method.args.decoder_attention == "auto"
     out = tmp_path / "m.safetensors"
     command = "weights", "export", "--run", fused, "--format", "mae", "--image-size", "8,12"
     assert run(*command, "--out", out) == 0

@@ -67,7 +67,7 @@ def _arranged(devices: Sequence[Any], data: int, fsdp: int) -> np.ndarray:
         if slices == 1:
             return mesh_utils.create_device_mesh(shape, devices, **split)
         return mesh_utils.create_hybrid_device_mesh(shape, (slices, 1), devices, **split)
-    except ValueError as error:  # JAX 0.10 loses a factor of sizes such as 10 and 14
+    except (ValueError, TypeError) as error:  # JAX 0.10 loses a factor of sizes such as 10 and 14
         raise UserError(
             f"JAX finds no place for mesh data={data}, fsdp={fsdp} on these chips ({error}): set "
             "config.mesh.fsdp to another divisor of the number of chips, and config.mesh.data=-1"

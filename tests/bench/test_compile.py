@@ -120,7 +120,10 @@ def test_topologies_as_jax_wants_them():
     assert gpus["topology"] == "1x2x8" and "NVIDIA H100" in gpus["target_config"]
 
 
-@pytest.mark.parametrize("name, match", [("v5e:2x2", "pip install --no-deps --target compilers .libtpu"), ("h100:8", "plugin")])
+@pytest.mark.parametrize(
+    "name, match",
+    [("v5e:2x2", "pip install --no-deps --target compilers .libtpu"), ("h100:8", "plugin")],
+)
 def test_compilers_that_are_not_installed(monkeypatch, name, match):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=match):

@@ -15,11 +15,11 @@ from mae_jax.ops.attention import blockwise as by_blocks
 from mae_jax.ops.attention import pallas as by_pallas
 from mae_jax.types import UserError
 
-HEADS, SIZE = 3, 8
+HEADS, SIZE = 4, 8
 
 
 def example(scale=1.0, queries=5, keys=7, dtype=np.float32, batch=2):
-    """Queries [B, T, 3, 8], keys and values [B, S, 3, 8], and a gradient like the queries."""
+    """Queries [B, T, 4, 8], keys and values [B, S, 4, 8], and a gradient like the queries."""
     rng = np.random.default_rng(0)
     shapes = [(batch, length, HEADS, SIZE) for length in (queries, keys, keys, queries)]
     q, k, v, g = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
@@ -100,8 +100,20 @@ def kinds(bias=None):
     return {k: v for k, v in found.items() if bias is None or k != "pallas"}
 
 
+def compiled(attend, mesh):
+    """(gradient, *inputs) -> the output and the gradients by the inputs, on a mesh."""
+
+    @jax.jit
+    @on_mesh(mesh)
+    def value_and_gradient(gradient, *inputs):
+        out, back = jax.vjp(attend, *inputs)
+        return out, *back(gradient)
+
+    return value_and_gradient
+
+
 def masks():
-    keys = np.random.default_rng(1).random((2, 1, 1, 7)) < 0.6
+    keys = np.random.default_rng(1).random((4, 1, 1, 7)) < 0.6
     keys[1] = False  # an example without any valid key
     some = np.random.default_rng(2).random((1, HEADS, 5, 7)) < 0.6
     some[0, 1, 2] = False
@@ -110,7 +122,7 @@ def masks():
 
 def biases():
     rng = np.random.default_rng(3)
-    shapes = {"heads": (1, HEADS, 5, 7), "keys": (2, 1, 1, 7), "queries": (1, 1, 5, 1)}
+    shapes = {"heads": (1, HEADS, 5, 7), "keys": (4, 1, 1, 7), "queries": (1, 1, 5, 1)}
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -124,8 +136,11 @@ def biases():
         (2, "keys", "some"),
     ],
 )
-def test_every_kind_is_the_weighted_mean_of_the_values(devices, bias, mask):
-    *inputs, gradient = example()
+def test_every_kind_is_the_weighted_mean_of_the_values(devices, bias, mask, monkeypatch):
+    """Also where a kernel has several programs, of two heads and of one image each."""
+    monkeypatch.setattr(by_pallas, "LANES", 2 * SIZE)
+    monkeypatch.setattr(by_pallas, "MOST_IMAGES", 1)
+    *inputs, gradient = example(batch=4)
     bias, mask = biases().get(bias), masks().get(mask)
     expected = by_hand(*exact(inputs), bias, mask)
     *by_inputs, d_logits = analytic(*inputs, gradient, bias, mask)
@@ -137,17 +152,10 @@ def test_every_kind_is_the_weighted_mean_of_the_values(devices, bias, mask):
     for name, attend in kinds(bias).items():
         if name == "pallas" and mask is not None and mask.shape[1:3] != (1, 1):
             continue  # see the test of what is refused
-
-        @jax.jit
-        @on_mesh(mesh)
-        def value_and_gradient(*args, attend=attend):
-            take = lambda q, k, v, *bias: attend(q, k, v, *(bias or (None,)), mask)
-            out, back = jax.vjp(take, *args[:-1])
-            return out, back(args[-1])
-
-        placed = [jax.device_put(x, rows) for x in (*inputs, gradient)]
+        take = lambda q, k, v, *bias, attend=attend: attend(q, k, v, *(bias or (None,)), mask)
+        placed = [jax.device_put(x, rows) for x in (gradient, *inputs)]
         more = [] if bias is None else [jnp.asarray(bias)]
-        out, found = value_and_gradient(*placed[:3], *more, placed[3])
+        out, *found = compiled(take, mesh)(*placed, *more)
         np.testing.assert_allclose(out, expected, atol=2e-6, err_msg=name)
         for mine, theirs in zip(found, by_inputs, strict=True):
             np.testing.assert_allclose(mine, theirs, atol=5e-6, err_msg=name)
@@ -163,19 +171,31 @@ def test_logits_of_a_few_hundred_do_not_overflow(kind):
     assert all(np.isfinite(x).all() for x in backward(gradient))
 
 
-@pytest.mark.parametrize("kind", ["xla", "blockwise"])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 5), (5, 1), (1, 1)])
+def test_one_query_or_key(queries, keys, monkeypatch):
+    monkeypatch.setattr(by_pallas, "LANES", 2 * SIZE)
+    *inputs, gradient = example(queries=queries, keys=keys)
+    expected = by_hand(*exact(inputs)), *analytic(*inputs, gradient)[:3]
+    mesh = make_mesh(devices=jax.devices()[:1])
+    for name, attend in kinds().items():
+        found = compiled(attend, mesh)(gradient, *inputs)
+        for mine, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=5e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["xla", "blockwise", "pallas"])
 def test_bfloat16_loses_what_its_products_lose_and_no_more(kind):
     """The softmax is float32: exponentials of bfloat16 logits of about 10 would be off by 4%."""
     *inputs, gradient = example(5.0, dtype=jnp.bfloat16)
-    attend = lambda *args: attention(*args, kind=kind)
-    found, backward = jax.vjp(attend, *inputs)
-    expected, wanted = jax.vjp(attend, *(x.astype(jnp.float32) for x in inputs))
+    attend = compiled(kinds()[kind], make_mesh(devices=jax.devices()[:1]))
+    found, *gradients = attend(gradient, *inputs)
+    expected, *wanted = attend(*(x.astype(jnp.float32) for x in (gradient, *inputs)))
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=0.015)
-    for mine, theirs in zip(backward(gradient), wanted(gradient.astype(jnp.float32)), strict=True):
+    for mine, theirs in zip(gradients, wanted, strict=True):
         assert mine.dtype == jnp.bfloat16
         scale = np.abs(theirs).max()
-        np.testing.assert_allclose(mine.astype(jnp.float32), theirs, atol=0.008 * scale)
+        np.testing.assert_allclose(mine.astype(jnp.float32), theirs, atol=0.02 * scale)
 
 
 def test_blocks_of_keys_need_memory_that_grows_with_the_tokens_and_not_their_square():
@@ -198,17 +218,17 @@ def test_split_and_its_gradient():
     np.testing.assert_array_equal(backward([2 * part for part in parts])[0], 2 * x)
 
 
-def device(platform, kind="x"):
-    """A mesh of such a device, on which functions can be traced."""
+def device(platform, kind="x", count=2):
+    """A mesh of such devices, on which functions can be traced."""
     one = AbstractDevice(kind, None, platform)
-    mesh = make_mesh(devices=jax.devices()[:1]).abstract_mesh.update(abstract_device=one)
+    mesh = make_mesh(devices=jax.devices()[:count]).abstract_mesh.update(abstract_device=one)
     return jax.sharding.use_abstract_mesh(mesh)
 
 
-def traced(queries=5, keys=None, dtype=jnp.bfloat16, size=32, gradient=False, **options):
-    """The kind that was taken, of [2, T, 4, d]."""
-    q = jax.ShapeDtypeStruct((2, queries, 4, size), dtype)
-    k = jax.ShapeDtypeStruct((2, keys or queries, 4, size), dtype)
+def traced(queries=5, keys=None, dtype=jnp.bfloat16, size=32, batch=2, gradient=False, **options):
+    """The kind that was taken, of [B, T, 4, d]."""
+    q = jax.ShapeDtypeStruct((batch, queries, 4, size), dtype)
+    k = jax.ShapeDtypeStruct((batch, keys or queries, 4, size), dtype)
     total = lambda *args: attention(*args, **options).astype(jnp.float32).sum()
     with record_kinds() as found:
         jax.eval_shape(jax.value_and_grad(total, (0, 1, 2)) if gradient else total, q, k, k)
@@ -248,6 +268,10 @@ def test_cudnn_takes_bias_and_mask_of_odd_sequences(cudnn):
         ("tpu", "TPU v5 lite", {}, "pallas"),
         ("tpu", "TPU v5 lite", dict(dtype=jnp.float32), "pallas"),
         ("tpu", "TPU v5 lite", dict(queries=513), "xla"),
+        ("tpu", "TPU v5 lite", dict(batch=3), "xla"),
+        ("tpu", "TPU v5 lite", dict(queries=512, size=520, dtype=jnp.float32), "xla"),
+        ("tpu", "TPU v4", {}, "pallas"),
+        ("tpu", "TPU v4", dict(queries=512, size=136, dtype=jnp.float32), "xla"),
         ("tpu", "TPU v5 lite", dict(queries=5, keys=2000), "blockwise"),
         ("tpu", "TPU v5 lite", dict(bias=jnp.zeros((1, 4, 5, 5))), "xla"),
         ("gpu", H100, {}, "cudnn"),
@@ -259,6 +283,11 @@ def test_cudnn_takes_bias_and_mask_of_odd_sequences(cudnn):
         ("gpu", "Tesla T4", {}, "xla"),
         ("gpu", "NVIDIA GeForce RTX 2080 Ti", {}, "xla"),
         ("gpu", "Quadro RTX 6000", {}, "xla"),
+        ("gpu", "NVIDIA RTX 4000 SFF Ada Generation", {}, "cudnn"),
+        ("gpu", "NVIDIA RTX A2000", {}, "cudnn"),
+        ("gpu", "NVIDIA T1000 8GB", {}, "xla"),
+        ("gpu", "NVIDIA GeForce 940MX", {}, "xla"),
+        ("gpu", "Quadro GV100", {}, "xla"),
         ("gpu", "AMD Instinct MI300X", {}, "xla"),
         ("tpu", "TPU v3", {}, "xla"),
     ],
@@ -275,12 +304,20 @@ def test_auto_without_a_mesh_is_what_runs_everywhere():
 @pytest.mark.parametrize(
     ("platform", "kind", "options", "message"),
     [
-        ("cpu", "cudnn", {}, "attention=cudnn needs an NVIDIA GPU and this is a CPU"),
-        ("gpu", "pallas", {}, "attention=pallas needs a TPU and this is a GPU"),
+        (
+            "cpu",
+            "cudnn",
+            {},
+            "attention=cudnn needs an NVIDIA GPU, and this is a CPU; attention=auto, of a",
+        ),
+        ("gpu", "pallas", {}, "attention=pallas needs a TPU, and this is a GPU"),
         ("tpu", "pallas", dict(queries=513), "takes at most 512 tokens and these are 513"),
-        ("tpu", "pallas", dict(bias=jnp.zeros((1, 4, 5, 5))), "attention=pallas has no bias"),
+        ("tpu", "pallas", dict(bias=jnp.zeros((1, 4, 5, 5))), "attention=pallas computes no bias"),
         ("tpu", "pallas", dict(mask=jnp.ones((1, 1, 5, 5), bool)), "masks of keys alone"),
         ("tpu", "pallas", dict(size=12), "wants heads of a multiple of 8 channels"),
+        ("tpu", "pallas", dict(batch=3), "splits a batch over 2 devices, and this one has 3 rows"),
+        ("cpu", "xla", dict(bias=jnp.zeros((4, 5, 5))), r"bias of shape \[4, 5, 5\] does not fit"),
+        ("cpu", "xla", dict(mask=jnp.ones((2, 1, 1, 4), bool)), r"mask of shape \[2, 1, 1, 4\]"),
         ("gpu", "cudnn", dict(dtype=jnp.float32), "16 bits and not in float32: set dtype=bfloat16"),
     ],
 )

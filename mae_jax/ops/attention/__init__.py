@@ -19,6 +19,9 @@ from mae_jax.types import UserError
 
 KINDS = {"xla": xla, "blockwise": blockwise, "cudnn": cudnn, "pallas": pallas}
 CHOICES = ("auto", *KINDS)
+PLATFORMS = {"pallas": "tpu", "cudnn": "gpu"}
+"""Fused kernels, and the platform that each of them is for."""
+WAY_OUT = "attention=auto, of a decoder decoder_attention=auto, takes a kind that can"
 LONG = 1024
 """Tokens from which `auto` leaves `xla` for `blockwise`: T x S weights of a head are 4 MB there,
 and kept for the backward pass."""
@@ -30,7 +33,7 @@ def choose(call: Call) -> str:
     """The kind that `auto` takes: the fused kernel of the platform where it can compute the call,
     else `xla`, or for long sequences `blockwise`.
     """
-    for kind, platform in (("pallas", "tpu"), ("cudnn", "gpu")):
+    for kind, platform in PLATFORMS.items():
         if call.platform == platform and not KINDS[kind].refusal(call):
             return kind
     return "blockwise" if max(call.queries, call.keys) >= LONG else "xla"
@@ -51,7 +54,7 @@ def attention(
         query: [B, T, H, d].
         key, value: [B, S, H, d], of the same type.
         bias: broadcastable to [B, H, T, S] and with as many axes; its gradient has its shape.
-        mask: bool, likewise; False: this key is not looked at. A row without any key gives 0.
+        mask: bool, likewise; False: the key is masked out. A row without any valid key returns 0.
         kind: 'xla' and 'blockwise' (memory grows with T + S) run everywhere; 'cudnn' on NVIDIA
             GPUs in 16 bits; 'pallas' on TPUs for up to 512 tokens, without bias, with masks
             [B, 1, 1, S]; 'auto' takes what suits the mesh, see `choose`. The mesh is that of
@@ -65,21 +68,33 @@ def attention(
     """
     check_choice("attention", kind, CHOICES)
     call = call_of(query, key, bias, mask)
+    _check_shapes(call)
     kind = choose(call) if kind == "auto" else kind
-    reason = (
-        KINDS[kind].refusal(call)
-        if call.platform or kind in ("xla", "blockwise")
-        else ("needs to know its devices: call it under jax.set_mesh(mesh)")
-    )
+    if not call.platform and kind in PLATFORMS:
+        reason = "needs to know its devices: call it under jax.set_mesh(mesh)"
+    else:
+        reason = KINDS[kind].refusal(call)
     if reason:
-        raise UserError(f"attention={kind} {reason}; or set attention=auto")
+        raise UserError(f"attention={kind} {reason}; {WAY_OUT}")
     chosen = _chosen.get()
     if chosen is not None:
-        tokens = (
-            f"{call.queries}" if call.queries == call.keys else f"{call.queries} of {call.keys}"
-        )
-        chosen[f"{kind} for {tokens} tokens, {call.heads} heads of {call.size}"] = None
+        keys = "" if call.queries == call.keys else f" on {call.keys}"
+        line = f"{kind} for {call.queries} tokens{keys}, {call.heads} heads of {call.size}"
+        chosen[line] = None
     return KINDS[kind].attend(query, key, value, bias, mask)
+
+
+def _check_shapes(call: Call) -> None:
+    """Raises UserError unless bias and mask can be broadcast to the logits."""
+    logits = (call.batch, call.heads, call.queries, call.keys)
+    for name, shape in (("bias", call.bias), ("mask", call.mask)):
+        if shape is None:
+            continue
+        if len(shape) != 4 or any(n not in (1, m) for n, m in zip(shape, logits, strict=True)):
+            raise UserError(
+                f"attention: a {name} of shape {list(shape)} does not fit logits [B, H, T, S] = "
+                f"{list(logits)}: give it 4 axes, each of that length or 1"
+            )
 
 
 @contextlib.contextmanager
@@ -103,13 +118,11 @@ def check_attention(name: str, kind: str, *, width: int, heads: int, dtype) -> N
         dtype: what the products run in.
     """
     check_choice(f"{name}: attention", kind, CHOICES)
-    platform = {"cudnn": "gpu", "pallas": "tpu"}.get(kind)
-    if platform:
-        reason = KINDS[kind].refusal(
-            Call(platform, "", jnp.dtype(dtype), 1, 1, heads, width // heads)
-        )
+    if kind in PLATFORMS:
+        mesh = (PLATFORMS[kind], "", ("data", "fsdp"), 1)
+        reason = KINDS[kind].refusal(Call(*mesh, jnp.dtype(dtype), 1, 1, 1, heads, width // heads))
         if reason:
-            raise UserError(f"{name}: attention={kind} {reason}; or set attention=auto")
+            raise UserError(f"{name}: attention={kind} {reason}; {WAY_OUT}")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -53,10 +53,14 @@ def _attend(query, key, value, bias, mask, block):
     return _forward(query, key, value, bias, mask, block)[0]
 
 
-def _blocks(x: jax.Array | None, axis: int, block: int) -> jax.Array | None:
-    """[..., S, ...] to [S / block, ..., block, ...]; None where all blocks share the array."""
-    if x is None or x.shape[axis] == 1:
-        return None
+def _split(key, value, bias, mask, block: int) -> tuple:
+    """Blocks of keys and of what belongs to them; None for a bias or mask that all keys share."""
+    of_keys = lambda x: None if x is None or x.shape[3] == 1 else _blocks(x, 3, block)
+    return _blocks(key, 2, block), _blocks(value, 2, block), of_keys(bias), of_keys(mask)
+
+
+def _blocks(x: jax.Array, axis: int, block: int) -> jax.Array:
+    """[..., S, ...] to [S / block, ..., block, ...]."""
     shape = (*x.shape[:axis], x.shape[axis] // block, block, *x.shape[axis + 1 :])
     return jnp.moveaxis(x.reshape(shape), axis, 0)
 
@@ -69,8 +73,6 @@ def _joined(x: jax.Array, axis: int) -> jax.Array:
 
 def _forward(query, key, value, bias, mask, block):
     query, key, value = heads_first(query), heads_first(key), heads_first(value)
-    split = (_blocks(key, 2, block), _blocks(value, 2, block))
-    split += (_blocks(bias, 3, block), _blocks(mask, 3, block))
 
     def add(carry, part):
         largest, total, out = carry  # [B, H, T, 1] twice, [B, H, T, d]
@@ -86,7 +88,7 @@ def _forward(query, key, value, bias, mask, block):
 
     rows = (*query.shape[:3], 1)
     start = (jnp.full(rows, MINIMUM), jnp.zeros(rows), jnp.zeros(query.shape, jnp.float32))
-    (largest, total, out), _ = jax.lax.scan(add, start, split)
+    (largest, total, out), _ = jax.lax.scan(add, start, _split(key, value, bias, mask, block))
     total = jnp.where(total == 0, 1, total)
     out = (out / total).astype(value.dtype)
     return heads_first(out), (query, key, value, bias, mask, largest, total, out)
@@ -97,8 +99,6 @@ def _backward(block, saved, gradient):
     query, key, value, bias, mask, largest, total, out = saved
     gradient = heads_first(gradient)
     offset = (gradient.astype(jnp.float32) * out).sum(axis=-1, keepdims=True)
-    split = (_blocks(key, 2, block), _blocks(value, 2, block))
-    split += (_blocks(bias, 3, block), _blocks(mask, 3, block))
 
     def add(carry, part):
         d_query, d_bias = carry
@@ -112,7 +112,7 @@ def _backward(block, saved, gradient):
         if biases is not None:
             d_block = sum_to(d_logits, biases)
         elif bias is not None:
-            d_bias += sum_to(d_logits, bias)
+            d_bias += sum_to(d_logits, d_bias)
         d_logits = (d_logits * query.shape[-1] ** -0.5).astype(values.dtype)
         d_query += product("bhts,bhsd->bhtd", d_logits, keys)
         d_key = product("bhts,bhtd->bhsd", d_logits, query).astype(keys.dtype)
@@ -120,10 +120,13 @@ def _backward(block, saved, gradient):
         return (d_query, d_bias), (d_key, d_value.astype(values.dtype), d_block)
 
     zeros = jnp.zeros(query.shape, jnp.float32)
-    start = (zeros, None if bias is None else jnp.zeros_like(bias))
-    (d_query, d_bias), (d_key, d_value, d_blocks) = jax.lax.scan(add, start, split)
+    start = (zeros, None if bias is None else jnp.zeros(bias.shape, jnp.float32))
+    (d_query, d_bias), (d_key, d_value, d_blocks) = jax.lax.scan(
+        add, start, _split(key, value, bias, mask, block)
+    )
     if d_blocks is not None:
         d_bias = _joined(d_blocks, 3)
+    d_bias = None if bias is None else d_bias.astype(bias.dtype)
     d_key, d_value = _joined(d_key, 2), _joined(d_value, 2)
     return (
         *(heads_first(x.astype(query.dtype)) for x in (d_query, d_key, d_value)),

@@ -9,10 +9,16 @@ class Call(NamedTuple):
     """Everything but the numbers."""
 
     platform: str
-    """Of the mesh that computes it: 'cpu', 'gpu' or 'tpu'; '' where no mesh is set."""
+    """Platform of the mesh: 'cpu', 'gpu' or 'tpu'; '' where no mesh is set."""
     device: str
-    """Of what make the devices are, e.g. 'NVIDIA H100 80GB HBM3'; '' where no mesh is set."""
+    """Device kind, e.g. 'NVIDIA H100 80GB HBM3'; '' where no mesh is set."""
+    axes: tuple[str, ...]
+    """Names of the mesh's axes."""
+    devices: int
+    """Size of the mesh."""
     dtype: Any
+    batch: int
+    """B, over all devices."""
     queries: int
     """T."""
     keys: int
@@ -22,21 +28,24 @@ class Call(NamedTuple):
     size: int
     """d, channels of a head."""
     bias: tuple[int, ...] | None = None
-    """Its shape."""
+    """Shape of the bias, if there is one."""
     mask: tuple[int, ...] | None = None
-    """Its shape."""
+    """Shape of the mask, if there is one."""
 
 
 def call_of(query, key, bias, mask) -> Call:
     """The call with these arguments on the mesh of `jax.set_mesh` or `jax.sharding.
     use_abstract_mesh`, never on what this process happens to have.
     """
-    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
-    platform = device.platform if device else ""
+    mesh = jax.sharding.get_abstract_mesh()
+    device = getattr(mesh, "abstract_device", None)
     return Call(
-        platform,
+        device.platform if device else "",
         device.device_kind if device else "",
+        tuple(mesh.axis_names),
+        mesh.size,
         query.dtype,
+        query.shape[0],
         query.shape[1],
         key.shape[1],
         *query.shape[2:],

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from mae_jax.ops.attention.call import Call
 
 OLDER = re.compile(
-    r"\b([KPV]100|[KMP]\d0|P4|T4|T[4-9]\d\d|GTX|TITAN|RTX (20\d\d|[3-8]000)\b(?! Ada))"
+    r"\b([KPV]100|G[PV]100|[KMP]\d0|P4|T4|T\d{3,4}|GTX|TITAN|\d{3}MX?|MX\d+"
+    r"|RTX (20\d\d|[3-8]000)\b(?!.* Ada))\b"
 )
 """Names of GPUs before Ampere, for which there is no fused kernel."""
 AMD = re.compile(r"\b(AMD|Instinct|Radeon|gfx\d+)")
@@ -24,9 +25,9 @@ def refusal(call: Call) -> str:
     """Why this kind cannot compute a call; empty if it can."""
     if call.platform != "gpu" or AMD.search(call.device):
         here = call.device if call.platform == "gpu" else call.platform.upper()
-        return f"needs an NVIDIA GPU and this is a {here}"
+        return f"needs an NVIDIA GPU, and this is a {here}"
     if OLDER.search(call.device):
-        return f"needs an NVIDIA GPU of the Ampere generation or later and this is {call.device}"
+        return f"needs an NVIDIA GPU of the Ampere generation or later, and this is {call.device}"
     if jnp.dtype(call.dtype).itemsize != 2:
         return f"computes in 16 bits and not in {jnp.dtype(call.dtype).name}: set dtype=bfloat16"
     if call.size % 8 or call.size > 128:

@@ -29,8 +29,12 @@ LONGEST = 512
 LANES = 128
 FAST_MEMORY = 12 * 2**20
 """Bytes of VMEM that the blocks of a program and its weights should take."""
+LIMITS = {"TPU v4": 16 * 2**20}
+"""Device kind -> bytes that they may take, where it is not LIMIT: all that a core has."""
 LIMIT = 28 * 2**20
-"""Bytes that it may take: the TPU with the least VMEM, a v4, has 32 MiB."""
+"""Of 64 MiB or more in a TPU v5 or later; XLA keeps other arrays there."""
+OLD = ("TPU v2", "TPU v3", "TPU v4 lite")
+"""Kinds of devices that the kernels have not been compiled for."""
 MOST_IMAGES = 16
 """Of a program: the cost of starting it is shared well enough by so many."""
 ROWS = P(("data", "fsdp"))
@@ -40,9 +44,13 @@ ROWS = P(("data", "fsdp"))
 def refusal(call: Call) -> str:
     """Why this kind cannot compute a call; empty if it can."""
     if call.platform != "tpu":
-        return f"needs a TPU and this is a {call.platform.upper()}"
-    if call.device in ("TPU v2", "TPU v3"):
-        return f"needs the fast memory of a TPU v4 or later and this is a {call.device}"
+        return f"needs a TPU, and this is a {call.platform.upper()}"
+    if call.device in OLD:
+        return f"needs a TPU v4 or later, and this is a {call.device}"
+    if set(ROWS[0]) - set(call.axes):
+        return f"needs a mesh with the axes data and fsdp, and these are {', '.join(call.axes)}"
+    if call.batch % call.devices:
+        return f"splits a batch over {call.devices} devices, and this one has {call.batch} rows"
     if jnp.dtype(call.dtype) not in (jnp.bfloat16, jnp.float32):
         return f"computes in bfloat16 or float32 and not in {jnp.dtype(call.dtype).name}"
     if max(call.queries, call.keys) > LONGEST:
@@ -50,9 +58,14 @@ def refusal(call: Call) -> str:
     if call.size % 8:
         return f"wants heads of a multiple of 8 channels and these have {call.size}"
     if call.bias is not None:
-        return "has no bias"
+        return "computes no bias"
     if call.mask is not None and call.mask[1:3] != (1, 1):
-        return f"has masks of keys alone, [B, 1, 1, S], and this one is {list(call.mask)}"
+        return f"takes masks of keys alone, [B, 1, 1, S], and this one is {list(call.mask)}"
+    channels = heads_at_once(call.heads, call.size) * call.size
+    rows, itemsize = [call.queries] * 3 + [call.keys] * 4, jnp.dtype(call.dtype).itemsize
+    needed = _weights_bytes(rows) + _block_bytes(rows, channels, itemsize)
+    if needed > LIMITS.get(call.device, LIMIT):
+        return f"needs {needed / 2**20:.0f} MiB of fast memory for {channels} channels at a time"
     return ""
 
 
@@ -72,42 +85,47 @@ def attend(query, key, value, bias=None, mask=None, *, interpret: bool = False) 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attend(query, key, value, mask, heads, interpret):
     """[B, T, H d], [B, S, H d] twice and [B, 1, S] to [B, T, H d]."""
-    inputs = [x for x in (query, key, value, mask) if x is not None]
     kernel = partial(_forward_kernel, size=query.shape[2] // heads, masked=mask is not None)
-    return _call(kernel, inputs, [query], heads, interpret)[0]
+    return _call(kernel, mask, [query, key, value], [query], heads, interpret)[0]
 
 
-def _call(kernel, inputs, outputs, heads: int, interpret: bool) -> list[jax.Array]:
-    """Runs a kernel on groups of images and heads of arrays [B, T, H d], or [B, 1, S] that all
-    heads share; its outputs are shaped like `outputs`.
+def _call(kernel, mask, inputs, outputs, heads: int, interpret: bool) -> list[jax.Array]:
+    """Runs a kernel on groups of images and heads.
+
+    Args:
+        kernel: (image, mask if there is one, *inputs, *outputs), references to blocks.
+        mask: None, or [B, 1, S]: all heads share it.
+        inputs, outputs: arrays [B, T, H d]; of outputs the shapes count.
     """
     width = inputs[0].shape[2]
     channels = heads_at_once(heads, width // heads) * width // heads
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    limit = LIMITS.get(device.device_kind if device else "", LIMIT)
+    masks = [] if mask is None else [mask]
 
-    def local(*inputs):
-        count = len(inputs[0])
+    def local(*arrays):
+        count = len(arrays[0])
         images = images_at_once(count, channels, [*inputs, *outputs])
 
         def spec(x: jax.Array) -> pl.BlockSpec:
-            if x.shape[1] == 1:
-                return pl.BlockSpec((images, 1, x.shape[2]), lambda image, group: (image, 0, 0))
             block = (images, x.shape[1], channels)
             return pl.BlockSpec(block, lambda image, group: (image, 0, group))
 
+        shared = lambda x: pl.BlockSpec((images, 1, x.shape[2]), lambda image, _: (image, 0, 0))
         return pl.pallas_call(
             partial(_each_image, kernel),
             grid=(count // images, width // channels),
-            in_specs=[spec(x) for x in inputs],
+            in_specs=[*map(shared, masks), *map(spec, inputs)],
             out_specs=[spec(x) for x in outputs],
             out_shape=[jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for x in outputs],
             compiler_params=pltpu.CompilerParams(
-                dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=LIMIT
+                dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=limit
             ),
             interpret=interpret,
-        )(*inputs)
+        )(*arrays)
 
     sharded = jax.shard_map(local, in_specs=ROWS, out_specs=ROWS, check_vma=False)
-    return sharded(*inputs)
+    return sharded(*masks, *inputs)
 
 
 def heads_at_once(heads: int, size: int) -> int:
@@ -125,11 +143,21 @@ def images_at_once(count: int, channels: int, arrays: list[jax.Array]) -> int:
         channels: of its heads.
         arrays: inputs and outputs of the kernel, [B, T, H d].
     """
-    tokens = [-(-x.shape[1] // 8) * 8 for x in arrays]  # in tiles of 8 rows
-    weights = 4 * max(tokens) * (-(-max(tokens) // LANES) * LANES)  # [T, S] float32
-    sizes = (rows * channels * x.dtype.itemsize for rows, x in zip(tokens, arrays, strict=True))
-    most = (FAST_MEMORY - 8 * weights) // (2 * sum(sizes))  # twice: one block is on its way
-    return max(n for n in range(1, MOST_IMAGES + 1) if count % n == 0 and n <= max(1, most))
+    tokens = [x.shape[1] for x in arrays]
+    image = _block_bytes(tokens, channels, arrays[0].dtype.itemsize)
+    most = max(1, (FAST_MEMORY - _weights_bytes(tokens)) // image)
+    return max(n for n in range(1, MOST_IMAGES + 1) if count % n == 0 and n <= most)
+
+
+def _weights_bytes(tokens: list[int]) -> int:
+    """Fast memory for what a program computes: 8 arrays [T, S] float32, two heads at a time."""
+    most = max(tokens)
+    return 8 * 4 * (-(-most // 8) * 8) * (-(-most // LANES) * LANES)
+
+
+def _block_bytes(tokens: list[int], channels: int, itemsize: int) -> int:
+    """Fast memory for the blocks of one image, each twice: the next one is on its way."""
+    return 2 * sum(-(-rows // 8) * 8 for rows in tokens) * channels * itemsize
 
 
 def _each_image(kernel, *refs) -> None:
@@ -162,8 +190,8 @@ def _heads(width: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, width, size)]
 
 
-def _forward_kernel(image, query, key, value, *rest, size: int, masked: bool):
-    mask, out = rest if masked else (None, *rest)
+def _forward_kernel(image, *refs, size: int, masked: bool):
+    mask, query, key, value, out = refs if masked else (None, *refs)
     valid = None if mask is None else mask[image]  # [1, S]
     for one in _heads(query.shape[2], size):
         values = value[image, :, one]
@@ -172,9 +200,9 @@ def _forward_kernel(image, query, key, value, *rest, size: int, masked: bool):
         out[image, :, one] = product.astype(out.dtype)
 
 
-def _backward_kernel(image, query, key, value, *rest, size: int, masked: bool):
+def _backward_kernel(image, *refs, size: int, masked: bool):
     """As in `mae_jax.ops.attention.xla`: the offset is the sum over S of p (g v^T)."""
-    mask, gradient, *outputs = rest if masked else (None, *rest)
+    mask, query, key, value, gradient, *outputs = refs if masked else (None, *refs)
     valid = None if mask is None else mask[image]
     d_query, d_key, d_value = outputs
     for one in _heads(query.shape[2], size):
@@ -195,9 +223,9 @@ def _forward(query, key, value, mask, heads, interpret):
 
 def _backward(heads, interpret, saved, gradient):
     query, key, value, mask = saved
-    inputs = [x for x in (query, key, value, mask, gradient) if x is not None]
     kernel = partial(_backward_kernel, size=query.shape[2] // heads, masked=mask is not None)
-    return *_call(kernel, inputs, [query, key, value], heads, interpret), None
+    inputs = [query, key, value, gradient]
+    return *_call(kernel, mask, inputs, [query, key, value], heads, interpret), None
 
 
 _attend.defvjp(_forward, _backward)
