@@ -24,7 +24,9 @@ from mae_jax.ops.attention import attention
 
 platform, options = sys.argv[1], {}
 if platform == "tpu":
-    kind = dict(topology_name="v5e:2x2")
+    kind = dict(topology_name=sys.argv[2])
+    if sys.argv[2].startswith("v4"):
+        kind["chip_config_name"] = "megacore"  # one device a chip
 else:
     from jax._src.cudnn import fused_attention_stablehlo as fused
     fused.check_cudnn_version = lambda: 91000  # asked of the device, which is not here
@@ -48,12 +50,12 @@ CALLS = {
 }
 
 
-def compile_kernels(platform):
+def compile_kernels(platform, topology=""):
     code = f"SHAPES = {SHAPES}\nCALLS = {CALLS}\n{CODE}"
     fast = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS", "JAX_COMPILATION_CACHE_DIR")
     env = {key: value for key, value in jobs.environment().items() if key not in fast}
     done = subprocess.run(
-        [sys.executable, "-c", code, platform],
+        [sys.executable, "-c", code, platform, topology],
         cwd=jobs.ROOT,
         env=env,
         capture_output=True,
@@ -66,8 +68,9 @@ def compile_kernels(platform):
 
 @pytest.mark.slow
 @needs_libtpu
-def test_kernels_for_tpus_compile():
-    compile_kernels("tpu")
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v6e:2x2"])
+def test_kernels_for_tpus_compile(topology):
+    compile_kernels("tpu", topology)
 
 
 @pytest.mark.slow
