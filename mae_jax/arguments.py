@@ -94,9 +94,8 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     add("--peer", default="", metavar="hf", help="transformers' ViTMAE beside ours")
     add = thing("scaling", "a config's training step on many devices", timed=False)
     add("--devices", type=int, default=8, help="the most to compile for (default 8)")
-    add_compile(
-        thing("compile", "what compilers of TPUs and GPUs make of a config's step", timed=False)
-    )
+    text = "compile a config's step for TPUs or GPUs by name: memory, collectives, memory traffic"
+    add_compile(thing("compile", text, timed=False))
 
 
 def add_compile(add) -> None:
@@ -104,7 +103,7 @@ def add_compile(add) -> None:
     text = "devices to compile for, which need not be here: v5e:4x4, v6e:16x16, v5p:4x4x4, h100:8"
     text += "; several, with commas between, give a table"
     add("--topology", required=True, type=filled, metavar="KIND:SHAPE", help=text)
-    add("--slices", type=int, default=1, metavar="N", help="of TPUs, joined by a network")
+    add("--slices", type=int, default=1, metavar="N", help="number of TPU slices (default 1)")
     text = "compile to the end, for the compiler's estimate of cycles; minutes instead of seconds"
     add("--full", action="store_true", help=text)
 

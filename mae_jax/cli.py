@@ -113,7 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = "the features of a folder of images, as .npz or .safetensors"
     add_features(command(commands.features, text))
     add_weights(command(commands.weights, "published weights in, a run's weights out"))
-    text = "how fast this machine is: 'data', 'step', 'scaling'; what compilers do: 'compile'"
+    text = "measure the input pipeline and the step; compile the step for other devices"
     add_bench(command(command_bench.bench, text))
     command(commands.doctor, "devices, versions, memory, and what is missing")
     return parser

@@ -1,5 +1,5 @@
-"""`mae-jax bench`: measurements of the input pipeline and of the training step, and what compilers
-make of it.
+"""`mae-jax bench`: measures the input pipeline and the training step, and compiles the step for
+other devices.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from mae_jax.errors import UserError
 from mae_jax.paths import check_file
 
 WIDE = 200
-"""Columns of a table that no terminal shows."""
+"""Width of tables when output is redirected."""
 
 
 def bench(args) -> int:
@@ -92,7 +92,7 @@ def _bench_compile(args) -> int:
                 reports.append(dict(config=name, topology=topology.label) | error)
     screen = Console()
     if several:
-        if not screen.is_terminal:  # nobody's columns
+        if not screen.is_terminal:  # output is redirected
             screen = Console(width=WIDE)
         screen.print(drawn.summary(reports))
     else:

@@ -17,7 +17,7 @@ from mae_jax.checks import check_batch_size, check_classes, check_evaluators, ch
 from mae_jax.config import check_sections
 from mae_jax.data import Data, make_data
 from mae_jax.engine import mesh as meshes
-from mae_jax.engine.compiler import Options, compiler_options, differing
+from mae_jax.engine.compiler import Options, changed_options, compiler_options
 from mae_jax.engine.costs import Costs, compile_step
 from mae_jax.engine.memory import check_state
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
@@ -238,7 +238,7 @@ def _build(
     )
     made_evals = call_section(make_eval_plan, evals, "evals")
     made = (config, made_mesh, made_data, made_method, plan, tx, made_evals, like, start, profile)
-    run = Run(*made, options, [*notes, *differing(options, made_mesh)])
+    run = Run(*made, options, [*notes, *changed_options(options, made_mesh)])
     run.check(made_evals.evaluators)
     return run
 

@@ -89,7 +89,7 @@ def together(watchdog: Watchdog, config: ConfigDict):
     """If this process fails inside, all end before it cleans up after itself, which could mean to
     wait for them; what all do at the same step passes.
     """
-    with watchdog.guard(Preempted, Diverged), explained(step_advice(config)):
+    with watchdog.guard(Preempted, Diverged), explained(lambda: step_advice(config)):
         yield
 
 

@@ -1,6 +1,7 @@
 """Tests of taste: the rules of the house that a machine can check."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,13 @@ def test_nothing_happens_at_import(path):
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Expr) and ".defvjp(" not in ast.unparse(node):
             assert isinstance(node.value, ast.Constant), f"line {node.lineno} does something"
+
+
+def test_documents_hold_no_placeholders():
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = [line for line in lines if re.fullmatch(r"\s*[A-Z_]+\s*", line)]
+        assert not found, f"{path.relative_to(ROOT)}: {found}"
 
 
 def test_configs_ask_for_nothing_silently():

@@ -59,14 +59,14 @@ def collectives(program: Program | str, devices: int) -> list[Collective]:
     for name, one in program.all():
         if one.opcode not in _OPCODES or not times[name]:
             continue
-        late = one.opcode.endswith("-start") or one.opcode == "send"
-        late = late or name in wrapped or _continues(program, name)
-        made = _collective(program, name, one, devices, times[name], late)
+        is_async = one.opcode.endswith("-start") or one.opcode == "send"
+        is_async = is_async or name in wrapped or _continues(program, name)
+        made = _collective(program, name, one, devices, times[name], is_async)
         key = (made.kind, one.channel) if one.channel is not None else (name, one.name)
         if key in found:
             seen = found[key]
-            late = seen.asynchronous or late
-            made = seen._replace(times=max(seen.times, made.times), asynchronous=late)
+            is_async = seen.asynchronous or is_async
+            made = seen._replace(times=max(seen.times, made.times), asynchronous=is_async)
         found[key] = made
     return list(found.values())
 
@@ -102,7 +102,7 @@ def _continues(program: Program, name: str) -> bool:
 
 
 def _collective(
-    program: Program, name: str, one: Instruction, devices: int, times: int, late: bool
+    program: Program, name: str, one: Instruction, devices: int, times: int, is_async: bool
 ) -> Collective:
     kind, group = _OPCODES[one.opcode], _group(one.attributes, devices)
     arrays = one.result
@@ -131,7 +131,7 @@ def _collective(
         group,
         times,
         op_name,
-        late,
+        is_async,
         _gathers(program, name, one) if kind == "all-reduce" else 0,
     )
 

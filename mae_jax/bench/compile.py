@@ -1,10 +1,11 @@
-"""What the compiler of an accelerator makes of a config's training step: memory, collectives,
-traffic of the main memory and the bounds that follow, without the accelerator.
+"""A config's training step, compiled for accelerators that are not here: memory, collectives,
+traffic of the main memory, and the bounds that follow.
 
 The step is compiled as training would compile it, for the devices of a topology by name; see
 `compile_run`. Nothing runs, so no time is measured: bytes over bandwidth and model FLOPs over the
 peak are bounds from below on the time of a step, and with `full` the compiler's own estimate of
-cycles says where it expects the time to go. What the compiler says of memory is exact.
+cycles says where it expects the time to go. What the compiler says of memory is exact. For GPUs,
+Triton's matrix products are left out, as they are chosen by timing on the device.
 """
 
 import re
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.bench.buffers import read_buffers
 from mae_jax.bench.collectives import collectives, totals
-from mae_jax.bench.compile_run import Dump, compile_elsewhere
+from mae_jax.bench.compile_run import Dump, compile_in_child
 from mae_jax.bench.hlo import Program, parse
 from mae_jax.bench.machines import Machine, Topology
 from mae_jax.bench.modules import PARTS, part_of
@@ -48,15 +49,15 @@ def bench_compile(
         All numbers, ready for JSON, as `report` says.
 
     Raises:
-        UserError: see `compile_elsewhere`.
+        UserError: see `compile_in_child`.
     """
-    dump = compile_elsewhere(config, topology, image_size=image_size, full=full)
+    dump = compile_in_child(config, topology, image_size=image_size, full=full)
     return dict(config=name, seconds=dump.seconds) | report(dump, topology)
 
 
 def report(dump: Dump, topology: Topology) -> Report:
-    """What a dump says of a step. 'faults' are the reasons not to train like this: lines, or none.
-    Bytes and times are of one device and one step.
+    """What a dump says of a step. 'faults' are the reasons not to train like this, 'notes' the
+    limits of these numbers: lines, or none. Bytes and times are of one device and one step.
     """
     facts, machine = dump.facts, topology.machine
     found = dict(
@@ -67,6 +68,7 @@ def report(dump: Dump, topology: Topology) -> Report:
         images_per_device=facts["batch_size"] / facts["devices"],
         fits=not dump.refused,
         faults=[],
+        notes=[],
     )
     if dump.refused:
         found["faults"].append(f"it does not fit: {refusal(dump.refused)}")
@@ -74,6 +76,7 @@ def report(dump: Dump, topology: Topology) -> Report:
     program = parse(dump.program)
     found["memory"] = memory(dump, program, machine)
     found["fits"] = found["memory"]["share"] <= 1
+    found["notes"] = notes(program)
     found |= communication(program, facts)
     moved = traffic(program)
     found["traffic"] = dict(
@@ -118,7 +121,7 @@ def attention(parts: dict[str, float]) -> float:
 
 
 def bounds(facts: Report, machine: Machine, moved: float) -> Report:
-    """Seconds below which a step cannot take, and the utilisation that the longest of them leaves:
+    """Seconds below which a step cannot take, and the utilization that the longest of them leaves:
     model FLOPs over the peak.
     """
     found: Report = dict(memory=moved / machine.bandwidth)
@@ -139,6 +142,12 @@ def cycles(program: Program) -> dict[str, float]:
         if estimate and times[name] and name not in fused and one.opcode != "while":
             found[part_of(one, program)] += times[name] * int(estimate[1])
     return {part: float(found[part]) for part in PARTS if found[part]}
+
+
+def notes(program: Program) -> list[str]:
+    """What the numbers of a program leave out."""
+    loops = program.unknown_loops()
+    return [f"loops of unknown length, which count once: {loops}"] if loops else []
 
 
 def faults(found: Report) -> list[str]:

@@ -15,13 +15,13 @@ from typing import Any
 from mae_jax.errors import UserError
 
 FACTS, PROGRAM = "facts.json", "program.txt"
-FULL = 3
+OUT_OF_MEMORY = 3
 """Exit code: the memory of a device does not suffice."""
 STEP = "jit_step"
 """The compiler's name of the module of the step, a function `step` that is jitted."""
 CUDNN = 91000
 """Version 9.10, as in the descriptions of GPUs in `targets/`."""
-GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": "False"}
 """Which kernels of Triton are fast is measured on a device."""
 
 
@@ -57,13 +57,12 @@ def main() -> None:
         sys.exit(2)
     (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
     try:
-        options = GPU_OPTIONS if task["topology"]["platform"] == "cuda" else {}
-        compiled = lowered.compile(compiler_options=options)
+        compiled = lowered.compile(compiler_options=facts["compiler_options"])
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(" ".join(str(error).split()))
-        sys.exit(FULL)
+        sys.exit(OUT_OF_MEMORY)
     if task["full"]:
         (folder / PROGRAM).write_text(compiled.as_text(), encoding="utf-8")
 
@@ -75,6 +74,7 @@ def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from mae_jax.bench.flops import count
     from mae_jax.bench.setup import make_setup
     from mae_jax.config import from_json
+    from mae_jax.ops.attention import record_kinds
 
     devices = topology_devices(task["topology"])
     if devices[0].platform == "gpu":
@@ -82,6 +82,8 @@ def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     setup = make_setup(from_json(task["config"]), task["image_size"], devices=devices)
     counted = count(setup.method, setup.shape)
     leaves = jax.tree.leaves(setup.like.params)
+    with record_kinds() as kinds:
+        lowered = setup.step().lower(setup.like, setup.batch_like())
     facts = dict(
         device=devices[0].device_kind,
         devices=setup.mesh.size,
@@ -92,9 +94,16 @@ def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         dtype=setup.dtype,
         parameter_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
         flops_per_image=sum(counted.train.values()) if counted else None,
+        attention=list(kinds),
+        compiler_options=options_for(devices[0].platform, setup.compiler_options),
         jax=jax.__version__,
     )
-    return setup.step().lower(setup.like, setup.batch_like()), facts
+    return lowered, facts
+
+
+def options_for(platform: str, chosen: dict[str, str]) -> dict[str, str]:
+    """Compiler options for a platform: those chosen for training win."""
+    return (GPU_OPTIONS if platform == "gpu" else {}) | chosen
 
 
 def _describe_cudnn() -> None:

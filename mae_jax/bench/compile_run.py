@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from mae_jax.bench.compile_child import FACTS, FULL, PROGRAM, STEP, environment
+from mae_jax.bench.compile_child import FACTS, OUT_OF_MEMORY, PROGRAM, STEP, environment
 from mae_jax.bench.machines import Topology
 from mae_jax.config import to_json
 from mae_jax.types import UserError
@@ -67,7 +67,7 @@ def check_compiler(topology: Topology) -> None:
     )
 
 
-def compile_elsewhere(
+def compile_in_child(
     config: ConfigDict, topology: Topology, *, image_size: Sequence[int], full: bool
 ) -> Dump:
     """Compiles a config's step for a topology.
@@ -175,12 +175,17 @@ def _collect(folder: Path, code: int | None, seconds: float) -> Dump:
     said = (folder / "out").read_text(errors="replace").strip()
     if code == 2:
         raise UserError(said)
-    if code not in (None, 0, FULL):
+    if code not in (None, 0, OUT_OF_MEMORY):
         raise UserError(f"the compiler failed: {last_error((folder / 'err').read_text())}")
     facts = json.loads((folder / FACTS).read_text())
-    if code == FULL:
+    if code == OUT_OF_MEMORY:
         return Dump(facts, "", "", "", said, seconds)
-    program, buffers = (path.read_text(encoding="utf-8") for path in dumped(folder))
+    if not (files := dumped(folder)):
+        raise UserError(
+            "the compiler wrote no program: XLA's dump has other names than expected; use the "
+            "versions of JAX and of the compiler that mae_jax is tested with"
+        )
+    program, buffers = (path.read_text(encoding="utf-8") for path in files)
     final = folder / PROGRAM
     text = final.read_text(encoding="utf-8") if code == 0 and final.exists() else ""
     return Dump(facts, program, buffers, text, "", seconds)

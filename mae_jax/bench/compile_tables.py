@@ -1,14 +1,13 @@
-"""What `bench compile` found, as tables for the screen and as Markdown."""
+"""Reports of `bench compile` as tables for the screen and as Markdown."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
+from mae_jax.bench.compile import Report
 from mae_jax.bench.machines import parse_topology
 
-Report = dict[str, Any]
 COLUMNS = (
     "config",
     "devices",
@@ -44,13 +43,19 @@ def _summary(report: Report) -> Table:
     drawn = Table(title=title(report), box=SIMPLE, show_header=False, pad_edge=False)
     drawn.add_row("mesh", _mesh(report))
     drawn.add_row("images a device", f"{report['images_per_device']:g}")
+    for kind in report["attention"]:
+        drawn.add_row("attention", kind)
+    options = ",".join(f"{name}={value}" for name, value in report["compiler_options"].items())
+    drawn.add_row("compiler options", options or "none")
     drawn.add_row("fits into the memory of a device", "yes" if report["fits"] else "NO")
     if "bounds" in report:
         for name, value in report["bounds"].items():
             if name == "mfu":
-                drawn.add_row("model FLOPs utilisation at most, %", f"{100 * value:.0f}")
+                drawn.add_row("model FLOPs utilization at most, %", f"{100 * value:.0f}")
             else:
                 drawn.add_row(f"a step takes at least, ms: {name}", f"{1e3 * value:.2f}")
+    for line in report["notes"]:
+        drawn.add_row("note", line)
     for line in report["faults"]:
         drawn.add_row("fault", line)
     return drawn
@@ -67,13 +72,13 @@ def _memory(report: Report) -> Table:
     whole = report["machine"]["memory"]
     for name in ("arguments", "aliased", "outputs", "temporaries", "constants", "total"):
         value = report["memory"][name]
-        label = "  of these outputs take over" if name == "aliased" else name
+        label = "  reused for outputs (donated)" if name == "aliased" else name
         drawn.add_row(label, f"{value / 1e9:.3f}", f"{100 * value / whole:.1f}")
     return drawn
 
 
 def _buffers(report: Report) -> Table:
-    drawn = _table("largest buffers", "", "MB", "for")
+    drawn = _table("largest buffers", "", "MB", "module")
     drawn.columns[2].justify = "left"
     for one in report["memory"]["largest"]:
         names = one["modules"][:2] + (("...",) if len(one["modules"]) > 2 else ())
@@ -126,14 +131,14 @@ def row(report: Report) -> list[str]:
     cells = [report["config"], label, _mesh(report), f"{report['images_per_device']:g}"]
     if "memory" in report:
         sums = list(report["collectives"].values())
-        count, late = (sum(one[name] for one in sums) for name in ("count", "asynchronous"))
+        count, asynchronous = (sum(one[name] for one in sums) for name in ("count", "asynchronous"))
         cells += [
             f"{report['memory']['total'] / 1e9:.2f}",
             f"{100 * report['memory']['share']:.0f}",
             f"{report['traffic']['total'] / 1e9:.1f}",
             f"{100 * report['traffic']['attention_share']:.0f}",
             f"{sum(one['payload'] for one in sums) / 1e6:,.0f}",
-            f"{late} of {count}",
+            f"{asynchronous} of {count}",
             f"{100 * report['bounds']['mfu']:.0f}" if "mfu" in report["bounds"] else "",
         ]
     else:

@@ -1,7 +1,7 @@
 """Model FLOPs and parameters by formula, for what is built of Vision Transformers.
 
 Counted are the matrix products of the mathematical model, a multiplication and an addition as two
-operations, as model FLOPs utilisation wants it (PaLM, arXiv 2204.02311, appendix B): no softmax,
+operations, as model FLOPs utilization wants it (PaLM, arXiv 2204.02311, appendix B): no softmax,
 norm or optimizer, nothing that is computed twice to save memory; and all that the model of the
 paper has, though our last decoder block leaves out what reaches no hidden patch. One block on T
 tokens of width D with an MLP of 4 D costs 24 T D^2 + 4 T^2 D. Training costs three times the

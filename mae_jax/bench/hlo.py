@@ -97,7 +97,9 @@ class Program(NamedTuple):
     """The name of the computation that a call runs."""
 
     def times(self) -> dict[str, int]:
-        """How often each computation runs in one call; all branches of a conditional count."""
+        """How often each computation runs in one call; all branches of a conditional count, and the
+        body of a loop of unknown length counts once.
+        """
         total = dict.fromkeys(self.computations, 0)
         self._visit(self.entry, 1, total)
         return total
@@ -109,26 +111,36 @@ class Program(NamedTuple):
                 if callee in self.computations:
                     self._visit(callee, times * (self.trips(one) if role == "body" else 1), total)
 
+    def unknown_loops(self) -> int:
+        """The number of loops whose trip count is unknown, of those that a call reaches."""
+        times = self.times()
+        reached = (one for name, one in self.all() if times[name] and one.opcode == "while")
+        return sum(self._known_trips(one) is None for one in reached)
+
     def trips(self, loop: Instruction) -> int:
+        """How often a loop runs; 1 if it is unknown."""
+        return self._known_trips(loop) or 1
+
+    def _known_trips(self, loop: Instruction) -> int | None:
         """How often a loop runs: as the compiler notes it, or by the constants that its condition
-        compares a counter with and that its body adds to it from 0; else 1.
+        compares a counter with and that its body adds to it from 0; None: unknown.
         """
         noted = _TRIPS.search(loop.attributes)
         if noted:
             return int(noted[1])
         called = {role: name for role, name in loop.callees if name in self.computations}
         if not {"condition", "body"} <= called.keys():
-            return 1
+            return None
         compare = self.root(called["condition"])
         inside = self.computations[called["condition"]]
         counter, bound = (inside.get(name) for name in (compare.operands * 2)[:2])
         place = re.search(r"\bindex=(\d+)", counter.attributes) if counter else None
         if "direction=LT" not in compare.attributes or not place or bound.opcode != "constant":
-            return 1
+            return None
         return max(1, -(-bound.number // self._step(called["body"], int(place[1]))))
 
     def _step(self, body: str, place: int) -> int:
-        """What a loop adds to a counter, which is so manieth in what it carries."""
+        """Returns the increment that the loop body adds to element `place` of the loop's state."""
         inside, root = self.computations[body], self.root(body)
         after = inside.get(root.operands[place]) if place < len(root.operands) else None
         added = [inside[name].number for name in after.operands if name in inside] if after else []

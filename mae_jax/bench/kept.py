@@ -2,9 +2,10 @@
 
 One block on T tokens of width D, with H heads and an MLP of r D, keeps for each image, in numbers
 of what it computes in: with remat 'full' its input, T D; with 'dots' also what its dense layers
-give, T D (1 + 3 + 1 + r); with 'none' what each operation needs, T D (8 + 2 r), and attention's
-exponentials, H T^2. Norms' statistics and the rest are a few numbers a token. XLA may keep less,
-where it computes cheap things again, or on a CPU more: recomputing saves no memory there.
+give, T D (1 + 3 + 1 + r); with 'none' what each operation needs, T D (8 + 2 r), and of attention
+'xla' the exponentials, H T^2, of 'blockwise' a second layout of its output, T D; the fused kernels
+keep neither. Norms' statistics and the rest are a few numbers a token. XLA may keep less, where it
+computes cheap things again, or on a CPU more: recomputing saves no memory there.
 """
 
 from collections.abc import Sequence
@@ -13,30 +14,37 @@ import jax.numpy as jnp
 
 from mae_jax.bench.flops import sites
 from mae_jax.methods.mae import MaskedAutoencoding
-from mae_jax.models.mae import MAE
+from mae_jax.models.mae import MAE, Decoder
 from mae_jax.models.vit import REMAT, ViT
 from mae_jax.ops.masking import num_visible
 from mae_jax.types import Method
 
 
-def block_numbers(remat: str, *, tokens: int, width: int, heads: int, ratio: float) -> float:
+def block_numbers(
+    remat: str, *, tokens: int, width: int, heads: int, ratio: float, attention: str = "xla"
+) -> float:
     """Numbers that one block keeps of one image.
 
     Args:
         remat: a name of `models.vit.REMAT`.
         ratio: of the MLP's width to the block's.
+        attention: the kind that computes it, of `ops.attention.KINDS`.
     """
     plain = {"full": 1, "dots": 5 + ratio, "none": 8 + 2 * ratio}[remat] * tokens * width
-    return plain + (heads * tokens**2 if remat == "none" else 0)
+    extra = {"xla": heads * tokens**2, "blockwise": tokens * width}
+    return plain + (extra.get(attention, 0) if remat == "none" else 0)
 
 
-def kept(method: Method, shape: Sequence[int], images: int) -> dict[str, float] | None:
+def kept(
+    method: Method, shape: Sequence[int], images: int, attention: Sequence[str]
+) -> dict[str, float] | None:
     """Megabytes (10^6 bytes) that the blocks of a masked autoencoder keep, by remat, if encoder and
     decoder had the same; None for other methods.
 
     Args:
         shape: [H, W, C].
         images: that a device computes at once.
+        attention: the lines of `ops.attention.record_kinds` for the step.
     """
     match method:
         case MaskedAutoencoding(model=MAE(encoder=ViT() as encoder, decoder=decoder)):
@@ -54,9 +62,21 @@ def kept(method: Method, shape: Sequence[int], images: int) -> dict[str, float] 
             width=encoder.width,
             heads=encoder.heads,
             ratio=encoder.mlp_ratio,
+            attention=_kind(attention, seen + 1, encoder),
         )
         numbers += decoder.depth * block_numbers(
-            remat, tokens=total + 1, width=decoder.width, heads=decoder.heads, ratio=4
+            remat,
+            tokens=total + 1,
+            width=decoder.width,
+            heads=decoder.heads,
+            ratio=4,
+            attention=_kind(attention, total + 1, decoder),
         )
         found[remat] = numbers * size
     return found
+
+
+def _kind(lines: Sequence[str], tokens: int, model: ViT | Decoder) -> str:
+    """The kind of attention of a model's blocks, by the lines of `record_kinds`."""
+    end = f" {tokens} tokens, {model.heads} heads of {model.width // model.heads}"
+    return next((line.split()[0] for line in lines if line.endswith(end)), "xla")

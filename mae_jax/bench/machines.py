@@ -1,12 +1,13 @@
 """The accelerators that steps are compiled for: rates of one device, and names of topologies.
 
 A device is what JAX calls one: a chip, but of TPU7x half of it. Memory is what the compiler may
-use, as libtpu says itself when a program does not fit; of a GPU it is all, of which JAX takes three
-quarters unless told otherwise. Peak rates and bandwidths: the Cloud TPU page of each version
-(`jax.experimental.pallas.tpu.get_tpu_info` has the same within a percent, but 2.46e12 for the
-memory of v5p), and NVIDIA's data sheet of the H100 SXM. Clocks of TPUs: the peak over the
-operations of the matrix units in a cycle (v4 and v5p 8 units of 128 x 128 a chip, v5e 4); none
-where these are not published. That of the H100 is of its description in `targets`.
+use, as libtpu says itself when a program does not fit; of an H100 it is three quarters of its
+84.9 GB, which JAX takes by default (XLA_PYTHON_CLIENT_MEM_FRACTION=.75). Peak rates and bandwidths:
+the Cloud TPU page of each version (`jax.experimental.pallas.tpu.get_tpu_info` has the same within a
+percent, but 2.46e12 for the memory of v5p), and NVIDIA's data sheet of the H100 SXM. Clocks of
+TPUs: the peak over the operations of the matrix units in a cycle (v4 and v5p 8 units of 128 x 128 a
+chip, v5e 4); none where these are not published. That of the H100 is of its description in
+`targets`.
 """
 
 import math
@@ -42,7 +43,7 @@ MACHINES = {
     "v5p": Machine(int(95.74 * GIB), 2.765e12, 459e12, 1.75e9, 3),
     "v6e": Machine(int(31.25 * GIB), 1.638e12, 918e12, None, 2),
     "tpu7x": Machine(int(94.75 * GIB), 3.69e12, 1153.5e12, None, 3),
-    "h100": Machine(84_942_979_072, 3.35e12, 989e12, 1.98e9, 0),
+    "h100": Machine(int(0.75 * 84_942_979_072), 3.35e12, 989e12, 1.98e9, 0),
 }
 FORMS = "v5e:4x4, v6e:16x16, v5p:4x4x4, v4:2x2x2, tpu7x:2x2x1, h100:8 or (nodes first) h100:2x8"
 

@@ -59,15 +59,16 @@ class Live:
         whole = jax.tree.map(lambda x: x.sharding, setup.like)
         split = meshes.batch_sharding(setup.mesh)
         gradient = _jit(
-            setup.mesh,
+            setup,
             jax.value_and_grad(_loss(setup.method), has_aux=True),
             ((meshes.replicated(setup.mesh), whole.extra), whole.params),
         )
-        move = jax.jit(
+        move = _jit(
+            setup,
             lambda state, gradients: update(
                 setup.tx, setup.method, state, jnp.zeros(()), gradients, state.extra
             )[0],
-            out_shardings=whole,
+            whole,
             donate_argnums=0,
         )
         gradients = jax.jit(
@@ -90,9 +91,16 @@ class Live:
         return calls
 
 
-def _jit(mesh, function: Callable, shardings: Any) -> Callable:
-    """A function of what is on a mesh, compiled for it, with these shardings of its results."""
-    return jax.jit(meshes.on_mesh(mesh)(function), out_shardings=shardings)
+def _jit(setup: Setup, function: Callable, shardings: Any, **options: Any) -> Callable:
+    """A function of what is on the mesh, compiled for it as the step is, with these shardings of
+    its results.
+    """
+    return jax.jit(
+        meshes.on_mesh(setup.mesh)(function),
+        out_shardings=shardings,
+        compiler_options=setup.compiler_options or None,
+        **options,
+    )
 
 
 def _loss(method) -> Callable:
@@ -157,7 +165,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         return jax.value_and_grad(loss)(prediction)
 
     params, part = live.state.params, live.part
-    jit = partial(_jit, live.setup.mesh)
+    jit = partial(_jit, live.setup)
     mask = jit(lambda batch: method.draw_mask(key, batch["image"]), split)(part)
     tokens = jit(encode, split)(params["encoder"], part, mask)
     prediction = jit(predict, split)(params, part)

@@ -2,7 +2,7 @@
 
 The batch is made up and stays on the devices, so no input pipeline is timed. Everything is timed in
 turns that alternate: the step, its parts, a large product of matrices, and with `peer` the same
-model of another library. Model FLOPs utilisation is the step's model FLOPs a second over the rate
+model of another library. Model FLOPs utilization is the step's model FLOPs a second over the rate
 of that product in the same type and the same turn, times the number of devices: what this machine
 reaches here and now, not what its maker prints. Fake devices of a CPU count as one.
 """
@@ -60,7 +60,7 @@ def bench_step(
         UserError: a config that cannot be built, too little memory, a peer that is not installed.
     """
     check_times(turns, seconds)
-    with explained(step_advice(config)):
+    with explained(lambda: step_advice(config)):
         setup = make_setup(config, image_size)
         check_state(setup.like)
         rows = example(config, setup.method, setup.shape)
@@ -157,7 +157,7 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
         if name.startswith("matmul ")
     }
     machine = np.max(list(rates.values()), axis=0) * devices(setup)
-    counted = count(setup.method, setup.shape)
+    at_once = images // setup.parts // setup.mesh.size
     report = dict(
         config=setup.config.to_dict(),
         image_shape=setup.shape,
@@ -176,11 +176,11 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
         matmul_gflops_per_second={name: spread(rate / 1e9) for name, rate in rates.items()},
         machine_gflops_per_second=spread(machine / 1e9),
         xla_program_gflops=costs["gflops_per_image"],
-        kept_megabytes=kept(setup.method, setup.shape, images // setup.parts // setup.mesh.size),
+        kept_megabytes=kept(setup.method, setup.shape, at_once, costs["attention"]),
         parts=_parts(setup, found, step),
         peers=beside(found, images),
     )
-    if counted:
+    if counted := count(setup.method, setup.shape):
         train = sum(counted.train.values())
         report["model_gflops"] = train / 1e9
         report["model_gflops_by_part"] = {k: v / 1e9 for k, v in counted.train.items()}
@@ -257,7 +257,7 @@ def tables(report: Report) -> list[Table]:
     drawn.add_row("images/s", shown(report["images_per_second"]))
     drawn.add_row("ms a step", shown(report["ms_per_step"]))
     if "mfu" in report:
-        drawn.add_row("model FLOPs utilisation, %", shown(report["mfu"], scale=100))
+        drawn.add_row("model FLOPs utilization, %", shown(report["mfu"], scale=100))
     drawn.add_row("fastest product, GFLOP/s", shown(report["machine_gflops_per_second"], 0))
     drawn.add_row("GFLOP an image, formula", gigas(report.get("model_gflops")))
     drawn.add_row("  XLA, as written", gigas(report["xla_program_gflops"]))
@@ -276,7 +276,7 @@ def tables(report: Report) -> list[Table]:
 
 def _parts_table(report: Report) -> Table:
     drawn = Table(title="parts, each on its own", box=SIMPLE, pad_edge=False)
-    for column in ("", "ms", "% of the step", "utilisation, %"):
+    for column in ("", "ms", "% of the step", "utilization, %"):
         drawn.add_column(column, justify="right" if column else "left")
     for name, part in report["parts"].items():
         used = f"{100 * part['mfu']:.1f}" if "mfu" in part else ""

@@ -15,17 +15,19 @@ Options = dict[str, str]
 
 DEFAULTS: Mapping[str, Options] = {
     "tpu": {
-        # Over 64 chips or more, fsdp else gathers no parameters but reduces arrays that are zero
-        # outside of each shard: three times the bytes, and the step waits for them. A ViT of one
-        # block on v5e:8x8 had 10 all-reduces of 2.7 MB and no all-gather; with this it has 19
-        # all-gathers of 1.6 MB and 7 all-reduces of 1.1 MB. Programs for data, hybrid, several
-        # slices and fsdp over 16 chips stay the same (libtpu 0.0.42.1).
+        # With fsdp over 64 chips or more, XLA replaces each all-gather of parameters by an
+        # all-reduce of zero-padded shards: three times the bytes, synchronous. This option keeps
+        # all-gathers. A ViT of one block on v5e:8x8 had 10 all-reduces of 2.7 MB and no all-gather;
+        # with this it has 19 all-gathers of 1.6 MB and 7 all-reduces of 1.1 MB. Programs for data,
+        # hybrid, several slices and fsdp over 16 chips stay the same (libtpu 0.0.42.1).
         "xla_tpu_prefer_async_allgather_to_allreduce": "True",
     },
     "gpu": {},
     "cpu": {},
 }
-"""Platform -> options that differ from the compiler's."""
+"""Platform -> options that differ from the compiler's. A compiler that does not take one of them
+does without it, see `changed_options`.
+"""
 
 
 def compiler_options(mesh: Mesh, *, tpu: str = "", gpu: str = "", cpu: str = "") -> Options:
@@ -36,14 +38,20 @@ def compiler_options(mesh: Mesh, *, tpu: str = "", gpu: str = "", cpu: str = "")
             to the compiler.
 
     Raises:
-        UserError: an option that cannot be read, or that the compiler of the mesh does not take.
+        UserError: an option of the config that cannot be read, or that the compiler of the mesh
+            does not take.
     """
     given = {name: parse(name, text) for name, text in (("tpu", tpu), ("gpu", gpu), ("cpu", cpu))}
     platform = platform_of(mesh)
-    options = DEFAULTS.get(platform, {}) | given.get(platform, {})
-    options = {name: value for name, value in options.items() if value != "default"}
-    _try(mesh, options, platform)
-    return options
+    asked = given.get(platform, {})
+    chosen = {name: value for name, value in asked.items() if value != "default"}
+    check_accepted(mesh, chosen)
+    ours = {
+        name: value
+        for name, value in DEFAULTS.get(platform, {}).items()
+        if name not in asked and not _refusal(mesh, {name: value})
+    }
+    return ours | chosen
 
 
 def parse(platform: str, text: str) -> Options:
@@ -52,6 +60,8 @@ def parse(platform: str, text: str) -> Options:
     Raises:
         UserError: not of the form, or an option twice.
     """
+    if not isinstance(text, str):
+        raise UserError(f"config.compiler.{platform}={text} must be text: '' for no options")
     options: Options = {}
     for part in filter(None, map(str.strip, text.split(","))):
         name, equals, value = part.partition("=")
@@ -75,29 +85,51 @@ def check(*, tpu: str = "", gpu: str = "", cpu: str = "") -> None:
         parse(platform, text)
 
 
-def differing(options: Options, mesh: Mesh) -> list[str]:
-    """A line if these are not the defaults."""
-    platform = platform_of(mesh)
-    if options == DEFAULTS.get(platform, {}):
-        return []
-    return [f"compiler options for {platform}: {_shown(options) or 'none'}"]
+def changed_options(options: Options, mesh: Mesh) -> list[str]:
+    """Lines to report: defaults that the compiler does not take, and options that are not the
+    defaults.
+
+    Args:
+        options: of `compiler_options` for this mesh.
+    """
+    platform, lines = platform_of(mesh), []
+    defaults = dict(DEFAULTS.get(platform, {}))
+    for name in [name for name in defaults if name not in options]:
+        if reason := _refusal(mesh, {name: defaults[name]}):
+            shown = _shown({name: defaults.pop(name)})
+            lines.append(
+                f"XLA for {platform} does not take the default compiler option {shown} ({reason}): "
+                "it is left out"
+            )
+    if options != defaults:
+        lines.append(f"compiler options for {platform}: {_shown(options) or 'none'}")
+    return lines
+
+
+def check_accepted(mesh: Mesh, options: Options) -> None:
+    """Raises UserError unless the compiler of the mesh takes the options of a config."""
+    if reason := _refusal(mesh, options):
+        platform = platform_of(mesh)
+        raise UserError(
+            f"XLA for {platform} does not take the compiler options {_shown(options)} ({reason}): "
+            f"change config.compiler.{platform}; NAME=default leaves an option out"
+        )
+
+
+def _refusal(mesh: Mesh, options: Options) -> str:
+    """Why the compiler of the mesh does not take options, or ''. It reads them before it compiles,
+    so an empty program is enough.
+    """
+    if not options:
+        return ""
+    nothing = jax.jit(lambda: 0, out_shardings=replicated(mesh), compiler_options=options)
+    try:
+        nothing.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        return str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
+    return ""
 
 
 def _shown(options: Options) -> str:
     """Options as a config has them."""
     return ",".join(f"{name}={value}" for name, value in options.items())
-
-
-def _try(mesh: Mesh, options: Options, platform: str) -> None:
-    """Raises UserError unless the compiler takes the options: it names them before it compiles."""
-    if not options:
-        return
-    nothing = jax.jit(lambda: 0, out_shardings=replicated(mesh), compiler_options=options)
-    try:
-        nothing.lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
-        raise UserError(
-            f"XLA for {platform} does not take the compiler options {_shown(options)} ({reason}): "
-            f"change config.compiler.{platform}; NAME=default leaves an option out"
-        ) from error

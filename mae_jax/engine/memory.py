@@ -10,6 +10,7 @@ import math
 import os
 import re
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
-def explained(advice: str):
+def explained(advice: str | Callable[[], str]):
     """Turns a device's lack of memory inside into one line.
 
     Args:
-        advice: which setting to lower.
+        advice: which setting to lower; a function is called once memory ran out.
 
     Raises:
         UserError: memory ran out; other errors pass.
@@ -41,7 +42,8 @@ def explained(advice: str):
         whose = "this machine" if isinstance(error, MemoryError) else "a device"
         wanted = re.search(r"allocat\w+ ([\d.]+ ?\w+)", text)
         asked = f", which wanted {wanted[1]} at once" if wanted else ""
-        raise UserError(f"the memory of {whose} is not enough{asked}: {advice}") from error
+        way_out = advice() if callable(advice) else advice
+        raise UserError(f"the memory of {whose} is not enough{asked}: {way_out}") from error
 
 
 def free_memory() -> int | None:
@@ -181,11 +183,17 @@ def step_advice(config: ConfigDict) -> str:
     Parts of 32 images of a ViT-B/16 move less memory than the whole batch where much of them fits
     into a TPU's fast memory; computing blocks again costs time everywhere.
     """
-    return (
+    args = config.method.args
+    advice = (
         f"lower config.data.batch_size ({config.data.batch_size} now), or raise config.accumulate "
-        f"({config.accumulate} now): parts of 32 images or fewer a chip also move less memory on "
-        "TPUs; then set remat=full in vit(...)"
+        f"({config.accumulate} now)"
     )
+    if jax.local_devices()[0].platform == "tpu":
+        advice += ": parts of 32 images or fewer a chip also move less memory"
+    if "encoder" in args and str(args.encoder).startswith("vit"):
+        decoder = " and decoder_remat=full" if "decoder_remat" in args else ""
+        advice += f"; then set remat=full in vit(...){decoder}"
+    return advice
 
 
 def readable(size: float) -> str:

@@ -7,7 +7,7 @@ import jax
 
 def drop_path(rng: Callable[[], jax.Array], branch: jax.Array, rate: float) -> jax.Array:
     """A branch [B, ...] of a residual network, zero for a share of the examples and scaled up for
-    the others (stochastic depth, 1603.09382).
+    the others.
 
     Args:
         rng: gives a key; only called if the rate is not 0.

@@ -89,12 +89,12 @@ class MAE(nn.Module):
         """Predicts patches.
 
         Args:
-            images: [B, H, W, C] float.
+            images: [B, H, W, C] float, or uint8 with `normalize`.
             mask: which patches the encoder sees.
             hidden_only: not those that it sees.
             normalize: `images` are uint8, and this makes floats of them, `ops.pixels.normalize`
-                with its mean and std: the encoder takes the visible patches as bytes, and
-                normalizes no others.
+                with its mean and std. A ViT takes the visible patches as bytes and normalizes
+                these alone.
 
         Returns:
             [B, L, patch * patch * C] in image order, or [B, L - K, patch * patch * C] in the order

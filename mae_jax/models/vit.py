@@ -169,7 +169,8 @@ class ViT(nn.Module):
         """Encodes whole images, or their visible patches.
 
         Args:
-            images: [B, H, W, C] float, any aspect and number of channels.
+            images: [B, H, W, C] float, or uint8 with `normalize`; any aspect and number of
+                channels.
             mask: which patches are visible; None: all.
             train: paths are dropped; needs the random stream 'drop_path'.
             normalize: for images that are uint8, see `MAE`.

@@ -20,7 +20,8 @@ def take_tokens(tokens: jax.Array, index: jax.Array, *, kind: str = "take") -> j
     """
     shared = tokens.ndim == 2
     if kind == "onehot":
-        if tokens.dtype == jnp.uint8:  # there are products of floats alone; all bytes are bfloat16
+        # Matrix products need floats; bfloat16 represents 0 to 255 exactly.
+        if tokens.dtype == jnp.uint8:
             return take_tokens(tokens.astype(jnp.bfloat16), index, kind=kind).astype(jnp.uint8)
         matrix = jax.nn.one_hot(index, tokens.shape[-2], dtype=tokens.dtype)
         formula = "bkl,ld->bkd" if shared else "bkl,bld->bkd"

@@ -119,7 +119,7 @@ def sample(
 def from_scores(scores: jax.Array, visible: int) -> Mask:
     """The mask that keeps the `visible` lowest of scores [B, L]; ties go to the earlier patch.
 
-    Under jit, who asks for neither `restore` nor `mask` pays for one sort alone.
+    XLA removes the second sort if neither `restore` nor `mask` is used.
     """
     order = jnp.argsort(scores, axis=1, stable=True).astype(jnp.int32)
     restore = jnp.argsort(order, axis=1).astype(jnp.int32)

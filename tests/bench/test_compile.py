@@ -3,14 +3,16 @@
 import json
 import os
 
+import jax
 import pytest
 
 from mae_jax import cli
 from mae_jax.bench import compile as bench_compile
-from mae_jax.bench import compile_run, compile_tables
-from mae_jax.bench.compile_child import FACTS, FULL, STEP, environment
+from mae_jax.bench import compile_child, compile_run, compile_tables
+from mae_jax.bench.compile_child import FACTS, OUT_OF_MEMORY, STEP, environment, options_for
 from mae_jax.bench.compile_run import Dump
 from mae_jax.bench.machines import MACHINES, parse_topology
+from mae_jax.config import to_json
 from mae_jax.types import UserError
 from tests.helpers import programs, tiny
 from tests.helpers.compilers import needs_libtpu
@@ -41,6 +43,20 @@ def test_a_report_by_hand():
     assert bounds["mfu"] == bounds["arithmetic"] / bounds["memory"] < 1
     assert "cycles" not in found and "optimal_seconds" not in json.dumps(found)
     assert [type(table).__name__ for table in compile_tables.tables(found)] == ["Table"] * 5
+    cells = [list(column.cells) for column in compile_tables.tables(found)[0].columns]
+    rows = dict(zip(*cells, strict=True))
+    assert rows["attention"] == found["attention"][0] == "pallas for 17 tokens, 2 heads of 32"
+    assert rows["compiler options"] == "xla_tpu_of_a_config=1" and "note" not in rows
+
+
+def test_loops_of_unknown_length_are_a_note():
+    program = programs.read("v5e_data.hlo") + (
+        "ENTRY %main () -> s32[] {\n  ROOT %w = s32[] while(%i), condition=%c, body=%b\n}\n"
+    )
+    found = report("v5e_data", program=program)
+    assert found["notes"] == ["loops of unknown length, which count once: 1"]
+    rows = compile_tables.tables(found)[0].columns
+    assert list(rows[1].cells)[list(rows[0].cells).index("note")] == found["notes"][0]
 
 
 def test_cycles_of_a_final_program():
@@ -71,7 +87,7 @@ def test_what_does_not_fit_is_a_fault():
     more = "allocation 9999: size 90000000000, constant:\n"
     larger = whole._replace(buffers=whole.buffers + more)
     found = bench_compile.report(larger, parse_topology("h100:4"))
-    assert not found["fits"] and "it needs 90.01 GB and a device has 84.94" in found["faults"][0]
+    assert not found["fits"] and "it needs 90.01 GB and a device has 63.71" in found["faults"][0]
 
 
 def test_parameters_gathered_by_all_reduce_are_a_fault():
@@ -150,9 +166,7 @@ def child(monkeypatch, tmp_path):
         monkeypatch.setattr(compile_run, "environment", lambda folder: env)
         monkeypatch.setattr(compile_run, "CHILD", "fake_compile_child")
         options = dict(image_size=(), full=False) | options
-        return compile_run.compile_elsewhere(
-            tiny.get_config(), parse_topology("v5e:2x2"), **options
-        )
+        return compile_run.compile_in_child(tiny.get_config(), parse_topology("v5e:2x2"), **options)
 
     return run
 
@@ -176,9 +190,12 @@ def test_mistakes_and_failures_of_a_child_are_a_line(child):
     with pytest.raises(UserError, match="the compiler failed: ValueError: mosaic"):
         child("print('0x12', file=sys.stderr); raise ValueError('mosaic')")
     found = child(
-        f"(folder / '{FACTS}').write_text('{{}}'); print('RESOURCE_EXHAUSTED'); sys.exit({FULL})"
+        f"(folder / '{FACTS}').write_text('{{}}'); print('RESOURCE_EXHAUSTED'); "
+        f"sys.exit({OUT_OF_MEMORY})"
     )
     assert found.refused == "RESOURCE_EXHAUSTED"
+    with pytest.raises(UserError, match="^the compiler wrote no program: XLA's dump has other"):
+        child(f"(folder / '{FACTS}').write_text('{{}}'); (folder / 'module.x.txt').touch()")
 
 
 @pytest.fixture
@@ -186,12 +203,12 @@ def command(monkeypatch, capsys):
     """Runs the command with a canned dump; its code and what it prints."""
 
     def run(*arguments, name="v5e_data", **changes):
-        def compile_elsewhere(config, topology, **options):
+        def compile_in_child(config, topology, **options):
             if config.data.batch_size == 7:
                 raise UserError("7 is not divisible")
             return dump(name, **changes)
 
-        monkeypatch.setattr(bench_compile, "compile_elsewhere", compile_elsewhere)
+        monkeypatch.setattr(bench_compile, "compile_in_child", compile_in_child)
         with pytest.raises(SystemExit) as end:
             cli.main(["bench", "compile", *arguments])
         return end.value.code, capsys.readouterr()
@@ -249,6 +266,23 @@ def test_a_small_step_for_a_tpu(monkeypatch):
         bench_compile.bench_compile(config, parse_topology("v5e:4x4", 2), image_size=[16])
     with pytest.raises(UserError, match="v5e:3x5"):
         bench_compile.bench_compile(config, parse_topology("v5e:3x5"), image_size=[16])
+
+
+def test_the_facts_of_a_child(monkeypatch):
+    monkeypatch.setattr(compile_child, "topology_devices", lambda arguments: jax.devices())
+    config = tiny.get_config()
+    config.compiler.cpu = "xla_cpu_enable_fast_math=true"
+    task = dict(config=to_json(config), image_size=[16], topology={})
+    lowered, facts = compile_child.lower(task)
+    assert "stablehlo" in lowered.as_text() and facts["devices"] == jax.device_count()
+    assert facts["compiler_options"] == {"xla_cpu_enable_fast_math": "True"}
+    assert all(line.startswith("xla for ") for line in facts["attention"]) and facts["attention"]
+
+
+def test_options_of_a_config_win():
+    name = "xla_gpu_enable_triton_gemm"
+    assert options_for("gpu", {name: "True", "xla_a": "1"}) == {name: "True", "xla_a": "1"}
+    assert options_for("gpu", {}) == {name: "False"} and options_for("tpu", {}) == {}
 
 
 def test_the_environment_of_a_child(tmp_path, monkeypatch):

@@ -65,3 +65,5 @@ def test_loops_run_as_often_as_their_counter_allows():
     assert parse(noted).times()["body"] == 3
     unknown = LOOP.replace("direction=LT", "direction=NE")
     assert parse(unknown).times()["body"] == 1
+    found = [parse(text).unknown_loops() for text in (LOOP, noted, unknown)]
+    assert found == [0, 0, 1]

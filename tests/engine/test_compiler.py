@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from mae_jax.config import load_config
-from mae_jax.engine.compiler import DEFAULTS, compiler_options, differing
+from mae_jax.engine.compiler import DEFAULTS, changed_options, check, compiler_options
 from mae_jax.engine.mesh import make_mesh
 from mae_jax.run import build
 from mae_jax.types import UserError
@@ -28,7 +28,7 @@ FAST, WIDTH = "xla_cpu_enable_fast_math", "xla_cpu_prefer_vector_width"
 def test_options_are_read_as_xla_takes_them(text, options):
     mesh = make_mesh()
     assert compiler_options(mesh, cpu=text, tpu="xla_tpu_not_tried=1") == options
-    assert bool(differing(options, mesh)) == bool(options)
+    assert bool(changed_options(options, mesh)) == bool(options)
 
 
 @pytest.mark.parametrize("text", ["fast", "xla_a", "a=1", "xla_=1", "xla a=1", "--xla_a=1"])
@@ -56,9 +56,32 @@ def test_what_xla_does_not_take_is_one_line(capsys, root, tmp_path, text, reason
 def test_defaults_can_be_left_out(monkeypatch):
     monkeypatch.setitem(DEFAULTS, "cpu", {FAST: "False"})
     mesh = make_mesh()
-    assert compiler_options(mesh) == {FAST: "False"} and differing({FAST: "False"}, mesh) == []
+    assert (
+        compiler_options(mesh) == {FAST: "False"} and changed_options({FAST: "False"}, mesh) == []
+    )
     assert compiler_options(mesh, cpu=f"{FAST}=default") == {}
-    assert differing({}, mesh) == ["compiler options for cpu: none"]
+    assert changed_options({}, mesh) == ["compiler options for cpu: none"]
+
+
+def test_a_default_that_the_compiler_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setitem(DEFAULTS, "cpu", {"xla_cpu_of_tomorrow": "1", FAST: "False"})
+    mesh = make_mesh()
+    assert compiler_options(mesh) == {FAST: "False"}
+    (line,) = changed_options({FAST: "False"}, mesh)
+    assert line.startswith("XLA for cpu does not take the default compiler option xla_cpu_of_tomor")
+    assert line.endswith("No such compile option: 'xla_cpu_of_tomorrow'): it is left out")
+    assert compiler_options(mesh, cpu=f"{FAST}=default,{WIDTH}=128") == {WIDTH: "128"}
+    with pytest.raises(UserError, match="does not take the compiler options xla_cpu_of_tomorrow=2"):
+        compiler_options(mesh, cpu="xla_cpu_of_tomorrow=2")
+    monkeypatch.setitem(DEFAULTS, "cpu", {"xla_cpu_of_tomorrow": "1"})
+    assert compiler_options(mesh) == {}
+    assert len(changed_options({}, mesh)) == 1
+
+
+def test_options_that_are_no_text_are_one_line():
+    for read in (check, lambda **options: compiler_options(make_mesh(), **options)):
+        with pytest.raises(UserError, match="^config.compiler.tpu=None must be text: '' for no"):
+            read(tpu=None)
 
 
 def test_a_run_reports_its_options_and_compiles_with_them(root):
