@@ -8,5 +8,5 @@ source launch/environment.sh
 install_into_environment -e '.[test]'
 bash launch/compilers.sh
 mapfile -t files < <(grep -rlE '^from .* import .*needs_(libtpu|cuda)' tests --include='test_*.py')
-export PYTHONPATH="build/compilers${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD/build/compilers${PYTHONPATH:+:$PYTHONPATH}"
 python -m pytest -n auto --maxprocesses 2 --dist loadfile "${files[@]}" "$@"
