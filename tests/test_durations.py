@@ -6,7 +6,7 @@ from tests.helpers import durations
 
 LIMIT = 20 * 60
 """Seconds of CPU of all tests: ten minutes on two cores."""
-QUICK_LIMIT = 8 * 60
+QUICK_LIMIT = 500
 """Of those that are not marked as slow, with an empty compilation cache; with what an earlier run
 has left in it, they take three minutes on two cores."""
 
