@@ -103,7 +103,7 @@ def memory(dump: Dump, program: Program, machine: Machine) -> Report:
 
 
 def communication(program: Program, facts: Report) -> Report:
-    """The collectives by kind, the bytes that all-reduces gather, and the largest of each kind."""
+    """The collectives by kind, and the bytes that all-gathers and all-reduces gather."""
     found = collectives(program, facts["devices"])
     return dict(
         collectives=totals(found),

@@ -78,7 +78,7 @@ def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
     devices = topology_devices(task["topology"])
     if devices[0].platform == "gpu":
-        _describe_cudnn()
+        describe_cudnn()
     setup = make_setup(from_json(task["config"]), task["image_size"], devices=devices)
     counted = count(setup.method, setup.shape)
     leaves = jax.tree.leaves(setup.like.params)
@@ -106,7 +106,7 @@ def options_for(platform: str, chosen: dict[str, str]) -> dict[str, str]:
     return (GPU_OPTIONS if platform == "gpu" else {}) | chosen
 
 
-def _describe_cudnn() -> None:
+def describe_cudnn() -> None:
     """Traces cuDNN's attention without cuDNN: JAX asks the library for its version, which decides
     what it takes. There is no public way to say it; a test of `ops.attention` needs the same name.
     """

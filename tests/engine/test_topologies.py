@@ -1,31 +1,17 @@
 """The step compiled for slices of TPUs, by the compiler of TPUs, without any (needs libtpu)."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.helpers import jobs
-from tests.helpers.compilers import needs_libtpu
+from tests.helpers.compilers import compiling, needs_libtpu
 
 pytestmark = [pytest.mark.slow, needs_libtpu]
 
 
 def compiled(name, slices, *changes):
-    """What `tests.helpers.topology` prints: compiled as for a run, not as for a test."""
-    fast = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS", "JAX_COMPILATION_CACHE_DIR")
-    env = {key: value for key, value in jobs.environment().items() if key not in fast}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.topology", name, str(slices), *changes],
-        cwd=jobs.ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=jobs.DEADLINE,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    """What `tests.helpers.topology` prints."""
+    return json.loads(compiling("-m", "tests.helpers.topology", name, str(slices), *changes)[-1])
 
 
 def test_a_host_of_a_v5e():

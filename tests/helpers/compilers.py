@@ -2,8 +2,15 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 
 import pytest
+
+from tests.helpers import jobs
+
+FAST = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS", "JAX_COMPILATION_CACHE_DIR")
+"""What makes tests compile faster, and other programs than a run would have."""
 
 
 def installed(name: str) -> bool:
@@ -30,3 +37,18 @@ if installed("libtpu"):  # before it is loaded: it would ask a machine with TPUs
         "TPU_ACCELERATOR_TYPE": "v5litepod-4",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     }
+
+
+def compiling(*arguments: str) -> list[str]:
+    """Runs Python with arguments, compiling as a run does; the lines that it prints."""
+    env = {key: value for key, value in jobs.environment().items() if key not in FAST}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=jobs.ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=jobs.DEADLINE,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout.splitlines()

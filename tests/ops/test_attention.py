@@ -308,7 +308,7 @@ def test_auto_without_a_mesh_is_what_runs_everywhere():
             "cpu",
             "cudnn",
             {},
-            "attention=cudnn needs an NVIDIA GPU, and this is a CPU; attention=auto, of a",
+            "attention=cudnn needs an NVIDIA GPU, and this is a CPU; attention=auto ",
         ),
         ("gpu", "pallas", {}, "attention=pallas needs a TPU, and this is a GPU"),
         ("tpu", "pallas", dict(queries=513), "takes at most 512 tokens and these are 513"),

@@ -21,7 +21,7 @@ KINDS = {"xla": xla, "blockwise": blockwise, "cudnn": cudnn, "pallas": pallas}
 CHOICES = ("auto", *KINDS)
 PLATFORMS = {"pallas": "tpu", "cudnn": "gpu"}
 """Fused kernels, and the platform that each of them is for."""
-WAY_OUT = "attention=auto, of a decoder decoder_attention=auto, takes a kind that can"
+WAY_OUT = "attention=auto (decoder_attention=auto for a decoder) chooses a kind that can"
 LONG = 1024
 """Tokens from which `auto` leaves `xla` for `blockwise`: T x S weights of a head are 4 MB there,
 and kept for the backward pass."""
