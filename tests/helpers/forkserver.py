@@ -140,45 +140,55 @@ class Child:
 def serve(channel):
     """Forks children until the channel closes. Returns in the children only, with their request."""
     pipes = {}
-
-    def reap(*_):
-        while pipes:
-            pid, status, used = os.wait4(-1, os.WNOHANG)
-            if not pid:
-                return
-            pipe = pipes.pop(pid)
-            ended = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
-            os.write(pipe, json.dumps(ended).encode())
-            os.close(pipe)
-
-    signal.signal(signal.SIGCHLD, reap)
+    # A handler that reaped would itself be interrupted by the next child that ends.
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
+        ready, *_ = select.select([channel, woken], [], [])
+        if woken in ready:
+            woken.recv(4096)
+            reap(pipes)
+        if channel not in ready:
+            continue
         text, files, *_ = socket.recv_fds(channel, 1 << 20, 3)
         if not text:
-            for pid in [*pipes]:
+            for pid in pipes:
                 os.kill(pid, signal.SIGKILL)
             sys.exit()
-        # A child that ends at once is reaped after its pipe is noted.
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         pid = os.fork()
         if not pid:
-            become(files, others=[channel.detach(), *pipes.values()])
+            become(files, others=[channel, woken, wake], pipes=pipes.values())
             return json.loads(text)
         pipes[pid] = files[2]
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         for file in files[:2]:
             os.close(file)
         channel.send(str(pid).encode())
 
 
-def become(files, others):
+def reap(pipes):
+    """Writes exit code and CPU seconds of the children that have ended to their pipes."""
+    while pipes:
+        pid, status, used = os.wait4(-1, os.WNOHANG)
+        if not pid:
+            return
+        ended = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+        pipe = pipes.pop(pid)
+        os.write(pipe, json.dumps(ended).encode())
+        os.close(pipe)
+
+
+def become(files, others, pipes):
     """Makes this process, just forked, one with this output, and without what is the server's."""
+    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     for number, file in enumerate(files[:2], start=1):
         os.dup2(file, number)
-    for file in (*files, *others):
+    for file in (*files, *pipes):
         os.close(file)
+    for channel in others:
+        channel.close()
 
 
 def main():
