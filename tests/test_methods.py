@@ -15,9 +15,9 @@ import mae_jax.methods
 import mae_jax.tasks
 from mae_jax.engine.mesh import FSDP, infer_shardings, make_mesh, put_batch
 from mae_jax.engine.optim import DECAY_MATRICES
-from mae_jax.engine.paths import map_rules
 from mae_jax.methods.conv_mae import ConvMaskedAutoencoding
 from mae_jax.methods.rotation import Rotation
+from mae_jax.rules import map_rules
 from mae_jax.spec import resolve
 from mae_jax.tasks.encode import Encoding
 from mae_jax.types import UserError

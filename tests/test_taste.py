@@ -13,15 +13,18 @@ FILES = sorted((ROOT / "mae_jax").rglob("*.py"))
 ALL = FILES + sorted((ROOT / "configs").glob("*.py")) + sorted((ROOT / "tests").rglob("*.py"))
 
 # Which parts of the package a part may import, besides itself.
-BASE = {"errors", "types", "spec"}
+BASE = {"errors", "rules", "types", "spec"}
 MAY_IMPORT = {
     "errors": set(),
-    "types": {"errors"},
+    "rules": {"errors"},
+    "types": {"errors", "rules"},
     "spec": {"errors"},
     "ops": BASE,
     "models": BASE | {"ops"},
-    "methods": BASE | {"ops", "models"},
-    "tasks": BASE | {"ops", "models"},
+    "masks": BASE | {"ops"},
+    "targets": BASE | {"ops"},
+    "methods": BASE | {"ops", "models", "masks", "targets"},
+    "tasks": BASE | {"ops", "models", "methods"},
     "evals": BASE | {"ops"},
     "engine": BASE,
     "data": BASE,

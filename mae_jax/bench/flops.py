@@ -12,12 +12,12 @@ in full, though nothing needs the gradient of its input.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mae_jax.engine.paths import match as rule_of
 from mae_jax.methods.mae import MaskedAutoencoding
 from mae_jax.models.mae import MAE
 from mae_jax.models.vit import ViT
 from mae_jax.ops.masking import num_visible
 from mae_jax.ops.patches import grid_of
+from mae_jax.rules import match as rule_of
 from mae_jax.tasks.finetune import Finetuning
 from mae_jax.tasks.linear_probe import LinearProbing
 from mae_jax.types import Method

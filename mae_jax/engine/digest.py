@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mae_jax.engine.paths import path_of
+from mae_jax.rules import path_of
 
 
 def digest(tree: Any) -> dict[str, jax.Array]:

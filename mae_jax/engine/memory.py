@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax.engine.paths import path_of
+from mae_jax.rules import path_of
 from mae_jax.types import UserError
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")

@@ -10,7 +10,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mae_jax.engine.paths import Rules, match, path_of
+from mae_jax.rules import Rules, match, path_of
 from mae_jax.types import Batch, UserError
 
 FSDP: Rules = (("", "fsdp"),)

@@ -12,14 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mae_jax.engine.paths import Rules, map_rules
+from mae_jax.rules import DECAY_MATRICES, Rules, map_rules
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
 Schedule = Callable[[Any], jax.Array]
-
-DECAY_MATRICES: Rules = ((r"(bias|scale)$", (1.0, 0.0)), (r"", (1.0, 1.0)))
-"""The official pre-training rule: biases and norms are not decayed, tokens and matrices are."""
 
 MAX_STEPS = 2**31 - 1
 """Steps are counted in int32."""

@@ -20,9 +20,9 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax.engine.paths import path_of
 from mae_jax.engine.place import Place, Request, find_place
 from mae_jax.engine.watchdog import DAY, Watchdog
+from mae_jax.rules import path_of
 from mae_jax.types import UserError
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from mae_jax.engine.memory import check_state
 from mae_jax.engine.mesh import batch_sharding, infer_shardings, on_mesh, replicated
-from mae_jax.engine.paths import Rules
+from mae_jax.rules import Rules
 from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState
 
 

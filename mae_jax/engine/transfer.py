@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mae_jax.engine.paths import path_of
+from mae_jax.rules import path_of
 from mae_jax.types import UserError
 
 Adapt = Callable[[str, np.ndarray], Any]

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from mae_jax.engine.mesh import check_batch, infer_shardings, make_mesh, put_batch
-from mae_jax.engine.paths import map_rules
+from mae_jax.rules import map_rules
 from mae_jax.types import UserError
 from tests.helpers.chips import box, chips
 

@@ -11,11 +11,11 @@ import pytest
 
 from mae_jax.engine.mesh import FSDP, batch_sharding, make_mesh, put_batch
 from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer
-from mae_jax.engine.paths import map_rules
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.methods import mocov3, simclr
 from mae_jax.models.heads import BatchNorm, Head
 from mae_jax.ops import pixels, views
+from mae_jax.rules import map_rules
 from mae_jax.types import UserError
 from tests.helpers.compiled import compiled
 

@@ -8,9 +8,13 @@ from typing import Any
 
 import jax
 
-from mae_jax.types import UserError
+from mae_jax.errors import UserError
 
 Rules = Sequence[tuple[str, Any]]
+
+DECAY_MATRICES: Rules = ((r"(bias|scale)$", (1.0, 0.0)), (r"", (1.0, 1.0)))
+"""(learning rate factor, weight decay factor) of the official pre-training: biases and norms are
+not decayed, tokens and matrices are."""
 
 
 def path_of(key_path: tuple) -> str:

@@ -1,0 +1,77 @@
+"""What methods that train one encoder of images share: its features, and how it is loaded."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mae_jax.models.encoder import Encoder, pooled
+from mae_jax.ops.patches import grid_of
+from mae_jax.ops.pixels import normalize
+from mae_jax.ops.resample import resample_channels, resample_positions
+from mae_jax.types import Adapt, Batch, Extra, Method, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ImageMethod(Method):
+    """A method with an encoder of images, whose parameters are params['encoder']."""
+
+    encoder: Encoder
+    pool: str
+    """'cls' or 'mean': what is called features."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def loads(self) -> Mapping[str, str]:
+        """The encoder; learned positions may start from sine-cosine ones."""
+        return {"params/encoder": "^positions$"}
+
+    def offers(self) -> tuple[str, ...]:
+        """'features' [B, D] float32 and 'tokens' [B, prefix + L, D] of whole images."""
+        return ("features", "tokens")
+
+    def predict(
+        self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
+    ) -> dict[str, jax.Array]:
+        """See `offers`."""
+        tokens = self.tokens(params, self.normalize(batch["image"]))
+        found = {"tokens": tokens, "features": self.pooled(tokens)}
+        return {name: found[name] for name in outputs}
+
+    def normalize(self, images: jax.Array, *, pixels: int = 1) -> jax.Array:
+        """uint8 images [B, *space, C] to float32 network inputs; or patches, of so many pixels."""
+        return normalize(images, self.mean, self.std, pixels=pixels)
+
+    def tokens(self, params: Params, images: jax.Array) -> jax.Array:
+        """Tokens [B, prefix + L, D] of normalized images."""
+        return self.encoder.apply({"params": params["encoder"]}, images)
+
+    def pooled(self, tokens: jax.Array) -> jax.Array:
+        """Features [B, D] float32 of tokens."""
+        return pooled(tokens, self.pool)
+
+    def features(self, params: Params, images: jax.Array) -> jax.Array:
+        """Features [B, D] float32 of normalized images."""
+        return self.pooled(self.tokens(params, images))
+
+    def adapt(self, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
+        """Resamples the patch embedding to another number of channels, and learned positions to
+        another grid. Where `old` is not known, their grid is taken to be square.
+        """
+        area = self.encoder.stem**2
+
+        def resample(path: str, array: np.ndarray):
+            if path == "embed/kernel" and array.shape[0] % area == 0:
+                return resample_channels(jnp.asarray(array), array.shape[0] // area, shape[-1])
+            if path == "positions":
+                side = round((len(array) - 1) ** 0.5)
+                there = grid_of(old[:-1], self.encoder.patch) if old else (side, side)
+                if len(array) == 1 + math.prod(there):
+                    grid = grid_of(shape[:-1], self.encoder.patch)
+                    return resample_positions(jnp.asarray(array), there, grid)
+            return array
+
+        return resample
