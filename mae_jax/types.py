@@ -35,6 +35,17 @@ Pictures = Callable[..., dict[str, jax.Array]]
 show, in the order in which they are drawn."""
 
 
+class Metric(NamedTuple):
+    """How a metric of an evaluator is shown and compared. Results carry it, as JSON."""
+
+    unit: str = "%"
+    """'%' for shares, which are stored in [0, 1]; any other unit as stored, '' for none."""
+    decimals: int = 1
+    lower_is_better: bool = False
+    table: str = "main"
+    """Of a comparison, where it is shown: 'main', 'further', or '' for in none."""
+
+
 class Output(NamedTuple):
     """What a method's loss returns."""
 

@@ -12,7 +12,13 @@ import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
 from mae_jax.spec import check_choice
-from mae_jax.types import UserError
+from mae_jax.types import Metric, UserError
+
+ONE_CLASSIFIER = (
+    "it needs one classifier: fine-tune or probe first, by tasks.finetune, or tasks.linear_probe "
+    "with one head, config.method.args.lr_factors=(1.0,)"
+)
+"""What to do about a model without logits."""
 
 
 class Scores(NamedTuple):
@@ -56,7 +62,19 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
         scores = Scores(*(np.concatenate(part) for part in zip(*scored, strict=True)))
         return summary(scores, len(classes))
 
-    return Evaluator("classify", run, "logits", (split,))
+    return Evaluator(
+        name="classify",
+        run=run,
+        outputs=("logits",),
+        needs={split: ("label",)},
+        metrics={
+            "top1": Metric(),
+            "top5": Metric(table="further"),
+            "nll": Metric("nats", 3, lower_is_better=True, table="further"),
+            "ece": Metric(lower_is_better=True, table="further"),
+        },
+        advice=ONE_CLASSIFIER,
+    )
 
 
 def classified(

@@ -1,17 +1,18 @@
-"""Frozen features of a whole split, which the k-NN and logistic evaluators share."""
+"""What an evaluator is, and the frozen features of a whole split, which several of them read."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from mae_jax.types import UserError
+from mae_jax.types import Batch, Metric, UserError
 
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
-"""A batch of this process' rows to outputs for the rows of all processes, 'features' among them."""
+"""A batch of this process' rows to outputs for the rows of all processes, and the fields of these
+that the model does not read ('label', 'valid', ...)."""
 
 
 class EvalData(Protocol):
@@ -23,7 +24,7 @@ class EvalData(Protocol):
         """Batches of a split, padded rows marked False in 'mask'."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
     """What the `make` of every evaluator returns: called with a `Predict` and the data, it gives
     metrics by name.
@@ -31,10 +32,20 @@ class Evaluator:
 
     name: str
     run: Callable[[Predict, EvalData], dict[str, float]]
-    output: str
-    """Of the model, that it needs: 'features', 'logits' or 'head_logits'."""
-    splits: Sequence[str]
-    """Of the data, that must have labels."""
+    """With `reduce`, what it predicts are the results of that."""
+    outputs: tuple[str, ...]
+    """Of the model, those that it reads: 'features', 'logits', ..."""
+    needs: Mapping[str, tuple[str, ...]]
+    """Split of the data -> fields that it reads, e.g. {'test': ('label',)}."""
+    metrics: Mapping[str, Metric]
+    """How each of its metrics is shown; those that are not in a result are ignored."""
+    reduce: Callable[[Mapping[str, jax.Array], Batch], Any] | None = None
+    """(outputs, batch) -> small arrays, on the devices: where outputs are too large to leave them,
+    e.g. a confusion matrix of a batch. Rows whose batch['valid'] is False do not count."""
+    baselines: bool = False
+    """Whether to evaluate raw pixels and the encoder before training, too."""
+    advice: str = ""
+    """What to do about a model that does not have the outputs, for the message."""
     examples: int = 1
     """So many of the split 'train' are needed, if it reads that one."""
     memory: Callable[[int, int, int], int] = lambda examples, width, classes: 0

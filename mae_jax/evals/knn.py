@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, extract
-from mae_jax.types import UserError
+from mae_jax.types import Metric, UserError
 
 KEYS, QUERIES = 16384, 256
 """Rows that are compared at once: the memory for it does not grow with the number of either."""
@@ -45,7 +45,16 @@ def make(*, k: int | Sequence[int] = 20, temperature: float = 0.07, limit: int |
     most = max(counts.values())
     if limit is not None and most > limit:
         raise UserError(f"knn: k={most} neighbours of limit={limit} training examples: lower k")
-    return Evaluator("knn", run, "features", ("train", "test"), examples=most, limit=limit)
+    return Evaluator(
+        name="knn",
+        run=run,
+        outputs=("features",),
+        needs={"train": ("label",), "test": ("label",)},
+        metrics=dict.fromkeys(counts, Metric()),
+        baselines=True,
+        examples=most,
+        limit=limit,
+    )
 
 
 def neighbours(keys: np.ndarray, queries: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:

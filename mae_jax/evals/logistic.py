@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, extract
-from mae_jax.types import UserError
+from mae_jax.types import Metric, UserError
 
 
 class Solution(NamedTuple):
@@ -49,7 +49,16 @@ def make(*, l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | 
         solution = fit(features, train.labels, l2=choose(features, train.labels, penalties))
         return {"logistic": accuracy(solution, (test.features - mean) / std, test.labels)}
 
-    return Evaluator("logistic", run, "features", ("train", "test"), memory=memory, limit=limit)
+    return Evaluator(
+        name="logistic",
+        run=run,
+        outputs=("features",),
+        needs={"train": ("label",), "test": ("label",)},
+        metrics={"logistic": Metric()},
+        baselines=True,
+        memory=memory,
+        limit=limit,
+    )
 
 
 def memory(examples: int, width: int, classes: int) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from mae_jax.evals.classify import classified
 from mae_jax.evals.features import EvalData, Evaluator, Predict
+from mae_jax.types import Metric
 
 
 def make():
@@ -19,7 +20,14 @@ def make():
         test = accuracies(predict, data, "test")
         return {"probe": float(test[best]), "val": float(val[best]), "head": float(best)}
 
-    return Evaluator("probe", run, "head_logits", ("val", "test"))
+    return Evaluator(
+        name="probe",
+        run=run,
+        outputs=("head_logits",),
+        needs={"val": ("label",), "test": ("label",)},
+        metrics={"probe": Metric(), "val": Metric(table=""), "head": Metric("", 0, table="")},
+        advice="it is for tasks.linear_probe: use classify, knn or logistic here",
+    )
 
 
 def accuracies(predict: Predict, data: EvalData, split: str) -> np.ndarray:

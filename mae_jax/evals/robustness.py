@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mae_jax.evals.classify import classified
+from mae_jax.evals.classify import ONE_CLASSIFIER, classified
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
 from mae_jax.spec import nearest
-from mae_jax.types import UserError
+from mae_jax.types import Metric, UserError
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -80,7 +80,17 @@ def make(
             metrics["mce_14"] = float(np.mean([errors[name] / ALEXNET[name] for name in names]))
         return metrics
 
-    return Evaluator("robustness", run, "logits", ("test",))
+    error = Metric(lower_is_better=True, table="further")
+    parts = ["robustness/clean", *(f"robustness/{name}" for name in names)]
+    return Evaluator(
+        name="robustness",
+        run=run,
+        outputs=("logits",),
+        needs={"test": ("label",)},
+        metrics={"robustness_error": error, "mce_14": error}
+        | dict.fromkeys(parts, error._replace(table="")),
+        advice=ONE_CLASSIFIER,
+    )
 
 
 def _names(kinds: str | Sequence[str]) -> tuple[str, ...]:
