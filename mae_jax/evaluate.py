@@ -191,7 +191,7 @@ def pictures(run: Run, state: TrainState, *, count: int, seed: int) -> dict[str,
         key = stream_key(seed, "reconstruct", number)
         made = run.reconstruct(state.params, state.extra, run.put(batch), key)
         parts.append(jax.device_get(made))
-    mask = np.concatenate([part.pop("mask") for part in parts])
+    mask = np.concatenate([part.pop("valid") for part in parts])
     return {name: np.concatenate([p[name] for p in parts])[mask] for name in parts[0]}
 
 
@@ -224,7 +224,7 @@ def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
     parts, masks, labels = [], [], []
     for batch in run.data.eval("train"):
         outputs = predict(batch)
-        masks.append(np.asarray(outputs["mask"]))
+        masks.append(np.asarray(outputs["valid"]))
         parts.append(np.asarray(outputs["features"])[masks[-1]])
         if "label" in batch:
             labels.append(np.asarray(outputs["label"])[masks[-1]])

@@ -137,11 +137,11 @@ class Run:
 
     @functools.cached_property
     def reconstruct(self) -> Callable:
-        """(params, extra, batch, key) -> the pictures of a method that draws, and 'mask'."""
+        """(params, extra, batch, key) -> the pictures of a method that draws, and 'valid'."""
 
         @meshes.on_mesh(self.mesh)
         def draw(params, extra, batch, key):
-            return {**self.method.reconstruct(params, extra, batch, key), "mask": batch["mask"]}
+            return {**self.method.reconstruct(params, extra, batch, key), "valid": batch["valid"]}
 
         return self._compiled(draw)
 

@@ -92,15 +92,15 @@ class Data:
         loader, steps = self._loader("train", "train"), itertools.count(start_step)
         with contextlib.closing(self._batches()(loader, rows_at, steps, self.workers)) as batches:
             for batch in batches:
-                self._skipped["train"] += int((~batch["mask"]).sum())
-                yield {name: rows for name, rows in batch.items() if name != "mask"}
+                self._skipped["train"] += int((~batch["valid"]).sum())
+                yield {name: rows for name, rows in batch.items() if name != "valid"}
 
     def eval(
         self, split: str, limit: int | None = None, then: str = ""
     ) -> Iterator[dict[str, np.ndarray]]:
         """One pass over a split with the evaluation transforms.
 
-        The last batch is filled up to the batch size; 'mask' [b] bool is False on what fills it,
+        The last batch is filled up to the batch size; 'valid' [b] bool is False on what fills it,
         and on what stands in for an image that could not be read.
 
         Args:
@@ -138,7 +138,7 @@ class Data:
                 rows, np.repeat(rows[-1:], len(mask) - len(rows), axis=0), axis=0
             )
             batch = {name: fill(rows) for name, rows in batch.items()}
-            yield {**batch, "mask": batch["mask"] & mask}
+            yield {**batch, "valid": batch["valid"] & mask}
 
     def eval_steps(self, split: str, limit: int | None = None) -> int:
         """How many batches `eval` makes."""
@@ -169,7 +169,7 @@ class Data:
         batch = loader.buffers(1)
         loader.load(Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64)), batch)
         if stage == "train":
-            del batch["mask"]
+            del batch["valid"]
         return batch
 
     def source(self, split: str) -> Source:

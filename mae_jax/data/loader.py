@@ -79,16 +79,16 @@ class Loader:
         return self._spec
 
     def buffers(self, count: int) -> dict[str, np.ndarray]:
-        """Empty arrays [count, ...] for every field, and 'mask' [count] bool."""
+        """Empty arrays [count, ...] for every field, and 'valid' [count] bool."""
         arrays = {name: np.empty((count, *shape), dt) for name, (shape, dt) in self.spec().items()}
-        return {**arrays, "mask": np.ones(count, bool)}
+        return {**arrays, "valid": np.ones(count, bool)}
 
     def load(self, rows: Rows, out: Mapping[str, np.ndarray]) -> None:
         """Makes some examples.
 
         Args:
             rows: which, and their seeds.
-            out: field -> array [n, ...] to fill; 'mask' is set to False where another example had
+            out: field -> array [n, ...] to fill; 'valid' is set to False where another example had
                 to take the place of one that cannot be read.
 
         Raises:
@@ -96,7 +96,7 @@ class Loader:
                 different sizes.
         """
         examples, good = self._make(rows)
-        out["mask"][:] = good
+        out["valid"][:] = good
         for name, (shape, _) in self.spec().items():
             for place, example in enumerate(examples):
                 if np.shape(example[name]) != shape:

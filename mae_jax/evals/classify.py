@@ -90,7 +90,7 @@ def classified(
         UserError: labels that are none of the classifier's.
     """
     outputs = predict(batch)
-    keep = np.asarray(outputs["mask"])
+    keep = np.asarray(outputs["valid"])
     logits, labels = np.asarray(outputs[output])[keep], np.asarray(outputs["label"])[keep]
     check_labels(labels, logits.shape[-1], split)
     return logits, labels

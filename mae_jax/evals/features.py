@@ -21,7 +21,7 @@ class EvalData(Protocol):
     def eval(
         self, split: str, limit: int | None = None, then: str = ""
     ) -> Iterable[Mapping[str, np.ndarray]]:
-        """Batches of a split, padded rows marked False in 'mask'."""
+        """Batches of a split, padded rows marked False in 'valid'."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def extract(predict: Predict, data: EvalData, split: str, limit: int | None = No
     features, labels = [], []
     for batch in data.eval(split, limit):
         outputs = predict(batch)
-        keep = np.asarray(outputs["mask"])
+        keep = np.asarray(outputs["valid"])
         features.append(np.asarray(outputs["features"], np.float32)[keep])
         labels.append(np.asarray(outputs["label"])[keep])
     return Features(np.concatenate(features), np.concatenate(labels))

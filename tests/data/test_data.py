@@ -35,7 +35,7 @@ def test_evaluation_goes_once_through_a_split_in_order():
         source = data.source(split).fields
         loaded = list(data.eval(split))
         assert all(batch["image"].shape == (4, 16, 16, 3) for batch in loaded)
-        masks = np.concatenate([batch["mask"] for batch in loaded])
+        masks = np.concatenate([batch["valid"] for batch in loaded])
         assert masks.dtype == bool and masks.tolist() == [True] * count + [False] * 2
         for field in ("image", "label"):
             values = np.concatenate([batch[field] for batch in loaded])
@@ -49,7 +49,7 @@ def test_evaluation_over_processes_is_the_global_batch():
     halves = [list(data_of(process_index=i, process_count=2).eval("train")) for i in (0, 1)]
     assert len(whole) == len(halves[0]) == len(halves[1]) == 3
     for batch, *parts in zip(whole, *halves, strict=True):
-        for field in ("image", "label", "mask"):
+        for field in ("image", "label", "valid"):
             joined = np.concatenate([part[field] for part in parts])
             np.testing.assert_array_equal(joined, batch[field])
 
@@ -58,8 +58,10 @@ def test_a_limit_takes_fixed_examples_from_all_over_the_split():
     data = data_of("fashion_scenes(num_examples=400, size=16)")
     names = {image.tobytes(): i for i, image in enumerate(data.source("train").fields["image"])}
     loaded = list(data.eval("train", limit=30))
-    assert len(loaded) == 8 and sum(batch["mask"].sum() for batch in loaded) == 30
-    chosen = [names[image.tobytes()] for batch in loaded for image in batch["image"][batch["mask"]]]
+    assert len(loaded) == 8 and sum(batch["valid"].sum() for batch in loaded) == 30
+    chosen = [
+        names[image.tobytes()] for batch in loaded for image in batch["image"][batch["valid"]]
+    ]
     assert len(set(chosen)) == 30
     assert min(chosen) < 100 and max(chosen) >= 300
     again = np.concatenate([batch["image"] for batch in data.eval("train", limit=30)])
@@ -122,7 +124,7 @@ def test_a_flat_folder_has_no_labels(tmp_path):
     data = data_of(f"folder({str(tmp_path)!r})", batch_size=2)
     assert data.source("train").class_names == ()
     assert next(data.train(0)).keys() == {"image"}
-    assert next(data.eval("train")).keys() == {"image", "mask"}
+    assert next(data.eval("train")).keys() == {"image", "valid"}
 
 
 def test_labels_reach_the_batch(tmp_path):

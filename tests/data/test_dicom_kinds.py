@@ -127,7 +127,7 @@ def test_damaged_files_are_named_at_the_start_or_skipped(tmp_path, case):
         note.startswith("config.data.train: cannot read 1, e.g. b.dcm") for note in data.notes()
     )
     (batch,) = data.eval("train")
-    assert batch["mask"].tolist() == [True, False, True]
+    assert batch["valid"].tolist() == [True, False, True]
     np.testing.assert_array_equal(batch["image"][0, ..., 0], windowed(values, *WINDOW))
 
 

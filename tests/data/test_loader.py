@@ -65,7 +65,7 @@ def test_skipping_replaces_bad_images_and_counts_them(tmp_path):
 
 def test_evaluation_leaves_bad_images_out(tmp_path):
     data = data_of(spoilt(tmp_path), on_error="skip", batch_size=5)
-    masks = np.concatenate([batch["mask"] for batch in data.eval("train")])
+    masks = np.concatenate([batch["valid"] for batch in data.eval("train")])
     assert np.flatnonzero(~masks).tolist() == [3, 7, 12, 13, 14]
     assert data.skipped == 0, "that is about training"
 
@@ -212,6 +212,6 @@ def test_the_second_view_is_of_the_image_that_stands_in_for_a_bad_one(tmp_path):
 
 
 def test_evaluation_has_one_view_and_there_is_at_least_one():
-    assert set(next(data_of(views=2).eval("train"))) == {"image", "label", "mask"}
+    assert set(next(data_of(views=2).eval("train"))) == {"image", "label", "valid"}
     with pytest.raises(UserError, match="views 0: give 1, or 2"):
         data_of(views=0)

@@ -99,4 +99,4 @@ def test_both_in_the_data():
         eval_transform="",
     )
     assert data.num_examples == 80
-    assert sum(batch["mask"].sum() for batch in data.eval("val")) == 20
+    assert sum(batch["valid"].sum() for batch in data.eval("val")) == 20

@@ -35,12 +35,12 @@ class Batches:
         for start in range(0, len(labels), self.size):
             rows = slice(start, start + self.size)
             mask = np.arange(len(labels))[rows] < count
-            yield {"image": images[rows], "label": labels[rows], "mask": mask}
+            yield {"image": images[rows], "label": labels[rows], "valid": mask}
 
 
 def predict(batch):
     """The images are the logits."""
-    return {"logits": jnp.asarray(batch["image"]), "label": batch["label"], "mask": batch["mask"]}
+    return {"logits": jnp.asarray(batch["image"]), "label": batch["label"], "valid": batch["valid"]}
 
 
 def examples(count, classes, *, seed=0, scale=2.0):
@@ -147,7 +147,7 @@ def test_labels_outside_the_classes(label):
 
 def test_no_example_that_can_be_read():
     data = Batches(*examples(10, 7), 4)
-    unreadable = lambda batch: {**predict(batch), "mask": np.zeros(len(batch["mask"]), bool)}
+    unreadable = lambda batch: {**predict(batch), "valid": np.zeros(len(batch["valid"]), bool)}
     with pytest.raises(UserError, match="the test split has no example that can be read"):
         classify.make()(unreadable, data)
 

@@ -39,20 +39,24 @@ class Splits:
         self.splits = splits
 
     def eval(self, split, limit=None):
-        """Batches, the second of them with two rows of nonsense that 'mask' excludes."""
+        """Batches, the second of them with two rows of nonsense that 'valid' excludes."""
         features, labels = (array[:limit] for array in self.splits[split])
         half = len(labels) // 2
-        yield {"image": features[:half], "label": labels[:half], "mask": np.ones(half, bool)}
+        yield {"image": features[:half], "label": labels[:half], "valid": np.ones(half, bool)}
         yield {
             "image": np.concatenate([features[half:], np.full((2, features.shape[1]), 1e3)]),
             "label": np.concatenate([labels[half:], [77, 78]]),
-            "mask": np.arange(len(labels) - half + 2) < len(labels) - half,
+            "valid": np.arange(len(labels) - half + 2) < len(labels) - half,
         }
 
 
 def predict(batch):
     """The images are their own features."""
-    return {"features": jnp.asarray(batch["image"]), "label": batch["label"], "mask": batch["mask"]}
+    return {
+        "features": jnp.asarray(batch["image"]),
+        "label": batch["label"],
+        "valid": batch["valid"],
+    }
 
 
 def classify(keys, labels, queries, k, temperature=0.07):

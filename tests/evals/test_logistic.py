@@ -166,8 +166,8 @@ class Splits:
         padded = np.concatenate([features[half:], np.full((3, features.shape[1]), 1e3)])
         real = np.arange(len(padded)) < len(features) - half
         batches = [
-            {"image": features[:half], "mask": np.ones(half, bool)},
-            {"image": padded, "mask": real},
+            {"image": features[:half], "valid": np.ones(half, bool)},
+            {"image": padded, "valid": real},
         ]
         if labels is not None:
             batches[0]["label"] = labels[:half]

@@ -29,14 +29,14 @@ class Corrupted:
         hard = np.arange(24) < self.hard(then)
         hard[ROWS:] = True
         for rows in (np.arange(0, 12), np.arange(12, 24)):
-            yield {"image": hard[rows], "label": rows.astype(np.int32), "mask": rows < ROWS}
+            yield {"image": hard[rows], "label": rows.astype(np.int32), "valid": rows < ROWS}
 
 
 def predict(batch):
     """The label itself, or the class after it for a hard row."""
     shown = batch["label"] + batch["image"]
     logits = np.eye(CLASSES, dtype=np.float32)[shown] * 5 - 2
-    return {"logits": logits, "label": batch["label"], "mask": batch["mask"]}
+    return {"logits": logits, "label": batch["label"], "valid": batch["valid"]}
 
 
 def hard_by_severity(then):
@@ -101,7 +101,7 @@ def test_real_data_are_corrupted_on_the_way():
     seen = []
 
     def predict_and_look(batch):
-        seen.append(batch["image"].astype(float)[batch["mask"]])
+        seen.append(batch["image"].astype(float)[batch["valid"]])
         return predict({**batch, "image": np.zeros(len(batch["label"]), int)})
 
     metrics = robustness.make(kinds=("contrast",), severities=(1, 5), limit=4)(
