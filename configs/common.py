@@ -64,7 +64,8 @@ def base() -> ConfigDict:
             compiler=dict(tpu="", gpu="", cpu=""),
             checkpoint=dict(every=1000, keep=2),  # steps between two, and how many stay
             log=dict(every=50),  # steps between two lines
-            evals=dict(every=0, run=""),  # steps between two (0: at the end), and which
+            # Steps between two (0: at the end), which evaluators, and which figures at the end.
+            evals=dict(every=0, run="", figures="auto"),
         )
     )
 

@@ -3,6 +3,7 @@ what they read.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,15 +16,7 @@ from mae_jax.data import Data
 from mae_jax.engine.checkpoint import OtherModel
 from mae_jax.engine.memory import check_room
 from mae_jax.evals.features import Evaluator
-from mae_jax.types import Batch, Method, TrainState, UserError
-
-MISSING = {
-    "logits": "needs a classifier: fine-tune or probe first (tasks.finetune, tasks.linear_probe)",
-    "heads": "needs one classifier, and this probe has several heads: use the evaluator probe, or "
-    "train it with one, config.method.args.lr_factors=(1.0,)",
-    "head_logits": "is for tasks.linear_probe: use classify, knn or logistic here",
-}
-"""What to say of a model that does not give an output."""
+from mae_jax.types import Method, TrainState, UserError, image_shape
 
 
 def check_image_size(data: Data, mesh: Mesh) -> None:
@@ -50,18 +43,18 @@ def check_batch_size(example: Mapping[str, Any], batch_size: int, mesh: Mesh) ->
     )
 
 
-def check_channels(where: str, theirs: Sequence[int] | None, ours: Sequence[int]) -> None:
+def check_channels(where: str, theirs: Sequence[int] | None, ours: Sequence[int] | None) -> None:
     """Checks that images have the channels that a model was trained on.
 
     Args:
         where: the model is, for the message.
-        theirs: [H, W, C] of the images that it was trained on; None: not known.
-        ours: [H, W, C] of the images here.
+        theirs: [*space, C] of the images that it was trained on; None: not known.
+        ours: those of the images here; None: there are none.
 
     Raises:
         UserError: they have others.
     """
-    if theirs and theirs[-1] != ours[-1]:
+    if theirs and ours and theirs[-1] != ours[-1]:
         raise UserError(
             f"{where} was trained on images of {theirs[-1]} channel(s), and these have {ours[-1]}: "
             f"read them with as many, e.g. folder('photos', channels={theirs[-1]})"
@@ -82,10 +75,10 @@ def explained_by_images(where: str, theirs: Sequence[int] | None, data: Data):
     try:
         yield
     except OtherModel as error:
-        ours = data.example("train")["image"].shape[1:]
+        ours = image_shape(data.example("train"))
         check_channels(where, theirs, ours)
-        if theirs and tuple(theirs) != tuple(ours):
-            there, here = (" x ".join(map(str, shape[:2])) for shape in (theirs, ours))
+        if theirs and ours and tuple(theirs) != ours:
+            there, here = (" x ".join(map(str, shape[:-1])) for shape in (theirs, ours))
             raise UserError(
                 f"{where} was trained on images of {there} pixels, and these have {here}: {error}"
             ) from error
@@ -93,63 +86,78 @@ def explained_by_images(where: str, theirs: Sequence[int] | None, data: Data):
 
 
 def check_classes(method: Method, data: Data) -> None:
-    """Raises UserError if a classifier cannot learn these labels."""
-    if not hasattr(method, "classes"):
-        return
-    if "label" not in data.example("train"):
-        raise UserError(
-            "the training set has no labels: give a folder with one sub-folder for each class, and "
-            "config.data.fields=('label',)"
-        )
-    if data.empty_classes:
-        raise UserError(
-            f"config.data.train has no image of the class {data.empty_classes[0]!r}: put some into "
-            "its folder, or remove it"
-        )
-    for split, source in data.sources.items():
-        if len(source.class_names) > method.classes:
+    """Raises UserError if the method cannot learn the labels of these data."""
+    for field, classes in method.labels().items():
+        if field not in data.example("train"):
+            raise UserError(f"the training set has no {field}s: {labeled_by(field)}")
+        if field == "label" and data.empty_classes:
             raise UserError(
-                f"config.data.{split} has {len(source.class_names)} classes, and "
-                f"config.method.args.classes={method.classes}"
+                f"config.data.train has no image of the class {data.empty_classes[0]!r}: put some "
+                "into its folder, or remove it"
             )
+        for split, source in data.sources.items():
+            count = len(source.names.get(field, ()))
+            if count > classes:
+                raise UserError(
+                    f"config.data.{split} has {count} classes, and "
+                    f"config.method.args.classes={classes}"
+                )
+
+
+def labeled_by(field: str) -> str:
+    """How to get a field of labels, for messages."""
+    if field == "label":
+        return "give a folder with one sub-folder for each class, and config.data.fields=('label',)"
+    return f"give a source that has them, and config.data.fields=('{field}',)"
 
 
 def check_evaluators(
-    evaluators: Sequence[Evaluator], method: Method, abstract_state: TrainState, data: Data
+    evaluators: Sequence[Evaluator],
+    name: str,
+    method: Method,
+    abstract_state: TrainState,
+    data: Data,
 ) -> None:
     """Checks that evaluators find what they need.
 
     Args:
+        name: of the method.
         abstract_state: shapes of the train state.
 
     Raises:
         UserError: the model or the data lack it, or the devices have no room for it.
     """
-    example = data.example("eval")
-    outputs = _outputs(method, abstract_state, data, example)
+    wanted = dict.fromkeys(output for evaluator in evaluators for output in evaluator.outputs)
+    outputs = _outputs(method, abstract_state, data, [o for o in wanted if o in method.offers()])
     for evaluator in evaluators:
-        for split in evaluator.splits:
-            _check_split(data, evaluator.name, split, example["image"].shape[-1])
-        if evaluator.output not in outputs:
-            heads = "head_logits" in outputs
-            raise UserError(f"{evaluator.name} {MISSING['heads' if heads else evaluator.output]}")
-        if "train" in evaluator.splits:
-            _check_size(data, evaluator, outputs["features"].shape[-1])
+        for split, fields in evaluator.needs.items():
+            _check_split(data, evaluator.name, split, fields)
+        missing = [output for output in evaluator.outputs if output not in outputs]
+        if missing:
+            offered = ", ".join(method.offers())
+            advice = f": {evaluator.advice}" if evaluator.advice else ""
+            raise UserError(
+                f"{evaluator.name} reads the output {missing[0]!r}, and {name} has "
+                f"{offered}{advice}"
+            )
+        if "train" in evaluator.needs:
+            _check_size(data, evaluator, outputs[evaluator.outputs[0]].shape[-1])
 
 
 def _outputs(
-    method: Method, abstract_state: TrainState, data: Data, example: Batch
+    method: Method, abstract_state: TrainState, data: Data, names: Sequence[str]
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of what the model predicts for a batch of the evaluation, a row for each device:
-    kernels that split batches over them refuse others.
+    """The shapes of outputs for a batch of the evaluation, a row for each device: kernels that
+    split batches over them refuse others.
     """
     count = abstract_state.step.sharding.num_devices
     example = {
         name: jax.ShapeDtypeStruct((count, *rows.shape[1:]), rows.dtype)
-        for name, rows in example.items()
+        for name, rows in data.example("eval").items()
     }
+    predict = functools.partial(method.predict, outputs=tuple(names))
     try:
-        return jax.eval_shape(method.predict, abstract_state.params, abstract_state.extra, example)
+        return jax.eval_shape(predict, abstract_state.params, abstract_state.extra, example)
     except flax.errors.ScopeParamShapeError as error:
         sizes = [data.example(stage)["image"].shape[1:] for stage in ("train", "eval")]
         raise UserError(
@@ -158,17 +166,19 @@ def _outputs(
         ) from error
 
 
-def _check_split(data: Data, name: str, split: str, channels: int) -> None:
-    if "label" not in data.fields or not data.source(split).class_names:
+def _check_split(data: Data, name: str, split: str, fields: Sequence[str]) -> None:
+    found, ours = data.example("eval", split), data.example("eval")
+    for field in fields:
+        named = field != "label" or data.source(split).names.get("label")
+        if field not in found or not named:
+            raise UserError(
+                f"{name} needs {field}s, and config.data.{split} has none: {labeled_by(field)}"
+            )
+    if "image" in found and found["image"].shape[-1] != ours["image"].shape[-1]:
         raise UserError(
-            f"{name} needs labels, and config.data.{split} has none: give a folder with one "
-            "sub-folder for each class, and config.data.fields=('label',)"
-        )
-    found = data.example("eval", split)["image"].shape[-1]
-    if found != channels:
-        raise UserError(
-            f"images have {channels} channel(s) in config.data.train and {found} in "
-            f"config.data.{split}: give both sources the same `channels`"
+            f"images have {ours['image'].shape[-1]} channel(s) in config.data.train and "
+            f"{found['image'].shape[-1]} in config.data.{split}: give both sources the same "
+            "`channels`"
         )
 
 
@@ -181,7 +191,7 @@ def _check_size(data: Data, evaluator: Evaluator, width: int) -> None:
             "lower k"
         )
     check_room(
-        evaluator.memory(count, width, len(source.class_names)),
+        evaluator.memory(count, width, len(source.names.get("label", ()))),
         f"{evaluator.name} of {count} training examples",
         f"set a limit, e.g. {evaluator.name}(limit={max(1, count // 4)})",
     )

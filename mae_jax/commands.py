@@ -166,8 +166,8 @@ def evaluate(args) -> int:
             title = f"{args.run}, step {int(state.step)}"
             title += f", on {args.images}" if args.images else ""
             title += f", trained on {args.train}" if args.train else ""
-            Console().print(evaluation.table(results, title))
-            print(f"wrote {evaluation.write_results(path, int(state.step), results)}")
+            Console().print(evaluation.table(results, evaluators, title))
+            print(f"wrote {evaluation.write_results(path, int(state.step), results, evaluators)}")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""What a run's encoder is worth: evaluators on its features, beside raw pixels and the same encoder
-before training; pictures of its reconstructions; its features as a file.
+"""What a run's encoder is worth: evaluators on its outputs, beside raw pixels and the same encoder
+before training; its figures; its features as a file.
 """
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -12,15 +13,15 @@ import numpy as np
 from rich.table import Table
 
 from mae_jax.engine.log import EVAL, Log, read
-from mae_jax.engine.mesh import replicated
 from mae_jax.engine.step import stream_key
-from mae_jax.evals.features import Evaluator, Predict, extract
+from mae_jax.evals.features import Evaluator, Predict, read_split
+from mae_jax.figures import Figure, FigureContext
 from mae_jax.progress import Progress
-from mae_jax.report.curves import draw_curves
-from mae_jax.report.reconstructions import draw_reconstructions, labeled, tiled
-from mae_jax.report.tables import drawn, heading, shown
+from mae_jax.report.metrics import declared
+from mae_jax.report.tables import results_table
 from mae_jax.run import Run
-from mae_jax.types import TrainState, UserError
+from mae_jax.settings import make_figures
+from mae_jax.types import Metric, TrainState, UserError
 from mae_jax.workdir import read_results, set_aside, write
 
 logger = logging.getLogger(__name__)
@@ -28,38 +29,43 @@ logger = logging.getLogger(__name__)
 Results = dict[str, dict[str, float]]
 """Representation -> metric -> value."""
 
+Predictor = Callable[[Sequence[str], Callable | None], Predict]
+"""(outputs, reduce) -> what evaluators call, see `Run.predictor`."""
+
 
 def run_evaluators(
-    run: Run,
-    predict: Predict,
-    evaluators: Sequence[Evaluator],
-    progress: Progress | None = None,
+    data, predictor: Predictor, evaluators: Sequence[Evaluator], progress: Progress | None = None
 ) -> dict[str, float]:
     """The metrics of all evaluators.
 
     Args:
         progress: reports what is evaluated.
     """
-    metrics, data = {}, progress or run.data
+    metrics = {}
+    # One function, and so one pass over a split, for all that read whole outputs.
+    whole = [output for e in evaluators if not e.reduce for output in e.outputs]
+    shared = predictor(tuple(dict.fromkeys(whole)), None) if whole else None
     for evaluator in evaluators:
         if progress:
             progress.begin(evaluator.name)
-        metrics |= evaluator(predict, data)
-    extract.cache_clear()  # what the evaluators shared
+        reduced = evaluator.reduce and predictor(evaluator.outputs, evaluator.reduce)
+        metrics |= evaluator(reduced or shared, progress or data)
+    read_split.cache_clear()
     return metrics
 
 
-def representations(run: Run, state: TrainState) -> dict[str, Callable[[], Predict]]:
-    """What the trained encoder is compared with, and itself at the end: each made when called. A
-    classifier stands for itself.
+def representations(run: Run, state: TrainState) -> dict[str, Predictor]:
+    """What is evaluated, by name: where nothing was learned from labels raw pixels, and the encoder
+    of the initial state; then the trained model.
     """
-    if hasattr(run.method, "classes"):
-        return {run.config.method.name: lambda: run.predictor(state)}
-    return {
-        "raw pixels": lambda: pixels(run),
-        "random encoder": lambda: run.predictor(run.fresh()),
-        run.config.method.name: lambda: run.predictor(state),
-    }
+    trained = {run.name: functools.partial(run.predictor, state)}
+    if run.method.labels():
+        return trained
+    start = functools.cache(run.initial_state)
+    baselines = {"random encoder": lambda outputs, reduce: run.predictor(start(), outputs, reduce)}
+    if "image" in run.method.inputs:
+        baselines = {"raw pixels": lambda outputs, reduce: pixels(run)} | baselines
+    return baselines | trained
 
 
 def pixels(run: Run) -> Predict:
@@ -67,62 +73,81 @@ def pixels(run: Run) -> Predict:
     are scaled down to it, or the baseline would need more memory than the model.
     """
 
-    def small(images):
-        side = (min(images.shape[1], 32), min(images.shape[2], 32))
-        shape = (len(images), *side, images.shape[3])
-        return jax.image.resize(images / 255.0, shape, "linear").reshape(len(images), -1)
+    def features(batch):
+        images = batch["image"]
+        shape = (len(images), *(min(side, 32) for side in images.shape[1:-1]), images.shape[-1])
+        small = jax.image.resize(images / 255.0, shape, "linear").reshape(len(images), -1)
+        return {"features": small} | {k: v for k, v in batch.items() if k != "image"}
 
-    function = jax.jit(
-        lambda batch: {
-            "features": small(batch["image"]),
-            **{k: v for k, v in batch.items() if k != "image"},
-        },
-        out_shardings=replicated(run.mesh),
-    )
+    function = run.on_devices(features)
     return lambda batch: function(run.put(batch))
 
 
-def evaluate(run: Run, state: TrainState, evaluators: Sequence[Evaluator]) -> Results:
-    """The evaluators on raw pixels, on the encoder before training, and on the trained one."""
-    predictors = representations(run, state)
+def evaluate(
+    run: Run,
+    state: TrainState,
+    evaluators: Sequence[Evaluator],
+    before: Callable[[str], None] = lambda name: None,
+) -> Results:
+    """The evaluators on the trained model, and those with baselines on these too.
+
+    Args:
+        before: called with the name of each representation before it is evaluated.
+    """
+    predictors, results = representations(run, state), {}
     with Progress(run.data, len(predictors)) as progress:
-        results = {}
-        for name, predict in predictors.items():
+        for name, predictor in predictors.items():
+            before(name)
             progress.turn(name)
-            results[name] = run_evaluators(run, predict(), evaluators, progress)
+            chosen = [e for e in evaluators if name == run.name or _applies(e, name)]
+            if chosen:
+                results[name] = run_evaluators(run.data, predictor, chosen, progress)
     return results
 
 
+def _applies(evaluator: Evaluator, baseline: str) -> bool:
+    """Whether an evaluator is for a baseline; raw pixels are features, and nothing else."""
+    pixels_do = baseline != "raw pixels" or evaluator.outputs == ("features",)
+    return evaluator.baselines and pixels_do
+
+
 def during_training(run: Run, state: TrainState, log: Log) -> None:
-    """Logs the metrics of the run's evaluators and, where the method draws, its pictures."""
-    step = int(state.step)
-    metrics = run_evaluators(run, run.predictor(state), run.evals.evaluators)
+    """Logs the metrics of the run's evaluators, and its pictures."""
+    predictor = functools.partial(run.predictor, state)
+    metrics = run_evaluators(run.data, predictor, run.evals.evaluators)
     if metrics:
-        log.write(step, {f"{EVAL}{name}": value for name, value in metrics.items()})
+        log.write(int(state.step), {f"{EVAL}{name}": value for name, value in metrics.items()})
     log_pictures(run, state, log)
 
 
 def log_pictures(run: Run, state: TrainState, log: Log) -> None:
-    """Logs the reconstructions of a few images, where the method draws."""
-    if hasattr(run.method, "reconstruct"):
-        rows = labeled(pictures(run, state, count=8, seed=0))
-        text = "Rows, from the top: " + "; ".join(" ".join(label.split()) for label in rows)
-        log.picture(int(state.step), tiled(rows), text)
+    """Logs the pictures of those figures that have some."""
+    for figure in drawable(run):
+        if figure.log:
+            log.picture(int(state.step), *figure.log(context(run, state, log.path.parent)))
 
 
-def table(results: Results, title: str) -> Table:
+def table(results: Results, evaluators: Sequence[Evaluator], title: str) -> Table:
     """The results as a table; many metrics stand below one another."""
-    metrics = list(next(iter(results.values())))
-    rows = [["features", *map(heading, metrics)]]
-    for name, values in results.items():
-        rows.append([name, *(shown(metric, values[metric]) for metric in metrics)])
-    return drawn(rows if len(metrics) < 6 else list(zip(*rows, strict=True)), title)
+    return results_table(results, metrics_of(evaluators), title)
 
 
-def write_results(path: Path, step: int, results: Results, *, ended_by: str | None = None) -> Path:
+def metrics_of(evaluators: Sequence[Evaluator]) -> dict[str, Metric]:
+    """How the metrics of evaluators are shown."""
+    return {name: metric for e in evaluators for name, metric in e.metrics.items()}
+
+
+def write_results(
+    path: Path,
+    step: int,
+    results: Results,
+    evaluators: Sequence[Evaluator],
+    *,
+    ended_by: str | None = None,
+) -> Path:
     """Writes `results.json`: 'results', added to those that were there of the same step; 'final',
     those with which the run ended, and 'evaluators', the spec that made these, which nothing
-    changes.
+    changes; 'metrics', how each is shown.
 
     Args:
         ended_by: the spec, if these are the final results.
@@ -134,19 +159,29 @@ def write_results(path: Path, step: int, results: Results, *, ended_by: str | No
         except UserError as error:
             logger.warning("%s; it is set aside as %s", error, set_aside(path).name)
     ended = results if ended_by is not None else None
+    metrics = metrics_of(evaluators)
     if old["step"] == step:
         names = list(dict.fromkeys([*old["results"], *results]))
         results = {name: old["results"].get(name, {}) | results.get(name, {}) for name in names}
+        metrics = declared(old) | metrics
         if ended is None:
             ended, ended_by = old["final"], old.get("evaluators")
-    found = {"step": step, "results": results, "final": ended, "evaluators": ended_by}
+    shown = {name for values in results.values() for name in values}
+    found = {
+        "step": step,
+        "results": results,
+        "final": ended,
+        "evaluators": ended_by,
+        "metrics": {name: m._asdict() for name, m in metrics.items() if name in shown},
+    }
     write(path, json.dumps(found, indent=2))
     return path
 
 
 def is_evaluated(run: Run, workdir: Path, step: int) -> bool:
     """Whether a workdir has the results of the run's evaluators after a step, and the figures."""
-    if not all((workdir / "figures" / name).is_file() for name in figure_names(run)):
+    figures = [name for figure in drawable(run) for name in figure.files]
+    if not all((workdir / "figures" / name).is_file() for name in figures):
         return False
     if not run.evals.evaluators:
         return True
@@ -156,18 +191,40 @@ def is_evaluated(run: Run, workdir: Path, step: int) -> bool:
     except UserError:  # `write_results` sets it aside
         return False
     ended = found.get("step") == step and found.get("final") is not None
-    return ended and found.get("evaluators") == run.config.evals.run
+    return ended and found.get("evaluators") == run.evals.text
 
 
-def figure_names(run: Run) -> list[str]:
-    """What `figures` draws."""
-    pictures = ["reconstructions.png"] if hasattr(run.method, "reconstruct") else []
-    return ["curves.png", *pictures]
+def drawable(run: Run) -> list[Figure]:
+    """The run's figures that have something to show."""
+    return [figure for figure in run.evals.figures if figure.check(run.method) is None]
+
+
+def context(run: Run, state: TrainState, workdir: Path) -> FigureContext:
+    """What figures draw from."""
+    path = workdir / "results.json"
+    results = read_results(path) if path.exists() else {"results": {}}
+    return FigureContext(
+        method=run.method,
+        folder=workdir / "figures",
+        lines=read(workdir / "metrics.jsonl"),
+        results=results["results"],
+        metrics=declared(results),
+        pictures=functools.partial(pictures, run, state),
+        predict=functools.partial(run.predictor, state),
+        data=run.data,
+    )
+
+
+def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
+    """Draws the figures of a run into `figures/`."""
+    (workdir / "figures").mkdir(exist_ok=True)
+    found = context(run, state, workdir)
+    return [path for figure in drawable(run) for path in figure.draw(found)]
 
 
 def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed: int = 0) -> Path:
-    """Draws originals, masked images and reconstructions of the first images of the test split
-    (of the training split if there is no other).
+    """Draws the pictures of the first images of the test split (of the training split if there is
+    no other).
 
     Args:
         path: of the PNG to write.
@@ -175,38 +232,25 @@ def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed
         seed: of the masks.
 
     Raises:
-        UserError: the method does not reconstruct.
+        UserError: the method draws nothing.
     """
-    if not hasattr(run.method, "reconstruct"):
-        raise UserError(f"method {run.config.method.name!r} does not reconstruct images")
-    made = pictures(run, state, count=count, seed=seed)
-    return draw_reconstructions(made, path) if jax.process_index() == 0 else path
+    (figure,) = make_figures(f"reconstructions(count={count}, seed={seed}, file={path.name!r})")
+    reason = figure.check(run.method)
+    if reason:
+        raise UserError(f"{run.name} {reason}")
+    figure.draw(context(run, state, path.parent)._replace(folder=path.parent))
+    return path
 
 
 def pictures(run: Run, state: TrainState, *, count: int, seed: int) -> dict[str, np.ndarray]:
-    """What `reconstruct` draws: each kind of picture [count, H, W, C] uint8."""
+    """The method's pictures of so many images: each kind [count, *space, C] uint8."""
     split = "test" if "test" in run.data.sources else "train"
     parts = []
     for number, batch in enumerate(run.data.eval(split, limit=count)):
         key = stream_key(seed, "reconstruct", number)
-        made = run.reconstruct(state.params, state.extra, run.put(batch), key)
-        parts.append(jax.device_get(made))
-    mask = np.concatenate([part.pop("valid") for part in parts])
-    return {name: np.concatenate([p[name] for p in parts])[mask] for name in parts[0]}
-
-
-def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
-    """Draws everything that this run can show into `figures/`."""
-    folder = workdir / "figures"
-    folder.mkdir(exist_ok=True)
-    results = workdir / "results.json"
-    drawn = []
-    if jax.process_index() == 0:
-        baselines = read_results(results)["results"] if results.exists() else {}
-        drawn.append(draw_curves(read(workdir / "metrics.jsonl"), baselines, folder / "curves.png"))
-    if hasattr(run.method, "reconstruct"):
-        drawn.append(reconstruct(run, state, folder / "reconstructions.png"))
-    return drawn
+        parts.append(jax.device_get(run.draw(state.params, state.extra, run.put(batch), key)))
+    valid = np.concatenate([part.pop("valid") for part in parts])
+    return {name: np.concatenate([p[name] for p in parts])[valid] for name in parts[0]}
 
 
 def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
@@ -221,20 +265,20 @@ def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
         The path, and how many images were read.
     """
     predict, source = run.predictor(state), run.data.source("train")
-    parts, masks, labels = [], [], []
+    parts, valid, labels = [], [], []
     for batch in run.data.eval("train"):
         outputs = predict(batch)
-        masks.append(np.asarray(outputs["valid"]))
-        parts.append(np.asarray(outputs["features"])[masks[-1]])
+        valid.append(np.asarray(outputs["valid"]))
+        parts.append(np.asarray(outputs["features"])[valid[-1]])
         if "label" in batch:
-            labels.append(np.asarray(outputs["label"])[masks[-1]])
+            labels.append(np.asarray(outputs["label"])[valid[-1]])
     arrays = {"features": np.concatenate(parts)}
     if labels:
         arrays["labels"] = np.concatenate(labels)
-    read = np.flatnonzero(np.concatenate(masks))
-    names = {"names": [source.name(int(index)) for index in read]}
-    if source.class_names:
-        names["class_names"] = list(source.class_names)
+    read_ones = np.flatnonzero(np.concatenate(valid))
+    names = {"names": [source.name(int(index)) for index in read_ones]}
+    if source.names.get("label"):
+        names["class_names"] = list(source.names["label"])
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         np.savez(out, **arrays, **{name: np.array(texts) for name, texts in names.items()})
@@ -243,4 +287,4 @@ def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
 
         metadata = {name: json.dumps(texts) for name, texts in names.items()}
         save_file(arrays, out, metadata=metadata)
-    return out, len(read)
+    return out, len(read_ones)

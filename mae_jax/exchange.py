@@ -111,11 +111,12 @@ def check(args, run, evaluators) -> None:
         _check_train(args, run, evaluators)
         return
     for evaluator in evaluators:
-        if "train" in evaluator.splits and not args.train:
+        if "train" in evaluator.needs and not args.train:
             raise UserError(f"{evaluator.name} learns from images with labels: give --train FOLDER")
     option, split = ("--train", "train") if args.train else ("--images", "test")
-    classes, found = getattr(run.method, "classes", None), len(run.data.source(split).class_names)
-    if classes not in (None, found):
+    found = len(run.data.source(split).names.get("label", ()))
+    classes = run.method.labels().get("label", found)
+    if classes != found:
         more = "" if args.train else "; or give --train FOLDER with all of them"
         raise UserError(
             f"{option} has {found} classes, and these weights {classes}: the folders in the order "
@@ -125,15 +126,16 @@ def check(args, run, evaluators) -> None:
 
 def _check_train(args, run, evaluators) -> None:
     """Raises UserError if --train numbers classes otherwise than the logits that are read."""
-    readers = [evaluator for evaluator in evaluators if evaluator.output != "features"]
+    readers = [evaluator for evaluator in evaluators if "features" not in evaluator.outputs]
     if not args.train or not readers:
         return
-    found = tuple(run.data.source("train").class_names)
+    found = run.data.source("train").names.get("label", ())
     try:
-        learned = tuple(build(read_config(args.run).data.train, "data.sources").class_names)
+        source = build(read_config(args.run).data.train, "data.sources")
+        learned = source.names.get("label", ())
     except UserError:  # it is not on this machine: as of imported weights, the number must do
-        learned = found if len(found) == run.method.classes else None
-    if learned != found:
+        learned = found if len(found) == run.method.labels().get("label") else None
+    if learned is None or tuple(learned) != tuple(found):
         raise UserError(
             f"{readers[0].name} reads logits of the classes that the run has learned, and those of "
             "--train are others, or in another order: leave out --train"

@@ -7,11 +7,10 @@ import jax
 
 from mae_jax import weights
 from mae_jax.checks import check_channels, explained_by_images
-from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.memory import check_state
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
-from mae_jax.types import TrainState, UserError
+from mae_jax.types import TrainState, UserError, image_shape
 from mae_jax.workdir import is_folder_of_weights, read_config
 
 
@@ -63,16 +62,15 @@ def load(
     if on_error is not None:
         config.data.on_error = on_error
     run, image = build(config), weights.image_of(workdir)
-    check_channels(str(workdir), image, run.data.example("eval")["image"].shape[1:])
+    check_channels(str(workdir), image, image_shape(run.data.example("eval")))
     if is_folder_of_weights(workdir):
-        return run, weights.read_state(workdir, run.like)
-    check_state(run.like)
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
+        return run, weights.read_state(workdir, run.abstract_state)
+    check_state(run.abstract_state)
+    if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
-    with Checkpoints(folder, **config.checkpoint, read_only=True) as checkpoints:
+    with run.open_checkpoints(workdir, read_only=True) as checkpoints:
         with explained_by_images(str(workdir), image, run.data):
-            state = checkpoints.restore(run.like)
+            state = checkpoints.restore(run.abstract_state)
     if state is None:
         raise UserError(f"{workdir} has no checkpoint yet")
     return run, state

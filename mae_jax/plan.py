@@ -19,16 +19,22 @@ def lines(run: Run, start: int = 0) -> list[str]:
         start: steps done so far.
     """
     config, plan = run.config, run.plan
-    size = sum(leaf.size for leaf in jax.tree.leaves(run.like.params))
-    parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
+    size = sum(leaf.size for leaf in jax.tree.leaves(run.abstract_state.params))
+    parts = f" in {run.microbatches} parts" if run.microbatches > 1 else ""
     text = (
-        f"{config.method.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
+        f"{run.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
         f"{run.mesh.size} {platform_of(run.mesh)} device(s), {plan.steps} steps of a batch of "
-        f"{config.data.batch_size}{parts}; lr {plan.peak_lr:.3g} ({config.schedule.base_lr:g} x "
-        f"{config.data.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
+        f"{run.batch_size}{parts}; lr {plan.peak_lr:.3g} ({config.schedule.base_lr:g} x "
+        f"{run.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
         f"cosine to {config.schedule.min_lr:g}" + (f"; going on from step {start}" if start else "")
     )
-    return [text, *warm_up(run), *classes(run)]
+    return [text, *warm_up(run), *classes(run), *figures(run)]
+
+
+def figures(run: Run) -> list[str]:
+    """A line for each figure that has nothing to show."""
+    reasons = [(figure.name, figure.check(run.method)) for figure in run.evals.figures]
+    return [f"no figure {name}: {run.name} {reason}" for name, reason in reasons if reason]
 
 
 def warm_up(run: Run) -> list[str]:
@@ -45,21 +51,23 @@ def warm_up(run: Run) -> list[str]:
 
 
 def classes(run: Run) -> list[str]:
-    """A line if a classifier has classes that the training set has not."""
-    here = len(run.data.source("train").class_names)
-    if here == getattr(run.method, "classes", here):
-        return []
-    return [f"config.method.args.classes={run.method.classes}, but the training set has {here}"]
+    """A line for each field with more classes than the training set has."""
+    names = run.data.source("train").names
+    return [
+        f"config.method.args.classes={count}, but the training set has {len(names.get(field, ()))}"
+        for field, count in run.method.labels().items()
+        if count != len(names.get(field, ()))
+    ]
 
 
 def memory(run: Run) -> str:
     """What the devices have to hold, as far as it is known without compiling the step."""
     rows = run.data.example("train").values()
     batch = sum(row.nbytes for row in rows) * run.data.batch_size // run.mesh.size
-    free = free_memory()
+    free, state = free_memory(), readable(bytes_on_device(run.abstract_state))
     left = f", of {readable(free)} that are free" if free is not None else ""
     return (
-        f"memory of each device{left}: {readable(bytes_on_device(run.like))} for the train state "
+        f"memory of each device{left}: {state} for the train state "
         f"(parameters and moments) and {readable(batch)} for a batch of bytes; gradients and "
         "activations come on top: mae-jax bench step compiles the step and reports its memory"
     )
@@ -81,7 +89,8 @@ def check(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> 
         UserError: the run could not be trained.
     """
     run = build(config, recorded(workdir))
-    check_state(run.like)
+    check_state(run.abstract_state)
+    run.check_training()
     run.trace()
     claimed = run.config.copy_and_resolve_references()
     claimed.identities = run.data.identities()

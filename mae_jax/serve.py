@@ -7,12 +7,13 @@ or the logits.
 """
 
 import contextlib
+import functools
 import importlib
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +24,14 @@ from jax.extend.core import jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 from safetensors.numpy import save_file
 
-from mae_jax.checks import MISSING
-from mae_jax.run import Run, make_method
+from mae_jax.methods import make_method
+from mae_jax.run import Run
 from mae_jax.spec import check_choice
 from mae_jax.types import Method, TrainState, UserError
 
 FORMATS = ("stablehlo", "onnx")
-OUTPUTS = ("features", "logits")
+PLURAL = {"image": "images"}
+"""Names of inputs, where they are not those of the fields."""
 PLATFORMS = ("cpu", "cuda", "tpu")
 """What one StableHLO file runs on."""
 ONE_FILE = 2**31 - 2**24
@@ -45,7 +47,7 @@ from safetensors.numpy import load_file
 
 function = jax.jit(jax.export.deserialize(open("function.stablehlo", "rb").read()).call)
 weights = load_file("weights.safetensors")
-{output} = function(weights, images)  # {goes_in} -> {comes_out}
+{output} = function(weights, {inputs})  # {goes_in} -> {comes_out}
 ```
 
 The images are as `{transform}` leaves them.
@@ -53,12 +55,12 @@ The images are as `{transform}` leaves them.
 
 
 class _Model(NamedTuple):
-    function: Callable[[Mapping[str, jax.Array], jax.Array], jax.Array]
-    """Weights and images [b, H, W, C] uint8 to the output."""
+    function: Callable[..., jax.Array]
+    """Weights and each input [b, ...] to the output."""
     weights: dict[str, np.ndarray]
     """By path, those that the output depends on."""
-    images: jax.ShapeDtypeStruct
-    """Their shape, with a symbol for the size of the batch."""
+    inputs: dict[str, jax.ShapeDtypeStruct]
+    """Their shapes by name, with a symbol for the size of the batch."""
     meta: dict[str, Any]
     """What goes in and comes out."""
 
@@ -93,7 +95,7 @@ def export(
             that is taken, or a converter that is not installed or knows too little.
     """
     check_choice("format", kind, FORMATS)
-    check_choice("output", output, OUTPUTS)
+    check_choice(f"output of {run.name}:", output, run.method.offers())
     write = {"stablehlo": _write_stablehlo, "onnx": _write_onnx}[kind]
     if kind == "onnx" and out.suffix != ".onnx":
         raise UserError(f"--out {out}: the name must end in .onnx")
@@ -104,8 +106,8 @@ def export(
     method = run.method
     if kind == "onnx":  # runtimes for CPUs have no products in bfloat16
         args = dict(run.config.method.args) | {"dtype": "float32"}
-        method = make_method(name=run.config.method.name, args=args, total_steps=run.plan.steps)
-    classes = run.data.source("train").class_names if own_images else ()
+        method = make_method(name=run.name, args=args, total_steps=run.plan.steps)
+    classes = run.data.source("train").names.get("label", ()) if own_images else ()
     model = _model(run, state, method, output, classes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
@@ -119,45 +121,47 @@ def _model(
     run: Run, state: TrainState, method: Method, output: str, classes: Sequence[str]
 ) -> _Model:
     """Traces one output of `method.predict`, and leaves out the weights that it does not need."""
-    example = run.data.example("eval")["image"]
-    shape, dtype = example.shape[1:], example.dtype
     (b,) = jax.export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((b, *shape), dtype)
+    example = run.data.example("eval")
+    inputs = {
+        PLURAL.get(name, name): jax.ShapeDtypeStruct((b, *example[name].shape[1:]), x.dtype)
+        for name, x in ((name, example[name]) for name in method.inputs)
+    }
     tree = {"params": state.params, "extra": state.extra}
     found, structure = jax.tree_util.tree_flatten_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in found]
     like = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, (_, a) in zip(names, found)}
 
-    def outputs(weights, images):
+    def one(weights, *rows):
         # What the output does not depend on may have any value.
         leaves = [
             weights[n] if n in weights else jnp.zeros(a.shape, a.dtype) for n, a in like.items()
         ]
         tree = jax.tree.unflatten(structure, leaves)
-        return method.predict(tree["params"], tree["extra"], {"image": images})
+        batch = {name: row[None] for name, row in zip(method.inputs, rows, strict=True)}
+        return method.predict(tree["params"], tree["extra"], batch, outputs=(output,))[output][0]
 
-    there = jax.eval_shape(outputs, like, jax.ShapeDtypeStruct((1, *shape), dtype))
-    if output not in there:
-        raise UserError(f"{output} {MISSING['heads' if 'head_logits' in there else output]}")
+    def function(weights, *inputs):
+        # Row by row: methods ask for the size of their batch, and a symbol has none. It compiles
+        # to the same products of whole batches.
+        return jax.vmap(functools.partial(one, weights))(*inputs)
 
-    def function(weights, images):
-        # Image by image: methods ask for the size of their batch, and a symbol has none. It
-        # compiles to the same products of whole batches.
-        return jax.vmap(lambda image: outputs(weights, image[None])[output][0])(images)
-
-    closed = jax.make_jaxpr(function)(like, images)
+    closed = jax.make_jaxpr(function)(like, *inputs.values())
     _, used = dce_jaxpr(closed.jaxpr, [True])
     needed = {name for name, use in zip(sorted(like), used) if use}
     weights = {n: np.asarray(jax.device_get(a)) for n, (_, a) in zip(names, found) if n in needed}
+    described = [_described(name, shape) for name, shape in inputs.items()]
     meta = {
-        "method": run.config.method.name,
+        "method": run.name,
         "step": int(state.step),
-        "input": _described("images", images) | {"transform": run.config.data.eval_transform},
+        "input": described[0] | {"transform": run.config.data.eval_transform},
         "output": _described(output, *closed.out_avals),
     }
-    if output == "logits" and len(classes) == there[output].shape[1]:
+    if described[1:]:
+        meta["more_inputs"] = described[1:]
+    if output == "logits" and len(classes) == closed.out_avals[0].shape[1]:
         meta["classes"] = list(classes)
-    return _Model(function, weights, images, meta)
+    return _Model(function, weights, inputs, meta)
 
 
 def _described(name: str, array: jax.ShapeDtypeStruct) -> dict[str, Any]:
@@ -169,7 +173,7 @@ def _write_stablehlo(model: _Model, out: Path) -> None:
     """Parameters are an argument and not inside: a file could not hold more than 2 GB of them."""
     out.mkdir()
     exported = jax.export.export(jax.jit(model.function), platforms=PLATFORMS)(
-        model.weights, model.images
+        model.weights, *model.inputs.values()
     )
     (out / "function.stablehlo").write_bytes(exported.serialize())
     save_file(model.weights, out / "weights.safetensors")
@@ -180,6 +184,7 @@ def _write_stablehlo(model: _Model, out: Path) -> None:
         output=meta["output"]["name"],
         method=meta["method"],
         step=meta["step"],
+        inputs=", ".join(model.inputs),
         goes_in=text("input"),
         comes_out=text("output"),
         transform=meta["input"]["transform"],
@@ -197,13 +202,14 @@ def _write_onnx(model: _Model, out: Path) -> None:
             ) from error
         # The converter puts layers of its own in place of Flax's, which know no `vmap`: it is
         # given the traced function, where there are no layers.
-        traced = jax.make_jaxpr(lambda images: model.function(model.weights, images))(model.images)
+        inputs = [*model.inputs.values()]
+        traced = jax.make_jaxpr(functools.partial(model.function, model.weights))(*inputs)
         try:
             proto = jax2onnx.to_onnx(
-                lambda images: jaxpr_as_fun(traced)(images)[0],
-                [model.images],
+                lambda *inputs: jaxpr_as_fun(traced)(*inputs)[0],
+                inputs,
                 model_name="mae_jax",
-                input_names=["images"],
+                input_names=[*model.inputs],
                 output_names=[model.meta["output"]["name"]],
             )
         except NotImplementedError as error:

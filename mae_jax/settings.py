@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -16,8 +15,11 @@ from mae_jax.engine.log import Log
 from mae_jax.engine.optim import check_schedule, make_optimizer
 from mae_jax.engine.profile import Profile
 from mae_jax.evals.features import Evaluator
+from mae_jax.figures import Figure
+from mae_jax.init_from import make_init_from
+from mae_jax.methods import make_method
 from mae_jax.spec import bind_section, call, call_section, maker, parse
-from mae_jax.types import Method, UserError
+from mae_jax.types import UserError
 
 LARGEST = 2**31 - 1
 """Of a whole number that gives an array its shape."""
@@ -28,7 +30,11 @@ class EvalPlan(NamedTuple):
 
     every: int
     """Steps between two evaluations; 0: only at the end."""
+    text: str
+    """The spec string of the evaluators."""
     evaluators: list[Evaluator]
+    figures: list[Figure]
+    """To draw; those of `AUTO` may have nothing to show."""
 
 
 def check(config: ConfigDict) -> None:
@@ -79,7 +85,7 @@ def _check_splits(evaluators: Sequence[Evaluator], data: Mapping[str, Any]) -> N
     missing = {} if data.get("test") else {"test": "test names no source"}
     missing |= {} if data.get("held_out") else {"val": "held_out is 0"}
     for evaluator in evaluators:
-        for split in evaluator.splits:
+        for split in evaluator.needs:
             if split in missing:
                 why = f"there is no {split!r} split: config.data.{missing[split]}"
                 raise UserError(f"{evaluator.name}: {why}")
@@ -91,9 +97,17 @@ def _check_method(config: ConfigDict) -> None:
     _check_sizes(args)
     standardize.check(args)
     args |= {name: (0.5,) for name in ("mean", "std") if args.get(name) == AUTO}
-    method = call_section(make_method, {**config.method, "args": args}, "method", total_steps=1)
-    rules = {"rules": method.rules} if hasattr(method, "rules") else {}
-    call_section(make_optimizer, config.optimizer, "optimizer", schedule=lambda step: 0.0, **rules)
+    method = call_section(make_method, {**config.method, "args": args}, "method")
+    call_section(
+        make_optimizer,
+        config.optimizer,
+        "optimizer",
+        schedule=lambda step: 0.0,
+        rules=method.rules(),
+    )
+    make_init_from(config.init_from, config=config.method, method=method, image=None)
+    for figure in make_eval_plan(**config.evals).figures:
+        figure.check(method)
 
 
 def _check_sizes(args: Mapping[str, Any]) -> None:
@@ -110,20 +124,25 @@ def _check_sizes(args: Mapping[str, Any]) -> None:
                 raise UserError(f"{name}: {number} may be at most {LARGEST}")
 
 
-def make_method(*, name: str, args: Mapping[str, Any], total_steps: int) -> Method:
-    """A method, 'mae', or a task, 'tasks.finetune'; one with a schedule of its own is told the
-    number of steps.
+def make_eval_plan(*, every: int, run: str, figures: str = AUTO) -> EvalPlan:
+    """The evals section.
+
+    Args:
+        every: steps between two evaluations.
+        run: spec string of evaluators, e.g. 'knn(k=20)|logistic'.
+        figures: spec string of the pictures to draw, e.g. 'curves|reconstructions(count=16)';
+            'auto': those two, the second where the method draws any.
     """
-    make = maker(name if name.startswith("tasks.") else f"methods.{name}")
-    more = {"total_steps": total_steps} if "total_steps" in signature(make).parameters else {}
-    return call_section(make, args, "method.args", **more)
-
-
-def make_eval_plan(*, every: int, run: str) -> EvalPlan:
-    """The evals section: steps between two, and a spec string, e.g. 'knn(k=20)|logistic'."""
     if every < 0:
         raise UserError(f"config.evals.every={every} must be 0 (at the end only) or more")
-    return EvalPlan(every, make_evaluators(run))
+    return EvalPlan(every, run, make_evaluators(run), make_figures(figures))
+
+
+def make_figures(text: str) -> list[Figure]:
+    """Builds the figures of a spec string."""
+    if text == AUTO:
+        return [maker("figures.curves")(), maker("figures.reconstructions")(optional=True)]
+    return [call(n, maker(f"figures.{n}"), *args, **kwargs) for n, args, kwargs in parse(text)]
 
 
 def make_evaluators(text: str) -> list[Evaluator]:

@@ -20,11 +20,11 @@ from ml_collections import ConfigDict
 from mae_jax import standardize
 from mae_jax.engine.log import console
 from mae_jax.engine.preemption import StopRequests
+from mae_jax.init_from import origin
 from mae_jax.report.comparison import CHOICES
 from mae_jax.report.tables import heading, markdown, shown, spread
 from mae_jax.schedule import launch, schedule
 from mae_jax.spec import nearest
-from mae_jax.start import origin
 from mae_jax.types import UserError
 from mae_jax.weights import image_of
 from mae_jax.workdir import (

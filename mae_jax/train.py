@@ -6,6 +6,7 @@ processes, all do the same, each with its rows of a batch, and the first one wri
 """
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -29,10 +30,8 @@ from mae_jax.engine.processes import check_same, check_shared
 from mae_jax.engine.profile import Profile
 from mae_jax.engine.watchdog import INPUT, STEP, Watchdog
 from mae_jax.errors import Preempted
-from mae_jax.progress import Progress
+from mae_jax.init_from import ENCODER_KEY, origin
 from mae_jax.run import Run, build
-from mae_jax.spec import call_section
-from mae_jax.start import origin
 from mae_jax.types import TrainState, UserError
 from mae_jax.weights import image_of
 from mae_jax.workdir import claim, lock, recorded, write
@@ -65,9 +64,9 @@ def train(
     watchdog = watchdog or Watchdog()
     check_sections(config)
     stopping = contextlib.nullcontext(stop) if stop else StopRequests()
-    with stopping as stop, together(watchdog, config), stop.at_once(BEFORE):
+    with stopping as stop, together(watchdog, lambda: step_advice(config)), stop.at_once(BEFORE):
         run = build(config, recorded(workdir))
-        check_state(run.like)
+        check_state(run.abstract_state)
         with lock(workdir):
             identities = run.data.identities()
             check_same(watchdog, run.config, identities)
@@ -85,11 +84,14 @@ def train(
 
 
 @contextlib.contextmanager
-def together(watchdog: Watchdog, config: ConfigDict):
-    """If this process fails inside, all end before it cleans up after itself, which could mean to
-    wait for them; what all do at the same step passes.
+def together(watchdog: Watchdog, advice: Callable[[], str]):
+    """If this process fails inside, ends the whole job before its own clean-up, which could block
+    on the others. `Preempted` and `Diverged`, raised by all processes at the same step, pass.
+
+    Args:
+        advice: makes the text for a device that is out of memory.
     """
-    with watchdog.guard(Preempted, Diverged), explained(lambda: step_advice(config)):
+    with watchdog.guard(Preempted, Diverged), explained(advice):
         yield
 
 
@@ -97,15 +99,13 @@ def complete(
     run: Run, workdir: Path, stop: StopRequests, watchdog: Watchdog
 ) -> tuple[TrainState, bool]:
     """The final state, trained from the newest checkpoint on; whether it has been evaluated."""
-    open_checkpoints = call_section(
-        Checkpoints, run.config.checkpoint, "checkpoint", folder=workdir / "checkpoints"
-    )
-    with stop.later(), open_checkpoints as checkpoints, together(watchdog, run.config):
+    open_checkpoints = run.open_checkpoints(workdir)
+    with stop.later(), open_checkpoints as checkpoints, together(watchdog, run.memory_advice):
         with stop.at_once(BEFORE):
             with explained_by_images(str(workdir), image_of(workdir), run.data):
-                state = checkpoints.restore(run.like)
+                state = checkpoints.restore(run.abstract_state)
             if state is None:
-                state = run.fresh()
+                state = run.loaded_state()
                 note_origin(run, workdir)
             start, total = int(state.step), run.plan.steps
             for line in plan.lines(run, start):
@@ -115,15 +115,14 @@ def complete(
                 return state, evaluated  # nothing is left that needs the compiled step or the log
             if stop.requested(start):
                 raise Preempted(f"stopped before step {start + 1} of {total}")
-            train_step, costs = run.train_step()
+            run.check_training()
+            train_step, costs = run.compile()
             check_step(costs, run)
             if costs["attention"]:
                 say(f"attention: {'; '.join(costs['attention'])}")
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
-        with call_section(
-            Log, run.config.log, "log", workdir=workdir, start=start, total=total
-        ) as log:
+        with run.open_log(workdir, start) as log:
             return loop(run, train_step, state, checkpoints, log, stop, watchdog), False
 
 
@@ -133,9 +132,9 @@ def check_step(costs: Costs, run: Run) -> None:
     """
     if costs["step_megabytes"] is not None:
         check_room(
-            round(costs["step_megabytes"] * 1e6) - bytes_on_device(run.like),
+            round(costs["step_megabytes"] * 1e6) - bytes_on_device(run.abstract_state),
             "the compiled step beside the train state",
-            step_advice(run.config),
+            run.memory_advice(),
         )
 
 
@@ -163,7 +162,7 @@ def loop(
         where = f"after step {step} of {total}, which is saved" if step > first else "before a step"
         raise Preempted(f"stopped {where}")
 
-    with contextlib.closing(batches), together(watchdog, run.config), profile:
+    with contextlib.closing(batches), together(watchdog, run.memory_advice), profile:
         if due(first, every) and not as_first(log.has_evaluation(first)):
             with stop.giving_up():
                 evaluate.during_training(run, state, log)
@@ -207,7 +206,7 @@ def meter_of(run: Run, log: Log) -> Meter:
         log,
         schedule=run.plan.schedule,
         batch_size=run.data.batch_size,
-        max_skipped=run.config.max_skipped,
+        max_skipped=run.max_skipped,
         bad_images=lambda: run.data.skipped,
     )
 
@@ -235,28 +234,29 @@ def due(step: int, every: int) -> bool:
 
 def note_origin(run: Run, workdir: Path) -> None:
     """Writes down and says which parameters of another run this one starts from."""
-    path = run.config.init_from.path
-    if path and jax.process_index() == 0:
-        found = origin(path)
-        write(workdir / "origin.json", json.dumps(found))
-        step = f", step {found['step']}" if found["step"] is not None else ""
-        say(f"starting from {path}{step}")
+    rows = run.init_from.rows
+    found = {row.key: origin(row.path) for row in rows} if jax.process_index() == 0 else {}
+    if ENCODER_KEY in found:
+        write(workdir / "origin.json", json.dumps(found[ENCODER_KEY]))
+    for row, (key, weights) in zip(rows, found.items()):
+        step = f", step {weights['step']}" if weights["step"] is not None else ""
+        into = "" if key == ENCODER_KEY else f" in {row.into}"
+        say(f"starting from {row.path}{step}{into}")
 
 
 def finish(run: Run, state: TrainState, workdir: Path, stop: StopRequests) -> None:
     """Evaluates the trained encoder beside its baselines and draws the figures."""
-    step, results, evaluators = int(state.step), {}, run.evals.evaluators
-    predictors = evaluate.representations(run, state)
-    with Progress(run.data, len(predictors)) as progress:
-        for name, predict in predictors.items():
-            if stop.requested(step + 1 + len(results)):
-                raise Preempted("stopped while evaluating, with the training complete")
-            progress.turn(name)
-            results[name] = evaluate.run_evaluators(run, predict(), evaluators, progress)
+    step, evaluators, polls = int(state.step), run.evals.evaluators, itertools.count(1)
+
+    def poll(name: str) -> None:
+        if stop.requested(step + next(polls)):
+            raise Preempted("stopped while evaluating, with the training complete")
+
+    results = evaluate.evaluate(run, state, evaluators, before=poll)
     if evaluators and jax.process_index() == 0:
-        path, ended = workdir / "results.json", run.config.evals.run
-        evaluate.write_results(path, step, results, ended_by=ended)
-        console.print(evaluate.table(results, f"after {step} steps, held-out images"))
+        path = workdir / "results.json"
+        evaluate.write_results(path, step, results, evaluators, ended_by=run.evals.text)
+        console.print(evaluate.table(results, evaluators, f"after {step} steps, held-out images"))
     for path in evaluate.figures(run, state, workdir):
         say(f"wrote {path}")
 

@@ -21,6 +21,12 @@ Batch = Mapping[str, jax.Array]
 'label' [B] int32; see `data.fields`. In evaluation 'valid' [B] bool, False on rows that only pad
 the last batch."""
 
+
+def image_shape(batch: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """[*space, C] of the images in a batch; None if it has none."""
+    return tuple(batch["image"].shape[1:]) if "image" in batch else None
+
+
 Params = Any
 """A tree of float32 arrays: what the optimizer moves."""
 

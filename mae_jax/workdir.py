@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax.config import differences, from_json, to_json
+from mae_jax.config import AUTO, differences, from_json, to_json
 from mae_jax.paths import check_place
 from mae_jax.spec import parse
 from mae_jax.types import UserError
@@ -81,6 +81,17 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(f"{path} is damaged ({error}); {way_out}") from error
     if not isinstance(config, ConfigDict) or "method" not in config:
         raise UserError(f"{path} is damaged (it names no method); {way_out}")
+    return _upgraded(config)
+
+
+def _upgraded(config: ConfigDict) -> ConfigDict:
+    """The config of an earlier version in the words of this one."""
+    args = config.method.get("args", {})
+    if "normalize_target" in args:
+        args["target"] = f"pixels(normalize={args['normalize_target']})"
+        del args["normalize_target"]
+    if "evals" in config and "figures" not in config.evals:
+        config.evals.figures = AUTO
     return config
 
 

@@ -81,15 +81,15 @@ def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         describe_cudnn()
     setup = make_setup(from_json(task["config"]), task["image_size"], devices=devices)
     counted = count(setup.method, setup.shape)
-    leaves = jax.tree.leaves(setup.like.params)
+    leaves = jax.tree.leaves(setup.abstract_state.params)
     with record_kinds() as kinds:
-        lowered = setup.step().lower(setup.like, setup.batch_like())
+        lowered = setup.step().lower(setup.abstract_state, setup.abstract_batch())
     facts = dict(
         device=devices[0].device_kind,
         devices=setup.mesh.size,
         mesh=dict(setup.mesh.shape),
         batch_size=setup.batch_size,
-        accumulate=setup.parts,
+        accumulate=setup.microbatches,
         image_shape=list(setup.shape),
         dtype=setup.dtype,
         parameter_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),

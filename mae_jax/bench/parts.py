@@ -39,8 +39,8 @@ class Live:
 
     def __init__(self, setup: Setup, step: Callable):
         self.setup, self._step = setup, step
-        self.state, self.batch = setup.fresh(), setup.batch()
-        rows = setup.batch_size // setup.parts
+        self.state, self.batch = setup.initial_state(), setup.batch()
+        rows = setup.batch_size // setup.microbatches
         self.part = jax.jit(
             lambda batch: {name: x[:rows] for name, x in batch.items()},
             out_shardings=meshes.batch_sharding(setup.mesh),
@@ -56,7 +56,7 @@ class Live:
         (the optimizer: an update).
         """
         setup, key = self.setup, stream_key(0, "bench", 0)
-        whole = jax.tree.map(lambda x: x.sharding, setup.like)
+        whole = jax.tree.map(lambda x: x.sharding, setup.abstract_state)
         split = meshes.batch_sharding(setup.mesh)
         gradient = _jit(
             setup,

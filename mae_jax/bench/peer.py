@@ -77,7 +77,7 @@ def check_setup(setup: Setup) -> None:
         "image size": setup.shape[0] == setup.shape[1],
         "optimizer.name": optimizer.name == "adamw",
         "optimizer.clip": optimizer.clip is None,
-        "accumulate": setup.parts == 1,
+        "accumulate": setup.microbatches == 1,
     }
     for name, fits in same.items():
         if not fits:

@@ -113,9 +113,11 @@ def count(config: ConfigDict, image_size: Sequence[int] = ()) -> Row:
     from mae_jax.bench.setup import make_setup
 
     setup = make_setup(config, image_size)
-    compiled = setup.step().lower(setup.like, setup.batch_like()).compile()
+    compiled = setup.step().lower(setup.abstract_state, setup.abstract_batch()).compile()
     found = collectives(compiled.as_text(), setup.mesh.size)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.like.params))
+    size = sum(
+        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.abstract_state.params)
+    )
     gathers = [one.payload for one in found if one.kind == "all-gather"]
     return dict(
         devices=setup.mesh.size,

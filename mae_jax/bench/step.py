@@ -25,7 +25,7 @@ from mae_jax.bench.flops import count
 from mae_jax.bench.kept import kept
 from mae_jax.bench.parts import DISJOINT, Live
 from mae_jax.bench.peer import make_peers
-from mae_jax.bench.setup import Setup, example, make_setup
+from mae_jax.bench.setup import Setup, make_setup
 from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread, threads
 from mae_jax.checks import check_batch_size
 from mae_jax.engine.costs import Costs
@@ -62,9 +62,8 @@ def bench_step(
     check_times(turns, seconds)
     with explained(lambda: step_advice(config)):
         setup = make_setup(config, image_size)
-        check_state(setup.like)
-        rows = example(config, setup.method, setup.shape)
-        check_batch_size(rows, setup.batch_size, setup.mesh)
+        check_state(setup.abstract_state)
+        check_batch_size(setup.example, setup.batch_size, setup.mesh)
         works, notes = make_peers(setup, peer) if peer else ({}, [])
         compiled, costs, compiling = compile_twice(setup)
         live = Live(setup, compiled)
@@ -157,7 +156,7 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
         if name.startswith("matmul ")
     }
     machine = np.max(list(rates.values()), axis=0) * devices(setup)
-    at_once = images // setup.parts // setup.mesh.size
+    at_once = images // setup.microbatches // setup.mesh.size
     report = dict(
         config=setup.config.to_dict(),
         image_shape=setup.shape,
@@ -203,7 +202,7 @@ def _parts(setup: Setup, found: dict[str, list[float]], step: np.ndarray) -> Rep
     for name, values in found.items():
         if name.startswith("part "):
             name = name.removeprefix("part ")
-            whole = np.array(values) * (1 if name == "optimizer" else setup.parts)
+            whole = np.array(values) * (1 if name == "optimizer" else setup.microbatches)
             parts[name] = dict(ms=spread(1e3 * whole), share=spread(whole / step))
     return parts
 
@@ -245,7 +244,7 @@ def _compiled_gflops(setup: Setup, compiled) -> float | None:
     and the body of a loop counts once.
     """
     flops = (compiled.cost_analysis() or {}).get("flops")
-    return flops * setup.mesh.size * setup.parts / setup.batch_size / 1e9 if flops else None
+    return flops * setup.mesh.size * setup.microbatches / setup.batch_size / 1e9 if flops else None
 
 
 def tables(report: Report) -> list[Table]:

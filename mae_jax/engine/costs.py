@@ -12,7 +12,7 @@ from mae_jax.types import Batch, TrainState
 Costs = dict[str, Any]
 """'parameters' and 'encoder_parameters', how many numbers; 'gflops_per_image' of the whole step,
 10^9 operations; 'step_megabytes' on each device, 10^6 bytes; None where a compiler does not say;
-'image', [H, W, C] of those it learns from; 'device', 'jax'."""
+'image', [*space, C] of those it learns from, if any; 'device', 'jax'."""
 
 
 def compile_step(
@@ -38,12 +38,12 @@ def compile_step(
         encoder_parameters=count(like.params.get("encoder", {})),
         gflops_per_image=None,
         step_megabytes=None,
-        image=list(batch["image"].shape[1:]),
+        image=list(batch["image"].shape[1:]) if "image" in batch else None,
         device=f"{mesh.devices.flat[0].device_kind} x {mesh.size}",
         jax=jax.__version__,
     )
     if counted and "flops" in counted:  # a loop over the parts is counted once
-        costs["gflops_per_image"] = counted["flops"] * parts / batch["image"].shape[0] / 1e9
+        costs["gflops_per_image"] = counted["flops"] * parts / len(next(iter(batch.values()))) / 1e9
     if memory is not None:
         needed = memory.argument_size_in_bytes + memory.output_size_in_bytes
         needed += memory.temp_size_in_bytes - memory.alias_size_in_bytes

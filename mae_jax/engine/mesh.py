@@ -10,10 +10,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mae_jax.rules import Rules, match, path_of
 from mae_jax.types import Batch, UserError
 
-FSDP: Rules = (("", "fsdp"),)
 MAX_BATCH = 2**31 - 1
 """Rows are counted in int32."""
 
@@ -105,25 +103,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
-def infer_shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
-    """Chooses a layout for every leaf.
-
-    Args:
-        tree: arrays or shapes.
-        rules: (regex, rule) pairs, the first that is found in a leaf's path wins; a rule is
-            'replicate', or 'fsdp': split the largest axis that the fsdp axis divides, if any.
-
-    Raises:
-        UserError: a leaf that no rule matches, or an unknown rule.
+def infer_shardings(tree: Any, mesh: Mesh) -> Any:
+    """A layout for every leaf, an array or a shape: the largest axis that the fsdp axis of the mesh
+    divides, if there is one, is split over it.
     """
-
-    def sharding(path, leaf):
-        rule = match(rules, path_of(path))
-        if rule not in ("replicate", "fsdp"):
-            raise UserError(f"sharding rule {rule!r} is unknown: choose replicate, fsdp")
-        return NamedSharding(mesh, _fsdp_spec(leaf.shape, mesh) if rule == "fsdp" else P())
-
-    return jax.tree_util.tree_map_with_path(sharding, tree)
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _fsdp_spec(leaf.shape, mesh)), tree)
 
 
 def _fsdp_spec(shape: tuple[int, ...], mesh: Mesh) -> P:

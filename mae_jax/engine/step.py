@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from mae_jax.engine.memory import check_state
 from mae_jax.engine.mesh import batch_sharding, infer_shardings, on_mesh, replicated
-from mae_jax.rules import Rules
 from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState
 
 
@@ -30,16 +30,16 @@ def plan_state(
     batch: Mapping[str, Any],
     *,
     seed: int,
-    rules: Rules,
+    sample: Callable[[int], Mapping[str, Any]],
 ) -> tuple[Callable[[], TrainState], TrainState]:
     """How the train state starts, and how it is laid out.
 
     Args:
         batch: arrays or shapes of one batch.
-        rules: how leaves are laid out, see `infer_shardings`.
+        sample: makes so many training examples, for `Method.constants`.
 
     Returns:
-        A function that makes the fresh state, born sharded, and raises UserError if the devices
+        A function that makes the initial state, born sharded, and raises UserError if the devices
         cannot hold it; and its shapes with their shardings.
     """
     rows = {k: jax.ShapeDtypeStruct((mesh.size, *v.shape[1:]), v.dtype) for k, v in batch.items()}
@@ -52,7 +52,7 @@ def plan_state(
         return TrainState(zero, params, tx.init(params), extra, Skips(zero, zero))
 
     shapes = jax.eval_shape(init)
-    shardings = infer_shardings(shapes, mesh, rules)
+    shardings = infer_shardings(shapes, mesh)
     like = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,
@@ -60,11 +60,23 @@ def plan_state(
     )
     initialize = jax.jit(init, out_shardings=shardings)
 
-    def fresh() -> TrainState:
+    def initial_state() -> TrainState:
         check_state(like)
-        return initialize()
+        state = initialize()
+        found = method.constants(sample(method.sample) if method.sample else {})
+        constants = {
+            name: jax.tree.map(place, state.extra[name], value) for name, value in found.items()
+        }
+        return state.replace(extra=state.extra | constants) if constants else state
 
-    return fresh, like
+    return initial_state, like
+
+
+def place(old: jax.Array, new: Any) -> jax.Array:
+    """An array where another one was, with its shape, type and sharding."""
+    if old.shape != np.shape(new):
+        raise ValueError(f"constants are {np.shape(new)}, and init made them {old.shape}")
+    return jax.device_put(np.asarray(new, old.dtype), old.sharding)
 
 
 def make_train_step(

@@ -1,20 +1,19 @@
 """Parameters of one run as the start of another."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from mae_jax.rules import path_of
-from mae_jax.types import UserError
-
-Adapt = Callable[[str, np.ndarray], Any]
-"""(path, array) -> the array for other images, or the same array if it does not depend on them."""
+from mae_jax.types import Adapt, UserError
 
 
-def transfer(params: Any, saved: Mapping[str, np.ndarray], *, missing: str, adapt: Adapt) -> Any:
+def transfer(
+    params: Any, saved: Mapping[str, np.ndarray], *, missing: str, adapt: Adapt, where: str = ""
+) -> Any:
     """Fills parameters with saved ones of the same paths; what else was saved is not used.
 
     Args:
@@ -23,6 +22,7 @@ def transfer(params: Any, saved: Mapping[str, np.ndarray], *, missing: str, adap
         missing: regex of the paths that may keep their fresh values.
         adapt: fits arrays to other images, those of the right shape too: as many patches may be in
             other rows.
+        where: prefix of the paths in messages.
 
     Raises:
         UserError: a parameter that is not there, or of another shape: the checkpoint is of another
@@ -35,13 +35,14 @@ def transfer(params: Any, saved: Mapping[str, np.ndarray], *, missing: str, adap
             if re.search(missing, name):
                 return leaf
             raise UserError(
-                f"the checkpoint has no {name}: it is of another architecture; it holds "
+                f"the checkpoint has no {where}{name}: it is of another architecture; it holds "
                 f"{', '.join(sorted({path.split('/')[0] for path in saved}))}"
             )
         array = adapt(name, saved[name])
         if array.shape != leaf.shape:
             raise UserError(
-                f"the checkpoint is of another architecture: {name} is {list(array.shape)} there "
+                f"the checkpoint is of another architecture: {where}{name} is "
+                f"{list(array.shape)} there "
                 f"and {list(leaf.shape)} here"
             )
         return jax.device_put(np.asarray(array, leaf.dtype), leaf.sharding)

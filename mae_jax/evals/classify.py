@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
+from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, read_split
 from mae_jax.spec import check_choice
 from mae_jax.types import Metric, UserError
 
@@ -19,6 +19,10 @@ ONE_CLASSIFIER = (
     "with one head, config.method.args.lr_factors=(1.0,)"
 )
 """What to do about a model without logits."""
+
+
+ROWS = 1024
+"""That are scored at once, in float64."""
 
 
 class Scores(NamedTuple):
@@ -53,12 +57,16 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
     check_limit("classify", limit)
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        parts = [classified(predict, batch, split=split) for batch in data.eval(split, limit)]
-        present = np.unique(np.concatenate([labels for _, labels in parts]))
+        found = read_split(predict, data, split, limit)
+        logits, labels = found["logits"], found["label"]
+        check_labels(labels, logits.shape[-1], split)
+        present = np.unique(labels)
         if not len(present):
             raise UserError(f"the {split} split has no example that can be read")
-        classes = present if among == "present" else np.arange(parts[0][0].shape[1])
-        scored = [score(part[:, classes], np.searchsorted(classes, true)) for part, true in parts]
+        classes = present if among == "present" else np.arange(logits.shape[1])
+        labels = np.searchsorted(classes, labels)
+        rows = [slice(start, start + ROWS) for start in range(0, len(labels), ROWS)]
+        scored = [score(logits[some][:, classes], labels[some]) for some in rows]
         scores = Scores(*(np.concatenate(part) for part in zip(*scored, strict=True)))
         return summary(scores, len(classes))
 
@@ -96,11 +104,19 @@ def classified(
     return logits, labels
 
 
-def check_labels(labels: np.ndarray, classes: int, split: str) -> None:
-    """Raises UserError if one of the labels [n] is not in [0, classes)."""
-    for label in labels[(labels < 0) | (labels >= classes)]:
+def check_labels(
+    labels: np.ndarray,
+    classes: int,
+    split: str,
+    *,
+    field: str = "label",
+    ignored: int | None = None,
+) -> None:
+    """Raises UserError if one of the labels [n, ...] is neither in [0, classes) nor ignored."""
+    labels = np.asarray(labels)
+    for label in labels[((labels < 0) | (labels >= classes)) & (labels != ignored)]:
         raise UserError(
-            f"label {label} of the {split} split is none of the {classes} classes of the "
+            f"{field} {label} of the {split} split is none of the {classes} classes of the "
             f"classifier, 0 to {classes - 1}: check config.method.args.classes, and that the split "
             "has the classes that it was trained on"
         )

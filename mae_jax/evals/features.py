@@ -81,12 +81,22 @@ class Features(NamedTuple):
 
 
 @functools.lru_cache(maxsize=2)  # the evaluators of one evaluation ask for the same two splits
-def extract(predict: Predict, data: EvalData, split: str, limit: int | None = None) -> Features:
-    """The features of a labeled split, without the rows that only fill the last batch."""
-    features, labels = [], []
+def read_split(
+    predict: Predict, data: EvalData, split: str, limit: int | None = None
+) -> dict[str, np.ndarray]:
+    """All that is predicted for a split, [N, ...] each, without the rows that only fill the last
+    batch. Evaluators of one evaluation share the pass, and the function `predict`.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
     for batch in data.eval(split, limit):
-        outputs = predict(batch)
-        keep = np.asarray(outputs["valid"])
-        features.append(np.asarray(outputs["features"], np.float32)[keep])
-        labels.append(np.asarray(outputs["label"])[keep])
-    return Features(np.concatenate(features), np.concatenate(labels))
+        outputs = {name: np.asarray(array) for name, array in predict(batch).items()}
+        valid = outputs.pop("valid")
+        for name, array in outputs.items():
+            parts.setdefault(name, []).append(array[valid])
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def extract(predict: Predict, data: EvalData, split: str, limit: int | None = None) -> Features:
+    """The features of a labeled split."""
+    found = read_split(predict, data, split, limit)
+    return Features(found["features"].astype(np.float32), found["label"])

@@ -1,1 +1,27 @@
 """Learning without labels: one pretext task a file, each with `make(**kwargs) -> Method`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mae_jax.spec import call_section, maker
+from mae_jax.types import Method
+
+
+def make_method(*, name: str, args: Mapping[str, Any], total_steps: int = 1) -> Method:
+    """A method, 'mae', a task, 'tasks.finetune', or a module of the user's, 'my_project.method'.
+
+    Args:
+        args: of the module's `make`.
+        total_steps: length of the run.
+
+    Raises:
+        UserError: no such module, or arguments that it does not take.
+    """
+    make = maker(module_name(name))
+    return replace(call_section(make, args, "method.args"), total_steps=total_steps)
+
+
+def module_name(name: str) -> str:
+    """'mae' to 'methods.mae'; what has a dot is a module already, 'tasks.finetune'."""
+    return name if "." in name else f"methods.{name}"

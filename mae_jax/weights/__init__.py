@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from mae_jax.spec import call, maker
+from mae_jax.methods import make_method
 from mae_jax.types import UserError
 from mae_jax.weights.export import LAYOUTS, write
 from mae_jax.weights.files import Found, open_weights
@@ -153,11 +153,8 @@ def _completed(model: Model, table: list[Mapped], name: str, options: Options):
     as for a fresh one.
     """
     args = {key: value for key, value in model.args.items() if value != ()}
-    method = call(name, maker(_module(model.method)), **args)
-    batch = {
-        "image": jax.ShapeDtypeStruct((1, *model.image), np.uint8),
-        "label": jax.ShapeDtypeStruct((1,), np.int32),
-    }
+    method = make_method(name=model.method, args=args)
+    batch = method.example(model.image)
     init = lambda key, batch: method.init(key, batch)[0]
     shapes = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0), batch), sep="/")
     for path, array in model.params.items():
@@ -186,7 +183,3 @@ def _completed(model: Model, table: list[Mapped], name: str, options: Options):
         for row in table
     ]
     return model, table
-
-
-def _module(method: str) -> str:
-    return method if method.startswith("tasks.") else f"methods.{method}"

@@ -4,15 +4,16 @@ commands that use a run take it.
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from mae_jax.config import to_json
+from mae_jax.configs.common import base
 from mae_jax.engine.checkpoint import read_leaves
 from mae_jax.engine.transfer import transfer
+from mae_jax.methods import module_name
 from mae_jax.types import Skips, TrainState, UserError
 from mae_jax.weights.files import read_json, read_notes, read_safetensors
 from mae_jax.weights.model import EPSILON, Model, anywhere, arguments
@@ -33,8 +34,7 @@ def read_run(folder: Path) -> Model:
         UserError: no run, nothing to read in it, or damage.
     """
     method = read_config(folder).method
-    module = method.name if method.name.startswith("tasks.") else f"methods.{method.name}"
-    args = anywhere(arguments(module, method.args.to_dict()))
+    args = anywhere(arguments(module_name(method.name), method.args.to_dict()))
     if is_folder_of_weights(folder):
         leaves, _ = read_safetensors(folder / WEIGHTS)
     else:
@@ -93,39 +93,11 @@ def transform_of(model: Model) -> str:
 def _config(model: Model) -> ConfigDict:
     """A config of every section; of those that train, nothing is used."""
     resize = transform_of(model)
-    data: dict[str, Any] = dict(
-        train="",
-        test="",
-        subset="",
-        held_out=0.0,
-        batch_size=64,
-        train_transform=resize,
-        eval_transform=resize,
-        fields=(),
-        pipeline="arrays",
-        workers=0,
-        on_error="raise",
-        views=1,
-    )
-    return ConfigDict(
-        dict(
-            seed=0,
-            accumulate=1,
-            max_skipped=10,
-            profile="",
-            data=data,
-            method=dict(name=model.method, args=model.args),
-            init_from=dict(path=""),
-            optimizer=dict(name="sgd", b1=0.9, b2=0.95, weight_decay=0.0, clip=None),
-            schedule=dict(base_lr=1.0, epochs=1.0, warmup_epochs=0.0, min_lr=0.0),
-            mesh=dict(data=-1, fsdp=1),
-            compiler=dict(tpu="", gpu="", cpu=""),
-            checkpoint=dict(every=1, keep=2),
-            log=dict(every=1),
-            evals=dict(every=0, run=""),
-            identities={},
-        )
-    )
+    config = base()
+    config.data.update(train_transform=resize, eval_transform=resize, batch_size=64, fields=())
+    config.method = dict(name=model.method, args=model.args)
+    config.schedule.update(epochs=1.0, warmup_epochs=0.0)
+    return config
 
 
 def only(model: Model, head: int | None) -> Model:

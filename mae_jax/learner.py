@@ -1,0 +1,146 @@
+"""What learns: mesh, method, optimizer and train state, as a config names them. Runs, benchmarks
+and compilations for other machines build it here, whether they have data or not.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mae_jax.engine import mesh as meshes
+from mae_jax.engine.compiler import Options, compiler_options
+from mae_jax.engine.costs import Costs, compile_step
+from mae_jax.engine.optim import Plan, make_optimizer, make_plan
+from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.methods import make_method
+from mae_jax.ops.attention import record_kinds
+from mae_jax.spec import call_section
+from mae_jax.types import Batch, Method, TrainState
+
+Example = Mapping[str, Any]
+"""A training batch of one: field -> array or shape [1, ...]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Learner:
+    """What `build_learner` makes of a config."""
+
+    name: str
+    """Of the method."""
+    seed: int
+    batch_size: int
+    """Global."""
+    microbatches: int
+    """Parts of a batch, computed one after another."""
+    mesh: Mesh
+    method: Method
+    plan: Plan
+    tx: optax.GradientTransformationExtraArgs
+    example: Example
+    abstract_state: TrainState
+    """Shapes and shardings of the state."""
+    initial_state: Callable[[], TrainState]
+    """Makes the state that the seed determines, always the same."""
+    compiler_options: Options
+    """See `engine.compiler`."""
+
+    def step(self) -> Callable:
+        """The jitted training step, see `make_train_step`."""
+        return make_train_step(
+            self.mesh,
+            self.abstract_state,
+            self.method,
+            self.tx,
+            seed=self.seed,
+            accumulate=self.microbatches,
+            compiler_options=self.compiler_options,
+        )
+
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and shardings of a global training batch."""
+        sharding = meshes.batch_sharding(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct((self.batch_size, *x.shape[1:]), x.dtype, sharding=sharding)
+            for name, x in self.example.items()
+        }
+
+    def compile(self) -> tuple[Callable, Costs]:
+        """The compiled training step, and what it costs."""
+        with record_kinds() as kinds:
+            step, costs = compile_step(
+                self.step(), self.abstract_state, self.abstract_batch(), parts=self.microbatches
+            )
+        return step, costs | dict(attention=list(kinds), compiler_options=self.compiler_options)
+
+    def trace(self) -> None:
+        """Traces the training step without compiling it.
+
+        Raises:
+            UserError: a batch that the method cannot learn from.
+        """
+        jax.eval_shape(self.step(), self.abstract_state, self.abstract_batch())
+
+    def put(self, batch: Mapping[str, Any]) -> Batch:
+        """A global batch on the devices from this process' rows."""
+        return meshes.put_batch(batch, self.mesh)
+
+
+def build_learner(
+    config: ConfigDict,
+    mesh: Mesh,
+    *,
+    num_examples: int,
+    example: Callable[[Method], Example],
+    sample: Callable[[int], Mapping[str, np.ndarray]],
+) -> Learner:
+    """Builds what a config names, but for its data.
+
+    Args:
+        num_examples: of an epoch.
+        example: makes a training batch of one for the method.
+        sample: makes so many training examples, for `Method.constants`.
+
+    Raises:
+        UserError: a section that cannot be built.
+    """
+    batch_size = config.data.batch_size
+    plan = call_section(
+        make_plan, config.schedule, "schedule", batch_size=batch_size, num_examples=num_examples
+    )
+    method = call_section(make_method, config.method, "method", total_steps=plan.steps)
+    tx = call_section(
+        make_optimizer,
+        config.optimizer,
+        "optimizer",
+        schedule=plan.schedule,
+        rules=method.rules(),
+    )
+    rows = example(method)
+    initial_state, abstract_state = plan_state(
+        mesh, method, tx, rows, seed=config.seed, sample=sample
+    )
+    options = config.get("compiler", {})  # workdirs before this section have none
+    return Learner(
+        name=config.method.name,
+        seed=config.seed,
+        batch_size=batch_size,
+        microbatches=config.accumulate,
+        mesh=mesh,
+        method=method,
+        plan=plan,
+        tx=tx,
+        example=rows,
+        abstract_state=abstract_state,
+        initial_state=initial_state,
+        compiler_options=call_section(compiler_options, options, "compiler", mesh=mesh),
+    )
+
+
+def zeros(example: Example, count: int) -> dict[str, np.ndarray]:
+    """So many examples of zeros, in place of data."""
+    return {name: np.zeros((count, *x.shape[1:]), x.dtype) for name, x in example.items()}
