@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from mae_jax.config import load_config, load_configs
-from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer, make_plan
+from mae_jax.engine.optim import make_optimizer, make_plan
 from mae_jax.models import conv, vit
 from mae_jax.settings import make_evaluators, make_method
 from mae_jax.spec import call_section
@@ -57,15 +57,16 @@ def test_an_experiment_fits_together(name, side):
         num_examples=1_281_167,
     )
     method = call_section(make_method, config.method, "method", total_steps=plan.steps)
-    views = ["image", "image2"][: config.data.views]
-    batch = {view: jax.ShapeDtypeStruct((2, side, side, 3), jnp.uint8) for view in views}
-    batch["label"] = jax.ShapeDtypeStruct((2,), jnp.int32)
+    batch = {
+        name: jax.ShapeDtypeStruct((2, *row.shape[1:]), row.dtype)
+        for name, row in method.example((side, side, 3)).items()
+    }
+    assert method.views == config.data.views
     params, extra = jax.eval_shape(method.init, jax.random.key(0), batch)
     output = jax.eval_shape(method.loss, params, extra, batch, jax.random.key(0), 0)
     assert output.loss.shape == () and output.loss.dtype == jnp.float32
-    rules = getattr(method, "rules", DECAY_MATRICES)
     tx = call_section(
-        make_optimizer, config.optimizer, "optimizer", schedule=plan.schedule, rules=rules
+        make_optimizer, config.optimizer, "optimizer", schedule=plan.schedule, rules=method.rules()
     )
     jax.eval_shape(tx.init, params)
     assert make_evaluators(config.evals.run)

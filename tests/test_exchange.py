@@ -6,14 +6,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from mae_jax import weights
 from mae_jax.config import load_config
 from mae_jax.engine.checkpoint import Checkpoints
+from mae_jax.init_from import make_init_from
 from mae_jax.load import load
 from mae_jax.run import build
-from mae_jax.start import make_start
 from mae_jax.tasks import finetune
 from mae_jax.types import UserError
 from mae_jax.workdir import claim
@@ -39,7 +40,7 @@ def begun(workdir, name, *changes):
     started = build(config)
     claim(workdir, config, started.data.identities())
     with Checkpoints(workdir / "checkpoints", every=1) as checkpoints:
-        checkpoints.save(started.fresh(), 1)
+        checkpoints.save(started.initial_state(), 1)
     return workdir
 
 
@@ -127,7 +128,9 @@ def test_without_a_gpu_a_run_is_used_by_what_is_there(fused, tmp_path):
     assert run(*command, "--out", out) == 0
     for start in (fused, out):
         config = load_config(f"{TASKS}:finetune", [f"init_from.path={start}"])
-        kernel = build(config).fresh().params["encoder"]["block_0"]["attention"]["qkv"]["kernel"]
+        kernel = (
+            build(config).loaded_state().params["encoder"]["block_0"]["attention"]["qkv"]["kernel"]
+        )
         expected = state.params["encoder"]["block_0"]["attention"]["qkv"]["kernel"]
         np.testing.assert_array_equal(kernel, expected)
 
@@ -153,6 +156,7 @@ def test_the_kernels_that_only_some_devices_have_are_left_out():
 def test_a_task_may_start_and_learn_by_other_kernels():
     method = finetune.make(encoder="vit(Ti, patch=8)")
     args = dict(encoder="vit(Ti, patch=8, attention=cudnn)", dtype="bfloat16")
-    start = make_start(path="somewhere", args=args, method=method, example={}, fresh=dict)
+    config = ConfigDict(dict(name="tasks.finetune", args=args))
+    start = make_init_from(dict(path="somewhere"), config=config, method=method, image=None)
     with pytest.raises(UserError, match="there is no somewhere"):
-        start()
+        start.load(None)

@@ -51,7 +51,7 @@ def make(config, changes):
     run = build(load_config(config, changes))
     rng = np.random.default_rng(0)
     away = lambda a: a + abs(rng.normal(0, 0.1, a.shape)).astype(np.float32)
-    state = jax.device_get(run.fresh())
+    state = jax.device_get(run.initial_state())
     return run, state.replace(
         params=jax.tree.map(away, state.params), extra=jax.tree.map(away, state.extra)
     )

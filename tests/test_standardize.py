@@ -7,8 +7,8 @@ import pytest
 
 from mae_jax import methods, standardize, tasks
 from mae_jax.config import load_config
+from mae_jax.methods import make_method
 from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD
-from mae_jax.settings import make_method
 from mae_jax.spec import maker
 from mae_jax.types import UserError
 

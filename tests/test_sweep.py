@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from mae_jax import cli, schedule, sweep
 from mae_jax.config import load_configs
 from mae_jax.evaluate import write_results
-from mae_jax.start import origin
+from mae_jax.init_from import origin
 from mae_jax.train import train
 from mae_jax.types import UserError
 from mae_jax.workdir import claim

@@ -58,7 +58,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(pretrained, root):
     from mae_jax.run import build
 
     config = load_config(f"{TASKS}:finetune", [f"init_from.path={pretrained}"])
-    start = build(config).fresh().params
+    start = build(config).loaded_state().params
     saved = weights.read(pretrained)[0].params
     kernel = start["encoder"]["block_0"]["mlp"]["fc1"]["kernel"]
     np.testing.assert_array_equal(kernel, saved["encoder/block_0/mlp/fc1/kernel"])

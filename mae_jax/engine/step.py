@@ -30,13 +30,13 @@ def plan_state(
     batch: Mapping[str, Any],
     *,
     seed: int,
-    sample: Callable[[int], Mapping[str, Any]],
+    sample: Callable[[int], Mapping[str, Any]] | None = None,
 ) -> tuple[Callable[[], TrainState], TrainState]:
     """How the train state starts, and how it is laid out.
 
     Args:
         batch: arrays or shapes of one batch.
-        sample: makes so many training examples, for `Method.constants`.
+        sample: makes so many training examples, for a method with `Method.constants`.
 
     Returns:
         A function that makes the initial state, born sharded, and raises UserError if the devices

@@ -15,8 +15,8 @@ def counted(**changes):
     config.mesh.update(changes.get("mesh", dict(data=2, fsdp=1)))
     config.accumulate = changes.get("accumulate", 1)
     setup = make_setup(config)
-    compiled = setup.step().lower(setup.like, setup.batch_like()).compile()
-    size = sum(4 * leaf.size for leaf in jax.tree.leaves(setup.like.params))
+    compiled = setup.step().lower(setup.abstract_state, setup.abstract_batch()).compile()
+    size = sum(4 * leaf.size for leaf in jax.tree.leaves(setup.abstract_state.params))
     return collectives(compiled.as_text(), setup.mesh.size), size
 
 

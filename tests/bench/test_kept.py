@@ -6,8 +6,8 @@ import pytest
 from jax._src.ad_checkpoint import saved_residuals
 
 from mae_jax.bench.kept import block_numbers, kept
+from mae_jax.methods import make_method
 from mae_jax.models.vit import REMAT, block_class
-from mae_jax.run import make_method
 
 
 @pytest.mark.parametrize("remat", REMAT)

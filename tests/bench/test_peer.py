@@ -27,7 +27,7 @@ def test_the_peer_has_our_parameters_and_learns_on_our_images(monkeypatch):
     train = peer.make_trainer(setup, compiled=False)
     numbers = lambda: [p.detach().clone() for p in models[0].parameters() if p.requires_grad]
     before = numbers()
-    ours = sum(leaf.size for leaf in jax.tree.leaves(setup.like.params))
+    ours = sum(leaf.size for leaf in jax.tree.leaves(setup.abstract_state.params))
     assert sum(p.numel() for p in before) == ours
     assert train(2) > 0
     moved = [bool((a != b).any()) for a, b in zip(before, numbers(), strict=True)]

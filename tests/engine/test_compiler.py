@@ -1,6 +1,7 @@
 """Options of the compiler: how a config gives them, and which reach it (2 fake devices)."""
 
 import dataclasses
+import functools
 
 import jax
 import pytest
@@ -90,8 +91,9 @@ def test_a_run_reports_its_options_and_compiles_with_them(root):
     assert f"compiler options for cpu: {FAST}=True" in run.notes
     assert run.compiler_options == {FAST: "True"}
     run = dataclasses.replace(run, compiler_options={"xla_of_nobody": "1"})
-    state, batch = run.like, run._step()[1]
-    calls = [run._step()[0].lower(state, batch), run._predict.lower(state.params, {}, batch)]
+    state, batch = run.abstract_state, run.abstract_batch()
+    predict = run.on_devices(functools.partial(run.method.predict, outputs=("features",)))
+    calls = [run.step().lower(state, batch), predict.lower(state.params, {}, batch)]
     for lowered in calls:
         with pytest.raises(jax.errors.JaxRuntimeError, match="No such .* 'xla_of_nobody'"):
             lowered.compile()

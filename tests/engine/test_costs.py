@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import pytest
 
 from mae_jax.engine.costs import compile_step
-from mae_jax.engine.mesh import FSDP, batch_sharding, make_mesh
+from mae_jax.engine.mesh import batch_sharding, make_mesh
 from mae_jax.engine.optim import make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.types import Output
+from tests.helpers.plain_method import PlainMethod
 
 WIDTH = 256
 
 
-class Product:
+class Product(PlainMethod):
     """Two products with matrices of WIDTH x WIDTH, one of them of the encoder."""
 
     def init(self, key, batch):
@@ -27,10 +28,6 @@ class Product:
         x = jnp.sin(x @ params["encoder"]["kernel"]) @ params["head"]["kernel"]
         return Output(jnp.sum(x**2), extra, {})
 
-    def after_update(self, params, extra, step):
-        """Nothing."""
-        return extra
-
 
 @pytest.mark.parametrize("parts", [1, 4])
 def test_arithmetic_and_parameters_are_those_of_two_products(parts):
@@ -39,7 +36,7 @@ def test_arithmetic_and_parameters_are_those_of_two_products(parts):
         "image": jax.ShapeDtypeStruct((size, 1, 1, WIDTH), jnp.uint8, sharding=batch_sharding(mesh))
     }
     tx = make_optimizer(schedule=lambda step: 1e-3)
-    fresh, like = plan_state(mesh, method, tx, batch, seed=0, rules=FSDP)
+    fresh, like = plan_state(mesh, method, tx, batch, seed=0)
     step = make_train_step(mesh, like, method, tx, seed=0, accumulate=parts)
     compiled, costs = compile_step(step, like, batch, parts=parts)
     assert costs["parameters"] == 2 * WIDTH**2 and costs["encoder_parameters"] == WIDTH**2

@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from mae_jax.engine import memory
 from mae_jax.engine.memory import explained
-from mae_jax.engine.mesh import FSDP, make_mesh
+from mae_jax.engine.mesh import make_mesh
 from mae_jax.engine.step import plan_state
 from mae_jax.types import UserError
+from tests.helpers.plain_method import PlainMethod
 
 ADVICE = "lower config.data.batch_size (4096 now)"
 PARTS = ": parts of 32 images or fewer a chip also move less memory"
@@ -116,13 +117,13 @@ def test_the_memory_of_this_machine_is_plausible():
 
 
 def test_fresh_states_are_refused_before_they_are_made(monkeypatch):
-    class Method:
+    class Method(PlainMethod):
         def init(self, key, batch):
             return {"weight": jnp.zeros((1000, 1000))}, {}
 
     tx = optax.identity()
     batch = {"image": np.zeros((1, 2, 2, 1), np.uint8)}
-    fresh, _ = plan_state(make_mesh(), Method(), tx, batch, seed=0, rules=FSDP)
+    fresh, _ = plan_state(make_mesh(), Method(), tx, batch, seed=0)
     monkeypatch.setattr(memory, "free_memory", lambda: 3_999_999)
     with pytest.raises(UserError, match=r"needs 4 MB .* array is params/weight, \[1000, 1000\]"):
         fresh()

@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mae_jax.engine.mesh import FSDP, make_mesh, put_batch
+from mae_jax.engine.mesh import make_mesh, put_batch
 from mae_jax.engine.optim import make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state, stream_key
 from mae_jax.types import Output
+from tests.helpers.plain_method import PlainMethod
 
 
-class Regression:
+class Regression(PlainMethod):
     """A least-squares line through 'image' [B, 1, 1, 4]; its loss is NaN where an image is 255."""
 
     def init(self, key, batch):
@@ -35,7 +36,7 @@ def run(mesh, batches, accumulate=1, name="sgd"):
     """States and metrics after each batch."""
     method = Regression()
     tx = make_optimizer(name=name, schedule=lambda step: 0.01 * (step + 1), weight_decay=0.1)
-    fresh, like = plan_state(mesh, method, tx, {"image": batches[0]}, seed=3, rules=FSDP)
+    fresh, like = plan_state(mesh, method, tx, {"image": batches[0]}, seed=3)
     step = make_train_step(mesh, like, method, tx, seed=3, accumulate=accumulate)
     state, seen = fresh(), []
     for images in batches:

@@ -28,7 +28,7 @@ def main(name, slices, *changes):
     batch = f"data.batch_size={2 * len(topology.devices)}"
     config = load_config("configs/mae.py:B/16", [*SMALL, batch, *changes])
     setup = make_setup(config, [32], devices=topology.devices)
-    compiled = setup.step().lower(setup.like, setup.batch_like()).compile()
+    compiled = setup.step().lower(setup.abstract_state, setup.abstract_batch()).compile()
     # The text has a collective again where it is in an asynchronous fusion.
     found = {channel: kind for kind, channel in COLLECTIVE.findall(compiled.as_text())}
     print(

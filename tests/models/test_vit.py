@@ -134,7 +134,7 @@ def test_a_kernel_that_is_split_over_devices_is_gathered_and_not_permuted():
     rows = meshes.batch_sharding(mesh)
     x = jax.ShapeDtypeStruct((4, 7, 16), np.float32, sharding=rows)
     params = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
-    shardings = meshes.infer_shardings(params, mesh, meshes.FSDP)
+    shardings = meshes.infer_shardings(params, mesh)
     assert shardings["attention"]["qkv"]["kernel"].spec == P(None, "fsdp")
     loss = lambda params, x: (block.apply({"params": params}, x, False, 3) ** 2).sum()
     gradient = jax.jit(jax.grad(loss), in_shardings=(shardings, rows), out_shardings=shardings)

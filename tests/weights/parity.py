@@ -23,10 +23,10 @@ import numpy as np
 from flax import traverse_util
 
 from mae_jax import weights
+from mae_jax.methods import make_method
 from mae_jax.models.vit import SIZES
 from mae_jax.ops import losses, masking
 from mae_jax.ops.patches import grid_of, patchify
-from mae_jax.run import make_method
 from tests.weights import references
 from tests.weights.references import Reference
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mae_jax import methods, tasks
+from mae_jax.methods import make_method
 from mae_jax.ops.pixels import check_statistics
-from mae_jax.run import make_method
 from mae_jax.spec import maker
 from mae_jax.types import UserError
 from tests.helpers import plain_vit
@@ -36,7 +36,9 @@ def test_every_method_and_task(name):
     method = make_method(name=name, args=args, total_steps=10)
     images = np.zeros((2, 240, 240, 3), np.uint8)  # tiles fit
     batch = {"image": images, "image2": images, "label": np.zeros(2, np.int32)}
-    built = lambda key, batch: method.predict(*method.init(key, batch), batch)  # as a run is built
+    built = lambda key, batch: method.predict(
+        *method.init(key, batch), batch, outputs=method.offers()
+    )
     with pytest.raises(UserError, match=LINE):
         jax.eval_shape(built, jax.random.key(0), batch)
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from mae_jax import weights
 from mae_jax.data.transforms import make_transforms
+from mae_jax.methods import make_method
 from mae_jax.ops.pixels import normalize
-from mae_jax.run import make_method
 from mae_jax.types import UserError
 from mae_jax.weights.processor import images_of
 from tests.helpers.commands import run
@@ -111,7 +111,9 @@ def test_features_of_bytes_that_are_not_rescaled(folder, caplog):
         expected = theirs.vit(torch.tensor(pixels).float()).last_hidden_state[:, 0].numpy()
     method = make_method(name=model.method, args=model.args, total_steps=1)
     params = traverse_util.unflatten_dict(model.params, sep="/")
-    mine = np.asarray(method.predict(params, {}, {"image": jnp.asarray(images)})["features"])
+    mine = np.asarray(
+        method.predict(params, {}, {"image": jnp.asarray(images)}, outputs=["features"])["features"]
+    )
     assert np.abs(expected[0] - expected[1]).max() > 0.01
     np.testing.assert_allclose(mine, expected, rtol=0, atol=2e-4 * np.abs(expected).max())
 

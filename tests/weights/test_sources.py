@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mae_jax.start import origin
+from mae_jax.init_from import origin
 from mae_jax.types import UserError
 from mae_jax.weights.files import open_weights
 from tests.helpers import plain_vit

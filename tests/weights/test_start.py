@@ -11,9 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from mae_jax import weights
 from mae_jax.config import load_config
+from mae_jax.init_from import origin
 from mae_jax.ops.resample import resample_positions
 from mae_jax.run import build
-from mae_jax.start import origin
 from mae_jax.types import UserError
 from mae_jax.weights.files import read_safetensors
 from tests.helpers.commands import mistake, run
@@ -85,7 +85,7 @@ def test_a_task_starts_from_weights_wherever_they_are(source, pretrained, tmp_pa
         path = str(tmp_path / "imported")
         assert run("weights", "import", out, "--out", path) == 0
     config = load_config(f"{TASKS}:finetune", [f"init_from.path={path}"])
-    start = build(config).fresh().params
+    start = build(config).loaded_state().params
     saved = weights.read(pretrained)[0].params
     kernel = start["encoder"]["block_0"]["attention"]["qkv"]["kernel"]
     np.testing.assert_array_equal(kernel, saved["encoder/block_0/attention/qkv/kernel"])
@@ -100,7 +100,7 @@ def test_a_task_starts_from_weights_wherever_they_are(source, pretrained, tmp_pa
 def test_what_a_task_leaves_to_its_defaults(pretrained, tmp_path, caplog):
     config = load_config(f"{TASKS}:finetune", [f"init_from.path={pretrained}"])
     del config.method.args.mean, config.method.args.std
-    start = build(config).fresh().params
+    start = build(config).loaded_state().params
     saved = weights.read(pretrained)[0].params
     kernel = start["encoder"]["block_0"]["attention"]["qkv"]["kernel"]
     np.testing.assert_array_equal(kernel, saved["encoder/block_0/attention/qkv/kernel"])
@@ -108,7 +108,7 @@ def test_what_a_task_leaves_to_its_defaults(pretrained, tmp_path, caplog):
     del config.method.args.encoder
     config.data.update(train_transform="resize((16, 16))", eval_transform="resize((16, 16))")
     with pytest.raises(UserError, match=r"and config.method.args.encoder=vit\(B, patch=16\)$"):
-        build(config).fresh()
+        build(config).loaded_state()
 
 
 def test_the_hub_is_out_of_reach(offline, capsys, tmp_path):
@@ -241,7 +241,7 @@ def test_tuned_positions_of_another_size_and_shape(size, tmp_path):
         f"data.train_transform=resize({size})",
         f"data.eval_transform=resize({size})",
     ]
-    start = build(load_config(f"{TASKS}:finetune", options)).fresh().params
+    start = build(load_config(f"{TASKS}:finetune", options)).loaded_state().params
     found = np.asarray(start["encoder"]["positions"])
     table = model.params["encoder/positions"]
     grid = (size[0] // 8, size[1] // 8)
@@ -260,7 +260,7 @@ def test_tuned_positions_of_an_unknown_shape(tmp_path):
         "data.train_transform=resize((24, 96))",
         "data.eval_transform=resize((24, 96))",
     ]
-    start = build(load_config(f"{TASKS}:finetune", options)).fresh().params
+    start = build(load_config(f"{TASKS}:finetune", options)).loaded_state().params
     found = np.asarray(start["encoder"]["positions"])
     np.testing.assert_array_equal(found, model.params["encoder/positions"])
 

@@ -8,8 +8,8 @@ import pytest
 from flax import traverse_util
 
 from mae_jax import weights
+from mae_jax.methods import make_method
 from mae_jax.ops.pixels import normalize
-from mae_jax.run import make_method
 from mae_jax.types import UserError
 from tests.weights import models
 
@@ -59,7 +59,7 @@ def test_a_classifier(pool, tmp_path):
         theirs = opened(tmp_path / "out")(pixel_values=floats(model)).logits.numpy()
     method = make_method(name=model.method, args=model.args, total_steps=1)
     params = traverse_util.unflatten_dict(model.params, sep="/")
-    ours = method.predict(params, {}, {"image": jnp.asarray(images)})["logits"]
+    ours = method.predict(params, {}, {"image": jnp.asarray(images)}, outputs=["logits"])["logits"]
     error = np.abs(ours - theirs).max()
     print(f"\n{pool}: logits differ by {error:.1e} of {np.abs(theirs).max():.1f}")
     assert error < 1e-5
@@ -76,7 +76,9 @@ def test_an_encoder_alone(tmp_path):
         tokens = theirs(pixel_values=floats(model), noise=noise).last_hidden_state.numpy()
     method = make_method(name="mae", args=model.args, total_steps=1)
     params = traverse_util.unflatten_dict(model.params, sep="/")
-    ours = method.predict(params, {}, {"image": jnp.asarray(images)})["features"]
+    ours = method.predict(params, {}, {"image": jnp.asarray(images)}, outputs=["features"])[
+        "features"
+    ]
     error = np.abs(ours - tokens[:, 0]).max()
     print(f"\nfeatures differ by {error:.1e} of {np.abs(tokens).max():.1f}")
     assert error < 1e-5

@@ -12,8 +12,8 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from mae_jax import weights
+from mae_jax.methods import make_method
 from mae_jax.ops.posemb import with_class_token
-from mae_jax.run import make_method
 from mae_jax.types import UserError
 from tests.helpers import plain_vit
 from tests.weights.test_refusals import refused
@@ -38,7 +38,7 @@ def check_features(model, arrays, heads):
     method = make_method(name=model.method, args=model.args, total_steps=1)
     params = traverse_util.unflatten_dict(model.params, sep="/")
     with jax.default_matmul_precision("highest"):
-        mine = method.predict(params, {}, {"image": IMAGES})["features"]
+        mine = method.predict(params, {}, {"image": IMAGES}, outputs=["features"])["features"]
     theirs = plain_vit.tokens(arrays, IMAGES / 255 * 2 - 1, heads)[:, 0]
     assert np.abs(theirs).max() > 0.1
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-5 * np.abs(theirs).max())
