@@ -164,8 +164,8 @@ def sweep(
         if code or not finished(folder, configs[name]):
             return False, _reason(code, folder / "log.txt")
         found = read_results(folder / "results.json")
-        metrics = filled(found["metrics"], found["final"])
         own = list(found["final"].values())[-1]
+        metrics = filled(found["metrics"], own)
         return True, "  ".join(f"{name} {shown(metrics[name], own[name])}" for name in own)
 
     def say(name: str, text: str) -> None:

@@ -92,7 +92,8 @@ def declared(runs: Sequence[Finished]) -> dict[str, Metric]:
     """Metric -> its declaration, of all that the runs have; the first run that has it counts."""
     found: dict[str, Metric] = {}
     for run in runs:
-        found = filled(run.metrics, run.results) | found
+        names = (name for values in run.results.values() for name in values)
+        found = filled(run.metrics, names) | found
     return found
 
 

@@ -1,6 +1,6 @@
 """How metrics are shown: as their evaluators declare, which results carry along."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mae_jax.types import Metric
 
@@ -21,16 +21,13 @@ BEFORE = {
 A new metric needs no row here."""
 
 
-def filled(
-    metrics: Mapping[str, Metric], results: Mapping[str, Mapping[str, float]]
-) -> dict[str, Metric]:
-    """Metric -> its declaration, of all in some results.
+def filled(metrics: Mapping[str, Metric], names: Iterable[str]) -> dict[str, Metric]:
+    """Metric -> its declaration, of each of these names.
 
     Args:
         metrics: what was declared; empty: the results are from before declarations.
-        results: representation -> metric -> value.
     """
-    names = dict.fromkeys(name for values in results.values() for name in values)
+    names = list(names)
     if metrics:
         return {name: metrics.get(name, Metric()) for name in names}
     parts = {name: Metric(table="") for name in names if "/" in name}  # e.g. 'robustness/fog'

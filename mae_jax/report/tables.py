@@ -57,7 +57,7 @@ def results_table(
         results: representation -> metric -> value.
         metrics: their declarations.
     """
-    declared = filled(metrics, results)
+    declared = filled(metrics, dict.fromkeys(name for one in results.values() for name in one))
     rows = [["features", *(heading(name, metric) for name, metric in declared.items())]]
     for representation, values in results.items():
         cells = (shown(m, values[name]) if name in values else "–" for name, m in declared.items())
