@@ -77,7 +77,7 @@ def report(workdir: Path, out: Path, *, notes: Path | None = None, title: str = 
         notes.read_text(encoding="utf-8").strip() if notes else "",
         *costs(first),
         *curves(first, out),
-        *reconstructions(first, workdir, out),
+        *figures(first, workdir, out),
         *settings(runs, configs),
         f"Written by `mae-jax report`, version {__version__}.",
     ]
@@ -220,21 +220,19 @@ def curves(runs: Sequence[Finished], out: Path) -> list[str]:
     return [f"## Curves under {plain(runs[0].column)}", *drawn] if drawn else []
 
 
-def reconstructions(runs: Sequence[Finished], workdir: Path, out: Path) -> list[str]:
-    """The reconstructions of the first run of each row that has them."""
+def figures(runs: Sequence[Finished], workdir: Path, out: Path) -> list[str]:
+    """The figures of the first run of each row that has some, but for its curves."""
     parts = []
     for number_, (row, group) in enumerate(by_row(runs).items(), 1):
-        sources = [workdir / run.name / "figures/reconstructions.png" for run in group]
-        for run, source in zip(group, sources, strict=True):
-            if source.is_file():
-                name = f"figures/reconstructions_{number_}_{slug(row)}.png"
-                shutil.copyfile(source, out / name)
-                parts += [f"{code(run.name)}:", picture(f"reconstructions of {row}", name)]
-                break
-    text = (
-        "Of each picture, from top to bottom: the images, what the encoder sees of them, and what "
-        "the network makes of that."
-    )
+        found = {run.name: sorted((workdir / run.name).glob("figures/*.png")) for run in group}
+        kept = {name: [p for p in paths if p.stem != "curves"] for name, paths in found.items()}
+        run, paths = next(((name, paths) for name, paths in kept.items() if paths), ("", []))
+        parts += [f"{code(run)}:"] if paths else []
+        for path in paths:
+            name = f"figures/{slug(path.stem)}_{number_}_{slug(row)}.png"
+            shutil.copyfile(path, out / name)
+            parts.append(picture(f"{path.stem} of {row}", name))
+    text = "What the first run of each row drew, of those that drew something."
     return ["## What they see", text, *parts] if parts else []
 
 

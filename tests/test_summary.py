@@ -91,6 +91,8 @@ def swept(tmp_path_factory):
                 lines += make_run(workdir, f"{row}/10%/{seed}", results, speeds=(50.0, 50.0, 50.0))
     for name in ("mae/pretrain/1", "a|b/pretrain/0", "a|b/pretrain/1"):
         Image.new("RGB", (8, 8)).save(workdir / name / "figures/reconstructions.png")
+    Image.new("RGB", (8, 8)).save(workdir / "mae/pretrain/0/figures/curves.png")
+    Image.new("RGB", (8, 8)).save(workdir / "a|b/pretrain/0/figures/attention.png")
     (workdir / "results.jsonl").write_text(lines)
     (workdir / "experiments.json").write_text(json.dumps(names))
     return workdir
@@ -177,6 +179,7 @@ def test_parts_stand_in_their_order_and_missing_runs_are_named(reported):
         "figures/knn_time.svg",
         "figures/losses.svg",
         "figures/reconstructions_1_mae.png",
+        "figures/attention_3_a_b.png",
         "figures/reconstructions_3_a_b.png",
     ]
     assert "\n`mae/pretrain/1`:" in text and "\n`a|b/pretrain/0`:" in text  # the first that have
@@ -191,7 +194,7 @@ def test_the_page_needs_nothing_else(reported):
     assert not re.search(r"<(script|iframe|link(?! rel=\"icon\" href=\"data:))", text)
     assert not re.search(r"(src|href|srcset|action)=(?![\"']data:)|url\(|@import", text)
     pictures = re.findall(r"<img src=\"data:image/(.+?);base64,(.+?)\" alt=\"(.+?)\"", text)
-    assert len(pictures) == text.count("<img") == 5
+    assert len(pictures) == text.count("<img") == 6
     for kind, data, _ in pictures:
         data = base64.b64decode(data, validate=True)
         if kind == "png":

@@ -71,12 +71,12 @@ def labeled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Label -> images [B, H, W, C] or signals [B, L, C] of each row, from the top."""
     rows = {}
     for name, images in pictures.items():
-        label = name.replace("_", " ")
+        label = textwrap.fill(name.replace("_", " "), 24)
         if images.ndim > 4:
-            label += " (middle slice)"
+            label += "\n(middle slice)"
         while images.ndim > 4:  # [B, D, ..., H, W, C] -> [B, ..., H, W, C]
             images = images[:, images.shape[1] // 2]
-        rows[textwrap.fill(label, 24)] = images
+        rows[label] = images
     return rows
 
 

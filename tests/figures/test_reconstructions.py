@@ -100,7 +100,7 @@ def test_images_of_any_rank(drawn, rank, channels):
     expected = pictures["masked"]
     if rank > 2:
         expected = expected[:, *(size // 2 for size in SPACES[rank][:-2])]
-        assert labels[1] == "masked (middle slice)"
+        assert labels[1] == "masked\n(middle slice)"
     else:
         assert labels[1] == "masked"
     if rank > 1 and channels == 1:
