@@ -17,11 +17,11 @@ from mae_jax.config import differences
 from mae_jax.engine.log import read
 from mae_jax.report import progress
 from mae_jax.report.comparison import (
-    LOWER,
     Finished,
-    accuracy_table,
     by_row,
+    comparison_table,
     cost_table,
+    declared,
     number,
     plain,
     with_baselines,
@@ -29,7 +29,16 @@ from mae_jax.report.comparison import (
 from mae_jax.report.page import page
 from mae_jax.report.tables import markdown
 from mae_jax.types import UserError
-from mae_jax.workdir import MAY_CHANGE, has, is_results, parse_json, read_config, read_json, write
+from mae_jax.workdir import (
+    MAY_CHANGE,
+    has,
+    is_record,
+    metrics_of,
+    parse_json,
+    read_config,
+    read_json,
+    write,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +73,11 @@ def report(workdir: Path, out: Path, *, notes: Path | None = None, title: str = 
         f"# {plain(title)}",
         introduction(runs),
         missing(runs, workdir),
-        *accuracies(runs),
+        *results(runs),
         notes.read_text(encoding="utf-8").strip() if notes else "",
         *costs(first),
         *curves(first, out),
-        *reconstructions(first, workdir, out),
+        *figures(first, workdir, out),
         *settings(runs, configs),
         f"Written by `mae-jax report`, version {__version__}.",
     ]
@@ -115,12 +124,13 @@ def read_finished(path: Path) -> list[Finished]:
         UserError: one of them is damaged.
     """
     keys, way_out = (*PARTS, "step", "results"), "start `mae-jax sweep` again: it writes it anew"
-    check = lambda line: has(line, *keys) and is_results(line["results"]) and line["results"]
+    check = lambda line: is_record(line, *keys) and line["results"]
     found = []
     for place, line in enumerate(path.read_bytes().splitlines(), 1):
         if line.strip():
             record = parse_json(line, f"line {place} of {path}", way_out, check)
-            found.append(Finished(**{key: record[key] for key in keys}))
+            values = {key: record[key] for key in keys}
+            found.append(Finished(metrics=metrics_of(record), **values))
     return found
 
 
@@ -160,18 +170,19 @@ def missing(runs: Sequence[Finished], workdir: Path) -> str:
     return f"**Without a result:** {', '.join(map(code, names))}." if names else ""
 
 
-def accuracies(runs: Sequence[Finished]) -> list[str]:
-    """The table of results."""
+def results(runs: Sequence[Finished]) -> list[str]:
+    """The tables of results."""
     text = (
         "Mean ± sample standard deviation over the seeds, on held-out images. The best mean of "
-        f"each column is bold, baselines included; of {', '.join(LOWER[:2])} and errors that is "
-        "the lowest."
+        "each column is bold, baselines included"
     )
+    lower = [name for name, m in declared(runs).items() if m.lower_is_better and m.table]
+    text += f"; of {', '.join(map(plain, lower))} that is the lowest." if lower else "."
     for column, group in with_baselines(runs).items():
         names = " and ".join(group[0].baselines)
         text += f" Under {plain(column)}, {names} are of {code(f'{group[0].row}/{column}')}."
-    tables = [accuracy_table(runs, further=further) for further in (False, True)]
-    return ["## Accuracy", *(markdown(table).rstrip() for table in tables if table), text]
+    tables = [comparison_table(runs, name) for name in ("main", "further")]
+    return ["## Results", *(markdown(table).rstrip() for table in tables if table), text]
 
 
 def costs(runs: Sequence[Finished]) -> list[str]:
@@ -190,11 +201,11 @@ def curves(runs: Sequence[Finished], out: Path) -> list[str]:
     """The pictures of how the rows learn."""
     drawn = []
     labels = [*progress.AXES] if any(len(run.timeline()[0]) > 1 for run in runs) else []
-    for metric in progress.metrics_on_the_way(runs):
+    for metric, declaration in progress.metrics_on_the_way(runs).items():
         pictures = []
         for axis, label in zip(("examples", "time"), labels, strict=False):
             name = f"figures/{slug(metric)}_{axis}.svg"
-            progress.draw_accuracy(runs, metric, label, out / name)
+            progress.draw_metric(runs, metric, declaration, label, out / name)
             pictures.append(picture(f"{metric} against {label}, a line for each row", name))
         drawn.append("\n".join(pictures))
     if drawn:
@@ -209,21 +220,19 @@ def curves(runs: Sequence[Finished], out: Path) -> list[str]:
     return [f"## Curves under {plain(runs[0].column)}", *drawn] if drawn else []
 
 
-def reconstructions(runs: Sequence[Finished], workdir: Path, out: Path) -> list[str]:
-    """The reconstructions of the first run of each row that has them."""
+def figures(runs: Sequence[Finished], workdir: Path, out: Path) -> list[str]:
+    """The figures of the first run of each row that has some, but for its curves."""
     parts = []
     for number_, (row, group) in enumerate(by_row(runs).items(), 1):
-        sources = [workdir / run.name / "figures/reconstructions.png" for run in group]
-        for run, source in zip(group, sources, strict=True):
-            if source.is_file():
-                name = f"figures/reconstructions_{number_}_{slug(row)}.png"
-                shutil.copyfile(source, out / name)
-                parts += [f"{code(run.name)}:", picture(f"reconstructions of {row}", name)]
-                break
-    text = (
-        "Of each picture, from top to bottom: the images, what the encoder sees of them, and what "
-        "the network makes of that."
-    )
+        found = {run.name: sorted((workdir / run.name).glob("figures/*.png")) for run in group}
+        kept = {name: [p for p in paths if p.stem != "curves"] for name, paths in found.items()}
+        run, paths = next(((name, paths) for name, paths in kept.items() if paths), ("", []))
+        parts += [f"{code(run)}:"] if paths else []
+        for path in paths:
+            name = f"figures/{slug(path.stem)}_{number_}_{slug(row)}.png"
+            shutil.copyfile(path, out / name)
+            parts.append(picture(f"{path.stem} of {row}", name))
+    text = "What the first run of each row drew, of those that drew something."
     return ["## What they see", text, *parts] if parts else []
 
 

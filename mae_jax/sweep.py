@@ -21,7 +21,8 @@ from mae_jax import standardize
 from mae_jax.engine.log import console
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.init_from import origin
-from mae_jax.report.comparison import CHOICES
+from mae_jax.report.comparison import Finished, declared
+from mae_jax.report.metrics import filled
 from mae_jax.report.tables import heading, markdown, shown, spread
 from mae_jax.schedule import launch, schedule
 from mae_jax.spec import nearest
@@ -162,7 +163,10 @@ def sweep(
         folder = workdir / name
         if code or not finished(folder, configs[name]):
             return False, _reason(code, folder / "log.txt")
-        return True, "  ".join(f"{k} {shown(k, v)}" for k, v in own_results(folder).items())
+        found = read_results(folder / "results.json")
+        own = list(found["final"].values())[-1]
+        metrics = filled(found["metrics"], own)
+        return True, "  ".join(f"{name} {shown(metrics[name], own[name])}" for name in own)
 
     def say(name: str, text: str) -> None:
         place = f"[{list(configs).index(name) + 1}/{len(configs)}] {name}"
@@ -198,45 +202,39 @@ def finished(folder: Path, config: ConfigDict) -> bool:
     return ended_by == config.evals.run
 
 
-def own_results(folder: Path) -> dict[str, float]:
-    """Metric -> value of what a finished run trained (and not of its baselines)."""
-    return list(read_results(folder / "results.json")["final"].values())[-1]
-
-
 def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]:
     """Writes `experiments.json`, the names of all, `results.jsonl`, a line for each finished run,
     and `results.md`, the table of them, which it returns.
     """
-    records = []
+    runs = []
     for name, config in configs.items():
         if finished(workdir / name, config):
-            row, column, seed = name.split("/")
             found = read_results(workdir / name / "results.json")
-            place = dict(row=row, column=column, seed=seed)
-            records.append(place | dict(step=found["step"], results=found["final"]))
+            place = dict(zip(("row", "column", "seed"), name.split("/"), strict=True))
+            values = dict(step=found["step"], results=found["final"], metrics=found["metrics"])
+            runs.append(Finished(**place, **values))
     workdir.mkdir(parents=True, exist_ok=True)
     write(workdir / "experiments.json", json.dumps(list(configs), indent=0))
-    write(workdir / "results.jsonl", "\n".join(json.dumps(record) for record in records))
-    table = tabulate(records)
+    write(workdir / "results.jsonl", "\n".join(json.dumps(run.record()) for run in runs))
+    table = tabulate(runs)
     write(workdir / "results.md", markdown(table).rstrip())
     return table
 
 
-def tabulate(records: Sequence[Mapping]) -> list[list[str]]:
+def tabulate(runs: Sequence[Finished]) -> list[list[str]]:
     """Rows of text, the heading first: what is compared and by which metric, then the conditions.
-
-    Args:
-        records: lines of `results.jsonl`.
+    Metrics that are in no comparison are left out.
     """
+    metrics = declared(runs)
     cells: dict[tuple[str, str, str], list[float]] = {}
-    for record in records:
-        for metric, value in list(record["results"].values())[-1].items():
-            if metric in CHOICES:
-                continue
-            cells.setdefault((record["row"], metric, record["column"]), []).append(value)
+    for run in runs:
+        for name, value in run.own.items():
+            if metrics[name].table:
+                cells.setdefault((run.row, name, run.column), []).append(value)
     columns = list(dict.fromkeys(column for *_, column in cells))
     rows = [["", "metric", *columns]]
-    for row, metric in dict.fromkeys((row, metric) for row, metric, _ in cells):
-        values = [spread(metric, cells.get((row, metric, column), ())) for column in columns]
-        rows.append([row, heading(metric), *values])
+    for row, name in dict.fromkeys((row, name) for row, name, _ in cells):
+        metric = metrics[name]
+        values = [spread(metric, cells.get((row, name, column), ())) for column in columns]
+        rows.append([row, heading(name, metric), *values])
     return rows

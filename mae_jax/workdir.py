@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mae_jax.config import AUTO, differences, from_json, to_json
 from mae_jax.paths import check_place
 from mae_jax.spec import parse
-from mae_jax.types import UserError
+from mae_jax.types import Metric, UserError
 
 WEIGHTS = "weights.safetensors"
 """What a folder of imported weights has in place of checkpoints."""
@@ -133,18 +133,47 @@ def is_results(content: Any) -> bool:
     )
 
 
+def is_record(content: Any, *keys: str) -> bool:
+    """Whether something that was read has 'results', where it has 'metrics' their declarations,
+    and these keys.
+    """
+    return (
+        has(content, *keys, "results")
+        and is_results(content["results"])
+        and _is_metrics(content.get("metrics", {}))
+    )
+
+
+def _is_metrics(content: Any) -> bool:
+    """Whether something that was read is metric -> some of the fields of its `Metric`."""
+    kinds = {field: type(default) for field, default in Metric()._asdict().items()}
+    return isinstance(content, dict) and all(
+        isinstance(one, dict) and all(type(one.get(k, kind())) is kind for k, kind in kinds.items())
+        for one in content.values()
+    )
+
+
+def metrics_of(record: Mapping[str, Any]) -> dict[str, Metric]:
+    """The declarations that go with results; none if they were written before there were any."""
+    return {
+        name: Metric(**{field: one[field] for field in Metric._fields if field in one})
+        for name, one in record.get("metrics", {}).items()
+    }
+
+
 def read_results(path: Path) -> dict[str, Any]:
-    """The content of a run's `results.json`: 'step', 'results', and 'final' or None in its place.
+    """The content of a run's `results.json`: 'step', 'results', 'final' or None in its place, and
+    'metrics', see `metrics_of`.
 
     Raises:
         UserError: it is damaged.
     """
     check = lambda content: (
-        has(content, "step", "results", "final")
-        and is_results(content["results"])
+        is_record(content, "step", "final")
         and (content["final"] is None or is_results(content["final"]))
     )
-    return read_json(path, "mae-jax evaluate makes a new one", check)
+    found = read_json(path, "mae-jax evaluate makes a new one", check)
+    return found | {"metrics": metrics_of(found)}
 
 
 def set_aside(path: Path) -> Path:

@@ -12,11 +12,11 @@ from PIL import Image
 
 from mae_jax import cli
 from mae_jax.config import from_json
-from mae_jax.report.comparison import Finished, accuracy_table
+from mae_jax.report.comparison import Finished, comparison_table
 from mae_jax.report.page import page
 from mae_jax.report.progress import examples, minutes, over_seeds
 from mae_jax.summary import described
-from mae_jax.types import UserError
+from mae_jax.types import Metric, UserError
 from tests.helpers import commands
 
 BASELINES = {
@@ -33,7 +33,9 @@ ROWS = {
 }
 
 
-def make_run(workdir, name, results, speeds=(), accuracies=(), costs=None, method=("mae", {})):
+def make_run(
+    workdir, name, results, speeds=(), accuracies=(), costs=None, method=("mae", {}), metrics=None
+):
     """Writes the workdir of a run of 20 steps of 10 images, and returns its line of the results."""
     folder = workdir / name
     (folder / "figures").mkdir(parents=True)
@@ -52,7 +54,8 @@ def make_run(workdir, name, results, speeds=(), accuracies=(), costs=None, metho
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if costs:
         (folder / "costs.json").write_text(json.dumps(costs))
-    return json.dumps(dict(row=row, column=column, seed=seed, step=20, results=results)) + "\n"
+    line = dict(row=row, column=column, seed=seed, step=20, results=results)
+    return json.dumps(line | ({"metrics": metrics} if metrics else {})) + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,8 @@ def swept(tmp_path_factory):
                 lines += make_run(workdir, f"{row}/10%/{seed}", results, speeds=(50.0, 50.0, 50.0))
     for name in ("mae/pretrain/1", "a|b/pretrain/0", "a|b/pretrain/1"):
         Image.new("RGB", (8, 8)).save(workdir / name / "figures/reconstructions.png")
+    Image.new("RGB", (8, 8)).save(workdir / "mae/pretrain/0/figures/curves.png")
+    Image.new("RGB", (8, 8)).save(workdir / "a|b/pretrain/0/figures/attention.png")
     (workdir / "results.jsonl").write_text(lines)
     (workdir / "experiments.json").write_text(json.dumps(names))
     return workdir
@@ -165,7 +170,7 @@ def test_costs_are_summed_from_the_log(reported):
 def test_parts_stand_in_their_order_and_missing_runs_are_named(reported):
     text = reported[0]
     headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
-    expected = ["A \\< B", "Accuracy", "What it says", "Cost", "Curves under pretrain"]
+    expected = ["A \\< B", "Results", "What it says", "Cost", "Curves under pretrain"]
     assert headings == [*expected, "What they see", "How it was made"]
     assert "**Without a result:** `simclr/10%/1`." in text
     linked = re.findall(r"!\[.+?\]\((.+?)\)", text)
@@ -174,6 +179,7 @@ def test_parts_stand_in_their_order_and_missing_runs_are_named(reported):
         "figures/knn_time.svg",
         "figures/losses.svg",
         "figures/reconstructions_1_mae.png",
+        "figures/attention_3_a_b.png",
         "figures/reconstructions_3_a_b.png",
     ]
     assert "\n`mae/pretrain/1`:" in text and "\n`a|b/pretrain/0`:" in text  # the first that have
@@ -188,7 +194,7 @@ def test_the_page_needs_nothing_else(reported):
     assert not re.search(r"<(script|iframe|link(?! rel=\"icon\" href=\"data:))", text)
     assert not re.search(r"(src|href|srcset|action)=(?![\"']data:)|url\(|@import", text)
     pictures = re.findall(r"<img src=\"data:image/(.+?);base64,(.+?)\" alt=\"(.+?)\"", text)
-    assert len(pictures) == text.count("<img") == 5
+    assert len(pictures) == text.count("<img") == 6
     for kind, data, _ in pictures:
         data = base64.b64decode(data, validate=True)
         if kind == "png":
@@ -210,7 +216,7 @@ def test_a_run_whose_folder_is_gone_is_in_the_first_table_only(swept, tmp_path, 
     assert code == 0 and f"{tmp_path / 'report/report.html'}" in " ".join(said.split())
     text = (tmp_path / "report/report.md").read_text()
     assert "| mae | 50.0 |" in text
-    assert re.findall("^## (.*)", text, re.MULTILINE) == ["Accuracy"] and "Without" not in text
+    assert re.findall("^## (.*)", text, re.MULTILINE) == ["Results"] and "Without" not in text
 
 
 def test_one_seed_without_evaluations_and_pictures(swept, tmp_path, capsys):
@@ -223,26 +229,58 @@ def test_one_seed_without_evaluations_and_pictures(swept, tmp_path, capsys):
     assert "knn" not in text and "What they see" not in text
 
 
+A, TOP1 = {"row": "a", "column": "c"}, {"x": {"top1": 0.5}}
+
+
 def test_curves_are_means_at_the_steps_that_all_seeds_have():
     timed = [{"step": 10, "images_per_s": 50.0}, {"step": 20, "images_per_s": 100.0}]
     fast = [{"step": 10, "images_per_s": 100.0}, {"step": 20, "images_per_s": 200.0}]
     evaluated = [{"step": step, "eval/top1": step / 100} for step in (0, 5, 15)]
     runs = [
-        Finished("a", "c", seed, 20, {"x": {"top1": 0.5}}, lines, 30)
+        Finished(**A, seed=seed, step=20, results=TOP1, lines=lines, batch_size=30)
         for seed, lines in (("0", timed + evaluated), ("1", fast + evaluated[::2]))
     ]
     x, values = over_seeds(runs, "top1", minutes)
     # 300 / 50 + 150 / 100 s and half of that; at the end what the results say.
     assert x * 60 == pytest.approx([0, 0.75 * 7.5, 0.75 * 9])
-    assert values.tolist() == [[0, 0], [15, 15], [50, 50]]
+    assert values.tolist() == [[0, 0], [0.15, 0.15], [0.5, 0.5]]
     assert over_seeds(runs, "top1", examples)[0].tolist() == [0, 450, 600]
     assert over_seeds(runs, "knn", examples)[0].size == 0
 
 
+def test_a_sweep_by_a_new_metric(tmp_path, capsys):
+    """Its unit, and which end is better, come from its declaration, also in the curves."""
+    metrics = {"psnr": Metric("dB", 2), "fid": Metric("", lower_is_better=True)}
+    declared = {name: metric._asdict() for name, metric in metrics.items()}
+    text = ""
+    for row, psnr, fid in (("mae", 23.4, 9.0), ("vae", 20.0, 8.0)):
+        results = {row: {"psnr": psnr, "fid": fid}}
+        text += make_run(tmp_path, f"{row}/c/0", results, (50.0, 50.0, 50.0), metrics=declared)
+        lines = [{"step": n, "eval/psnr": n * 0.5, "eval/fid": 10 - n * 0.1} for n in (5, 10)]
+        with (tmp_path / row / "c/0/metrics.jsonl").open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "results.jsonl").write_text(text)
+    assert run(capsys, "--sweep", tmp_path)[0] == 0
+    report = (tmp_path / "report/report.md").read_text()
+    assert table(report, 0) == {
+        "mae": {"c: psnr\xa0dB": "**23.40**", "c: fid": "9.0"},
+        "vae": {"c: psnr\xa0dB": "20.00", "c: fid": "**8.0**"},
+    }
+    assert "baselines included; of fid that is the lowest." in report
+    drawn = []
+    for name in ("psnr", "fid"):
+        svg = (tmp_path / f"report/figures/{name}_examples.svg").read_text()
+        drawn += [re.findall("<!-- (.*?) -->", svg)]
+    psnr, fid = drawn
+    assert "psnr dB, held-out images" in psnr and "fid, held-out images" in fid
+    assert psnr.index("mae") < psnr.index("vae") and fid.index("vae") < fid.index("mae")
+    assert "20" in psnr and "2000" not in psnr  # no share
+
+
 def test_best_is_told_only_among_several():
-    runs = [Finished("a", "c", "0", 1, {"x": {"top1": 0.5}})]
-    assert accuracy_table(runs) == [["", "c: top1\xa0%"], ["a", "50.0"]]
-    assert accuracy_table(runs, further=True) == []
+    runs = [Finished(**A, seed="0", step=1, results=TOP1)]
+    assert comparison_table(runs) == [["", "c: top1\xa0%"], ["a", "50.0"]]
+    assert comparison_table(runs, "further") == []
 
 
 def test_a_change_is_told_by_its_key():

@@ -18,7 +18,7 @@ from mae_jax.config import load_configs
 from mae_jax.evaluate import write_results
 from mae_jax.init_from import origin
 from mae_jax.train import train
-from mae_jax.types import UserError
+from mae_jax.types import Metric, UserError
 from mae_jax.workdir import claim
 from tests.helpers.commands import mistake, run
 from tests.helpers.forkserver import Child
@@ -155,6 +155,23 @@ def test_what_is_done_is_not_run_again(done, tmp_path, python, capsys):
     assert len(records(done)) == 2
 
 
+def test_declarations_of_metrics_go_with_the_results(root, done):
+    """Those that are in no comparison are in no table of a sweep."""
+    configs = load_configs(str(root / CONFIG))
+    path = done / "mae/small/0/results.json"
+    metrics = {"psnr": Metric("dB", 2)._asdict(), "head": Metric("", 0, table="")._asdict()}
+    results = {"step": 8, "results": {}, "final": {"mae": {"psnr": 23.4, "head": 3.0}}}
+    path.write_text(json.dumps(results | {"metrics": metrics}))
+    table = sweep.collect(configs, done)
+    assert table == [
+        ["", "metric", "small"],
+        ["mae", "psnr dB", "23.40"],
+        ["mae", "knn %", "75.0"],
+    ]
+    new, old = records(done)
+    assert new["metrics"] == metrics and old["metrics"] == {}
+
+
 def test_results_count_for_the_evaluators_that_made_them(root, done):
     """A run that was stopped amid an evaluation by others has these in its config already."""
     config, folder = load_configs(str(root / CONFIG))["mae/small/0"], done / "mae/small/0"
@@ -283,13 +300,11 @@ def test_list_and_numbers(root, done, capsys, monkeypatch):
             sweep.chosen(bad, configs, {}, done)
 
 
-def test_names_and_spread():
+def test_names():
     with pytest.raises(UserError, match="'a/b': a name must be ROW/COLUMN/SEED"):
         sweep.check({"a/b": ConfigDict()}, Path("nowhere"))
     with pytest.raises(UserError, match="ROW/COLUMN/SEED"):
         sweep.check({"a/../0": ConfigDict()}, Path("nowhere"))
-    assert sweep.spread("top1", [0.5, 0.7]) == "60.0 ± 14.1"
-    assert sweep.spread("nll", [1.5]) == "1.500" and sweep.spread("top1", []) == ""
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "methods": BASE | {"ops", "models", "masks", "targets"},
     "tasks": BASE | {"ops", "models", "methods"},
     "evals": BASE | {"ops"},
+    "figures": BASE | {"evals", "ops", "report"},
     "engine": BASE,
     "data": BASE,
     "report": BASE,

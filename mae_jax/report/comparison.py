@@ -6,19 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mae_jax.report.metrics import filled
 from mae_jax.report.tables import heading, shown, spread
-
-LOWER = ("nll", "ece", "robustness_error", "mce_14")
-"""Metrics of which less is better."""
-
-FURTHER = ("top5", *LOWER)
-"""Metrics that stand in a table of their own."""
-
-CHOICES = ("head", "val")
-"""How a probe chose, which is no result."""
+from mae_jax.types import Metric
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finished:
     """One finished run of a sweep.
 
@@ -29,6 +22,7 @@ class Finished:
         step: steps that it took.
         results: representation -> metric -> value; the last one is the run's own, those before are
             its baselines.
+        metrics: their declarations.
         lines: of metrics.jsonl.
         batch_size: images a step; None if it is not known any more.
         costs: what costs.json holds; may be empty.
@@ -39,6 +33,7 @@ class Finished:
     seed: str
     step: int
     results: Mapping[str, Mapping[str, float]]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
     lines: Sequence[Mapping[str, float]] = ()
     batch_size: int | None = None
     costs: Mapping[str, Any] = field(default_factory=dict)
@@ -47,6 +42,12 @@ class Finished:
     def name(self) -> str:
         """ROW/COLUMN/SEED."""
         return f"{self.row}/{self.column}/{self.seed}"
+
+    def record(self) -> dict[str, Any]:
+        """Its line of a sweep's results.jsonl."""
+        metrics = {name: metric._asdict() for name, metric in self.metrics.items()}
+        place = dict(row=self.row, column=self.column, seed=self.seed)
+        return place | dict(step=self.step, results=self.results, metrics=metrics)
 
     @property
     def own(self) -> Mapping[str, float]:
@@ -87,24 +88,33 @@ def with_baselines(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
     return found
 
 
-def accuracy_table(runs: Sequence[Finished], *, further: bool = False) -> list[list[str]]:
+def declared(runs: Sequence[Finished]) -> dict[str, Metric]:
+    """Metric -> its declaration, of all that the runs have; the first run that has it counts."""
+    found: dict[str, Metric] = {}
+    for run in runs:
+        names = (name for values in run.results.values() for name in values)
+        found = filled(run.metrics, names) | found
+    return found
+
+
+def comparison_table(runs: Sequence[Finished], table: str = "main") -> list[list[str]]:
     """Rows of Markdown cells, the heading first: mean ± sample standard deviation over the seeds
     of each metric in each column, the baselines first. The best means of a column are bold, also
     where a baseline has them. Empty if there is nothing to show.
 
     Args:
         runs: of a sweep.
-        further: whether it is the table of `FURTHER` metrics, or that of the others.
+        table: for metrics that are declared for this one.
     """
-    metrics = dict.fromkeys(metric for run in runs for metric in run.own if _is_result(metric))
-    metrics = [metric for metric in metrics if (metric in FURTHER) == further]
+    known = declared(runs)
+    metrics = dict.fromkeys(name for run in runs for name in run.own if known[name].table == table)
     keys = [(run.column, metric) for run in runs for metric in metrics if metric in run.own]
     columns = list(dict.fromkeys(run.column for run in runs))
     keys = sorted(dict.fromkeys(keys), key=lambda key: columns.index(key[0]))
     groups = with_baselines(runs)
     names = dict.fromkeys(name for group in groups.values() for name in group[0].baselines)
     # A unit stays on the line of its metric.
-    titles = [f"{plain(c)}: {heading(metric).replace(' ', chr(160))}" for c, metric in keys]
+    titles = [f"{plain(c)}: {heading(m, known[m]).replace(' ', chr(160))}" for c, m in keys]
     lines: dict[tuple[bool, str], list[str]] = {}  # (whether it is a baseline, its name) -> cells
     for column, metric in keys:
         baselines = [run.baselines for run in groups.get(column, ())]
@@ -117,20 +127,15 @@ def accuracy_table(runs: Sequence[Finished], *, further: bool = False) -> list[l
             ]
             for row, group in by_row(runs).items()
         }
-        best = _best(metric, values)
+        best = _best(known[metric], values)
         for key, numbers in values.items():
-            cell = spread(metric, numbers)
+            cell = spread(known[metric], numbers)
             lines.setdefault(key, []).append(f"**{cell}**" if key in best else cell)
-    table = [["", *titles], *([plain(name), *cells] for (_, name), cells in lines.items())]
-    return [line for line in table if any(line[1:])]
+    cells = [["", *titles], *([plain(name), *cells] for (_, name), cells in lines.items())]
+    return [line for line in cells if any(line[1:])]
 
 
-def _is_result(metric: str) -> bool:
-    """Whether a metric is for the table; 'robustness/fog' and the like are parts of another."""
-    return metric not in CHOICES and "/" not in metric
-
-
-def _best(metric: str, values: Mapping[Any, Sequence[float]]) -> list[Any]:
+def _best(metric: Metric, values: Mapping[Any, Sequence[float]]) -> list[Any]:
     """The rows whose mean, as shown, is the best of several."""
     means = {
         row: float(shown(metric, statistics.fmean(numbers)))
@@ -140,7 +145,7 @@ def _best(metric: str, values: Mapping[Any, Sequence[float]]) -> list[Any]:
     finite = [mean for mean in means.values() if math.isfinite(mean)]
     if len(means) < 2 or not finite:
         return []
-    best = (min if metric in LOWER else max)(finite)
+    best = (min if metric.lower_is_better else max)(finite)
     return [row for row, mean in means.items() if mean == best]
 
 

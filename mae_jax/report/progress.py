@@ -1,4 +1,4 @@
-"""How the rows of a sweep learn: accuracy on the way, over examples or over time, a line for each
+"""How the rows of a sweep learn: metrics on the way, over examples or over time, a line for each
 row; and their losses, a small picture for each. All are narrow enough for a telephone.
 """
 
@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from mae_jax.report.comparison import LOWER, Finished, by_row, with_baselines
-from mae_jax.report.curves import EVAL
-from mae_jax.report.tables import heading
+from mae_jax.report.comparison import Finished, by_row, declared, with_baselines
+from mae_jax.report.metrics import EVAL
+from mae_jax.report.tables import heading, scaled
+from mae_jax.types import Metric
 
 WIDTH = 4.6
 """Inches. Type of 9 points is then readable where the page is 360 pixels wide."""
@@ -33,12 +34,18 @@ def style(number: int) -> dict[str, str]:
     }
 
 
-def metrics_on_the_way(runs: Sequence[Finished]) -> list[str]:
-    """The metrics that the runs of some row logged while they trained, in their order."""
+def metrics_on_the_way(runs: Sequence[Finished]) -> dict[str, Metric]:
+    """The metrics that the runs of some row logged while they trained, in their order, but for
+    those that are in no comparison.
+    """
     names = [name for run in runs for line in run.lines for name in line if name.startswith(EVAL)]
-    metrics = [name.removeprefix(EVAL) for name in dict.fromkeys(names)]
-    logged = lambda metric, group: len(over_seeds(group, metric, examples)[0])
-    return [m for m in metrics if any(logged(m, group) for group in by_row(runs).values())]
+    names = [name.removeprefix(EVAL) for name in dict.fromkeys(names)]
+    known = declared(runs)
+    metrics = {name: known.get(name, Metric()) for name in names}
+    logged = lambda name: any(
+        len(over_seeds(group, name, examples)[0]) for group in by_row(runs).values()
+    )
+    return {name: metric for name, metric in metrics.items() if metric.table and logged(name)}
 
 
 def examples(run: Finished, steps: Sequence[int]) -> list[float]:
@@ -55,12 +62,14 @@ AXES = {"examples seen": examples, "minutes of training": minutes}
 """Label of a horizontal axis -> function of a run and steps."""
 
 
-def draw_accuracy(runs: Sequence[Finished], metric: str, label: str, path: Path) -> Path:
+def draw_metric(
+    runs: Sequence[Finished], name: str, metric: Metric, label: str, path: Path
+) -> Path:
     """Draws a metric, a line for each row: the mean over its seeds, and their range.
 
     Args:
         runs: of one column of the sweep.
-        metric: one of `metrics_on_the_way`.
+        name: of the metric, one of `metrics_on_the_way`.
         label: one of `AXES`.
         path: of the SVG.
 
@@ -69,28 +78,29 @@ def draw_accuracy(runs: Sequence[Finished], metric: str, label: str, path: Path)
     """
     lines = {}
     for number, (row, group) in enumerate(by_row(runs).items()):
-        x, values = over_seeds(group, metric, AXES[label])
+        x, values = over_seeds(group, name, AXES[label])
         if len(x):
-            lines[row] = (x, values, style(number))
-    baselines = {}
+            lines[row] = (x, scaled(metric, values), style(number))
+    baselines: dict[str, list[float]] = {}
     for run in next(iter(with_baselines(runs).values()), ()):
-        for name, values in run.baselines.items():
-            baselines.setdefault(name, []).extend(values[m] for m in values if m == metric)
-    baselines = {name: np.mean(values) for name, values in baselines.items() if values}
+        for baseline, values in run.baselines.items():
+            if name in values:
+                baselines.setdefault(baseline, []).append(values[name])
     columns = 2 if max(map(len, [*lines, *baselines])) < 24 else 1
     below = 0.19 * -(-(len(lines) + len(baselines)) // columns)
     figure = Figure((WIDTH, 3.5 + below), layout="constrained")
     axis = figure.subplots()
     ends = {row: values[-1].mean() for row, (_, values, _) in lines.items()}
-    for row in sorted(ends, key=ends.get, reverse=metric not in LOWER):  # the best stands first
+    for row in sorted(ends, key=ends.get, reverse=not metric.lower_is_better):  # best first
         x, values, look = lines[row]
         axis.plot(x, values.mean(1), label=row, linewidth=1.5, markersize=4.5, **look)
         if values.shape[1] > 1:
             axis.fill_between(x, values.min(1), values.max(1), color=look["color"], alpha=0.15)
-    for (name, value), dashes in zip(baselines.items(), ("-.", ":"), strict=False):
-        axis.axhline(_percent(metric, value), color="0.45", linestyle=dashes, label=name)
+    for (baseline, values), dashes in zip(baselines.items(), ("-.", ":"), strict=False):
+        value = scaled(metric, np.mean(values))
+        axis.axhline(value, color="0.45", linestyle=dashes, label=baseline)
     axis.set_xlabel(label, fontsize=10)
-    axis.set_title(f"{heading(metric)}, held-out images", fontsize=10, loc="left")
+    axis.set_title(f"{heading(name, metric)}, held-out images", fontsize=10, loc="left")
     if AXES[label] is examples:
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_major_locator(MaxNLocator(6))
@@ -101,27 +111,23 @@ def draw_accuracy(runs: Sequence[Finished], metric: str, label: str, path: Path)
 
 
 def over_seeds(
-    group: Sequence[Finished], metric: str, axis: Callable
+    group: Sequence[Finished], name: str, axis: Callable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean position [points] and values [points, seeds] where all seeds have been evaluated."""
+    """Mean position [points] and values [points, seeds], as stored, of a metric where all seeds
+    have been evaluated.
+    """
     found = []
     for run in group:
-        points = {line["step"]: line[EVAL + metric] for line in run.lines if EVAL + metric in line}
-        if points and metric in run.own:
-            points[run.step] = run.own[metric]
+        points = {line["step"]: line[EVAL + name] for line in run.lines if EVAL + name in line}
+        if points and name in run.own:
+            points[run.step] = run.own[name]
         if points:
             found.append((run, points))
     if not found:
         return np.zeros(0), np.zeros((0, 0))
     steps = sorted(set.intersection(*(set(points) for _, points in found)))
     x = np.mean([axis(run, steps) for run, _ in found], axis=0)
-    values = [[_percent(metric, points[step]) for _, points in found] for step in steps]
-    return x, np.array(values)
-
-
-def _percent(metric: str, value: float) -> float:
-    """A value in the unit that tables have, without their rounding."""
-    return 100 * value if heading(metric).endswith("%") else value
+    return x, np.array([[points[step] for _, points in found] for step in steps])
 
 
 def draw_losses(runs: Sequence[Finished], path: Path) -> Path:

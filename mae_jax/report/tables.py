@@ -1,28 +1,30 @@
 """Numbers as tables show them: shares in percent, everything else in its unit."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-UNITS = {"nll": ("nats", 3), "head": ("", 0)}
-"""Metric -> unit and decimals of those that are no shares."""
+from mae_jax.report.metrics import filled
+from mae_jax.types import Metric
 
 
-def heading(metric: str) -> str:
-    """A metric with its unit."""
-    unit, _ = UNITS.get(metric, ("%", 1))
-    return f"{metric} {unit}".strip()
+def heading(name: str, metric: Metric) -> str:
+    """The name of a metric with its unit."""
+    return f"{name} {metric.unit}".strip()
 
 
-def shown(metric: str, value: float) -> str:
+def scaled(metric: Metric, value):
+    """A value in that unit, or an array of values, not rounded."""
+    return 100 * value if metric.unit == "%" else value
+
+
+def shown(metric: Metric, value: float) -> str:
     """A value in that unit."""
-    if metric in UNITS:
-        return f"{value:.{UNITS[metric][1]}f}"
-    return f"{100 * value:.1f}"
+    return f"{scaled(metric, value):.{metric.decimals}f}"
 
 
-def spread(metric: str, values: Sequence[float]) -> str:
+def spread(metric: Metric, values: Sequence[float]) -> str:
     """'mean ± sample standard deviation' of repetitions, as shown in tables."""
     if not values:
         return ""
@@ -44,3 +46,20 @@ def drawn(rows: Sequence[Sequence[str]], title: str) -> Table:
     for row in body:
         table.add_row(*row)
     return table
+
+
+def results_table(
+    results: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Metric], title: str
+) -> Table:
+    """All results of one run for a terminal; many metrics stand below one another.
+
+    Args:
+        results: representation -> metric -> value.
+        metrics: their declarations.
+    """
+    declared = filled(metrics, dict.fromkeys(name for one in results.values() for name in one))
+    rows = [["features", *(heading(name, metric) for name, metric in declared.items())]]
+    for representation, values in results.items():
+        cells = (shown(m, values[name]) if name in values else "–" for name, m in declared.items())
+        rows.append([representation, *cells])
+    return drawn(rows if len(declared) < 6 else list(zip(*rows, strict=True)), title)

@@ -1,0 +1,124 @@
+"""What a method sees and predicts of images: one row for each kind of picture, one column for each
+image, every row labeled with what it is.
+"""
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+from mae_jax.figures.figure import Figure, FigureContext, save
+from mae_jax.types import Method, UserError
+
+SIDE = 1.1
+"""Inches that an image is wide."""
+
+
+def make(count: int = 8) -> Figure:
+    """Draws the pictures of the method (`Method.pictures`): images as they are, of volumes and
+    videos the middle slice, signals as lines.
+
+    Args:
+        count: how many images.
+    """
+    if count < 1:
+        raise UserError(f"reconstructions: count={count} must be at least 1")
+    name = "reconstructions.png"
+    return Figure(
+        name="reconstructions",
+        files=(name,),
+        draw=lambda context: [draw_pictures(context.pictures(count, 0), context.folder / name)],
+        check=nothing_to_draw,
+        log=lambda context: logged(context, count),
+    )
+
+
+def nothing_to_draw(method: Method) -> str | None:
+    """Why a method has no pictures; None: it has some."""
+    return None if method.pictures() else "the method predicts nothing that can be drawn"
+
+
+def draw_pictures(pictures: Mapping[str, np.ndarray], path: Path) -> Path:
+    """Draws a row for each kind of picture, in their order.
+
+    Args:
+        pictures: what they show -> [B, *space, C] uint8. If C is not 3, the first channel of images
+            is drawn, and all of signals.
+        path: of the PNG.
+
+    Returns:
+        `path`.
+    """
+    return save(drawn(labeled(pictures)), path)
+
+
+def logged(context: FigureContext, count: int) -> tuple[np.ndarray, str]:
+    """The same for TensorBoard, [H, W, 3] uint8, and the labels; images of one size are shown pixel
+    by pixel.
+    """
+    rows = labeled(context.pictures(count, 0))
+    text = "Rows, from the top: " + "; ".join(" ".join(label.split()) for label in rows)
+    sizes = {images.shape[1:-1] for images in rows.values()}
+    one_size = len(sizes) == 1 and len(*sizes) == 2
+    return (tiled(rows) if one_size else raster(drawn(rows))), text
+
+
+def labeled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Label -> images [B, H, W, C] or signals [B, L, C] of each row, from the top."""
+    rows = {}
+    for name, images in pictures.items():
+        label = textwrap.fill(name.replace("_", " "), 24)
+        if images.ndim > 4:
+            label += "\n(middle slice)"
+        while images.ndim > 4:  # [B, D, ..., H, W, C] -> [B, ..., H, W, C]
+            images = images[:, images.shape[1] // 2]
+        rows[label] = images
+    return rows
+
+
+def tiled(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows [B, H, W, C] of images of one size as one picture without labels, [H, W, 3] uint8."""
+    shown = [images if images.shape[3] == 3 else images[..., :1] for images in rows.values()]
+    # [rows, B, H, W, 3]
+    images = np.stack([np.broadcast_to(image, (*image.shape[:3], 3)) for image in shown])
+    count, number, height, width, _ = images.shape
+    return images.transpose(0, 2, 1, 3, 4).reshape(count * height, number * width, 3)
+
+
+def raster(figure: Canvas) -> np.ndarray:
+    """A figure as pixels, [H, W, 3] uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3]
+
+
+def drawn(rows: Mapping[str, np.ndarray]) -> Canvas:
+    """The figure of rows that are `labeled`."""
+    first = next(iter(rows.values()))
+    count, ratio = len(first), first.shape[1] / first.shape[2] if first.ndim == 4 else 0.6
+    figure = Canvas((2.0 + SIDE * count, SIDE * ratio * len(rows) + 0.1), dpi=150)
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for row, (label, images) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(row, images, strict=True):
+            _show(axis, image)
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, labelpad=6)
+    left = 1.95 / figure.get_figwidth()
+    figure.subplots_adjust(left=left, right=0.995, top=0.99, bottom=0.01, wspace=0.04, hspace=0.04)
+    return figure
+
+
+def _show(axis: Axes, image: np.ndarray) -> None:
+    """An image [H, W, C], or a line for each channel of a signal [L, C]."""
+    axis.set_xticks([]), axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    if image.ndim == 2:
+        axis.plot(image, linewidth=0.6)
+        axis.set(xlim=(0, len(image) - 1), ylim=(-5, 260))
+        axis.patch.set_facecolor("0.96")
+        return
+    shown = image if image.shape[2] == 3 else image[:, :, 0]
+    axis.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
