@@ -150,7 +150,7 @@ def make(
     if discriminator_lr <= 0:
         raise UserError(f"discriminator_lr={discriminator_lr} must be positive: try 1.0")
     return BiGAN(
-        **LatentMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        **BiGAN.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
         discriminator=Discriminator(discriminator_width, jnp.dtype(dtype)),
         latent=latent,
         decoder_width=decoder_width,

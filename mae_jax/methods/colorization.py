@@ -179,7 +179,7 @@ def make(
             "in [0, 1)"
         )
     lightness = dict(mean=(0.5,), std=(0.25,))  # what `normalize` removes, of L / 100
-    fields = ImageMethod.fields(encoder=encoder, pool=pool, dtype=dtype, **lightness)
+    fields = Colorization.fields(encoder=encoder, pool=pool, dtype=dtype, **lightness)
     patch = fields["encoder"].patch
     if stride < 1 or patch % stride:
         raise UserError(

@@ -96,9 +96,7 @@ def make(
     if hidden < 1:
         raise UserError(f"hidden={hidden} must be positive")
     return Jigsaw(
-        **TileMethod.fields(
-            encoder=encoder, tile=tile, pool=pool, mean=mean, std=std, dtype=dtype
-        ),
+        **Jigsaw.fields(encoder=encoder, tile=tile, pool=pool, mean=mean, std=std, dtype=dtype),
         head=PuzzleHead(hidden, permutations, jnp.dtype(dtype)),
         orders=tuple(map(tuple, tiles.permutations(permutations, seed=0).tolist())),
     )

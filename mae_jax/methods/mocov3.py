@@ -159,7 +159,7 @@ def make(
             f"temperature={temperature} must be positive, and momentum={momentum} in [0, 1]"
         )
     return MoCoV3(
-        **ImageMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        **MoCoV3.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
         **{name: Head(value, dtype=jnp.dtype(dtype)) for name, value in widths.items()},
         temperature=temperature,
         momentum=momentum,

@@ -97,7 +97,7 @@ def make(
     if hidden < 1:
         raise UserError(f"hidden={hidden} must be positive")
     return RelativePosition(
-        **TileMethod.fields(
+        **RelativePosition.fields(
             encoder=encoder, tile=tile, pool=pool, mean=mean, std=std, dtype=dtype
         ),
         head=PairHead(hidden, jnp.dtype(dtype)),

@@ -80,6 +80,6 @@ def make(
         UserError: a value that is not among those above.
     """
     return Rotation(
-        **ImageMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        **Rotation.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
         head=nn.Dense(4, kernel_init=dense_init, dtype=jnp.dtype(dtype)),
     )

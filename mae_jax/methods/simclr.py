@@ -91,7 +91,7 @@ def make(
     if temperature <= 0:
         raise UserError(f"temperature={temperature} must be positive: the paper's is 0.1")
     return SimCLR(
-        **ImageMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        **SimCLR.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
         projector=Head(tuple(projector), last_scale=True, dtype=jnp.dtype(dtype)),
         temperature=temperature,
         jitter=tuple(jitter),

@@ -28,7 +28,13 @@ class TileMethod(ImageMethod):
 
     @staticmethod
     def fields(
-        *, encoder: str, tile: int, mean: Sequence[float], std: Sequence[float], pool: str, dtype: str
+        *,
+        encoder: str,
+        tile: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        pool: str,
+        dtype: str,
     ) -> dict[str, Any]:
         """Those of an image method whose encoder can learn from tiles, and the side of these."""
         network = make_tile_encoder(encoder, tile=tile, pool=pool, dtype=dtype)

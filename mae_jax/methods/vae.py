@@ -118,7 +118,7 @@ def make(
     if beta < 0:
         raise UserError(f"beta={beta} must not be negative: the bound itself has 1")
     return VAE(
-        **LatentMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        **VAE.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
         latent=latent,
         decoder_width=decoder_width,
         beta=beta,
