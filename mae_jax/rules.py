@@ -37,3 +37,12 @@ def match(rules: Rules, path: str) -> Any:
 def map_rules(tree: Any, rules: Rules) -> Any:
     """A tree of the same shape that holds, at each leaf, the value of the rule for its path."""
     return jax.tree_util.tree_map_with_path(lambda path, _: match(rules, path_of(path)), tree)
+
+
+def freeze(tree: Any, rules: Rules) -> Any:
+    """The same tree, with no gradients at the leaves whose rule is None: none are computed."""
+
+    def stop(path, leaf):
+        return leaf if match(rules, path_of(path)) else jax.lax.stop_gradient(leaf)
+
+    return jax.tree_util.tree_map_with_path(stop, tree)

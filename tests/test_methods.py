@@ -1,81 +1,49 @@
 """The contract of methods, for every file in methods/ and tasks/: a new one is found and tested by
-itself.
+itself, with the arguments in tests/methods/tiny or tests/tasks/tiny.
 """
 
+import dataclasses
 import functools
-import inspect
-import pkgutil
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import mae_jax.methods
-import mae_jax.tasks
 from mae_jax.engine.mesh import FSDP, infer_shardings, make_mesh, put_batch
-from mae_jax.engine.optim import DECAY_MATRICES
-from mae_jax.methods.conv_mae import ConvMaskedAutoencoding
-from mae_jax.methods.rotation import Rotation
-from mae_jax.rules import map_rules
-from mae_jax.spec import resolve
-from mae_jax.tasks.encode import Encoding
-from mae_jax.types import UserError
+from mae_jax.rules import map_rules, path_of
+from mae_jax.types import Method, UserError
+from tests.helpers.tiny_args import CONV, NAMES, VIT, make_tiny, tiny
 
-METHODS = [
-    f"{package.__name__.removeprefix('mae_jax.')}.{module.name}"
-    for package in (mae_jax.methods, mae_jax.tasks)
-    for module in pkgutil.iter_modules(package.__path__)
-]
 KEY = jax.random.key(0)
-ENCODERS = {
-    "vit": "vit(width=16, depth=1, heads=2, patch=4)",
-    "conv": "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)",
-}
-SMALL = dict(
-    encoder=ENCODERS["vit"],
-    decoder_width=8,
-    decoder_depth=1,
-    decoder_heads=2,
-    classes=4,
-    mixup=0.0,
-    cutmix=0.0,
-    drop_path=0.0,
-    layer_decay=1.0,
-    lr_factors=(3.0, 10.0),
-    tile=4,
-    latent=8,
-    discriminator_width=8,
-    permutations=4,
-    projector=(32, 8),
-    predictor=(32, 8),
-    jitter=(0.1, 0.1, 0.0, 0.0),
-    hidden=16,
-    colors="keep",
-    total_steps=30,
-)
 
 
-def make(name, **kwargs):
-    """A small instance of a method: of SMALL it gets the arguments that it has."""
-    function = resolve(name).make
-    known = inspect.signature(function).parameters
-    if "skips" in known and "conv" not in kwargs.get("encoder", ENCODERS["vit"]):
-        kwargs["skips"] = False  # which need the maps of a convolutional encoder
-    return function(**{k: v for k, v in (SMALL | kwargs).items() if k in known})
-
-
-CASES = [(name, "vit") for name in METHODS] + [("methods.conv_mae", "conv")]
-OTHERS = [(name, "conv") for name in METHODS if name != "methods.conv_mae"]
-"""The convolutional encoder once more, which one method has shown."""
+def cases():
+    """(name, changes of its arguments) of all methods; those that are slow once more with the
+    encoder that is not their own, if they say of no others.
+    """
+    for name in NAMES:
+        yield pytest.param((name, {}), id=name)
+        try:
+            mine = tiny(name)
+        except pytest.fail.Exception:  # as will the fixture
+            continue
+        for word, changes in mine.OTHERS.items():
+            yield pytest.param((name, changes), id=f"{name}-{word}")
+        if not mine.OTHERS and mine.ARGS.get("encoder") == VIT:
+            changes = {"encoder": CONV}
+            yield pytest.param((name, changes), id=f"{name}-conv", marks=pytest.mark.slow)
 
 
 class Case:
     """A method with parameters, and what is compiled once for all of its tests."""
 
-    def __init__(self, method, batch):
-        self.method, self.batch = method, batch
-        self.params, self.extra = jax.device_get(jax.jit(method.init)(KEY, batch))
+    def __init__(self, name, changes):
+        self.method, self.tiny = make_tiny(name, **changes), tiny(name)
+        self.batch = make_batch(self.tiny.IMAGE)
+        self.params, self.extra = jax.device_get(jax.jit(self.method.init)(KEY, self.batch))
+        self.again = changes.get("encoder") == CONV
 
     def loss(self, params, extra, batch, key, step):
         """Loss and the rest of the output, for `jax.grad`."""
@@ -96,7 +64,7 @@ class Case:
     @functools.cached_property
     def rules(self):
         """The factor of the learning rate of each leaf, None where it does not learn."""
-        rules = map_rules(self.params, getattr(self.method, "rules", DECAY_MATRICES))
+        rules = map_rules(self.params, self.method.rules())
         return jax.tree.map(lambda rule: rule and rule[0], rules, is_leaf=is_rule)
 
 
@@ -105,27 +73,18 @@ def is_rule(x):
     return x is None or isinstance(x, tuple)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in OTHERS)],
-    ids="-".join,
-)
+@pytest.fixture(scope="module", params=cases())
 def case(request):
-    name, encoder = request.param
-    method = make(name, encoder=ENCODERS[encoder])
-    return Case(method, make_batch(16 if isinstance(method, Rotation) else 12))
+    """A method, its parameters, and what is compiled of it."""
+    return Case(*request.param)
 
 
-@pytest.fixture(scope="module")
-def mae():
-    """The masked autoencoder as it is, without options."""
-    return Case(make("methods.mae"), make_batch(12))
-
-
-def make_batch(width):
-    """Four images [16, width, 3] with large, plain areas, a second view of each, and labels."""
+def make_batch(shape):
+    """Four images [H, W, C] with large, plain areas, a second view of each, and labels."""
+    height, width, channels = shape
     rng = np.random.default_rng(0)
-    smooth = rng.integers(0, 256, (4, 2, width // 4, 3)).repeat(8, axis=1).repeat(4, axis=2)
+    blocks = rng.integers(0, 256, (4, height // 8, width // 4, channels))
+    smooth = blocks.repeat(8, axis=1).repeat(4, axis=2)
     return {
         "image": smooth.astype(np.uint8),
         "image2": smooth[:, :, ::-1].astype(np.uint8),
@@ -135,12 +94,17 @@ def make_batch(width):
 
 @pytest.fixture
 def learner(case):
-    """Every method but the one that uses an encoder as it is."""
-    if isinstance(case.method, Encoding):
-        with pytest.raises(UserError, match="tasks.encode learns nothing"):
+    """Every method but those that use networks as they are."""
+    if not case.tiny.LEARNS:
+        with pytest.raises(UserError, match="learns nothing"):
             case.method.loss({}, {}, {}, KEY, 0)
         pytest.skip("learns nothing")
     return case
+
+
+def shapes(tree):
+    """The shape and type of each leaf."""
+    return jax.tree.map(lambda x: (np.shape(x), np.dtype(x.dtype)), tree)
 
 
 def test_the_loss_falls_on_a_fixed_batch(learner):
@@ -168,10 +132,10 @@ def descend(factor, leaf, gradient):
 
 
 @pytest.mark.slow
-def test_loss_and_gradient_do_not_depend_on_the_mesh(learner, request):
+def test_loss_and_gradient_do_not_depend_on_the_mesh(learner):
     """One device, against two that hold half of the batch and of each parameter."""
-    if "conv" in request.node.name and not isinstance(learner.method, ConvMaskedAutoencoding):
-        pytest.skip("how these networks are split, that method shows, and each with a ViT")
+    if learner.again:
+        pytest.skip("how this encoder is split, a method of its own shows, and each with a ViT")
     mesh = make_mesh(fsdp=2)
     split = lambda tree: jax.tree.map(jax.device_put, tree, infer_shardings(tree, mesh, FSDP))
     (loss, _), gradient = learner.gradient(
@@ -201,7 +165,9 @@ def test_every_leaf_that_learns_receives_a_gradient(learner):
 
 
 def test_predictions_are_deterministic_features_of_each_image_alone(case):
-    predict = jax.jit(lambda batch: case.method.predict(case.params, case.extra, batch))
+    predict = jax.jit(
+        lambda batch: case.method.predict(case.params, case.extra, batch, outputs=("features",))
+    )
     features = np.asarray(predict(case.batch)["features"])
     assert features.ndim == 2 and len(features) == 4 and features.dtype == jnp.float32
     np.testing.assert_array_equal(features, predict(case.batch)["features"])
@@ -210,103 +176,72 @@ def test_predictions_are_deterministic_features_of_each_image_alone(case):
     assert features.std(axis=0).max() > 1e-3, "features do not depend on the image"
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        dict(mask="block"),
-        dict(mask="grid", mask_ratio=0.5),
-        dict(loss="l1", normalize_target=False),
-        dict(score="all"),
-        dict(mask_tokens_in_encoder=True),
-        dict(dtype="bfloat16"),
-        dict(mask_ratio=0.0, score="all"),
-        dict(pool="mean"),
-    ],
-    ids=str,
-)
-def test_every_option_of_mae_changes_the_loss_or_the_features(mae, options):
-    method = make("methods.mae", **options)
-    params = mae.params
-    if "mask_tokens_in_encoder" in options:  # whose parameters are others
-        params, _ = jax.jit(method.init)(KEY, mae.batch)
-    loss, features = loss_and_features(method, params, mae.batch)
-    expected = mae_loss_and_features(mae)
-    assert loss != expected[0] or not np.array_equal(features, expected[1])
+def test_every_output_is_computed_where_it_is_asked_for_and_only_there(case):
+    """From the declared fields of a batch alone."""
+    method = case.method
+    batch = {name: case.batch[name] for name in method.inputs}
+    assert isinstance(method, Method) and "features" in method.offers()
+    for outputs in ((), *((name,) for name in method.offers()), method.offers()[::-1]):
+        found = jax.eval_shape(
+            functools.partial(method.predict, outputs=outputs), case.params, case.extra, batch
+        )
+        assert tuple(sorted(found)) == tuple(sorted(outputs))
+        assert {len(rows) for rows in jax.tree.leaves(found)} <= {4}
 
 
-@functools.cache
-def mae_loss_and_features(mae):
-    """Those without options."""
-    return loss_and_features(mae.method, mae.params, mae.batch)
+def test_an_example_is_a_batch_of_one(case):
+    method = case.method
+    example = method.example(case.tiny.IMAGE)
+    assert {x.shape[0] for x in example.values()} == {1} and set(method.labels()) <= set(example)
+    assert example.keys() <= case.batch.keys()
+    for name, rows in example.items():
+        assert (rows.shape[1:], rows.dtype) == (case.batch[name].shape[1:], case.batch[name].dtype)
+    params, extra = jax.eval_shape(method.init, KEY, example)
+    assert shapes(params) == shapes(case.params) and shapes(extra) == shapes(case.extra)
 
 
-def loss_and_features(method, params, batch):
-    """The loss, after a look at it and its gradients, and the features."""
-
-    @jax.jit
-    def everything(params):
-        loss = lambda p: method.loss(p, {}, batch, jax.random.key(2), 0).loss
-        return *jax.value_and_grad(loss)(params), method.predict(params, {}, batch)["features"]
-
-    value, gradient, features = everything(params)
-    assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
-    assert value.dtype == jnp.float32
-    return float(value), np.asarray(features)
+def test_collections_keep_their_shapes(case):
+    method, expected = case.method, shapes(case.extra)
+    for moved in (
+        jax.eval_shape(method.after_update, case.params, case.extra, 0),
+        jax.eval_shape(method.after_load, case.params, case.extra),
+    ):
+        assert shapes(moved) == expected
+    if not method.sample:
+        assert method.constants({}) == {}
 
 
-@pytest.mark.parametrize("channels", [1, 3, 5])
-def test_mae_takes_any_number_of_channels(channels):
-    method = make("methods.mae")
-    batch = {"image": jax.ShapeDtypeStruct((2, 8, 20, channels), jnp.uint8)}
-    params, extra = jax.eval_shape(method.init, KEY, batch)
-    pictures = jax.eval_shape(method.reconstruct, params, extra, batch, KEY)
-    shapes = {picture.shape for name, picture in pictures.items() if name != "hidden"}
-    assert shapes == {batch["image"].shape}
+def test_what_may_be_loaded_exists_and_fits(case):
+    """Every part is in the state; for the images at hand, arrays of it stay as they are."""
+    shape = case.tiny.IMAGE
+    adapt = case.method.adapt(shape, shape)
+    for part, missing in case.method.loads().items():
+        tree = {"params": case.params, "extra": case.extra}
+        for name in part.split("/"):
+            tree = tree[name]
+        assert jax.tree.leaves(tree)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            np.testing.assert_allclose(adapt(path_of(path), leaf), leaf, rtol=1e-5, atol=1e-6)
+            assert not re.search(missing, "no such leaf")
 
 
-def test_reconstructions_show_what_they_say(mae):
-    images = mae.batch["image"]
-    shown = jax.device_get(
-        jax.jit(mae.method.reconstruct)(mae.params, mae.extra, mae.batch, jax.random.key(1))
-    )
-    hidden = shown["hidden"].reshape(4, 4, 3).repeat(4, axis=1).repeat(4, axis=2)
-    np.testing.assert_array_equal(shown["original"], images)
-    np.testing.assert_array_equal(shown["masked"][~hidden], images[~hidden])
-    np.testing.assert_array_equal(shown["masked"][hidden], 128)
-    np.testing.assert_array_equal(shown["pasted"][~hidden], images[~hidden])
-    np.testing.assert_array_equal(shown["pasted"][hidden], shown["denormalized"][hidden])
-    assert not np.array_equal(shown["raw"], shown["denormalized"])
+def test_pictures_are_bytes_of_the_size_of_the_images(case):
+    draw = case.method.pictures()
+    if draw is None:
+        pytest.skip("draws nothing")
+    found = jax.eval_shape(draw, case.params, case.extra, case.batch)
+    *space, channels = case.tiny.IMAGE
+    assert len(found) > 1 and {picture.dtype for picture in found.values()} == {np.dtype(np.uint8)}
+    assert {picture.shape[:-1] for picture in found.values()} == {(4, *space)}
+    assert {picture.shape[-1] for picture in found.values()} <= {channels, 3}
 
 
-def test_hidden_pixels_do_not_reach_the_prediction(mae):
-    images = np.random.default_rng(0).normal(size=(4, 16, 12, 3)).astype(np.float32)
-    noise = np.random.default_rng(1).normal(size=images.shape).astype(np.float32)
-
-    @jax.jit
-    def apply(images, noise, hide):
-        """The prediction where noise replaces what is hidden, or else what is seen."""
-        mask = mae.method.draw_mask(jax.random.key(1), images)
-        hidden = mask.mask.reshape(4, 4, 3).repeat(4, axis=1).repeat(4, axis=2)[..., None]
-        mixed = jnp.where(hidden == hide, noise, images)
-        return mae.method.model.apply({"params": mae.params}, mixed, mask)
-
-    expected = apply(images, images, True)
-    np.testing.assert_array_equal(apply(images, noise, True), expected)
-    assert not np.array_equal(apply(images, noise, False), expected)
+def test_fields_of_a_method_are_given_by_name(case):
+    assert all(field.kw_only for field in dataclasses.fields(case.method))
 
 
-def test_the_initialisation_is_the_papers():
-    method = make("methods.mae", encoder="vit(width=64, depth=1, heads=2, patch=4)")
-    batch = {"image": np.zeros((1, 8, 8, 3), np.uint8)}
-    params = jax.device_get(jax.jit(method.init)(KEY, batch)[0])
-    encoder = params["encoder"]
-    bound = np.sqrt(6 / (4 * 64))  # Xavier uniform of a fused [D, 3D] kernel
-    qkv = np.abs(encoder["block_0"]["attention"]["qkv"]["kernel"])
-    assert 0.99 * bound < qkv.max() <= bound
-    embed = np.abs(encoder["embed"]["kernel"])
-    assert 0.98 * np.sqrt(6 / (48 + 64)) < embed.max() <= np.sqrt(6 / (48 + 64))
-    tokens = np.concatenate([encoder["cls_token"].ravel(), params["decoder"]["mask_token"].ravel()])
-    assert 0.013 < tokens.std() < 0.027
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if path[-1].key == "bias":
-            assert not np.any(leaf)
+def test_methods_are_found_and_asked_for_their_arguments():
+    assert {"methods.mae", "tasks.finetune"} <= set(NAMES)
+    assert not {"methods.images", "methods.tiles"} & set(NAMES), "which make nothing"
+    with pytest.raises(pytest.fail.Exception, match="write tests/tasks/tiny/nothing.py with ARGS"):
+        tiny("tasks.nothing")

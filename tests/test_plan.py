@@ -184,7 +184,7 @@ def test_check_traces_the_loss(capsys, root, grey, tmp_path):
     said = mistake(
         capsys, "train", "--config", f"{config_}:colorization", "--config.data.test=", *options
     )
-    assert "colorization cannot learn colours from images of 1 channels" in said
+    assert "colorization cannot learn colors from images of 1 channels" in said
 
 
 @pytest.mark.parametrize(

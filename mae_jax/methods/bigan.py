@@ -10,13 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from mae_jax.models.deconv import Generator
+from mae_jax.methods.latents import LatentMethod
 from mae_jax.models.discriminator import Discriminator
-from mae_jax.models.encoder import Encoder, make_encoder, pooled
-from mae_jax.models.vit import dense_init
-from mae_jax.ops import pixels
+from mae_jax.rules import DECAY_MATRICES, Rules
 from mae_jax.spec import check_choice
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
@@ -40,7 +37,7 @@ class Pairs(NamedTuple):
     """What the discriminator is shown of one batch."""
 
     images: jax.Array
-    """[B, H, W, C] real, normalised."""
+    """[B, H, W, C] real, normalized."""
     encoded: jax.Array
     """[B, Z], their latents."""
     made: jax.Array
@@ -49,29 +46,31 @@ class Pairs(NamedTuple):
     """[B, Z], from N(0, I)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class BiGAN:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class BiGAN(LatentMethod):
     """The method; `make` documents the fields."""
 
-    encoder: Encoder
     discriminator: Discriminator
-    pool: str
-    latent: int
-    decoder_width: int
     loss_kind: str
-    rules: tuple[tuple[str, tuple[float, float]], ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    discriminator_lr: float
+
+    def rules(self) -> Rules:
+        """The discriminator has a learning rate of its own."""
+        return (
+            (r"^discriminator/.*(bias|scale)$", (self.discriminator_lr, 0.0)),
+            (r"^discriminator/", (self.discriminator_lr, 1.0)),
+            *DECAY_MATRICES,
+        )
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels."""
         keys = jax.random.split(key, 4)
-        images = pixels.normalize(batch["image"], self.mean, self.std)
+        images = self.normalize(batch["image"])
         features = jnp.zeros((len(images), self.encoder.width))
         latents = jnp.zeros((len(images), self.latent))
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
-            "latent": self.head.init(keys[1], features)["params"],
+            "latent": self.head(self.latent).init(keys[1], features)["params"],
             "generator": self.generator(images).init(keys[2], latents)["params"],
             "discriminator": self.discriminator.init(keys[3], images, latents)["params"],
         }, {}
@@ -94,55 +93,14 @@ class BiGAN:
         right = 0.5 * (jnp.mean(real > 0) + jnp.mean(fake < 0))
         return Output(sum(losses.values()), extra, {**losses, "right": right})
 
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32 of the encoder, those that the latents are computed from."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
-        return {"features": self.features(params, images)}
-
-    def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Nothing follows an update."""
-        return extra
-
-    def reconstruct(
-        self, params: Params, extra: Extra, batch: Batch, key: jax.Array
-    ) -> dict[str, jax.Array]:
-        """Pictures [B, H, W, C] uint8: 'original'; 'reconstruction', generated from the encoder's
-        latents; 'sample', generated from random ones.
-        """
-        pairs = self.pairs(params, batch, key)
-        show = lambda images: pixels.to_bytes(images, self.mean, self.std)
-        again = self.generate(params, pairs.encoded, pairs.images)
-        return {
-            "original": batch["image"],
-            "reconstruction": show(again),
-            "sample": show(pairs.made),
-        }
-
-    @property
-    def head(self) -> nn.Dense:
-        """From features to latents."""
-        return nn.Dense(self.latent, kernel_init=dense_init)
-
-    def generator(self, images: jax.Array) -> Generator:
-        """The generator of images of this shape [B, H, W, C]."""
-        return Generator(
-            self.decoder_width, images.shape[1:3], images.shape[3], dtype=self.encoder.dtype
-        )
-
-    def features(self, params: Params, images: jax.Array) -> jax.Array:
-        """[B, D] float32 of normalised images."""
-        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
-
-    def generate(self, params: Params, latents: jax.Array, images: jax.Array) -> jax.Array:
-        """Normalised images [B, H, W, C] float32 of latents [B, latent]; of `images` it takes the
-        shape alone.
-        """
-        return self.generator(images).apply({"params": params["generator"]}, latents)
+    def latents(self, params: Params, features: jax.Array) -> jax.Array:
+        """A linear function of the features."""
+        return self.head(self.latent).apply({"params": params["latent"]}, features)
 
     def pairs(self, params: Params, batch: Batch, key: jax.Array) -> Pairs:
         """The real pairs of a batch, and as many made ones."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
-        encoded = self.head.apply({"params": params["latent"]}, self.features(params, images))
+        images = self.normalize(batch["image"])
+        encoded = self.latents(params, self.features(params, images))
         drawn = jax.random.normal(key, encoded.shape)
         return Pairs(images, encoded, self.generate(params, drawn, images), drawn)
 
@@ -191,21 +149,11 @@ def make(
         )
     if discriminator_lr <= 0:
         raise UserError(f"discriminator_lr={discriminator_lr} must be positive: try 1.0")
-    compute = jnp.dtype(dtype)
-    rules = (
-        (r"^discriminator/.*(bias|scale)$", (discriminator_lr, 0.0)),
-        (r"^discriminator/", (discriminator_lr, 1.0)),
-        (r"(bias|scale)$", (1.0, 0.0)),
-        (r"", (1.0, 1.0)),
-    )
     return BiGAN(
-        make_encoder(encoder, pool=pool, dtype=dtype),
-        Discriminator(discriminator_width, compute),
-        pool,
-        latent,
-        decoder_width,
-        loss,
-        rules,
-        tuple(mean),
-        tuple(std),
+        **BiGAN.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        discriminator=Discriminator(discriminator_width, jnp.dtype(dtype)),
+        latent=latent,
+        decoder_width=decoder_width,
+        loss_kind=loss,
+        discriminator_lr=discriminator_lr,
     )

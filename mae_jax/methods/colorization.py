@@ -1,27 +1,26 @@
 """Colorization (Zhang, Isola and Efros 2016, arXiv 1603.08511): the encoder sees the lightness of
-an image, and its sites should tell the colours, as distributions over bins of Lab's ab plane.
+an image, and predicts the colors of its patches, as distributions over bins of Lab's ab plane.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.models.encoder import Encoder, make_encoder, pooled
+from mae_jax.methods.images import ImageMethod
 from mae_jax.models.vit import dense_init
 from mae_jax.ops import lab
 from mae_jax.ops.patches import grid_of, patchify, unpatchify
-from mae_jax.types import Batch, Extra, Output, Params, UserError
+from mae_jax.types import Adapt, Batch, Extra, Output, Params, Pictures, UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class Colorization:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Colorization(ImageMethod):
     """The method; `make` documents the fields."""
 
-    encoder: Encoder
     head: nn.Dense
-    pool: str
     stride: int
     rebalance: float
     prior_decay: float
@@ -31,7 +30,7 @@ class Colorization:
         uniform. The encoder has one channel, whatever the images have.
         """
         keys = jax.random.split(key)
-        light = self.lightness(self.to_lab(batch["image"]))
+        light = self.normalize(batch["image"])
         sites = jnp.zeros((1, 1, self.encoder.width))
         count = len(lab.bins())
         return {
@@ -40,7 +39,7 @@ class Colorization:
         }, {"prior": jnp.full(count, 1 / count, jnp.float32), "seen": jnp.zeros(count)}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy between the softly encoded colours and their prediction, each place
+        """Cross-entropy between the softly encoded colors and their prediction, each place
         weighted by how rare its nearest bin is; the mean over the places, as in the paper not
         divided by the weights, which are 1 on average under the prior.
 
@@ -48,17 +47,17 @@ class Colorization:
         'seen' adds up the shares of the bins, of all parts of a batch.
 
         Raises:
-            UserError: the images have no colours.
+            UserError: the images have no colors.
         """
         images = batch["image"]
         if images.shape[-1] != 3:
             raise UserError(
-                f"colorization cannot learn colours from images of {images.shape[-1]} channels: "
+                f"colorization cannot learn colors from images of {images.shape[-1]} channels: "
                 "train it on RGB images"
             )
-        colours = self.to_lab(images)
-        logits = self.logits(params, colours)
-        indices, weights = lab.encode_soft(self.places(colours), lab.bins())
+        colors = self.to_lab(images)
+        logits = self.logits(params, colors)
+        indices, weights = lab.encode_soft(self.places(colors), lab.bins())
         # Only the few bins with a weight are looked up: dense targets would take far longer.
         found = jnp.take_along_axis(jax.nn.log_softmax(logits), indices, axis=-1)
         errors = -jnp.sum(weights * found, axis=-1)
@@ -68,13 +67,6 @@ class Colorization:
         metrics = {"top1": jnp.mean(hit.astype(jnp.float32))}
         return Output(jnp.mean(balance * errors), extra | {"seen": extra["seen"] + shares}, metrics)
 
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32 of the lightness of images with 3 channels, or with 1, the grey
-        value.
-        """
-        tokens = self.tokens(params, self.to_lab(batch["image"]))
-        return {"features": pooled(tokens, self.pool)}
-
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
         """The prior moves towards the shares of the bins in the batch. The paper smooths its prior
         by a Gaussian of deviation 5; the soft encoding, which has the same, is all its smoothing.
@@ -83,30 +75,34 @@ class Colorization:
         prior = self.prior_decay * extra["prior"] + (1 - self.prior_decay) * shares
         return {"prior": prior, "seen": jnp.zeros_like(extra["seen"])}
 
-    def reconstruct(
-        self, params: Params, extra: Extra, batch: Batch, key: jax.Array
-    ) -> dict[str, jax.Array]:
-        """Pictures [B, H, W, 3] uint8: 'original'; 'grey', what the encoder sees; 'colorized', the
-        same lightness with the annealed means of the predicted colours, scaled up bilinearly. Grey
-        images are coloured too. `key` is not used.
+    def adapt(self, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
+        """As of images of one channel, the lightness."""
+        return super().adapt((*shape[:-1], 1), old)
+
+    def pictures(self) -> Pictures:
+        """Draws the original; what the encoder sees; and the same lightness with the annealed means
+        of the predicted colors, scaled up bilinearly. Gray images are colored too.
         """
+        return self._draw
+
+    def _draw(self, params, extra, batch, *, key=None, mask=None) -> dict[str, jax.Array]:
         images = batch["image"]
-        colours = self.to_lab(images)
-        batch_size, height, width, _ = colours.shape
-        means = lab.annealed_mean(self.logits(params, colours), lab.bins())
+        colors = self.to_lab(images)
+        batch_size, height, width, _ = colors.shape
+        means = lab.annealed_mean(self.logits(params, colors), lab.bins())
         rows, columns = grid_of((height, width), self.encoder.patch)
-        means = means.reshape(batch_size, rows * columns, -1)
+        means = means.reshape(batch_size, rows * columns, -1)  # [B, L, P 2]
         ab = unpatchify(means, self.encoder.patch // self.stride, (rows, columns))
         ab = jax.image.resize(ab, (batch_size, height, width, 2), "linear")
-        light = colours[..., :1]
+        light = colors[..., :1]
         return {
-            "original": jnp.broadcast_to(images, colours.shape),
-            "grey": _to_bytes(light, jnp.zeros_like(ab)),
+            "original": jnp.broadcast_to(images, colors.shape),
+            "gray_(what_the_encoder_sees)": _to_bytes(light, jnp.zeros_like(ab)),
             "colorized": _to_bytes(light, ab),
         }
 
     def to_lab(self, images: jax.Array) -> jax.Array:
-        """Lab [B, H, W, 3] float32 of uint8 images [B, H, W, 3], or [B, H, W, 1] of grey values.
+        """Lab [B, H, W, 3] float32 of uint8 images [B, H, W, 3], or [B, H, W, 1] of gray values.
 
         Raises:
             UserError: any other number of channels.
@@ -119,29 +115,30 @@ class Colorization:
         rgb = images.astype(jnp.float32) / 255
         return lab.rgb_to_lab(jnp.broadcast_to(rgb, (*rgb.shape[:-1], 3)))
 
-    def lightness(self, colours: jax.Array) -> jax.Array:
-        """What the encoder sees [B, H, W, 1] of Lab images: (L - 50) / 25, which lies in [-2, 2]
-        and has about mean 0 and deviation 1 in photographs.
-        """
-        return (colours[..., :1] - 50) / 25
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """uint8 images [B, H, W, 3], or 1 for gray values, to network inputs [B, H, W, 1]."""
+        return self.lightness(self.to_lab(images))
 
-    def places(self, colours: jax.Array) -> jax.Array:
+    def lightness(self, colors: jax.Array) -> jax.Array:
+        """Network inputs [B, H, W, 1] of Lab images: (L - 50) / 25, which lies in [-2, 2] and has
+        about mean 0 and deviation 1 in photographs.
+        """
+        return (colors[..., :1] - 50) / 25
+
+    def places(self, colors: jax.Array) -> jax.Array:
         """The targets [B, L, P, 2] of Lab images: ab averaged over squares of the stride, P of them
         in each site, row-major as the sites are.
         """
-        batch, height, width, _ = colours.shape
+        batch, height, width, _ = colors.shape
         rows, columns = height // self.stride, width // self.stride
-        ab = colours[..., 1:].reshape(batch, rows, self.stride, columns, self.stride, 2)
+        # [B, rows, stride, columns, stride, 2]
+        ab = colors[..., 1:].reshape(batch, rows, self.stride, columns, self.stride, 2)
         per_site = self.encoder.patch // self.stride
         return patchify(ab.mean(axis=(2, 4)), per_site).reshape(batch, -1, per_site**2, 2)
 
-    def tokens(self, params: Params, colours: jax.Array) -> jax.Array:
-        """The encoder's [B, 1 + L, D] of Lab images, of which it sees L alone."""
-        return self.encoder.apply({"params": params["encoder"]}, self.lightness(colours))
-
-    def logits(self, params: Params, colours: jax.Array) -> jax.Array:
+    def logits(self, params: Params, colors: jax.Array) -> jax.Array:
         """[B, L, P, Q] float32: for each place of `places`, of each bin."""
-        sites = self.tokens(params, colours)[:, 1:]
+        sites = self.tokens(params, self.lightness(colors))[:, 1:]
         logits = self.head.apply({"params": params["head"]}, sites).astype(jnp.float32)
         return logits.reshape(*sites.shape[:2], -1, len(lab.bins()))
 
@@ -165,11 +162,11 @@ def make(
 
     Args:
         encoder: spec string of the encoder.
-        pool: 'mean' of the patches, from which the colours are told, or 'cls'.
-        stride: side in pixels of the squares that get a colour each; it divides the encoder's
+        pool: 'mean' of the patches, whose colors are predicted, or 'cls'.
+        stride: side in pixels of the squares that get a color each; it divides the encoder's
             patch. The paper's is 4.
         rebalance: the paper's lambda in (0, 1], 0.5 there: how far from the inverse of the prior
-            the weights of the bins are; 1: all colours weigh the same.
+            the weights of the bins are; 1: all colors weigh the same.
         prior_decay: in [0, 1), of the moving average of the bins' shares over the batches.
         dtype: what the network computes in, 'float32' or 'bfloat16'.
 
@@ -181,13 +178,19 @@ def make(
             f"rebalance={rebalance} must be in (0, 1], 1 for none, and prior_decay={prior_decay} "
             "in [0, 1)"
         )
-    compute = jnp.dtype(dtype)
-    network = make_encoder(encoder, pool=pool, dtype=dtype)
-    if stride < 1 or network.patch % stride:
+    lightness = dict(mean=(0.5,), std=(0.25,))  # what `normalize` removes, of L / 100
+    fields = Colorization.fields(encoder=encoder, pool=pool, dtype=dtype, **lightness)
+    patch = fields["encoder"].patch
+    if stride < 1 or patch % stride:
         raise UserError(
-            f"stride={stride} does not divide the encoder's patch of {network.patch} pixels: "
+            f"stride={stride} does not divide the encoder's patch of {patch} pixels: "
             "choose a stride that does"
         )
-    outputs = (network.patch // stride) ** 2 * len(lab.bins())
-    head = nn.Dense(outputs, kernel_init=dense_init, dtype=compute)
-    return Colorization(network, head, pool, stride, rebalance, prior_decay)
+    outputs = (patch // stride) ** 2 * len(lab.bins())
+    return Colorization(
+        **fields,
+        head=nn.Dense(outputs, kernel_init=dense_init, dtype=jnp.dtype(dtype)),
+        stride=stride,
+        rebalance=rebalance,
+        prior_decay=prior_decay,
+    )

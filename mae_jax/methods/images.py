@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mae_jax.models.encoder import Encoder, pooled
+from mae_jax.models.encoder import Encoder, make_encoder, pooled
 from mae_jax.ops.patches import grid_of
 from mae_jax.ops.pixels import normalize
 from mae_jax.ops.resample import resample_channels, resample_positions
@@ -24,6 +25,24 @@ class ImageMethod(Method):
     """'cls' or 'mean': what is called features."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    """Of the pixels in [0, 1], one number or one per channel."""
+
+    @staticmethod
+    def fields(
+        *, encoder: str, pool: str, mean: Sequence[float], std: Sequence[float], dtype: str, **more
+    ) -> dict[str, Any]:
+        """The fields above, from the arguments that every `make` has.
+
+        Args:
+            encoder: spec string.
+            dtype: what the encoder computes in, 'float32' or 'bfloat16'.
+            more: other arguments of the encoder.
+
+        Raises:
+            UserError: an unknown name or value.
+        """
+        network = make_encoder(encoder, pool=pool, dtype=dtype, **more)
+        return dict(encoder=network, pool=pool, mean=tuple(mean), std=tuple(std))
 
     def loads(self) -> Mapping[str, str]:
         """The encoder; learned positions may start from sine-cosine ones."""

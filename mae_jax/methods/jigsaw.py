@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.methods.relative_position import TileTask
-from mae_jax.models.encoder import make_tile_encoder
+from mae_jax.methods.tiles import TileMethod
 from mae_jax.models.vit import dense_init
 from mae_jax.ops import tiles
 from mae_jax.types import UserError
@@ -33,13 +32,13 @@ class PuzzleHead(nn.Module):
             width, kernel_init=dense_init, dtype=self.dtype, name=name
         )
         x = nn.gelu(dense(self.hidden, "tile")(features), approximate=False)
-        x = x.reshape(len(x), -1)
+        x = x.reshape(len(x), -1)  # [B, 9 hidden]
         x = nn.gelu(dense(8 * self.hidden, "fc1")(x), approximate=False)
         return dense(self.permutations, "fc2")(x).astype(jnp.float32)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Jigsaw(TileTask):
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Jigsaw(TileMethod):
     """The method; `make` documents the fields."""
 
     orders: tuple[tuple[int, ...], ...]
@@ -52,7 +51,7 @@ class Jigsaw(TileTask):
             images: [B, H, W, C] uint8.
 
         Returns:
-            [B, 9, tile, tile, C] float32, shuffled tiles, each normalised by itself; [B] int: by
+            [B, 9, tile, tile, C] float32, shuffled tiles, each normalized by itself; [B] int: by
             which permutation.
 
         Raises:
@@ -88,7 +87,7 @@ def make(
         hidden: width of what each tile contributes to the puzzle; the layer that sees all nine is 8
             times as wide.
         mean, std: of the pixels in [0, 1] of whole images, one number or one per channel; tiles are
-            normalised by their own.
+            normalized by their own.
         dtype: what the networks compute in, 'float32' or 'bfloat16'.
 
     Raises:
@@ -96,15 +95,8 @@ def make(
     """
     if hidden < 1:
         raise UserError(f"hidden={hidden} must be positive")
-    network = make_tile_encoder(encoder, tile=tile, pool=pool, dtype=dtype)
-    head = PuzzleHead(hidden, permutations, jnp.dtype(dtype))
-    orders = tuple(map(tuple, tiles.permutations(permutations, seed=0).tolist()))
     return Jigsaw(
-        encoder=network,
-        head=head,
-        pool=pool,
-        tile=tile,
-        mean=tuple(mean),
-        std=tuple(std),
-        orders=orders,
+        **Jigsaw.fields(encoder=encoder, tile=tile, pool=pool, mean=mean, std=std, dtype=dtype),
+        head=PuzzleHead(hidden, permutations, jnp.dtype(dtype)),
+        orders=tuple(map(tuple, tiles.permutations(permutations, seed=0).tolist())),
     )

@@ -7,45 +7,38 @@ The patch embedding of a ViT stays as it was drawn, which is what makes training
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from mae_jax.models.encoder import Encoder, make_encoder, pooled
+from mae_jax.methods.images import ImageMethod
 from mae_jax.models.heads import Head, check_widths
 from mae_jax.models.vit import ViT
 from mae_jax.ops import pixels, views
 from mae_jax.ops.contrastive import info_nce
+from mae_jax.rules import DECAY_MATRICES, Rules
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class MoCoV3:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class MoCoV3(ImageMethod):
     """The method; `make` documents the fields."""
 
-    encoder: Encoder
+    views: ClassVar[int] = 2
+
     projector: Head
     predictor: Head
-    pool: str
     temperature: float
     momentum: float
     jitter: tuple[float, ...]
     blur: tuple[float, float]
     solarize: tuple[float, float]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    total_steps: int
 
-    views = 2
-    """Of each image in a training batch."""
-
-    @property
-    def rules(self) -> tuple:
-        """(regex, (lr factor, decay factor) or None): biases and norms are not decayed, and the
-        patch embedding of a ViT does not learn.
-        """
+    def rules(self) -> Rules:
+        """Biases and norms are not decayed, and the patch embedding of a ViT does not learn."""
         frozen = ((r"^encoder/embed/", None),) if isinstance(self.encoder, ViT) else ()
-        return (*frozen, (r"(bias|scale)$", (1.0, 0.0)), (r"", (1.0, 1.0)))
+        return (*frozen, *DECAY_MATRICES)
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels, and the momentum
@@ -56,11 +49,10 @@ class MoCoV3:
         """
         keys = jax.random.split(key, 3)
         images, _ = views.two_views(batch, "mocov3")
-        images = pixels.normalize(images, self.mean, self.std)
         features = jnp.zeros((len(images), self.encoder.width))
         projected = jnp.zeros((len(images), self.projector.widths[-1]))
         base = {
-            "encoder": self.encoder.init(keys[0], images)["params"],
+            "encoder": self.encoder.init(keys[0], self.normalize(images))["params"],
             "projector": self.projector.init(keys[1], features)["params"],
         }
         predictor = self.predictor.init(keys[2], projected)["params"]
@@ -72,7 +64,7 @@ class MoCoV3:
         """
         strengths = zip(self.blur, self.solarize, strict=True)
         pairs = zip(jax.random.split(key), views.two_views(batch, "mocov3"), strengths, strict=True)
-        images = views.interleave(
+        images = views.interleave(  # [2 B, H, W, C]
             *(
                 views.photometric(k, view, jitter=self.jitter, blur=blur, solarize=solarize)
                 for k, view, (blur, solarize) in pairs
@@ -89,40 +81,36 @@ class MoCoV3:
         )
         return Output(sum(losses), extra, {"found": sum(found) / 2})
 
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32, those before the projector, of the encoder that learns."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
-        return {"features": self._features(params, images)}
-
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
         """Moves the momentum encoder towards the parameters; its momentum rises to 1 on half a
-        cosine. At a step before the first, it is them.
+        cosine.
         """
         progress = jnp.clip(step / self.total_steps, 0, 1)
         pace = (1 - self.momentum) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-        pace = jnp.where(step < 0, 1.0, pace)
         base = {name: params[name] for name in extra["momentum"]}
         # In this form what does not learn does not drift either.
         move = lambda old, new: old + pace * (new - old)
         return {"momentum": jax.tree.map(move, extra["momentum"], base)}
 
+    def after_load(self, params: Params, extra: Extra) -> Extra:
+        """The momentum encoder starts as a copy of the parameters: a training step donates both."""
+        base = {name: params[name] for name in extra["momentum"]}
+        return {"momentum": jax.tree.map(jnp.copy, base)}
+
     def queries(self, params: Params, images: jax.Array) -> list[jax.Array]:
-        """What is predicted from each of two interleaved views [2 B, H, W, C], normalised: two
+        """What is predicted from each of two interleaved views [2 B, H, W, C], normalized: two
         [B, predictor's last width] float32.
         """
         predict = lambda x: self.predictor.apply({"params": params["predictor"]}, x)
         return [predict(x) for x in self.project(params, images)]
 
     def project(self, params: Params, images: jax.Array) -> list[jax.Array]:
-        """The projections of two interleaved views [2 B, H, W, C], normalised: two
+        """The projections of two interleaved views [2 B, H, W, C], normalized: two
         [B, projector's last width] float32. BatchNorm sees one view at a time, as in the authors'
         code.
         """
         project = lambda x: self.projector.apply({"params": params["projector"]}, x)
-        return [project(x) for x in views.separate(self._features(params, images))]
-
-    def _features(self, params: Params, images: jax.Array) -> jax.Array:
-        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
+        return [project(x) for x in views.separate(self.features(params, images))]
 
 
 def make(
@@ -139,7 +127,6 @@ def make(
     mean: Sequence[float] = (0.5,),
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
-    total_steps: int,
 ) -> MoCoV3:
     """MoCo v3. Batches need two views of each image, and with accumulation of gradients a view is
     told apart from those of its part of the batch only.
@@ -149,13 +136,12 @@ def make(
         projector, predictor: widths of their layers, the last the same; the authors' projector has
             three layers on a ViT and two, (4096, 256), on a convolutional network.
         temperature: of the cosine similarities.
-        momentum: of the momentum encoder at the first step, in [0, 1].
+        momentum: of the momentum encoder at the first step, in [0, 1]; it rises to 1 in the run.
         jitter: strengths of brightness, contrast, saturation and hue, see `views.photometric`.
         blur, solarize: probabilities in the first view and in the second.
         pool: 'cls' or 'mean': what is called features and goes into the projector.
         mean, std: of the pixels in [0, 1], one number or one per channel.
         dtype: what the networks compute in, 'float32' or 'bfloat16'.
-        total_steps: of the run, over which the momentum rises to 1. Set by the trainer.
 
     Raises:
         UserError: a value that is not among those above.
@@ -168,22 +154,16 @@ def make(
     if len(blur) != 2 or len(solarize) != 2:
         raise UserError(f"blur={blur} and solarize={solarize}: give one for each of the two views")
     views.check_strengths(jitter, (*blur, *solarize))
-    if temperature <= 0 or not 0 <= momentum <= 1 or total_steps < 1:
+    if temperature <= 0 or not 0 <= momentum <= 1:
         raise UserError(
-            f"temperature={temperature} and total_steps={total_steps} must be positive, and "
-            f"momentum={momentum} in [0, 1]"
+            f"temperature={temperature} must be positive, and momentum={momentum} in [0, 1]"
         )
-    compute = jnp.dtype(dtype)
     return MoCoV3(
-        make_encoder(encoder, pool=pool, dtype=dtype),
-        *(Head(value, dtype=compute) for value in widths.values()),
-        pool,
-        temperature,
-        momentum,
-        tuple(jitter),
-        tuple(blur),
-        tuple(solarize),
-        tuple(mean),
-        tuple(std),
-        total_steps,
+        **MoCoV3.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        **{name: Head(value, dtype=jnp.dtype(dtype)) for name, value in widths.items()},
+        temperature=temperature,
+        momentum=momentum,
+        jitter=tuple(jitter),
+        blur=tuple(blur),
+        solarize=tuple(solarize),
     )

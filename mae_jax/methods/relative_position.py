@@ -8,18 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 
-from mae_jax.models.encoder import Encoder, make_tile_encoder, pooled
+from mae_jax.methods.tiles import TileMethod
 from mae_jax.models.vit import dense_init
 from mae_jax.ops import pixels, tiles
 from mae_jax.spec import check_choice
-from mae_jax.types import Batch, Extra, Output, Params, UserError
+from mae_jax.types import UserError
 
 
 class PairHead(nn.Module):
-    """A perceptron with one hidden layer, on what the encoder says of both tiles."""
+    """A perceptron with one hidden layer, on the features of both tiles."""
 
     hidden: int
     dtype: Any = jnp.float32
@@ -30,65 +29,13 @@ class PairHead(nn.Module):
         dense = lambda width, name: nn.Dense(
             width, kernel_init=dense_init, dtype=self.dtype, name=name
         )
-        x = features.reshape(len(features), -1)
+        x = features.reshape(len(features), -1)  # [B, 2 D]
         x = nn.gelu(dense(self.hidden, "fc1")(x), approximate=False)
         return dense(8, "fc2")(x).astype(jnp.float32)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TileTask:
-    """A method that asks something about tiles of an image: the encoder sees each by itself, and a
-    classifier answers from what it says of all of them. `draw` is the question.
-    """
-
-    encoder: Encoder
-    head: nn.Module
-    """[B, N, D] features of N tiles to logits [B, answers]."""
-    pool: str
-    tile: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Tiles [B, N, tile, tile, C] float32 of images [B, H, W, C] uint8, and the right answers
-        [B] int.
-        """
-        raise NotImplementedError
-
-    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this number of channels."""
-        keys = jax.random.split(key, 3)
-        seen, _ = self.draw(keys[0], batch["image"])
-        features = jnp.zeros((*seen.shape[:2], self.encoder.width))
-        return {
-            "encoder": self.encoder.init(keys[1], seen[:, 0])["params"],
-            "head": self.head.init(keys[2], features)["params"],
-        }, {}
-
-    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy of the answers, one question about each image."""
-        seen, label = self.draw(key, batch["image"])
-        features = self.features(params, seen.reshape(-1, *seen.shape[2:]))
-        logits = self.head.apply({"params": params["head"]}, features.reshape(*seen.shape[:2], -1))
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
-        return Output(loss, extra, {"top1": jnp.mean(jnp.argmax(logits, axis=1) == label)})
-
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32 of whole images, with all of their colours."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
-        return {"features": self.features(params, images)}
-
-    def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Nothing follows an update."""
-        return extra
-
-    def features(self, params: Params, images: jax.Array) -> jax.Array:
-        """[B, D] float32 of normalised images or tiles."""
-        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RelativePosition(TileTask):
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RelativePosition(TileMethod):
     """The method; `make` documents the fields."""
 
     colors: str
@@ -115,7 +62,7 @@ class RelativePosition(TileTask):
         if self.colors == "project":
             pairs = tiles.project_colors(pairs.astype(jnp.float32) / 255)
             return pixels.standardize(pairs, self.mean, self.std), label
-        pairs = pixels.normalize(pairs, self.mean, self.std)
+        pairs = self.normalize(pairs)
         return tiles.drop_colors(color_key, pairs) if self.colors == "drop" else pairs, label
 
 
@@ -149,14 +96,10 @@ def make(
     check_choice("colors", colors, ("drop", "project", "keep"))
     if hidden < 1:
         raise UserError(f"hidden={hidden} must be positive")
-    network = make_tile_encoder(encoder, tile=tile, pool=pool, dtype=dtype)
-    head = PairHead(hidden, jnp.dtype(dtype))
     return RelativePosition(
-        encoder=network,
-        head=head,
-        pool=pool,
-        tile=tile,
-        mean=tuple(mean),
-        std=tuple(std),
+        **RelativePosition.fields(
+            encoder=encoder, tile=tile, pool=pool, mean=mean, std=std, dtype=dtype
+        ),
+        head=PairHead(hidden, jnp.dtype(dtype)),
         colors=colors,
     )

@@ -12,26 +12,21 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mae_jax.models.encoder import Encoder, make_encoder, pooled
+from mae_jax.methods.images import ImageMethod
 from mae_jax.models.vit import dense_init
-from mae_jax.ops import pixels
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class Rotation:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Rotation(ImageMethod):
     """The method; `make` documents the fields."""
 
-    encoder: Encoder
     head: nn.Dense
-    pool: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels."""
         keys = jax.random.split(key)
-        images = pixels.normalize(rotations(batch["image"])[:, 0], self.mean, self.std)
+        images = self.normalize(rotations(batch["image"])[:, 0])
         features = jnp.zeros((len(images), self.encoder.width))
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
@@ -41,25 +36,12 @@ class Rotation:
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """Cross-entropy of the four rotations, for all four of each image."""
         turned = rotations(batch["image"])
-        label = jnp.broadcast_to(jnp.arange(4), turned.shape[:2]).reshape(-1)
-        images = pixels.normalize(turned, self.mean, self.std)
+        label = jnp.broadcast_to(jnp.arange(4), turned.shape[:2]).reshape(-1)  # [4 B]
+        images = self.normalize(turned)
         features = self.features(params, images.reshape(-1, *images.shape[2:]))
         logits = self.head.apply({"params": params["head"]}, features).astype(jnp.float32)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         return Output(loss, extra, {"top1": jnp.mean(jnp.argmax(logits, axis=1) == label)})
-
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32 of the images as they are."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
-        return {"features": self.features(params, images)}
-
-    def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Nothing follows an update."""
-        return extra
-
-    def features(self, params: Params, images: jax.Array) -> jax.Array:
-        """[B, D] float32 of normalised images."""
-        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
 
 
 def rotations(images: jax.Array) -> jax.Array:
@@ -97,7 +79,7 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    compute = jnp.dtype(dtype)
-    network = make_encoder(encoder, pool=pool, dtype=dtype)
-    head = nn.Dense(4, kernel_init=dense_init, dtype=compute)
-    return Rotation(network, head, pool, tuple(mean), tuple(std))
+    return Rotation(
+        **Rotation.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        head=nn.Dense(4, kernel_init=dense_init, dtype=jnp.dtype(dtype)),
+    )

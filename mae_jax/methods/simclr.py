@@ -4,32 +4,28 @@ the other view of the same.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from mae_jax.models.encoder import Encoder, make_encoder, pooled
+from mae_jax.methods.images import ImageMethod
 from mae_jax.models.heads import Head, check_widths
 from mae_jax.ops import pixels, views
 from mae_jax.ops.contrastive import nt_xent
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class SimCLR:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SimCLR(ImageMethod):
     """The method; `make` documents the fields."""
 
-    encoder: Encoder
+    views: ClassVar[int] = 2
+
     projector: Head
-    pool: str
     temperature: float
     jitter: tuple[float, ...]
     blur: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    views = 2
-    """Of each image in a training batch."""
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels.
@@ -39,10 +35,9 @@ class SimCLR:
         """
         keys = jax.random.split(key)
         images, _ = views.two_views(batch, "simclr")
-        images = pixels.normalize(images, self.mean, self.std)
         features = jnp.zeros((len(images), self.encoder.width))
         return {
-            "encoder": self.encoder.init(keys[0], images)["params"],
+            "encoder": self.encoder.init(keys[0], self.normalize(images))["params"],
             "projector": self.projector.init(keys[1], features)["params"],
         }, {}
 
@@ -51,28 +46,16 @@ class SimCLR:
 
         BatchNorm in the projector sees both views together, as in the authors' code.
         """
-        images = views.interleave(*views.two_views(batch, "simclr"))
+        images = views.interleave(*views.two_views(batch, "simclr"))  # [2 B, H, W, C]
         images = views.photometric(key, images, jitter=self.jitter, blur=self.blur, solarize=0)
         projected = self.project(params, pixels.standardize(images, self.mean, self.std))
         loss, found = nt_xent(*views.separate(projected), temperature=self.temperature)
         return Output(loss, extra, {"found": found})
 
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32, those before the projector."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
-        return {"features": self._features(params, images)}
-
-    def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Nothing follows an update."""
-        return extra
-
     def project(self, params: Params, images: jax.Array) -> jax.Array:
-        """Normalised images [N, H, W, C] to [N, projector's last width] float32."""
-        features = self._features(params, images)
+        """Normalized images [N, H, W, C] to [N, projector's last width] float32."""
+        features = self.features(params, images)
         return self.projector.apply({"params": params["projector"]}, features)
-
-    def _features(self, params: Params, images: jax.Array) -> jax.Array:
-        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
 
 
 def make(
@@ -107,14 +90,10 @@ def make(
     views.check_strengths(jitter, (blur,))
     if temperature <= 0:
         raise UserError(f"temperature={temperature} must be positive: the paper's is 0.1")
-    compute = jnp.dtype(dtype)
     return SimCLR(
-        make_encoder(encoder, pool=pool, dtype=dtype),
-        Head(tuple(projector), last_scale=True, dtype=compute),
-        pool,
-        temperature,
-        tuple(jitter),
-        blur,
-        tuple(mean),
-        tuple(std),
+        **SimCLR.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        projector=Head(tuple(projector), last_scale=True, dtype=jnp.dtype(dtype)),
+        temperature=temperature,
+        jitter=tuple(jitter),
+        blur=blur,
     )

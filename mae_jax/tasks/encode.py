@@ -7,38 +7,22 @@ from collections.abc import Sequence
 
 import jax
 
-from mae_jax.models.encoder import Encoder, make_encoder, pooled
-from mae_jax.ops import pixels
+from mae_jax.methods.images import ImageMethod
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoding:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Encoding(ImageMethod):
     """The task; `make` documents the fields."""
-
-    encoder: Encoder
-    pool: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
+        images = self.normalize(batch["image"])
         return {"encoder": self.encoder.init(key, images)["params"]}, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """Raises UserError: there is none."""
         raise UserError("tasks.encode learns nothing: train tasks.finetune, with init_from.path")
-
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32: class token or mean of the patches."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
-        tokens = self.encoder.apply({"params": params["encoder"]}, images)
-        return {"features": pooled(tokens, self.pool)}
-
-    def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Nothing follows an update."""
-        return extra
 
 
 def make(
@@ -60,4 +44,4 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    return Encoding(make_encoder(encoder, pool=pool, dtype=dtype), pool, tuple(mean), tuple(std))
+    return Encoding(**Encoding.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype))

@@ -3,46 +3,47 @@ mixed images, soft targets, and learning rates that fall from block to block tow
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from mae_jax.methods.images import ImageMethod
 from mae_jax.models.classifier import Classifier
-from mae_jax.models.encoder import Encoder, make_encoder
 from mae_jax.models.vit import ViT
-from mae_jax.ops import augment, pixels
-from mae_jax.ops.patches import grid_of
-from mae_jax.ops.resample import resample_channels, resample_positions
+from mae_jax.ops import augment
+from mae_jax.rules import Rules, freeze
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
-Rules = Sequence[tuple[str, tuple[float, float] | None]]
-Adapt = Callable[[str, np.ndarray], Any]
 
-
-@dataclasses.dataclass(frozen=True)
-class Finetuning:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Finetuning(ImageMethod):
     """The task; `make` documents the fields."""
 
-    model: Classifier
-    rules: Rules
+    classes: int
+    layer_decay: float
+    tuned: int | str
     smoothing: float
     mixup: float
     cutmix: float
     ema: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    fresh = r"^(head|fc_norm)/"
-    """Parameters that are not taken from a checkpoint."""
 
     @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.model.classes
+    def model(self) -> Classifier:
+        """The network."""
+        return Classifier(self.encoder, self.classes, self.pool)
+
+    def labels(self) -> Mapping[str, int]:
+        """One label for each image."""
+        return {"label": self.classes}
+
+    def rules(self) -> Rules:
+        """See `layer_rules`."""
+        return layer_rules(self.encoder.depth, self.layer_decay, self.tuned)
+
+    def offers(self) -> tuple[str, ...]:
+        """'features' [B, D], inputs of the head, and 'logits' [B, classes], both float32."""
+        return ("features", "logits")
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters for images of this size and number of channels."""
@@ -60,74 +61,32 @@ class Finetuning:
             mixup_alpha=self.mixup,
             cutmix_alpha=self.cutmix,
         )
-        variables = {"params": freeze(params, self.rules)}
+        variables = {"params": freeze(params, self.rules())}
         _, logits = self.model.apply(variables, images, True, rngs={"drop_path": drop_key})
         loss = -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
         hit = jnp.argmax(logits, axis=1) == jnp.argmax(targets, axis=1)
         return Output(loss, extra, {"top1": jnp.mean(hit.astype(jnp.float32))})
 
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D], what the head sees, and 'logits' [B, classes]; of the averaged
-        weights if there are any.
-        """
+    def predict(
+        self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
+    ) -> dict[str, jax.Array]:
+        """Those of the averaged weights, if there are any."""
         params = extra["ema"] if self.ema else params
         images = self.normalize(batch["image"])
         features, logits = self.model.apply({"params": params}, images)
-        return {"features": features, "logits": logits}
+        found = {"features": features, "logits": logits}
+        return {name: found[name] for name in outputs}
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Moves the averaged weights; at a step before the first, they are the weights."""
+        """Moves the averaged weights."""
         if not self.ema:
             return extra
-        decay = jnp.where(step < 0, 0.0, self.ema)
+        decay = jnp.float32(self.ema)
         return {"ema": jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, extra["ema"], params)}
 
-    def adapt(self, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
-        """What fits parameters saved for images of `old` [H, W, C] to those of `shape`, see
-        `engine.transfer`.
-        """
-        return resampler(self.model.encoder, shape, old)
-
-    def normalize(self, images: jax.Array) -> jax.Array:
-        """uint8 images to float32 network inputs."""
-        return pixels.normalize(images, self.mean, self.std)
-
-
-def freeze(params: Params, rules: Rules) -> Params:
-    """Stops gradients at parameters whose rule is None, so that none are computed for them."""
-
-    def stop(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        rule = next(value for pattern, value in rules if re.search(pattern, name))
-        return leaf if rule else jax.lax.stop_gradient(leaf)
-
-    return jax.tree_util.tree_map_with_path(stop, params)
-
-
-def resampler(encoder: Encoder, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
-    """Fits the patch embedding to another number of channels, and learned positions to another
-    grid of patches.
-
-    Args:
-        encoder: that takes the parameters.
-        shape: [H, W, C] of the images.
-        old: the same of those that the parameters are for; None: not known, and their grid of
-            patches taken to be square.
-    """
-    area = encoder.stem**2
-
-    def adapt(path: str, array: np.ndarray):
-        if path == "encoder/embed/kernel" and array.shape[0] % area == 0:
-            return resample_channels(jnp.asarray(array), array.shape[0] // area, shape[2])
-        if path == "encoder/positions":
-            side = round((len(array) - 1) ** 0.5)
-            there = grid_of(old[:2], encoder.patch) if old else (side, side)
-            if len(array) == 1 + there[0] * there[1]:
-                grid = grid_of(shape[:2], encoder.patch)
-                return resample_positions(jnp.asarray(array), there, grid)
-        return array
-
-    return adapt
+    def after_load(self, params: Params, extra: Extra) -> Extra:
+        """The averaged weights start as a copy of the weights: a training step donates both."""
+        return {"ema": jax.tree.map(jnp.copy, params)} if self.ema else extra
 
 
 def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:
@@ -200,9 +159,9 @@ def make(
             f"classes={classes} must be at least 2, layer_decay={layer_decay} in (0, 1], "
             f"smoothing={smoothing} and ema={ema} in [0, 1)"
         )
-    network = make_encoder(
-        encoder, pool=pool, dtype=dtype, drop_path=drop_path, final_norm=pool == "cls"
-    )
+    shared = dict(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
+    fields = Finetuning.fields(**shared, drop_path=drop_path, final_norm=pool == "cls")
+    network = fields["encoder"]
     if isinstance(network, ViT):
         network = network.clone(learned_positions=True)
     tuned = int(tuned) if str(tuned).isdigit() else tuned
@@ -210,6 +169,13 @@ def make(
         raise UserError(f"tuned {tuned!r}: choose 'all', 'mlp' or a number up to {network.depth}")
     if tuned == "mlp" and not isinstance(network, ViT):
         raise UserError("tuned 'mlp' is for transformers: choose a number of blocks, or 'all'")
-    model = Classifier(network, classes, pool)
-    rules = layer_rules(network.depth, layer_decay, tuned)
-    return Finetuning(model, rules, smoothing, mixup, cutmix, ema, tuple(mean), tuple(std))
+    return Finetuning(
+        **fields | {"encoder": network},
+        classes=classes,
+        layer_decay=layer_decay,
+        tuned=tuned,
+        smoothing=smoothing,
+        mixup=mixup,
+        cutmix=cutmix,
+        ema=ema,
+    )

@@ -4,16 +4,15 @@ once, as heads side by side on the same features; the evaluator `probe` picks on
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mae_jax.models.encoder import Encoder, make_encoder, pooled
-from mae_jax.ops import pixels
-from mae_jax.tasks.finetune import Rules, freeze, resampler
+from mae_jax.methods.images import ImageMethod
+from mae_jax.rules import Rules, freeze
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 EPSILON = 1e-6
@@ -23,30 +22,33 @@ MOMENTUM = 0.9
 head_init = nn.initializers.normal(0.01)
 
 
-@dataclasses.dataclass(frozen=True)
-class LinearProbing:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LinearProbing(ImageMethod):
     """The task; `make` documents the fields."""
 
-    encoder: Encoder
     classes: int
-    pool: str
     lr_factors: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
-    fresh = r"^head_"
-    """Parameters that are not taken from a checkpoint."""
+    def labels(self) -> Mapping[str, int]:
+        """One label for each image."""
+        return {"label": self.classes}
 
-    @property
     def rules(self) -> Rules:
         """The encoder stays as it is, and each head has a learning rate of its own."""
         heads = [(rf"^head_{i}/", (lr, 1.0)) for i, lr in enumerate(self.lr_factors)]
         return ((r"^encoder/", None), *heads)
 
+    def offers(self) -> tuple[str, ...]:
+        """'features' [B, D] as the encoder gives them, and 'head_logits' [B, heads, classes]; with
+        one head also 'logits' [B, classes].
+        """
+        alone = ("logits",) if len(self.lr_factors) == 1 else ()
+        return ("features", "head_logits", *alone)
+
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Fresh parameters, and the running statistics of the features."""
         encoder_key, head_key = jax.random.split(key)
-        images = pixels.normalize(batch["image"], self.mean, self.std)
+        images = self.normalize(batch["image"])
         width, keys = self.encoder.width, jax.random.split(head_key, len(self.lr_factors))
         heads = {
             f"head_{i}": {
@@ -60,7 +62,8 @@ class LinearProbing:
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """Cross-entropy, added over the heads, which so learn as if each were alone."""
-        features = self.features(freeze(params, self.rules), batch)
+        images = self.normalize(batch["image"])
+        features = self.features(freeze(params, self.rules()), images)
         mean, var = features.mean(axis=0), features.var(axis=0)
         unbiased = var * len(features) / max(1, len(features) - 1)
         move = lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new
@@ -71,30 +74,15 @@ class LinearProbing:
         hits = jnp.argmax(logits, axis=2) == labels
         return Output(losses.mean(axis=0).sum(), extra, {"top1": hits.mean(axis=0).max()})
 
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] as the encoder gives them, and 'head_logits' [B, heads, classes]; with
-        one head also 'logits' [B, classes].
-        """
-        features = self.features(params, batch)
+    def predict(
+        self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
+    ) -> dict[str, jax.Array]:
+        """See `offers`."""
+        features = self.features(params, self.normalize(batch["image"]))
         scaled = (features - extra["mean"]) * jax.lax.rsqrt(extra["var"] + EPSILON)
         logits = self.logits(params, scaled)
-        alone = {"logits": logits[:, 0]} if logits.shape[1] == 1 else {}
-        return {"features": features, "head_logits": logits, **alone}
-
-    def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Nothing follows an update."""
-        return extra
-
-    def adapt(self, shape: Sequence[int], old: Sequence[int] | None):
-        """What fits parameters saved for images of `old` [H, W, C] to those of `shape`, see
-        `engine.transfer`.
-        """
-        return resampler(self.encoder, shape, old)
-
-    def features(self, params: Params, batch: Batch) -> jax.Array:
-        """[B, D] float32 of whole images."""
-        images = pixels.normalize(batch["image"], self.mean, self.std)
-        return pooled(self.encoder.apply({"params": params["encoder"]}, images), self.pool)
+        found = {"features": features, "head_logits": logits, "logits": logits[:, 0]}
+        return {name: found[name] for name in outputs}
 
     def logits(self, params: Params, features: jax.Array) -> jax.Array:
         """[B, heads, classes] of features [B, D]."""
@@ -128,5 +116,8 @@ def make(
     """
     if classes < 2 or not lr_factors or min(lr_factors) <= 0:
         raise UserError(f"classes={classes} must be at least 2, lr_factors={lr_factors} positive")
-    network = make_encoder(encoder, pool=pool, dtype=dtype)
-    return LinearProbing(network, classes, pool, tuple(lr_factors), tuple(mean), tuple(std))
+    return LinearProbing(
+        **LinearProbing.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        classes=classes,
+        lr_factors=tuple(lr_factors),
+    )

@@ -1,0 +1,60 @@
+"""What methods share that encode images to latent vectors, of which N(0, I) is the prior, and
+generate images from such vectors.
+"""
+
+import abc
+import dataclasses
+
+import jax
+from flax import linen as nn
+
+from mae_jax.methods.images import ImageMethod
+from mae_jax.models.deconv import Generator
+from mae_jax.models.vit import dense_init
+from mae_jax.ops import pixels
+from mae_jax.types import Params, Pictures
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LatentMethod(ImageMethod):
+    """A method with a generator, whose parameters are params['generator']."""
+
+    latent: int
+    """Size Z of the latent vectors."""
+    decoder_width: int
+
+    @abc.abstractmethod
+    def latents(self, params: Params, features: jax.Array) -> jax.Array:
+        """Latent vectors [B, Z] float32 of features [B, D]."""
+
+    def head(self, width: int) -> nn.Dense:
+        """From features to so many numbers."""
+        return nn.Dense(width, kernel_init=dense_init)
+
+    def generator(self, images: jax.Array) -> Generator:
+        """The generator of images of this shape [B, H, W, C]."""
+        return Generator(
+            self.decoder_width, images.shape[1:3], images.shape[3], dtype=self.encoder.dtype
+        )
+
+    def generate(self, params: Params, latents: jax.Array, images: jax.Array) -> jax.Array:
+        """Normalized images [B, H, W, C] float32 of latents [B, Z], of the shape of `images`."""
+        return self.generator(images).apply({"params": params["generator"]}, latents)
+
+    def pictures(self) -> Pictures:
+        """Draws the original; what is generated from its latents; and from random ones."""
+        return self._draw
+
+    def _draw(self, params, extra, batch, *, key=None, mask=None) -> dict[str, jax.Array]:
+        images = self.normalize(batch["image"])
+        latents = self.latents(params, self.features(params, images))
+        drawn = jax.random.normal(jax.random.key(0) if key is None else key, latents.shape)
+        reconstruction, samples = (
+            pixels.to_bytes(self.generate(params, z, images), self.mean, self.std)
+            for z in (latents, drawn)
+        )
+        return {
+            "original": batch["image"],
+            "reconstruction": reconstruction,
+            "samples_from_the_prior": samples,
+        }

@@ -1,0 +1,5 @@
+"""A tiny colorization."""
+
+from tests.helpers.tiny_args import VIT
+
+ARGS = dict(encoder=VIT)
