@@ -28,7 +28,7 @@ def tiny():
 
 def test_shapes_types_and_names(split):
     source = fashion_scenes.make(split=split, size=40, num_examples=7)
-    fields = source.fields
+    fields = source.arrays
     assert set(fields) == FIELDS
     assert (fields["image"].shape, fields["image"].dtype) == ((7, 40, 40, 3), np.uint8)
     assert (fields["label"].shape, fields["label"].dtype) == ((7,), np.int32)
@@ -49,15 +49,15 @@ def test_shapes_types_and_names(split):
     ],
 )
 def test_scenes_never_change(split, size, image, segmentation):
-    fields = fashion_scenes.make(split=split, size=size, num_examples=100).fields
+    fields = fashion_scenes.make(split=split, size=size, num_examples=100).arrays
     found = [zlib.crc32(fields[name].tobytes()) for name in ("image", "segmentation")]
     assert found == [image, segmentation]
 
 
 def test_a_scene_depends_on_seed_split_and_index_alone(split):
-    few = fashion_scenes.make(split=split, num_examples=5, seed=3).fields
-    more = fashion_scenes.make(split=split, num_examples=300, seed=3).fields
-    other = fashion_scenes.make(split=split, num_examples=5, seed=4).fields
+    few = fashion_scenes.make(split=split, num_examples=5, seed=3).arrays
+    more = fashion_scenes.make(split=split, num_examples=300, seed=3).arrays
+    other = fashion_scenes.make(split=split, num_examples=5, seed=4).arrays
     for name in FIELDS:
         np.testing.assert_array_equal(few[name], more[name][:5])
     np.testing.assert_array_equal(few["label"], other["label"])
@@ -66,16 +66,16 @@ def test_a_scene_depends_on_seed_split_and_index_alone(split):
 
 
 def test_garments_come_again_in_other_compositions(tiny):
-    first = tiny["test"].fields
-    again = fashion_scenes.make(split="test", size=16, num_examples=2010).fields
+    first = tiny["test"].arrays
+    again = fashion_scenes.make(split="test", size=16, num_examples=2010).arrays
     np.testing.assert_array_equal(again["image"][:2000], first["image"])
     np.testing.assert_array_equal(again["label"][2000:], first["label"][:10])
     assert all((a != b).any() for a, b in zip(again["image"][2000:], first["image"]))
 
 
 def test_size_only_sets_the_sampling(split):
-    small = fashion_scenes.make(split=split, size=32, num_examples=100).fields
-    large = fashion_scenes.make(split=split, size=64, num_examples=100).fields
+    small = fashion_scenes.make(split=split, size=32, num_examples=100).arrays
+    large = fashion_scenes.make(split=split, size=64, num_examples=100).arrays
     reduced = np.stack([np.asarray(Image.fromarray(image).reduce(2)) for image in large["image"]])
     error = np.abs(reduced.astype(float) - small["image"]).mean((1, 2, 3))
     assert error.max() < 8, "of 255; another scene differs by 24 at least"
@@ -85,11 +85,11 @@ def test_size_only_sets_the_sampling(split):
 
 def test_segmentation_is_where_garments_cover_the_photograph(monkeypatch):
     """White garments on black photographs show the opacity itself: the mask is its upper half."""
-    scenes = fashion_scenes.make(num_examples=200, size=48).fields
+    scenes = fashion_scenes.make(num_examples=200, size=48).arrays
     monkeypatch.setattr(fashion_scenes, "_BRIGHTNESS", (0.0, 0.0))
     monkeypatch.setattr(fashion_scenes, "_TINT", (1.0, 1.0))
     monkeypatch.setattr(fashion_scenes, "_SHADING", (0.0, 0.0))
-    opacity = fashion_scenes.make(num_examples=200, size=48).fields["image"][..., 0]
+    opacity = fashion_scenes.make(num_examples=200, size=48).arrays["image"][..., 0]
     np.testing.assert_array_equal(scenes["segmentation"], opacity >= 128)
     assert 0.5 < (opacity == 0).mean() < 0.9 and (opacity == 255).mean() > 0.1
     assert scenes["image"][opacity == 0].std() > 30, "photographs show around the garments"
@@ -97,7 +97,7 @@ def test_segmentation_is_where_garments_cover_the_photograph(monkeypatch):
 
 @pytest.mark.parametrize("size", [16, 32, 50])
 def test_boxes_are_the_extents_of_the_masks(split, size):
-    fields = fashion_scenes.make(split=split, size=size, num_examples=200).fields
+    fields = fashion_scenes.make(split=split, size=size, num_examples=200).arrays
     for mask, box in zip(fields["segmentation"], fields["box"]):
         y, x = np.nonzero(mask)
         expected = [y.min() / size, x.min() / size, (y.max() + 1) / size, (x.max() + 1) / size]
@@ -105,13 +105,13 @@ def test_boxes_are_the_extents_of_the_masks(split, size):
 
 
 def test_every_default_scene_shows_its_garment(tiny, split):
-    covered = tiny[split].fields["segmentation"].mean((1, 2))
+    covered = tiny[split].arrays["segmentation"].mean((1, 2))
     assert 0.01 < covered.min() and covered.max() < 0.85
 
 
 def test_every_ten_scenes_hold_each_class_once(tiny, split):
     assert tiny[split].num_examples == {"train": 12_000, "test": 2_000}[split]
-    tens = tiny[split].fields["label"].reshape(-1, 10)
+    tens = tiny[split].arrays["label"].reshape(-1, 10)
     np.testing.assert_array_equal(np.sort(tens, 1), np.tile(np.arange(10), (len(tens), 1)))
     assert len(np.unique(tens, axis=0)) > 100, "and not in one fixed order"
 
@@ -163,7 +163,7 @@ def test_wrong_options_are_one_clear_line(options, message):
 
 def test_pixels_tell_something_of_the_class_but_not_much(tiny):
     """Ridge regression is above chance (0.1) on new scenes, and far below what CNNs reach."""
-    train, test = ({n: tiny[split].fields[n][:3000] for n in FIELDS} for split in ("train", "test"))
+    train, test = ({n: tiny[split].arrays[n][:3000] for n in FIELDS} for split in ("train", "test"))
     inputs = [fields["image"].reshape(len(fields["image"]), -1) / 255.0 for fields in (train, test)]
     inputs = [pixels - inputs[0].mean(0) for pixels in inputs]
     targets = np.eye(10)[train["label"]] - 0.1

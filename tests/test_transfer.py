@@ -217,7 +217,7 @@ def test_a_label_that_only_shows_in_training(tmp_path, capsys, monkeypatch):
     @functools.wraps(make)
     def with_unknown(**options):
         source = make(**options)
-        source.fields["label"] = np.where(np.arange(source.num_examples) % 3, -1, 0)
+        source.arrays["label"] = np.where(np.arange(source.num_examples) % 3, -1, 0)
         return source
 
     monkeypatch.setattr(fashion_scenes, "make", with_unknown)

@@ -9,7 +9,7 @@ import importlib.util
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -28,15 +28,15 @@ PIPELINES = ("arrays", "tf")
 MAX_WORKERS = 1024
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Data:
     """Batches of one training set and one test set, for one process; see `make_data`."""
 
     sources: dict[str, Source]
     batch_size: int
     eval_batch_size: int
-    train_transforms: list[Transform]
-    eval_transforms: list[Transform]
+    transforms: Mapping[str, list[Transform]]
+    """Stage, 'train' or 'eval' -> what is applied to each example."""
     fields: Sequence[str]
     pipeline: str
     workers: int
@@ -155,8 +155,7 @@ class Data:
         Args:
             stage: 'train' or 'eval': which transforms.
         """
-        transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
-        return max((transform.pixels for transform in transforms), default=0)
+        return max((transform.pixels for transform in self.transforms[stage]), default=0)
 
     def example(self, stage: str, split: str = "train") -> dict[str, np.ndarray]:
         """A batch of one: what batches look like.
@@ -181,10 +180,9 @@ class Data:
 
     def _loader(self, split: str, stage: str, then: str = "") -> Loader:
         if (split, stage, then) not in self._loaders:
-            transforms = {"train": self.train_transforms, "eval": self.eval_transforms}[stage]
             self._loaders[split, stage, then] = Loader(
                 self.source(split),
-                [*transforms, *make_transforms(then)],
+                [*self.transforms[stage], *make_transforms(then)],
                 fields=self.fields,
                 on_error=self.on_error,
                 views=self.views if stage == "train" else 1,
@@ -228,7 +226,8 @@ def make_data(
         batch_size: of the global batch in training.
         eval_batch_size: the same in evaluation; 0: as in training.
         train_transform, eval_transform: spec strings of transforms.
-        fields: of the sources that batches carry beside 'image'; a source need not have 'label'.
+        fields: of the sources that batches carry beside 'image'; a source need not have 'label',
+            nor 'image' if it has any of the others.
         pipeline: 'arrays' (plain threads) or 'tf' (tf.data) for training batches, the same ones;
             evaluation always uses 'arrays'.
         workers: threads; 0: one for each core, at most 64.
@@ -243,6 +242,42 @@ def make_data(
         UserError: unknown names, missing folders, a batch that the processes cannot share; images
             that are known to be damaged, if these are not skipped.
     """
+    _check(pipeline, on_error, batch_size, process_count, views, workers)
+    transforms = {
+        "train": make_transforms(train_transform),
+        "eval": make_transforms(eval_transform),
+    }
+    subsets.check(subset, held_out)
+    sources = open_sources({"train": train, "test": test})
+    check_damaged({} if on_error == "skip" else sources)
+    empty_classes = sources["train"].empty_classes
+    if subset:
+        sources["train"] = subsets.subset(sources["train"], subset)
+    if held_out:
+        sources["train"], sources["val"] = subsets.hold_out(sources["train"], held_out)
+    if "label" in fields and "test" in sources:
+        sources["test"] = classes.like(sources["test"], sources["train"])
+    return Data(
+        sources=sources,
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size or batch_size,
+        transforms=transforms,
+        fields=tuple(fields),
+        pipeline=pipeline,
+        workers=workers or min(64, len(os.sched_getaffinity(0))),
+        on_error=on_error,
+        views=views,
+        seed=seed,
+        process_index=process_index,
+        process_count=process_count,
+        empty_classes=empty_classes,
+    )
+
+
+def _check(
+    pipeline: str, on_error: str, batch_size: int, process_count: int, views: int, workers: int
+) -> None:
+    """Raises UserError if an option of `make_data` cannot be."""
     check_choice("pipeline", pipeline, PIPELINES)
     if pipeline == "tf" and importlib.util.find_spec("tensorflow") is None:
         raise UserError("pipeline 'tf' needs TensorFlow: install tensorflow-cpu, or use 'arrays'")
@@ -255,29 +290,3 @@ def make_data(
         raise UserError(
             f"workers {workers}: give a number of threads up to {MAX_WORKERS}, or 0 for one a core"
         )
-    transforms = make_transforms(train_transform), make_transforms(eval_transform)
-    subsets.check(subset, held_out)
-    sources = open_sources({"train": train, "test": test})
-    check_damaged({} if on_error == "skip" else sources)
-    empty_classes = sources["train"].empty_classes
-    if subset:
-        sources["train"] = subsets.subset(sources["train"], subset)
-    if held_out:
-        sources["train"], sources["val"] = subsets.hold_out(sources["train"], held_out)
-    if "label" in fields and "test" in sources:
-        sources["test"] = classes.like(sources["test"], sources["train"])
-    return Data(
-        sources,
-        batch_size,
-        eval_batch_size or batch_size,
-        *transforms,
-        tuple(fields),
-        pipeline,
-        workers or min(64, len(os.sched_getaffinity(0))),
-        on_error,
-        views,
-        seed,
-        process_index,
-        process_count,
-        empty_classes,
-    )

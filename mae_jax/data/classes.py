@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from mae_jax.data.names import composed, printable
-from mae_jax.data.sources import Source
+from mae_jax.data.sources import Source, Wrapper
 from mae_jax.types import UserError
 
 
-class Renumbered(Source):
+class Renumbered(Wrapper):
     """A source whose labels are numbers in a longer list of classes.
 
     Args:
@@ -23,11 +23,9 @@ class Renumbered(Source):
     """
 
     def __init__(self, source: Source, class_names: Sequence[str], own_names: Sequence[str]):
-        self.source, self.class_names = source, tuple(class_names)
-        self.num_examples, self.digest = source.num_examples, source.digest
-        self.notes, self.statistics = source.notes, source.statistics
-        self.reading = source.reading
-        place = {name: number for number, name in enumerate(self.class_names)}
+        super().__init__(source)
+        self.names = {**source.names, "label": tuple(class_names)}
+        place = {name: number for number, name in enumerate(class_names)}
         self.numbers = np.array([place[name] for name in own_names], np.int32)
 
     def read(self, indices: np.ndarray):
@@ -43,14 +41,6 @@ class Renumbered(Source):
         if counts is None:
             return None
         return np.bincount(self.numbers, counts, len(self.class_names)).astype(int)
-
-    def name(self, index: int) -> str:
-        """What the source itself calls it."""
-        return self.source.name(index)
-
-    def group(self, index: int) -> str:
-        """As in the source itself."""
-        return self.source.group(index)
 
 
 def like(source: Source, train: Source) -> Source:

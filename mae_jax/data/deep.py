@@ -28,6 +28,7 @@ def deep_color(image: Image.Image, data: bytes) -> np.ndarray:
         return _tiff(image, data)
     codecs = _package("imagecodecs")
     decode = {"PNG": "png_decode", "JPEG2000": "jpeg2k_decode", "AVIF": "avif_decode"}
+    # getattr: imagecodecs makes its functions when they are asked for.
     return getattr(codecs, decode[image.format])(data)
 
 

@@ -39,6 +39,7 @@ def is_available(uid: str) -> bool:
         import imagecodecs
     except ImportError:
         return False
+    # getattr: imagecodecs has a module of functions for each codec, made when it is asked for.
     return bool(getattr(imagecodecs, CODECS[uid].upper()).available)
 
 

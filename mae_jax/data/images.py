@@ -281,8 +281,8 @@ def mirror(image: np.ndarray) -> np.ndarray:
     return mirrored
 
 
-def pixels_of(image: np.ndarray | Encoded) -> np.ndarray:
-    """[H, W, C] uint8 of an image that may be encoded."""
+def pixels_of(image: Any) -> Any:
+    """[H, W, C] uint8 of an image if it is encoded; whatever else it is, as it is."""
     return image.pixels() if isinstance(image, Encoded) else image
 
 

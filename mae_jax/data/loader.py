@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mae_jax.data.fields import FIELDS, OWN, Field
 from mae_jax.data.images import BadImage, pixels_of
 from mae_jax.data.order import Rows
 from mae_jax.data.random import hash_words
@@ -16,14 +17,6 @@ from mae_jax.types import UserError
 logger = logging.getLogger(__name__)
 
 ON_ERROR = ("raise", "skip")
-DTYPES = {
-    "label": np.int32,
-    "segmentation": np.int32,
-    "box": np.float32,
-    "box_label": np.int32,
-}
-"""Of fields that have one whatever the source says."""
-
 _TRIES = 10  # replacements of an example that cannot be read, before giving up
 
 Spec = Mapping[str, tuple[tuple[int, ...], np.dtype]]
@@ -36,7 +29,7 @@ class Loader:
     Args:
         source: examples.
         transforms: applied to each.
-        fields: those that a batch has beside 'image'; a source need not have 'label'.
+        fields: those that a batch has beside 'image'; a source need not have 'label', nor 'image'.
         on_error: what to do about an image that cannot be read: 'raise', or 'skip', which takes
             another one in its place, chosen by the example's seed.
         views: how often each image is transformed, with other draws each time: 'image', 'image2'.
@@ -65,18 +58,23 @@ class Loader:
         if self._spec is None:
             first = Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64))
             example = self._make(first)[0][0]
-            missing = set(self.fields) - {*example, "label"}
-            if missing:
+            known = sorted(example.keys() - {OWN, *self.views})
+            missing = set(self.fields) - {*known, "label"}
+            if missing or not {"image", *self.fields} & {*known}:
                 raise UserError(
-                    f"the source has no {', '.join(sorted(missing))}: its fields are "
-                    f"{', '.join(sorted(example))}"
+                    f"the source has no {', '.join(sorted(missing or {'image'}))}: its fields are "
+                    f"{', '.join(known)}; choose some with config.data.fields"
                 )
             self._spec = {
-                name: (np.shape(example[name]), np.dtype(DTYPES.get(name, _dtype(example[name]))))
+                name: (np.shape(example[name]), self._dtype(name, example[name]))
                 for name in ("image", *self.views, *self.fields)
                 if name in example
             }
         return self._spec
+
+    def _dtype(self, name: str, value: Any) -> np.dtype:
+        field = FIELDS.get(name) or self.source.fields.get(name, Field())
+        return np.dtype(field.dtype or np.asarray(value).dtype)
 
     def buffers(self, count: int) -> dict[str, np.ndarray]:
         """Empty arrays [count, ...] for every field, and 'valid' [count] bool."""
@@ -107,7 +105,7 @@ class Loader:
         """Examples, and which of them are those that were asked for."""
         params = self._draw(rows.seeds)
         try:
-            read = _rows(self.source.read(rows.indices))
+            read = self._rows(rows.indices)
         except BadImage:  # then one by one, to see which
             read = [None] * len(rows.indices)
         examples, good = [], np.ones(len(read), bool)
@@ -125,7 +123,15 @@ class Loader:
         return examples, good
 
     def _read(self, index: int) -> dict:
-        return _rows(self.source.read(np.array([index])))[0]
+        return self._rows(np.array([index]))[0]
+
+    def _rows(self, indices: np.ndarray) -> list[dict]:
+        """Examples: rows of fields, of the source's fields of rows."""
+        fields = self.source.read(indices)
+        own = {OWN: self.source.fields} if self.source.fields else {}
+        return [
+            dict(zip(fields, row, strict=True)) | own for row in zip(*fields.values(), strict=True)
+        ]
 
     def _draw(self, seeds: np.ndarray) -> list[list[np.ndarray]]:
         """The numbers of every view, for every transform; those of the first are as if alone."""
@@ -136,13 +142,15 @@ class Loader:
 
     def _transform(self, example: dict, params: list[list[np.ndarray]]) -> dict:
         """The example with its views; what moves with the pixels moves with the first."""
+        if self.views and "image" not in example:
+            raise UserError("config.data.views=2 needs images, the source has none: set it to 1")
         first, *others = (self._view(example, numbers) for numbers in params)
         return first | {n: o["image"] for n, o in zip(self.views, others, strict=True)}
 
     def _view(self, example: dict, params: list[np.ndarray]) -> dict:
         for transform, numbers in zip(self.transforms, params, strict=True):
             example = transform.apply(example, numbers)
-        return {**example, "image": pixels_of(example["image"])}
+        return {name: pixels_of(value) for name, value in example.items()}
 
     def _replace(self, index: int, seed: np.uint64, error: BadImage) -> dict:
         """Another example, the same one for the same seed."""
@@ -170,15 +178,6 @@ class Loader:
     def _fail_shape(self, name: str, shape: tuple, expected: tuple) -> None:
         raise UserError(
             f"{name}s of different sizes in a batch, e.g. {expected} and {shape}: end the "
-            "transforms with random_resized_crop(...) or resize(...)|center_crop(...), and give "
-            "every example as many boxes"
+            "transforms with random_resized_crop(...) or resize(...)|center_crop(...), and have "
+            "the source give as many boxes and as long texts for every example"
         )
-
-
-def _rows(fields: Mapping[str, Sequence[Any]]) -> list[dict]:
-    """Fields of rows to rows of fields."""
-    return [dict(zip(fields, row)) for row in zip(*fields.values(), strict=True)]
-
-
-def _dtype(value: Any) -> np.dtype:
-    return np.asarray(value).dtype

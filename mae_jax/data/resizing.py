@@ -18,7 +18,16 @@ KERNELS = {
     "nearest": resizer.ResizeAlg.nearest(),
 }
 """How images are resized: Pillow's names. All but 'nearest' are wider where an image shrinks."""
-_thread = threading.local()  # a Resizer keeps buffers, and serves one thread
+
+
+class _Thread(threading.local):
+    """A `Resizer` keeps buffers, and serves one thread."""
+
+    def __init__(self):
+        self.resizer = resizer.Resizer()
+
+
+_THREAD = _Thread()
 
 
 def resize(
@@ -47,8 +56,6 @@ def _resize(
     algorithm: resizer.ResizeAlg,
 ) -> np.ndarray:
     height, width, channels = image.shape
-    if not hasattr(_thread, "resizer"):
-        _thread.resizer = resizer.Resizer()
     kind = _PIXELS[channels]
     source = resizer.ImageData(width, height, kind, image.tobytes())
     target = resizer.ImageData(size[1], size[0], kind)
@@ -57,5 +64,5 @@ def _resize(
         use_alpha=False,
         crop_box=resizer.CropBox(box[1], box[0], box[3], box[2]),
     )
-    _thread.resizer.resize(source, target, options)
+    _THREAD.resizer.resize(source, target, options)
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(*size, channels)

@@ -101,7 +101,7 @@ class Slices(Source):
         self.num_examples = int(self._ends[-1])
         self._check_any(counts)
         self._labels = self._classes(counts)
-        self.class_names = tuple(self._labels)
+        self.names = {"label": tuple(self._labels)} if self._labels else {}
         self.empty_classes = tuple(n for n in files.class_names if n not in self._labels)
         self.digest = hashlib.sha256(files.digest.encode() + counts.tobytes()).hexdigest()[:16]
         self.damaged = [f"{printable(files[i])}: {why}" for i, why in sorted(self._damaged.items())]

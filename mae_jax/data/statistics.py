@@ -49,7 +49,7 @@ class Tally:
         tally = cls(len(counts["values"]))
         vars(tally).update(counts, values=np.array(counts["values"], np.int64))
         for name in COUNTERS:  # JSON has no numbers for keys
-            setattr(tally, name, Counter({int(k): n for k, n in counts[name].items()}))
+            vars(tally)[name] = Counter({int(k): n for k, n in counts[name].items()})
         return tally
 
     @classmethod
@@ -62,7 +62,7 @@ class Tally:
             total.values += tally.values
             total.unreadable |= tally.unreadable
             for name in COUNTERS:
-                getattr(total, name).update(getattr(tally, name))
+                vars(total)[name].update(vars(tally)[name])
         return total
 
     def summary(self, class_names: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mae_jax.data.random import hash_words, permute
-from mae_jax.data.sources import Source, count_labels
+from mae_jax.data.sources import Source, Wrapper
 from mae_jax.spec import call, parse
 from mae_jax.types import UserError
 
@@ -13,26 +13,23 @@ _HELD_OUT, _SUBSET = 3, 4
 WAY_OUT = "give a share in (0, 1) that leaves some on both sides"
 
 
-class Part(Source):
+class Part(Wrapper):
     """Some examples of a source.
 
     Args:
         source: the whole.
         places: [n] int64, of its examples.
+        labels: [N] of all examples; None: as the whole knows them.
     """
 
-    def __init__(self, source: Source, places: np.ndarray):
-        self.source, self.places, self.num_examples = source, places, len(places)
-        self.class_names, self.digest = source.class_names, source.digest
-        self.notes, self.statistics = source.notes, source.statistics
-        self.reading = source.reading
-        if hasattr(source, "labels"):
-            self.labels = lambda: source.labels()[places]
+    def __init__(self, source: Source, places: np.ndarray, labels: np.ndarray | None = None):
+        super().__init__(source)
+        self.places, self.num_examples, self._labels = places, len(places), labels
 
-    def class_counts(self) -> np.ndarray | None:
-        """[classes] int of the part, if the labels are known without reading the examples."""
-        known = self.labels() if hasattr(self, "labels") else None
-        return count_labels(known, self.class_names)
+    def labels(self) -> np.ndarray | None:
+        """[n] int32 of the part, if the labels are known without reading the examples."""
+        labels = self.source.labels() if self._labels is None else self._labels
+        return None if labels is None else labels[self.places]
 
     def read(self, indices: np.ndarray):
         """Rows of every field, see `Source`."""
@@ -56,16 +53,16 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
     """
     if not 0 < share < 1:
         raise UserError(f"held_out {share}: {WAY_OUT}")
-    count, known = source.num_examples, source.class_names and hasattr(source, "labels")
-    if known:
-        labels, names = source.labels(), source.class_names
+    count, names = source.num_examples, source.class_names
+    labels = source.labels() if names else None
+    if labels is not None:
         held = _pick(labels, names, lambda n: round(n * share), _HELD_OUT, 0)
     else:
         held = np.sort(permute(np.arange(round(count * share)), count, _HELD_OUT))
     kept = np.setdiff1d(np.arange(count), held)
     if not (len(held) and len(kept)):
         raise UserError(f"held_out {share} of {count} images is {len(held)}: {WAY_OUT}")
-    if known and (lost := {*labels} - {*labels[kept]}):
+    if labels is not None and (lost := {*labels} - {*labels[kept]}):
         raise UserError(f"held_out {share} is all of the class {names[min(lost)]!r}: {WAY_OUT}")
     return Part(source, kept), Part(source, held)
 
@@ -90,10 +87,7 @@ def subset(source: Source, text: str) -> Source:
     """
     choose = _rule(text)
     labels = labels_of(source)
-    chosen = choose(labels, source.class_names)
-    part = Part(source, chosen)
-    part.labels = lambda: labels[chosen]
-    return part
+    return Part(source, choose(labels, source.class_names), labels)
 
 
 def _rule(text: str):
@@ -145,8 +139,9 @@ def labels_of(source: Source, chunk: int = 1024) -> np.ndarray:
     """
     if not source.class_names:
         raise UserError("subset needs labels: give a folder with one sub-folder for each class")
-    if hasattr(source, "labels"):
-        return source.labels()
+    known = source.labels()
+    if known is not None:
+        return known
     parts = [
         np.asarray(source.read(np.arange(first, min(first + chunk, source.num_examples)))["label"])
         for first in range(0, source.num_examples, chunk)

@@ -16,7 +16,7 @@ TRAIN = ("cat", "dog", "eel", "fox")
 def source(labels, names):
     """A set of tiny images."""
     images = np.zeros((len(labels), 2, 2, 3), np.uint8)
-    return Arrays({"image": images, "label": np.array(labels)}, names)
+    return Arrays({"image": images, "label": np.array(labels)}, {"label": names})
 
 
 def test_labels_follow_the_names():

@@ -32,7 +32,7 @@ def save(path, size=(6, 8), mode="RGB", seed=0, **options):
 def test_evaluation_goes_once_through_a_split_in_order():
     data = data_of(test="fashion_scenes(split=test, num_examples=6, size=16)")
     for split, count in (("train", 10), ("test", 6)):
-        source = data.source(split).fields
+        source = data.source(split).arrays
         loaded = list(data.eval(split))
         assert all(batch["image"].shape == (4, 16, 16, 3) for batch in loaded)
         masks = np.concatenate([batch["valid"] for batch in loaded])
@@ -56,7 +56,7 @@ def test_evaluation_over_processes_is_the_global_batch():
 
 def test_a_limit_takes_fixed_examples_from_all_over_the_split():
     data = data_of("fashion_scenes(num_examples=400, size=16)")
-    names = {image.tobytes(): i for i, image in enumerate(data.source("train").fields["image"])}
+    names = {image.tobytes(): i for i, image in enumerate(data.source("train").arrays["image"])}
     loaded = list(data.eval("train", limit=30))
     assert len(loaded) == 8 and sum(batch["valid"].sum() for batch in loaded) == 30
     chosen = [

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import make_data
-from mae_jax.data.sources import Arrays, fashion_scenes
+from mae_jax.data.sources import Arrays, Source, fashion_scenes
 from mae_jax.train import train
 from tests.helpers.tiny import get_config
 
@@ -36,7 +36,7 @@ def specs(tmp_path_factory):
     from mae_jax.data.prepare import prepare
 
     root = tmp_path_factory.mktemp("sources")
-    images = fashion_scenes.make(num_examples=COUNT, size=16).fields["image"]
+    images = fashion_scenes.make(num_examples=COUNT, size=16).arrays["image"]
     labels = np.arange(COUNT) * CLASSES // COUNT
     for i, image in enumerate(images):
         path = root / "files" / name_of(i)
@@ -120,10 +120,8 @@ def test_training_ends_the_same_from_all_sources(specs, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-class Large:
+class Large(Source):
     """A source of any number of examples: their numbers, written into the pixels."""
-
-    class_names, digest = (), ""
 
     def __init__(self, num_examples):
         self.num_examples = num_examples

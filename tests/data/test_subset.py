@@ -15,7 +15,7 @@ LABELS = np.repeat([0, 1, 2], [200, 80, 20]).astype(np.int32)
 def source():
     """300 examples that hold their own number, in classes of 200, 80 and 20."""
     numbers = np.arange(300, dtype=np.uint16).view(np.uint8).reshape(300, 1, 1, 2)
-    return Arrays({"image": numbers, "label": LABELS}, ("many", "some", "few"))
+    return Arrays({"image": numbers, "label": LABELS}, {"label": ("many", "some", "few")})
 
 
 def numbers_of(part):
@@ -40,7 +40,7 @@ def test_what_is_held_out_is_of_each_class_where_labels_are_known(source):
     assert np.bincount(part_labels(kept)).tolist() == [1, 1, 1]
     with pytest.raises(UserError, match="held_out 0.4 of 3 images is 0"):
         hold_out(subset(source, "per_class(1)"), 0.4)
-    unlabelled = Arrays({"image": source.fields["image"]})
+    unlabelled = Arrays({"image": source.arrays["image"]})
     kept, held = hold_out(unlabelled, 0.1)
     assert sorted([*numbers_of(kept), *numbers_of(held)]) == list(range(300))
     assert len(set(numbers_of(held) // 100)) == 3, "from everywhere"

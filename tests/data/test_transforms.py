@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mae_jax.data import transforms as T
+from mae_jax.data.fields import move
+from mae_jax.data.geometry import Window
 from mae_jax.data.images import BadImage, cut
 from mae_jax.data.random import hash_words
 from mae_jax.data.transforms.center_crop import make as center_crop
@@ -185,7 +187,7 @@ def test_defaults_of_random_resized_crop_are_those_of_the_paper():
         ("flop", "data transforms has no 'flop': did you mean 'flip'?"),
         (
             "zzz",
-            "choose center_crop, corruption, flip, rand_augment, random_erasing, "
+            "choose center_crop, corruption, flip, rand_augment, random_crop, random_erasing, "
             "random_resized_crop",
         ),
         ("flip(1)", "flip: too many positional arguments"),
@@ -193,7 +195,9 @@ def test_defaults_of_random_resized_crop_are_those_of_the_paper():
         ("random_resized_crop(32, scales=1)", "no 'scales': did you mean 'scale'?"),
         ("resize(0)", "size 0 should be a positive number or (height, width)"),
         ("center_crop((4, -1))", "size (4, -1) should be"),
-        ("center_crop((4, 4, 4))", "size (4, 4, 4) should be"),
+        ("resize((4, 4, 4))", "size (4, 4, 4) should be a positive number or (height, width)"),
+        ("center_crop(())", "size () should be a positive number or (height, width), or one for"),
+        ("random_crop((4, 0))", "size (4, 0) should be"),
         ("resize(2.5)", "size 2.5 should be"),
         ("random_resized_crop(None)", "size None should be"),
         ("random_resized_crop(8, scale=(1, 0.2))", "scale (1, 0.2) is not an ascending range"),
@@ -238,7 +242,7 @@ def test_segmentations_and_boxes_move_with_the_image(text):
         example = {**scene(), "label": 3}
         for transform, params in zip(transforms, numbers, strict=True):
             example = transform.apply(example, params)
-        height, width = T.shape_of(example)
+        height, width = T.shape_of(example, "a test")
         bright, inside = example["image"][:, :, 0] > 127, example["segmentation"] == 7
         assert example["label"] == 3 and example["segmentation"].shape == (height, width)
         edge = 2 * (height + width)
@@ -255,11 +259,11 @@ def test_segmentations_and_boxes_move_with_the_image(text):
 
 
 def test_a_box_that_is_cut_away_is_empty():
-    moved = T.move(scene(), (30, 0, 10, 60), (10, 60))
+    moved = move(scene(), Window(box=(30, 0, 10, 60), size=(10, 60)))
     assert (moved["box"] == 0).all() and (moved["segmentation"] == 0).all()
 
 
 def test_a_segmentation_of_another_size_is_a_bad_image():
     example = {**scene(), "segmentation": np.zeros((3, 4), int)}
     with pytest.raises(BadImage, match=r"segmentation is \(3, 4\), the image \(40, 60\)"):
-        T.move(example, (0, 0, 40, 60), (20, 30))
+        move(example, Window(box=(0, 0, 40, 60), size=(20, 30)))

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mae_jax.data.fields import Field
+
 
 class Statistics(NamedTuple):
     """Mean and standard deviation of the pixels of each channel, values in [0, 1]."""
@@ -19,13 +21,14 @@ class Statistics(NamedTuple):
 
 
 class Source(Protocol):
-    """A set of examples with random access; sources derive from it. One that knows all labels
-    without reading the examples has a method `labels() -> [N] int32` too.
-    """
+    """A set of examples with random access; sources derive from it."""
 
     num_examples: int
-    class_names: Sequence[str] = ()
-    """Of the labels 0, 1, ...; empty if there are no labels."""
+    names: Mapping[str, Sequence[str]] = {}
+    """Field -> names of its classes 0, 1, ...: {'label': ('cat', 'dog')}; without the fields whose
+    values are no classes."""
+    fields: Mapping[str, Field] = {}
+    """Those that `fields.FIELDS` does not know and that have a type or move with the image."""
     empty_classes: Sequence[str] = ()
     """Classes without an example."""
     digest: str = ""
@@ -50,8 +53,8 @@ class Source(Protocol):
             indices: [n] int, in [0, num_examples).
 
         Returns:
-            'image': [H, W, C] uint8 each, or `images.Encoded`; 'label': int, 'segmentation':
-            [H, W], 'box': [..., 4], if there are any.
+            One row of each field for every index, see `fields.FIELDS`: 'image' [*space, C], uint8
+            usual, or `images.Encoded`; 'label': int; whatever else there is. No field has to be.
 
         Raises:
             BadImage: one of them cannot be read.
@@ -60,9 +63,21 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """What an example is called, in messages and in lists of features."""
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes of 'label'; empty if there are no labels."""
+        return self.names.get("label", ())
+
+    def labels(self) -> np.ndarray | None:
+        """[N] int32, the label of every example; None if only reading all of them would tell."""
+        return None
+
     def class_counts(self) -> np.ndarray | None:
         """[classes] int, examples of each class; None if only reading all of them would tell."""
-        return None
+        labels = self.labels()
+        if labels is None:
+            return None
+        return np.bincount(labels[labels >= 0], minlength=len(self.class_names))  # -1: no class
 
     def group(self, index: int) -> str:
         """Name of the examples that belong together, such as the slices of one volume: they must
@@ -75,32 +90,43 @@ class Arrays(Source):
     """A source in memory.
 
     Args:
-        fields: name -> array with one row per example; 'image' is [N, H, W, C] uint8.
-        class_names: the name of each label, empty if there are no labels.
+        arrays: field -> array with one row per example; 'image' is [N, *space, C], uint8 usual.
+        names: field -> names of its classes.
     """
 
-    def __init__(self, fields: Mapping[str, np.ndarray], class_names: Sequence[str] = ()):
-        self.fields = dict(fields)
-        self.class_names = tuple(class_names)
-        self.num_examples = len(self.fields["image"])
-        if "label" in self.fields:
-            self.labels = lambda: self.fields["label"]
+    def __init__(
+        self, arrays: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]] | None = None
+    ):
+        self.arrays, self.names = dict(arrays), dict(names or {})
+        self.num_examples = len(next(iter(self.arrays.values())))
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The rows at `indices` [n] of every field."""
-        return {name: array[indices] for name, array in self.fields.items()}
+        return {name: array[indices] for name, array in self.arrays.items()}
 
-    def class_counts(self) -> np.ndarray | None:
-        """[classes] int, examples of each class."""
-        return count_labels(self.fields.get("label"), self.class_names)
+    def labels(self) -> np.ndarray | None:
+        """[N] int, if there are labels."""
+        return self.arrays.get("label")
 
     def name(self, index: int) -> str:
         """The place in memory."""
         return f"[{index}]"
 
 
-def count_labels(labels: np.ndarray | None, class_names: Sequence[str]) -> np.ndarray | None:
-    """How many examples each class has: [N] int labels to [classes] int; -1 is of no class."""
-    if labels is None:
-        return None
-    return np.bincount(labels[labels >= 0], minlength=len(class_names))
+class Wrapper(Source):
+    """A source over another one: like that one, but for what a subclass changes."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.num_examples, self.digest = source.num_examples, source.digest
+        self.names, self.fields = source.names, source.fields
+        self.notes, self.reading = source.notes, source.reading
+        self.statistics = source.statistics
+
+    def name(self, index: int) -> str:
+        """What the other one calls it."""
+        return self.source.name(index)
+
+    def group(self, index: int) -> str:
+        """As in the other one."""
+        return self.source.group(index)

@@ -1,6 +1,9 @@
-"""Images in one NumPy file: an .npy, mapped into memory and read when asked for, or an .npz."""
+"""Arrays in one NumPy file, images of any rank and other fields: an .npy, mapped into memory and
+read when asked for, or an .npz.
+"""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import numpy as np
 from mae_jax.data.files import expanded
 from mae_jax.data.images import MODES, Window, check_window
 from mae_jax.data.slices import no_window, reason, to_bytes
-from mae_jax.data.sources import Source, count_labels
+from mae_jax.data.sources import Source
 from mae_jax.types import UserError
 
 MAX_CLASSES = 1_000_000
@@ -18,24 +21,32 @@ _SAMPLE = 100  # images looked at, to tell which values there are
 
 
 class ArrayFile(Source):
-    """Images of an array, and their labels; see `make`.
+    """Rows of arrays; see `make`.
 
     Args:
         path: of the file.
-        images: [N, H, W] or [N, H, W, C], in memory or mapped into it.
-        labels: [N] int32, or None.
-        window: maps values to bytes; None for uint8.
+        arrays: field -> [N, ...], in memory or mapped into it; 'image' with or without channels,
+            'label' int32.
+        names: field -> names of its classes.
+        rank: axes of an image beside the channels.
+        window: maps values of images to bytes; None: as they are.
     """
 
     def __init__(
-        self, path: Path, images: np.ndarray, labels: np.ndarray | None, window: Window | None
+        self,
+        path: Path,
+        arrays: Mapping[str, np.ndarray],
+        names: Mapping[str, Sequence[str]],
+        *,
+        rank: int,
+        window: Window | None,
     ):
-        self._file, self._images, self._labels, self._window = path.name, images, labels, window
-        self.num_examples = len(images)
-        self.class_names = () if labels is None else tuple(map(str, range(labels.max() + 1)))
-        self.digest = _digest(path, images, labels)
-        if images.ndim == 4 and images.shape[1] in MODES and images.shape[3] not in MODES:
-            height, width, channels = images.shape[1:]
+        self._file, self._arrays, self._rank, self._window = path.name, arrays, rank, window
+        self.num_examples = len(next(iter(arrays.values())))
+        self.names, self.digest = names, _digest(path, arrays)
+        shape = arrays["image"].shape if "image" in arrays else ()
+        if rank == 2 and len(shape) == 4 and shape[1] in MODES and shape[3] not in MODES:
+            height, width, channels = shape[1:]
             self.notes = (
                 f"{path.name} is read as images of {height} x {width} pixels and {channels} "
                 "channels: if its axes are [N, C, H, W], save numpy.moveaxis(images, 1, -1)",
@@ -43,15 +54,24 @@ class ArrayFile(Source):
 
     def class_counts(self) -> np.ndarray | None:
         """[classes] int, without reading an image."""
-        return count_labels(self._labels, self.class_names)
+        if "label" not in self._arrays:
+            return None
+        return np.bincount(self._arrays["label"], minlength=len(self.class_names))
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
-        """'image' [H, W, C] uint8 of each index, and 'label' if there are labels."""
-        images = [to_bytes(np.array(self._images[i]), self._window) for i in indices]
-        fields = {"image": [image.reshape(*image.shape[:2], -1) for image in images]}
-        if self._labels is not None:
-            fields["label"] = [int(self._labels[i]) for i in indices]
+        """Copies of the rows of every field; 'image' [*space, C]."""
+        fields = {n: [np.array(array[i]) for i in indices] for n, array in self._arrays.items()}
+        if "image" in fields:
+            fields["image"] = [self._image(values) for values in fields["image"]]
+        if "label" in fields:
+            fields["label"] = [int(label) for label in fields["label"]]
         return fields
+
+    def _image(self, values: np.ndarray) -> np.ndarray:
+        values = values.reshape(*values.shape[: self._rank], -1)  # [*space, C]
+        if self._window is not None:
+            return to_bytes(values, self._window)
+        return values.astype(np.float32) if values.dtype.kind == "f" else values
 
     def name(self, index: int) -> str:
         """What an example is called, e.g. 'images.npy[3]'."""
@@ -64,6 +84,8 @@ def make(
     labels: str | None = None,
     image: str | None = None,
     label: str | None = None,
+    fields: Sequence[str] = (),
+    rank: int = 2,
     window: Window | None = None,
 ) -> ArrayFile:
     """The images of an .npy file, with labels in another, or those of an .npz, with labels in it:
@@ -72,13 +94,20 @@ def make(
     An .npy is mapped into memory: only the images that are asked for are read. An .npz is read
     into memory as a whole, so large sets belong into an .npy.
 
+    Signals and volumes are images of another rank: array_file('scans.npy', rank=3). An .npz may
+    hold other fields, and need not hold images: array_file('set.npz', label='y', fields=('text',))
+    with config.data.fields=('text','label'). Where it holds 'NAME_names' [classes], these texts are
+    the names of the classes in its array NAME; otherwise labels are called '0', '1', ...
+
     Args:
         path: a file of numpy.save, or of numpy.savez. Images are [N, H, W, C], or [N, H, W] with
-            one channel.
+            one channel; with another rank, [N, *space, C] or [N, *space].
         labels: for an .npy: the file with its labels, [N] integers from 0.
         image, label: for an .npz: the names of its arrays of images and of labels.
-        window: (low, high), the values that become 0 and 255. Needed for anything but uint8, which
-            stays as it is without.
+        fields: for an .npz: its arrays [N, ...] that are fields under their own names.
+        rank: how many axes images have beside the channels: 1 signals, 2, 3 volumes.
+        window: (low, high), the values that become 0 and 255. Of rank 2, needed for anything but
+            uint8, which stays as it is without; images of other ranks keep their values without.
 
     Raises:
         UserError: a file or an array in it is missing, cannot be read, or is not as above.
@@ -86,14 +115,17 @@ def make(
     check_window("array_file", window)
     file = expanded(path)
     found = _open(file)
+    names: dict[str, Sequence[str]] = {}
     if isinstance(found, np.ndarray):
-        for name, value in (("image", image), ("label", label)):
-            if value is not None:
+        for name, value in (("image", image), ("label", label), ("fields", fields)):
+            if value:
                 raise UserError(
                     f"array_file: {name}={value!r} names an array of an .npz, and {file} is an "
                     ".npy: leave it out (labels='labels.npy' names a file of labels)"
                 )
-        images, numbers = found, None if labels is None else _open_labels(labels)
+        arrays = {"image": found}
+        if labels is not None:
+            arrays["label"] = _open_labels(labels)
     else:
         with found:
             if labels is not None:
@@ -101,10 +133,31 @@ def make(
                     f"array_file: labels={labels!r} goes with an .npy, and {file} is an .npz: name "
                     "the array in it that holds the labels with label=..."
                 )
-            images = _member(file, found, "image", image)
-            numbers = None if label is None else _member(file, found, "label", label)
-    _check_images(file, images, window)
-    return ArrayFile(file, images, _as_labels(numbers, file, len(images)), window)
+            chosen = {"image": image, "label": label, **{field: field for field in fields}}
+            if fields and image is None:
+                del chosen["image"]
+            arrays = {
+                field: _member(file, found, field, name)
+                for field, name in chosen.items()
+                if name is not None or field == "image"
+            }
+            for field in arrays:
+                if f"{chosen[field]}_names" in found.files:
+                    texts = _member(file, found, field, f"{chosen[field]}_names")
+                    names[field] = tuple(map(str, texts))
+    if "image" in arrays:
+        _check_images(file, arrays["image"], window, rank)
+    _check_rows(file, arrays)
+    if "label" in arrays:
+        arrays["label"] = _as_labels(arrays["label"], file)
+        numbers = range(arrays["label"].max() + 1)
+        names.setdefault("label", tuple(map(str, numbers)))
+        if len(names["label"]) < len(numbers):
+            raise UserError(
+                f"array_file: {file} holds names of {len(names['label'])} classes, and the label "
+                f"{numbers[-1]}: save a name for each"
+            )
+    return ArrayFile(file, arrays, names, rank=rank, window=window)
 
 
 def _open(file: Path) -> "np.ndarray | np.lib.npyio.NpzFile":
@@ -139,30 +192,39 @@ def _member(file: Path, archive, option: str, name: str | None) -> np.ndarray:
         ) from error
 
 
-def _check_images(file: Path, images: np.ndarray, window: Window | None) -> None:
-    if images.ndim not in (3, 4) or 0 in images.shape:
+def _check_images(file: Path, images: np.ndarray, window: Window | None, rank: int) -> None:
+    if images.ndim not in (rank + 1, rank + 2) or 0 in images.shape or rank < 1:
+        space = {2: "H, W"}.get(rank, f"{rank} axes")
         raise UserError(
             f"array_file: the images of {file} have shape {images.shape}: it should be "
-            "[N, H, W, C], or [N, H, W] with one channel, and not empty"
+            f"[N, {space}, C], or [N, {space}] with one channel, and not empty (for other images "
+            "than in 2-D, give rank=...)"
         )
-    if images.dtype.kind not in "biuf" or (window is None and images.dtype != np.uint8):
+    as_they_are = images.dtype == np.uint8 or rank != 2
+    if images.dtype.kind not in "biuf" or (window is None and not as_they_are):
         some = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int))
         what = f"array_file: {file} ({len(some)} of its {len(images)} images looked at)"
         raise no_window(what, images[some])
 
 
-def _as_labels(labels: np.ndarray | None, file: Path, count: int) -> np.ndarray | None:
+def _check_rows(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises UserError if arrays have no rows, or not as many."""
+    first = next(iter(arrays))
+    for field, array in arrays.items():
+        count = len(arrays[first])
+        if array.shape[:1] != (count,) or not count or (field == "label" and array.ndim > 1):
+            more = "" if field == "label" else ", ..."
+            raise UserError(
+                f"array_file: the {field}s of {file} have shape {array.shape}: its {count} "
+                f"{first}s need ({count},{more})"
+            )
+
+
+def _as_labels(labels: np.ndarray, file: Path) -> np.ndarray:
     """[N] int32 in memory."""
-    if labels is None:
-        return None
     if labels.dtype.kind not in "iu":
         raise UserError(
             f"array_file: the labels of {file} are of type {labels.dtype}: save them as integers"
-        )
-    if labels.shape != (count,):
-        raise UserError(
-            f"array_file: the labels of {file} have shape {labels.shape}: its {count} images need "
-            f"({count},)"
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= MAX_CLASSES))
     if wrong.size:
@@ -173,13 +235,14 @@ def _as_labels(labels: np.ndarray | None, file: Path, count: int) -> np.ndarray 
     return np.array(labels, np.int32)
 
 
-def _digest(path: Path, images: np.ndarray, labels: np.ndarray | None) -> str:
-    """Of the file's size and ends, the shape and type of the images, and the labels."""
-    digest = hashlib.sha256(f"{path.stat().st_size} {images.shape} {images.dtype}".encode())
+def _digest(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
+    """Of the file's size and ends, the shapes and types of its arrays, and the labels."""
+    kinds = [f"{array.shape} {array.dtype}" for n, array in arrays.items() if n != "label"]
+    digest = hashlib.sha256(" ".join([str(path.stat().st_size), *kinds]).encode())
     with path.open("rb") as file:
         digest.update(file.read(_MIB))
         file.seek(max(0, path.stat().st_size - _MIB))
         digest.update(file.read(_MIB))
-    if labels is not None:
-        digest.update(labels.tobytes())
+    if "label" in arrays:
+        digest.update(arrays["label"].tobytes())
     return digest.hexdigest()[:16]

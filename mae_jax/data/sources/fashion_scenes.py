@@ -105,7 +105,7 @@ def make(
         )
     fields = {"image": image, "label": ingredients.labels[garment]}
     fields |= {"segmentation": segmentation, "box": _boxes(segmentation)}
-    return Arrays(fields, CLASS_NAMES)
+    return Arrays(fields, {"label": CLASS_NAMES, "segmentation": ("background", "garment")})
 
 
 def photographs(split: str) -> tuple[Image.Image, ...]:

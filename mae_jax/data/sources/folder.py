@@ -9,11 +9,12 @@ import numpy as np
 
 from mae_jax.data import alpha
 from mae_jax.data.decoding import MAX_PIXELS, extensions
+from mae_jax.data.fields import boxes_from_centers
 from mae_jax.data.files import Files, existing, find, read_bytes
 from mae_jax.data.images import BadImage, Encoded, Window, decode_mask
 from mae_jax.data.orientation import turned, turned_boxes
 from mae_jax.data.reading import CHANGES, Reading, spread
-from mae_jax.data.sources import Source, count_labels
+from mae_jax.data.sources import Source
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
@@ -39,20 +40,17 @@ class Folder(Source):
         self.masks, self.boxes, self.max_boxes = masks, boxes, max_boxes
         self.annotated = annotated
         self.num_examples, self.digest = len(files), files.digest
-        self.class_names, self.empty_classes = files.class_names, files.empty_classes
+        self.names = {"label": files.class_names} if files.class_names else {}
+        self.empty_classes = files.empty_classes
         self.notes = (*files.notes, *decoder.look(self._some()), *self._convention())
 
     def name(self, index: int) -> str:
         """The path of the file, relative to the folder."""
         return self.files[index]
 
-    def labels(self) -> np.ndarray:
+    def labels(self) -> np.ndarray | None:
         """[N] int32, without reading a file."""
-        return self.files.labels()
-
-    def class_counts(self) -> np.ndarray | None:
-        """[classes] int, without reading a file."""
-        return count_labels(self.labels() if self.class_names else None, self.class_names)
+        return self.files.labels() if self.names else None
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
         """'image' of each index, still encoded; 'label' if there are classes; 'segmentation' and
@@ -135,8 +133,7 @@ def read_boxes(root: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarra
     if len(numbers) > count:
         raise BadImage(f"{len(numbers)} boxes in {path}: raise max_boxes of the source")
     boxes, labels = np.zeros((count, 4), np.float32), np.full(count, -1, np.int32)
-    center, half = numbers[:, [2, 1]], numbers[:, [4, 3]] / 2
-    boxes[: len(numbers)] = np.clip(np.concatenate([center - half, center + half], 1), 0, 1)
+    boxes[: len(numbers)] = boxes_from_centers(numbers[:, 1:])
     labels[: len(numbers)] = numbers[:, 0]
     return boxes, labels
 

@@ -71,7 +71,7 @@ class Prepared(Source):
         self.digest = _digest(builder.info, split)
         if decoder.background == alpha.color_of("tfds", alpha.WHITE):  # as when it was measured
             self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
-        self.class_names = tuple(known[features["label"]].names) if "label" in features else ()
+        self.names = {"label": known[features["label"]].names} if "label" in features else {}
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
         self._name = next((name for name in NAMES if name in texts), None)
         needed = {path.split("/")[0] for path in (*features.values(), self._name) if path}
@@ -193,6 +193,7 @@ def _features(info, *, image: str, label: str, segmentation: str, box: str) -> d
     images = {path for path, f in single.items() if isinstance(f, kinds.Image)}
     images -= {path for path in images if single[path].np_dtype == np.float32}
     boxes = {path for path, f in paths.items() if isinstance(f, kinds.BBoxFeature)}
+    # Not all releases of TFDS know other formats than REL_YXYX.
     form = lambda feature: str(getattr(feature, "bbox_format", None))
     fitting = {
         "image": images,
@@ -216,8 +217,8 @@ def _features(info, *, image: str, label: str, segmentation: str, box: str) -> d
 def _paths(features, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """All features and their paths, e.g. 'objects/bbox' for those of a sequence."""
     for name, feature in features.items():
-        inner = getattr(feature, "feature", feature)
-        if hasattr(inner, "items"):
+        inner = getattr(feature, "feature", feature)  # of a sequence, which has no base class
+        if hasattr(inner, "items"):  # FeaturesDict and its like, which is no Mapping
             yield from _paths(inner, f"{prefix}{name}/")
         else:
             yield prefix + name, inner

@@ -4,35 +4,40 @@ A transform is in two halves. Its numbers are drawn in advance, for a whole batc
 the examples: `draws` says how many uniform numbers an example needs, `plan(u)` turns [B, draws] of
 them into parameters [B, ...] float64. Then `apply(example, params)` changes one example with its
 parameters: a dict of 'image' ([H, W, C] uint8, or still encoded) and what belongs to it. What moves
-pixels moves the 'segmentation' [H, W] and the 'box' [..., 4] too (see `move`). So an example is a
-function of its seed, wherever and in whatever order it is made.
+pixels moves the other fields too, see `fields.move`. So an example is a function of its seed,
+wherever and in whatever order it is made.
 """
 
+import abc
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from mae_jax.data import images
+from mae_jax.data.fields import space_of
 from mae_jax.data.random import hash_words, uniform
 from mae_jax.spec import call, maker, parse
 from mae_jax.types import UserError
 
 Example = Mapping[str, Any]
-"""'image'; 'label', 'segmentation' [H, W] of any dtype, 'box' [..., 4] float32 (ymin, xmin, ymax,
-xmax) as shares of the height and width, all zeros for none; whatever else passes through."""
+"""Fields by name, see `fields.FIELDS`; 'image' if there is one."""
 
 
-class Transform(Protocol):
+class Transform(abc.ABC):
     """See above; made by the `make` of its module."""
 
-    draws: int
-    pixels: int
+    draws: int = 0
+    """Uniform numbers that an example needs."""
+    pixels: int = 0
     """At least so many has every image that it makes; 0: that depends on what it is given."""
 
     def plan(self, u: np.ndarray) -> np.ndarray:
         """[B, draws] uniform numbers in [0, 1) to parameters [B, ...]."""
+        return u
 
+    @abc.abstractmethod
     def apply(self, example: Example, params: np.ndarray) -> Example:
         """The example with the parameters [...] of one row."""
 
@@ -57,73 +62,91 @@ def draw(transforms: Sequence[Transform], seeds: np.ndarray) -> list[np.ndarray]
     ]
 
 
-def move(
-    example: Example,
-    box: images.Box,
-    size: tuple[int, int],
-    *,
-    mirror: bool = False,
-    kernel: str = "bicubic",
-) -> Example:
-    """Cuts a box out of an example and resizes it: the image with antialiasing, its segmentation by
-    nearest neighbours; boxes follow, clipped to what is left.
+def shape_of(example: Example, where: str, rank: int | None = None) -> tuple[int, ...]:
+    """The sizes of the axes of an example's image but the channels.
 
     Args:
-        box: (top, left, height, width) in pixels.
-        size: (height, width) of the result.
-        mirror: left and right change places.
-        kernel: the image's, a name of `resizing.KERNELS`.
+        where: the transform that asks, for messages.
+        rank: how many axes it needs; None: any number.
+
+    Raises:
+        UserError: there is no image, or one of another rank.
     """
-    moved = dict(example)
-    moved["image"] = images.cut(example["image"], box, size, kernel)
-    if mirror:
-        moved["image"] = images.mirror(moved["image"])
-    if "segmentation" in example:
-        check_segmentation(example)
-        rows, columns = (
-            (box[axis] + (np.arange(size[axis]) + 0.5) * box[axis + 2] / size[axis]).astype(int)
-            for axis in (0, 1)
+    if "image" not in example:
+        raise UserError(
+            f"{where}: examples without an image; leave it out of config.data.train_transform and "
+            "eval_transform"
         )
-        moved["segmentation"] = example["segmentation"][
-            rows[:, None], columns[:: -1 if mirror else 1]
-        ]
-    if "box" in example:
-        moved["box"] = _move_box(example["box"], box, shape_of(example), mirror)
-    return moved
+    shape = space_of(example["image"])
+    if rank not in (None, len(shape)):
+        raise UserError(
+            f"{where}: images of shape {example['image'].shape} have {len(shape)} axes beside the "
+            f"channels: give {len(shape)} sizes, or leave it out"
+        )
+    return shape
 
 
-def check_segmentation(example: Example) -> None:
-    """Raises BadImage unless an example's segmentation is as large as its image."""
-    shape, found = shape_of(example), example["segmentation"].shape
-    if found[:2] != shape:
-        raise images.BadImage(f"its segmentation is {found}, the image {shape}")
+def plane_of(example: Example, where: str) -> tuple[int, int]:
+    """(height, width) of an example's image, for transforms that compute in 2-D.
+
+    Args:
+        where: the transform that asks, for messages.
+
+    Raises:
+        UserError: there is no image, or one that is not [H, W, C] uint8.
+    """
+    shape, image = shape_of(example, where), example["image"]
+    if len(shape) != 2 or (isinstance(image, np.ndarray) and image.dtype != np.uint8):
+        raise UserError(
+            f"{where}: images of shape {image.shape} and type {image.dtype}, it can change "
+            "[H, W, C] of uint8: leave it out, or cut them with random_crop, center_crop and flip"
+        )
+    return shape
 
 
-def _move_box(boxes, window: images.Box, shape: tuple[int, int], mirror: bool) -> np.ndarray:
-    """[..., 4] boxes as shares of an image to shares of a window in it; zeros if outside."""
-    corners = np.asarray(boxes, np.float64).reshape(*np.shape(boxes)[:-1], 2, 2)
-    corners = (corners * shape - np.asarray(window[:2])) / np.asarray(window[2:])
-    if mirror:
-        y, x = corners[..., 0], 1 - corners[..., ::-1, 1]
-        corners = np.stack([y, x], axis=-1)
-    corners = np.clip(corners, 0, 1)
-    visible = (corners[..., 1, :] > corners[..., 0, :]).all(-1)
-    return np.where(visible[..., None, None], corners, 0).reshape(np.shape(boxes)).astype("f4")
+def pixels_of(example: Example, where: str) -> np.ndarray:
+    """[H, W, C] uint8 of an example; see `plane_of`."""
+    plane_of(example, where)
+    return images.pixels_of(example["image"])
 
 
-def shape_of(example: Example) -> tuple[int, int]:
-    """(height, width) of an example's image."""
-    return tuple(example["image"].shape[:2])
+def color_of(example: Example, where: str) -> np.ndarray:
+    """[H, W, C] uint8 of an example, for transforms of 1 or 3 channels; see `plane_of`."""
+    pixels = pixels_of(example, where)
+    if pixels.shape[2] not in (1, 3):
+        raise UserError(
+            f"{where}: images of {pixels.shape[2]} channels, it can change those of 1 (grey) or 3 "
+            "(RGB)"
+        )
+    return pixels
 
 
-def size_of(size: int | Sequence[int]) -> tuple[int, int]:
-    """An argument that means (height, width); one number means a square."""
-    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(pair) != 2 or not all(type(side) is int and side > 0 for side in pair):
-        raise UserError(f"size {size!r} should be a positive number or (height, width)")
-    if pair[0] * pair[1] > images.MAX_PIXELS:
+def margins_of(example: Example, where: str, size: tuple[int, ...]) -> tuple[int, ...]:
+    """How much longer the axes of an example's image are than `size`; see `shape_of`."""
+    shape = shape_of(example, where, len(size))
+    margins = tuple(side - kept for side, kept in zip(shape, size, strict=True))
+    if min(margins) < 0:
+        raise UserError(
+            f"{where}{size} of an image of {' x '.join(map(str, shape))}: "
+            + ("put resize(...) before it" if len(size) == 2 else "give smaller sizes")
+        )
+    return margins
+
+
+def size_of(size: int | Sequence[int], *, rank: int | None = 2) -> tuple[int, ...]:
+    """An argument that means the size of a result; one number means a square.
+
+    Args:
+        rank: how many axes it has; None: any number.
+    """
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    valid = rank in (None, len(sides)) and len(sides) > 0
+    if not valid or not all(type(side) is int and side > 0 for side in sides):
+        more = "" if rank else ", or one for each axis"
+        raise UserError(f"size {size!r} should be a positive number or (height, width){more}")
+    if math.prod(sides) > images.MAX_PIXELS:
         raise UserError(f"size {size!r} is over {images.MAX_PIXELS} pixels: lower it")
-    return pair
+    return sides
 
 
 def check_range(where: str, name: str, pair: Any) -> tuple[float, float]:

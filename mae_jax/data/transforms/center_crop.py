@@ -1,41 +1,33 @@
-"""The middle of the image."""
+"""The middle of images of any rank."""
 
-from mae_jax.data.transforms import move, shape_of, size_of
+import math
+
+from mae_jax.data.fields import move
+from mae_jax.data.geometry import Window
+from mae_jax.data.transforms import Transform, margins_of, size_of
 from mae_jax.spec import check_choice
-from mae_jax.types import UserError
 
 HALF = {"down": lambda margin: margin // 2, "even": lambda margin: round(margin / 2)}
 
 
-class CenterCrop:
+class CenterCrop(Transform):
     """Cuts out the middle; see `make`."""
 
-    draws = 0
-
     def __init__(self, size, rounding):
-        self.size, self.half, self.pixels = size, HALF[rounding], size[0] * size[1]
-
-    def plan(self, u):
-        """Nothing is random: [B, 0]."""
-        return u
+        self.size, self.half, self.pixels = size, HALF[rounding], math.prod(size)
 
     def apply(self, example, params):
         """Image of at least `size` to [*size, C]."""
-        (height, width), (rows, columns) = shape_of(example), self.size
-        if height < rows or width < columns:
-            raise UserError(
-                f"center_crop({rows}, {columns}) of an image of {height} x {width}: "
-                "put resize(...) before it"
-            )
-        top, left = self.half(height - rows), self.half(width - columns)
-        return move(example, (top, left, *self.size), self.size)
+        start = map(self.half, margins_of(example, "center_crop", self.size))
+        return move(example, Window(box=(*start, *self.size), size=self.size))
 
 
 def make(size, *, rounding: str = "down") -> CenterCrop:
     """A crop from the middle.
 
     Args:
-        size: in pixels, one number or (height, width), at most that of the image.
+        size: in pixels, at most that of the image: one number or (height, width); of images of
+            another rank, as many numbers as they have axes beside the channels.
         rounding: where the margin is an odd number of pixels, of its half: 'down' as in
             transformers, or to the 'even' number as in torchvision, and so timm.
 
@@ -43,4 +35,4 @@ def make(size, *, rounding: str = "down") -> CenterCrop:
         UserError: another rounding.
     """
     check_choice("center_crop: rounding", rounding, HALF)
-    return CenterCrop(size_of(size), rounding)
+    return CenterCrop(size_of(size, rank=None), rounding)

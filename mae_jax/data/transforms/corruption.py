@@ -5,12 +5,14 @@ Fourteen of the paper's fifteen: 'frost' needs photographs with a licence of the
 itself was stored as JPEGs of quality 85 after all this; that second compression is left out.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from mae_jax.data import corruptions, images
+from mae_jax.data import corruptions
 from mae_jax.data.random import hash_words
+from mae_jax.data.transforms import Transform, color_of
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
 
@@ -20,12 +22,17 @@ SEVERITIES = (1, 2, 3, 4, 5)
 class Kind(NamedTuple):
     """A corruption."""
 
-    name: str
-    """Of its formula in `mae_jax.data.corruptions`."""
+    formula: Callable[..., np.ndarray]
+    """(pixels, key, *strengths) -> grey levels."""
     group: str
     """'noise', 'blur', 'weather' or 'digital'."""
     strengths: tuple[tuple, ...]
     """For each severity, the arguments of the formula."""
+
+    @property
+    def name(self) -> str:
+        """What configs and reports call it."""
+        return self.formula.__name__
 
 
 def _zooms(stop: int, step: int) -> tuple[tuple[float, ...]]:
@@ -34,19 +41,23 @@ def _zooms(stop: int, step: int) -> tuple[tuple[float, ...]]:
 
 
 KINDS = (
-    Kind("gaussian_noise", "noise", ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,))),
-    Kind("shot_noise", "noise", ((60,), (25,), (12,), (5,), (3,))),
-    Kind("impulse_noise", "noise", ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,))),
-    Kind("defocus_blur", "blur", ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))),
-    Kind("glass_blur", "blur", ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))),
-    Kind("motion_blur", "blur", ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
+    Kind(corruptions.gaussian_noise, "noise", ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,))),
+    Kind(corruptions.shot_noise, "noise", ((60,), (25,), (12,), (5,), (3,))),
+    Kind(corruptions.impulse_noise, "noise", ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,))),
+    Kind(corruptions.defocus_blur, "blur", ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))),
     Kind(
-        "zoom_blur",
+        corruptions.glass_blur,
+        "blur",
+        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    ),
+    Kind(corruptions.motion_blur, "blur", ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
+    Kind(
+        corruptions.zoom_blur,
         "blur",
         (_zooms(12, 1), _zooms(16, 1), _zooms(21, 2), _zooms(25, 2), _zooms(31, 3)),
     ),
     Kind(
-        "snow",
+        corruptions.snow,
         "weather",
         (
             (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
@@ -56,11 +67,11 @@ KINDS = (
             (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
         ),
     ),
-    Kind("fog", "weather", ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
-    Kind("brightness", "weather", ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,))),
-    Kind("contrast", "digital", ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,))),
+    Kind(corruptions.fog, "weather", ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
+    Kind(corruptions.brightness, "weather", ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,))),
+    Kind(corruptions.contrast, "digital", ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,))),
     Kind(
-        "elastic_transform",
+        corruptions.elastic_transform,
         "digital",
         (  # multiples of 244, the paper's slip for 224
             (488, 170.8, 24.4),
@@ -70,21 +81,20 @@ KINDS = (
             (29.28, 2.44, 4.88),
         ),
     ),
-    Kind("pixelate", "digital", ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,))),
-    Kind("jpeg_compression", "digital", ((25,), (18,), (15,), (10,), (7,))),
+    Kind(corruptions.pixelate, "digital", ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,))),
+    Kind(corruptions.jpeg_compression, "digital", ((25,), (18,), (15,), (10,), (7,))),
 )
 """In the paper's order."""
 
 
-class Corruption:
+class Corruption(Transform):
     """One corruption of every image; see `make`."""
 
     draws = 1
-    pixels = 0
 
     def __init__(self, place: int, severity: int):
         self.place, self.strengths = place, KINDS[place].strengths[severity - 1]
-        self.formula = getattr(corruptions, KINDS[place].name)
+        self.formula = KINDS[place].formula
 
     def plan(self, u):
         """[B, 1]: what seeds all randomness of the corruption, in [0, 1)."""
@@ -92,12 +102,7 @@ class Corruption:
 
     def apply(self, example, params):
         """Keeps every shape, the segmentation and the boxes."""
-        pixels = images.pixels_of(example["image"])
-        if pixels.shape[2] not in (1, 3):
-            raise UserError(
-                f"corruption: images of {pixels.shape[2]} channels, it can change those of 1 "
-                "(grey) or 3 (RGB)"
-            )
+        pixels = color_of(example, "corruption")
         key = hash_words(int(params[0] * 2**53), self.place)
         levels = self.formula(pixels, key, *self.strengths)
         return {**example, "image": np.rint(np.clip(levels, 0, 255)).astype(np.uint8)}

@@ -1,7 +1,7 @@
 """RandAugment: a few random operations out of fifteen, at one magnitude (Cubuk et al. 2019, arXiv
 1909.13719), in the variant with which the MAE paper fine-tunes: 'rand-m9-mstd0.5-inc1' of timm,
 whose ranges of the arguments, from magnitude 0 to 10, these are. Pixels are Pillow's; operations
-that move them are bicubic (as in the fine-tuning of MAE) and take 'segmentation' and 'box' along.
+that move them are bicubic (as in the fine-tuning of MAE) and take the other fields along.
 """
 
 import math
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from mae_jax.data import images
-from mae_jax.data.transforms import Example, check_segmentation, shape_of
+from mae_jax.data.fields import move
+from mae_jax.data.geometry import Affine, pillow_of
+from mae_jax.data.transforms import Transform, color_of
 from mae_jax.types import UserError
 
 MAX_MAGNITUDE = 10
@@ -71,10 +72,8 @@ GEOMETRIC = {
 OPERATIONS = (*PHOTOMETRIC, *GEOMETRIC)
 
 
-class RandAugment:
+class RandAugment(Transform):
     """Random operations, one after the other; see `make`."""
-
-    pixels = 0
 
     def __init__(self, magnitude, deviation, operations, probability, fill):
         self.magnitude, self.deviation = magnitude, deviation
@@ -92,67 +91,17 @@ class RandAugment:
 
     def apply(self, example, params):
         """Image of 1 or 3 channels to one of the same shape."""
-        pixels = images.pixels_of(example["image"])
-        if pixels.shape[2] not in (1, 3):
-            raise UserError(
-                f"rand_augment: images of {pixels.shape[2]} channels, it can change those of 1 "
-                "(grey) or 3 (RGB)"
-            )
-        grey = pixels.shape[2] == 1
-        image, changed = Image.fromarray(pixels[:, :, 0] if grey else pixels), dict(example)
+        changed = {**example, "image": color_of(example, "rand_augment")}
         for place, magnitude, sign in params[params[:, 0] >= 0]:
             name, level = OPERATIONS[int(place)], float(magnitude) / MAX_MAGNITUDE
+            pixels = changed["image"]
             if name in PHOTOMETRIC:
-                image = PHOTOMETRIC[name](image, level, sign)
+                image = PHOTOMETRIC[name](pillow_of(pixels), level, sign)
+                changed["image"] = np.asarray(image).reshape(pixels.shape)
             else:
                 matrix = GEOMETRIC[name](level * sign, *pixels.shape[:2])
-                image = self._warp(image, matrix)
-                changed |= _carry_along(changed, matrix)
-        return changed | {"image": np.asarray(image).reshape(pixels.shape)}
-
-    def _warp(self, image: Image.Image, matrix: np.ndarray) -> Image.Image:
-        """Moves pixels; what comes from outside is `fill`, or its luminance in a grey image."""
-        red, green, blue = self.fill
-        grey = round(0.299 * red + 0.587 * green + 0.114 * blue)
-        return image.transform(
-            image.size,
-            Image.Transform.AFFINE,
-            matrix.ravel().tolist(),
-            Image.Resampling.BICUBIC,
-            fillcolor=grey if image.mode == "L" else self.fill,
-        )
-
-
-def _carry_along(example: Example, matrix: np.ndarray) -> Example:
-    """The 'segmentation' and 'box' of an example whose pixels a matrix moves, if it has them."""
-    shape, moved = shape_of(example), {}
-    if "segmentation" in example:
-        check_segmentation(example)
-        moved["segmentation"] = _warp_segmentation(example["segmentation"], matrix)
-    if "box" in example:
-        moved["box"] = _warp_boxes(example["box"], matrix, shape)
-    return moved
-
-
-def _warp_segmentation(segmentation: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """[H, W] of any dtype, by nearest neighbours; 0 where it comes from outside."""
-    height, width = segmentation.shape[:2]
-    y, x = np.mgrid[:height, :width] + 0.5
-    columns, rows = (np.floor(a * x + b * y + c).astype(int) for a, b, c in matrix)
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    moved = np.zeros_like(segmentation)
-    moved[inside] = segmentation[rows[inside], columns[inside]]
-    return moved
-
-
-def _warp_boxes(boxes, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """[..., 4] boxes to the hulls of their moved corners, clipped; zeros if nothing is left."""
-    boxes, size = np.asarray(boxes, np.float64), np.array(shape[::-1])
-    corners = boxes[..., [[1, 0], [1, 2], [3, 0], [3, 2]]] * size  # [..., 4, 2] of (x, y)
-    moved = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T / size
-    low, high = (np.clip(edge, 0, 1)[..., ::-1] for edge in (moved.min(-2), moved.max(-2)))
-    filled = (boxes[..., :2] < boxes[..., 2:]).all(-1) & (low < high).all(-1)
-    return np.where(filled[..., None], np.concatenate([low, high], axis=-1), 0).astype(np.float32)
+                changed = move(changed, Affine(matrix=matrix, fill=self.fill))
+        return changed
 
 
 def make(

@@ -9,18 +9,16 @@ from statistics import NormalDist
 
 import numpy as np
 
-from mae_jax.data import images
 from mae_jax.data.random import hash_words
-from mae_jax.data.transforms import check_range
+from mae_jax.data.transforms import Transform, check_range, pixels_of
 from mae_jax.types import UserError
 
 
-class RandomErasing:
+class RandomErasing(Transform):
     """Erases a box; see `make`."""
 
     tries = 10
     draws = 2 + 4 * tries
-    pixels = 0
 
     def __init__(self, probability, area, aspect, mean, std):
         self.probability, self.area, self.aspect = probability, area, aspect
@@ -56,7 +54,7 @@ class RandomErasing:
 
     def apply(self, example, params):
         """Keeps every shape, the segmentation and the boxes."""
-        pixels = images.pixels_of(example["image"])
+        pixels = pixels_of(example, "random_erasing")
         height, width, channels = pixels.shape
         if len(self.tables) not in (1, channels):
             raise UserError(

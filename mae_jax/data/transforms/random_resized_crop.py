@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from mae_jax.data.transforms import check_range, move, shape_of, size_of
+from mae_jax.data.fields import move
+from mae_jax.data.geometry import Window
+from mae_jax.data.transforms import Transform, check_range, plane_of, size_of
 
 
-class RandomResizedCrop:
+class RandomResizedCrop(Transform):
     """Crops a random box and resizes it (bicubic, antialiased); see `make`."""
 
     tries = 10
@@ -42,7 +44,8 @@ class RandomResizedCrop:
 
     def apply(self, example, params):
         """Image of any size to [*size, C]."""
-        return move(example, self.box(*shape_of(example), params), self.size)
+        box = self.box(*plane_of(example, "random_resized_crop"), params)
+        return move(example, Window(box=box, size=self.size))
 
 
 def make(size, *, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)) -> RandomResizedCrop:

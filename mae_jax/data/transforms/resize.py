@@ -1,25 +1,21 @@
 """Resizing of the whole image, antialiased, with the kernel that a network is used to."""
 
+from mae_jax.data.fields import move
+from mae_jax.data.geometry import Window
 from mae_jax.data.resizing import KERNELS
-from mae_jax.data.transforms import move, shape_of, size_of
+from mae_jax.data.transforms import Transform, plane_of, size_of
 from mae_jax.spec import check_choice
 
 ROUND = {"nearest": round, "down": int}
 
 
-class Resize:
+class Resize(Transform):
     """Resizes an example; see `make`."""
-
-    draws = 0
 
     def __init__(self, size, kernel, rounding):
         self.size, self.pair = size, size_of(size)
         self.kernel, self.round = kernel, ROUND[rounding]
         self.pixels = self.pair[0] * self.pair[1]
-
-    def plan(self, u):
-        """Nothing is random: [B, 0]."""
-        return u
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the result."""
@@ -30,8 +26,9 @@ class Resize:
 
     def apply(self, example, params):
         """Image of any size to that of `target`."""
-        shape = shape_of(example)
-        return move(example, (0, 0, *shape), self.target(*shape), kernel=self.kernel)
+        shape = plane_of(example, "resize")
+        window = Window(box=(0, 0, *shape), size=self.target(*shape), kernel=self.kernel)
+        return move(example, window)
 
 
 def make(size, *, kernel: str = "bicubic", rounding: str = "nearest") -> Resize:

@@ -1,0 +1,106 @@
+"""How transforms move the content of images: a window that is cut out and resized, and affine
+maps. Each moves pixels, segmentations and boxes alike, see `fields.move`.
+"""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+from mae_jax.data import images
+from mae_jax.data.fields import Field
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Window:
+    """A box is cut out and, in 2-D, resized with antialiasing."""
+
+    box: images.Box
+    """(top, left, height, width) in pixels; the start, then the extent along all axes."""
+    size: tuple[int, ...]
+    """(height, width) of the result; of any rank if the extent is the same."""
+    mirror: bool = False
+    """Whether the last axis is reversed: left and right change places."""
+    kernel: str = "bicubic"
+    """The image's, a name of `resizing.KERNELS`."""
+
+    def pixels(self, values):
+        """See `Geometry`."""
+        if len(self.size) == 2:
+            cut = images.cut(values, self.box, self.size, self.kernel)
+            return images.mirror(cut) if self.mirror else cut
+        cut = values[tuple(slice(a, a + n) for a, n in zip(self.box, self.size))]
+        return np.flip(cut, len(self.size) - 1) if self.mirror else cut
+
+    def nearest(self, values, field):
+        """See `Geometry`."""
+        rank = len(self.size)
+        places = [
+            (self.box[axis] + (np.arange(n) + 0.5) * self.box[axis + rank] / n).astype(int)
+            for axis, n in enumerate(self.size)
+        ]
+        places[-1] = places[-1][:: -1 if self.mirror else 1]
+        return values[np.ix_(*places)]
+
+    def boxes(self, boxes, shape):
+        """See `Geometry`."""
+        rank = len(shape)
+        corners = boxes.reshape(*boxes.shape[:-1], 2, rank)  # [..., (low, high), axis]
+        start, extent = np.asarray(self.box[:rank]), np.asarray(self.box[rank:])
+        corners = (corners * shape - start) / extent
+        if self.mirror:
+            last = 1 - corners[..., ::-1, -1:]
+            corners = np.concatenate([corners[..., :-1], last], axis=-1)
+        corners = np.clip(corners, 0, 1)
+        visible = (corners[..., 1, :] > corners[..., 0, :]).all(-1)
+        return np.where(visible[..., None, None], corners, 0).reshape(boxes.shape)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Affine:
+    """An affine map in 2-D, bicubic; the size stays."""
+
+    matrix: np.ndarray
+    """[2, 3], which sends a place (x, y, 1) in the result to where it comes from, in pixels from
+    the upper left corner."""
+    fill: tuple[int, int, int]
+    """(red, green, blue) of pixels from outside the image; their luminance in a grey image."""
+
+    def pixels(self, values):
+        """See `Geometry`: [H, W, 1 or 3] uint8."""
+        image = pillow_of(values)
+        red, green, blue = self.fill
+        grey = round(0.299 * red + 0.587 * green + 0.114 * blue)
+        moved = image.transform(
+            image.size,
+            Image.Transform.AFFINE,
+            self.matrix.ravel().tolist(),
+            Image.Resampling.BICUBIC,
+            fillcolor=grey if image.mode == "L" else self.fill,
+        )
+        return np.asarray(moved).reshape(values.shape)
+
+    def nearest(self, values: np.ndarray, field: Field):
+        """See `Geometry`."""
+        height, width = values.shape[:2]
+        y, x = np.mgrid[:height, :width] + 0.5
+        columns, rows = (np.floor(a * x + b * y + c).astype(int) for a, b, c in self.matrix)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        # In the type of batches: a bool has no room for the value of IGNORE.
+        moved = np.full(values.shape, field.fill, field.dtype or values.dtype)
+        moved[inside] = values[rows[inside], columns[inside]]
+        return moved
+
+    def boxes(self, boxes, shape):
+        """See `Geometry`: the hulls of their moved corners."""
+        matrix, size = self.matrix, np.array(shape[::-1])
+        corners = boxes[..., [[1, 0], [1, 2], [3, 0], [3, 2]]] * size  # [..., 4, 2] of (x, y)
+        moved = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T / size
+        low, high = (np.clip(edge, 0, 1)[..., ::-1] for edge in (moved.min(-2), moved.max(-2)))
+        filled = (boxes[..., :2] < boxes[..., 2:]).all(-1) & (low < high).all(-1)
+        return np.where(filled[..., None], np.concatenate([low, high], axis=-1), 0)
+
+
+def pillow_of(pixels: np.ndarray) -> Image.Image:
+    """[H, W, 1 or 3] uint8 as Pillow's."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
