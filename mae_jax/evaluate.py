@@ -12,15 +12,15 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from mae_jax.engine.log import EVAL, Log, read
+from mae_jax.engine.log import Log, read
 from mae_jax.engine.step import stream_key
 from mae_jax.evals.features import Evaluator, Predict, read_split
-from mae_jax.figures import Figure, FigureContext
+from mae_jax.figures.figure import Figure, FigureContext
+from mae_jax.figures.reconstructions import draw_pictures, nothing_to_draw
 from mae_jax.progress import Progress
-from mae_jax.report.metrics import declared
+from mae_jax.report.metrics import EVAL
 from mae_jax.report.tables import results_table
 from mae_jax.run import Run
-from mae_jax.settings import make_figures
 from mae_jax.types import Metric, TrainState, UserError
 from mae_jax.workdir import read_results, set_aside, write
 
@@ -163,7 +163,7 @@ def write_results(
     if old["step"] == step:
         names = list(dict.fromkeys([*old["results"], *results]))
         results = {name: old["results"].get(name, {}) | results.get(name, {}) for name in names}
-        metrics = declared(old) | metrics
+        metrics = old["metrics"] | metrics
         if ended is None:
             ended, ended_by = old["final"], old.get("evaluators")
     shown = {name for values in results.values() for name in values}
@@ -202,16 +202,17 @@ def drawable(run: Run) -> list[Figure]:
 def context(run: Run, state: TrainState, workdir: Path) -> FigureContext:
     """What figures draw from."""
     path = workdir / "results.json"
-    results = read_results(path) if path.exists() else {"results": {}}
+    known = read_results(path) if path.exists() else {"results": {}, "metrics": {}}
     return FigureContext(
         method=run.method,
+        step=int(state.step),
         folder=workdir / "figures",
         lines=read(workdir / "metrics.jsonl"),
-        results=results["results"],
-        metrics=declared(results),
-        pictures=functools.partial(pictures, run, state),
-        predict=functools.partial(run.predictor, state),
+        results=known["results"],
+        metrics=metrics_of(run.evals.evaluators) | known["metrics"],
         data=run.data,
+        predict=functools.partial(run.predictor, state),
+        pictures=functools.partial(pictures, run, state),
     )
 
 
@@ -234,15 +235,13 @@ def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed
     Raises:
         UserError: the method draws nothing.
     """
-    (figure,) = make_figures(f"reconstructions(count={count}, seed={seed}, file={path.name!r})")
-    reason = figure.check(run.method)
+    reason = nothing_to_draw(run.method)
     if reason:
-        raise UserError(f"{run.name} {reason}")
-    figure.draw(context(run, state, path.parent)._replace(folder=path.parent))
-    return path
+        raise UserError(f"{run.name}: {reason}")
+    return draw_pictures(pictures(run, state, count, seed), path)
 
 
-def pictures(run: Run, state: TrainState, *, count: int, seed: int) -> dict[str, np.ndarray]:
+def pictures(run: Run, state: TrainState, count: int, seed: int) -> dict[str, np.ndarray]:
     """The method's pictures of so many images: each kind [count, *space, C] uint8."""
     split = "test" if "test" in run.data.sources else "train"
     parts = []

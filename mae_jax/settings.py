@@ -15,7 +15,7 @@ from mae_jax.engine.log import Log
 from mae_jax.engine.optim import check_schedule, make_optimizer
 from mae_jax.engine.profile import Profile
 from mae_jax.evals.features import Evaluator
-from mae_jax.figures import Figure
+from mae_jax.figures.figure import Figure
 from mae_jax.init_from import make_init_from
 from mae_jax.methods import make_method
 from mae_jax.spec import bind_section, call, call_section, maker, parse
@@ -106,8 +106,10 @@ def _check_method(config: ConfigDict) -> None:
         rules=method.rules(),
     )
     make_init_from(config.init_from, config=config.method, method=method, image=None)
-    for figure in make_eval_plan(**config.evals).figures:
-        figure.check(method)
+    if config.evals.get("figures", AUTO) != AUTO:
+        for figure in make_figures(config.evals.figures):
+            if reason := figure.check(method):
+                raise UserError(f"config.evals.figures: {figure.name}: {reason}")
 
 
 def _check_sizes(args: Mapping[str, Any]) -> None:
@@ -141,7 +143,7 @@ def make_eval_plan(*, every: int, run: str, figures: str = AUTO) -> EvalPlan:
 def make_figures(text: str) -> list[Figure]:
     """Builds the figures of a spec string."""
     if text == AUTO:
-        return [maker("figures.curves")(), maker("figures.reconstructions")(optional=True)]
+        text = "curves|reconstructions"
     return [call(n, maker(f"figures.{n}"), *args, **kwargs) for n, args, kwargs in parse(text)]
 
 

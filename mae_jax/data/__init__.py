@@ -171,6 +171,14 @@ class Data:
             del batch["valid"]
         return batch
 
+    def sample(self, count: int) -> dict[str, np.ndarray]:
+        """So many training examples, the same in all processes: a function of the seed."""
+        loader, size = self._loader("train", "train"), self.num_examples
+        batch = loader.buffers(count)
+        read = permute(np.arange(count) % size, size, self.seed)
+        loader.load(Rows(read, hash_words(np.arange(count, dtype=np.uint64), self.seed)), batch)
+        return {name: rows for name, rows in batch.items() if name != "valid"}
+
     def source(self, split: str) -> Source:
         """The source of a split, or a UserError if there is none."""
         if split not in self.sources:

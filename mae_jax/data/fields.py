@@ -47,6 +47,12 @@ FIELDS: Mapping[str, Field] = {
 }
 
 
+def ignored(name: str) -> int | None:
+    """The value of a field that is no class, but outside of the image; None: there is none."""
+    field = FIELDS.get(name, Field())
+    return field.fill if field.move == "nearest" else None
+
+
 class Geometry(Protocol):
     """Moves the content of an image; see `geometry`."""
 
