@@ -145,10 +145,10 @@ def mae_args() -> dict:
         decoder_attention="auto",  # or a kernel: 'xla', 'blockwise', 'cudnn' (GPU), 'pallas' (TPU)
         decoder_remat="none",  # 'dots' or 'full': compute again, to save memory
         decoder_gather="take",  # or 'onehot'
-        mask="random",  # 'random', 'block' or 'grid'
+        mask="random",  # 'random', 'block(blocks=32)' or 'grid'
         mask_ratio=0.75,
         loss="mse",  # 'mse' or 'l1'
-        normalize_target=True,  # predict patches with their mean and deviation removed
+        target="pixels(normalize=True)",  # of each patch with its mean and deviation removed
         score="hidden",  # 'hidden' patches only, or 'all'
         mask_tokens_in_encoder=False,
         pool="cls",  # what is called features: 'cls' token or 'mean' of the patches

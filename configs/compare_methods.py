@@ -27,9 +27,10 @@ ENCODERS = {
     "vit": "vit(width=96, depth=2, heads=3, patch=8)",
     "conv": "conv(widths=(48, 96), depths=(1, 2), stem=4, kernel=3)",
 }
+PIXELS = "pixels(normalize=False)"
 METHODS = {
-    "mae": dict(decoder_width=64, decoder_depth=1, decoder_heads=4, normalize_target=False),
-    "conv_mae": dict(encoder=ENCODERS["conv"], decoder_width=32, normalize_target=False),
+    "mae": dict(decoder_width=64, decoder_depth=1, decoder_heads=4, target=PIXELS),
+    "conv_mae": dict(encoder=ENCODERS["conv"], decoder_width=32, target=PIXELS),
     "simclr": dict(projector=(256, 64), jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0, temperature=0.5),
     "mocov3": dict(projector=(256, 256, 64), predictor=(256, 64), blur=(0.0, 0.0)),
     "relative_position": dict(tile=8, hidden=256),

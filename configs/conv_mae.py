@@ -34,7 +34,7 @@ def get_config(arg: str = "T") -> ConfigDict:
     )
     if kind == "original":
         config.method.args.update(
-            masked="input", skips=False, unit=16, loss="l1", normalize_target=False
+            masked="input", skips=False, unit=16, loss="l1", target="pixels(normalize=False)"
         )
         config.optimizer.update(b2=0.999, weight_decay=0.0)
     config.evals.run = "knn(k=20, limit=100000)"

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
             decoder_width=64,
             decoder_depth=1,
             decoder_heads=4,
-            normalize_target=False,  # plain pixels make better features in so short a run
+            target="pixels(normalize=False)",  # plain pixels make better features in so short a run
             pool="mean",
         )
     )

@@ -17,7 +17,7 @@ ENCODER = "vit(width=128, depth=4, heads=4, patch=8)"
 def get_config() -> ConfigDict:
     """The experiment."""
     config = quickstart.get_config()
-    config.method.args.update(encoder=ENCODER, normalize_target=True)
+    config.method.args.update(encoder=ENCODER, target="pixels(normalize=True)")
     config.schedule.update(base_lr=2e-3, epochs=60.0, warmup_epochs=5.0)
     config.checkpoint.every = 500
     config.log.every = 50

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "configs": BASE | {"models"},
     "workdir": BASE | {"config", "paths"},
     "weights": BASE
-    | {"config", "configs", "engine", "methods", "models", "ops", "paths", "workdir"},
+    | {"config", "configs", "engine", "methods", "models", "ops", "paths", "targets", "workdir"},
     "serve": BASE | {"methods", "run"},
     "exchange": BASE | {"load", "serve", "weights", "workdir"},
     "standardize": BASE | {"config", "ops"},
@@ -97,12 +97,14 @@ MAY_IMPORT = {
         "config",
         "data",
         "engine",
+        "masks",
         "methods",
         "models",
         "ops",
         "run",
         "settings",
         "standardize",
+        "targets",
         "tasks",
     },
     "commands": BASE

@@ -9,14 +9,14 @@ forward pass of what learns, and one of what is frozen; as usual the first layer
 in full, though nothing needs the gradient of its input.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from mae_jax.methods.mae import MaskedAutoencoding
-from mae_jax.models.mae import MAE
 from mae_jax.models.vit import ViT
 from mae_jax.ops.masking import num_visible
-from mae_jax.ops.patches import grid_of
+from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.rules import match as rule_of
 from mae_jax.tasks.finetune import Finetuning
 from mae_jax.tasks.linear_probe import LinearProbing
@@ -31,30 +31,30 @@ class Flops(NamedTuple):
 
 
 def count(method: Method, shape: Sequence[int]) -> Flops | None:
-    """What a method costs on images of `shape` [H, W, C]; None where there is no formula."""
+    """What a method costs on images of `shape` [*space, C]; None where there is no formula."""
     match method:
-        case MaskedAutoencoding(model=MAE(encoder=ViT())):
+        case MaskedAutoencoding(encoder=ViT()):
             return _mae(method, shape)
         case Finetuning() if isinstance(method.model.encoder, ViT):
             return _finetuning(method, shape)
         case LinearProbing(encoder=ViT() as encoder):
-            body = sum(vit(encoder, sites(encoder, shape), shape[2]).values())
+            body = sum(vit(encoder, shape).values())
             head = 2 * encoder.width * method.classes * len(method.lr_factors)
             return Flops({"encoder": body, "head": head}, {"encoder": body, "head": 3 * head})
     return None
 
 
 def _mae(method: MaskedAutoencoding, shape: Sequence[int]) -> Flops:
-    """The encoder on the visible patches, the decoder on all, each with its class token."""
-    encoder, decoder = method.model.encoder, method.model.decoder
+    """The encoder on the visible patches, the decoder on all, each with its class tokens."""
+    encoder, decoder, width = method.encoder, method.decoder, method.decoder.width
     total = sites(encoder, shape)
     seen = total if encoder.mask_tokens else num_visible(total, method.mask_ratio)
-    width, values = decoder.width, encoder.patch**2 * shape[2]
+    every, prefix = total + encoder.prefix, encoder.prefix
     forward = {
-        "encoder": sum(vit(encoder, seen, shape[2]).values()),
-        "decoder": 2 * (seen + 1) * encoder.width * width
-        + decoder.depth * sum(block(total + 1, width, 4 * width))
-        + 2 * (total + 1) * width * values,
+        "encoder": sum(vit(encoder, shape, seen).values()),
+        "decoder": 2 * (seen + prefix) * encoder.width * width
+        + decoder.depth * sum(block(every, width, 4 * width))
+        + 2 * every * width * values(method, shape),
     }
     return Flops(forward, {part: 3 * flops for part, flops in forward.items()})
 
@@ -62,7 +62,7 @@ def _mae(method: MaskedAutoencoding, shape: Sequence[int]) -> Flops:
 def _finetuning(method: Finetuning, shape: Sequence[int]) -> Flops:
     """Gradients go back from the head to the first layer that learns, and no further."""
     encoder = method.model.encoder
-    layers = vit(encoder, sites(encoder, shape), shape[2])
+    layers = vit(encoder, shape)
     learns = [bool(rule_of(method.rules, f"encoder/{name}/kernel")) for name in layers]
     first = learns.index(True) if True in learns else len(layers)
     train = sum(flops * (3 if i >= first else 1) for i, flops in enumerate(layers.values()))
@@ -73,20 +73,30 @@ def _finetuning(method: Finetuning, shape: Sequence[int]) -> Flops:
 
 
 def sites(encoder: ViT, shape: Sequence[int]) -> int:
-    """Patches of images of `shape` [H, W, C]."""
-    rows, columns = grid_of(tuple(shape[:2]), encoder.patch)
-    return rows * columns
+    """Patches of images of `shape` [*space, C]."""
+    return math.prod(grid_of(shape[:-1], encoder.patch))
 
 
-def vit(encoder: ViT, patches: int, channels: int) -> dict[str, int]:
+def pixels(encoder: ViT, shape: Sequence[int]) -> int:
+    """Numbers in a patch of images of `shape` [*space, C]."""
+    return math.prod(patch_sides(encoder.patch, len(shape) - 1)) * shape[-1]
+
+
+def values(method: MaskedAutoencoding, shape: Sequence[int]) -> int:
+    """Numbers that a masked autoencoder predicts for each patch of images of `shape`."""
+    return method.target.width(patch_sides(method.unit, len(shape) - 1), shape[-1])
+
+
+def vit(encoder: ViT, shape: Sequence[int], patches: int | None = None) -> dict[str, int]:
     """Forward operations by layer: 'embed', 'block_0/attention', 'block_0/mlp', ...
 
     Args:
-        patches: that the encoder sees, the class token not among them.
+        shape: [*space, C] of the images.
+        patches: that the encoder sees, class tokens not among them; None: all.
     """
-    width = encoder.width
-    layers = {"embed": 2 * patches * encoder.patch**2 * channels * width}
-    attention, mlp = block(patches + 1, width, int(width * encoder.mlp_ratio))
+    width, patches = encoder.width, sites(encoder, shape) if patches is None else patches
+    layers = {"embed": 2 * patches * pixels(encoder, shape) * width}
+    attention, mlp = block(patches + encoder.prefix, width, int(width * encoder.mlp_ratio))
     for i in range(encoder.depth):
         layers |= {f"block_{i}/attention": attention, f"block_{i}/mlp": mlp}
     return layers
@@ -97,15 +107,19 @@ def block(tokens: int, width: int, hidden: int) -> tuple[int, int]:
     return 8 * tokens * width**2 + 4 * tokens**2 * width, 4 * tokens * width * hidden
 
 
-def mae_parameters(method: MaskedAutoencoding, channels: int) -> int:
-    """Numbers that a masked autoencoder of a ViT learns; positions are fixed."""
-    encoder, decoder = method.model.encoder, method.model.decoder
-    width, narrow, values = encoder.width, decoder.width, encoder.patch**2 * channels
+def mae_parameters(method: MaskedAutoencoding, shape: Sequence[int]) -> int:
+    """Numbers that a masked autoencoder of a ViT learns from images of `shape` [*space, C];
+    positions are fixed.
+    """
+    encoder, decoder = method.encoder, method.decoder
+    width, narrow = encoder.width, decoder.width
     body = encoder.depth * _block_parameters(width, int(width * encoder.mlp_ratio))
-    body += (values + 1) * width + width + 2 * width  # embed, class token, norm
-    body += width if encoder.mask_tokens else 0
+    body += (pixels(encoder, shape) + 1) * width + 2 * width  # embed, norm
+    body += (encoder.prefix + encoder.mask_tokens) * width
     tail = decoder.depth * _block_parameters(narrow, 4 * narrow)
-    tail += (width + 1) * narrow + 2 * narrow + (narrow + 1) * values  # embed, norm, predict
+    tail += (
+        (width + 1) * narrow + 2 * narrow + (narrow + 1) * values(method, shape)
+    )  # embed, norm, predict
     return body + tail + (0 if encoder.mask_tokens else narrow)
 
 

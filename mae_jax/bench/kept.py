@@ -14,8 +14,9 @@ import jax.numpy as jnp
 
 from mae_jax.bench.flops import sites
 from mae_jax.methods.mae import MaskedAutoencoding
-from mae_jax.models.mae import MAE, Decoder
-from mae_jax.models.vit import REMAT, ViT
+from mae_jax.models.mae import Decoder
+from mae_jax.models.transformer import REMAT
+from mae_jax.models.vit import ViT
 from mae_jax.ops.masking import num_visible
 from mae_jax.types import Method
 
@@ -26,7 +27,7 @@ def block_numbers(
     """Numbers that one block keeps of one image.
 
     Args:
-        remat: a name of `models.vit.REMAT`.
+        remat: a name of `models.transformer.REMAT`.
         ratio: of the MLP's width to the block's.
         attention: the kind that computes it, of `ops.attention.KINDS`.
     """
@@ -42,12 +43,12 @@ def kept(
     decoder had the same; None for other methods.
 
     Args:
-        shape: [H, W, C].
+        shape: [*space, C].
         images: that a device computes at once.
         attention: the lines of `ops.attention.record_kinds` for the step.
     """
     match method:
-        case MaskedAutoencoding(model=MAE(encoder=ViT() as encoder, decoder=decoder)):
+        case MaskedAutoencoding(encoder=ViT() as encoder, decoder=decoder):
             pass
         case _:
             return None
@@ -58,19 +59,19 @@ def kept(
     for remat in REMAT:
         numbers = encoder.depth * block_numbers(
             remat,
-            tokens=seen + 1,
+            tokens=seen + encoder.prefix,
             width=encoder.width,
             heads=encoder.heads,
             ratio=encoder.mlp_ratio,
-            attention=_kind(attention, seen + 1, encoder),
+            attention=_kind(attention, seen + encoder.prefix, encoder),
         )
         numbers += decoder.depth * block_numbers(
             remat,
-            tokens=total + 1,
+            tokens=total + encoder.prefix,
             width=decoder.width,
             heads=decoder.heads,
             ratio=4,
-            attention=_kind(attention, total + 1, decoder),
+            attention=_kind(attention, total + encoder.prefix, decoder),
         )
         found[remat] = numbers * size
     return found

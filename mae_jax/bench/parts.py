@@ -9,7 +9,6 @@ normalised in two of these, and on their own the parts cannot overlap: their sum
 time of the step, and what is missing or too much is shown.
 """
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,8 +20,7 @@ from mae_jax.bench.setup import Setup
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.step import stream_key, update
 from mae_jax.methods.mae import MaskedAutoencoding
-from mae_jax.models.mae import MAE
-from mae_jax.ops.patches import grid_of
+from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.types import Batch
 
 DISJOINT = ("encoder", "decoder", "loss", "optimizer")
@@ -111,30 +109,16 @@ def _loss(method) -> Callable:
     return loss
 
 
-class _Network:
-    """Stands in for a masked autoencoder where its method calls it: what it predicts is `given`, or
-    else what the model predicts, and is kept.
-    """
-
-    def __init__(self, model: MAE, given: jax.Array | None = None):
-        self.model, self.prediction = model, given
-
-    def __getattr__(self, name: str):
-        return getattr(self.model, name)
-
-    def apply(self, *args) -> jax.Array:
-        """The prediction."""
-        if self.prediction is None:
-            self.prediction = self.model.apply(*args)
-        return self.prediction
-
-
 def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Callable[[], Any]]:
     method: MaskedAutoencoding = live.setup.method
-    encoder, decoder = method.model.encoder, method.model.decoder
-    height, width, channels = live.setup.shape
-    grid, values = grid_of((height, width), encoder.patch), encoder.patch**2 * channels
+    encoder, decoder = method.encoder, method.decoder
+    *space, channels = live.setup.shape
+    grid = grid_of(space, encoder.patch)
+    values = method.target.width(patch_sides(encoder.patch, len(space)), channels)
     hidden_only = method.score == "hidden" and not encoder.mask_tokens
+
+    def draw(batch):
+        return method.draw_mask(key, batch["image"])
 
     def encode(params, batch, mask):
         variables, images = {"params": params}, batch["image"]
@@ -144,6 +128,9 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         mask = None if encoder.mask_tokens else mask
         return decoder.apply({"params": params}, tokens, mask, grid, values, hidden_only)
 
+    def predict(params, batch):
+        return method.reconstruct_scored(params, batch["image"], draw(batch))
+
     def encoder_gradient(params, batch, mask):
         tokens, back = jax.vjp(lambda params: encode(params, batch, mask), params)
         return back(tokens)[0]
@@ -152,21 +139,13 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         prediction, back = jax.vjp(lambda *args: decode(*args, mask), params, tokens)
         return back(prediction)
 
-    def loss_of(network, params, batch):
-        return dataclasses.replace(method, model=network).loss(params, {}, batch, key, 0).loss
+    def loss_gradient(prediction, extra, batch):
+        error = lambda given: method.error(given, extra, batch["image"], draw(batch))
+        return jax.value_and_grad(error)(prediction)
 
-    def predict(params, batch):
-        network = _Network(method.model)
-        loss_of(network, params, batch)
-        return network.prediction
-
-    def loss_gradient(prediction, batch):
-        loss = lambda given: loss_of(_Network(method.model, given), {}, batch)
-        return jax.value_and_grad(loss)(prediction)
-
-    params, part = live.state.params, live.part
+    params, extra, part = live.state.params, live.state.extra, live.part
     jit = partial(_jit, live.setup)
-    mask = jit(lambda batch: method.draw_mask(key, batch["image"]), split)(part)
+    mask = jit(draw, split)(part)
     tokens = jit(encode, split)(params["encoder"], part, mask)
     prediction = jit(predict, split)(params, part)
     first = jit(encoder_gradient, shardings["encoder"])
@@ -175,5 +154,5 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
     return {
         "encoder": lambda: first(live.state.params["encoder"], part, mask),
         "decoder": lambda: second(live.state.params["decoder"], tokens, mask),
-        "loss": lambda: third(prediction, part),
+        "loss": lambda: third(prediction, extra, part),
     }

@@ -17,9 +17,11 @@ import numpy as np
 
 from mae_jax.bench.setup import Setup
 from mae_jax.bench.timing import Work, threads
+from mae_jax.masks.random import Random
 from mae_jax.methods.mae import MaskedAutoencoding
 from mae_jax.models.vit import ViT
 from mae_jax.spec import check_choice
+from mae_jax.targets.pixels import Pixels
 from mae_jax.types import UserError
 
 EAGER, COMPILED = "transformers, eager", "transformers, torch.compile"
@@ -64,17 +66,20 @@ def make_peers(setup: Setup, name: str) -> tuple[dict[str, Work], list[str]]:
 def check_setup(setup: Setup) -> None:
     """Raises UserError unless the peer can do what a config asks for."""
     method, optimizer = setup.method, setup.config.optimizer
-    if not isinstance(method, MaskedAutoencoding) or not isinstance(method.model.encoder, ViT):
+    if not isinstance(method, MaskedAutoencoding) or not isinstance(method.encoder, ViT):
         raise UserError("--peer hf is for masked autoencoders of a ViT: try configs/mae.py")
-    encoder = method.model.encoder
+    encoder = method.encoder
     same = {
-        "mask": method.mask == "random",
+        "mask": isinstance(method.strategy, Random),
+        "target": isinstance(method.target, Pixels),
+        "class_tokens": encoder.class_tokens == 1,
+        "patch": isinstance(encoder.patch, int),
         "loss": method.loss_kind == "mse",
         "score": method.score == "hidden",
         "mask_tokens_in_encoder": not encoder.mask_tokens,
         "learned_positions": not encoder.learned_positions,
         "final_norm": encoder.final_norm,
-        "image size": setup.shape[0] == setup.shape[1],
+        "image size": len(setup.shape) == 3 and setup.shape[0] == setup.shape[1],
         "optimizer.name": optimizer.name == "adamw",
         "optimizer.clip": optimizer.clip is None,
         "accumulate": setup.microbatches == 1,
@@ -106,7 +111,7 @@ def make_model(setup: Setup):
     import transformers
 
     method = setup.method
-    encoder, decoder = method.model.encoder, method.model.decoder
+    encoder, decoder = method.encoder, method.decoder
     config = transformers.ViTMAEConfig(
         hidden_size=encoder.width,
         num_hidden_layers=encoder.depth,
@@ -123,7 +128,7 @@ def make_model(setup: Setup):
         decoder_num_attention_heads=decoder.heads,
         decoder_intermediate_size=4 * decoder.width,
         mask_ratio=method.mask_ratio,
-        norm_pix_loss=method.normalize_target,
+        norm_pix_loss=method.target.normalize,
     )
     return transformers.ViTMAEForPreTraining(config).train()
 

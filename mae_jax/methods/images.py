@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.models.encoder import Encoder, make_encoder, pooled
-from mae_jax.ops.patches import grid_of
+from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.ops.pixels import normalize
 from mae_jax.ops.resample import resample_channels, resample_positions
 from mae_jax.types import Adapt, Batch, Extra, Method, Params
@@ -70,7 +70,7 @@ class ImageMethod(Method):
 
     def pooled(self, tokens: jax.Array) -> jax.Array:
         """Features [B, D] float32 of tokens."""
-        return pooled(tokens, self.pool)
+        return pooled(tokens, self.pool, prefix=self.encoder.prefix)
 
     def features(self, params: Params, images: jax.Array) -> jax.Array:
         """Features [B, D] float32 of normalized images."""
@@ -80,17 +80,18 @@ class ImageMethod(Method):
         """Resamples the patch embedding to another number of channels, and learned positions to
         another grid. Where `old` is not known, their grid is taken to be square.
         """
-        area = self.encoder.stem**2
+        encoder, rank = self.encoder, len(shape) - 1
+        area, prefix = math.prod(patch_sides(encoder.stem, rank)), encoder.prefix
 
         def resample(path: str, array: np.ndarray):
             if path == "embed/kernel" and array.shape[0] % area == 0:
                 return resample_channels(jnp.asarray(array), array.shape[0] // area, shape[-1])
             if path == "positions":
-                side = round((len(array) - 1) ** 0.5)
-                there = grid_of(old[:-1], self.encoder.patch) if old else (side, side)
-                if len(array) == 1 + math.prod(there):
-                    grid = grid_of(shape[:-1], self.encoder.patch)
-                    return resample_positions(jnp.asarray(array), there, grid)
+                side = round((len(array) - prefix) ** (1 / rank))
+                there = grid_of(old[:-1], encoder.patch) if old else (side,) * rank
+                if len(array) == prefix + math.prod(there):
+                    grid = grid_of(shape[:-1], encoder.patch)
+                    return resample_positions(jnp.asarray(array), there, grid, prefix=prefix)
             return array
 
         return resample

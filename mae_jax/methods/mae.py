@@ -1,5 +1,5 @@
-"""Masked autoencoding (He et al. 2021, arXiv 2111.06377): hide most patches, encode the rest,
-predict the pixels of the hidden ones.
+"""Masked autoencoding (He et al. 2021, arXiv 2111.06377): mask most patches, encode the rest,
+predict the masked ones. Images may have any number of dimensions: signals, images, volumes, videos.
 """
 
 import dataclasses
@@ -8,87 +8,62 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mae_jax.models.encoder import make_encoder, pooled
+from mae_jax.methods.masked import MaskedMethod, masked_options
+from mae_jax.models.encoder import make_encoder
 from mae_jax.models.mae import MAE, Decoder
-from mae_jax.models.vit import check_choices, check_shape
-from mae_jax.ops import losses, masking, pictures
+from mae_jax.models.transformer import check_choices, check_shape
 from mae_jax.ops.gather import take_tokens
-from mae_jax.ops.patches import grid_of, patchify
-from mae_jax.ops.pixels import normalize
-from mae_jax.spec import check_choice
-from mae_jax.types import Batch, Extra, Output, Params, UserError
+from mae_jax.ops.masking import Mask
+from mae_jax.types import Params
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskedAutoencoding:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class MaskedAutoencoding(MaskedMethod):
     """The method; `make` documents the fields."""
 
-    model: MAE
-    mask: str
-    mask_ratio: float
-    loss_kind: str
-    normalize_target: bool
-    score: str
-    pool: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    decoder: Decoder
 
-    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this size and number of channels."""
-        images = self.normalize(batch["image"])
-        return self.model.init(key, images, self.draw_mask(key, images))["params"], {}
+    @property
+    def model(self) -> MAE:
+        """Encoder and decoder."""
+        return MAE(self.encoder, self.decoder)
 
-    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Reconstruction error under a fresh mask for every example."""
-        images, patch = batch["image"], self.model.encoder.patch
-        mask = self.draw_mask(key, images)
-        hidden_only = self.score == "hidden"
+    @property
+    def unit(self) -> int | tuple[int, ...]:
+        """The encoder's patch."""
+        return self.encoder.patch
+
+    def init_params(self, key: jax.Array, images: jax.Array, mask: Mask) -> Params:
+        """See `MaskedMethod`."""
+        images, values = self.normalize(images), self.values(images)
+        return self.model.init(key, images, mask, values=values)["params"]
+
+    def reconstruct(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
+        """Predictions [B, L, V] of all patches."""
+        variables, values = {"params": params}, self.values(images)
+        return self.model.apply(variables, self.normalize(images), mask, values=values)
+
+    def reconstruct_scored(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
+        """Predictions [B, K, V]: with score='hidden', of the masked patches alone. Pixels stay
+        bytes until the visible patches are taken.
+        """
+        hidden_only, values = self.score == "hidden", self.values(images)
         variables = {"params": params}
-        prediction = self.model.apply(variables, images, mask, hidden_only, self.normalize)
-        target = patchify(images, patch)  # bytes [B, L, P], and so are the scored ones below
-        if hidden_only:
-            target = take_tokens(target, mask.hidden, kind=self.model.decoder.gather)
-        target = self.normalize(target, pixels=patch**2)
-        if self.normalize_target:
-            target = losses.normalize_patches(target)
-        scored = jnp.ones(target.shape[:2], bool)
-        loss = losses.masked_error(prediction, target, scored, error=self.loss_kind)
-        return Output(loss, extra, {})
+        return self.model.apply(variables, images, mask, hidden_only, self.normalize, values)
 
-    def predict(self, params: Params, extra: Extra, batch: Batch) -> dict[str, jax.Array]:
-        """'features' [B, D] float32 of whole images: class token or mean of the patches."""
-        images = self.normalize(batch["image"])
-        tokens = self.model.apply({"params": params}, images, method="encode")
-        return {"features": pooled(tokens, self.pool)}
+    def take(self, patches: jax.Array, mask: Mask) -> jax.Array:
+        """Those patches of [B, L, ...]."""
+        if self.score == "all":
+            return patches
+        return take_tokens(patches, mask.masked, kind=self.decoder.gather)
 
-    def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Nothing follows an update."""
-        return extra
+    def scored(self, mask: Mask) -> jax.Array:
+        """All of them count."""
+        return jnp.ones_like(mask.mask if self.score == "all" else mask.masked, bool)
 
-    def reconstruct(
-        self, params: Params, extra: Extra, batch: Batch, key: jax.Array
-    ) -> dict[str, jax.Array]:
-        """What a picture of reconstructions needs, see `ops.pictures.reconstructions`."""
-        images = self.normalize(batch["image"])
-        mask = self.draw_mask(key, images)
-        return pictures.reconstructions(
-            batch["image"],
-            self.model.apply({"params": params}, images, mask),
-            mask.mask,
-            patch=self.model.encoder.patch,
-            normalized=self.normalize_target,
-            mean=self.mean,
-            std=self.std,
-        )
-
-    def draw_mask(self, key: jax.Array, images: jax.Array) -> masking.Mask:
-        """One mask per example of images [B, H, W, C]."""
-        grid = grid_of(images.shape[1:3], self.model.encoder.patch)
-        return masking.sample(key, len(images), grid, strategy=self.mask, ratio=self.mask_ratio)
-
-    def normalize(self, images: jax.Array, *, pixels: int = 1) -> jax.Array:
-        """uint8 images, or patches of so many pixels, to float32 network inputs."""
-        return normalize(images, self.mean, self.std, pixels=pixels)
+    def values(self, images: jax.Array) -> int:
+        """Number of values that are predicted for each patch of images [B, *space, C]."""
+        return self.target.width(self.sides(images), images.shape[-1])
 
 
 def make(
@@ -103,7 +78,7 @@ def make(
     mask: str = "random",
     mask_ratio: float = 0.75,
     loss: str = "mse",
-    normalize_target: bool = True,
+    target: str = "pixels(normalize=True)",
     score: str = "hidden",
     mask_tokens_in_encoder: bool = False,
     pool: str = "cls",
@@ -119,10 +94,11 @@ def make(
         decoder_width, decoder_depth, decoder_heads: shape of the transformer decoder.
         decoder_attention, decoder_remat, decoder_gather: how it is computed, like the `attention`,
             `remat` and `gather` of vit(...).
-        mask: 'random', 'block' or 'grid'.
-        mask_ratio: share of hidden patches, in [0, 1).
+        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)' or 'grid'.
+        mask_ratio: share of masked patches, in [0, 1).
         loss: 'mse' or 'l1'.
-        normalize_target: predict each patch with its mean and deviation removed.
+        target: spec string of `mae_jax.targets`: 'pixels(normalize=True)' are those of each patch
+            with its mean and deviation removed.
         score: 'hidden' patches only, as in the paper, or 'all'.
         mask_tokens_in_encoder: the ablation in which the encoder sees mask tokens too.
         pool: 'cls' or 'mean': what `predict` calls features.
@@ -132,13 +108,9 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    check_choice("mask", mask, masking.STRATEGIES)
-    check_choice("loss", loss, losses.ERRORS)
-    check_choice("score", score, ("hidden", "all"))
-    if not 0 <= mask_ratio < 1:
-        raise UserError(f"mask_ratio {mask_ratio} is outside [0, 1): the paper's is 0.75")
-    if mask_ratio == 0 and score == "hidden":
-        raise UserError("mask_ratio 0 hides nothing to score: raise it, or set score=all")
+    options = masked_options(
+        mask=mask, mask_ratio=mask_ratio, target=target, loss=loss, score=score
+    )
     shape = dict(width=decoder_width, depth=decoder_depth, heads=decoder_heads)
     check_shape("decoder", **shape)
     more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # an argument of ViTs alone
@@ -150,15 +122,11 @@ def make(
         dtype=jnp.dtype(dtype),
     )
     check_choices("decoder", shape, **choices)
-    decoder = Decoder(**shape, **choices)
     return MaskedAutoencoding(
-        MAE(network, decoder),
-        mask,
-        mask_ratio,
-        loss,
-        normalize_target,
-        score,
-        pool,
-        tuple(mean),
-        tuple(std),
+        encoder=network,
+        decoder=Decoder(**shape, **choices),
+        pool=pool,
+        mean=tuple(mean),
+        std=tuple(std),
+        **options,
     )

@@ -20,8 +20,8 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """Images [B, H, W, C] float to features [B, D] and logits [B, classes], float32."""
-        features = pooled(self.encoder(images, train=train), self.pool)
+        """Images [B, *space, C] float to features [B, D] and logits [B, classes], float32."""
+        features = pooled(self.encoder(images, train=train), self.pool, prefix=self.encoder.prefix)
         if self.pool == "mean":
             features = LayerNorm(name="fc_norm")(features)
         head = nn.Dense(self.classes, kernel_init=head_init, name="head")

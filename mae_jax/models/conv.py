@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.models.drop_path import drop_path
-from mae_jax.models.limits import check_size
+from mae_jax.models.limits import check_size, chosen
 from mae_jax.models.norm import LayerNorm
 from mae_jax.ops.masking import Mask
-from mae_jax.ops.patches import grid_of, patchify
+from mae_jax.ops.patches import grid_of, patch_sides, patchify
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
 
@@ -47,12 +47,13 @@ class ResponseNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, seen: jax.Array | None) -> jax.Array:
-        """x [B, H, W, C], seen [B, H, W, 1] bool or None for all, to [B, H, W, C]."""
+        """x [B, *space, C], seen [B, *space, 1] bool or None for all, to [B, *space, C]."""
         scale = self.param("scale", nn.initializers.zeros, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         wide = x.astype(jnp.float32)
         # The small number keeps the gradient finite where a channel is silent.
-        square = jnp.square(only(wide, seen)).sum(axis=(1, 2), keepdims=True)
+        sites = tuple(range(1, x.ndim - 1))
+        square = jnp.square(only(wide, seen)).sum(axis=sites, keepdims=True)
         norm = jnp.sqrt(square + 1e-12)
         share = norm / (norm.mean(axis=-1, keepdims=True) + 1e-6)
         return (wide * (scale * share + 1) + bias).astype(x.dtype)
@@ -67,14 +68,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, seen: jax.Array | None, train: bool = False) -> jax.Array:
-        """x [B, H, W, C], zero where it is not seen [B, H, W, 1], to the same."""
+        """x [B, *space, C], zero where it is not seen [B, *space, 1], to the same."""
         width = x.shape[-1]
         dense = lambda size, name: nn.Dense(
             size, kernel_init=weight_init, dtype=self.dtype, name=name
         )
         y = nn.Conv(
             width,
-            (self.kernel, self.kernel),
+            (self.kernel,) * (x.ndim - 2),
             feature_group_count=width,
             kernel_init=weight_init,
             dtype=self.dtype,
@@ -103,7 +104,10 @@ class Conv(nn.Module):
     final_norm: bool = True
     dtype: Any = jnp.float32
 
-    mask_tokens = False  # hidden sites are left out, never replaced: not a field, as of the ViT
+    # Not fields, as they are of the ViT:
+    mask_tokens = False  # masked sites are left out, never replaced
+    learned_positions = False
+    prefix = 1  # the mean over the sites
 
     @property
     def width(self) -> int:
@@ -131,7 +135,7 @@ class Conv(nn.Module):
         """Encodes whole images, or their visible patches.
 
         Args:
-            images: [B, H, W, C] float, or uint8 with `normalize`; any aspect and number of
+            images: [B, *space, C] float, or uint8 with `normalize`; of any shape and number of
                 channels.
             mask: which patches are visible; None: all.
             train: paths are dropped; needs the random stream 'drop_path'.
@@ -151,24 +155,33 @@ class Conv(nn.Module):
 
     @nn.compact
     def maps(
-        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
+        self,
+        images: jax.Array,
+        mask: Mask | None = None,
+        *,
+        train: bool = False,
+        taps: Sequence[int] | None = None,
     ) -> list[jax.Array]:
-        """The map [B, H / s, W / s, width] of every stage, zero where it is hidden; the last one
+        """Maps [B, *(space / s), width] of stages, zero where they are masked; that of the last one
         after the final norm.
+
+        Args:
+            images, mask, train: see `__call__`.
+            taps: numbers of the stages; None: all.
         """
-        rows, columns = grid_of(images.shape[1:3], self.patch)
-        seen = None if mask is None else ~mask.mask.reshape(-1, rows, columns, 1)
+        grid = grid_of(images.shape[1:-1], self.patch)
+        seen = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)
         dense = lambda width, name: nn.Dense(
             width, kernel_init=weight_init, dtype=self.dtype, name=name
         )
         norm = lambda name: LayerNorm(dtype=self.dtype, name=name)
         x, maps, block = only(images, scaled(seen, self.patch)), [], 0
         for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
-            side = self.stem if stage == 0 else 2
             visible = scaled(seen, 2 ** (len(self.widths) - 1 - stage))
-            shape = (len(x), x.shape[1] // side, x.shape[2] // side, width)
             if stage == 0:
-                x = norm("embed_norm")(dense(width, "embed")(patchify(x, side)).reshape(shape))
+                sites = grid_of(x.shape[1:-1], self.stem)
+                x = dense(width, "embed")(patchify(x, self.stem))  # [B, L, width]
+                x = norm("embed_norm")(x.reshape(len(x), *sites, width))
             else:
                 x = Down(width, self.dtype, name=f"down_{block}")(x)
             x = only(x, visible)
@@ -179,31 +192,37 @@ class Conv(nn.Module):
             maps.append(x)
         if self.final_norm:
             maps[-1] = only(norm("norm")(x), seen)
-        return maps
+        numbers = chosen("stage", len(maps), taps)
+        return [maps[number] for number in numbers]
 
 
 class Down(nn.Module):
-    """Halves the sides of a map: every 2 x 2 sites become one."""
+    """Halves the sides of a map: every 2 x 2 (in n dimensions 2^n) sites become one."""
 
     width: int
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H / 2, W / 2, width]."""
+        """[B, *space, C] to [B, *(space / 2), width]."""
+        grid = grid_of(x.shape[1:-1], 2)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         fc = nn.Dense(self.width, kernel_init=weight_init, dtype=self.dtype, name="fc")
-        return fc(patchify(x, 2)).reshape(len(x), x.shape[1] // 2, x.shape[2] // 2, self.width)
+        return fc(patchify(x, 2)).reshape(len(x), *grid, self.width)
 
 
 def only(x: jax.Array, seen: jax.Array | None) -> jax.Array:
-    """x [B, H, W, C] with zeros where it is not seen [B, H, W, 1]; None: all is."""
+    """x [B, *space, C] with zeros where it is not seen [B, *space, 1]; None: all is."""
     return x if seen is None else jnp.where(seen, x, 0)
 
 
-def scaled(seen: jax.Array | None, factor: int) -> jax.Array | None:
-    """A map [B, H, W, 1] with every site repeated factor x factor times."""
-    return None if seen is None else seen.repeat(factor, axis=1).repeat(factor, axis=2)
+def scaled(seen: jax.Array | None, factor: int | Sequence[int]) -> jax.Array | None:
+    """A map [B, *space, 1] with every site repeated `factor` times along each axis."""
+    if seen is None:
+        return None
+    for axis, count in enumerate(patch_sides(factor, seen.ndim - 2), start=1):
+        seen = seen.repeat(count, axis=axis)
+    return seen
 
 
 def make(

@@ -9,7 +9,7 @@ from flax import linen as nn
 from mae_jax.models.conv import scaled
 from mae_jax.models.deconv import Deconv
 from mae_jax.models.encoder import Encoder
-from mae_jax.models.vit import token_init
+from mae_jax.models.transformer import token_init
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of
 
@@ -28,33 +28,31 @@ class ConvMAE(nn.Module):
         """Predicts images.
 
         Args:
-            images: [B, H, W, C] float.
+            images: [B, *space, C] float.
             mask: which patches the encoder sees, the others become learned tokens in front of the
-                decoder; None: it sees all of `images`, in which hidden pixels are already zero.
+                decoder; None: it sees all of `images`, in which masked pixels are already zero.
 
         Returns:
-            [B, H, W, C] float32.
+            [B, *space, C] float32.
         """
-        encoder, (batch, height, width, channels) = self.encoder, images.shape
-        rows, columns = grid_of((height, width), encoder.patch)
-        seen = None if mask is None else ~mask.mask.reshape(-1, rows, columns, 1)
+        encoder, (batch, *space, channels) = self.encoder, images.shape
+        grid = grid_of(space, encoder.patch)
+        seen = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)
         if self.skips:
             maps = encoder.maps(images, mask)
         else:
-            tokens = encoder(images, mask)[:, 1:]
-            if (
-                mask is not None and not encoder.mask_tokens
-            ):  # what stands behind the visible ones is replaced below
-                hidden = mask.restore.shape[1] - tokens.shape[1]
-                tokens = jnp.pad(tokens, ((0, 0), (0, hidden), (0, 0)))
+            tokens = encoder(images, mask)[:, encoder.prefix :]  # [B, K, D]
+            if mask is not None and not encoder.mask_tokens:
+                # Zeros stand for the masked patches: they are replaced below.
+                tokens = jnp.pad(tokens, ((0, 0), (0, mask.masked.shape[1]), (0, 0)))
                 tokens = jnp.take_along_axis(tokens, mask.restore[:, :, None], axis=1)
-            maps = [tokens.reshape(batch, rows, columns, encoder.width)]
+            maps = [tokens.reshape(batch, *grid, encoder.width)]
         filled = [self.filled(x, seen, i) for i, x in enumerate(reversed(maps))]
         decoder = Deconv(self.decoder_width, encoder.patch, channels, self.dtype, name="decoder")
         return decoder(filled[0], filled[1:])
 
     def filled(self, x: jax.Array, seen: jax.Array | None, number: int) -> jax.Array:
-        """A map [B, H, W, D] with a learned token where it is not seen."""
+        """A map [B, *sites, D] with a learned token where it is not seen."""
         if seen is None:
             return x
         token = self.param(f"mask_token_{number}", token_init, (x.shape[-1],))

@@ -36,13 +36,13 @@ class Deconv(nn.Module):
         """Makes images of a map.
 
         Args:
-            x: [B, h, w, D].
-            skips: maps of the encoder [B, h * s, w * s, any width], from coarse to fine, each with
+            x: [B, *sites, D], for images of any number of dimensions.
+            skips: maps of the encoder [B, *(sites * s), any width], from coarse to fine, each with
                 another s of 1, 2, 4, ... `factor`: added to the map of this size, through a dense
                 layer.
 
         Returns:
-            [B, h * factor, w * factor, channels] float32.
+            [B, *(sites * factor), channels] float32.
 
         Raises:
             UserError: a factor that is not a power of two, or a map that has no place.
@@ -56,14 +56,15 @@ class Deconv(nn.Module):
                 x = Double(width, self.dtype, name=f"up_{i}")(x)
                 x = LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x)
                 x = nn.gelu(x, approximate=False)
-            if waiting and waiting[0].shape[1:3] == x.shape[1:3]:
+            if waiting and waiting[0].shape[1:-1] == x.shape[1:-1]:
                 x = x + nn.Dense(x.shape[-1], dtype=self.dtype, name=f"skip_{i}")(waiting.pop(0))
         if waiting:
             raise UserError(
-                f"deconv: a map of {waiting[0].shape[1:3]} sites has no place on the way to "
-                f"{x.shape[1:3]} by steps of 2: give maps from coarse to fine, one of each size"
+                f"deconv: a map of {waiting[0].shape[1:-1]} sites has no place on the way to "
+                f"{x.shape[1:-1]} by steps of 2: give maps from coarse to fine, one of each size"
             )
-        x = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="predict")(x)
+        around = (3,) * (x.ndim - 2)
+        x = nn.Conv(self.channels, around, dtype=self.dtype, name="predict")(x)
         return x.astype(jnp.float32)
 
 
@@ -78,10 +79,11 @@ class Double(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, h, w, D] to [B, 2 h, 2 w, width]."""
-        grid = x.shape[1:3]
-        x = nn.Conv(4 * self.width, (3, 3), dtype=self.dtype, name="conv")(x)
-        return unpatchify(x.reshape(len(x), -1, 4 * self.width), 2, grid)
+        """[B, *sites, D] to [B, *(2 sites), width]."""
+        grid = x.shape[1:-1]
+        inner = 2 ** len(grid) * self.width
+        x = nn.Conv(inner, (3,) * len(grid), dtype=self.dtype, name="conv")(x)
+        return unpatchify(x.reshape(len(x), -1, inner), 2, grid)
 
 
 class Generator(nn.Module):

@@ -1,8 +1,9 @@
 """What methods and tasks know of an encoder, whichever network it is.
 
-It turns images [B, H, W, C] into tokens [B, 1 + L, D]: one for the whole image, then one for each
-site, in row-major order. Its `width` is D, its `patch` the side of a site in pixels, its `stem`
-the side of what its first layer sees at once, its `depth` the number of its blocks.
+It turns images [B, *space, C] into tokens [B, prefix + L, D]: `prefix` tokens for the whole image,
+then one for each site, in row-major order. Its `width` is D, its `patch` the side of a site in
+pixels (or one for each axis), its `stem` that of what its first layer sees at once, its `depth` the
+number of its blocks. `maps` are its inner maps [B, *grid, D], for dense heads.
 """
 
 import jax
@@ -32,7 +33,10 @@ def make_encoder(text: str, *, pool: str, dtype: str, **more) -> Encoder:
     """
     check_choice("pool", pool, POOLS)
     check_choice("dtype", dtype, DTYPES)
-    return build(text, "models", dtype=jnp.dtype(dtype), **more)
+    network = build(text, "models", dtype=jnp.dtype(dtype), **more)
+    if pool == "cls" and network.prefix == 0:
+        raise UserError(f"pool='cls' needs a class token, and {text} has none: set pool='mean'")
+    return network
 
 
 def make_tile_encoder(text: str, *, tile: int, pool: str, dtype: str) -> Encoder:
@@ -46,11 +50,12 @@ def make_tile_encoder(text: str, *, tile: int, pool: str, dtype: str) -> Encoder
             parameters fit one size of images only.
     """
     network = make_encoder(text, pool=pool, dtype=dtype)
-    if tile < 1 or tile % network.patch:
+    sides = (network.patch,) if isinstance(network.patch, int) else network.patch
+    if tile < 1 or any(tile % side for side in sides):
         raise UserError(
             f"tile={tile} is not a positive multiple of {network.patch}, the patch of {text}"
         )
-    if getattr(network, "learned_positions", False):
+    if network.learned_positions:
         raise UserError(
             f"{text} would learn the positions in a tile and have none for whole images: leave "
             "out learned_positions"
@@ -58,11 +63,13 @@ def make_tile_encoder(text: str, *, tile: int, pool: str, dtype: str) -> Encoder
     return network
 
 
-def pooled(tokens: jax.Array, pool: str) -> jax.Array:
-    """Features [B, D] float32 of tokens [B, 1 + L, D]: the first one, or the mean of the sites.
+def pooled(tokens: jax.Array, pool: str, *, prefix: int) -> jax.Array:
+    """Features [B, D] float32 of tokens [B, prefix + L, D].
 
     Args:
-        pool: 'cls' or 'mean'.
+        pool: 'cls', the mean of the first `prefix` tokens, or 'mean', that of the sites.
+        prefix: of the encoder.
     """
     tokens = tokens.astype(jnp.float32)
-    return tokens[:, 0] if pool == "cls" else tokens[:, 1:].mean(axis=1)
+    part = tokens[:, :prefix] if pool == "cls" else tokens[:, prefix:]
+    return part[:, 0] if part.shape[1] == 1 else part.mean(axis=1)

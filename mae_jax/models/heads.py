@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.models.vit import dense_init
+from mae_jax.models.transformer import dense_init
 from mae_jax.types import UserError
 
 

@@ -2,6 +2,7 @@
 decoder that predicts every patch from the encoded ones and learned mask tokens.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -10,11 +11,11 @@ from flax import linen as nn
 
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.norm import LayerNorm
-from mae_jax.models.vit import block_class, dense_init, token_init
+from mae_jax.models.transformer import blocks, dense_init, token_init
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask
-from mae_jax.ops.patches import grid_of
-from mae_jax.ops.posemb import sincos_2d
+from mae_jax.ops.patches import grid_of, patch_sides
+from mae_jax.ops.posemb import sincos
 
 
 class Decoder(nn.Module):
@@ -33,43 +34,49 @@ class Decoder(nn.Module):
         self,
         tokens: jax.Array,
         mask: Mask | None,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         values: int,
         hidden_only: bool = False,
     ) -> jax.Array:
-        """Predicts the pixels of every patch, or of the hidden ones alone.
+        """Predicts every patch, or the masked ones alone.
 
-        The blocks see [class token, visible, hidden]: attention does not mind the order, so that
+        The blocks see [class tokens, visible, masked]: attention does not mind the order, so that
         only positions are taken by index. What the last block makes of visible tokens would not
-        reach the hidden ones any more: there they are keys and values alone.
+        reach the masked ones any more: there they are keys and values alone.
 
         Args:
-            tokens: [B, 1 + K, D] from the encoder, the class token first.
+            tokens: [B, prefix + K, D] from the encoder, any number of class tokens first.
             mask: the mask that the encoder was given; None: `tokens` are whole and in image order.
-            grid: rows and columns of patches.
+            grid: number of patches along each axis.
             values: numbers to predict for each patch.
             hidden_only: needs a mask.
 
         Returns:
             [B, L, values] in image order; with `hidden_only`, [B, L - K, values] in the order of
-            `mask.hidden`.
+            `mask.masked`.
         """
+        length = math.prod(grid)
+        visible = length if mask is None else mask.keep.shape[1]
+        prefix = tokens.shape[1] - visible
         x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(tokens)
-        positions = jnp.asarray(sincos_2d(grid, self.width), x.dtype)
-        cls_token, x = x[:, :1], x[:, 1:]
-        visible = x.shape[1]
+        positions = jnp.asarray(sincos(grid, self.width), x.dtype)  # [L, D]
+        first, x = x[:, :prefix], x[:, prefix:]
         if mask is not None:
             token = self.param("mask_token", token_init, (1, 1, self.width)).astype(x.dtype)
-            order = jnp.concatenate([mask.keep, mask.hidden], axis=1)
-            token = jnp.broadcast_to(token, (x.shape[0], order.shape[1] - visible, self.width))
-            x = jnp.concatenate([x, token], axis=1)
-            positions = take_tokens(positions, order, kind=self.gather)
-        x = jnp.concatenate([cls_token, x + positions], axis=1)
-        block = block_class(self.remat)
-        for i in range(self.depth):
-            last = i == self.depth - 1
-            one = block(self.heads, dtype=self.dtype, attention=self.attention, name=f"block_{i}")
-            x = one(x, False, 1 + visible * hidden_only if last else 0)
+            token = jnp.broadcast_to(token, (x.shape[0], length - visible, self.width))
+            x = jnp.concatenate([x, token], axis=1)  # [B, L, D]: visible, masked
+            order = jnp.concatenate([mask.keep, mask.masked], axis=1)
+            positions = take_tokens(positions, order, kind=self.gather)  # [B, L, D]
+        x = jnp.concatenate([first, x + positions], axis=1)  # [B, prefix + L, D]
+        x = blocks(
+            x,
+            depth=self.depth,
+            heads=self.heads,
+            dtype=self.dtype,
+            attention=self.attention,
+            remat=self.remat,
+            skip=prefix + visible * hidden_only,
+        ).last  # [B, L or L - K, D]
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         x = nn.Dense(values, kernel_init=dense_init, dtype=self.dtype, name="predict")(x)
         if mask is None or hidden_only:
@@ -84,33 +91,35 @@ class MAE(nn.Module):
     decoder: Decoder
 
     def __call__(
-        self, images: jax.Array, mask: Mask, hidden_only: bool = False, normalize=None
+        self,
+        images: jax.Array,
+        mask: Mask,
+        hidden_only: bool = False,
+        normalize=None,
+        values: int | None = None,
     ) -> jax.Array:
         """Predicts patches.
 
         Args:
-            images: [B, H, W, C] float, or uint8 with `normalize`.
+            images: [B, *space, C] float, or uint8 with `normalize`.
             mask: which patches the encoder sees.
             hidden_only: not those that it sees.
             normalize: `images` are uint8, and this makes floats of them, `ops.pixels.normalize`
                 with its mean and std. A ViT takes the visible patches as bytes and normalizes
                 these alone.
+            values: numbers to predict for each patch; None: its pixels.
 
         Returns:
-            [B, L, patch * patch * C] in image order, or [B, L - K, patch * patch * C] in the order
-            of `mask.hidden`.
+            [B, L, values] in image order, or [B, L - K, values] in the order of `mask.masked`.
         """
         patch = self.encoder.patch
         tokens = self.encoder(images, mask, normalize=normalize)
-        grid = grid_of(images.shape[1:3], patch)
-        values = patch * patch * images.shape[-1]
+        grid = grid_of(images.shape[1:-1], patch)
+        if values is None:
+            values = math.prod(patch_sides(patch, len(grid))) * images.shape[-1]
         if not self.encoder.mask_tokens:
             return self.decoder(tokens, mask, grid, values, hidden_only)
         prediction = self.decoder(tokens, None, grid, values)
         if not hidden_only:
             return prediction
-        return take_tokens(prediction, mask.hidden, kind=self.decoder.gather)
-
-    def encode(self, images: jax.Array) -> jax.Array:
-        """Tokens [B, 1 + L, D] of whole images [B, H, W, C]: nothing is masked or shuffled."""
-        return self.encoder(images)
+        return take_tokens(prediction, mask.masked, kind=self.decoder.gather)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mae_jax.types import UserError
+from mae_jax.spec import check_choice
 
 ERRORS = {"mse": jnp.square, "l1": jnp.abs}
 
@@ -31,38 +31,29 @@ def normalize_patches(patches: jax.Array) -> jax.Array:
     return (patches - mean) / std
 
 
-def masked_error(
-    prediction: jax.Array,
-    target: jax.Array,
-    hidden: jax.Array,
-    *,
-    error: str = "mse",
-    reduction: str = "mean",
-) -> jax.Array:
-    """Reconstruction error of the hidden places.
+def errors(prediction: jax.Array, target: jax.Array, kind: str) -> jax.Array:
+    """Errors of single values, float32, of the shape of both arrays.
 
     Args:
-        prediction, target: [B, L, P] patches, or any shape that `hidden` leads.
-        hidden: bool or 0/1, the leading axes of `target` or all of them; True = scored. All True
-            scores everything.
-        error: 'mse' squared or 'l1' absolute difference.
-        reduction: 'mean' over the scored places of the whole batch, or 'sum' over them and mean
-            over the batch.
-
-    Returns:
-        Scalar float32; 0 if nothing is hidden.
+        kind: 'mse' squared or 'l1' absolute difference.
 
     Raises:
-        UserError: unknown error or reduction.
+        UserError: an unknown kind.
     """
-    if error not in ERRORS:
-        raise UserError(f"loss {error!r} is unknown: choose {', '.join(ERRORS)}")
-    if reduction not in ("mean", "sum"):
-        raise UserError(f"reduction {reduction!r} is unknown: choose mean, sum")
-    difference = ERRORS[error](prediction.astype(jnp.float32) - target.astype(jnp.float32))
-    weights = hidden.astype(jnp.float32).reshape(hidden.shape + (1,) * (target.ndim - hidden.ndim))
-    total = jnp.sum(difference * weights)
-    if reduction == "sum":
-        return total / len(target)
-    places = jnp.sum(weights) * (target.size // max(1, weights.size))
-    return total / jnp.maximum(places, 1)
+    check_choice("loss", kind, ERRORS)
+    return ERRORS[kind](prediction.astype(jnp.float32) - target.astype(jnp.float32))
+
+
+def masked_mean(errors: jax.Array, scored: jax.Array) -> jax.Array:
+    """Mean error of the scored places of the whole batch.
+
+    Args:
+        errors: [B, L, P] float32, or any shape that `scored` leads.
+        scored: bool or 0/1, the leading axes of `errors` or all of them.
+
+    Returns:
+        Scalar float32; 0 if nothing is scored.
+    """
+    weights = scored.astype(jnp.float32).reshape(scored.shape + (1,) * (errors.ndim - scored.ndim))
+    places = jnp.sum(weights) * (errors.size // max(1, weights.size))
+    return jnp.sum(errors * weights) / jnp.maximum(places, 1)

@@ -1,44 +1,77 @@
-"""Images to sequences of patches and back, in the order of the MAE paper (arXiv 2111.06377).
+"""Images to sequences of patches and back, in the order of the MAE paper (arXiv 2111.06377), in any
+number of dimensions: signals [B, T, C], images [B, H, W, C], volumes and videos [B, D, H, W, C].
 
 Tokens run row-major over the image; inside a token the values run (row, column, channel).
 """
+
+import itertools
+import math
+from collections.abc import Sequence
 
 import jax
 
 from mae_jax.types import UserError
 
+AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+"""Names of the axes of an image, by their number."""
 
-def grid_of(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
-    """Rows and columns of patches in an image.
+
+def patch_sides(patch: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    """Side of a patch along each of `rank` axes.
 
     Args:
-        image_size: (height, width) in pixels.
-        patch: side of the square patches in pixels.
+        patch: one side for all axes, or one for each.
+
+    Raises:
+        UserError: as many sides as there are no axes.
+    """
+    if isinstance(patch, int):
+        return (patch,) * rank
+    if len(patch) != rank:
+        raise UserError(
+            f"patch={tuple(patch)} has {len(patch)} sides for images of {rank} dimensions: give "
+            "one for each, or one number for all"
+        )
+    return tuple(patch)
+
+
+def grid_of(shape: Sequence[int], patch: int | Sequence[int]) -> tuple[int, ...]:
+    """Number of patches along each axis of an image.
+
+    Args:
+        shape: sides of the image without its channels, e.g. (height, width).
+        patch: side of the patches, or one side for each axis.
 
     Raises:
         UserError: a side is not a multiple of the patch.
     """
-    for name, side in zip(("height", "width"), image_size, strict=True):
-        if patch < 1 or side < patch or side % patch:
+    sides = patch_sides(patch, len(shape))
+    names = AXES.get(len(shape)) or [f"axis {i}" for i in range(len(shape))]
+    for name, length, side in zip(names, shape, sides, strict=True):
+        if side < 1 or length < side or length % side:
             raise UserError(
-                f"image {name} {side} is not a multiple of the patch size {patch}: choose a patch "
-                f"that divides {image_size[0]} x {image_size[1]}, or resize the images"
+                f"image {name} {length} is not a multiple of the patch size {side}: choose a patch "
+                f"that divides {' x '.join(map(str, shape))}, or resize the images"
             )
-    return image_size[0] // patch, image_size[1] // patch
+    return tuple(length // side for length, side in zip(shape, sides, strict=True))
 
 
-def patchify(images: jax.Array, patch: int) -> jax.Array:
-    """[B, H, W, C] images to [B, L, patch * patch * C] tokens."""
-    batch, height, width, channels = images.shape
-    rows, columns = grid_of((height, width), patch)
-    x = images.reshape(batch, rows, patch, columns, patch, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, patch * patch * channels)
+def patchify(images: jax.Array, patch: int | Sequence[int]) -> jax.Array:
+    """[B, *space, C] images to [B, L, prod(patch) * C] tokens."""
+    batch, *space, channels = images.shape
+    rank, grid, sides = len(space), grid_of(space, patch), patch_sides(patch, len(space))
+    # [B, rows, patch, columns, patch, C] to [B, rows, columns, patch, patch, C]
+    x = images.reshape(batch, *itertools.chain(*zip(grid, sides, strict=True)), channels)
+    x = x.transpose(0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1)
+    return x.reshape(batch, math.prod(grid), math.prod(sides) * channels)
 
 
-def unpatchify(tokens: jax.Array, patch: int, grid: tuple[int, int]) -> jax.Array:
-    """[B, L, patch * patch * C] tokens back to [B, H, W, C] images."""
+def unpatchify(tokens: jax.Array, patch: int | Sequence[int], grid: tuple[int, ...]) -> jax.Array:
+    """[B, L, prod(patch) * C] tokens back to [B, *space, C] images."""
     batch, _, values = tokens.shape
-    rows, columns = grid
-    channels = values // (patch * patch)
-    x = tokens.reshape(batch, rows, columns, patch, patch, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * patch, columns * patch, channels)
+    rank, sides = len(grid), patch_sides(patch, len(grid))
+    # [B, rows, columns, patch, patch, C] to [B, rows, patch, columns, patch, C]
+    x = tokens.reshape(batch, *grid, *sides, values // math.prod(sides))
+    pairs = itertools.chain(*((1 + i, 1 + rank + i) for i in range(rank)))
+    x = x.transpose(0, *pairs, 2 * rank + 1)
+    return x.reshape(batch, *(n * side for n, side in zip(grid, sides, strict=True)), x.shape[-1])

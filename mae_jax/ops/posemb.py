@@ -1,7 +1,9 @@
-"""Fixed sine-cosine position embeddings in two dimensions, as the official MAE computes them.
+"""Fixed sine-cosine position embeddings in any number of dimensions; in two, those that the
+official MAE computes.
 
-The first half of the channels encodes the column, the second half the row; each half is
-[sin | cos], not interleaved, with frequencies 10000^(-k / (D/4)), k = 0 ... D/4 - 1.
+The axes stand in the channels from the last one on: column, row, depth. Each has the same even
+number of channels, [sin | cos], not interleaved, with frequencies 10000^(-k / n), k = 0 ... n - 1.
+Channels that are left over are zero.
 """
 
 import numpy as np
@@ -9,30 +11,34 @@ import numpy as np
 from mae_jax.types import UserError
 
 
-def sincos_2d(grid: tuple[int, int], width: int) -> np.ndarray:
+def sincos(grid: tuple[int, ...], width: int) -> np.ndarray:
     """Position embedding of every patch of a grid.
 
     Args:
-        grid: rows and columns of patches.
-        width: channels D, a multiple of 4.
+        grid: number of patches along each axis.
+        width: channels D, at least two for each axis.
 
     Returns:
         [L, D] float32, row-major over the grid, computed in float64.
 
     Raises:
-        UserError: the width is not a multiple of 4.
+        UserError: the width is too small.
     """
-    if width % 4:
-        raise UserError(f"width {width} is not a multiple of 4, which sine-cosine positions need")
-    rows, columns = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
-    omega = 10000.0 ** -(np.arange(width // 4, dtype=np.float64) / (width // 4))
-    halves = []
-    for position in (columns, rows):
-        angles = position.reshape(-1, 1) * omega
-        halves += [np.sin(angles), np.cos(angles)]
-    return np.concatenate(halves, axis=1).astype(np.float32)
+    count = width // (2 * len(grid))  # frequencies of an axis
+    if count < 1:
+        raise UserError(
+            f"width {width} is too small for sine-cosine positions in {len(grid)} dimensions: it "
+            f"must be at least {2 * len(grid)}"
+        )
+    omega = 10000.0 ** -(np.arange(count, dtype=np.float64) / count)
+    parts = []
+    for position in reversed(np.indices(grid)):
+        angles = position.reshape(-1, 1) * omega  # [L, count]
+        parts += [np.sin(angles), np.cos(angles)]
+    table = np.concatenate(parts, axis=1).astype(np.float32)
+    return np.pad(table, ((0, 0), (0, width - table.shape[1])))
 
 
-def with_class_token(grid: tuple[int, int], width: int) -> np.ndarray:
-    """The same [1 + L, D] behind a row of zeros, which is the position of the class token."""
-    return np.pad(sincos_2d(grid, width), ((1, 0), (0, 0)))
+def with_prefix(grid: tuple[int, ...], width: int, prefix: int = 1) -> np.ndarray:
+    """The same [prefix + L, D] behind rows of zeros: the positions of `prefix` class tokens."""
+    return np.pad(sincos(grid, width), ((prefix, 0), (0, 0)))

@@ -9,31 +9,36 @@ from mae_jax.types import UserError
 
 def resample_positions(
     positions: jax.Array,
-    old: tuple[int, int],
-    new: tuple[int, int],
+    old: tuple[int, ...],
+    new: tuple[int, ...],
     *,
+    prefix: int = 1,
     kernel: str = "bicubic",
 ) -> jax.Array:
-    """Positions for another grid of patches, bicubic.
+    """Positions for another grid of patches, bicubic along each axis.
 
     Args:
-        positions: [1 + h * w, D], that of the class token first.
-        old, new: (rows, columns) of patches.
+        positions: [prefix + L, D], those of the class tokens first.
+        old, new: number of patches along each axis.
+        prefix: number of class tokens, whose positions stay.
         kernel: 'bicubic' (Keys' with a = -0.75, edges repeated: PyTorch's, and so that of the
             official MAE and of transformers) or 'antialias' (a = -0.5, wider where the grid
             shrinks: Pillow's, and timm's).
 
     Returns:
-        [1 + h' * w', D].
+        [prefix + L', D].
     """
     if old == new:
         return positions
-    first, table = positions[:1], positions[1:].reshape(*old, -1)
+    first, table = positions[:prefix], positions[prefix:].reshape(*old, -1)
     if kernel == "antialias":
         table = jax.image.resize(table, (*new, table.shape[-1]), "bicubic", antialias=True)
     else:
-        rows, columns = _bicubic(old[0], new[0]), _bicubic(old[1], new[1])
-        table = jnp.einsum("rh,cw,hwd->rcd", rows, columns, table, precision="highest")
+        # In two dimensions "ai,bj,ijz->abz": a matrix [new, old] for each axis.
+        before, after = "ijklmn"[: len(old)], "abcdef"[: len(old)]
+        formula = ",".join(map("".join, zip(after, before, strict=True)))
+        matrices = map(_bicubic, old, new)
+        table = jnp.einsum(f"{formula},{before}z->{after}z", *matrices, table, precision="highest")
     return jnp.concatenate([first, table.reshape(-1, table.shape[-1])])
 
 
@@ -58,11 +63,11 @@ def resample_channels(kernel: jax.Array, old: int, new: int) -> jax.Array:
     the mean over the old ones for each, scaled so that equal channels give what they gave.
 
     Args:
-        kernel: [patch * patch * old, D], channels innermost.
+        kernel: [prod(patch) * old, D], channels innermost.
         old, new: numbers of channels.
 
     Returns:
-        [patch * patch * new, D].
+        [prod(patch) * new, D].
     """
     if old == new:
         return kernel

@@ -9,8 +9,9 @@ import numpy as np
 
 from mae_jax.models.vit import ViT
 from mae_jax.ops.patches import grid_of
-from mae_jax.ops.posemb import with_class_token
+from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import build, check_choice
+from mae_jax.targets.pixels import Pixels
 from mae_jax.types import UserError
 from mae_jax.weights import names
 from mae_jax.weights.files import check_finite
@@ -65,6 +66,10 @@ def write(
         raise UserError(f"{model.args['encoder']}: these layouts are of vision transformers")
     if "encoder/mask_token" in model.params:
         raise UserError("an encoder that sees mask tokens has no place in these layouts")
+    if network.class_tokens != 1 or not isinstance(network.patch, int):
+        raise UserError(
+            f"{model.args['encoder']}: these layouts have one class token and square patches"
+        )
     channels = model.params["encoder/embed/kernel"].shape[0] // network.patch**2
     size = _image_size(model, image_size)
     rows, kind = _rows(model, layout)
@@ -127,13 +132,13 @@ def _rows(model: Model, layout: str):
 
 def _with_positions(params: dict, grid: tuple[int, int], width: int) -> dict[str, np.ndarray]:
     """With the tables that are computed here, and stored there."""
-    params = {names.POSITIONS: with_class_token(grid, width), **params}
+    params = {names.POSITIONS: with_prefix(grid, width), **params}
     if len(params[names.POSITIONS]) != 1 + grid[0] * grid[1]:
         count = len(params[names.POSITIONS]) - 1
         raise UserError(f"the positions are of {count} patches, and images have {grid}")
     if "decoder/mask_token" in params:
         width = params["decoder/mask_token"].shape[-1]
-        params[names.DECODER_POSITIONS] = with_class_token(grid, width)
+        params[names.DECODER_POSITIONS] = with_prefix(grid, width)
     return params
 
 
@@ -144,8 +149,16 @@ def _notes(model: Model, network: ViT, size: tuple[int, int]) -> dict[str, Any]:
     notes["pool"] = args["pool"]
     if "decoder/mask_token" in model.params:
         notes |= dict(decoder_heads=args["decoder_heads"], mask_ratio=args["mask_ratio"])
-        notes["target"] = "normalized" if args["normalize_target"] else "pixels"
+        notes["target"] = "normalized" if _pixels(model).normalize else "pixels"
     return notes
+
+
+def _pixels(model: Model) -> Pixels:
+    """The target of a masked autoencoder, which must be pixels in these layouts."""
+    target = build(model.args["target"], "targets")
+    if not isinstance(target, Pixels):
+        raise UserError(f"a decoder of {model.args['target']} has no place: use --encoder-only")
+    return target
 
 
 def _hf_config(model: Model, network: ViT, kind: str, size, channels: int) -> dict[str, Any]:
@@ -176,7 +189,7 @@ def _hf_config(model: Model, network: ViT, kind: str, size, channels: int) -> di
             decoder_num_attention_heads=model.args["decoder_heads"],
             decoder_intermediate_size=4 * width,
             mask_ratio=model.args["mask_ratio"],
-            norm_pix_loss=model.args["normalize_target"],
+            norm_pix_loss=_pixels(model).normalize,
         )
     if kind == "BeitForImageClassification":
         config |= dict(

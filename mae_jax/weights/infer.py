@@ -11,7 +11,7 @@ import numpy as np
 
 from mae_jax.models.vit import SIZES
 from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, check_statistics
-from mae_jax.ops.posemb import with_class_token
+from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 from mae_jax.weights import positions
@@ -114,7 +114,7 @@ def _classifier(params: dict, args: dict, image, pool: str | None) -> Model:
     encoder = args["encoder"].replace(", learned_positions=True", "")  # fine-tuning trains them
     if POSITIONS not in params:
         patch = math.isqrt(params["encoder/embed/kernel"].shape[0] // image[2])
-        params[POSITIONS] = with_class_token((image[0] // patch, image[1] // patch), width)
+        params[POSITIONS] = with_prefix((image[0] // patch, image[1] // patch), width)
     args |= dict(encoder=encoder, pool=pool, drop_path=0.0)
     return Model(params, "tasks.finetune", args, image)
 
@@ -195,6 +195,6 @@ def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> 
         decoder_width=width,
         decoder_depth=blocks,
         decoder_heads=heads,
-        normalize_target=target == "normalized",
+        target=f"pixels(normalize={target == 'normalized'})",
         pool=known.get("pool", "cls"),
     )

@@ -8,7 +8,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from mae_jax.ops.posemb import with_class_token
+from mae_jax.ops.posemb import with_prefix
 from mae_jax.ops.resample import resample_positions
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
@@ -117,12 +117,12 @@ def fitted(table: np.ndarray, old: Grid, new: Grid, how: str | None, *, dtype, d
 
 def is_fixed(table: np.ndarray, grid: Grid, dtype) -> bool:
     """Whether a table is the sine-cosine one, rounded to its dtype in the file or to a half."""
-    return _rounds(table, with_class_token(grid, table.shape[1]), dtype)
+    return _rounds(table, with_prefix(grid, table.shape[1]), dtype)
 
 
 def is_of_moco(table: np.ndarray, grid: Grid, dtype) -> bool:
     """Whether a table is MoCo v3's: sine-cosine as well, but the row in the first half."""
-    halves = np.split(with_class_token(grid, table.shape[1]), 2, axis=1)
+    halves = np.split(with_prefix(grid, table.shape[1]), 2, axis=1)
     return _rounds(table, np.concatenate(halves[::-1], axis=1), dtype)
 
 

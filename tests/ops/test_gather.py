@@ -38,8 +38,8 @@ def test_every_byte_stays_what_it_is(kind):
 
 
 def test_hidden_patches_stand_behind_the_visible_ones():
-    mask = masking.sample(jax.random.key(0), 3, (4, 5), ratio=0.6)
-    assert (mask.hidden.shape, mask.hidden.dtype) == ((3, 12), jnp.int32)
+    mask = masking.from_scores(jax.random.uniform(jax.random.key(0), (3, 20)), 8)
+    assert (mask.masked.shape, mask.masked.dtype) == ((3, 12), jnp.int32)
     for keep, hidden, restore, hides in zip(*map(np.asarray, mask)):
         assert set(hidden) == set(np.flatnonzero(hides))
         np.testing.assert_array_equal(np.concatenate([keep, hidden])[restore], np.arange(20))

@@ -12,11 +12,21 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mae_jax import masks
+from mae_jax.masks import MaskContext
 from mae_jax.ops import masking
+from mae_jax.spec import build
 from mae_jax.types import UserError
 
 STRATEGIES = ["random", "block", "grid"]
-RATIOS = {(14, 14): [0, 0.3, 0.5, 0.6, 0.75, 0.9], (7, 5): [0.6, 0.75], (10, 10): [0.3, 0.9]}
+RATIOS = {
+    (14, 14): [0, 0.3, 0.5, 0.6, 0.75, 0.9],
+    (7, 5): [0.6, 0.75],
+    (10, 10): [0.3, 0.9],
+    (25,): [0.6],
+    (4, 4, 4): [0.75, 0.9],
+    (2, 3, 2, 3): [0.5],
+}
 BATCH = 64
 
 
@@ -27,8 +37,14 @@ def exact_visible(length, ratio):
 
 @functools.cache
 def sampler(batch, grid, strategy, ratio):
-    """`masking.sample` of a key, under jit."""
-    return jax.jit(lambda key: masking.sample(key, batch, grid, strategy=strategy, ratio=ratio))
+    """`masks.sample` of a key, under jit."""
+    return jax.jit(lambda key: sample(key, batch, grid, strategy, ratio))
+
+
+def sample(key, batch, grid, strategy="random", ratio=0.75):
+    """One mask per example, by the strategy's spec string."""
+    context = MaskContext(grid=grid, batch=batch)
+    return masks.sample(key, build(strategy, "masks"), context, ratio)
 
 
 def masks_of(strategy, grid, ratio, *, batch=BATCH, seed=0):
@@ -40,7 +56,7 @@ def masks_of(strategy, grid, ratio, *, batch=BATCH, seed=0):
 @pytest.mark.parametrize("grid", RATIOS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_ratio_is_exact_and_the_forms_agree(strategy, grid):
-    length = grid[0] * grid[1]
+    length = math.prod(grid)
     for ratio in RATIOS[grid]:
         visible = exact_visible(length, ratio)
         keep, masked, restore, mask = sampler(BATCH, grid, strategy, ratio)(jax.random.key(1))
@@ -58,7 +74,7 @@ def test_the_ratio_is_exact_and_the_forms_agree(strategy, grid):
 def test_restore_undoes_the_shuffle():
     """As the decoder uses it: [visible, hidden] tokens taken at `restore` are in order again."""
     tokens = np.arange(2 * 24).reshape(2, 24)
-    keep, _, restore, mask = map(np.asarray, masking.sample(jax.random.key(0), 2, (4, 6)))
+    keep, _, restore, mask = map(np.asarray, sample(jax.random.key(0), 2, (4, 6)))
     order = [np.concatenate([k, np.setdiff1d(np.arange(24), k)]) for k in keep]
     shuffled = np.take_along_axis(tokens, np.stack(order), axis=1)
     restored = np.take_along_axis(shuffled, restore, axis=1)
@@ -67,11 +83,11 @@ def test_restore_undoes_the_shuffle():
 
 def test_the_order_of_patches_costs_one_sort_and_their_places_another():
     def sorts(names):
-        ask = lambda key: [getattr(masking.sample(key, 2, (4, 6)), name) for name in names]
+        ask = lambda key: [getattr(sample(key, 2, (4, 6)), name) for name in names]
         text = jax.jit(ask).lower(jax.random.key(0)).compile().as_text()
         return len(re.findall(r" sort\(", text))
 
-    assert sorts(["keep", "hidden"]) == 1
+    assert sorts(["keep", "masked"]) == 1
     assert sorts(masking.Mask._fields) == 2
 
 
@@ -108,10 +124,10 @@ def test_grid_masks_between_its_ratios_differ_between_examples():
 def test_masks_do_not_depend_on_the_number_of_devices(strategy):
     devices = jax.devices()
     assert len(devices) >= 2
-    sample = lambda key: masking.sample(key, 8, (4, 5), strategy=strategy, ratio=0.6)
+    draw = lambda key: sample(key, 8, (4, 5), strategy, 0.6)
     split = NamedSharding(Mesh(np.array(devices[:2]), ("data",)), P("data"))
-    one = jax.jit(sample)(jax.random.key(3))
-    two = jax.jit(sample, out_shardings=split)(jax.random.key(3))
+    one = jax.jit(draw)(jax.random.key(3))
+    two = jax.jit(draw, out_shardings=split)(jax.random.key(3))
     for alone, shared in zip(one, two, strict=True):
         assert len(shared.sharding.device_set) == 2
         np.testing.assert_array_equal(alone, shared)
@@ -205,15 +221,21 @@ def test_the_lowest_scores_stay_visible():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_scores_are_float32(strategy):
-    function = lambda key: masking.STRATEGIES[strategy](key, 3, (4, 5))
-    scores = jax.eval_shape(function, jax.random.key(0))
+    context = MaskContext(grid=(4, 5), batch=3)
+    scores = jax.eval_shape(
+        lambda key: build(strategy, "masks").score(key, context), jax.random.key(0)
+    )
     assert (scores.shape, scores.dtype) == ((3, 20), jnp.float32)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strategy": "blocks"}, "masking 'blocks' is unknown: choose random, block, grid"),
+        ({"strategy": "blocks"}, "masks has no 'blocks': did you mean 'block'"),
+        ({"strategy": "block(many=3)"}, r"block\(many=3\): there is no 'many': choose blocks"),
+        ({"strategy": "block(blocks=0)"}, "mask block: blocks=0 must be at least 1"),
+        ({"strategy": "block(blocks=2.5)"}, "blocks=2.5 should be of type int"),
+        ({"strategy": "random(1)"}, r"random\(1\): too many positional arguments"),
         ({"ratio": -0.1}, r"mask_ratio -0.1 is outside \[0, 1\)"),
         ({"ratio": 1}, r"mask_ratio 1 is outside \[0, 1\)"),
         ({"ratio": 75}, r"mask_ratio 75 is outside \[0, 1\)"),
@@ -223,4 +245,4 @@ def test_scores_are_float32(strategy):
 )
 def test_impossible_masks_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        masking.sample(jax.random.key(0), 2, (4, 4), **options)
+        sample(jax.random.key(0), 2, (4, 4), **options)

@@ -69,3 +69,18 @@ def test_equal_channels_give_what_they_gave(old, new):
 def test_channels_that_do_not_divide_the_kernel():
     with pytest.raises(UserError, match="of 32 inputs has no 3 channels"):
         resample_channels(jnp.zeros((32, 4)), 3, 1)
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "antialias"])
+def test_positions_in_any_number_of_dimensions_behind_any_number_of_class_tokens(kernel):
+    """A table that is constant along the first axis is that of the others, repeated."""
+    plane = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
+    expected = np.asarray(resample_positions(plane, (3, 4), (5, 2), prefix=0, kernel=kernel))
+    first = np.full((3, 2), 9, np.float32)
+    table = jnp.asarray(np.concatenate([first, np.tile(plane, (2, 1))]))
+    found = resample_positions(table, (2, 3, 4), (3, 5, 2), prefix=3, kernel=kernel)
+    np.testing.assert_array_equal(found[:3], first)
+    np.testing.assert_allclose(found[3:], np.tile(expected, (3, 1)), atol=1e-6)
+    line = resample_positions(plane[:4], (4,), (7,), prefix=0, kernel=kernel)
+    again = resample_positions(plane[:4], (1, 4), (1, 7), prefix=0, kernel=kernel)
+    np.testing.assert_allclose(line, again, atol=1e-6)

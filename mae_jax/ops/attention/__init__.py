@@ -84,6 +84,25 @@ def attention(
     return KINDS[kind].attend(query, key, value, bias, mask)
 
 
+def attention_weights(
+    query: jax.Array,
+    key: jax.Array,
+    *,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """The weights [B, H, T, S] float32 that `attention` gives to the values, to look at them: they
+    are kept whole, and computed without a kernel of their own.
+
+    Args:
+        query, key, bias, mask: as for `attention`.
+    """
+    _check_shapes(call_of(query, key, bias, mask))
+    logits = xla.masked_logits(xla.heads_first(query), xla.heads_first(key), bias, mask)
+    # A row without any valid key has weights of 0.
+    return jax.nn.softmax(logits, axis=-1, where=None if mask is None else logits > -jnp.inf)
+
+
 def _check_shapes(call: Call) -> None:
     """Raises UserError unless bias and mask can be broadcast to the logits."""
     logits = (call.batch, call.heads, call.queries, call.keys)

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             decoder_depth=1,
             decoder_heads=4,
             mask_ratio=0.75,
-            normalize_target=False,
+            target="pixels(normalize=False)",
             pool="mean",
         )
     )

@@ -1,0 +1,21 @@
+"""Random masks (arXiv 2111.06377, section 3)."""
+
+import dataclasses
+
+import jax
+
+from mae_jax.masks import MaskContext, Strategy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Random(Strategy):
+    """Every patch is as likely to be masked as any other."""
+
+    def score(self, key: jax.Array, context: MaskContext) -> jax.Array:
+        """[B, L] float32."""
+        return jax.random.uniform(key, (context.batch, context.length))
+
+
+def make() -> Random:
+    """Masks patches independently of each other."""
+    return Random()

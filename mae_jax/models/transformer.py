@@ -1,0 +1,212 @@
+"""Transformer blocks as Vision Transformers have them (arXiv 2010.11929), shared by encoders and
+decoders: pre-norm, exact GELU, LayerNorm with epsilon 1e-6, Xavier-uniform weights. Parameters are
+float32; `dtype` is what the matrix products run in, while softmax and normalisation statistics stay
+in float32.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mae_jax.models.drop_path import drop_path
+from mae_jax.models.limits import check_size, chosen
+from mae_jax.models.norm import LayerNorm
+from mae_jax.ops.activations import gelu
+from mae_jax.ops.attention import attention, attention_weights, check_attention, split
+from mae_jax.ops.gather import KINDS
+from mae_jax.spec import check_choice
+from mae_jax.types import UserError
+
+dense_init = nn.initializers.xavier_uniform()
+token_init = nn.initializers.normal(0.02)
+
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+"""What the backward pass finds saved of each block: everything; the results of its dense layers;
+its input alone (arXiv 1604.06174). XLA's CPU backend computes again, but saves no memory by it.
+"""
+
+
+class QueriesKeysValues(nn.Module):
+    """One dense layer for all three. The first tokens may need no queries."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, skip: int = 0) -> list[jax.Array]:
+        """[B, T, D] to queries [B, T - skip, D] and keys and values [B, T, D]."""
+        width = x.shape[-1]
+        kernel = self.param("kernel", dense_init, (width, 3 * width))
+        bias = self.param("bias", nn.initializers.zeros, (3 * width,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        queries, keys, values = split(x @ kernel + bias, 3)
+        # Skipped after the product: a slice of a kernel that is split over devices costs permutes.
+        return [queries[:, skip:], keys, values]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention. Queries, keys and values come from one product."""
+
+    heads: int
+    dtype: Any = jnp.float32
+    attention: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, skip: int = 0, weights: bool = False, *, bias=None, mask=None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """[B, T, D] to [B, T - skip, D], for which the first `skip` tokens are keys and values
+        alone; and the weights [B, H, T - skip, T] float32 if asked for.
+
+        Args:
+            bias, mask: see `ops.attention.attention`.
+        """
+        width = x.shape[-1]
+        parts = QueriesKeysValues(self.dtype, name="qkv")(x, skip)
+        parts = [y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in parts]
+        shown = attention_weights(*parts[:2], bias=bias, mask=mask) if weights else None
+        x = attention(*parts, bias=bias, mask=mask, kind=self.attention)  # [B, T - skip, H, d]
+        x = x.reshape(*x.shape[:2], width)
+        return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="proj")(x), shown
+
+
+class Mlp(nn.Module):
+    """Two dense layers with an exact GELU between."""
+
+    hidden: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, D]."""
+        width = x.shape[-1]
+        x = nn.Dense(self.hidden, kernel_init=dense_init, dtype=self.dtype, name="fc1")(x)
+        x = gelu(x)
+        return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="fc2")(x)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    heads: int
+    mlp_ratio: float = 4.0
+    dtype: Any = jnp.float32
+    drop_path: float = 0.0
+    """Probability that an example skips a branch, in training (stochastic depth, 1603.09382)."""
+
+    attention: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool = False,
+        skip: int = 0,
+        weights: bool = False,
+        *,
+        bias: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """[B, T, D] to [B, T - skip, D]: what would become of the first `skip` tokens is not
+        computed; and the weights of the attention if asked for, see `Attention`.
+        """
+        hidden = int(x.shape[-1] * self.mlp_ratio)
+        y = LayerNorm(dtype=self.dtype, name="norm1")(x)
+        rate = self.drop_path if train else 0
+        rng = lambda: self.make_rng("drop_path")
+        layer = Attention(self.heads, self.dtype, self.attention, name="attention")
+        y, shown = layer(y, skip, weights, bias=bias, mask=mask)
+        x = x[:, skip:] + drop_path(rng, y, rate)
+        y = LayerNorm(dtype=self.dtype, name="norm2")(x)
+        return x + drop_path(rng, Mlp(hidden, self.dtype, name="mlp")(y), rate), shown
+
+
+def block_class(remat: str) -> type[Block]:
+    """`Block`, or one that saves less for the backward pass: a name of `REMAT`."""
+    if remat == "none":
+        return Block
+    # Only positional arguments can be static; arrays are given by keyword.
+    return nn.remat(Block, policy=REMAT[remat], static_argnums=(2, 3, 4))
+
+
+class Trunk(NamedTuple):
+    """What blocks compute."""
+
+    last: jax.Array
+    """[B, T - skip, D], the output of the last one."""
+    taps: list[jax.Array]
+    """Outputs of those that were asked for, [B, T, D] each."""
+    weights: list[jax.Array]
+    """Attention of those that were asked for, [B, heads, T, T] float32 each."""
+
+
+def blocks(
+    x: jax.Array,
+    *,
+    depth: int,
+    heads: int,
+    mlp_ratio: float = 4.0,
+    dtype: Any = jnp.float32,
+    drop_path: float = 0.0,
+    attention: str = "auto",
+    remat: str = "none",
+    taps: Sequence[int] | None = (),
+    weights: Sequence[int] | None = (),
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    skip: int = 0,
+    train: bool = False,
+) -> Trunk:
+    """The blocks of a transformer. Call it inside of `nn.compact`: they become the caller's
+    submodules 'block_0', 'block_1', ...
+
+    Args:
+        x: [B, T, D].
+        depth, heads, mlp_ratio, dtype, attention, remat: see `make`.
+        drop_path: of the last block; it rises from 0 in the first.
+        taps, weights: numbers of the blocks whose output, and whose attention, is returned too;
+            negative ones count from the end; None: all.
+        bias, mask: of the attention of each block, see `ops.attention.attention`.
+        skip: first tokens that are of no use after the last block.
+        train: paths are dropped.
+
+    Raises:
+        UserError: a block that there is not.
+    """
+    taps, weights = (chosen("block", depth, numbers) for numbers in (taps, weights))
+    block, outputs, shown = block_class(remat), {}, {}
+    for i in range(depth):
+        one = block(
+            heads=heads,
+            mlp_ratio=mlp_ratio,
+            dtype=dtype,
+            drop_path=drop_path * i / max(1, depth - 1),
+            attention=attention,
+            name=f"block_{i}",
+        )
+        skipped = skip if i == depth - 1 else 0
+        x, shown[i] = one(x, train, skipped, i in weights, bias=bias, mask=mask)
+        outputs[i] = x
+    return Trunk(x, [outputs[i] for i in taps], [shown[i] for i in weights])
+
+
+def check_shape(name: str, *, width: int, depth: int, heads: int) -> None:
+    """Raises UserError unless this is a transformer that can be built."""
+    check_size(name, width=width, depth=depth, heads=heads)
+    if width % heads:
+        raise UserError(f"{name}: width {width} must be a multiple of its {heads} heads")
+
+
+def check_choices(
+    name: str, shape: dict[str, int], *, attention: str, remat: str, gather: str, dtype: Any
+) -> None:
+    """Raises UserError unless a transformer of this width and heads can be computed like this."""
+    check_attention(name, attention, width=shape["width"], heads=shape["heads"], dtype=dtype)
+    check_choice(f"{name}: remat", remat, REMAT)
+    check_choice(f"{name}: gather", gather, KINDS)
