@@ -124,7 +124,9 @@ def log_pictures(run: Run, state: TrainState, log: Log) -> None:
     """Logs the pictures of those figures that have some."""
     for figure in drawable(run):
         if figure.log:
-            log.picture(int(state.step), figure.name, *figure.log(context(run, state, log.path.parent)))
+            log.picture(
+                int(state.step), figure.name, *figure.log(context(run, state, log.path.parent))
+            )
 
 
 def table(results: Results, evaluators: Sequence[Evaluator], title: str) -> Table:
