@@ -228,7 +228,7 @@ def test_what_may_be_loaded_exists_and_fits(case):
 def test_pictures_are_bytes_of_the_size_of_the_images(case):
     draw = case.method.pictures()
     if draw is None:
-        pytest.skip("draws nothing")
+        return
     found = jax.eval_shape(draw, case.params, case.extra, case.batch)
     *space, channels = case.tiny.IMAGE
     assert len(found) > 1 and {picture.dtype for picture in found.values()} == {np.dtype(np.uint8)}

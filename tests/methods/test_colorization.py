@@ -15,11 +15,12 @@ from mae_jax.ops import lab
 from mae_jax.types import UserError
 from tests.helpers.compiled import compiled
 
+GRAY = "gray_(what_the_encoder_sees)"
 SMALL = dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", stride=2)
 
 
 def images(channels=3, seed=0):
-    """[4, 16, 12, channels] uint8: smooth enough for colours to survive the averaging."""
+    """[4, 16, 12, channels] uint8: smooth enough for colors to survive the averaging."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (4, 8, 6, channels)).repeat(2, axis=1).repeat(2, axis=2)
     return np.clip(blocks + rng.integers(-9, 10, (4, 16, 12, channels)), 0, 255).astype(np.uint8)
@@ -89,18 +90,18 @@ def test_the_loss_is_the_papers(stride, rebalance):
 
 
 def test_top1_counts_the_places_that_are_right():
-    """A head that says the same of every place is right where that is the colour."""
+    """A head that says the same of every place is right where that is the color."""
     method = colorization.make(**SMALL)
     pictures = images()
-    pictures[:, :8, :, :] = 128  # the upper half grey
+    pictures[:, :8, :, :] = 128  # the upper half gray
     params, extra = started(method, pictures)
-    grey = int(np.flatnonzero((lab.bins() == 0).all(axis=1))[0])
+    gray = int(np.flatnonzero((lab.bins() == 0).all(axis=1))[0])
     head = jax.tree.map(jnp.zeros_like, params["head"])
-    head["bias"] = head["bias"].reshape(-1, 261).at[:, grey].set(1.0).ravel()
+    head["bias"] = head["bias"].reshape(-1, 261).at[:, gray].set(1.0).ravel()
     found = loss(method, params | {"head": head}, extra, pictures).metrics["top1"]
     nearest = encoded(averaged(pictures, 2))[1]
-    assert 0.5 <= (nearest == grey).mean() < 0.7
-    np.testing.assert_allclose(found, (nearest == grey).mean(), atol=1e-6)
+    assert 0.5 <= (nearest == gray).mean() < 0.7
+    np.testing.assert_allclose(found, (nearest == gray).mean(), atol=1e-6)
 
 
 def given(prior):
@@ -138,24 +139,26 @@ def test_the_weights_do_not_depend_on_the_batch():
 
 
 def same_lightness():
-    """Two images [1, 4, 4, 3] uint8 of other colours, whose L agrees to 1e-4 in every pixel."""
-    colours = np.random.default_rng(0).integers(0, 256, (100_000, 3)).astype(np.uint8)
-    values = rgb2lab(colours / 255.0)
+    """Two images [1, 4, 4, 3] uint8 of other colors, whose L agrees to 1e-4 in every pixel."""
+    colors = np.random.default_rng(0).integers(0, 256, (100_000, 3)).astype(np.uint8)
+    values = rgb2lab(colors / 255.0)
     order = values[:, 0].argsort()
-    values, colours = values[order], colours[order]
+    values, colors = values[order], colors[order]
     close = np.diff(values[:, 0]) < 1e-4
     apart = np.linalg.norm(np.diff(values[:, 1:], axis=0), axis=1) > 40
     found = np.flatnonzero(close & apart)
     found = found[:: len(found) // 16][:16]
-    return colours[found].reshape(1, 4, 4, 3), colours[found + 1].reshape(1, 4, 4, 3)
+    return colors[found].reshape(1, 4, 4, 3), colors[found + 1].reshape(1, 4, 4, 3)
 
 
-def test_the_encoder_sees_no_colour():
+def test_the_encoder_sees_no_color():
     method = colorization.make(**SMALL)
     one, two = same_lightness()
     assert np.abs(one.astype(int) - two).max() > 50
     params, extra = started(method, one)
-    features = lambda x: compiled(method, "predict")(params, extra, {"image": x})["features"]
+    features = lambda x: compiled(method, "predict", outputs=("features",))(
+        params, extra, {"image": x}
+    )["features"]
     np.testing.assert_allclose(features(one), features(two), atol=1e-4)
     assert np.abs(features(one) - features(255 - one)).max() > 0.01
     assert params["encoder"]["embed"]["kernel"].shape == (4 * 4 * 1, 16)
@@ -169,12 +172,14 @@ def test_the_encoder_sees_the_lightness_in_its_range():
     np.testing.assert_allclose(seen, np.reshape([-2, 2, middle], (1, 1, 3, 1)), atol=1e-5)
 
 
-def test_grey_images_are_grey_values_of_srgb():
+def test_gray_images_are_gray_values_of_srgb():
     method = colorization.make(**SMALL)
-    grey = images(channels=1)
-    params, extra = started(method, grey)
-    features = lambda x: compiled(method, "predict")(params, extra, {"image": x})["features"]
-    np.testing.assert_array_equal(features(grey), features(grey.repeat(3, axis=-1)))
+    gray = images(channels=1)
+    params, extra = started(method, gray)
+    features = lambda x: compiled(method, "predict", outputs=("features",))(
+        params, extra, {"image": x}
+    )["features"]
+    np.testing.assert_array_equal(features(gray), features(gray.repeat(3, axis=-1)))
 
 
 def doubled(values, axis):
@@ -190,24 +195,24 @@ def test_pictures(channels):
     method = colorization.make(**SMALL)
     pictures = images(channels)
     params, extra = started(method, pictures, spread=3.0)
-    shown = compiled(method, "reconstruct")(params, extra, {"image": pictures}, jax.random.key(1))
+    shown = jax.jit(method.pictures())(params, extra, {"image": pictures})
     shown = {name: np.asarray(picture) for name, picture in shown.items()}
-    assert set(shown) == {"original", "grey", "colorized"}
+    assert set(shown) == {"original", GRAY, "colorized"}
     assert {(p.shape, p.dtype) for p in shown.values()} == {((4, 16, 12, 3), np.dtype(np.uint8))}
-    colour = pictures if channels == 3 else pictures.repeat(3, axis=-1)
-    np.testing.assert_array_equal(shown["original"], colour)
-    light = rgb2lab(colour / 255.0)[..., :1]
-    grey = lab2rgb(np.concatenate([light, np.zeros((4, 16, 12, 2))], axis=-1)) * 255
-    np.testing.assert_allclose(shown["grey"], grey, atol=0.51)
+    color = pictures if channels == 3 else pictures.repeat(3, axis=-1)
+    np.testing.assert_array_equal(shown["original"], color)
+    light = rgb2lab(color / 255.0)[..., :1]
+    gray = lab2rgb(np.concatenate([light, np.zeros((4, 16, 12, 2))], axis=-1)) * 255
+    np.testing.assert_allclose(shown[GRAY], gray, atol=0.51)
     # The annealed means, scaled up row by row and column by column between the places' centres.
     odds = np.exp(logits(method, params, pictures) / 0.38)
     ab = odds @ lab.bins().astype(np.float64) / odds.sum(axis=-1, keepdims=True)
     ab = doubled(doubled(ab, 1), 2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of colours out of the gamut
+        warnings.simplefilter("ignore")  # of colors out of the gamut
         expected = lab2rgb(np.concatenate([light, ab], axis=-1)) * 255
     np.testing.assert_allclose(shown["colorized"], expected, atol=0.52)
-    assert np.abs(shown["colorized"].astype(int) - shown["grey"]).max() > 20
+    assert np.abs(shown["colorized"].astype(int) - shown[GRAY]).max() > 20
 
 
 def test_bfloat16_keeps_the_loss_in_float32():
@@ -242,10 +247,21 @@ def test_impossible_options(options, message):
     assert "\n" not in str(raised.value)
 
 
-def test_channels_that_have_no_colour():
+def test_channels_that_have_no_color():
     method = colorization.make(**SMALL)
     params, extra = started(method, images())
-    with pytest.raises(UserError, match="cannot learn colours from images of 1 channels"):
+    with pytest.raises(UserError, match="cannot learn colors from images of 1 channels"):
         loss(method, params, extra, images(channels=1))
     with pytest.raises(UserError, match="images of 1 or 3 channels, these have 2"):
-        method.predict(params, extra, {"image": images(channels=2)})
+        method.predict(params, extra, {"image": images(channels=2)}, outputs=("features",))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_kernels_of_color_are_loaded_as_kernels_of_lightness(channels):
+    """Whatever the images here have."""
+    method = colorization.make(**SMALL)
+    kernel = np.random.default_rng(0).normal(size=(4 * 4 * 3, 16)).astype(np.float32)
+    adapt = method.adapt((16, 12, channels), (16, 12, 3))
+    expected = kernel.reshape(16, 3, 16).sum(axis=1)
+    np.testing.assert_allclose(adapt("embed/kernel", kernel), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(adapt("embed/kernel", expected), expected)

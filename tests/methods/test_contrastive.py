@@ -2,6 +2,7 @@
 and torch.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from mae_jax.engine.mesh import FSDP, batch_sharding, make_mesh, put_batch
-from mae_jax.engine.optim import DECAY_MATRICES, make_optimizer
+from mae_jax.engine.optim import make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.methods import mocov3, simclr
 from mae_jax.models.heads import BatchNorm, Head
@@ -25,12 +26,14 @@ PLAIN = dict(jitter=(0, 0, 0, 0), blur=0.0)
 KEY = jax.random.key(1)
 
 
-def make(name, encoder=VIT, **options):
-    """A small method."""
+@functools.cache
+def make(name, encoder=VIT, *, total_steps=30, **options):
+    """A small method, the same one for the same arguments."""
     if name == "simclr":
         return simclr.make(encoder=encoder, projector=(12, 8), **options)
-    small = dict(projector=(12, 12, 8), predictor=(10, 8), total_steps=30)
-    return mocov3.make(encoder=encoder, **small | options)
+    small = dict(projector=(12, 12, 8), predictor=(10, 8))
+    method = mocov3.make(encoder=encoder, **small | options)
+    return dataclasses.replace(method, total_steps=total_steps)
 
 
 def make_plain(name, **options):
@@ -55,7 +58,7 @@ def start(method, batch):
 def train(method, steps, batch):
     """The states before and after each of some steps, on two devices."""
     mesh = make_mesh()
-    tx = make_optimizer(schedule=lambda step: 3e-3, rules=getattr(method, "rules", DECAY_MATRICES))
+    tx = make_optimizer(schedule=lambda step: 3e-3, rules=method.rules())
     fresh, like = plan_state(mesh, method, tx, batch, seed=0, rules=FSDP)
     step, state = make_train_step(mesh, like, method, tx, seed=0), fresh()
     states, placed = [jax.device_get(state)], put_batch(batch, mesh)
@@ -86,7 +89,8 @@ def test_one_view_is_not_enough(name):
     params, extra = jax.eval_shape(method.init, KEY, batch)
     with pytest.raises(UserError, match=message):
         jax.eval_shape(lambda p, e: method.loss(p, e, alone, KEY, 0), params, extra)
-    assert jax.eval_shape(method.predict, params, extra, alone)["features"].shape == (4, 16)
+    predict = functools.partial(method.predict, outputs=("features",))
+    assert jax.eval_shape(predict, params, extra, alone)["features"].shape == (4, 16)
 
 
 def test_simclrs_loss_is_nt_xent_of_the_projected_views():
@@ -204,7 +208,18 @@ def test_the_momentum_rises_from_its_start_to_one():
     assert after(0) == pytest.approx(1.1, rel=1e-6)
     assert after(2) == pytest.approx(1 + 0.1 * (np.cos(np.pi * 2 / 5) + 1) / 2, rel=1e-6)
     assert after(5) == after(7) == 1, "nothing moves from the end on"
-    assert after(-1) == 2, "before the first step, the parameters have just been loaded"
+
+
+def test_the_momentum_encoder_starts_as_a_copy_of_loaded_parameters():
+    method = make("mocov3")
+    params, extra = start(method, make_batch())
+    params = jax.tree.map(lambda x: x + 1 / 3, params)
+    momentum = method.after_load(params, extra)["momentum"]
+    assert momentum.keys() == {"encoder", "projector"}
+    for name, tree in momentum.items():
+        jax.tree.map(np.testing.assert_array_equal, tree, params[name])
+    kernels = (tree["encoder"]["embed"]["kernel"] for tree in (params, momentum))
+    assert len({kernel.unsafe_buffer_pointer() for kernel in kernels}) == 2, "a step donates both"
 
 
 def test_the_patch_embedding_of_a_vit_stays_as_it_was_drawn(moco_states):
@@ -225,7 +240,7 @@ def test_the_stem_of_a_convolutional_encoder_learns():
     for encoder in (VIT, CONV):
         method = make("mocov3", encoder=encoder)
         params, _ = jax.eval_shape(method.init, KEY, make_batch())
-        rules[encoder] = map_rules(params, method.rules)["encoder"]
+        rules[encoder] = map_rules(params, method.rules())["encoder"]
     assert rules[VIT]["embed"] == {"kernel": None, "bias": None}
     assert rules[VIT]["block_0"]["mlp"]["fc1"] == {"kernel": (1.0, 1.0), "bias": (1.0, 0.0)}
     assert rules[CONV]["embed"] == {"kernel": (1.0, 1.0), "bias": (1.0, 0.0)}

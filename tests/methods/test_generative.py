@@ -2,6 +2,7 @@
 here, in float64 numpy where no gradient is needed.
 """
 
+import functools
 import re
 
 import jax
@@ -67,11 +68,17 @@ def same_pictures(found, expected):
 # Variational autoencoding
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def posterior_of(method, params, images):
+    """Of normalized images."""
+    return method.posterior(params, method.features(params, images))
+
+
 def test_the_bound_against_numpy(batch):
     method = vae.make(**SMALL, beta=2.5)
     params = started(method, batch)
     images = network_inputs(batch)
-    posterior = compiled(method, "posterior")(params, jnp.asarray(images, jnp.float32))
+    posterior = posterior_of(method, params, jnp.asarray(images, jnp.float32))
     mean, log_variance = (np.asarray(x, np.float64) for x in posterior)
     noise = np.asarray(jax.random.normal(KEY, mean.shape), np.float64)
     latents = mean + np.sqrt(np.exp(log_variance)) * noise
@@ -117,8 +124,8 @@ def test_the_loss_depends_on_the_key_and_the_features_do_not(batch):
     first, again, other = loss(KEY), loss(KEY), loss(jax.random.key(8))
     assert first.loss == again.loss != other.loss
     assert first.metrics["kl"] == other.metrics["kl"]
-    features = compiled(method, "predict")(params, {}, batch)["features"]
-    posterior = compiled(method, "posterior")(params, np.float32(network_inputs(batch)))
+    features = compiled(method, "predict", outputs=("features",))(params, {}, batch)["features"]
+    posterior = posterior_of(method, params, np.float32(network_inputs(batch)))
     np.testing.assert_allclose(features, posterior.mean, rtol=1e-5, atol=1e-6)
     assert features.shape == (4, 5)
 
@@ -129,7 +136,7 @@ def test_extreme_log_variances_are_clipped(batch, bias, bound):
     params = started(method, batch)
     params["posterior"]["bias"] = np.repeat([0, bias], 5).astype(np.float32)
     images = jnp.asarray(network_inputs(batch), jnp.float32)
-    posterior = compiled(method, "posterior")(params, images)
+    posterior = posterior_of(method, params, images)
     np.testing.assert_array_equal(posterior.log_variance, bound)
     assert np.abs(posterior.mean).max() < 10
     assert np.isfinite(compiled(method, "loss")(params, {}, batch, KEY, 0).loss)
@@ -238,7 +245,7 @@ def descend(method, params, batch, rules, steps):
 def test_each_side_wins_against_one_that_stands_still(batch, kind, frozen):
     method = make_bigan(loss=kind)
     params = started(method, batch)
-    rules = ((rf"^({frozen})/", None), *method.rules)
+    rules = ((rf"^({frozen})/", None), *method.rules())
     history, after = descend(method, params, batch, rules, 30)
     learner = "generator" if frozen == "discriminator" else "discriminator"
     losses = [metrics[learner] for metrics in history]
@@ -251,7 +258,7 @@ def test_each_side_wins_against_one_that_stands_still(batch, kind, frozen):
 def test_the_discriminator_has_a_learning_rate_of_its_own_and_vectors_do_not_decay(batch):
     method = make_bigan(discriminator_lr=0.25)
     params = started(method, batch)
-    tx = make_optimizer(schedule=lambda step: 0.1, rules=method.rules, weight_decay=0.5)
+    tx = make_optimizer(schedule=lambda step: 0.1, rules=method.rules(), weight_decay=0.5)
     silent = jax.tree.map(np.zeros_like, params)
     decayed, _ = tx.update(silent, tx.init(params), params, step=0)
     for path, update in jax.tree_util.tree_leaves_with_path(decayed):
@@ -269,7 +276,7 @@ def test_the_features_are_those_in_front_of_the_latents(batch):
     params = started(method, batch)
     images = jnp.asarray(network_inputs(batch), jnp.float32)
     tokens = compiled(method.encoder, "apply")({"params": params["encoder"]}, images)
-    features = compiled(method, "predict")(params, {}, batch)["features"]
+    features = compiled(method, "predict", outputs=("features",))(params, {}, batch)["features"]
     np.testing.assert_allclose(features, tokens[:, 1:].mean(axis=1), rtol=1e-4, atol=1e-5)
 
 
@@ -312,11 +319,12 @@ def test_a_discriminator_judges_each_pair_alone_and_all_of_it():
 def test_pictures_show_what_they_say(batch, make):
     method = make()
     params = started(method, batch)
-    shown = compiled(method, "reconstruct")(params, {}, batch, KEY)
-    other = compiled(method, "reconstruct")(params, {}, batch, jax.random.key(8))
-    assert list(shown) == ["original", "reconstruction", "sample"]
+    draw = jax.jit(method.pictures())
+    shown, other = (draw(params, {}, batch, key=key) for key in (KEY, jax.random.key(8)))
+    shown["sample"], other["sample"] = (x.pop("samples_from_the_prior") for x in (shown, other))
+    assert shown.keys() == {"original", "reconstruction", "sample"}
     np.testing.assert_array_equal(shown["original"], batch["image"])
-    latents = compiled(method, "predict")(params, {}, batch)["features"]
+    latents = compiled(method, "predict", outputs=("features",))(params, {}, batch)["features"]
     if "latent" in params:
         latents = latents @ params["latent"]["kernel"] + params["latent"]["bias"]
     generate = compiled(Generator(8, (8, 12), 3), "apply")
@@ -337,7 +345,7 @@ def test_any_number_of_channels_and_any_encoder(make, channels, encoder):
     batch = {"image": jax.ShapeDtypeStruct((2, 8, 20, channels), jnp.uint8)}
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, extra = jax.eval_shape(method.init, key, batch)
-    pictures = jax.eval_shape(method.reconstruct, params, extra, batch, key)
+    pictures = jax.eval_shape(method.pictures(), params, extra, batch, key=key)
     assert {picture.shape for picture in pictures.values()} == {(2, 8, 20, channels)}
     output = jax.eval_shape(lambda *args: method.loss(*args, 0), params, extra, batch, key)
     assert output.loss.shape == () and output.loss.dtype == jnp.float32

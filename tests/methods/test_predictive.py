@@ -71,7 +71,7 @@ def test_relative_position_asks_for_the_place_of_the_second_tile():
     assert not np.array_equal(label, compiled(method, "draw")(jax.random.key(1), where)[1])
 
 
-def test_relative_position_hides_colours_as_it_was_told():
+def test_relative_position_hides_colors_as_it_was_told():
     batch, numbers = images(60), dict(mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.4))
     draw = lambda colors: jax.jit(make(relative_position, colors=colors, **numbers).draw)(
         KEY, batch
@@ -199,7 +199,7 @@ def test_features_are_the_encoders_of_whole_images(module):
     numbers = dict(mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.4))
     method, batch = make(module, **numbers), images(2, 24, 24)
     params, extra = compiled(method, "init")(KEY, {"image": batch})
-    found = compiled(method, "predict")(params, extra, {"image": batch})
+    found = compiled(method, "predict", outputs=("features",))(params, extra, {"image": batch})
     seen = ((batch / 255 - numbers["mean"]) / numbers["std"]).astype(np.float32)
     tokens = compiled(method.encoder, "apply")({"params": params["encoder"]}, seen)
     np.testing.assert_allclose(found["features"], tokens[:, 0], atol=1e-5)
@@ -229,7 +229,7 @@ def test_grey_images_are_learned_from_as_they_are():
 
 
 @pytest.mark.parametrize("colors", ["drop", "project"])
-def test_taking_colour_out_of_grey_images_is_refused(colors):
+def test_taking_color_out_of_grey_images_is_refused(colors):
     with pytest.raises(UserError, match="3 channels .* have 1: .*colors=keep"):
         make(relative_position, colors=colors).init(KEY, {"image": images(2, channels=1)})
 

@@ -65,7 +65,7 @@ def test_layers_learn_more_slowly_towards_the_input(path, layer, decayed):
 )
 def test_partial_tuning_is_a_matter_of_rules(batch, tuned, learning):
     task = finetune.make(**PLAIN, tuned=tuned)
-    tx = make_optimizer(schedule=lambda step: 0.1, rules=task.rules, weight_decay=0.1)
+    tx = make_optimizer(schedule=lambda step: 0.1, rules=task.rules(), weight_decay=0.1)
     mesh = make_mesh(data=2)
     fresh, like = plan_state(mesh, task, tx, batch, seed=0, rules=((".*", "replicate"),))
     before = jax.device_get(fresh().params)
@@ -88,7 +88,7 @@ def test_partial_tuning_is_a_matter_of_rules(batch, tuned, learning):
         for path, leaf in jax.tree_util.tree_leaves_with_path(before)
         if next(
             v
-            for p, v in task.rules
+            for p, v in task.rules()
             if re.search(p, jax.tree_util.keystr(path, simple=True, separator="/"))
         )
     )
@@ -143,12 +143,15 @@ def test_averaged_weights_predict(batch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), extra["ema"], expected)
     plain = finetune.make(**PLAIN)
     np.testing.assert_allclose(
-        compiled(task, "predict")(moved, extra, batch)["logits"],
-        compiled(plain, "predict")(expected, {}, batch)["logits"],
+        compiled(task, "predict", outputs=("logits",))(moved, extra, batch)["logits"],
+        compiled(plain, "predict", outputs=("logits",))(expected, {}, batch)["logits"],
         atol=1e-4,
     )
-    again = task.after_update(moved, extra, -1)
+    again = task.after_load(moved, extra)
     jax.tree.map(np.testing.assert_array_equal, again["ema"], moved)
+    kernels = (tree["head"]["kernel"] for tree in (again["ema"], moved))
+    assert len({kernel.unsafe_buffer_pointer() for kernel in kernels}) == 2, "a step donates both"
+    assert plain.after_load(moved, {}) == {}
 
 
 def test_pooling(batch):
@@ -156,7 +159,9 @@ def test_pooling(batch):
         task = finetune.make(**PLAIN, pool=pool)
         params, extra = compiled(task, "init")(jax.random.key(0), batch)
         assert ("fc_norm" in params, "norm" in params["encoder"]) == (pool == "mean", pool == "cls")
-        features = compiled(task, "predict")(params, extra, batch)["features"]
+        features = compiled(task, "predict", outputs=("features",))(params, extra, batch)[
+            "features"
+        ]
         np.testing.assert_allclose(jnp.mean(features, axis=1), 0, atol=1e-5, err_msg=norm)
 
 

@@ -26,7 +26,7 @@ def trained(task, batch, steps, base=1.0):
     """The state after some steps of LARS."""
     mesh = make_mesh(data=2)
     tx = make_optimizer(
-        name="lars", schedule=lambda step: base, rules=task.rules, weight_decay=0.0, b1=0.9
+        name="lars", schedule=lambda step: base, rules=task.rules(), weight_decay=0.0, b1=0.9
     )
     fresh, like = plan_state(mesh, task, tx, batch, seed=0, rules=((".*", "replicate"),))
     step, state = make_train_step(mesh, like, task, tx, seed=0), fresh()
@@ -42,7 +42,7 @@ def test_batch_statistics_are_those_of_torch(batch):
     params, extra = compiled(task, "init")(jax.random.key(0), batch)
     head = np.asarray(params["head_0"]["kernel"], np.float64)
     theirs = torch.nn.BatchNorm1d(16, affine=False, eps=1e-6, momentum=0.1).double()
-    features = compiled(task, "features")
+    features = jax.jit(lambda p, batch: task.features(p, task.normalize(batch["image"])))
     loss = jax.jit(lambda extra, batch: task.loss(params, extra, batch, jax.random.key(1), 0))
     rng = np.random.default_rng(1)
     for _ in range(50):
@@ -58,7 +58,7 @@ def test_batch_statistics_are_those_of_torch(batch):
         np.testing.assert_allclose(extra["var"], theirs.running_var, rtol=1e-6, atol=1e-6)
     outside = torch.tensor(np.asarray(features(params, batch), np.float64))
     expected = theirs.eval()(outside).numpy() @ head
-    found = compiled(task, "predict")(params, extra, batch)["logits"]
+    found = compiled(task, "predict", outputs=("logits",))(params, extra, batch)["logits"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -69,7 +69,7 @@ def test_heads_learn_as_if_each_were_alone(batch):
         # The same start: a single head of this number's parameters.
         mesh = make_mesh(data=2)
         tx = make_optimizer(
-            name="lars", schedule=lambda step: 1.0, rules=alone.rules, weight_decay=0.0
+            name="lars", schedule=lambda step: 1.0, rules=alone.rules(), weight_decay=0.0
         )
         fresh, like = plan_state(mesh, alone, tx, batch, seed=0, rules=((".*", "replicate"),))
         start = trained(linear_probe.make(**PLAIN, lr_factors=(0.5, 2.0)), batch, 0).params
