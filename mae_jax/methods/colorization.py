@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
-from mae_jax.models.vit import dense_init
+from mae_jax.models.transformer import dense_init
 from mae_jax.ops import lab
 from mae_jax.ops.patches import grid_of, patchify, unpatchify
 from mae_jax.types import Adapt, Batch, Extra, Output, Params, Pictures, UserError

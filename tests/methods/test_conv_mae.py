@@ -91,7 +91,7 @@ def test_the_finer_maps_reach_the_decoder(images):
         (dict(masked="input", unit=1), "unit=1 leaves nothing to normalise"),
         (dict(encoder="vit(Ti, patch=4)"), "skips need the maps of a convolutional encoder"),
         (dict(encoder="vit(Ti, patch=14)", skips=False), "14, a power of two"),
-        (dict(mask_ratio=0.0), "mask_ratio 0.0 hides nothing to score"),
+        (dict(mask_ratio=0.0), "mask_ratio 0 hides nothing to score"),
     ],
 )
 def test_mistakes_are_named(options, message):
