@@ -18,7 +18,7 @@ from mae_jax.evals.features import Evaluator, Predict, read_split
 from mae_jax.figures.figure import Figure, FigureContext
 from mae_jax.figures.reconstructions import draw_pictures, nothing_to_draw
 from mae_jax.progress import Progress
-from mae_jax.report.metrics import EVAL
+from mae_jax.report.metrics import EVAL, filled
 from mae_jax.report.tables import results_table
 from mae_jax.run import Run
 from mae_jax.types import Metric, TrainState, UserError
@@ -124,7 +124,9 @@ def log_pictures(run: Run, state: TrainState, log: Log) -> None:
     """Logs the pictures of those figures that have some."""
     for figure in drawable(run):
         if figure.log:
-            log.picture(int(state.step), *figure.log(context(run, state, log.path.parent)))
+            log.picture(
+                int(state.step), figure.name, *figure.log(context(run, state, log.path.parent))
+            )
 
 
 def table(results: Results, evaluators: Sequence[Evaluator], title: str) -> Table:
@@ -163,7 +165,8 @@ def write_results(
     if old["step"] == step:
         names = list(dict.fromkeys([*old["results"], *results]))
         results = {name: old["results"].get(name, {}) | results.get(name, {}) for name in names}
-        metrics = old["metrics"] | metrics
+        names_there = {name for values in old["results"].values() for name in values}
+        metrics = filled(old["metrics"], names_there) | metrics
         if ended is None:
             ended, ended_by = old["final"], old.get("evaluators")
     shown = {name for values in results.values() for name in values}

@@ -34,7 +34,7 @@ def lines(run: Run, start: int = 0) -> list[str]:
 def figures(run: Run) -> list[str]:
     """A line for each figure that has nothing to show."""
     reasons = [(figure.name, figure.check(run.method)) for figure in run.evals.figures]
-    return [f"no figure {name}: {run.name} {reason}" for name, reason in reasons if reason]
+    return [f"no figure {name}: {run.name}: {reason}" for name, reason in reasons if reason]
 
 
 def warm_up(run: Run) -> list[str]:

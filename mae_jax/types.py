@@ -76,7 +76,7 @@ class Method(abc.ABC):
     views: ClassVar[int] = 1
     """The most views of each image that `loss` reads: 2 for 'image' and 'image2'."""
     sample: ClassVar[int] = 0
-    """Number of training examples that `constants` needs."""
+    """Number of training examples that `constants` needs; 0: there are none."""
 
     total_steps: int = 1
     """Length of the run, for schedules of the method's own. The builder of a run sets it."""

@@ -21,7 +21,7 @@ def test_damaged_results_are_set_aside_and_written_anew(tmp_path, caplog, conten
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{path} is damaged .*: mae-jax evaluate makes a new one"):
         read_results(path)
-    evaluate.write_results(path, 40, RESULTS, ended_by="knn")
+    evaluate.write_results(path, 40, RESULTS, [], ended_by="knn")
     found = {"step": 40, "results": RESULTS, "final": RESULTS, "evaluators": "knn"}
     assert found.items() <= read_results(path).items()
     assert (tmp_path / "results.damaged-0.json").read_bytes() == content
@@ -30,8 +30,8 @@ def test_damaged_results_are_set_aside_and_written_anew(tmp_path, caplog, conten
 
 def test_results_that_are_whole_are_added_to(tmp_path, caplog):
     path = tmp_path / "results.json"
-    evaluate.write_results(path, 40, RESULTS, ended_by="knn")
-    evaluate.write_results(path, 40, {"mae": {"logistic": 1}, "raw pixels": {"knn": 0.5}})
+    evaluate.write_results(path, 40, RESULTS, [], ended_by="knn")
+    evaluate.write_results(path, 40, {"mae": {"logistic": 1}, "raw pixels": {"knn": 0.5}}, [])
     assert read_results(path)["results"] == {
         "mae": {"knn": 0.25, "logistic": 1},
         "raw pixels": {"knn": 0.5},

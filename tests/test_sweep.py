@@ -176,7 +176,7 @@ def test_results_count_for_the_evaluators_that_made_them(root, done):
     """A run that was stopped amid an evaluation by others has these in its config already."""
     config, folder = load_configs(str(root / CONFIG))["mae/small/0"], done / "mae/small/0"
     assert sweep.finished(folder, config), "older results do not say: those of its config"
-    write_results(folder / "results.json", 8, {"mae": {"knn": 0.5}}, ended_by="knn(k=3)")
+    write_results(folder / "results.json", 8, {"mae": {"knn": 0.5}}, [], ended_by="knn(k=3)")
     assert sweep.finished(folder, config)
     config.evals.run = "knn(k=1)"
     claim(folder, config, {})

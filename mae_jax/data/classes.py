@@ -50,6 +50,12 @@ def like(source: Source, train: Source) -> Source:
     Raises:
         UserError: it has classes that the training set has not.
     """
+    for field in (source.names.keys() & train.names.keys()) - {"label"}:
+        if tuple(source.names[field]) != tuple(train.names[field]):
+            raise UserError(
+                f"the classes of {field!r} in config.data.train and config.data.test differ: give "
+                "both the same ones, in the same order"
+            )
     ours, theirs = tuple(train.class_names), tuple(source.class_names)
     if not ours or not theirs or ours == theirs:
         return source

@@ -101,10 +101,16 @@ class SourceExamples:
         """
         try:
             row = self.source.read(np.array([index]))
-            pixels = pixels_of(row["image"][0])
+            pixels = pixels_of(row["image"][0]) if "image" in row else np.array(())
         except BadImage as error:
             self._reasons.append(str(error))
             return False
+        if pixels.ndim != 3 or pixels.dtype != np.uint8:
+            raise UserError(
+                "a prepared set holds images [H, W, C] of uint8, and this source has "
+                + (f"{pixels.shape} of {pixels.dtype}" if "image" in row else "none")
+                + ": train on the source itself"
+            )
         data = encode_png(pixels) if pixels.shape[2] in MODES else b""
         found.append((set(row), pixels.shape, data))
         return True

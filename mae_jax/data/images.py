@@ -260,7 +260,7 @@ def cut(
     Raises:
         BadImage: it cannot be decoded, or the result would fill the memory.
     """
-    if not _fits(*size):
+    if size[0] * size[1] > MAX_PIXELS:
         raise BadImage(f"{size[0]} x {size[1]} pixels after resizing: over {MAX_PIXELS}")
     if isinstance(image, Encoded):
         image, box = image.at_least(box, size)
@@ -284,7 +284,3 @@ def mirror(image: np.ndarray) -> np.ndarray:
 def pixels_of(image: Any) -> Any:
     """[H, W, C] uint8 of an image if it is encoded; whatever else it is, as it is."""
     return image.pixels() if isinstance(image, Encoded) else image
-
-
-def _fits(height: int, width: int) -> bool:
-    return height * width <= MAX_PIXELS

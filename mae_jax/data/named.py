@@ -40,8 +40,8 @@ def source_spec(text: str, where: str) -> str:
             f"{where}={text} is a file: name a folder of images, or a source that reads this file, "
             f"such as array_file({text!r})"
         )
-    if "(" in text:
-        return text  # the spec language says what is wrong
+    if "(" in text or (calls and "." in calls[0].name):
+        return text  # a module of the user's, or the spec language says what is wrong
     raise UserError(
         f"{where}={text}: there is no folder of that name here (that would be folder({text!r})), "
         f"and no source{nearest(text, known)}"

@@ -4,17 +4,7 @@ import numpy as np
 from PIL import Image
 
 _TAG = 0x0112
-
-NAMES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Orientation -> what turns the image upright. 1 is upright."""
+_KNOWN = range(1, 9)
 
 
 def orientation(image: Image.Image) -> int:
@@ -23,7 +13,7 @@ def orientation(image: Image.Image) -> int:
         found = int(image.getexif().get(_TAG, 1))
     except Exception:  # any tag of the wrong type
         return 1
-    return found if found in NAMES else 1
+    return found if found in _KNOWN else 1
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:

@@ -110,11 +110,12 @@ class Log:
         else:
             self.progress.update(self.task, completed=step, values=values)
 
-    def picture(self, step: int, pixels: np.ndarray, text: str) -> None:
+    def picture(self, step: int, name: str, pixels: np.ndarray, text: str) -> None:
         """Records a picture for TensorBoard.
 
         Args:
             step: steps done.
+            name: what it is filed under.
             pixels: [H, W, 3] uint8.
             text: Markdown that says what it shows.
         """
@@ -124,7 +125,7 @@ class Log:
         Image.fromarray(pixels).save(file, "png")
         png, size = file.getvalue(), pixels.shape[:2]
         with self._writing_events():
-            self.events.image(step, "reconstructions", png, size, text, time.time())
+            self.events.image(step, name, png, size, text, time.time())
 
 
 def drop_after(path: Path, step: int) -> None:

@@ -63,11 +63,11 @@ def plan_state(
     def initial_state() -> TrainState:
         check_state(like)
         state = initialize()
-        found = method.constants(sample(method.sample) if method.sample else {})
-        constants = {
-            name: jax.tree.map(place, state.extra[name], value) for name, value in found.items()
-        }
-        return state.replace(extra=state.extra | constants) if constants else state
+        if not method.sample:
+            return state
+        found = method.constants(sample(method.sample))
+        placed = {name: jax.tree.map(place, state.extra[name], x) for name, x in found.items()}
+        return state.replace(extra=state.extra | placed)
 
     return initial_state, like
 

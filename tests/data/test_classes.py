@@ -32,6 +32,19 @@ def test_labels_follow_the_names():
         assert classes.like(without, source([0], ())) is without
 
 
+def test_other_classes_of_a_segmentation_are_refused():
+    """They are not numbered anew: a class of the one may be none of the other."""
+    one, same, other = (
+        Arrays({"segmentation": np.zeros((1, 2, 2))}, {"segmentation": names})
+        for names in (("sky", "sea"), ("sky", "sea"), ("sea", "sky"))
+    )
+    assert classes.like(same, one) is same
+    with pytest.raises(
+        UserError, match="the classes of 'segmentation' in .*test differ: give both"
+    ):
+        classes.like(other, one)
+
+
 def test_other_classes_are_refused():
     names = ["dog", *(f"x{i:02d}" for i in range(11))]
     with pytest.raises(UserError, match="differ: x00, .*, x07 and 3 more only in the latter"):

@@ -169,6 +169,8 @@ def test_statistics_of_a_prepared_set(tmp_path):
 
 def test_mistakes(study, tmp_path, capsys):
     np.save(tmp_path / "five.npy", np.zeros((2, 3, 4, 5), np.uint8))
+    np.save(tmp_path / "volumes.npy", np.zeros((5, 2, 3, 4), np.uint8))
+    np.savez(tmp_path / "text.npz", text=np.zeros((5, 2), int))
     spec = f"dicom({str(study)!r}, window=(0, 9))"
     cases = [
         ("dicoms('x')", (), "dicoms"),
@@ -177,6 +179,8 @@ def test_mistakes(study, tmp_path, capsys):
         (spec, ("--channels", 3), "channels 3: images of dicom"),
         (spec, ("--beam", "runner=DirectRunner"), "Beam reads folders, and dicom"),
         (f"array_file({str(tmp_path / 'five.npy')!r})", (), "have 5 channels, and a prepared set"),
+        (f"array_file({str(tmp_path / 'volumes.npy')!r}, rank=3)", (), "has (2, 3, 4, 1) of uint8"),
+        (f"array_file({str(tmp_path / 'text.npz')!r}, fields=(text,))", (), "this source has none"),
         ("fashion_scenes(split=test)", (), "has box, segmentation, too"),
         (tmp_path / "nothing", (), "there is no folder"),
     ]

@@ -105,13 +105,13 @@ def test_tensorboard_reads_scalars_and_pictures_and_drops_what_was_done_again(
     with log(tmp_path) as first:
         for step in range(1, 6):
             first.write(step, {"loss": float(step)})
-        first.picture(2, pixels, "kept")
-        first.picture(5, pixels, "done again")
+        first.picture(2, "reconstructions", pixels, "kept")
+        first.picture(5, "reconstructions", pixels, "done again")
     with log(tmp_path, start=3) as second:
         second.events.path.rename(tmp_path / "events" / "events.out.tfevents.9999999999.later")
         for step in (4, 5):
             second.write(step, {"loss": -float(step), "eval/knn": 0.5})
-        second.picture(5, pixels[::-1], "Rows: a; b")
+        second.picture(5, "reconstructions", pixels[::-1], "Rows: a; b")
     found = accumulator.EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0})
     found.Reload()
     scalars = [(event.step, event.value) for event in found.Scalars("loss")]

@@ -42,7 +42,7 @@ class Tiny:
 
 
 def tiny(name: str) -> Tiny:
-    """That of 'methods.mae' or the like. If it is missing, the test says what to write."""
+    """That of 'methods.mae' or the like. If missing, the test fails and says what to write."""
     package, leaf = name.split(".")
     module = f"tests.{package}.tiny.{leaf}"
     if importlib.util.find_spec(module) is None:

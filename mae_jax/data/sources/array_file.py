@@ -114,8 +114,7 @@ def make(
     """
     check_window("array_file", window)
     file = expanded(path)
-    found = _open(file)
-    names: dict[str, Sequence[str]] = {}
+    found, arrays, names = _open(file), {}, {}
     if isinstance(found, np.ndarray):
         for name, value in (("image", image), ("label", label), ("fields", fields)):
             if value:
@@ -123,7 +122,7 @@ def make(
                     f"array_file: {name}={value!r} names an array of an .npz, and {file} is an "
                     ".npy: leave it out (labels='labels.npy' names a file of labels)"
                 )
-        arrays = {"image": found}
+        arrays["image"] = found
         if labels is not None:
             arrays["label"] = _open_labels(labels)
     else:
@@ -133,17 +132,12 @@ def make(
                     f"array_file: labels={labels!r} goes with an .npy, and {file} is an .npz: name "
                     "the array in it that holds the labels with label=..."
                 )
-            chosen = {"image": image, "label": label, **{field: field for field in fields}}
-            if fields and image is None:
-                del chosen["image"]
-            arrays = {
-                field: _member(file, found, field, name)
-                for field, name in chosen.items()
-                if name is not None or field == "image"
-            }
-            for field in arrays:
-                if f"{chosen[field]}_names" in found.files:
-                    texts = _member(file, found, field, f"{chosen[field]}_names")
+            chosen = {"image": image, "label": label, **dict(zip(fields, fields, strict=True))}
+            for field, name in chosen.items():
+                if name is not None or (field == "image" and not fields):
+                    arrays[field] = _member(file, found, field, name)
+                if f"{name}_names" in found.files:
+                    texts = _member(file, found, field, f"{name}_names")
                     names[field] = tuple(map(str, texts))
     if "image" in arrays:
         _check_images(file, arrays["image"], window, rank)

@@ -71,7 +71,8 @@ class Prepared(Source):
         self.digest = _digest(builder.info, split)
         if decoder.background == alpha.color_of("tfds", alpha.WHITE):  # as when it was measured
             self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
-        self.names = {"label": known[features["label"]].names} if "label" in features else {}
+        names = tuple(known[features["label"]].names) if "label" in features else ()
+        self.names = {"label": names} if names else {}
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
         self._name = next((name for name in NAMES if name in texts), None)
         needed = {path.split("/")[0] for path in (*features.values(), self._name) if path}

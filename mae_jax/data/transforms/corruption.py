@@ -24,8 +24,6 @@ class Kind(NamedTuple):
 
     formula: Callable[..., np.ndarray]
     """(pixels, key, *strengths) -> grey levels."""
-    group: str
-    """'noise', 'blur', 'weather' or 'digital'."""
     strengths: tuple[tuple, ...]
     """For each severity, the arguments of the formula."""
 
@@ -41,24 +39,21 @@ def _zooms(stop: int, step: int) -> tuple[tuple[float, ...]]:
 
 
 KINDS = (
-    Kind(corruptions.gaussian_noise, "noise", ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,))),
-    Kind(corruptions.shot_noise, "noise", ((60,), (25,), (12,), (5,), (3,))),
-    Kind(corruptions.impulse_noise, "noise", ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,))),
-    Kind(corruptions.defocus_blur, "blur", ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))),
+    Kind(corruptions.gaussian_noise, ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,))),
+    Kind(corruptions.shot_noise, ((60,), (25,), (12,), (5,), (3,))),
+    Kind(corruptions.impulse_noise, ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,))),
+    Kind(corruptions.defocus_blur, ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))),
     Kind(
         corruptions.glass_blur,
-        "blur",
         ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
     ),
-    Kind(corruptions.motion_blur, "blur", ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
+    Kind(corruptions.motion_blur, ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
     Kind(
         corruptions.zoom_blur,
-        "blur",
         (_zooms(12, 1), _zooms(16, 1), _zooms(21, 2), _zooms(25, 2), _zooms(31, 3)),
     ),
     Kind(
         corruptions.snow,
-        "weather",
         (
             (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
             (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -67,12 +62,11 @@ KINDS = (
             (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
         ),
     ),
-    Kind(corruptions.fog, "weather", ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
-    Kind(corruptions.brightness, "weather", ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,))),
-    Kind(corruptions.contrast, "digital", ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,))),
+    Kind(corruptions.fog, ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
+    Kind(corruptions.brightness, ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,))),
+    Kind(corruptions.contrast, ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,))),
     Kind(
         corruptions.elastic_transform,
-        "digital",
         (  # multiples of 244, the paper's slip for 224
             (488, 170.8, 24.4),
             (488, 19.52, 48.8),
@@ -81,8 +75,8 @@ KINDS = (
             (29.28, 2.44, 4.88),
         ),
     ),
-    Kind(corruptions.pixelate, "digital", ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,))),
-    Kind(corruptions.jpeg_compression, "digital", ((25,), (18,), (15,), (10,), (7,))),
+    Kind(corruptions.pixelate, ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,))),
+    Kind(corruptions.jpeg_compression, ((25,), (18,), (15,), (10,), (7,))),
 )
 """In the paper's order."""
 

@@ -120,7 +120,7 @@ def make(
         operations: how many are chosen, uniformly and with replacement.
         probability: with which each chosen operation is applied.
         fill: (red, green, blue), integers in [0, 255], where pixels come from outside the image;
-            the mean of ImageNet by default.
+            the mean of ImageNet by default. A segmentation is `fields.IGNORE` there.
 
     Raises:
         UserError: an argument outside its range.

@@ -53,7 +53,7 @@ class RandomErasing(Transform):
         return top, int(x[first] * (width - columns + 1)), rows, columns
 
     def apply(self, example, params):
-        """Keeps every shape, the segmentation and the boxes."""
+        """Keeps every shape and the other fields: nothing comes from outside the image."""
         pixels = pixels_of(example, "random_erasing")
         height, width, channels = pixels.shape
         if len(self.tables) not in (1, channels):
