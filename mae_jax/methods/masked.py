@@ -112,9 +112,12 @@ class MaskedMethod(ImageMethod):
         key: jax.Array | None = None,
         mask: Mask | None = None,
     ) -> dict[str, jax.Array]:
-        """What `pictures` returns, for a mask that is given, or drawn by a key."""
+        """What `pictures` returns, for a mask that is given, or drawn by a key (one of its own
+        without it).
+        """
         images = batch["image"]
-        mask = self.draw_mask(key, images) if mask is None else mask
+        if mask is None:
+            mask = self.draw_mask(jax.random.key(0) if key is None else key, images)
         raw = self.reconstruct(params, images, mask).astype(jnp.float32)
         patches = patchify(self.normalize(images), self.unit)
         predicted = self.target.to_pixels(extra.get("target", {}), raw, patches)
