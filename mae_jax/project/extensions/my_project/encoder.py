@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.models.base import Encoder
+from mae_jax.models.encoder import Encoder
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, patchify

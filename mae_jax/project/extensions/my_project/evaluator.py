@@ -3,7 +3,6 @@ is one sum a class.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict

@@ -1,4 +1,4 @@
-"""A source: stripes of a random color and direction, drawn on demand; the direction is the label."""
+"""A source: stripes of a random color, drawn on demand; their direction is the label."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
