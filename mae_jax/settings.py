@@ -111,10 +111,10 @@ def _check_sizes(args: Mapping[str, Any]) -> None:
 
 
 def make_method(*, name: str, args: Mapping[str, Any], total_steps: int) -> Method:
-    """A method, 'mae', or a task, 'tasks.finetune'; one with a schedule of its own is told the
-    number of steps.
+    """A method, 'mae', a task, 'tasks.finetune', or one of the user's own; one with a schedule of
+    its own is told the number of steps.
     """
-    make = maker(name if name.startswith("tasks.") else f"methods.{name}")
+    make = maker(name, "methods")
     more = {"total_steps": total_steps} if "total_steps" in signature(make).parameters else {}
     return call_section(make, args, "method.args", **more)
 
@@ -136,4 +136,4 @@ def make_evaluators(text: str) -> list[Evaluator]:
                 f"{text}: {name} is there twice, and its metrics would replace each other: run the "
                 "other one by mae-jax evaluate --evals"
             )
-    return [call(name, maker(f"evals.{name}"), *args, **kwargs) for name, args, kwargs in calls]
+    return [call(name, maker(name, "evals"), *args, **kwargs) for name, args, kwargs in calls]

@@ -108,8 +108,7 @@ def pixel_statistics(path: str, method: ConfigDict) -> dict[str, tuple[float, ..
 
 def _arguments(method: ConfigDict) -> dict[str, Any]:
     """All arguments of the method that a section of a config names."""
-    name = method.name if method.name.startswith("tasks.") else f"methods.{method.name}"
-    return weights.arguments(name, method.args)
+    return weights.arguments(method.name, method.args)
 
 
 def origin(path: str) -> dict | None:

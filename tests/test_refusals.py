@@ -284,18 +284,22 @@ def test_values_that_are_no_pair_of_numbers(value):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("package", "name", "message"),
     [
-        ("methods.nothing", "methods has no 'nothing': choose bigan, "),
-        ("tasks.tune", "tasks has no 'tune': did you mean 'finetune'?"),
-        ("evals.features", "evals has no 'features': choose classify, knn, logistic, probe, robus"),
-        ("data.sources.images", "data sources has no 'images': choose array_file, dicom, "),
-        ("models.norm", "models has no 'norm': choose conv, vit"),
+        ("methods", "nothing", "methods has no 'nothing': choose bigan, "),
+        ("methods", "tasks.tune", "tasks has no 'tune': did you mean 'finetune'?"),
+        (
+            "evals",
+            "features",
+            "evals has no 'features': choose classify, knn, logistic, probe, rob",
+        ),
+        ("data.sources", "images", "data sources has no 'images': choose array_file, dicom, "),
+        ("models", "norm", "models has no 'norm': choose conv, vit"),
     ],
 )
-def test_only_what_can_be_chosen_is_named(name, message):
+def test_only_what_can_be_chosen_is_named(package, name, message):
     with pytest.raises(UserError) as error:
-        maker(name)
+        maker(name, package)
     assert message in str(error.value)
 
 

@@ -17,7 +17,8 @@ BASE = {"errors", "types", "spec"}
 MAY_IMPORT = {
     "errors": set(),
     "types": {"errors"},
-    "spec": {"errors"},
+    "extensions": {"errors"},
+    "spec": {"errors", "extensions"},
     "ops": BASE,
     "models": BASE | {"ops"},
     "methods": BASE | {"ops", "models"},
@@ -107,7 +108,8 @@ MAY_IMPORT = {
     | {"report", "run", "paths", "schedule", "summary", "sweep"},
     "command_bench": BASE | {"bench", "commands", "config", "paths"},
     "arguments": BASE,
-    "cli": BASE | {"arguments", "command_bench", "command_sweep", "commands", "failure"},
+    "cli": BASE
+    | {"arguments", "command_bench", "command_sweep", "commands", "extensions", "failure"},
 }
 
 

@@ -153,7 +153,7 @@ def _completed(model: Model, table: list[Mapped], name: str, options: Options):
     as for a fresh one.
     """
     args = {key: value for key, value in model.args.items() if value != ()}
-    method = call(name, maker(_module(model.method)), **args)
+    method = call(name, maker(model.method, "methods"), **args)
     batch = {
         "image": jax.ShapeDtypeStruct((1, *model.image), np.uint8),
         "label": jax.ShapeDtypeStruct((1,), np.int32),
@@ -186,7 +186,3 @@ def _completed(model: Model, table: list[Mapped], name: str, options: Options):
         for row in table
     ]
     return model, table
-
-
-def _module(method: str) -> str:
-    return method if method.startswith("tasks.") else f"methods.{method}"

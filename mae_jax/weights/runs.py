@@ -33,8 +33,7 @@ def read_run(folder: Path) -> Model:
         UserError: no run, nothing to read in it, or damage.
     """
     method = read_config(folder).method
-    module = method.name if method.name.startswith("tasks.") else f"methods.{method.name}"
-    args = anywhere(arguments(module, method.args.to_dict()))
+    args = anywhere(arguments(method.name, method.args.to_dict()))
     if is_folder_of_weights(folder):
         leaves, _ = read_safetensors(folder / WEIGHTS)
     else:
