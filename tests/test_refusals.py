@@ -69,7 +69,10 @@ def folder(tmp_path, monkeypatch):
         ("data.train_transform=resize(True)", "size True should be a positive number or (height"),
         ("data.train_transform=flip(1)", "flip: too many positional arguments; it takes none"),
         ("data.train=fashion_scenes(size=99999999999)", "cannot have size=99999999999: use an int"),
-        ("method.name=mae.make", "methods mae has no 'make': there is nothing to choose from"),
+        (
+            "method.name=mae.make",
+            "no module 'mae.make' on the Python path: it is looked for in the",
+        ),
         ("data.train=/data/photos", "no folder of that name here (that would be folder('/data/ph"),
         ("data.test=nowhere", "config.data.test=nowhere: there is no folder of that name here"),
         (".=1", "--config..=1 names no key"),
