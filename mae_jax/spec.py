@@ -24,6 +24,10 @@ MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
 """The largest numbers that arrays hold, of int64 and of float32."""
 
 
+KINDS = ("methods", "tasks", "models", "masks", "targets", "evals", "figures", "data", "weights")
+"""Packages of what names choose: a name that begins with one of them is the library's."""
+
+
 class Call(NamedTuple):
     """One "name(args)" of a spec string."""
 
@@ -155,11 +159,10 @@ def maker(name: str, package: str) -> Callable:
 
 
 def is_extension(name: str) -> bool:
-    """Whether a name is that of a module of the user's own: it has a dot, and does not begin with a
-    part of the library, as 'tasks.finetune' does.
+    """Whether a name is that of a module of the user's own: it has a dot, and does not begin with
+    one of KINDS, as 'tasks.finetune' does.
     """
-    first, dot, _ = name.partition(".")
-    return bool(dot) and first not in _modules(mae_jax)
+    return "." in name and name.partition(".")[0] not in KINDS
 
 
 def _choices(package: ModuleType) -> list[str]:
