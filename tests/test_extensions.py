@@ -76,7 +76,7 @@ def test_names_of_the_library_stay_its_own(write, tmp_path):
     assert "'tasks.finetune' is none of evals" in refused("tasks.finetune", "evals")
 
 
-def test_folders_of_the_user_may_be_called_like_what_no_name_chooses(write, tmp_path):
+def test_folders_of_the_user_may_be_called_like_what_no_name_chooses():
     for name in ("project", "configs", "report"):
         assert spec.is_extension(f"{name}.mine")
 
