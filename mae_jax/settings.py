@@ -144,7 +144,7 @@ def make_figures(text: str) -> list[Figure]:
     """Builds the figures of a spec string."""
     if text == AUTO:
         text = "curves|reconstructions"
-    return [call(n, maker(f"figures.{n}"), *args, **kwargs) for n, args, kwargs in parse(text)]
+    return [call(n, maker(n, "figures"), *args, **kwargs) for n, args, kwargs in parse(text)]
 
 
 def make_evaluators(text: str) -> list[Evaluator]:
@@ -157,4 +157,4 @@ def make_evaluators(text: str) -> list[Evaluator]:
                 f"{text}: {name} is there twice, and its metrics would replace each other: run the "
                 "other one by mae-jax evaluate --evals"
             )
-    return [call(name, maker(f"evals.{name}"), *args, **kwargs) for name, args, kwargs in calls]
+    return [call(name, maker(name, "evals"), *args, **kwargs) for name, args, kwargs in calls]

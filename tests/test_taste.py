@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "errors": set(),
     "rules": {"errors"},
     "types": {"errors", "rules"},
-    "spec": {"errors"},
+    "extensions": {"errors"},
+    "spec": {"errors", "extensions"},
     "ops": BASE,
     "models": BASE | {"ops"},
     "masks": BASE | {"ops"},
@@ -137,7 +138,8 @@ MAY_IMPORT = {
     | {"report", "run", "paths", "schedule", "summary", "sweep"},
     "command_bench": BASE | {"bench", "commands", "config", "paths"},
     "arguments": BASE,
-    "cli": BASE | {"arguments", "command_bench", "command_sweep", "commands", "failure"},
+    "cli": BASE
+    | {"arguments", "command_bench", "command_sweep", "commands", "extensions", "failure"},
 }
 
 

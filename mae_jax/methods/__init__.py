@@ -18,10 +18,5 @@ def make_method(*, name: str, args: Mapping[str, Any], total_steps: int = 1) -> 
     Raises:
         UserError: no such module, or arguments that it does not take.
     """
-    make = maker(module_name(name))
+    make = maker(name, "methods")
     return replace(call_section(make, args, "method.args"), total_steps=total_steps)
-
-
-def module_name(name: str) -> str:
-    """'mae' to 'methods.mae'; what has a dot is a module already, 'tasks.finetune'."""
-    return name if "." in name else f"methods.{name}"

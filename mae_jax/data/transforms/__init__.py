@@ -49,7 +49,7 @@ def make_transforms(text: str) -> list[Transform]:
         UserError: an unknown name or argument.
     """
     return [
-        call(name, maker(f"data.transforms.{name}"), *args, **kwargs)
+        call(name, maker(name, "data.transforms"), *args, **kwargs)
         for name, args, kwargs in parse(text)
     ]
 
