@@ -9,6 +9,7 @@ in the workdir of a run, and never if they came with weights: see `workdir.read_
 """
 
 import contextlib
+import functools
 import importlib
 import os
 import pkgutil
@@ -17,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mae_jax.errors import Preempted, UserError
 
@@ -46,22 +48,51 @@ def find_make(name: str) -> Callable:
     if not callable(make):
         place = module.__file__ or f"a folder; {_siblings(module)}"
         raise UserError(f"{name} has no function make, which is what is called ({place})")
-    return make
+
+    @functools.wraps(make)
+    def explained(*args, **kwargs):
+        with _explained(name):
+            return make(*args, **kwargs)
+
+    return explained
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turns whatever a user's module raises into one line; its own messages and Ctrl-C pass."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, Preempted):
+        raise
+    except BaseException as error:  # what a file raises may derive from it directly
+        raise UserError(_fault(name, error)) from error
+
+
+def check_made(made: Any, kind: type, name: str) -> Any:
+    """What a `make` returned, if it is of a kind.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(made, kind):
+        found = "None" if made is None else f"a value of type {type(made).__name__}"
+        raise UserError(
+            f"{name}: its make returned {found}, and must return a "
+            f"{kind.__module__}.{kind.__name__}"
+        )
+    return made
 
 
 def _import(name: str) -> ModuleType:
-    try:
-        # The output of a command may be JSON.
-        with _current_folder_first(), contextlib.redirect_stdout(sys.stderr):
-            return importlib.import_module(name)
-    except (UserError, KeyboardInterrupt, Preempted):
-        raise
-    except ModuleNotFoundError as error:
-        if f"{name}.".startswith(f"{error.name}."):  # itself, or a package that it is in
-            raise UserError(_missing(name, error.name)) from error
-        raise UserError(_fault(name, error)) from error
-    except BaseException as error:  # what a file raises may derive from it directly
-        raise UserError(_fault(name, error)) from error
+    with _explained(name):
+        try:
+            # The output of a command may be JSON.
+            with _current_folder_first(), contextlib.redirect_stdout(sys.stderr):
+                return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if f"{name}.".startswith(f"{error.name}."):  # itself, or a package that it is in
+                raise UserError(_missing(name, error.name)) from error
+            raise
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ vit(B) is vit('B'). A name with a dot is a module of the user's own, see `extens
 """
 
 import ast
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 import mae_jax
 from mae_jax import extensions
-from mae_jax.errors import UserError
+from mae_jax.errors import UserError, nearest
 
 MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
 """The largest numbers that arrays hold, of int64 and of float32."""
@@ -100,12 +99,13 @@ def resolve(name: str) -> ModuleType:
     return module
 
 
-def build(text: str, package: str, **more) -> Any:
+def build(text: str, package: str, kind: type = object, /, **more) -> Any:
     """Builds what a spec string of one call names: its module's `make`, called.
 
     Args:
         text: e.g. 'vit(B, patch=16)'.
         package: where to look, e.g. 'models'.
+        kind: what has to be made.
         more: keyword arguments that are set elsewhere, and so not in the string.
 
     Raises:
@@ -118,7 +118,20 @@ def build(text: str, package: str, **more) -> Any:
     make = maker(calls[0].name, package)
     for name in more.keys() & calls[0].kwargs:
         raise UserError(f"{text}: {name!r} has its own place in the config, set it there")
-    return call(text, make, *calls[0].args, **more, **calls[0].kwargs)
+    made = call(text, make, *calls[0].args, **more, **calls[0].kwargs)
+    return extensions.check_made(made, kind, calls[0].name)
+
+
+def build_all(text: str, package: str, kind: type) -> list[Any]:
+    """Builds what a spec string names: any number of things, in their order.
+
+    Raises:
+        UserError: see `build`.
+    """
+    return [
+        extensions.check_made(call(name, maker(name, package), *args, **kwargs), kind, name)
+        for name, args, kwargs in parse(text)
+    ]
 
 
 def check_spec(text: str, package: str) -> None:
@@ -284,11 +297,3 @@ def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
     """Raises UserError unless a value is among those allowed."""
     if value not in allowed:
         raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """The end of an error message: the known name that is most like `name`, or all of them."""
-    if not known:
-        return ": there is nothing to choose from"
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else f": choose {', '.join(sorted(known))}"

@@ -91,7 +91,7 @@ def read_config(workdir: Path) -> ConfigDict:
 
 def _upgraded(config: ConfigDict) -> ConfigDict:
     """The config of an earlier version in the words of this one."""
-    args = config.method.get("args", {})
+    args = config.method.args if "args" in config.method else {}
     if "normalize_target" in args:
         args["target"] = f"pixels(normalize={args['normalize_target']})"
         del args["normalize_target"]

@@ -12,8 +12,9 @@ from mae_jax import extensions, spec
 from mae_jax.config import to_json
 from mae_jax.data.named import open_sources, source_spec
 from mae_jax.data.transforms import make_transforms
+from mae_jax.methods import mae, make_method
 from mae_jax.models.encoder import make_encoder
-from mae_jax.settings import make_evaluators, make_method
+from mae_jax.settings import make_evaluators, make_figures
 from mae_jax.types import UserError
 from mae_jax.workdir import read_config
 from tests.helpers.commands import run
@@ -48,20 +49,42 @@ def refused(name, package="methods"):
     return str(error.value)
 
 
-def test_every_kind_of_name(write):
+BUILDERS = {
+    "mae_jax.types.Method": lambda: make_method(name="my_project.mine", args={}),
+    "mae_jax.evals.features.Evaluator": lambda: make_evaluators("my_project.mine"),
+    "mae_jax.figures.figure.Figure": lambda: make_figures("curves|my_project.mine"),
+    "mae_jax.data.transforms.Transform": lambda: make_transforms("flip|my_project.mine"),
+    "mae_jax.data.sources.Source": lambda: open_sources({"train": "my_project.mine"}),
+    "mae_jax.models.encoder.Encoder": lambda: make_encoder(
+        "my_project.mine", pool="mean", dtype="float32"
+    ),
+    "mae_jax.masks.Strategy": lambda: mae.make(mask="my_project.mine"),
+    "mae_jax.targets.Target": lambda: mae.make(target="my_project.mine"),
+}
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_every_kind_of_name(kind, write):
     write("mine")
-    assert spec.maker("my_project.mine", "masks")(1) == ("made", (1,), {})
-    made = make_method(name="my_project.mine", args=dict(a=1), total_steps=5)
-    assert made == ("made", (), {"a": 1})
-    assert make_evaluators("my_project.mine(k=2)") == [("made", (), {"k": 2})]
-    assert make_transforms("flip|my_project.mine((1, 2))")[1] == ("made", ((1, 2),), {})
-    given = {"train": "my_project.mine(path='x')", "test": "my_project.mine"}
-    assert open_sources(given)["train"] == ("made", (), {"path": "x"})
-    encoder = make_encoder("my_project.mine(B)", pool="cls", dtype="float32")
-    assert encoder[1] == ("B",) and "dtype" in encoder[2]
+    with pytest.raises(UserError) as error:
+        BUILDERS[kind]()
+    assert str(error.value) == (
+        f"my_project.mine: its make returned a value of type tuple, and must return a {kind}"
+    )
+
+
+def test_names_take_arguments(write):
+    write("mine"), write("strict", "def make(*, width=1):\n    return width\n")
+    assert spec.maker("my_project.mine", "masks")(1, a=2) == ("made", (1,), {"a": 2})
     with pytest.raises(UserError, match="there is no 'wdth': did you mean 'width'"):
-        write("strict", "def make(*, width=1):\n    return width\n")
         spec.build("my_project.strict(wdth=1)", "models")
+
+
+def test_what_a_make_raises_is_one_line(write):
+    path = write("broken", "def make(size=1):\n    return 1 // 0\n")
+    with pytest.raises(UserError) as error:
+        make_evaluators("my_project.broken")
+    assert str(error.value).startswith(f"{path}, line 2: ZeroDivisionError")
 
 
 def test_names_of_the_library_stay_its_own(write, tmp_path):

@@ -63,7 +63,7 @@ def open_sources(texts: Mapping[str, str]) -> dict[str, Source]:
     specs = {split: source_spec(text, f"config.data.{split}") for split, text in named.items()}
     for spec in specs.values():
         check_spec(spec, "data.sources")
-    return {split: build(spec, "data.sources") for split, spec in specs.items()}
+    return {split: build(spec, "data.sources", Source) for split, spec in specs.items()}
 
 
 def check_damaged(sources: Mapping[str, Source]) -> None:

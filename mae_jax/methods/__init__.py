@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mae_jax.extensions import check_made
 from mae_jax.spec import call_section, maker
 from mae_jax.types import Method
 
@@ -19,4 +20,5 @@ def make_method(*, name: str, args: Mapping[str, Any], total_steps: int = 1) -> 
         UserError: no such module, or arguments that it does not take.
     """
     make = maker(name, "methods")
-    return replace(call_section(make, args, "method.args"), total_steps=total_steps)
+    method = check_made(call_section(make, args, "method.args"), Method, name)
+    return replace(method, total_steps=total_steps)

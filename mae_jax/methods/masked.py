@@ -161,7 +161,7 @@ def masked_options(
     Raises:
         UserError: a value that cannot be.
     """
-    predicted = build(target, "targets")
+    predicted = build(target, "targets", Target)
     check_choice("loss", loss, predicted.losses)
     check_choice("score", score, ("hidden", "all"))
     if not 0 <= mask_ratio < 1:
@@ -169,7 +169,7 @@ def masked_options(
     if mask_ratio == 0 and score == "hidden":
         raise UserError("mask_ratio 0 hides nothing to score: raise it, or set score=all")
     return dict(
-        strategy=build(mask, "masks"),
+        strategy=build(mask, "masks", masks.Strategy),
         mask_ratio=mask_ratio,
         target=predicted,
         loss_kind=loss,

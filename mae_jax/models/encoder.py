@@ -97,7 +97,7 @@ def make_encoder(text: str, *, pool: str, dtype: str, **more: Any) -> Encoder:
     """
     check_choice("pool", pool, POOLS)
     check_choice("dtype", dtype, DTYPES)
-    network = build(text, "models", dtype=jnp.dtype(dtype), **more)
+    network = build(text, "models", Encoder, dtype=jnp.dtype(dtype), **more)
     if pool == "cls" and network.prefix == 0:
         raise UserError(f"pool='cls' needs a class token, and {text} has none: set pool='mean'")
     return network
