@@ -127,7 +127,7 @@ def ours(reference, config, images, mask, model):
     @jax.jit
     def everything(params, images):
         (value, prediction), gradients = jax.value_and_grad(loss, has_aux=True)(params, images)
-        features = model.apply({"params": params}, images, method="encode")
+        features = model.encoder.apply({"params": params["encoder"]}, images)
         return Ours(value, prediction, gradients, features)
 
     with jax.default_matmul_precision("highest"):
