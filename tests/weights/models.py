@@ -69,7 +69,7 @@ def mae(
         decoder_width=decoder[0],
         decoder_depth=decoder[1],
         decoder_heads=decoder[2],
-        normalize_target=True,
+        target="pixels(normalize=True)",
         mask_ratio=0.6,
         pool="cls",
     )

@@ -96,7 +96,7 @@ def _reconstruction(method, params, images: jax.Array, noise: jax.Array) -> dict
     mask = masking.from_scores(noise, masking.num_visible(height * width, method.mask_ratio))
     prediction = method.model.apply({"params": params}, images, mask)
     target = patchify(images, method.model.encoder.patch)
-    if method.normalize_target:
+    if method.target.normalize:
         target = losses.normalize_patches(target)
     return dict(prediction=prediction, loss=losses.masked_error(prediction, target, mask.mask))
 

@@ -10,7 +10,7 @@ import pytest
 
 from mae_jax import weights
 from mae_jax.config import load_config
-from mae_jax.ops.posemb import with_class_token
+from mae_jax.ops.posemb import with_prefix
 from mae_jax.run import build
 from mae_jax.types import UserError
 from tests.helpers import plain_vit
@@ -38,7 +38,7 @@ def beside(tmp_path, arrays, config, **more):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_fixed_positions_that_were_rounded_before_they_were_stored(dtype, arrays, tmp_path):
     """As files of half precision that someone has converted to float32."""
-    fixed = with_class_token((4, 4), 48)[None].astype(dtype).astype(np.float32)
+    fixed = with_prefix((4, 4), 48)[None].astype(dtype).astype(np.float32)
     model = read(file_of(tmp_path, arrays | {"pos_embed": fixed}), heads=3)
     assert "encoder/positions" not in model.params
     fixed[0, 5, 7] += 1e-3

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from mae_jax import weights
 from mae_jax.methods import make_method
-from mae_jax.ops.posemb import with_class_token
+from mae_jax.ops.posemb import with_prefix
 from mae_jax.types import UserError
 from tests.helpers import plain_vit
 from tests.weights.test_refusals import refused
@@ -116,7 +116,7 @@ DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32]
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_positions_are_fixed_only_within_the_rounding_of_their_dtype(dtype, tmp_path):
     arrays = plain_vit.random_arrays(depth=1)
-    fixed = with_class_token((4, 4), 48)[None].astype(dtype)
+    fixed = with_prefix((4, 4), 48)[None].astype(dtype)
     learned = fixed.astype(np.float32)
     moved = np.float32(0.004 if dtype != ml_dtypes.bfloat16 else 0.02)  # all were taken as fixed
     learned = (learned + moved * np.sign(learned + 0.5)).astype(dtype)
