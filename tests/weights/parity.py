@@ -98,7 +98,8 @@ def _reconstruction(method, params, images: jax.Array, noise: jax.Array) -> dict
     target = patchify(images, method.model.encoder.patch)
     if method.target.normalize:
         target = losses.normalize_patches(target)
-    return dict(prediction=prediction, loss=losses.masked_error(prediction, target, mask.mask))
+    errors = losses.errors(prediction, target, "mse")
+    return dict(prediction=prediction, loss=losses.masked_mean(errors, mask.mask))
 
 
 def compared(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> list[Line]:
