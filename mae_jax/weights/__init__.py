@@ -27,14 +27,7 @@ from mae_jax.weights.layouts import tables
 from mae_jax.weights.model import Model, Options, anywhere, arguments
 from mae_jax.weights.parts import other_model
 from mae_jax.weights.rewrite import Rewritten, described_names, rewritten
-from mae_jax.weights.runs import (
-    image_of,
-    is_run,
-    read_run,
-    read_state,
-    transform_of,
-    write_run,
-)
+from mae_jax.weights.runs import image_of, is_run, read_run, read_state, transform_of, write_run
 from mae_jax.weights.saving import check_new
 
 __all__ = [
@@ -123,13 +116,8 @@ def _mapped(
     allow = f"; {LETS_PASS}"
     if found.beside and not left:
         allow = f"; --key {found.key} leaves them out{allow}"
-    _refuse(
-        [*left, *found.beside],
-        options,
-        f"{found.name} has more than is known here",
-        allow,
-        theirs=True,
-    )
+    what = f"{found.name} has more than is known here"
+    _refuse([*left, *found.beside], options, what, allow, theirs=True)
     shapes = {name: arrays[name].shape for name in left}
     shapes |= {name: found.arrays[name].shape for name in changed.used}
     rest = dict.fromkeys([*left, *found.beside], LEFT_OVER) | changed.used

@@ -82,8 +82,7 @@ def write(
     with fresh_folder(out) as folder:
         write_file(folder / "model.safetensors", arrays, notes)
         for name, content in files.items():
-            text = json.dumps(content, indent=2) + "\n"
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     return table
 
 

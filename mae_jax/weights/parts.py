@@ -19,9 +19,6 @@ TOP = "."
 DEPTH = 8
 """Of nested dictionaries that are looked at: those in a file may hold each other."""
 
-LANDMARK = "encoder/embed/kernel"
-"""The patch embedding, which each set of weights has once, behind its prefix."""
-
 WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What PyTorch's compiler and wrappers put into names, anywhere in them."""
 
@@ -135,9 +132,12 @@ def _under(groups: Groups, key: str) -> dict[str, Any]:
 
 
 def _roots(groups: Groups, layout: str | None) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """(path, prefix) of each set of weights -> the dictionary that it is in."""
-    rows = [row for rows in layouts.tables(layout) for row in rows if row.ours == LANDMARK]
-    landmark = re.compile(rf"((?:.*?\.)??)(?:{'|'.join(re.escape(row.theirs[0]) for row in rows)})")
+    """(path, prefix) of each set of weights -> the dictionary that it is in. Each set has the patch
+    embedding once, behind its prefix.
+    """
+    rows = [row for table in layouts.tables(layout) for row in table]
+    known = [re.escape(row.theirs[0]) for row in rows if row.ours == "encoder/embed/kernel"]
+    landmark = re.compile(rf"((?:.*?\.)??)(?:{'|'.join(known)})")
     return {
         (path, found[1]): group
         for path, group in groups.items()

@@ -72,12 +72,12 @@ MEAN = [
     *HEAD,
 ]
 WRITTEN = {
-    "ViTMAEForPreTraining": MAE,
-    "ViTMAEModel": _encoder(""),
-    "ViTForImageClassification": [*_encoder("vit."), *HEAD],
-    "BeitForImageClassification": MEAN,
+    "ViTMAEForPreTraining": ("vit_mae", MAE),
+    "ViTMAEModel": ("vit_mae", _encoder("")),
+    "ViTForImageClassification": ("vit", [*_encoder("vit."), *HEAD]),
+    "BeitForImageClassification": ("beit", MEAN),
 }
-"""Class of transformers -> its table."""
+"""Class of transformers -> its model_type and table."""
 READABLE = [
     [*MAE, *HEAD],
     [*_encoder("vit."), *_decoder("decoder_encoder.layer")],
@@ -90,11 +90,7 @@ READABLE = [
 
 def make() -> Layout:
     """A folder that `from_pretrained` reads."""
-    return Layout(readable=READABLE, choose=_rows, describe=_files)
-
-
-def _rows(model: Model) -> list[Row]:
-    return WRITTEN[_kind(model)]
+    return Layout(readable=READABLE, choose=lambda model: WRITTEN[_kind(model)][1], describe=_files)
 
 
 def _kind(model: Model) -> str:
@@ -132,10 +128,9 @@ def _files(model: Model) -> dict[str, Any]:
 
 def _config(model: Model, kind: str) -> dict[str, Any]:
     network, (height, width, channels) = build(model.args["encoder"], "models"), model.image
-    types = {"ViTForImageClassification": "vit", "BeitForImageClassification": "beit"}
     config: dict[str, Any] = dict(
         architectures=[kind],
-        model_type=types.get(kind, "vit_mae"),
+        model_type=WRITTEN[kind][0],
         hidden_size=network.width,
         num_hidden_layers=network.depth,
         num_attention_heads=network.heads,
