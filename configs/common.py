@@ -84,7 +84,7 @@ def imagenet() -> ConfigDict:
 
 def method_args(name: str, **changes) -> ConfigDict:
     """All arguments of a method, those of its `make`: the defaults but for these changes."""
-    known = inspect.signature(maker(f"methods.{name}")).parameters.values()
+    known = inspect.signature(maker(name, "methods")).parameters.values()
     defaults = {p.name: p.default for p in known if p.default is not p.empty}
     imagenet = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
     return ConfigDict(defaults | {k: v for k, v in imagenet.items() if k in defaults} | changes)

@@ -6,6 +6,7 @@
 # with 75.
 # --dry-run before N prints the commands and runs none.
 set -euo pipefail
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # modules of your own are found where you are
 cd "$(dirname "$0")/.."
 
 dry_run=

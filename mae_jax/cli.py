@@ -1,5 +1,7 @@
 """The command line: `mae-jax COMMAND`. Nothing else touches global state.
 
+Modules of the user's own are found from the current folder, see `extensions`.
+
 Exit codes: 0 done; 2 a mistake in the arguments, the config or the environment; 75 told to stop,
 start again to go on; 130 Ctrl-C; 1 a fault. All processes of a job end with the same one, but for
 those that a signal has killed.
@@ -25,6 +27,7 @@ from mae_jax.arguments import (
     path,
 )
 from mae_jax.errors import Preempted, UserError
+from mae_jax.extensions import add_current_folder
 from mae_jax.failure import explain, fail
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
@@ -36,6 +39,7 @@ NOT_OURS = r"(orbax|flax|jax|jaxlib|tensorstore|etils|absl|google|tensorflow|ten
 def main(argv: list[str] | None = None) -> None:
     """Runs one command and exits."""
     quieten()
+    add_current_folder()
     try:
         args, rest = make_parser().parse_known_args(argv)
         args.overrides = [override(text) for text in rest]

@@ -124,7 +124,7 @@ def build_learner(
     initial_state, abstract_state = plan_state(
         mesh, method, tx, rows, seed=config.seed, sample=sample
     )
-    options = config.get("compiler", {})  # workdirs before this section have none
+    options = config.compiler if "compiler" in config else {}  # older workdirs have none
     return Learner(
         name=config.method.name,
         seed=config.seed,

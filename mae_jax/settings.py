@@ -18,7 +18,7 @@ from mae_jax.evals.features import Evaluator
 from mae_jax.figures.figure import Figure
 from mae_jax.init_from import make_init_from
 from mae_jax.methods import make_method
-from mae_jax.spec import bind_section, call, call_section, maker, parse
+from mae_jax.spec import bind_section, build_all, call_section, parse
 from mae_jax.types import UserError
 
 LARGEST = 2**31 - 1
@@ -106,8 +106,9 @@ def _check_method(config: ConfigDict) -> None:
         rules=method.rules(),
     )
     make_init_from(config.init_from, config=config.method, method=method, image=None)
-    if config.evals.get("figures", AUTO) != AUTO:
-        for figure in make_figures(config.evals.figures):
+    figures = config.evals.figures if "figures" in config.evals else AUTO
+    if figures != AUTO:
+        for figure in make_figures(figures):
             if reason := figure.check(method):
                 raise UserError(f"config.evals.figures: {figure.name}: {reason}")
 
@@ -144,17 +145,16 @@ def make_figures(text: str) -> list[Figure]:
     """Builds the figures of a spec string."""
     if text == AUTO:
         text = "curves|reconstructions"
-    return [call(n, maker(f"figures.{n}"), *args, **kwargs) for n, args, kwargs in parse(text)]
+    return build_all(text, "figures", Figure)
 
 
 def make_evaluators(text: str) -> list[Evaluator]:
     """Builds the evaluators of a spec string; none if it is empty."""
-    calls = parse(text)
-    names = [name for name, *_ in calls]
+    names = [call.name for call in parse(text)]
     for name in names:
         if names.count(name) > 1:
             raise UserError(
                 f"{text}: {name} is there twice, and its metrics would replace each other: run the "
                 "other one by mae-jax evaluate --evals"
             )
-    return [call(name, maker(f"evals.{name}"), *args, **kwargs) for name, args, kwargs in calls]
+    return build_all(text, "evals", Evaluator)

@@ -3,11 +3,10 @@ code.
 
 Strings of this form choose encoders, transforms, sources and evaluators in configs. They are read
 with `ast`, never evaluated: arguments are Python literals, or bare words, which stand for strings:
-vit(B) is vit('B').
+vit(B) is vit('B'). A name with a dot is a module of the user's own, see `extensions`.
 """
 
 import ast
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -17,10 +16,15 @@ from types import ModuleType, UnionType
 from typing import Any, NamedTuple
 
 import mae_jax
-from mae_jax.errors import UserError
+from mae_jax import extensions
+from mae_jax.errors import UserError, nearest
 
 MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
 """The largest numbers that arrays hold, of int64 and of float32."""
+
+
+KINDS = ("methods", "tasks", "models", "masks", "targets", "evals", "figures", "data", "weights")
+"""Packages of what names choose: a name that begins with one of them is the library's."""
 
 
 class Call(NamedTuple):
@@ -56,13 +60,22 @@ def _calls(node: ast.expr) -> list[Call]:
             return _calls(left) + _calls(right)
         case ast.Tuple(elts=parts) if parts:
             return [call for part in parts for call in _calls(part)]
-        case ast.Name(id=name):
-            return [Call(name, (), {})]
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
+        case ast.Name() | ast.Attribute():
+            return [Call(_name(node), (), {})]
+        case ast.Call(func=func, args=args, keywords=keywords):
             kwargs = {keyword.arg: _value(keyword.value) for keyword in keywords}
             if None in kwargs or len(kwargs) < len(keywords):
                 raise ValueError(ast.unparse(node))
-            return [Call(name, tuple(_value(arg) for arg in args), kwargs)]
+            return [Call(_name(func), tuple(_value(arg) for arg in args), kwargs)]
+    raise ValueError(ast.unparse(node))
+
+
+def _name(node: ast.expr) -> str:
+    """'vit', 'my_project.my_encoder'."""
+    if isinstance(node, ast.Attribute):
+        return f"{_name(node.value)}.{node.attr}"
+    if isinstance(node, ast.Name):
+        return node.id
     raise ValueError(ast.unparse(node))
 
 
@@ -86,12 +99,13 @@ def resolve(name: str) -> ModuleType:
     return module
 
 
-def build(text: str, package: str, **more) -> Any:
+def build(text: str, package: str, kind: type = object, /, **more) -> Any:
     """Builds what a spec string of one call names: its module's `make`, called.
 
     Args:
         text: e.g. 'vit(B, patch=16)'.
         package: where to look, e.g. 'models'.
+        kind: what has to be made.
         more: keyword arguments that are set elsewhere, and so not in the string.
 
     Raises:
@@ -101,10 +115,23 @@ def build(text: str, package: str, **more) -> Any:
     if len(calls) != 1:
         known = ", ".join(_choices(resolve(package)))
         raise UserError(f"{text!r} should name exactly one of {package}: {known}")
-    make = maker(f"{package}.{calls[0].name}")
+    make = maker(calls[0].name, package)
     for name in more.keys() & calls[0].kwargs:
         raise UserError(f"{text}: {name!r} has its own place in the config, set it there")
-    return call(text, make, *calls[0].args, **more, **calls[0].kwargs)
+    made = call(text, make, *calls[0].args, **more, **calls[0].kwargs)
+    return extensions.check_made(made, kind, calls[0].name)
+
+
+def build_all(text: str, package: str, kind: type) -> list[Any]:
+    """Builds what a spec string names: any number of things, in their order.
+
+    Raises:
+        UserError: see `build`.
+    """
+    return [
+        extensions.check_made(call(name, maker(name, package), *args, **kwargs), kind, name)
+        for name, args, kwargs in parse(text)
+    ]
 
 
 def check_spec(text: str, package: str) -> None:
@@ -114,33 +141,57 @@ def check_spec(text: str, package: str) -> None:
         UserError: see `build`.
     """
     for name, args, kwargs in parse(text):
-        bind(text, maker(f"{package}.{name}"), *args, **kwargs)
+        bind(text, maker(name, package), *args, **kwargs)
 
 
-def maker(name: str) -> Callable:
-    """The `make` of the module that `resolve` finds.
+def maker(name: str, package: str) -> Callable:
+    """The `make` that a name in a config stands for.
+
+    Args:
+        name: 'mae', a module of the package; with a dot 'tasks.finetune', of the library's tasks,
+            which stand where methods do, or 'my_project.my_method', of the user's own.
+        package: 'methods', 'data.sources', ...
 
     Raises:
         UserError: there is no such module, or it makes nothing; names those that do.
     """
-    package, _, leaf = name.rpartition(".")
-    where = resolve(package)
-    if leaf in _modules(where) and hasattr(resolve(name), "make"):
-        return resolve(name).make
-    raise UserError(f"{_words(where)} has no {leaf!r}{nearest(leaf, _choices(where))}")
+    if is_extension(name):
+        return extensions.find_make(name)
+    kind, _, leaf = name.rpartition(".")
+    if kind not in ("", package) and (kind, package) != ("tasks", "methods"):
+        first = name.partition(".")[0]
+        raise UserError(
+            f"{name!r} is none of {package}, and modules in {first!r} are the library's: rename "
+            "the folder if it is one of your own"
+        )
+    where = resolve(kind or package)
+    make = _make(where, leaf) if leaf in _modules(where) else None
+    if make is None:
+        raise UserError(f"{_words(where)} has no {leaf!r}{nearest(leaf, _choices(where))}")
+    return make
+
+
+def is_extension(name: str) -> bool:
+    """Whether a name is that of a module of the user's own: it has a dot, and does not begin with
+    one of KINDS, as 'tasks.finetune' does.
+    """
+    return "." in name and name.partition(".")[0] not in KINDS
 
 
 def _choices(package: ModuleType) -> list[str]:
     """The names of the modules in a package that can be chosen: those that make something."""
-    modules = {
-        name: importlib.import_module(f"{package.__name__}.{name}") for name in _modules(package)
-    }
-    return sorted(name for name, module in modules.items() if hasattr(module, "make"))
+    return sorted(name for name in _modules(package) if _make(package, name))
+
+
+def _make(package: ModuleType, leaf: str) -> Callable | None:
+    """The `make` of a module in a package; None: it makes nothing."""
+    return vars(importlib.import_module(f"{package.__name__}.{leaf}")).get("make")
 
 
 def _modules(package: ModuleType) -> list[str]:
     """The names of the modules in a package."""
-    return [found.name for found in pkgutil.iter_modules(getattr(package, "__path__", []))]
+    places = package.__spec__.submodule_search_locations or []
+    return [found.name for found in pkgutil.iter_modules(places)]
 
 
 def _words(package: ModuleType) -> str:
@@ -168,8 +219,9 @@ def bind(where: str, function: Callable, /, *args, **kwargs) -> None:
         UserError: an argument is unknown, missing or too many, or of another type.
     """
     known = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
     for name in kwargs:
-        if name not in known:
+        if name not in known and not takes_any:
             raise UserError(f"{where}: there is no {name!r}{nearest(name, known)}")
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
@@ -222,7 +274,9 @@ def _kind(annotation: Any) -> str:
         return f"tuple of {_kind(of[0])}"
     if origin is tuple:
         return f"({', '.join(map(_kind, of))})"
-    return "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
+    if annotation is type(None):
+        return "None"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def call_section(function: Callable, section: Mapping[str, Any], where: str, /, **more) -> Any:
@@ -243,11 +297,3 @@ def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
     """Raises UserError unless a value is among those allowed."""
     if value not in allowed:
         raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """The end of an error message: the known name that is most like `name`, or all of them."""
-    if not known:
-        return ": there is nothing to choose from"
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else f": choose {', '.join(sorted(known))}"

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config import AUTO, differences, from_json, to_json
 from mae_jax.paths import check_place
-from mae_jax.spec import parse
+from mae_jax.spec import is_extension, parse
 from mae_jax.types import Metric, UserError
 
 WEIGHTS = "weights.safetensors"
@@ -65,8 +65,11 @@ def lock(workdir: Path):
 def read_config(workdir: Path) -> ConfigDict:
     """The config of a workdir.
 
+    A run may name modules of the user's own, which are imported to build it. Imported weights may
+    come from anywhere: what they name is the library's.
+
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, it is damaged, or it came with weights and names other modules.
     """
     path = workdir / "config.json"
     if not path.is_file():
@@ -81,18 +84,39 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(f"{path} is damaged ({error}); {way_out}") from error
     if not isinstance(config, ConfigDict) or "method" not in config:
         raise UserError(f"{path} is damaged (it names no method); {way_out}")
+    if is_folder_of_weights(workdir):
+        _check_names(path, config)
     return _upgraded(config)
 
 
 def _upgraded(config: ConfigDict) -> ConfigDict:
     """The config of an earlier version in the words of this one."""
-    args = config.method.get("args", {})
+    args = config.method.args if "args" in config.method else {}
     if "normalize_target" in args:
         args["target"] = f"pixels(normalize={args['normalize_target']})"
         del args["normalize_target"]
     if "evals" in config and "figures" not in config.evals:
         config.evals.figures = AUTO
     return config
+
+
+def _check_names(path: Path, config: ConfigDict) -> None:
+    """Raises UserError if a config names a module that is not the library's."""
+    for key, (_, value) in differences(ConfigDict(), config).items():
+        for text in value if isinstance(value, list) else [value]:
+            for name in filter(is_extension, _names(text)):
+                raise UserError(
+                    f"{path}: config.{key} names the module {name}, and what came with weights is "
+                    "never imported: weights of a network of your own stay in its run"
+                )
+
+
+def _names(text: Any) -> list[str]:
+    """What a spec string names; nothing if it is none."""
+    try:
+        return [call.name for call in parse(text)] if isinstance(text, str) else []
+    except UserError:
+        return []
 
 
 def parse_json(text: bytes, where: str, way_out: str, check: Callable[[Any], bool]) -> Any:

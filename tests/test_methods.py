@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mae_jax.engine.mesh import FSDP, infer_shardings, make_mesh, put_batch
+from mae_jax.engine.mesh import infer_shardings, make_mesh, put_batch
 from mae_jax.rules import map_rules, path_of
 from mae_jax.types import Method, UserError
 from tests.helpers.tiny_args import CONV, NAMES, VIT, make_tiny, tiny
@@ -137,7 +137,7 @@ def test_loss_and_gradient_do_not_depend_on_the_mesh(learner):
     if learner.again:
         pytest.skip("how this encoder is split, a method of its own shows, and each with a ViT")
     mesh = make_mesh(fsdp=2)
-    split = lambda tree: jax.tree.map(jax.device_put, tree, infer_shardings(tree, mesh, FSDP))
+    split = lambda tree: jax.tree.map(jax.device_put, tree, infer_shardings(tree, mesh))
     (loss, _), gradient = learner.gradient(
         split(learner.params), split(learner.extra), put_batch(learner.batch, mesh), KEY, 0
     )

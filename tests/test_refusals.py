@@ -69,7 +69,10 @@ def folder(tmp_path, monkeypatch):
         ("data.train_transform=resize(True)", "size True should be a positive number or (height"),
         ("data.train_transform=flip(1)", "flip: too many positional arguments; it takes none"),
         ("data.train=fashion_scenes(size=99999999999)", "cannot have size=99999999999: use an int"),
-        ("method.name=mae.make", "methods mae has no 'make': there is nothing to choose from"),
+        (
+            "method.name=mae.make",
+            "no module 'mae.make' on the Python path: it is looked for in the",
+        ),
         ("data.train=/data/photos", "no folder of that name here (that would be folder('/data/ph"),
         ("data.test=nowhere", "config.data.test=nowhere: there is no folder of that name here"),
         (".=1", "--config..=1 names no key"),
@@ -284,18 +287,22 @@ def test_values_that_are_no_pair_of_numbers(value):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("package", "name", "message"),
     [
-        ("methods.nothing", "methods has no 'nothing': choose bigan, "),
-        ("tasks.tune", "tasks has no 'tune': did you mean 'finetune'?"),
-        ("evals.features", "evals has no 'features': choose classify, knn, logistic, probe, robus"),
-        ("data.sources.images", "data sources has no 'images': choose array_file, dicom, "),
-        ("models.norm", "models has no 'norm': choose conv, vit"),
+        ("methods", "nothing", "methods has no 'nothing': choose bigan, "),
+        ("methods", "tasks.tune", "tasks has no 'tune': did you mean 'finetune'?"),
+        (
+            "evals",
+            "features",
+            "evals has no 'features': choose classify, knn, logistic, probe, rob",
+        ),
+        ("data.sources", "images", "data sources has no 'images': choose array_file, dicom, "),
+        ("models", "norm", "models has no 'norm': choose conv, vit"),
     ],
 )
-def test_only_what_can_be_chosen_is_named(name, message):
+def test_only_what_can_be_chosen_is_named(package, name, message):
     with pytest.raises(UserError) as error:
-        maker(name)
+        maker(name, package)
     assert message in str(error.value)
 
 

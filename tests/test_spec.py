@@ -28,6 +28,8 @@ def paint(colour, *, size=3, shape="round"):
         ("a, b(1)|c", [Call("a", (), {}), Call("b", (1,), {}), Call("c", (), {})]),
         ("f(True, None, [1, 2])", [Call("f", (True, None, [1, 2]), {})]),
         ("a|b(1) | c(k=2)", [Call("a", (), {}), Call("b", (1,), {}), Call("c", (), {"k": 2})]),
+        ("a.b", [Call("a.b", (), {})]),
+        ("a.b(1)|a.b.c(k=2)", [Call("a.b", (1,), {}), Call("a.b.c", (), {"k": 2})]),
     ],
 )
 def test_parse(text, calls):
@@ -45,7 +47,9 @@ def test_parse(text, calls):
         "a b",
         "1",
         "'a'",
-        "a.b(1)",
+        "a.b(1).c",
+        "a(1).b",
+        "'a'.b",
         "a(1)(2)",
         "a + b",
         "f(g(1))",

@@ -62,7 +62,7 @@ def test_every_method_takes_the_values(package):
     prefix = "tasks." if package is tasks else ""
     taken = 0
     for found in pkgutil.iter_modules(package.__path__):
-        parameters = inspect.signature(maker(f"{prefix or 'methods.'}{found.name}")).parameters
+        parameters = inspect.signature(maker(f"{prefix}{found.name}", "methods")).parameters
         if "mean" not in parameters:
             continue
         values, _ = standardize.resolve(IMAGENET, channels=1, origins=[GREY])

@@ -19,7 +19,7 @@ from mae_jax.models.mae import MAE, Decoder
 from mae_jax.models.vit import ViT
 from mae_jax.ops import losses, masking
 from mae_jax.ops.patches import grid_of, patchify
-from mae_jax.ops.posemb import sincos_2d
+from mae_jax.ops.posemb import sincos
 
 HERE = Path(__file__).parent
 
@@ -122,12 +122,12 @@ def ours(reference, config, images, mask, model):
         target = patchify(images, config["patch_size"])
         if config["norm_pix_loss"]:
             target = losses.normalize_patches(target)
-        return losses.masked_error(prediction, target, mask.mask), prediction
+        return losses.masked_mean(losses.errors(prediction, target, "mse"), mask.mask), prediction
 
     @jax.jit
     def everything(params, images):
         (value, prediction), gradients = jax.value_and_grad(loss, has_aux=True)(params, images)
-        features = model.apply({"params": params}, images, method="encode")
+        features = model.encoder.apply({"params": params["encoder"]}, images)
         return Ours(value, prediction, gradients, features)
 
     with jax.default_matmul_precision("highest"):
@@ -178,7 +178,7 @@ def test_positions(reference, config, grid):
     ):
         theirs = reference[f"weight/{name}"][0]
         np.testing.assert_array_equal(theirs[0], 0)  # the class token has none
-        np.testing.assert_allclose(sincos_2d(grid, width), theirs[1:], rtol=0, atol=1.2e-7)
+        np.testing.assert_allclose(sincos(grid, width), theirs[1:], rtol=0, atol=1.2e-7)
 
 
 def test_mask(reference, mask):

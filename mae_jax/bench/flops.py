@@ -35,7 +35,7 @@ def count(method: Method, shape: Sequence[int]) -> Flops | None:
     match method:
         case MaskedAutoencoding(encoder=ViT()):
             return _mae(method, shape)
-        case Finetuning() if isinstance(method.model.encoder, ViT):
+        case Finetuning(encoder=ViT()):
             return _finetuning(method, shape)
         case LinearProbing(encoder=ViT() as encoder):
             body = sum(vit(encoder, shape).values())
@@ -61,9 +61,9 @@ def _mae(method: MaskedAutoencoding, shape: Sequence[int]) -> Flops:
 
 def _finetuning(method: Finetuning, shape: Sequence[int]) -> Flops:
     """Gradients go back from the head to the first layer that learns, and no further."""
-    encoder = method.model.encoder
+    encoder = method.encoder
     layers = vit(encoder, shape)
-    learns = [bool(rule_of(method.rules, f"encoder/{name}/kernel")) for name in layers]
+    learns = [bool(rule_of(method.rules(), f"encoder/{name}/kernel")) for name in layers]
     first = learns.index(True) if True in learns else len(layers)
     train = sum(flops * (3 if i >= first else 1) for i, flops in enumerate(layers.values()))
     head = 2 * encoder.width * method.classes

@@ -34,7 +34,8 @@ class Setup(Learner):
     @property
     def dtype(self) -> str:
         """What the network computes in."""
-        return self.config.method.args.get("dtype", "float32")
+        args = self.config.method.args
+        return args.dtype if "dtype" in args else "float32"
 
     def batch(self) -> Batch:
         """A global batch of noise, on the devices; labels are drawn too."""

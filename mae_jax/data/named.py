@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from mae_jax.data import sources
 from mae_jax.data.files import expanded
 from mae_jax.data.sources import Source
-from mae_jax.spec import build, check_spec, nearest, parse
+from mae_jax.spec import build, check_spec, is_extension, nearest, parse
 from mae_jax.types import UserError
 
 
 def source_spec(text: str, where: str) -> str:
     """The spec string of a source: a folder that exists, 'photos', becomes "folder('photos')". What
-    is the name of a source stays one.
+    is the name of a source stays one, and 'my_project.my_source' if no folder is called that.
 
     Args:
         text: as the user wrote it.
@@ -23,10 +23,10 @@ def source_spec(text: str, where: str) -> str:
     """
     known = [found.name for found in pkgutil.iter_modules(sources.__path__)]
     try:
-        calls = parse(text)
+        names = [call.name for call in parse(text)]
     except UserError:
-        calls = []  # e.g. '/data/photos'
-    if any(call.name in known for call in calls):
+        names = []  # e.g. '/data/photos'
+    if any(name in known for name in names):
         return text
     folder = expanded(text)
     try:
@@ -40,8 +40,8 @@ def source_spec(text: str, where: str) -> str:
             f"{where}={text} is a file: name a folder of images, or a source that reads this file, "
             f"such as array_file({text!r})"
         )
-    if "(" in text or (calls and "." in calls[0].name):
-        return text  # a module of the user's, or the spec language says what is wrong
+    if "(" in text or any(map(is_extension, names)):
+        return text  # the spec language says what is wrong
     raise UserError(
         f"{where}={text}: there is no folder of that name here (that would be folder({text!r})), "
         f"and no source{nearest(text, known)}"
@@ -63,7 +63,7 @@ def open_sources(texts: Mapping[str, str]) -> dict[str, Source]:
     specs = {split: source_spec(text, f"config.data.{split}") for split, text in named.items()}
     for spec in specs.values():
         check_spec(spec, "data.sources")
-    return {split: build(spec, "data.sources") for split, spec in specs.items()}
+    return {split: build(spec, "data.sources", Source) for split, spec in specs.items()}
 
 
 def check_damaged(sources: Mapping[str, Source]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mae_jax.extensions import check_made
 from mae_jax.spec import call_section, maker
 from mae_jax.types import Method
 
@@ -18,10 +19,6 @@ def make_method(*, name: str, args: Mapping[str, Any], total_steps: int = 1) -> 
     Raises:
         UserError: no such module, or arguments that it does not take.
     """
-    make = maker(module_name(name))
-    return replace(call_section(make, args, "method.args"), total_steps=total_steps)
-
-
-def module_name(name: str) -> str:
-    """'mae' to 'methods.mae'; what has a dot is a module already, 'tasks.finetune'."""
-    return name if "." in name else f"methods.{name}"
+    make = maker(name, "methods")
+    method = check_made(call_section(make, args, "method.args"), Method, name)
+    return replace(method, total_steps=total_steps)

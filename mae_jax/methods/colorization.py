@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
-from mae_jax.models.vit import dense_init
+from mae_jax.models.transformer import dense_init
 from mae_jax.ops import lab
 from mae_jax.ops.patches import grid_of, patchify, unpatchify
 from mae_jax.types import Adapt, Batch, Extra, Output, Params, Pictures, UserError
@@ -138,7 +138,7 @@ class Colorization(ImageMethod):
 
     def logits(self, params: Params, colors: jax.Array) -> jax.Array:
         """[B, L, P, Q] float32: for each place of `places`, of each bin."""
-        sites = self.tokens(params, self.lightness(colors))[:, 1:]
+        sites = self.tokens(params, self.lightness(colors))[:, self.encoder.prefix :]
         logits = self.head.apply({"params": params["head"]}, sites).astype(jnp.float32)
         return logits.reshape(*sites.shape[:2], -1, len(lab.bins()))
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from mae_jax.methods.masked import MaskedMethod, masked_options
 from mae_jax.models.conv import Conv, only, scaled
 from mae_jax.models.conv_mae import ConvMAE
-from mae_jax.models.encoder import make_encoder
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, patchify
 from mae_jax.spec import check_choice
@@ -110,8 +109,8 @@ def make(
         mask=mask, mask_ratio=mask_ratio, target=target, loss=loss, score=score
     )
     check_choice("masked", masked, ("sparse", "input"))
-    network = make_encoder(encoder, pool=pool, dtype=dtype)
-    patch = network.patch
+    options |= MaskedMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
+    patch = options["encoder"].patch
     if not isinstance(patch, int) or patch & (patch - 1) or decoder_width < 1:
         raise UserError(
             f"decoder_width={decoder_width} must be positive, and the encoder's patch, {patch}, "
@@ -128,17 +127,13 @@ def make(
         )
     if unit == 1 and options["target"].normalize:
         raise UserError("unit=1 leaves nothing to normalise: set target='pixels(normalize=False)'")
-    if skips and not isinstance(network, Conv):
+    if skips and not isinstance(options["encoder"], Conv):
         raise UserError("skips need the maps of a convolutional encoder: set skips=False")
     return ConvMaskedAutoencoding(
-        encoder=network,
         decoder_width=decoder_width,
         skips=skips,
         sparse=masked == "sparse",
         side=unit or patch,
         dtype=jnp.dtype(dtype),
-        pool=pool,
-        mean=tuple(mean),
-        std=tuple(std),
         **options,
     )

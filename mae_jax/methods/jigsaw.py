@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.methods.tiles import TileMethod
-from mae_jax.models.vit import dense_init
+from mae_jax.models.transformer import dense_init
 from mae_jax.ops import tiles
 from mae_jax.types import UserError
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
 from mae_jax.models.deconv import Generator
-from mae_jax.models.vit import dense_init
+from mae_jax.models.transformer import dense_init
 from mae_jax.ops import pixels
 from mae_jax.types import Params, Pictures
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from mae_jax.methods.masked import MaskedMethod, masked_options
-from mae_jax.models.encoder import make_encoder
 from mae_jax.models.mae import MAE, Decoder
 from mae_jax.models.transformer import check_choices, check_shape
 from mae_jax.ops.gather import take_tokens
@@ -114,7 +113,9 @@ def make(
     shape = dict(width=decoder_width, depth=decoder_depth, heads=decoder_heads)
     check_shape("decoder", **shape)
     more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # an argument of ViTs alone
-    network = make_encoder(encoder, pool=pool, dtype=dtype, **more)
+    options |= MaskedMethod.fields(
+        encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype, **more
+    )
     choices = dict(
         attention=decoder_attention,
         remat=decoder_remat,
@@ -122,11 +123,4 @@ def make(
         dtype=jnp.dtype(dtype),
     )
     check_choices("decoder", shape, **choices)
-    return MaskedAutoencoding(
-        encoder=network,
-        decoder=Decoder(**shape, **choices),
-        pool=pool,
-        mean=tuple(mean),
-        std=tuple(std),
-        **options,
-    )
+    return MaskedAutoencoding(decoder=Decoder(**shape, **choices), **options)

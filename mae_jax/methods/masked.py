@@ -112,9 +112,12 @@ class MaskedMethod(ImageMethod):
         key: jax.Array | None = None,
         mask: Mask | None = None,
     ) -> dict[str, jax.Array]:
-        """What `pictures` returns, for a mask that is given, or drawn by a key."""
+        """What `pictures` returns, for a mask that is given, or drawn by a key (one of its own
+        without it).
+        """
         images = batch["image"]
-        mask = self.draw_mask(key, images) if mask is None else mask
+        if mask is None:
+            mask = self.draw_mask(jax.random.key(0) if key is None else key, images)
         raw = self.reconstruct(params, images, mask).astype(jnp.float32)
         patches = patchify(self.normalize(images), self.unit)
         predicted = self.target.to_pixels(extra.get("target", {}), raw, patches)
@@ -158,7 +161,7 @@ def masked_options(
     Raises:
         UserError: a value that cannot be.
     """
-    predicted = build(target, "targets")
+    predicted = build(target, "targets", Target)
     check_choice("loss", loss, predicted.losses)
     check_choice("score", score, ("hidden", "all"))
     if not 0 <= mask_ratio < 1:
@@ -166,7 +169,7 @@ def masked_options(
     if mask_ratio == 0 and score == "hidden":
         raise UserError("mask_ratio 0 hides nothing to score: raise it, or set score=all")
     return dict(
-        strategy=build(mask, "masks"),
+        strategy=build(mask, "masks", masks.Strategy),
         mask_ratio=mask_ratio,
         target=predicted,
         loss_kind=loss,

@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
-from mae_jax.models.vit import dense_init
+from mae_jax.models.transformer import dense_init
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 

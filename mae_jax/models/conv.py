@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.models.drop_path import drop_path
+from mae_jax.models.encoder import Encoder
 from mae_jax.models.limits import check_size, chosen
 from mae_jax.models.norm import LayerNorm
 from mae_jax.ops.masking import Mask
@@ -88,7 +89,7 @@ class Block(nn.Module):
         return x + only(drop_path(rng, y, self.drop_path if train else 0), seen)
 
 
-class Conv(nn.Module):
+class Conv(Encoder):
     """The encoder."""
 
     widths: tuple[int, ...]
@@ -104,10 +105,8 @@ class Conv(nn.Module):
     final_norm: bool = True
     dtype: Any = jnp.float32
 
-    # Not fields, as they are of the ViT:
-    mask_tokens = False  # masked sites are left out, never replaced
-    learned_positions = False
-    prefix = 1  # the mean over the sites
+    prefix = 1
+    """The mean over the sites."""
 
     @property
     def width(self) -> int:
@@ -132,19 +131,7 @@ class Conv(nn.Module):
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
-        """Encodes whole images, or their visible patches.
-
-        Args:
-            images: [B, *space, C] float, or uint8 with `normalize`; of any shape and number of
-                channels.
-            mask: which patches are visible; None: all.
-            train: paths are dropped; needs the random stream 'drop_path'.
-            normalize: for images that are uint8, see `MAE`.
-
-        Returns:
-            [B, 1 + K, D] tokens: the mean over what is visible, then the visible sites in the
-            order of `mask.keep` (without a mask: all L in image order).
-        """
+        """The mean over what is visible, then the visible sites; see `Encoder`."""
         images = images if normalize is None else normalize(images)
         last = self.maps(images, mask, train=train)[-1]
         tokens = last.reshape(len(last), -1, self.width)

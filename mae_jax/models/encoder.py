@@ -1,26 +1,90 @@
-"""What methods and tasks know of an encoder, whichever network it is.
+"""What methods and tasks know of an encoder, whichever network it is."""
 
-It turns images [B, *space, C] into tokens [B, prefix + L, D]: `prefix` tokens for the whole image,
-then one for each site, in row-major order. Its `width` is D, its `patch` the side of a site in
-pixels (or one for each axis), its `stem` that of what its first layer sees at once, its `depth` the
-number of its blocks. `maps` are its inner maps [B, *grid, D], for dense heads.
-"""
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
-from mae_jax.models.conv import Conv
-from mae_jax.models.vit import ViT
+from mae_jax.ops.masking import Mask
 from mae_jax.spec import build, check_choice
 from mae_jax.types import UserError
 
-Encoder = ViT | Conv
+
+class Encoder(nn.Module):
+    """Turns images [B, *space, C] into tokens [B, prefix + L, D]: `prefix` tokens for the whole
+    image, then one for each site, in row-major order.
+
+    Beside what is below it has, as fields or properties: `width`, D; `depth`, the number of its
+    blocks; `patch`, the side of a site in pixels, or one for each axis; `dtype`, what it computes
+    in.
+    """
+
+    # Without annotations, which would make them fields of every encoder.
+    prefix = 0
+    mask_tokens = False
+    """Whether masked sites stay among the tokens."""
+    learned_positions = False
+    """Whether parameters fit one size of images only."""
+
+    @property
+    def stem(self) -> int | tuple[int, ...]:
+        """Side in pixels of what the first layer sees at once."""
+        return self.patch
+
+    @property
+    def architecture(self) -> tuple:
+        """What must be the same for parameters to fit: not how it is trained or computed."""
+        raise NotImplementedError
+
+    def __call__(
+        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
+    ) -> jax.Array:
+        """Encodes whole images, or their visible patches.
+
+        Args:
+            images: [B, *space, C] float, or uint8 with `normalize`; of any shape and number of
+                channels.
+            mask: which patches are visible; None: all.
+            train: whether paths are dropped, which needs the random stream 'drop_path'.
+            normalize: makes floats of images that are uint8, `ops.pixels.normalize` with its mean
+                and std.
+
+        Returns:
+            [B, prefix + K, D] tokens after the final norm: first those of the whole image, then
+            the visible patches in the order of `mask.keep` (with `mask_tokens`, or without a mask:
+            all L in image order).
+        """
+        raise NotImplementedError
+
+    def maps(
+        self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
+    ) -> list[jax.Array]:
+        """Inner maps [B, *grid, D] of images [B, *space, C] float, for dense heads.
+
+        Args:
+            taps: numbers of the blocks or stages; None: all.
+        """
+        raise UserError(f"encoders of the kind {type(self).__name__} have no inner maps")
+
+    def attention_weights(
+        self, images: jax.Array, *, taps: Sequence[int] | None = None
+    ) -> list[jax.Array]:
+        """What each token attends to: [B, heads, T, T] float32 for each block.
+
+        Args:
+            images: [B, *space, C] float.
+            taps: numbers of the blocks; None: all.
+        """
+        raise UserError(f"encoders of the kind {type(self).__name__} have no attention")
+
 
 POOLS = ("cls", "mean")
 DTYPES = ("float32", "bfloat16")
 
 
-def make_encoder(text: str, *, pool: str, dtype: str, **more) -> Encoder:
+def make_encoder(text: str, *, pool: str, dtype: str, **more: Any) -> Encoder:
     """Builds the encoder of a spec string, e.g. 'vit(B, patch=16)' or 'conv(T)'.
 
     Args:
@@ -33,7 +97,7 @@ def make_encoder(text: str, *, pool: str, dtype: str, **more) -> Encoder:
     """
     check_choice("pool", pool, POOLS)
     check_choice("dtype", dtype, DTYPES)
-    network = build(text, "models", dtype=jnp.dtype(dtype), **more)
+    network = build(text, "models", Encoder, dtype=jnp.dtype(dtype), **more)
     if pool == "cls" and network.prefix == 0:
         raise UserError(f"pool='cls' needs a class token, and {text} has none: set pool='mean'")
     return network

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.encoder import Encoder
 from mae_jax.models.norm import LayerNorm
 from mae_jax.models.transformer import (
     Trunk,
@@ -40,7 +41,7 @@ SIZES = {
 }
 
 
-class ViT(nn.Module):
+class ViT(Encoder):
     """The encoder."""
 
     width: int
@@ -64,13 +65,6 @@ class ViT(nn.Module):
     gather: str = "take"
 
     @property
-    def stem(self) -> int | tuple[int, ...]:
-        """Side in pixels of what the first layer sees at once; a convolutional encoder's is not
-        its `patch`.
-        """
-        return self.patch
-
-    @property
     def prefix(self) -> int:
         """Number of tokens in front of those of the patches."""
         return self.class_tokens
@@ -84,19 +78,8 @@ class ViT(nn.Module):
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
-        """Encodes whole images, or their visible patches.
-
-        Args:
-            images: [B, *space, C] float, or uint8 with `normalize`; of any shape and number of
-                channels.
-            mask: which patches are visible; None: all.
-            train: paths are dropped; needs the random stream 'drop_path'.
-            normalize: for images that are uint8, see `MAE`.
-
-        Returns:
-            [B, prefix + K, D] tokens after the final norm: the class tokens, then the visible
-            patches in the order of `mask.keep` (with `mask_tokens`, or without a mask: all L in
-            image order).
+        """The class tokens, then the visible patches; see `Encoder`. Bytes are normalized after the
+        visible patches were taken.
         """
         return self.run(images, mask, train=train, normalize=normalize).last
 

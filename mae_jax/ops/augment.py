@@ -4,8 +4,8 @@ with torchvision's definitions, as SimCLR (arXiv 2002.05709, appendix A) and BYO
 timm's.
 
 Images are float32 [B, H, W, C] in [0, 1], before and after. Every example has draws of its own
-(mixing has one draw for the batch unless told otherwise, as timm has), which depend on the key and
-the batch size and not on the devices. Options are Python numbers; the rest may be traced.
+(mixing has one draw for the batch, as timm has), which depend on the key and the batch size and not
+on the devices. Options are Python numbers; the rest may be traced.
 """
 
 import jax
@@ -13,6 +13,11 @@ import jax.numpy as jnp
 
 from mae_jax.ops import color
 from mae_jax.types import UserError
+
+SIGMA = (0.1, 2.0)
+"""Range of the standard deviation of a blur, in pixels."""
+THRESHOLD = 0.5
+"""The lowest value that `solarize` inverts."""
 
 
 def color_jitter(
@@ -85,44 +90,30 @@ def grayscale(key: jax.Array, images: jax.Array, *, probability: float) -> jax.A
     return _sometimes(key, probability, color.luminance(images), images)
 
 
-def gaussian_blur(
-    key: jax.Array,
-    images: jax.Array,
-    *,
-    sigma: tuple[float, float] = (0.1, 2.0),
-    probability: float,
-    kernel_size: int | None = None,
-) -> jax.Array:
-    """Gaussian blur of random width, with reflected borders: torchvision's `GaussianBlur`.
+def gaussian_blur(key: jax.Array, images: jax.Array, *, probability: float) -> jax.Array:
+    """Gaussian blur of random width, with reflected borders: torchvision's `GaussianBlur`. An
+    example's standard deviation is uniform in `SIGMA`; the kernel is SimCLR's: a tenth of the
+    shorter side, made odd (23 for 224 pixels), but 3 at least.
 
     Args:
         images: [B, H, W, C].
-        sigma: an example's standard deviation in pixels is uniform between these two.
         probability: that an example is changed. 0.5 in SimCLR.
-        kernel_size: taps of the kernel on each axis, odd. By default SimCLR's: a tenth of the
-            shorter side, made odd (23 for 224 pixels), but 3 at least.
 
     Raises:
-        UserError: not float32, an impossible sigma, a kernel that is even or wider than the
-            images reflect, or a probability outside [0, 1].
+        UserError: not float32, or a probability outside [0, 1].
     """
     _check(images, probability=probability)
-    batch, height, width, _ = images.shape
-    shorter = min(height, width)
-    if not 0 < sigma[0] <= sigma[1]:
-        raise UserError(f"sigma {tuple(sigma)} is not a range of positive numbers (low, high)")
-    if kernel_size is None:
-        kernel_size = 2 * max(1, shorter // 20) + 1
-    if kernel_size % 2 == 0 or not 0 < kernel_size < 2 * shorter:
-        raise UserError(
-            f"kernel_size {kernel_size} is not an odd number from 1 to {2 * shorter - 1}, which "
-            f"images of {height} x {width} allow"
-        )
     sigma_key, coin_key = jax.random.split(key)
-    sigmas = jax.random.uniform(sigma_key, (batch,), minval=sigma[0], maxval=sigma[1])
-    rows, columns = (_blur_matrix(sigmas, side, kernel_size // 2) for side in (height, width))
+    sigmas = jax.random.uniform(sigma_key, images.shape[:1], minval=SIGMA[0], maxval=SIGMA[1])
+    blurred = _blurred(images, sigmas, max(1, min(images.shape[1:3]) // 20))
+    return _sometimes(coin_key, probability, blurred, images)
+
+
+def _blurred(images, sigmas, radius):
+    """Images [B, H, W, C] blurred with standard deviations [B], by kernels of 2 radius + 1 taps."""
+    rows, columns = (_blur_matrix(sigmas, side, radius) for side in images.shape[1:3])
     blurred = jnp.einsum("byv,bxu,bvuc->byxc", rows, columns, images, precision="highest")
-    return _sometimes(coin_key, probability, jnp.clip(blurred, 0, 1), images)
+    return jnp.clip(blurred, 0, 1)
 
 
 def _blur_matrix(sigmas, side, radius):
@@ -141,23 +132,19 @@ def _blur_matrix(sigmas, side, radius):
     return weights / weights.sum(axis=2, keepdims=True)
 
 
-def solarize(
-    key: jax.Array, images: jax.Array, *, threshold: float = 0.5, probability: float
-) -> jax.Array:
-    """Inverts the values from a threshold on, x -> 1 - x: torchvision's `RandomSolarize`. In BYOL
+def solarize(key: jax.Array, images: jax.Array, *, probability: float) -> jax.Array:
+    """Inverts the values from `THRESHOLD` on, x -> 1 - x: torchvision's `RandomSolarize`. In BYOL
     0.2 of one of the two views.
 
     Args:
         images: [B, H, W, C].
-        threshold: the lowest value that is inverted.
         probability: that an example is changed.
 
     Raises:
         UserError: not float32, or a probability outside [0, 1].
     """
     _check(images, probability=probability)
-    changed = jnp.where(images >= threshold, 1 - images, images)
-    return _sometimes(key, probability, changed, images)
+    return _sometimes(key, probability, jnp.where(images >= THRESHOLD, 1 - images, images), images)
 
 
 def soft_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Array:
@@ -180,29 +167,6 @@ def soft_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Array
     return jax.nn.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
 
 
-def mixup(
-    key: jax.Array, images: jax.Array, labels: jax.Array, *, alpha: float, per_example: bool = False
-) -> tuple[jax.Array, jax.Array]:
-    """Mixup (arXiv 1710.09412): lam * x + (1 - lam) * x[::-1] of images and labels alike, with lam
-    from Beta(alpha, alpha). Everything else is as in `mixup_cutmix`.
-    """
-    return mixup_cutmix(
-        key, images, labels, mixup_alpha=alpha, cutmix_alpha=0, per_example=per_example
-    )
-
-
-def cutmix(
-    key: jax.Array, images: jax.Array, labels: jax.Array, *, alpha: float, per_example: bool = False
-) -> tuple[jax.Array, jax.Array]:
-    """CutMix (arXiv 1905.04899): a rectangle of x[::-1] is pasted into x; labels are mixed by its
-    area, which is 1 - lam of the image before the borders cut it, with lam from Beta(alpha, alpha).
-    Everything else is as in `mixup_cutmix`.
-    """
-    return mixup_cutmix(
-        key, images, labels, mixup_alpha=0, cutmix_alpha=alpha, per_example=per_example
-    )
-
-
 def mixup_cutmix(
     key: jax.Array,
     images: jax.Array,
@@ -210,20 +174,19 @@ def mixup_cutmix(
     *,
     mixup_alpha: float,
     cutmix_alpha: float,
-    switch_probability: float = 0.5,
-    per_example: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixup or CutMix by chance: timm's `Mixup` in modes 'batch' and 'elem' with corrected lambda.
+    """Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899), by chance where both are on: timm's
+    `Mixup` in mode 'batch' with corrected lambda.
 
-    The partner of an example stands at its place in the reversed batch.
+    The partner of an example is at its place in the reversed batch. Mixup is lam * x +
+    (1 - lam) * x[::-1] of images and labels alike; CutMix pastes a rectangle of x[::-1] into x,
+    1 - lam of the image before the borders cut it, and mixes labels by its area.
 
     Args:
         images: [B, H, W, C].
         labels: [B, classes] float32, soft targets.
         mixup_alpha: lambda is from Beta(alpha, alpha); 0 turns mixup off. 0.8 when MAE fine-tunes.
         cutmix_alpha: likewise for CutMix, 1.0 when MAE fine-tunes. Both 0: nothing is mixed.
-        switch_probability: of CutMix, where both are on.
-        per_example: every example draws for itself; else the batch draws once, as timm's does.
 
     Returns:
         mixed images and labels, of the same shapes.
@@ -232,7 +195,7 @@ def mixup_cutmix(
         UserError: images not float32, labels that are no soft targets for them, or a number out
             of its range.
     """
-    _check(images, switch_probability=switch_probability)
+    _check(images)
     if labels.ndim != 2 or len(labels) != len(images):
         raise UserError(
             f"labels of shape {labels.shape} are no soft targets [{len(images)}, classes] for "
@@ -243,11 +206,9 @@ def mixup_cutmix(
             raise UserError(f"{name} {alpha} is not 0 (off) or more")
     if not mixup_alpha and not cutmix_alpha:
         return images, labels
-    if not mixup_alpha or not cutmix_alpha:
-        switch_probability = 1.0 if cutmix_alpha else 0.0
+    share_cut = 0.5 if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
     switch_key, lam_key, box_key = jax.random.split(key, 3)
-    draws = len(images) if per_example else 1
-    cut = jax.random.bernoulli(switch_key, float(switch_probability), (draws, 1, 1))
+    cut = jax.random.bernoulli(switch_key, share_cut, (1, 1, 1))
     alpha = jnp.where(cut, float(cutmix_alpha), float(mixup_alpha))
     lam = jax.random.beta(lam_key, alpha, alpha)
     outside = ~_box(box_key, lam, images.shape[1:3])
@@ -260,7 +221,7 @@ def mixup_cutmix(
 
 
 def _box(key, lam, size):
-    """True inside a rectangle [N, H, W] of about 1 - lam [N, 1, 1] of the area and the image's
+    """True inside a rectangle [1, H, W] of about 1 - lam [1, 1, 1] of the area and the image's
     aspect ratio, centred anywhere, cut off at the borders: timm's `rand_bbox`.
     """
     mask = True

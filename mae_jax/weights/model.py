@@ -61,13 +61,13 @@ class Model(NamedTuple):
     """How images are made, as far as imported weights say it."""
 
 
-def arguments(module: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a method: those that are given, and the defaults of its `make`.
 
     Args:
-        module: 'methods.mae', 'tasks.finetune', ...
+        name: 'mae', 'tasks.finetune', ...
     """
-    known = inspect.signature(maker(module)).parameters.values()
+    known = inspect.signature(maker(name, "methods")).parameters.values()
     return {p.name: p.default for p in known if p.default is not p.empty} | dict(given)
 
 

@@ -49,7 +49,7 @@ def test_an_encoder_is_every_product_and_no_other(ratio, tokens):
     method = mae.make(encoder=VIT, mask_ratio=ratio, mask_tokens_in_encoder=tokens, **DECODER)
     images = jnp.zeros((2, *SHAPE))
     mask = method.draw_mask(jax.random.key(0), images)
-    encoder = method.model.encoder
+    encoder = method.encoder
     params = jax.eval_shape(encoder.init, jax.random.key(0), images, mask)
     run = jax.make_jaxpr(lambda params: encoder.apply(params, images, mask))(params)
     assert count(method, SHAPE).forward["encoder"] == products(run.jaxpr) / 2
@@ -126,7 +126,7 @@ def test_parameters_are_those_of_the_model(tokens):
     method = mae.make(encoder=VIT, mask_tokens_in_encoder=tokens, **DECODER)
     batch = {"image": jnp.zeros((1, *SHAPE), jnp.uint8)}
     params, _ = jax.eval_shape(method.init, jax.random.key(0), batch)
-    assert mae_parameters(method, 3) == sum(np.prod(x.shape) for x in jax.tree.leaves(params))
+    assert mae_parameters(method, SHAPE) == sum(np.prod(x.shape) for x in jax.tree.leaves(params))
 
 
 @pytest.mark.parametrize("method", [mae.make(encoder="conv(T)"), rotation.make(encoder=VIT)])

@@ -7,7 +7,7 @@ from jax._src.ad_checkpoint import saved_residuals
 
 from mae_jax.bench.kept import block_numbers, kept
 from mae_jax.methods import make_method
-from mae_jax.models.vit import REMAT, block_class
+from mae_jax.models.transformer import REMAT, block_class
 
 
 @pytest.mark.parametrize("remat", REMAT)
@@ -16,8 +16,8 @@ from mae_jax.models.vit import REMAT, block_class
 def test_a_block(remat, shape, attention):
     images, tokens, width, heads = shape
     block, x = block_class(remat)(heads, attention=attention), jnp.ones((images, tokens, width))
-    params = jax.jit(lambda x: block.init(jax.random.key(0), x, False, 0))(x)
-    saved = saved_residuals(lambda p, x: block.apply(p, x, False, 0).sum(), params, x)
+    params = jax.jit(lambda x: block.init(jax.random.key(0), x, False, 0, False))(x)
+    saved = saved_residuals(lambda p, x: block.apply(p, x, False, 0, False)[0].sum(), params, x)
     # What has as many rows as there are images: not the parameters.
     numbers = sum(array.size for array, _ in saved if array.shape[:1] == (images,))
     sizes = dict(tokens=tokens, width=width, heads=heads, ratio=4, attention=attention)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mae_jax.engine.mesh import FSDP, batch_sharding, make_mesh, put_batch
+from mae_jax.engine.mesh import batch_sharding, make_mesh, put_batch
 from mae_jax.engine.optim import make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.methods import mocov3, simclr
@@ -59,7 +59,7 @@ def train(method, steps, batch):
     """The states before and after each of some steps, on two devices."""
     mesh = make_mesh()
     tx = make_optimizer(schedule=lambda step: 3e-3, rules=method.rules())
-    fresh, like = plan_state(mesh, method, tx, batch, seed=0, rules=FSDP)
+    fresh, like = plan_state(mesh, method, tx, batch, seed=0)
     step, state = make_train_step(mesh, like, method, tx, seed=0), fresh()
     states, placed = [jax.device_get(state)], put_batch(batch, mesh)
     for _ in range(steps):

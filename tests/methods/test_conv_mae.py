@@ -37,7 +37,7 @@ VARIANTS = [
     dict(skips=False),
     dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", skips=False),
     dict(masked="input"),
-    dict(masked="input", unit=1, normalize_target=False, skips=False),
+    dict(masked="input", unit=1, target="pixels(normalize=False)", skips=False),
     dict(masked="input", unit=2, loss="l1"),
 ]
 
@@ -61,7 +61,7 @@ def test_the_loss_is_the_error_of_the_hidden_pixels(images, options):
     given = given.swapaxes(2, 3).reshape(x.shape)
     predicted, target = (np.asarray(a, np.float64) for a in (given, x))
     hidden, unit = np.asarray(hidden_pixels(method, mask)), method.unit
-    if method.normalize_target:
+    if method.target.normalize:
         for place in np.ndindex(2, 16 // unit, 12 // unit):
             rows, columns = (slice(i * unit, i * unit + unit) for i in place[1:])
             patch = target[place[0], rows, columns]
@@ -91,7 +91,7 @@ def test_the_finer_maps_reach_the_decoder(images):
         (dict(masked="input", unit=1), "unit=1 leaves nothing to normalise"),
         (dict(encoder="vit(Ti, patch=4)"), "skips need the maps of a convolutional encoder"),
         (dict(encoder="vit(Ti, patch=14)", skips=False), "14, a power of two"),
-        (dict(mask_ratio=0.0), "mask_ratio 0.0 must be in"),
+        (dict(mask_ratio=0.0), "mask_ratio 0 hides nothing to score"),
     ],
 )
 def test_mistakes_are_named(options, message):

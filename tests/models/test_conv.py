@@ -41,7 +41,7 @@ def maps(network):
 
 @pytest.fixture(scope="module")
 def mask():
-    return masking.sample(jax.random.key(3), 2, (4, 3), ratio=0.5)
+    return masking.from_scores(jax.random.uniform(jax.random.key(3), (2, 12)), 6)
 
 
 def as_pixels(mask, side):

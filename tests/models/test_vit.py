@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from mae_jax.engine import mesh as meshes
 from mae_jax.methods import mae
-from mae_jax.models import vit
+from mae_jax.models import transformer, vit
 from mae_jax.ops import losses
 from mae_jax.ops.patches import patchify
 from mae_jax.types import UserError
@@ -73,7 +73,8 @@ def plain_loss(method, params):
     mask = method.draw_mask(jax.random.key(1), pixels)
     prediction = method.model.apply({"params": params}, pixels, mask)
     target = losses.normalize_patches(patchify(pixels, 4))
-    return losses.masked_error(prediction, target, mask.mask, error=method.loss_kind)
+    errors = losses.errors(prediction, target, method.loss_kind)
+    return losses.masked_mean(errors, mask.mask)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_leaving_out_what_is_not_scored_changes_neither_loss_nor_gradients(optio
 @pytest.mark.parametrize("encoder", [SPEC.format(""), CONV])
 def test_bytes_that_the_encoder_normalizes_give_the_same_tokens(encoder):
     ours = mae.make(encoder=encoder)
-    network, pixels = ours.model.encoder, compiled(ours, "normalize")(images())
+    network, pixels = ours.encoder, compiled(ours, "normalize")(images())
     mask = compiled(ours, "draw_mask")(jax.random.key(1), images())
     variables = compiled(network, "init")(jax.random.key(0), pixels)
     of_bytes = jax.jit(functools.partial(network.apply, normalize=ours.normalize))
@@ -115,28 +116,28 @@ def test_predictions_of_hidden_patches_alone_are_those_of_all():
     apply = jax.jit(ours.model.apply, static_argnums=3)
     every, hidden = (apply({"params": params}, pixels, mask, only) for only in (False, True))
     assert (every.shape, hidden.shape) == ((3, 12, 48), (3, 9, 48))
-    for all_of_it, part, index in zip(every, hidden, mask.hidden):
+    for all_of_it, part, index in zip(every, hidden, mask.masked):
         np.testing.assert_allclose(part, all_of_it[index], atol=1e-5)
 
 
 def test_a_block_of_which_the_first_tokens_are_not_wanted():
     x = np.random.default_rng(0).normal(size=(2, 7, 16)).astype(np.float32)
-    block = vit.Block(heads=2)
+    block = transformer.Block(heads=2)
     variables = {"params": moved(compiled(block, "init")(jax.random.key(1), x)["params"])}
     apply = jax.jit(block.apply, static_argnums=(2, 3))
-    every, part = apply(variables, x, False, 0), apply(variables, x, False, 3)
+    (every, _), (part, _) = apply(variables, x, False, 0), apply(variables, x, False, 3)
     assert part.shape == (2, 4, 16)
     np.testing.assert_allclose(part, every[:, 3:], atol=1e-5)
 
 
 def test_a_kernel_that_is_split_over_devices_is_gathered_and_not_permuted():
-    mesh, block = meshes.make_mesh(data=1, fsdp=2), vit.Block(heads=2)
+    mesh, block = meshes.make_mesh(data=1, fsdp=2), transformer.Block(heads=2)
     rows = meshes.batch_sharding(mesh)
     x = jax.ShapeDtypeStruct((4, 7, 16), np.float32, sharding=rows)
     params = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
     shardings = meshes.infer_shardings(params, mesh)
     assert shardings["attention"]["qkv"]["kernel"].spec == P(None, "fsdp")
-    loss = lambda params, x: (block.apply({"params": params}, x, False, 3) ** 2).sum()
+    loss = lambda params, x: (block.apply({"params": params}, x, False, 3)[0] ** 2).sum()
     gradient = jax.jit(jax.grad(loss), in_shardings=(shardings, rows), out_shardings=shardings)
     text = gradient.lower(params, x).compile().as_text()
     assert "all-gather" in text and "collective-permute" not in text
@@ -202,7 +203,7 @@ def test_how_much_is_computed_again():
         loss = lambda p: ours.loss(p, {}, {"image": images()}, jax.random.key(1), 0).loss
         return products(jax.make_jaxpr(jax.grad(loss))(params_of()).jaxpr)
 
-    counts = {remat: count(remat) for remat in vit.REMAT}
+    counts = {remat: count(remat) for remat in transformer.REMAT}
     assert counts["dots"] - counts["none"] == 4 * 2
     assert counts["full"] - counts["none"] == 4 * 5
 

@@ -24,12 +24,12 @@ SIMCLR = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
 PHOTOMETRIC = {
     "jitter": functools.partial(augment.color_jitter, **SIMCLR),
     "grey": augment.grayscale,
-    "blur": functools.partial(augment.gaussian_blur, kernel_size=3, sigma=(0.5, 2.0)),
+    "blur": augment.gaussian_blur,
     "solarize": augment.solarize,
 }
 MIXING = {
-    "mixup": functools.partial(augment.mixup, alpha=0.8),
-    "cutmix": functools.partial(augment.cutmix, alpha=1.0),
+    "mixup": functools.partial(augment.mixup_cutmix, mixup_alpha=0.8, cutmix_alpha=0),
+    "cutmix": functools.partial(augment.mixup_cutmix, mixup_alpha=0, cutmix_alpha=1.0),
     "either": functools.partial(augment.mixup_cutmix, mixup_alpha=0.8, cutmix_alpha=1.0),
 }
 KEY = jax.random.key(0)
@@ -64,8 +64,9 @@ def assert_uniform(values, low, high):
 
 
 @pytest.mark.parametrize("name", PHOTOMETRIC)
-def test_probability_is_of_each_example(name):
+def test_probability_is_of_each_example(name, monkeypatch):
     """To five standard deviations, in number and in changes from one example to the next."""
+    monkeypatch.setattr(augment, "SIGMA", (0.5, 2.0))  # less would change nothing
     images = random_images(1000, 4, 4, 3)
     for probability in (0, 0.3, 1):
         after = run(PHOTOMETRIC[name], images, probability=probability)
@@ -78,7 +79,8 @@ def test_probability_is_of_each_example(name):
 
 
 @pytest.mark.parametrize("name", ["jitter", "blur"])
-def test_each_example_has_its_own_draw(name):
+def test_each_example_has_its_own_draw(name, monkeypatch):
+    monkeypatch.setattr(augment, "SIGMA", (0.5, 2.0))
     images = np.repeat(random_images(1, 4, 4, 3), 1000, axis=0)
     after = np.asarray(run(PHOTOMETRIC[name], images, probability=1))
     assert len({example.tobytes() for example in after}) > 990
@@ -88,7 +90,7 @@ def runs(name):
     """The function `name` of key and batch, whatever its options."""
     if name in PHOTOMETRIC:
         return lambda key, batch: PHOTOMETRIC[name](key, batch[0], probability=0.5)
-    return lambda key, batch: MIXING[name](key, *batch, per_example=True)
+    return lambda key, batch: MIXING[name](key, *batch)
 
 
 @pytest.mark.parametrize("name", [*PHOTOMETRIC, "either"])
@@ -209,27 +211,16 @@ def test_grayscale_is_the_luminance_in_all_channels():
 
 
 @pytest.mark.parametrize(
-    ("sigma", "kernel_size", "shape"),
-    [
-        (0.1, 3, (6, 5)),
-        (0.8, 5, (7, 12)),
-        (2.0, 9, (5, 6)),
-        (3.0, 1, (4, 4)),
-        (1.0, None, (60, 64)),
-    ],
+    ("sigma", "radius", "shape"),
+    [(0.1, 1, (6, 5)), (0.8, 2, (7, 12)), (2.0, 4, (5, 6)), (3.0, 0, (4, 4)), (1.0, 3, (60, 64))],
 )
-def test_blur_is_scipys_gaussian_filter(sigma, kernel_size, shape):
+def test_blur_is_scipys_gaussian_filter(sigma, radius, shape):
     """Its mode 'mirror' is torch's 'reflect'. Kernels up to the widest that the shape allows."""
     images = random_images(2, *shape, 3)
-    found = run(
-        augment.gaussian_blur, images, sigma=(sigma, sigma), probability=1, kernel_size=kernel_size
-    )
+    blur = jax.jit(augment._blurred, static_argnums=2)
+    found = blur(images, np.full(2, sigma, np.float32), radius)
     expected = scipy.ndimage.gaussian_filter(
-        images.astype(np.float64),
-        sigma,
-        mode="mirror",
-        radius=(kernel_size or 7) // 2,
-        axes=(1, 2),
+        images.astype(np.float64), sigma, mode="mirror", radius=radius, axes=(1, 2)
     )
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -239,7 +230,7 @@ def test_the_kernel_is_a_tenth_of_the_shorter_side_made_odd(side, taps):
     """SimCLR's for 224 pixels is int(0.1 * 224) = 22, made 23."""
     images = np.zeros((1, side, side + 9, 1), np.float32)
     images[:, side // 2, side // 2] = 1
-    found = run(augment.gaussian_blur, images, sigma=(4.0, 4.0), probability=1)[0, ..., 0]
+    found = np.asarray(run(augment.gaussian_blur, images, probability=1)[0, ..., 0])
     assert np.count_nonzero(found) == taps**2
 
 
@@ -249,19 +240,17 @@ def test_each_example_has_its_own_sigma():
     """
     images = np.zeros((600, 7, 7, 1), np.float32)
     images[:, 3, 3] = 1
-    after = run(augment.gaussian_blur, images, sigma=(1, 2), probability=0.5, kernel_size=3)
+    after = run(augment.gaussian_blur, images, probability=0.5)
     row = np.asarray(after, np.float64)[changed(images, after), 3, :, 0]
-    assert_uniform(np.sqrt(-0.5 / np.log(row[:, 4] / row[:, 3])), 1 - 1e-4, 2 + 1e-4)
+    assert_uniform(np.sqrt(-0.5 / np.log(row[:, 4] / row[:, 3])), 0.1 - 1e-4, 2 + 1e-3)
 
 
-@pytest.mark.parametrize("threshold", [0, 100, 128, 255])
-def test_solarize_is_pillows(threshold):
-    """On every byte, with the threshold itself inverted."""
+def test_solarize_is_pillows():
+    """On every byte: from 128 on."""
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    expected = np.asarray(ImageOps.solarize(Image.fromarray(values), threshold))
+    expected = np.asarray(ImageOps.solarize(Image.fromarray(values), 128))
     images = values[None, ..., None].astype(np.float32) / 255
-    threshold = float(np.float32(threshold) / 255)
-    found = run(augment.solarize, images, threshold=threshold, probability=1)[0, ..., 0] * 255
+    found = run(augment.solarize, images, probability=1)[0, ..., 0] * 255
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
@@ -307,33 +296,31 @@ def test_targets_over_fifty_draws_are_the_shares_that_the_pixels_show():
     assert kinds == {False, True}, "some draws mix values, some paste"
 
 
-@pytest.mark.parametrize("per_example", [False, True])
-def test_mixup_is_the_formula(per_example):
+def mixes(count, *batch, **alphas):
+    """`count` draws for one batch: mixed images [count, B, H, W, C] and labels."""
+    mix = functools.partial(augment.mixup_cutmix, **dict(mixup_alpha=0, cutmix_alpha=0) | alphas)
+    function = jax.jit(jax.vmap(mix, in_axes=(0, None, None)))
+    return jax.device_get(function(jax.random.split(KEY, count), *batch))
+
+
+def test_mixup_is_the_formula_with_one_lambda():
     images, labels = random_images(6, 4, 5, 3), np.eye(6, dtype=np.float32)
-    mixed, targets = run(augment.mixup, images, labels, alpha=0.8, per_example=per_example)
-    lam = own_shares(targets)
-    assert len(set(lam)) == (6 if per_example else 1)
-    weights = lam[:, None, None, None]
-    np.testing.assert_allclose(mixed, weights * images + (1 - weights) * images[::-1], atol=2e-7)
-    expected = lam[:, None] * labels + (1 - lam)[:, None] * labels[::-1]
-    np.testing.assert_allclose(targets, expected, atol=1e-7)
+    mixed, targets = run(MIXING["mixup"], images, labels)
+    (lam,) = set(own_shares(targets))
+    np.testing.assert_allclose(mixed, lam * images + (1 - lam) * images[::-1], atol=2e-7)
+    np.testing.assert_allclose(targets, lam * labels + (1 - lam) * labels[::-1], atol=1e-7)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 3])
 def test_lambda_is_from_the_beta_distribution(alpha):
-    images, labels = np.zeros((2000, 1, 1, 1), np.float32), np.eye(2, dtype=np.float32)
-    options = {"alpha": alpha, "per_example": True}
-    _, targets = run(augment.mixup, images, labels.repeat(1000, axis=0), **options)
-    lam = np.concatenate([targets[:1000, 0], targets[1000:, 1]])
-    assert scipy.stats.kstest(lam, scipy.stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+    _, targets = mixes(2000, *numbered(2, 1, 1), mixup_alpha=alpha)
+    assert scipy.stats.kstest(targets[:, 0, 0], scipy.stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
 def test_each_of_the_two_has_its_alpha():
     """CutMix changes nothing in images of one pixel: half of it is no pixel on either side."""
-    images, labels = np.zeros((2000, 1, 1, 1), np.float32), np.eye(2, dtype=np.float32)
-    options = {"mixup_alpha": 5, "cutmix_alpha": 0.2, "per_example": True}
-    _, targets = run(augment.mixup_cutmix, images, labels.repeat(1000, axis=0), **options)
-    lam = np.concatenate([targets[:1000, 0], targets[1000:, 1]])
+    _, targets = mixes(2000, *numbered(2, 1, 1), mixup_alpha=5, cutmix_alpha=0.2)
+    lam = targets[:, 0, 0]
     assert scipy.stats.kstest(lam[lam < 1], scipy.stats.beta(5, 5).cdf).pvalue > 1e-3
     assert abs((lam < 1).sum() - 1000) < 5 * np.sqrt(500)
 
@@ -353,23 +340,20 @@ def numbered(batch, height, width):
     return np.broadcast_to(place, (batch, height, width, 2)), np.eye(batch, dtype=np.float32)
 
 
-@pytest.mark.parametrize("per_example", [False, True])
-def test_cutmix_pastes_a_rectangle_and_lambda_is_its_exact_area(per_example):
-    images, labels = numbered(32, 9, 14)
-    function = jax.jit(functools.partial(augment.cutmix, alpha=1, per_example=per_example))
-    for seed in range(4):
-        mixed, targets = function(jax.random.key(seed), images, labels)
+def test_cutmix_pastes_a_rectangle_and_lambda_is_its_exact_area():
+    images, labels = numbered(6, 9, 14)
+    kinds = set()
+    for mixed, targets in zip(*mixes(40, images, labels, cutmix_alpha=1), strict=True):
         boxes = pasted(mixed)
-        for box in boxes:
-            rows, columns = box.any(axis=1), box.any(axis=0)
-            np.testing.assert_array_equal(box, rows[:, None] & columns, "a rectangle, maybe empty")
-            for line in (rows, columns):
-                assert np.abs(np.diff(line.astype(int))).sum() <= 2, "in one piece"
-        kinds = len({box.tobytes() for box in boxes})
-        assert kinds > 20 if per_example else kinds == 1
-        own = np.float32(1) - boxes.mean(axis=(1, 2)).astype(np.float32)
-        expected = own[:, None] * labels + (1 - own)[:, None] * labels[::-1]
-        np.testing.assert_allclose(targets, expected, atol=1e-7)
+        assert len({box.tobytes() for box in boxes}) == 1, "the batch draws once"
+        kinds.add(boxes[0].tobytes())
+        rows, columns = boxes[0].any(axis=1), boxes[0].any(axis=0)
+        np.testing.assert_array_equal(boxes[0], rows[:, None] & columns, "a rectangle, maybe empty")
+        for line in (rows, columns):
+            assert np.abs(np.diff(line.astype(int))).sum() <= 2, "in one piece"
+        own = np.float32(1) - np.float32(boxes[0].mean())
+        np.testing.assert_allclose(targets, own * labels + (1 - own) * labels[::-1], atol=1e-7)
+    assert len(kinds) > 20
 
 
 def boxes_by_timm(count, height, width, alpha, rng):
@@ -386,11 +370,11 @@ def boxes_by_timm(count, height, width, alpha, rng):
 
 @pytest.mark.parametrize(("height", "width", "alpha"), [(9, 14, 1), (12, 12, 0.3)])
 def test_boxes_are_distributed_as_timms(height, width, alpha):
-    """In area; and rows, columns and area are drawn independently of one another."""
-    images = np.arange(2000, dtype=np.float32)[:, None, None, None] * np.ones((height, width, 1))
-    images = images.astype(np.float32)
-    mixed, _ = run(augment.cutmix, images, np.ones((2000, 1)), alpha=alpha, per_example=True)
-    boxes = pasted(mixed)
+    """In area; and rows, columns and area are drawn independently of one another, but that boxes
+    which no border cuts are half a pixel off the center.
+    """
+    mixed, _ = mixes(2000, *numbered(2, height, width), cutmix_alpha=alpha)
+    boxes = mixed[:, 0, :, :, 0] == 1  # the first image was all 0, its partner 1
     areas = boxes.sum(axis=(1, 2))
     expected = boxes_by_timm(2000, height, width, alpha, np.random.default_rng(0))
     assert scipy.stats.ks_2samp(areas, expected).pvalue > 1e-3
@@ -398,29 +382,23 @@ def test_boxes_are_distributed_as_timms(height, width, alpha):
     boxes, areas = boxes[areas > 0], areas[areas > 0]
     middles = [boxes.sum(axis=2) @ np.arange(height), boxes.sum(axis=1) @ np.arange(width)] / areas
     correlations = np.corrcoef([*middles, areas])
-    assert np.abs(correlations - np.eye(3)).max() < 5 / np.sqrt(len(areas))
+    assert np.abs(correlations - np.eye(3)).max() < 6 / np.sqrt(len(areas))
 
 
-@pytest.mark.parametrize("per_example", [False, True])
-def test_the_batch_switches_as_one_or_each_example_for_itself(per_example):
+def test_the_batch_switches_as_one():
     """What was cut has pixels that are its own or its partner's."""
     images, labels = numbered(4, 2, 2)
-    options = {"mixup_alpha": 1, "cutmix_alpha": 1, "switch_probability": 0.3}
-    mix = functools.partial(augment.mixup_cutmix, **options, per_example=per_example)
-    keys = jax.random.split(KEY, 400)
-    mixed, _ = jax.jit(jax.vmap(mix, in_axes=(0, None, None)))(keys, images, labels)
-    cut = np.isin(np.asarray(mixed), images).all(axis=(2, 3, 4))  # [400, 4]
-    together = (cut == cut[:, :1]).all(axis=1).mean()
-    assert together < 0.4 if per_example else together == 1
-    draws = cut.ravel() if per_example else cut[:, 0]
-    assert abs(draws.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / draws.size)
+    mixed, _ = mixes(400, images, labels, mixup_alpha=1, cutmix_alpha=1)
+    cut = np.isin(mixed, images).all(axis=(2, 3, 4))  # [400, 4]
+    assert (cut == cut[:, :1]).all()
+    assert abs(cut[:, 0].mean() - 0.5) < 5 * np.sqrt(0.25 / 400)
 
 
 @pytest.mark.parametrize("name", MIXING)
 def test_mixed_labels_sum_to_one_and_images_stay_in_range(name):
     images = np.clip(random_images(64, 4, 4, 3, low=-0.5, high=1.5), 0, 1)
     labels = augment.soft_targets(jnp.arange(64) % 10, 10, 0.1)
-    mixed, targets = run(MIXING[name], images, labels, per_example=True)
+    mixed, targets = run(MIXING[name], images, labels)
     np.testing.assert_allclose(targets.sum(axis=1), np.ones(64), atol=1e-6)
     assert mixed.min() >= 0 and mixed.max() <= 1
     assert mixed.dtype == targets.dtype == jnp.float32
@@ -456,31 +434,12 @@ def test_an_alpha_of_zero_turns_one_off():
         ),
         (lambda x: augment.solarize(KEY, x, probability=-0.1), "probability -0.1 is outside"),
         (lambda x: augment.solarize(KEY, x.astype(np.uint8), probability=1), "images are uint8"),
-        (
-            lambda x: augment.gaussian_blur(KEY, x, probability=1, sigma=(0, 1)),
-            r"sigma \(0, 1\) is not",
-        ),
-        (
-            lambda x: augment.gaussian_blur(KEY, x, probability=1, sigma=(2, 1)),
-            r"sigma \(2, 1\) is not",
-        ),
-        (
-            lambda x: augment.gaussian_blur(KEY, x, probability=1, kernel_size=4),
-            "kernel_size 4 is not an odd number from 1 to 7, which images of 4 x 6 allow",
-        ),
-        (lambda x: augment.gaussian_blur(KEY, x, probability=1, kernel_size=9), "kernel_size 9"),
-        (lambda x: augment.gaussian_blur(KEY, x, probability=1, kernel_size=-1), "kernel_size -1"),
+        (lambda x: augment.gaussian_blur(KEY, x, probability=2), "probability 2 is outside"),
         (lambda x: augment.soft_targets(jnp.arange(2), 3, 1.5), "smoothing 1.5 is outside"),
-        (lambda x: augment.mixup(KEY, x, np.arange(2), alpha=1), r"shape \(2,\) .* \[2, classes\]"),
-        (lambda x: augment.mixup(KEY, x, np.eye(3), alpha=1), r"shape \(3, 3\) .* 2 images"),
-        (lambda x: augment.cutmix(KEY, x, np.eye(2), alpha=-1), "cutmix_alpha -1 is not 0"),
-        (lambda x: augment.mixup(KEY, x, np.eye(2), alpha=np.nan), "mixup_alpha nan is not 0"),
-        (
-            lambda x: augment.mixup_cutmix(
-                KEY, x, np.eye(2), mixup_alpha=1, cutmix_alpha=1, switch_probability=2
-            ),
-            "switch_probability 2 is outside",
-        ),
+        (lambda x: mixes(1, x, np.arange(2), mixup_alpha=1), r"shape \(2,\) .* \[2, classes\]"),
+        (lambda x: mixes(1, x, np.eye(3), mixup_alpha=1), r"shape \(3, 3\) .* 2 images"),
+        (lambda x: mixes(1, x, np.eye(2), cutmix_alpha=-1), "cutmix_alpha -1 is not 0"),
+        (lambda x: mixes(1, x, np.eye(2), mixup_alpha=np.nan), "mixup_alpha nan is not 0"),
     ],
 )
 def test_mistakes_are_named(call, message):

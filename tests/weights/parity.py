@@ -26,7 +26,7 @@ from mae_jax import weights
 from mae_jax.methods import make_method
 from mae_jax.models.vit import SIZES
 from mae_jax.ops import losses, masking
-from mae_jax.ops.patches import grid_of, patchify
+from mae_jax.ops.patches import patchify
 from tests.weights import references
 from tests.weights.references import Reference
 
@@ -73,7 +73,7 @@ def ours(model: weights.Model, images: np.ndarray, noise: np.ndarray | None) -> 
         noise: [B, L], for a masked autoencoder: the patches of lowest noise are visible.
     """
     method = make_method(name=model.method, args=model.args, total_steps=1)
-    encoder = method.encoder if model.method == "tasks.encode" else method.model.encoder
+    encoder = method.encoder
     images = images.transpose(0, 2, 3, 1)
 
     @jax.jit
@@ -92,14 +92,13 @@ def ours(model: weights.Model, images: np.ndarray, noise: np.ndarray | None) -> 
 
 def _reconstruction(method, params, images: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
     """Prediction and loss of a masked autoencoder."""
-    height, width = grid_of(images.shape[1:3], method.model.encoder.patch)
-    mask = masking.from_scores(noise, masking.num_visible(height * width, method.mask_ratio))
+    mask = masking.from_scores(noise, masking.num_visible(noise.shape[1], method.mask_ratio))
     prediction = method.model.apply({"params": params}, images, mask)
-    target = patchify(images, method.model.encoder.patch)
+    target = patchify(images, method.unit)
     if method.target.normalize:
         target = losses.normalize_patches(target)
-    errors = losses.errors(prediction, target, "mse")
-    return dict(prediction=prediction, loss=losses.masked_mean(errors, mask.mask))
+    loss = losses.masked_mean(losses.errors(prediction, target, "mse"), mask.mask)
+    return dict(prediction=prediction, loss=loss)
 
 
 def compared(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> list[Line]:

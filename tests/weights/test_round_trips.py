@@ -66,8 +66,7 @@ def test_official_weights_without_our_notes(tmp_path):
     options = weights.Options(target="pixels")
     found, _ = weights.read(tmp_path / "theirs.safetensors", options)
     same(found.params, model.params)
-    assert found.args["decoder_heads"] == 16
-    assert found.args["target"] == "pixels(normalize=False)"
+    assert found.args["decoder_heads"] == 16 and found.args["target"] == "pixels(normalize=False)"
     assert found.args["encoder"] == "vit(width=768, depth=1, heads=12, patch=16)"
     assert found.args["mean"] == (0.485, 0.456, 0.406) and found.image == (224, 224, 3)
 

@@ -5,8 +5,9 @@ Sources are read by several threads at once, and hold at most 16 bytes an exampl
 that say that they are in memory).
 """
 
+import abc
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Statistics(NamedTuple):
     std: tuple[float, ...]
 
 
-class Source(Protocol):
+class Source(abc.ABC):
     """A set of examples with random access; sources derive from it."""
 
     num_examples: int
@@ -46,6 +47,7 @@ class Source(Protocol):
     """Examples that are known at the start to be unreadable, 'NAME: REASON' each. To read one
     raises BadImage."""
 
+    @abc.abstractmethod
     def read(self, indices: np.ndarray) -> Mapping[str, Sequence[Any]]:
         """Rows of every field for some examples.
 
@@ -60,6 +62,7 @@ class Source(Protocol):
             BadImage: one of them cannot be read.
         """
 
+    @abc.abstractmethod
     def name(self, index: int) -> str:
         """What an example is called, in messages and in lists of features."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from mae_jax.data import images
 from mae_jax.data.fields import space_of
 from mae_jax.data.random import hash_words, uniform
-from mae_jax.spec import call, maker, parse
+from mae_jax.spec import build_all
 from mae_jax.types import UserError
 
 Example = Mapping[str, Any]
@@ -48,10 +48,7 @@ def make_transforms(text: str) -> list[Transform]:
     Raises:
         UserError: an unknown name or argument.
     """
-    return [
-        call(name, maker(f"data.transforms.{name}"), *args, **kwargs)
-        for name, args, kwargs in parse(text)
-    ]
+    return build_all(text, "data.transforms", Transform)
 
 
 def draw(transforms: Sequence[Transform], seeds: np.ndarray) -> list[np.ndarray]:

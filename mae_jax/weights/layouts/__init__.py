@@ -38,7 +38,7 @@ def find(name: str) -> Layout:
     Raises:
         UserError: there is none; names those that there are.
     """
-    return build(name, "weights.layouts")
+    return build(name, "weights.layouts", Layout)
 
 
 def tables(name: str | None) -> list[Rows]:

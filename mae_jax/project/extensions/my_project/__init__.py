@@ -1,0 +1,1 @@
+"""Extensions of mae_jax: a module each, of which configs call `make` by name, 'my_project.mask'."""

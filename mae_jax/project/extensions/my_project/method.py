@@ -1,0 +1,66 @@
+"""A method: denoising. The network sees an image with noise and predicts the noise."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mae_jax.methods.images import ImageMethod
+from mae_jax.ops.patches import patchify
+from mae_jax.types import Batch, Extra, Output, Params, UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Denoising(ImageMethod):
+    """The method; `make` documents the fields."""
+
+    noise: float
+
+    def head(self, channels: int) -> nn.Dense:
+        """From tokens to the pixels of a patch."""
+        return nn.Dense(self.encoder.patch**2 * channels)
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Parameters for images of this size."""
+        keys, images = jax.random.split(key), self.normalize(batch["image"])
+        tokens = jnp.zeros((1, 1, self.encoder.width))
+        return {
+            "encoder": self.encoder.init(keys[0], images)["params"],
+            "head": self.head(images.shape[-1]).init(keys[1], tokens)["params"],
+        }, {}
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """Squared error of the noise."""
+        images = self.normalize(batch["image"])
+        noise = self.noise * jax.random.normal(key, images.shape)
+        tokens = self.tokens(params, images + noise)[:, self.encoder.prefix :]  # [B, L, D]
+        head = self.head(images.shape[-1])
+        predicted = head.apply({"params": params["head"]}, tokens)  # [B, L, patch * patch * C]
+        error = jnp.square(predicted - patchify(noise, self.encoder.patch))
+        return Output(error.mean(), extra, {})
+
+
+def make(
+    *,
+    encoder: str = "vit(B, patch=16)",
+    noise: float = 0.5,
+    pool: str = "mean",
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    dtype: str = "float32",
+) -> Denoising:
+    """config.method.name='my_project.method'
+
+    Args:
+        encoder: spec string.
+        noise: its standard deviation, where that of the images is 1.
+        pool: 'cls' or 'mean' of the patches.
+        mean, std: of the pixels in [0, 1], one number or one per channel.
+        dtype: what the network computes in, 'float32' or 'bfloat16'.
+    """
+    if noise <= 0:
+        raise UserError(f"noise={noise} must be positive: try 0.5")
+    fields = ImageMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
+    return Denoising(noise=noise, **fields)

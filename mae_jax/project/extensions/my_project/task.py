@@ -1,0 +1,84 @@
+"""A task: a trained encoder, frozen, and a layer that tells the class. It reads labels."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from mae_jax.methods.images import ImageMethod
+from mae_jax.rules import DECAY_MATRICES, Rules
+from mae_jax.types import Batch, Extra, Output, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Classify(ImageMethod):
+    """The task; `make` documents the fields."""
+
+    classes: int
+
+    def labels(self) -> Mapping[str, int]:
+        """What is learned."""
+        return {"label": self.classes}
+
+    def rules(self) -> Rules:
+        """The encoder stays as it is."""
+        return (("^encoder/", None), *DECAY_MATRICES)
+
+    def offers(self) -> tuple[str, ...]:
+        """'features' and 'tokens' of the encoder; 'logits' [B, classes]."""
+        return (*super().offers(), "logits")
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Parameters for images of this size; the encoder's may be loaded, by init_from."""
+        keys, images = jax.random.split(key), self.normalize(batch["image"])
+        features = jnp.zeros((1, self.encoder.width))
+        return {
+            "encoder": self.encoder.init(keys[0], images)["params"],
+            "head": nn.Dense(self.classes).init(keys[1], features)["params"],
+        }, {}
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """Cross-entropy."""
+        logits = self.logits(params, batch)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+        return Output(loss, extra, {"top1": jnp.mean(logits.argmax(axis=1) == batch["label"])})
+
+    def predict(
+        self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
+    ) -> dict[str, jax.Array]:
+        """See `offers`."""
+        found = super().predict(params, extra, batch, outputs=super().offers())
+        return {
+            name: self.logits(params, batch) if name == "logits" else found[name]
+            for name in outputs
+        }
+
+    def logits(self, params: Params, batch: Batch) -> jax.Array:
+        """[B, classes]."""
+        features = self.features(params, self.normalize(batch["image"]))
+        return nn.Dense(self.classes).apply({"params": params["head"]}, features)
+
+
+def make(
+    *,
+    encoder: str = "vit(B, patch=16)",
+    classes: int = 10,
+    pool: str = "mean",
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    dtype: str = "float32",
+) -> Classify:
+    """config.method.name='my_project.task'
+
+    Args:
+        encoder: spec string of the encoder that was pre-trained.
+        classes: their number.
+        pool: 'cls' or 'mean' of the patches.
+        mean, std: of the pixels in [0, 1], one number or one per channel.
+        dtype: what the encoder computes in, 'float32' or 'bfloat16'.
+    """
+    fields = ImageMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
+    return Classify(classes=classes, **fields)

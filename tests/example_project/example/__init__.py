@@ -1,0 +1,3 @@
+"""A project beside the library: a segmentation task, a method of texts, and sources of texts and
+signals, for tests.
+"""

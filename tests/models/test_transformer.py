@@ -1,0 +1,203 @@
+"""The blocks of a transformer: taps, biases, masks and attention weights; class tokens and maps."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from mae_jax.methods import mae
+from mae_jax.models import conv, transformer, vit
+from mae_jax.models.encoder import pooled
+from mae_jax.types import UserError
+
+SHAPE = dict(width=16, depth=2, heads=2, patch=4)
+KEY = jax.random.key(0)
+
+
+class Trunk(nn.Module):
+    """Blocks alone."""
+
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, x, bias=None, mask=None, **options):
+        """What `blocks` returns."""
+        return transformer.blocks(
+            x, depth=3, heads=2, remat=self.remat, bias=bias, mask=mask, **options
+        )
+
+
+@functools.cache
+def inputs():
+    return np.random.default_rng(0).normal(size=(2, 7, 16)).astype(np.float32)
+
+
+@functools.cache
+def variables():
+    return jax.jit(Trunk().init)(KEY, inputs())
+
+
+def run(*arrays, remat="none", **options):
+    apply = functools.partial(Trunk(remat).apply, **options)
+    return jax.device_get(jax.jit(apply)(variables(), inputs(), *arrays))
+
+
+def test_parameters_are_those_of_the_callers_blocks():
+    assert set(variables()["params"]) == {"block_0", "block_1", "block_2"}
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_taps_are_outputs_of_blocks(remat):
+    found = run(remat=remat, taps=(2, 0, -2), weights=(1,))
+    np.testing.assert_allclose(found.taps[0], found.last, atol=1e-6)
+    x = inputs()
+    for i, tap in ((0, found.taps[1]), (1, found.taps[2])):
+        block = transformer.Block(heads=2)
+        x, _ = jax.jit(block.apply)({"params": variables()["params"][f"block_{i}"]}, x)
+        np.testing.assert_allclose(tap, x, atol=1e-5)
+    assert len(found.weights) == 1
+    with pytest.raises(UserError, match="block 3 is not one of 3: choose 0 to 2, or -1"):
+        jax.eval_shape(functools.partial(Trunk().apply, taps=(3,)), variables(), inputs())
+
+
+@pytest.mark.parametrize("remat", ["none", "dots"])
+def test_a_bias_can_stand_for_a_mask_and_has_a_gradient(remat):
+    valid = np.arange(7) < 5
+    mask = np.broadcast_to(valid, (2, 1, 1, 7))
+    bias = np.where(mask, 0, -1e9).astype(np.float32)
+    masked, biased = run(None, mask, remat=remat).last, run(bias, remat=remat).last
+    np.testing.assert_allclose(masked, biased, atol=1e-5)
+    assert not np.allclose(masked, run().last, atol=1e-3)
+    noise = np.where(valid[:, None], 0, 1).astype(np.float32)
+    network = Trunk(remat)
+
+    @jax.jit
+    def of_valid(x, mask):
+        return network.apply(variables(), x, None, mask).last[:, :5]
+
+    other = of_valid(inputs() + noise, mask)
+    np.testing.assert_allclose(other, masked[:, :5], atol=1e-6)
+    loss = lambda bias: (network.apply(variables(), inputs(), bias).last[:, 0] ** 3).sum()
+    table = np.zeros((1, 2, 7, 7), np.float32)
+    gradient = jax.jit(jax.grad(loss))(table)
+    assert gradient.shape == table.shape and np.isfinite(gradient).all() and gradient.any()
+
+
+def test_a_kernel_that_takes_no_bias_refuses_it():
+    block = transformer.Block(heads=2, attention="pallas")
+    bias = jnp.zeros((1, 2, 7, 7))
+    with pytest.raises(UserError, match="attention=pallas .*; attention=auto"):
+        jax.eval_shape(functools.partial(block.init, bias=bias), KEY, inputs())
+
+
+def softmax_by_hand(params, x):
+    """Weights of the first block in float64, [B, H, T, T]."""
+    x = np.asarray(x, np.float64)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    x = x * params["norm1"]["scale"] + params["norm1"]["bias"]
+    qkv = x @ params["attention"]["qkv"]["kernel"] + params["attention"]["qkv"]["bias"]
+    q, k, _ = (y.reshape(*y.shape[:2], 2, 8) for y in np.split(qkv, 3, axis=-1))
+    logits = np.exp(np.einsum("bthd,bshd->bhts", q, k) / np.sqrt(8))
+    return logits / logits.sum(axis=-1, keepdims=True)
+
+
+def test_attention_weights_are_the_softmax():
+    found = run(weights=(0,)).weights[0]
+    assert found.shape == (2, 2, 7, 7) and found.dtype == np.float32
+    expected = softmax_by_hand(variables()["params"]["block_0"], inputs())
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_attention_weights_of_masked_keys_are_zero():
+    mask = np.ones((2, 1, 1, 7), bool)
+    mask[0, ..., 3] = False
+    mask[1] = False  # no valid key at all
+    found = run(None, mask, weights=(1,)).weights[0]
+    assert not found[0, ..., 3].any() and not found[1].any() and np.isfinite(found).all()
+    np.testing.assert_allclose(found[0].sum(axis=-1), 1, rtol=1e-5)
+
+
+@functools.cache
+def images(*shape):
+    return np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+
+
+def start(network, x):
+    return jax.jit(network.init)(KEY, x)
+
+
+def test_an_encoder_shows_its_maps_and_attention():
+    network, x = vit.make(**SHAPE, class_tokens=2), images(8, 12, 3)
+    params = start(network, x)
+    apply = lambda name: jax.jit(functools.partial(network.apply, method=name))(params, x)
+    maps, weights, tokens = apply("maps"), apply("attention_weights"), apply("__call__")
+    assert [y.shape for y in maps] == [(2, 2, 3, 16)] * 2
+    assert [w.shape for w in weights] == [(2, 2, 8, 8)] * 2
+    np.testing.assert_allclose(np.sum(weights[0], axis=-1), 1, rtol=1e-5)
+    last = np.asarray(maps[1]).reshape(2, 6, 16)
+    last = (last - last.mean(-1, keepdims=True)) / np.sqrt(last.var(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(tokens[:, 2:], last, atol=1e-4)
+    only = functools.partial(network.apply, method="maps", taps=(-1,))
+    (alone,) = jax.jit(only)(params, x)
+    np.testing.assert_allclose(alone, maps[1], atol=1e-6)
+
+
+def test_attention_that_nobody_asks_for_is_not_computed():
+    """It costs an exponential more for each block that is asked for."""
+    network, x = vit.make(**SHAPE), images(8, 12, 3)
+    params = jax.eval_shape(network.init, KEY, x)
+
+    def exponentials(**options):
+        compiled = jax.jit(functools.partial(network.apply, **options)).lower(params, x).compile()
+        return compiled.cost_analysis()["transcendentals"]
+
+    def asked(*taps):
+        return exponentials(method="run", weights=taps)
+
+    assert exponentials() == asked() < asked(0) < asked(0, 1)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_convolutional_maps_of_any_rank(rank):
+    network = conv.make(widths=(4, 8), depths=(1, 1), stem=2, kernel=3)
+    x = images(*(8, 4, 4)[:rank], 2)
+    params = start(network, x)
+    maps = jax.eval_shape(functools.partial(network.apply, method="maps"), params, x)
+    assert [y.shape for y in maps] == [
+        (2, *(4, 2, 2)[:rank], 4),
+        (2, *(2, 1, 1)[:rank], 8),
+    ]
+    (coarse,) = jax.eval_shape(
+        functools.partial(network.apply, method="maps", taps=(-1,)), params, x
+    )
+    assert coarse.shape == maps[1].shape
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_any_number_of_class_tokens(count):
+    """All are learned, have positions of their own, and pass through encoder and decoder."""
+    encoder = f"vit(width=16, depth=1, heads=2, patch=4, class_tokens={count})"
+    decoder = dict(decoder_width=8, decoder_depth=1, decoder_heads=2)
+    method = mae.make(encoder=encoder, pool="mean" if count == 0 else "cls", **decoder)
+    batch = {"image": np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)}
+    params, _ = jax.jit(method.init)(KEY, batch)
+    loss = lambda params: method.loss(params, {}, batch, KEY, 0).loss
+    gradient = jax.jit(jax.grad(loss))(params)["encoder"]
+    assert ("cls_token" in params["encoder"]) == (count > 0)
+    if count:
+        assert gradient["cls_token"].shape == (1, count, 16)
+        assert np.abs(gradient["cls_token"]).max(axis=(0, 2)).min() > 0
+    learned = vit.make(**SHAPE, class_tokens=count, learned_positions=True)
+    table = jax.eval_shape(learned.init, KEY, images(8, 8, 3))["params"]["positions"]
+    assert table.shape == (count + 4, 16)
+
+
+def test_pooled():
+    tokens = jnp.arange(10.0).reshape(1, 5, 2)
+    np.testing.assert_array_equal(pooled(tokens, "cls", prefix=1), [[0, 1]])
+    np.testing.assert_array_equal(pooled(tokens, "cls", prefix=3), [[2, 3]])
+    np.testing.assert_array_equal(pooled(tokens, "mean", prefix=3), [[7, 8]])
+    np.testing.assert_array_equal(pooled(tokens, "mean", prefix=0), [[4, 5]])
