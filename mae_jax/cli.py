@@ -124,7 +124,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_init(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax init`."""
-    parser.add_argument("folder", type=path, metavar="FOLDER", help="to write into")
+    add = parser.add_argument
+    add("folder", type=path, metavar="FOLDER", help="to write into")
+    text = "write a module of each kind that configs can name instead, and an experiment with them"
+    add("--extensions", action="store_true", help=text)
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:

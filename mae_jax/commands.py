@@ -37,9 +37,10 @@ def init(args) -> int:
     from mae_jax import project
 
     no_overrides(args)
-    written = project.init(args.folder)
+    written = project.init(args.folder, extensions=args.extensions)
     print(f"wrote {' and '.join(map(str, written))}")
-    print(f"next: cd {shlex.quote(str(args.folder))} && mae-jax train --config experiment.py")
+    config = "extended.py" if args.extensions else "experiment.py"
+    print(f"next: cd {shlex.quote(str(args.folder))} && mae-jax train --config {config}")
     return 0
 
 

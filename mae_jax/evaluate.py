@@ -64,11 +64,11 @@ def representations(run: Run, state: TrainState) -> dict[str, Predictor]:
     start = functools.cache(run.initial_state)
     baselines = {"random encoder": lambda outputs, reduce: run.predictor(start(), outputs, reduce)}
     if "image" in run.method.inputs:
-        baselines = {"raw pixels": lambda outputs, reduce: pixels(run)} | baselines
+        baselines = {"raw pixels": lambda outputs, reduce: pixels(run, reduce)} | baselines
     return baselines | trained
 
 
-def pixels(run: Run) -> Predict:
+def pixels(run: Run, reduce: Callable | None = None) -> Predict:
     """The baseline of all features: the pixels themselves, in [0, 1]; images with a side of over 32
     are scaled down to it, or the baseline would need more memory than the model.
     """
@@ -77,6 +77,8 @@ def pixels(run: Run) -> Predict:
         images = batch["image"]
         shape = (len(images), *(min(side, 32) for side in images.shape[1:-1]), images.shape[-1])
         small = jax.image.resize(images / 255.0, shape, "linear").reshape(len(images), -1)
+        if reduce:
+            return reduce({"features": small}, batch)
         return {"features": small} | {k: v for k, v in batch.items() if k != "image"}
 
     function = run.on_devices(features)

@@ -76,7 +76,9 @@ class MaskedMethod(ImageMethod):
         return params, self.extra(self.target.initial(self.sides(images), images.shape[-1]))
 
     def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
-        """Those of the target."""
+        """Those of the target; without a sample, they stay as they start."""
+        if not self.sample:
+            return {}
         return self.extra(self.target.constants(sample, self.sides(sample["image"])))
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:

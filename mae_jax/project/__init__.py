@@ -1,4 +1,6 @@
-"""`mae-jax init`: a folder with an experiment of the user's own, and a README, to edit."""
+"""`mae-jax init`: a folder with an experiment of the user's own, and a README, to edit; and with
+extensions, a file of each kind, to start from.
+"""
 
 from pathlib import Path
 
@@ -7,10 +9,15 @@ from mae_jax.paths import check_place
 
 TEMPLATE = Path(__file__).parent / "template"
 """The files that a new project has."""
+EXTENSIONS = Path(__file__).parent / "extensions"
+"""Those of extensions: an experiment, and a package of modules that it names."""
 
 
-def init(folder: Path) -> list[Path]:
+def init(folder: Path, *, extensions: bool = False) -> list[Path]:
     """Writes a new project into a folder, which is created if missing.
+
+    Args:
+        extensions: write those instead.
 
     Returns:
         The files written.
@@ -20,7 +27,9 @@ def init(folder: Path) -> list[Path]:
             be created.
     """
     check_place(folder, "init")
-    texts = {folder / path.name: path.read_bytes() for path in sorted(TEMPLATE.glob("*.*"))}
+    source = EXTENSIONS if extensions else TEMPLATE
+    files = [path for path in sorted(source.rglob("*.*")) if path.suffix != ".pyc"]
+    texts = {folder / path.relative_to(source): path.read_bytes() for path in files}
     there = [str(path) for path in texts if path.exists() or path.is_symlink()]
     if there:
         raise UserError(
@@ -29,5 +38,6 @@ def init(folder: Path) -> list[Path]:
         )
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(text)
     return list(texts)

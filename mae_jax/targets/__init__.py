@@ -57,7 +57,7 @@ class Target(abc.ABC):
         """
 
     def initial(self, patch: tuple[int, ...], channels: int) -> Constants:
-        """Constants of the right shapes, with any values."""
+        """Constants of the right shapes, with any values; the right ones where `sample` is 0."""
         return {}
 
     def constants(self, sample: Mapping[str, np.ndarray], patch: tuple[int, ...]) -> Constants:

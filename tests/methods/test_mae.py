@@ -1,6 +1,9 @@
 """The masked autoencoder: its options, its pictures, what it may see, and images of any rank."""
 
+import dataclasses
 import functools
+import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +11,37 @@ import numpy as np
 import pytest
 
 from mae_jax.methods import mae as method_mae
+from mae_jax.ops.patches import patchify
+from mae_jax.targets import Target
 from mae_jax.types import UserError
 from tests.helpers.tiny_args import make_tiny
 
 KEY = jax.random.key(0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Basis(Target):
+    """Coordinates in a basis that is learned from training images."""
+
+    sample: ClassVar[int] = 4
+
+    def width(self, patch, channels):
+        """Two."""
+        return 2
+
+    def initial(self, patch, channels):
+        """[P, 2]."""
+        return {"basis": jnp.zeros((math.prod(patch) * channels, 2))}
+
+    def constants(self, sample, patch):
+        """[P, 2]."""
+        pixels = np.asarray(patchify(jnp.asarray(sample["image"]), patch), np.float32)
+        return {"basis": np.linalg.svd(pixels.reshape(-1, pixels.shape[-1]))[2][:2].T}
+
+    def make(self, constants, images, context):
+        """[B, K, 2]."""
+        patches = context.take(patchify(images, context.patch))
+        return context.normalize(patches, pixels=math.prod(context.patch)) @ constants["basis"]
 
 
 class Case:
@@ -136,6 +166,20 @@ def test_the_initialisation_is_the_papers():
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if path[-1].key == "bias":
             assert not np.any(leaf)
+
+
+def test_a_target_that_learns_constants(mae):
+    method = dataclasses.replace(mae.method, target=Basis())
+    params, extra = jax.jit(method.init)(KEY, mae.batch)
+    constants = method.constants(mae.batch)
+    assert jax.tree.map(np.shape, constants) == jax.tree.map(np.shape, extra)
+    assert method.sample == 4 and mae.method.sample == 0 and mae.extra == {}
+    assert method.pictures() is None, "no pixels"
+    assert params["decoder"]["predict"]["kernel"].shape[-1] == 2
+    loss = jax.jit(lambda extra: method.loss(params, extra, mae.batch, KEY, 0))
+    found, start = loss(constants), loss(extra)
+    assert np.isfinite(found.loss) and found.loss != start.loss
+    np.testing.assert_array_equal(found.extra["target"]["basis"], constants["target"]["basis"])
 
 
 RANKS = {
