@@ -40,7 +40,7 @@ def grey(root, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Folder, "statistics", Statistics((0.1307,), (0.3081,)))
         patch.setattr(train, "loop", only_the_last_step)
-        patch.setattr(Run, "train_step", lambda run: (None, COSTS))
+        patch.setattr(Run, "compile", lambda run: (None, COSTS))
         patch.setattr(train, "finish", lambda *arguments: None)
         assert run(*command) == 0
     return folder, command, changes

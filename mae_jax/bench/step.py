@@ -250,11 +250,8 @@ def _compiled_gflops(setup: Setup, compiled) -> float | None:
 
 def tables(report: Report) -> list[Table]:
     """What `bench_step` found, as tables."""
-    size = lambda shape: " x ".join(map(str, shape)) or "one number"
-    examples = [f"{name}s of {size(shape)}" for name, shape in report["inputs"].items()]
-    title = (
-        f"{report['batch_size']} {' and '.join(examples)}, {report['dtype']}, {report['device']}"
-    )
+    inputs = [f"{name}s of {' x '.join(map(str, x))}" for name, x in report["inputs"].items()]
+    title = f"{report['batch_size']} {' and '.join(inputs)}, {report['dtype']}, {report['device']}"
     drawn = Table(title=title, box=SIMPLE, show_header=False, pad_edge=False)
     gigas = lambda value: "not known" if value is None else f"{value:,.3f}"
     drawn.add_row("images/s", shown(report["images_per_second"]))
