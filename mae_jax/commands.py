@@ -156,7 +156,7 @@ def evaluate(args) -> int:
         evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
         if not evaluators:
             raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
-        run.check(evaluators)
+        run.check_evaluators(evaluators)
         exchange.check(args, run, evaluators)
         check_file(path, "--run")
         if watchdog.index == 0:

@@ -6,8 +6,7 @@ from pathlib import Path
 import jax
 
 from mae_jax import weights
-from mae_jax.checks import check_channels, explained_by_images
-from mae_jax.engine.memory import check_state
+from mae_jax.checks import check_channels
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
 from mae_jax.types import TrainState, UserError, image_shape
@@ -65,12 +64,10 @@ def load(
     check_channels(str(workdir), image, image_shape(run.data.example("eval")))
     if is_folder_of_weights(workdir):
         return run, weights.read_state(workdir, run.abstract_state)
-    check_state(run.abstract_state)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
     with run.open_checkpoints(workdir, read_only=True) as checkpoints:
-        with explained_by_images(str(workdir), image, run.data):
-            state = checkpoints.restore(run.abstract_state)
+        state = run.restore(checkpoints, workdir)
     if state is None:
         raise UserError(f"{workdir} has no checkpoint yet")
     return run, state

@@ -90,7 +90,6 @@ def check(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> 
     """
     run = build(config, recorded(workdir))
     check_state(run.abstract_state)
-    run.check_training()
     run.trace()
     claimed = run.config.copy_and_resolve_references()
     claimed.identities = run.data.identities()

@@ -18,8 +18,9 @@ from mae_jax.data import Data, fields, make_data
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.compiler import changed_options
+from mae_jax.engine.costs import Costs
 from mae_jax.engine.log import Log
-from mae_jax.engine.memory import check_state, step_advice
+from mae_jax.engine.memory import bytes_on_device, check_room, check_state, step_advice
 from mae_jax.engine.profile import Profile
 from mae_jax.evals.classify import check_labels
 from mae_jax.evals.features import Evaluator, Predict
@@ -28,6 +29,7 @@ from mae_jax.learner import Learner, build_learner
 from mae_jax.settings import EvalPlan, make_eval_plan
 from mae_jax.spec import bind_section, call_section
 from mae_jax.types import TrainState, UserError, image_shape
+from mae_jax.weights import image_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,6 +66,42 @@ class Run(Learner):
     def memory_advice(self) -> str:
         """What to change where the devices have no room for the step."""
         return step_advice(self.config)
+
+    def restore(self, checkpoints: Checkpoints, workdir: Path) -> TrainState | None:
+        """The newest state that was saved in a workdir; None if there is none.
+
+        Raises:
+            UserError: no room for it, or it is of another model, perhaps for other images.
+        """
+        check_state(self.abstract_state)
+        with checks.explained_by_images(str(workdir), image_of(workdir), self.data):
+            return checkpoints.restore(self.abstract_state)
+
+    def compile(self) -> tuple[Callable, Costs]:
+        """The compiled training step, and what it costs.
+
+        Raises:
+            UserError: see `trace`; or the devices have no room for what the step needs beside the
+                state, which they hold already.
+        """
+        self.check_training()
+        step, costs = super().compile()
+        if costs["step_megabytes"] is not None:
+            check_room(
+                round(costs["step_megabytes"] * 1e6) - bytes_on_device(self.abstract_state),
+                "the compiled step beside the train state",
+                self.memory_advice(),
+            )
+        return step, costs
+
+    def trace(self) -> None:
+        """Traces the training step without compiling it.
+
+        Raises:
+            UserError: see `check_training`, or images that the method cannot learn from.
+        """
+        self.check_training()
+        super().trace()
 
     def check_training(self) -> None:
         """Raises UserError if the method needs labels that the training set does not have, or more
@@ -130,7 +168,7 @@ class Run(Learner):
             compiler_options=self.compiler_options or None,
         )
 
-    def check(self, evaluators: Sequence[Evaluator]) -> None:
+    def check_evaluators(self, evaluators: Sequence[Evaluator]) -> None:
         """Raises UserError if evaluators need what the model or the data do not have."""
         check = meshes.on_mesh(self.mesh)(checks.check_evaluators)
         check(evaluators, self.name, self.method, self.abstract_state, self.data)
@@ -218,7 +256,7 @@ def _build(
         max_skipped=max_skipped,
         notes=[*notes, *changed_options(learner.compiler_options, made_mesh)],
     )
-    run.check(run.evals.evaluators)
+    run.check_evaluators(run.evals.evaluators)
     return run
 
 

@@ -16,13 +16,10 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax import evaluate, plan
-from mae_jax.checks import explained_by_images
-from mae_jax.config import check_sections
 from mae_jax.engine.agree import as_first
 from mae_jax.engine.checkpoint import Checkpoints
-from mae_jax.engine.costs import Costs
 from mae_jax.engine.log import Log, console
-from mae_jax.engine.memory import bytes_on_device, check_room, check_state, explained, step_advice
+from mae_jax.engine.memory import explained, step_advice
 from mae_jax.engine.meter import Diverged, Meter
 from mae_jax.engine.preemption import BEFORE, StopRequests
 from mae_jax.engine.prefetch import prefetch
@@ -33,7 +30,6 @@ from mae_jax.errors import Preempted
 from mae_jax.init_from import ENCODER_KEY, origin
 from mae_jax.run import Run, build
 from mae_jax.types import TrainState, UserError
-from mae_jax.weights import image_of
 from mae_jax.workdir import claim, lock, recorded, write
 
 
@@ -62,11 +58,9 @@ def train(
         Diverged: too many steps in a row were not finite.
     """
     watchdog = watchdog or Watchdog()
-    check_sections(config)
     stopping = contextlib.nullcontext(stop) if stop else StopRequests()
     with stopping as stop, together(watchdog, lambda: step_advice(config)), stop.at_once(BEFORE):
         run = build(config, recorded(workdir))
-        check_state(run.abstract_state)
         with lock(workdir):
             identities = run.data.identities()
             check_same(watchdog, run.config, identities)
@@ -102,8 +96,7 @@ def complete(
     open_checkpoints = run.open_checkpoints(workdir)
     with stop.later(), open_checkpoints as checkpoints, together(watchdog, run.memory_advice):
         with stop.at_once(BEFORE):
-            with explained_by_images(str(workdir), image_of(workdir), run.data):
-                state = checkpoints.restore(run.abstract_state)
+            state = run.restore(checkpoints, workdir)
             if state is None:
                 state = run.loaded_state()
                 note_origin(run, workdir)
@@ -115,27 +108,13 @@ def complete(
                 return state, evaluated  # nothing is left that needs the compiled step or the log
             if stop.requested(start):
                 raise Preempted(f"stopped before step {start + 1} of {total}")
-            run.check_training()
             train_step, costs = run.compile()
-            check_step(costs, run)
             if costs["attention"]:
                 say(f"attention: {'; '.join(costs['attention'])}")
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
         with run.open_log(workdir, start) as log:
             return loop(run, train_step, state, checkpoints, log, stop, watchdog), False
-
-
-def check_step(costs: Costs, run: Run) -> None:
-    """Raises UserError if the devices have no room for what the compiled step needs beside the
-    state, which they hold already.
-    """
-    if costs["step_megabytes"] is not None:
-        check_room(
-            round(costs["step_megabytes"] * 1e6) - bytes_on_device(run.abstract_state),
-            "the compiled step beside the train state",
-            run.memory_advice(),
-        )
 
 
 def loop(

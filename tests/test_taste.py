@@ -62,8 +62,7 @@ MAY_IMPORT = {
         "settings",
         "init_from",
         "learner",
-        "standardize",
-    },
+        "standardize",, "weights"},
     "load": BASE | {"checks", "engine", "run", "weights", "workdir"},
     "schedule": BASE | {"engine"},
     "sweep": BASE
