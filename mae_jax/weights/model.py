@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mae_jax.spec import maker
+from mae_jax.spec import build, maker
+from mae_jax.targets.pixels import Pixels
+from mae_jax.types import UserError
 from mae_jax.weights.processor import Images
 
 EPSILON = 1e-6
@@ -38,6 +40,8 @@ class Options(NamedTuple):
     """Regexes of names that may be missing or left over."""
     key: str | None = None
     """Which weights of a file with several sets, see `parts.py`."""
+    layout: str | None = None
+    """The only one to try, of `layouts/` or a user's; None: all of `layouts/`."""
 
 
 class Model(NamedTuple):
@@ -65,6 +69,14 @@ def arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = inspect.signature(maker(name, "methods")).parameters.values()
     return {p.name: p.default for p in known if p.default is not p.empty} | dict(given)
+
+
+def pixel_target(model: Model) -> Pixels:
+    """The target of a masked autoencoder, which must be pixels in the layouts of others."""
+    target = build(model.args["target"], "targets")
+    if not isinstance(target, Pixels):
+        raise UserError(f"a decoder of {model.args['target']} has no place: use --encoder-only")
+    return target
 
 
 def anywhere(args: Mapping[str, Any]) -> dict[str, Any]:
