@@ -8,6 +8,7 @@ import shlex
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -15,9 +16,12 @@ from mae_jax import project, settings, weights
 from mae_jax.cli import make_parser, override
 from mae_jax.config import SECTIONS, differences, load_config, load_configs
 from mae_jax.configs import common
+from mae_jax.run import build
 from mae_jax.spec import KINDS
+from mae_jax.types import UserError
 from tests.helpers.runs import ROOT
 from tests.helpers.tiny_args import NAMES
+from tests.weights import models
 
 EXTEND = ROOT / "docs" / "extend.md"
 TEMPLATE = project.TEMPLATE / "README.md"
@@ -53,7 +57,7 @@ def at(monkeypatch):
     before = set(sys.modules)
     yield monkeypatch.chdir
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("example", "my_project"):
+        if name.partition(".")[0] in ("example", "experiments", "my_project"):
             del sys.modules[name]
 
 
@@ -123,3 +127,25 @@ def test_the_names_that_are_taken():
     """Of the first part of a name: all are in the document."""
     text = EXTEND.read_text().partition("must not be that of a package")[2].partition("\n- ")[0]
     assert set(re.findall(r"`(\w+)`", text)) == set(KINDS)
+
+
+def test_a_teacher_is_loaded_into_its_part_of_the_state(at, tmp_path):
+    """What the document says of more than one part, by its example."""
+    at(ROOT / "tests" / "example_project")
+    model = models.mae(depth=1, image=(16, 16, 1), patch=8)
+    weights.write_run(model, tmp_path / "teacher")
+    config = load_config("experiments.py:image")
+    config.data.update(train="example.waves(space=(16, 16))", test="")
+    args = dict(encoder="vit(Ti, patch=8, depth=1)", mean=(0.5,), std=(0.25,))
+    config.method = ConfigDict(dict(name="example.distill", args=args))
+    config.evals.run = ""
+    config.init_from.teacher = dict(path=str(tmp_path / "teacher"), into="extra/teacher")
+    made = build(config)
+    before, after = made.initial_state(), made.loaded_state()
+    kernel = lambda tree: np.asarray(tree["block_0"]["mlp"]["fc1"]["kernel"])
+    loaded = model.params["encoder/block_0/mlp/fc1/kernel"]
+    np.testing.assert_array_equal(kernel(after.extra["teacher"]), loaded)
+    np.testing.assert_array_equal(kernel(after.params["encoder"]), kernel(before.params["encoder"]))
+    config.init_from.teacher.into = "extra/techer"
+    with pytest.raises(UserError, match=r"loads params/encoder, extra/teacher from other weights"):
+        build(config)
