@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mae_jax import config as configs
-from mae_jax import experiment, project
+from mae_jax import experiment
 from mae_jax.config import SECTIONS, check_sections, load_changed, load_config
 from mae_jax.errors import UserError
 from mae_jax.run import _build, build
