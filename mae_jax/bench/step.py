@@ -160,6 +160,7 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
     report = dict(
         config=setup.config.to_dict(),
         image_shape=setup.shape,
+        inputs={name: setup.example[name].shape[1:] for name in setup.method.inputs},
         batch_size=images,
         dtype=setup.dtype,
         attention=costs["attention"],
@@ -249,8 +250,8 @@ def _compiled_gflops(setup: Setup, compiled) -> float | None:
 
 def tables(report: Report) -> list[Table]:
     """What `bench_step` found, as tables."""
-    shape = " x ".join(map(str, report["image_shape"]))
-    title = f"{report['batch_size']} images of {shape}, {report['dtype']}, {report['device']}"
+    inputs = [f"{name}s of {' x '.join(map(str, x))}" for name, x in report["inputs"].items()]
+    title = f"{report['batch_size']} {' and '.join(inputs)}, {report['dtype']}, {report['device']}"
     drawn = Table(title=title, box=SIMPLE, show_header=False, pad_edge=False)
     gigas = lambda value: "not known" if value is None else f"{value:,.3f}"
     drawn.add_row("images/s", shown(report["images_per_second"]))
