@@ -2,15 +2,13 @@
 
 import importlib
 import json
-import shlex
 import sys
 
 import pytest
 from ml_collections import ConfigDict
 
 from mae_jax import config as configs
-from mae_jax import experiment, project
-from mae_jax.cli import make_parser
+from mae_jax import experiment
 from mae_jax.config import SECTIONS, check_sections, load_changed, load_config
 from mae_jax.errors import UserError
 from mae_jax.run import _build, build
@@ -343,13 +341,3 @@ def test_init_starts_a_project_and_overwrites_nothing(capsys, folder):
     assert "is a file: name a folder" in mistake(capsys, "init", "mine")
     assert "it is empty" in mistake(capsys, "init", "")
     assert run("init", ".") == 0, "a folder with other files"
-
-
-def test_the_readme_of_a_project_has_commands_that_exist():
-    text = (project.TEMPLATE / "README.md").read_text()
-    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-    commands = [line for line in lines if line.startswith("mae-jax ")]
-    assert len(commands) == 4
-    for line in commands:
-        args, rest = make_parser().parse_known_args(shlex.split(line)[1:])
-        assert not rest and args.command in ("train", "evaluate", "reconstruct", "features")
