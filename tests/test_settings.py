@@ -102,10 +102,10 @@ def test_evaluators_that_do_not_fit_are_refused_before_training(root, monkeypatc
     # 32 examples of width 16 in 10 classes: 32 * 26 + 16^2 + 20 * 17 * 10 numbers of 4 bytes
     needed = 4 * (32 * 26 + 256 + 3400)
     monkeypatch.setattr("mae_jax.engine.memory.free_memory", lambda: needed)
-    made.check(made.evals.evaluators)
+    made.check_evaluators(made.evals.evaluators)
     monkeypatch.setattr("mae_jax.engine.memory.free_memory", lambda: needed - 1)
     with pytest.raises(UserError, match=r"logistic of 32 training examples needs 18 kB .*limit=8"):
-        made.check(made.evals.evaluators)
+        made.check_evaluators(made.evals.evaluators)
 
 
 def test_a_test_set_that_evaluators_lack_is_missed_before_data_are_opened(root):

@@ -143,7 +143,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         error = lambda given: method.error(given, extra, batch["image"], draw(batch))
         return jax.value_and_grad(error)(prediction)
 
-    params, extra, part = live.state.params, live.state.extra, live.part
+    params, part = live.state.params, live.part
     jit = partial(_jit, live.setup)
     mask = jit(draw, split)(part)
     tokens = jit(encode, split)(params["encoder"], part, mask)
@@ -154,5 +154,5 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
     return {
         "encoder": lambda: first(live.state.params["encoder"], part, mask),
         "decoder": lambda: second(live.state.params["decoder"], tokens, mask),
-        "loss": lambda: third(prediction, extra, part),
+        "loss": lambda: third(prediction, live.state.extra, part),
     }
