@@ -62,7 +62,9 @@ MAY_IMPORT = {
         "settings",
         "init_from",
         "learner",
-        "standardize",, "weights"},
+        "standardize",
+        "weights",
+    },
     "load": BASE | {"checks", "engine", "run", "weights", "workdir"},
     "schedule": BASE | {"engine"},
     "sweep": BASE
