@@ -23,7 +23,7 @@ from mae_jax.weights.hub import from_hub
 from mae_jax.weights.infer import model_of
 from mae_jax.weights.kinds import SUFFIXES
 from mae_jax.weights.layout import Mapped, known, to_ours
-from mae_jax.weights.model import Model, Options, anywhere, arguments
+from mae_jax.weights.model import Model, Options, anywhere
 from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS, READABLE
 from mae_jax.weights.parts import other_model
 from mae_jax.weights.rewrite import Rewritten, described_names, rewritten

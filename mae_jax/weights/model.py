@@ -1,13 +1,11 @@
 """A model as weights and what is needed to build its network; and what a user may say of them."""
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mae_jax.spec import maker
 from mae_jax.weights.processor import Images
 
 EPSILON = 1e-6
@@ -55,16 +53,6 @@ class Model(NamedTuple):
     """Collections beside the parameters, of runs."""
     images: Images = Images("", "")
     """How images are made, as far as imported weights say it."""
-
-
-def arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a method: those that are given, and the defaults of its `make`.
-
-    Args:
-        name: 'mae', 'tasks.finetune', ...
-    """
-    known = inspect.signature(maker(name, "methods")).parameters.values()
-    return {p.name: p.default for p in known if p.default is not p.empty} | dict(given)
 
 
 def anywhere(args: Mapping[str, Any]) -> dict[str, Any]:
