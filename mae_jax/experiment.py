@@ -101,10 +101,10 @@ def call(name: str, function: str, check: Callable[[str, Any], Any]) -> Any:
     prints = contextlib.redirect_stdout(sys.stderr)  # stdout is the command's, e.g. for JSON
     with _imports_from(path), _explained(path), prints:
         module = _execute(path)
-        get = getattr(module, function, None)
+        get = vars(module).get(function)
         if get is None:
             (other,) = COMMANDS.keys() - {function}
-            hint = f": it is for `{COMMANDS[other]}`" if hasattr(module, other) else ""
+            hint = f": it is for `{COMMANDS[other]}`" if other in vars(module) else ""
             raise UserError(f"{path} has no function {function}(arg){hint}")
         if not callable(get):
             raise UserError(f"{path}: {function} is no function, but {kind_of(get)}")

@@ -158,10 +158,9 @@ def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tu
 def _refuse_for_decoders(options: Options, name: str) -> None:
     """Raises UserError if something is said of a decoder, where none is taken."""
     why = "--encoder-only leaves it out" if options.encoder_only else f"{name} has none"
-    for option in ("decoder_heads", "target"):
-        value = getattr(options, option)
+    for option, value in (("decoder-heads", options.decoder_heads), ("target", options.target)):
         if value is not None:
-            raise UserError(f"--{option.replace('_', '-')} {value} is of a decoder, and {why}")
+            raise UserError(f"--{option} {value} is of a decoder, and {why}")
 
 
 def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from mae_jax.bench import step as bench
 from mae_jax.bench.flops import count
 from mae_jax.bench.parts import Live
-from mae_jax.bench.setup import image_shape, make_setup
+from mae_jax.bench.setup import make_setup, sized
 from mae_jax.bench.timing import measure, spread
 from mae_jax.types import UserError
 from tests.helpers import tiny, tiny_tasks
@@ -122,15 +122,15 @@ def test_setups_have_what_a_config_asks_for():
 
 def test_images_are_of_the_size_that_training_makes_or_is_told():
     config = tiny.get_config()
-    assert image_shape(config) == (8, 12, 3)
-    assert image_shape(config, [16]) == (16, 16, 3)
-    assert image_shape(config, [16, 20]) == (16, 20, 3)
-    assert image_shape(config, [16, 20, 1]) == (16, 20, 1)
+    assert sized(config)[0] == (8, 12, 3)
+    assert sized(config, [16])[0] == (16, 16, 3)
+    assert sized(config, [16, 20])[0] == (16, 20, 3)
+    assert sized(config, [16, 20, 1])[0] == (16, 20, 1)
     with pytest.raises(UserError, match="--image-size 0"):
-        image_shape(config, [0])
+        sized(config, [0])
     config.data.train_transform = ""
-    with pytest.raises(UserError, match="say --image-size"):
-        image_shape(config)
+    shape, rows = sized(config)
+    assert shape == (16, 16, 3) and rows.keys() == {"image", "label"}  # those of the source
 
 
 @pytest.mark.parametrize("wrong", [dict(turns=0), dict(seconds=0.0), dict(peer="keras")])
