@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mae_jax
-from mae_jax.errors import Preempted, UserError
+from mae_jax.errors import Preempted, UserError, kind_of
 from mae_jax.spec import nearest
 
 SHIPPED = Path(mae_jax.__file__).parent / "configs"
@@ -111,11 +111,6 @@ def call(name: str, function: str, check: Callable[[str, Any], Any]) -> Any:
         arguments = [arg] if arg else []
         _check_arguments(path, function, get, arguments)
         return check(str(path), get(*arguments))
-
-
-def kind_of(value: Any) -> str:
-    """What a value is, for messages."""
-    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def _check_arguments(path: Path, function: str, get: Callable, arguments: list[str]) -> None:

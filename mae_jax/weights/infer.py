@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mae_jax.models.vit import SIZES
+from mae_jax.ops.norm import EPSILON
 from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, check_statistics
 from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import check_choice
@@ -18,7 +19,7 @@ from mae_jax.weights import positions
 from mae_jax.weights.described import check_sizes, described
 from mae_jax.weights.files import Found
 from mae_jax.weights.heads import MOCO, agreed, heads_of
-from mae_jax.weights.model import EPSILON, Model, Options
+from mae_jax.weights.model import Model, Options
 from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS
 from mae_jax.weights.processor import images_of
 

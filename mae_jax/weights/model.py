@@ -8,9 +8,6 @@ import numpy as np
 
 from mae_jax.weights.processor import Images
 
-EPSILON = 1e-6
-"""What norms, and a probe's BatchNorm, add to the variance."""
-
 
 class Options(NamedTuple):
     """What a user may say of weights; None: read off them."""
