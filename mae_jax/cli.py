@@ -34,7 +34,6 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
 """What makes the C++ parts of XLA, TensorFlow and gRPC write errors only."""
 NOT_OURS = r"(orbax|flax|jax|jaxlib|tensorstore|etils|absl|google|tensorflow|tensorboard)\b"
 """Modules whose Python warnings are for developers, not for users."""
-FORMATS = ("timm", "hf", "mae", "stablehlo", "onnx")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -230,6 +229,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     add("source", type=filled, metavar="SOURCE", help=text)
     text = "which weights of a SOURCE with several sets, e.g. teacher or module.base_encoder"
     add("--key", type=filled, metavar="PATH", help=text)
+    text = "the only one to try, e.g. timm, hf, mae or a module of yours (default: all but yours)"
+    add("--layout", type=filled, metavar="NAME", help=text)
     add("--out", required=True, type=path, metavar="FOLDER", help="folder to create")
     add("--heads", type=int, help="of an encoder of unusual width")
     add("--decoder-heads", type=int, help="of a decoder of unusual width")
@@ -244,8 +245,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     text = "a run's weights in a layout of other packages, or as a function to serve"
     add = make("export", help=text, description=text).add_argument
     add("--run", required=True, type=path, metavar="WORKDIR", help="a run, or imported weights")
-    text = "timm, hf (Hugging Face), mae (the official code's), stablehlo or onnx"
-    add("--format", required=True, choices=FORMATS, metavar="FORMAT", help=text)
+    text = "timm, hf (Hugging Face), mae (the official code's), a module of yours; stablehlo, onnx"
+    add("--format", required=True, type=filled, metavar="NAME", help=text)
     add("--out", required=True, type=path, help="file to write; for hf and stablehlo a folder")
     add("--encoder-only", action="store_true", help="leave decoder and head out")
     add("--head", type=int, metavar="NUMBER", help="which one of a probe with several, from 0")

@@ -2,7 +2,7 @@
 
 from mae_jax import serve, weights
 from mae_jax.load import load
-from mae_jax.spec import build
+from mae_jax.spec import build, check_spec
 from mae_jax.types import UserError
 from mae_jax.weights.layout import grouped
 from mae_jax.workdir import is_folder_of_weights, read_config
@@ -24,6 +24,7 @@ def take(args) -> int:
         target=args.target,
         allow=args.allow,
         key=args.key,
+        layout=args.layout,
     )
     model, table = weights.read(args.source, options)
     weights.write_run(model, args.out)
@@ -51,8 +52,12 @@ def _images_line(model, source: str) -> str:
 
 def give(args) -> int:
     """mae-jax weights export"""
-    if args.format in ("stablehlo", "onnx"):
+    if args.format in serve.FORMATS:
         return _export_function(args)
+    try:
+        check_spec(args.format, "weights.layouts")
+    except UserError as error:
+        raise UserError(f"{error} (or --format {', '.join(serve.FORMATS)})") from error
     for name in ("output", "images"):
         if vars(args)[name] is not None:
             raise UserError(f"--{name} is for the formats stablehlo and onnx, not {args.format}")
@@ -68,7 +73,7 @@ def give(args) -> int:
         image_size=args.image_size,
     )
     _print_mapping(table)
-    if args.format == "hf":
+    if (args.out / "preprocessor_config.json").is_file():
         said = read_config(args.run).data.eval_transform
         print(f"images: its processor resizes them whole, bicubic; this run made them by {said}")
     print(f"wrote {args.out}")

@@ -16,6 +16,7 @@ from mae_jax.methods import mae, make_method
 from mae_jax.models.encoder import make_encoder
 from mae_jax.settings import make_evaluators, make_figures
 from mae_jax.types import UserError
+from mae_jax.weights import layouts
 from mae_jax.workdir import read_config
 from tests.helpers.commands import run
 from tests.helpers.runs import CONFIG, ROOT
@@ -60,6 +61,7 @@ BUILDERS = {
     ),
     "mae_jax.masks.Strategy": lambda: mae.make(mask="my_project.mine"),
     "mae_jax.targets.Target": lambda: mae.make(target="my_project.mine"),
+    "mae_jax.weights.layouts.Layout": lambda: layouts.find("my_project.mine"),
 }
 
 

@@ -29,9 +29,9 @@ def hang(*_):
 @pytest.mark.slow
 def test_nothing_is_waited_for_and_nothing_is_lost(root, tmp_path, monkeypatch):
     run = build(load_config(str(root / "tests" / "helpers" / "tiny.py"), CONFIG))
-    compiled = run.train_step()
+    compiled = run.compile()
     monkeypatch.setattr(mae_jax.train, "build", lambda config, recorded: run)
-    monkeypatch.setattr(Run, "train_step", lambda self: compiled)
+    monkeypatch.setattr(Run, "compile", lambda self: compiled)
     evaluators, batches = evaluate.run_evaluators, Data.train
 
     def at_step(step):

@@ -38,9 +38,10 @@ def old(request, tmp_path_factory):
 
 def test_predictions_and_loss(old):
     workdir, run, state, expected = old
-    batch = {"image": expected["images"], "mask": np.ones(len(expected["images"]), bool)}
-    outputs = run.predictor(state)(batch)
-    for name in {"features", "logits"} & expected.keys():
+    batch = {"image": expected["images"], "valid": np.ones(len(expected["images"]), bool)}
+    names = sorted({"features", "logits"} & expected.keys())
+    outputs = run.predictor(state, names)(batch)
+    for name in names:
         np.testing.assert_allclose(outputs[name], expected[name], **ROUNDING, err_msg=name)
     batch = {"image": expected["images"], "label": expected["labels"]}
     loss = jax.jit(run.method.loss)(state.params, state.extra, batch, jax.random.key(7), 3).loss

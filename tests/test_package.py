@@ -36,6 +36,7 @@ def files_below(folder):
 def test_every_module_is_in_a_package_that_is_found(root):
     packages = set(find_packages(root, include=["mae_jax*"]))
     data = {"mae_jax.data.fashion_scenes_assets", "mae_jax.project.template"}
+    data |= {"mae_jax.project.extensions", "mae_jax.project.extensions.my_project"}
     names = [name for name in files_below(root / "mae_jax") if name.endswith(".py")]
     found = {"mae_jax." + os.path.dirname(name).replace("/", ".") for name in names}
     assert {name.rstrip(".") for name in found} == packages | data

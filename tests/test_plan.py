@@ -40,7 +40,7 @@ def grey(root, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Folder, "statistics", Statistics((0.1307,), (0.3081,)))
         patch.setattr(train, "loop", only_the_last_step)
-        patch.setattr(Run, "train_step", lambda run: (None, COSTS))
+        patch.setattr(Run, "compile", lambda run: (None, COSTS))
         patch.setattr(train, "finish", lambda *arguments: None)
         assert run(*command) == 0
     return folder, command, changes
@@ -91,12 +91,12 @@ def test_a_finished_run_is_not_evaluated_again(capsys, grey, monkeypatch):
     monkeypatch.setattr(train, "finish", lambda *arguments: finishing.append(arguments))
     results, figures = folder / "run" / "results.json", folder / "run" / "figures"
     assert run(*command) == 0 and len(finishing) == 1, "it has all steps, but no results"
-    evaluate.write_results(results, 2, {"mae": {"knn": 0.5}}, ended_by="knn(k=1)")
+    evaluate.write_results(results, 2, {"mae": {"knn": 0.5}}, [], ended_by="knn(k=1)")
     assert run(*command) == 0 and len(finishing) == 2, "it has no figures"
     figures.mkdir()
     for name in ("curves.png", "reconstructions.png"):
         (figures / name).touch()
-    evaluate.write_results(results, 2, {"mae": {"logistic": 0.25}})  # by mae-jax evaluate
+    evaluate.write_results(results, 2, {"mae": {"logistic": 0.25}}, [])  # by mae-jax evaluate
     before = results.read_bytes()
     capsys.readouterr()
     assert run(*command) == 0 and len(finishing) == 2

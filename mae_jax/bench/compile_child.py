@@ -90,7 +90,7 @@ def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         mesh=dict(setup.mesh.shape),
         batch_size=setup.batch_size,
         accumulate=setup.microbatches,
-        image_shape=list(setup.shape),
+        image_shape=setup.shape and list(setup.shape),
         dtype=setup.dtype,
         parameter_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
         flops_per_image=sum(counted.train.values()) if counted else None,

@@ -161,6 +161,7 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
     report = dict(
         config=setup.config.to_dict(),
         image_shape=setup.shape,
+        inputs={name: setup.example[name].shape[1:] for name in setup.method.inputs},
         batch_size=images,
         dtype=setup.dtype,
         attention=costs["attention"],
@@ -208,18 +209,17 @@ def _parts(setup: Setup, found: dict[str, list[float]], step: np.ndarray) -> Rep
     return parts
 
 
-def beside(found: dict[str, list[float]], images: int) -> Report:
+def beside(found: dict[str, list[float]], batch_size: int) -> Report:
     """Of each peer its rate, and the 'ratio' of ours to it, turn by turn.
 
     Args:
         found: seconds of a call, of `measure`.
-        images: of a batch.
     """
     step = np.array(found["ours"])
     return {
         name: dict(
             ms_per_step=spread(1e3 * np.array(values)),
-            images_per_second=spread(images / np.array(values)),
+            images_per_second=spread(batch_size / np.array(values)),
             ratio=spread(np.array(values) / step),
         )
         for name, values in found.items()
@@ -250,8 +250,8 @@ def _compiled_gflops(setup: Setup, compiled) -> float | None:
 
 def tables(report: Report) -> list[Table]:
     """What `bench_step` found, as tables."""
-    shape = " x ".join(map(str, report["image_shape"]))
-    title = f"{report['batch_size']} images of {shape}, {report['dtype']}, {report['device']}"
+    inputs = [f"{name}s of {' x '.join(map(str, x))}" for name, x in report["inputs"].items()]
+    title = f"{report['batch_size']} {' and '.join(inputs)}, {report['dtype']}, {report['device']}"
     drawn = Table(title=title, box=SIMPLE, show_header=False, pad_edge=False)
     gigas = lambda value: "not known" if value is None else f"{value:,.3f}"
     drawn.add_row("images/s", shown(report["images_per_second"]))

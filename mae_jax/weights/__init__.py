@@ -1,7 +1,7 @@
 """Weights in and out: the layouts of the official MAE, timm and Hugging Face, and our own runs.
 
 `files.py` opens files: `kinds.py` tells what they are, `parts.py` which arrays in them are wanted.
-`rewrite.py` and `layout.py`, with the tables of `names.py`, bring these to our names; `infer.py`
+`rewrite.py` and `layout.py`, with the tables of `layouts/`, bring these to our names; `infer.py`
 finds the `model.py` that they are of, from what stands beside them (`described.py`,
 `processor.py`), `heads.py` and `positions.py`. `runs.py` takes weights out of runs and makes
 folders that our commands use like runs; `export.py` writes what others read, by `saving.py`.
@@ -17,28 +17,20 @@ from flax import traverse_util
 
 from mae_jax.methods import make_method
 from mae_jax.types import UserError
-from mae_jax.weights.export import LAYOUTS, write
+from mae_jax.weights.export import write
 from mae_jax.weights.files import Found, open_weights
 from mae_jax.weights.hub import from_hub
 from mae_jax.weights.infer import model_of
 from mae_jax.weights.kinds import SUFFIXES
-from mae_jax.weights.layout import Mapped, known, to_ours
+from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Mapped, known, to_ours
+from mae_jax.weights.layouts import tables
 from mae_jax.weights.model import Model, Options, anywhere
-from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS, READABLE
 from mae_jax.weights.parts import other_model
 from mae_jax.weights.rewrite import Rewritten, described_names, rewritten
-from mae_jax.weights.runs import (
-    image_of,
-    is_run,
-    read_run,
-    read_state,
-    transform_of,
-    write_run,
-)
+from mae_jax.weights.runs import image_of, is_run, read_run, read_state, transform_of, write_run
 from mae_jax.weights.saving import check_new
 
 __all__ = [
-    "LAYOUTS",
     "SUFFIXES",
     "Model",
     "Options",
@@ -80,7 +72,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
     options = options or Options()
     if is_run(source):
         return read_run(Path(source).expanduser()), []
-    found = open_weights(str(source), options.key)
+    found = open_weights(str(source), options.key, options.layout)
     changed = rewritten(found.arrays, found.name)
     if any(what.startswith("(folded") for what in changed.used.values()):
         logger.warning(
@@ -110,11 +102,10 @@ def _mapped(
 ) -> tuple[dict[str, np.ndarray], list[Mapped]]:
     """The arrays in our names, by the layout that knows most of them."""
     arrays = changed.arrays
-    layouts = [rows for variants in READABLE.values() for rows in variants]
-    rows = max(layouts, key=lambda rows: known(arrays, rows))
+    rows = max(tables(options.layout), key=lambda rows: known(arrays, rows))
     params, table = to_ours(arrays, rows)
     if "encoder/embed/kernel" not in params:
-        raise other_model(found.name, list(found.arrays))
+        raise other_model(found.name, list(found.arrays), options.layout)
     if "encoder/cls_token" not in params:
         raise UserError(
             f"{found.name} is of another model: it has no class token (nor have I-JEPA, SigLIP and "
@@ -125,13 +116,8 @@ def _mapped(
     allow = f"; {LETS_PASS}"
     if found.beside and not left:
         allow = f"; --key {found.key} leaves them out{allow}"
-    _refuse(
-        [*left, *found.beside],
-        options,
-        f"{found.name} has more than is known here",
-        allow,
-        theirs=True,
-    )
+    what = f"{found.name} has more than is known here"
+    _refuse([*left, *found.beside], options, what, allow, theirs=True)
     shapes = {name: arrays[name].shape for name in left}
     shapes |= {name: found.arrays[name].shape for name in changed.used}
     rest = dict.fromkeys([*left, *found.beside], LEFT_OVER) | changed.used

@@ -41,12 +41,13 @@ class Found(NamedTuple):
     """Names of what is in the same dictionary under other prefixes, and was not read."""
 
 
-def open_weights(source: str, key: str | None = None) -> Found:
+def open_weights(source: str, key: str | None = None, layout: str | None = None) -> Found:
     """Reads a file, a folder or hf://org/name.
 
     Args:
         source: where the weights are.
         key: which ones of a file that holds several, see `parts.py`; None: it holds one.
+        layout: the only one to expect; None: any of this package.
 
     Raises:
         UserError: it cannot be read, holds what is not finite, or would run code.
@@ -70,7 +71,7 @@ def open_weights(source: str, key: str | None = None) -> Found:
     if path.is_dir():
         _check_index(path, files, groups)
     name = str(path)
-    part = part_of(groups, key, name)
+    part = part_of(groups, key, name, layout)
     arrays = {
         n: a if isinstance(a, np.ndarray) else to_numpy(n, a, name) for n, a in part.arrays.items()
     }

@@ -19,8 +19,8 @@ from mae_jax.weights import positions
 from mae_jax.weights.described import check_sizes, described
 from mae_jax.weights.files import Found
 from mae_jax.weights.heads import MOCO, agreed, heads_of
+from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS
 from mae_jax.weights.model import Model, Options
-from mae_jax.weights.names import DECODER_POSITIONS, POSITIONS
 from mae_jax.weights.processor import images_of
 
 logger = logging.getLogger(__name__)

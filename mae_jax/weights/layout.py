@@ -12,6 +12,10 @@ import numpy as np
 
 from mae_jax.types import UserError
 
+POSITIONS = "encoder/positions"
+DECODER_POSITIONS = "decoder/positions"
+"""Tables that are computed here, and stored there."""
+
 Arrays = Mapping[str, np.ndarray]
 
 

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mae_jax.spec import build
+from mae_jax.targets.pixels import Pixels
+from mae_jax.types import UserError
 from mae_jax.weights.processor import Images
 
 
@@ -33,6 +36,8 @@ class Options(NamedTuple):
     """Regexes of names that may be missing or left over."""
     key: str | None = None
     """Which weights of a file with several sets, see `parts.py`."""
+    layout: str | None = None
+    """The only one to try, of `layouts/` or a user's; None: all of `layouts/`."""
 
 
 class Model(NamedTuple):
@@ -50,6 +55,14 @@ class Model(NamedTuple):
     """Collections beside the parameters, of runs."""
     images: Images = Images("", "")
     """How images are made, as far as imported weights say it."""
+
+
+def pixel_target(model: Model) -> Pixels:
+    """The target of a masked autoencoder, which must be pixels in the layouts of others."""
+    target = build(model.args["target"], "targets")
+    if not isinstance(target, Pixels):
+        raise UserError(f"a decoder of {model.args['target']} has no place: use --encoder-only")
+    return target
 
 
 def anywhere(args: Mapping[str, Any]) -> dict[str, Any]:

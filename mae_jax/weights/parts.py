@@ -11,18 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mae_jax.types import UserError
+from mae_jax.weights import layouts
 
 TOP = "."
 """The key of arrays whose names have no prefix."""
 
 DEPTH = 8
 """Of nested dictionaries that are looked at: those in a file may hold each other."""
-
-LANDMARK = re.compile(
-    r"((?:.*?\.)??)"
-    r"(?:patch_embed\.proj|(?:(?:vit|beit)\.)?embeddings\.patch_embeddings\.projection)\.weight"
-)
-"""The name of the patch embedding, which each set of weights has once, behind its prefix."""
 
 WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What PyTorch's compiler and wrappers put into names, anywhere in them."""
@@ -70,25 +65,26 @@ def groups_of(content: Any, is_array: Callable[[Any], bool]) -> dict[str, dict[s
     return groups
 
 
-def part_of(groups: Groups, key: str | None, name: str) -> Part:
+def part_of(groups: Groups, key: str | None, name: str, layout: str | None) -> Part:
     """The set of weights that a key names; None: the only one that there is.
 
     Args:
         groups: what a file holds, see `groups_of`.
         name: of the file, for messages.
+        layout: see `layouts.tables`.
 
     Raises:
         UserError: there is no set with this key, none at all, or several and no key.
     """
     groups = {path: _unwrapped(group, name) for path, group in groups.items()}
     whole = key in (None, TOP)
-    roots = _roots(groups if whole else {"": _under(groups, key)})
+    roots = _roots(groups if whole else {"": _under(groups, key)}, layout)
     if key == TOP:
         roots = {root: group for root, group in roots.items() if root == ("", "")}
     if key is not None and not roots:
-        raise UserError(f"{name} has no weights under --key {key}{_choose(_roots(groups))}")
+        raise UserError(f"{name} has no weights under --key {key}{_choose(_roots(groups, layout))}")
     if not roots:
-        raise other_model(name, [n for group in groups.values() for n in group])
+        raise other_model(name, [n for group in groups.values() for n in group], layout)
     if len(roots) > 1:
         within = "" if key is None else f" under --key {key}"
         listed = {_joined(key or "", full): count for full, count in _counted(roots).items()}
@@ -105,15 +101,16 @@ def part_of(groups: Groups, key: str | None, name: str) -> Part:
     return Part(_joined(start, _joined(path, prefix.rstrip("."))), arrays, beside)
 
 
-def other_model(name: str, names: list[str]) -> UserError:
+def other_model(name: str, names: list[str], layout: str | None) -> UserError:
     """The error for weights of a network that is not built here."""
     if not names:
         return UserError(f"{name} holds no weights by name")
     families = [what for regex, what in FAMILIES if any(re.search(regex, n) for n in names)]
     what = f", it looks like {families[0]}" if families else ""
+    known = layout or "timm / official MAE, Hugging Face's ViT, ViTMAE or BEiT"
     return UserError(
         f"{name} is of another model{what}: its arrays ({', '.join(sorted(names)[:3])}, ...) are "
-        "in no layout of timm / official MAE, Hugging Face's ViT, ViTMAE or BEiT"
+        f"in no layout of {known}"
     )
 
 
@@ -134,13 +131,18 @@ def _under(groups: Groups, key: str) -> dict[str, Any]:
     return {n.removeprefix(start): array for n, array in full.items() if n.startswith(start)}
 
 
-def _roots(groups: Groups) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """(path, prefix) of each set of weights -> the dictionary that it is in."""
+def _roots(groups: Groups, layout: str | None) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """(path, prefix) of each set of weights -> the dictionary that it is in. Each set has the patch
+    embedding once, behind its prefix.
+    """
+    rows = [row for table in layouts.tables(layout) for row in table]
+    known = [re.escape(row.theirs[0]) for row in rows if row.ours == "encoder/embed/kernel"]
+    landmark = re.compile(rf"((?:.*?\.)??)(?:{'|'.join(known)})")
     return {
         (path, found[1]): group
         for path, group in groups.items()
         for n in group
-        if (found := LANDMARK.fullmatch(n))
+        if (found := landmark.fullmatch(n))
     }
 
 

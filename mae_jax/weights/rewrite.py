@@ -49,8 +49,6 @@ class Rewritten(NamedTuple):
     arrays: dict[str, np.ndarray]
     used: dict[str, str]
     """Name of an array that is not in them any more -> what became of it."""
-    added: list[str]
-    """Names of those that are new, all zeros."""
 
 
 def rewritten(arrays: dict[str, np.ndarray], name: str) -> Rewritten:
@@ -72,10 +70,9 @@ def rewritten(arrays: dict[str, np.ndarray], name: str) -> Rewritten:
         for token in [n for n in arrays if MASK_TOKEN.fullmatch(n)]:
             del arrays[token]
             used[token] = "(not used: there is no decoder)"
-    added = _without_bias(arrays)
-    for layer in added:
-        arrays[layer] = np.zeros(len(arrays[f"{layer.removesuffix('.bias')}.weight"]), np.float32)
-    return Rewritten(arrays, used, added)
+    for bias in _without_bias(arrays):
+        arrays[bias] = np.zeros(len(arrays[f"{bias.removesuffix('.bias')}.weight"]), np.float32)
+    return Rewritten(arrays, used)
 
 
 def described_names(names: list[str], *, theirs: bool) -> str:

@@ -122,15 +122,16 @@ def test_setups_have_what_a_config_asks_for():
 
 def test_images_are_of_the_size_that_training_makes_or_is_told():
     config = tiny.get_config()
-    assert sized(config)[0] == (8, 12, 3)
-    assert sized(config, [16])[0] == (16, 16, 3)
-    assert sized(config, [16, 20])[0] == (16, 20, 3)
-    assert sized(config, [16, 20, 1])[0] == (16, 20, 1)
+    assert sized(config) == ((8, 12, 3), {})
+    assert sized(config, [16]) == ((16, 16, 3), {})
+    assert sized(config, [16, 20]) == ((16, 20, 3), {})
+    assert sized(config, [16, 20, 1]) == ((16, 20, 1), {})
+    assert sized(config, [8, 16, 20, 1]) == ((8, 16, 20, 1), {})
     with pytest.raises(UserError, match="--image-size 0"):
         sized(config, [0])
     config.data.train_transform = ""
     shape, rows = sized(config)
-    assert shape == (16, 16, 3) and rows.keys() == {"image", "label"}  # those of the source
+    assert shape == (16, 16, 3) and rows["image"].shape == (1, *shape), "as the source has them"
 
 
 @pytest.mark.parametrize("wrong", [dict(turns=0), dict(seconds=0.0), dict(peer="keras")])

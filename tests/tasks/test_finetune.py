@@ -67,7 +67,7 @@ def test_partial_tuning_is_a_matter_of_rules(batch, tuned, learning):
     task = finetune.make(**PLAIN, tuned=tuned)
     tx = make_optimizer(schedule=lambda step: 0.1, rules=task.rules(), weight_decay=0.1)
     mesh = make_mesh(data=2)
-    fresh, like = plan_state(mesh, task, tx, batch, seed=0, rules=((".*", "replicate"),))
+    fresh, like = plan_state(mesh, task, tx, batch, seed=0)
     before = jax.device_get(fresh().params)
     state, _ = make_train_step(mesh, like, task, tx, seed=0)(fresh(), put_batch(batch, mesh))
     after = jax.device_get(state.params)

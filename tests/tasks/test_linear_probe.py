@@ -28,7 +28,7 @@ def trained(task, batch, steps, base=1.0):
     tx = make_optimizer(
         name="lars", schedule=lambda step: base, rules=task.rules(), weight_decay=0.0, b1=0.9
     )
-    fresh, like = plan_state(mesh, task, tx, batch, seed=0, rules=((".*", "replicate"),))
+    fresh, like = plan_state(mesh, task, tx, batch, seed=0)
     step, state = make_train_step(mesh, like, task, tx, seed=0), fresh()
     for _ in range(steps):
         state, _ = step(state, put_batch(batch, mesh))
@@ -71,7 +71,7 @@ def test_heads_learn_as_if_each_were_alone(batch):
         tx = make_optimizer(
             name="lars", schedule=lambda step: 1.0, rules=alone.rules(), weight_decay=0.0
         )
-        fresh, like = plan_state(mesh, alone, tx, batch, seed=0, rules=((".*", "replicate"),))
+        fresh, like = plan_state(mesh, alone, tx, batch, seed=0)
         start = trained(linear_probe.make(**PLAIN, lr_factors=(0.5, 2.0)), batch, 0).params
         state = fresh()
         state = state.replace(

@@ -1,40 +1,35 @@
 """A mean and a deviation that are not of pixels in [0, 1] are refused by every method and task."""
 
 import inspect
-import pkgutil
 
 import jax
 import numpy as np
 import pytest
 
-from mae_jax import methods, tasks
 from mae_jax.methods import make_method
 from mae_jax.ops.pixels import check_statistics
 from mae_jax.spec import maker
 from mae_jax.types import UserError
 from tests.helpers import plain_vit
 from tests.helpers.commands import mistake, run
+from tests.helpers.tiny_args import NAMES
 from tests.weights.test_unusual import file_of
 
-LEARNED = [
-    *(found.name for found in pkgutil.iter_modules(methods.__path__)),
-    *(f"tasks.{found.name}" for found in pkgutil.iter_modules(tasks.__path__)),
-]
 LINE = (
     r"mean=\(123.7, 116.3, 103.5\) is outside \[0, 1\]: pixels are in \[0, 1\] here: divide by "
     r"255, \(0.4851, 0.4561, 0.4059\)"
 )
 
 
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_method_and_task(name):
     known = inspect.signature(maker(name, "methods")).parameters
     if "mean" not in known:
         pytest.skip("it normalises nothing")
     args = dict(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
     args |= {"classes": 3} if "classes" in known else {}
-    method = make_method(name=name, args=args, total_steps=10)
-    images = np.zeros((2, 240, 240, 3), np.uint8)  # tiles fit
+    method = make_method(name=name.removeprefix("methods."), args=args, total_steps=10)
+    images = np.zeros((2, 480, 480, 3), np.uint8)  # tiles and strides fit
     batch = {"image": images, "image2": images, "label": np.zeros(2, np.int32)}
     built = lambda key, batch: method.predict(
         *method.init(key, batch), batch, outputs=method.offers()

@@ -1,0 +1,188 @@
+"""Hugging Face transformers: ViTMAE and ViT, as their files on disk name them. Version 5 writes the
+decoder's blocks under another name, and reads both. And its BEiT, which is the same network with a
+norm after the mean over the patches, where a ViT reads the class token; its keys have no bias,
+which the softmax over them ignores anyway.
+"""
+
+import logging
+from typing import Any
+
+from mae_jax.spec import build
+from mae_jax.types import UserError
+from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Row, dense, norm
+from mae_jax.weights.layouts import Layout
+from mae_jax.weights.model import Model, pixel_target
+
+logger = logging.getLogger(__name__)
+
+
+ON_DISK = [f"attention.attention.{part}" for part in ("query", "key", "value")]
+ON_DISK += ["attention.output.dense", "intermediate.dense", "output.dense"]
+IN_MEMORY = [f"attention.{part}_proj" for part in "qkvo"] + ["mlp.fc1", "mlp.fc2"]
+"""The layers of a block: queries, keys, values, proj, fc1, fc2; in files, and in the memory of
+version 5, which some files have too."""
+
+
+def _block(ours: str, theirs: str, names: list[str], key_bias: bool = True) -> list[Row]:
+    query, key, value, proj, fc1, fc2 = (f"{theirs}.{{}}.{name}" for name in names)
+    weights, biases = dense(f"{ours}/attention/qkv", query, key, value)
+    if not key_bias:
+        biases = biases._replace(theirs=(biases.theirs[0], "", biases.theirs[2]))
+    return [
+        *norm(f"{ours}/norm1", f"{theirs}.{{}}.layernorm_before"),
+        weights,
+        biases,
+        *dense(f"{ours}/attention/proj", proj),
+        *norm(f"{ours}/norm2", f"{theirs}.{{}}.layernorm_after"),
+        *dense(f"{ours}/mlp/fc1", fc1),
+        *dense(f"{ours}/mlp/fc2", fc2),
+    ]
+
+
+def _encoder(prefix: str, names: list[str] = ON_DISK, key_bias: bool = True) -> list[Row]:
+    blocks = f"{prefix}layers" if names is IN_MEMORY else f"{prefix}encoder.layer"
+    embeddings = f"{prefix}embeddings"
+    kernel, bias = dense("encoder/embed", f"{embeddings}.patch_embeddings.projection")
+    return [
+        Row("encoder/cls_token", (f"{embeddings}.cls_token",), "same"),
+        Row(POSITIONS, (f"{embeddings}.position_embeddings",), "table"),
+        kernel._replace(form="patch"),
+        bias,
+        *_block("encoder/block_{}", blocks, names, key_bias),
+        *norm("encoder/norm", f"{prefix}layernorm"),
+    ]
+
+
+def _decoder(blocks: str = "decoder_layers", names: list[str] = ON_DISK) -> list[Row]:
+    return [
+        Row("decoder/mask_token", ("decoder.mask_token",), "same"),
+        Row(DECODER_POSITIONS, ("decoder.decoder_pos_embed",), "table"),
+        *dense("decoder/embed", "decoder.decoder_embed"),
+        *_block("decoder/block_{}", f"decoder.{blocks}", names),
+        *norm("decoder/norm", "decoder.decoder_norm"),
+        *dense("decoder/predict", "decoder.decoder_pred"),
+    ]
+
+
+HEAD = dense("head", "classifier")
+MAE = [*_encoder("vit."), *_decoder()]
+MEAN = [
+    *(r for r in _encoder("beit.", key_bias=False) if not r.ours.startswith("encoder/norm/")),
+    *norm("fc_norm", "beit.pooler.layernorm"),
+    *HEAD,
+]
+WRITTEN = {
+    "ViTMAEForPreTraining": ("vit_mae", MAE),
+    "ViTMAEModel": ("vit_mae", _encoder("")),
+    "ViTForImageClassification": ("vit", [*_encoder("vit."), *HEAD]),
+    "BeitForImageClassification": ("beit", MEAN),
+}
+"""Class of transformers -> its model_type and table."""
+READABLE = [
+    [*MAE, *HEAD],
+    [*_encoder("vit."), *_decoder("decoder_encoder.layer")],
+    [*_encoder("vit.", IN_MEMORY), *_decoder(names=IN_MEMORY), *HEAD],
+    _encoder(""),
+    _encoder("", IN_MEMORY),
+    MEAN,
+]
+
+
+def make() -> Layout:
+    """A folder that `from_pretrained` reads."""
+    return Layout(readable=READABLE, choose=lambda model: WRITTEN[_kind(model)][1], describe=_files)
+
+
+def _kind(model: Model) -> str:
+    """The class of transformers that a model is of."""
+    if "decoder/mask_token" in model.params:
+        return "ViTMAEForPreTraining"
+    if "head/kernel" not in model.params:
+        if "encoder/norm/scale" in model.params:
+            return "ViTMAEModel"
+        raise UserError(
+            "an encoder that was tuned with pool=mean has no last norm, which transformers' needs: "
+            "leave out --encoder-only"
+        )
+    if model.args["pool"] == "cls":
+        return "ViTForImageClassification"
+    if "fc_norm/scale" in model.params:
+        return "BeitForImageClassification"
+    raise UserError(
+        "transformers has no classifier of the mean of tokens after the norm: --format timm"
+    )
+
+
+def _files(model: Model) -> dict[str, Any]:
+    """config.json and preprocessor_config.json."""
+    kind, (height, width, _) = _kind(model), model.image
+    if height != width and kind == "BeitForImageClassification":
+        raise UserError(
+            "transformers takes square images only where the mean of the tokens is classified "
+            f"(BEiT), and these are {height} x {width}: --format timm"
+        )
+    if height != width and kind != "ViTForImageClassification":
+        logger.warning("transformers reads this, but runs %s on square images only", kind)
+    return {"config.json": _config(model, kind), "preprocessor_config.json": _processor(model)}
+
+
+def _config(model: Model, kind: str) -> dict[str, Any]:
+    network, (height, width, channels) = build(model.args["encoder"], "models"), model.image
+    config: dict[str, Any] = dict(
+        architectures=[kind],
+        model_type=WRITTEN[kind][0],
+        hidden_size=network.width,
+        num_hidden_layers=network.depth,
+        num_attention_heads=network.heads,
+        intermediate_size=int(network.width * network.mlp_ratio),
+        hidden_act="gelu",
+        layer_norm_eps=1e-6,
+        image_size=height if height == width else [height, width],
+        patch_size=network.patch,
+        num_channels=channels,
+        qkv_bias=True,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        dtype="float32",
+    )
+    if kind == "ViTMAEForPreTraining":
+        config |= dict(
+            decoder_hidden_size=model.args["decoder_width"],
+            decoder_num_hidden_layers=model.args["decoder_depth"],
+            decoder_num_attention_heads=model.args["decoder_heads"],
+            decoder_intermediate_size=4 * model.args["decoder_width"],
+            mask_ratio=model.args["mask_ratio"],
+            norm_pix_loss=pixel_target(model).normalize,
+        )
+    if kind == "BeitForImageClassification":
+        config |= dict(
+            use_mean_pooling=True,
+            use_absolute_position_embeddings=True,
+            use_relative_position_bias=False,
+            use_shared_relative_position_bias=False,
+            use_mask_token=False,
+            layer_scale_init_value=0.0,
+            drop_path_rate=0.0,
+        )
+    if "head/kernel" in model.params:
+        labels = [f"LABEL_{i}" for i in range(model.params["head/kernel"].shape[1])]
+        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        config["label2id"] = {label: i for i, label in enumerate(labels)}
+    return config
+
+
+def _processor(model: Model) -> dict[str, Any]:
+    """Resize, to [0, 1], normalize."""
+    height, width, channels = model.image
+    every = lambda values: [float(v) for v in values] * (channels if len(values) == 1 else 1)
+    return dict(
+        image_processor_type="ViTImageProcessor",
+        do_resize=True,
+        size=dict(height=height, width=width),
+        resample=3,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=every(model.args["mean"]),
+        image_std=every(model.args["std"]),
+    )

@@ -1,0 +1,74 @@
+"""Layouts of weights are modules, of this package or of a user's own."""
+
+import importlib
+import shutil
+import sys
+
+import pytest
+from safetensors.numpy import load_file
+
+from mae_jax import weights
+from mae_jax.types import UserError
+from mae_jax.weights import layouts
+from tests.helpers.commands import mistake, run
+from tests.helpers.runs import ROOT
+from tests.weights import models
+from tests.weights.test_round_trips import same
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    """The name of a module in the current folder."""
+    extension = ROOT / "mae_jax" / "project" / "extensions" / "my_project"
+    shutil.copytree(extension, tmp_path / "my_project")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    importlib.invalidate_caches()
+    yield "my_project.layout"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_project"]:
+        del sys.modules[name]
+
+
+def test_every_layout_names_the_patch_embedding_of_each_table():
+    tables = layouts.tables(None)
+    assert len(tables) == sum(len(layouts.tables(name)) for name in ("timm", "hf", "mae"))
+    for rows in tables:
+        forms = {row.ours: row.form for row in rows}
+        assert forms["encoder/embed/kernel"] == "patch"
+
+
+def test_a_layout_of_the_user_goes_out_and_comes_back(layout, tmp_path, capsys):
+    run_, out = tmp_path / "run", tmp_path / "a.safetensors"
+    model = models.mae(depth=1)
+    weights.write_run(model, run_)
+    assert run("weights", "export", "--run", run_, "--format", layout, "--out", out) == 0
+    theirs = load_file(out)
+    assert "image_patch_embed.proj.weight" in theirs and "image_decoder_pos_embed" in theirs
+    command = "weights", "import", out, "--out", tmp_path / "back"
+    assert "is of another model: its arrays" in mistake(capsys, *command)
+    assert run(*command, "--layout", layout) == 0
+    same(weights.read(tmp_path / "back")[0].params, model.params)
+
+
+def test_a_file_is_tried_against_the_layout_that_is_named_alone(tmp_path, capsys):
+    out = tmp_path / "a.safetensors"
+    weights.write(models.mae(depth=1), out, "mae")
+    command = "weights", "import", out, "--out", tmp_path / "back", "--layout"
+    line = mistake(capsys, *command, "hf")
+    assert line.startswith(f"{out} is of another model") and line.endswith("in no layout of hf")
+    assert "has more than is known here: decoder_" in mistake(capsys, *command, "timm")
+    assert run(*command, "mae") == 0
+    with pytest.raises(UserError, match="in no layout of hf"):
+        weights.read(out, weights.Options(layout="hf"))
+
+
+def test_unknown_layouts_are_refused_with_those_that_there_are(layout, tmp_path, capsys):
+    run_, out = tmp_path / "run", tmp_path / "a.safetensors"
+    weights.write_run(models.mae(depth=1), run_)
+    export = "weights", "export", "--run", run_, "--out", out, "--format"
+    line = mistake(capsys, *export, "nothing")
+    assert line.endswith("has no 'nothing': choose hf, mae, timm (or --format stablehlo, onnx)")
+    assert "no module 'layuot' in my_project" in mistake(capsys, *export, "my_project.layuot")
+    weights.write(models.mae(depth=1), out, "mae")
+    line = mistake(capsys, "weights", "import", out, "--out", tmp_path / "b", "--layout", "tim")
+    assert line.endswith("has no 'tim': did you mean 'timm'?")
