@@ -1,16 +1,11 @@
 """What several experiments share: plain functions that return a ConfigDict to change."""
 
-import inspect
-
 from ml_collections import ConfigDict, config_dict
 
 from mae_jax.models import conv, vit
-from mae_jax.spec import maker
+from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD
+from mae_jax.spec import arguments
 from mae_jax.types import UserError
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 MESHES = {
     "data": dict(data=-1, fsdp=1),  # each device holds all parameters
@@ -83,11 +78,12 @@ def imagenet() -> ConfigDict:
 
 
 def method_args(name: str, **changes) -> ConfigDict:
-    """All arguments of a method, those of its `make`: the defaults but for these changes."""
-    known = inspect.signature(maker(name, "methods")).parameters.values()
-    defaults = {p.name: p.default for p in known if p.default is not p.empty}
+    """All arguments of a method or task, 'mae' or 'tasks.finetune': what its `make` documents, with
+    its defaults and the pixels of ImageNet but for these changes.
+    """
+    args = arguments(name, "methods", {})
     imagenet = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return ConfigDict(defaults | {k: v for k, v in imagenet.items() if k in defaults} | changes)
+    return ConfigDict(args | {k: v for k, v in imagenet.items() if k in args} | changes)
 
 
 def encoder_of(arg: str, file: str) -> str:
@@ -100,59 +96,4 @@ def encoder_of(arg: str, file: str) -> str:
     raise UserError(
         f"{file}:{arg}: write SIZE/PATCH for a ViT, e.g. B/16, or the size of a convolutional "
         f"encoder: {', '.join(conv.SIZES)}"
-    )
-
-
-def finetune_args() -> dict:
-    """All arguments of `mae_jax.tasks.finetune.make`, with the paper's values for ViT-B."""
-    return dict(
-        encoder="vit(B, patch=16)",
-        classes=1000,
-        pool="mean",  # 'mean' of the patches, with a norm of its own, or the 'cls' token
-        drop_path=0.1,
-        layer_decay=0.75,
-        tuned="all",  # or how many of the last blocks learn ('2'), or 'mlp': half a block
-        smoothing=0.1,
-        mixup=0.8,
-        cutmix=1.0,
-        ema=0.0,  # decay of averaged weights; 0: none
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        dtype="float32",
-    )
-
-
-def probe_args() -> dict:
-    """All arguments of `mae_jax.tasks.linear_probe.make`."""
-    return dict(
-        encoder="vit(B, patch=16)",
-        classes=1000,
-        pool="cls",
-        lr_factors=(0.1, 0.3, 1.0, 3.0, 10.0),  # one head for each, times the learning rate
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        dtype="float32",
-    )
-
-
-def mae_args() -> dict:
-    """All arguments of `mae_jax.methods.mae.make`, with the paper's values for ViT-B."""
-    return dict(
-        encoder="vit(B, patch=16)",
-        decoder_width=512,
-        decoder_depth=8,
-        decoder_heads=16,
-        decoder_attention="auto",  # or a kernel: 'xla', 'blockwise', 'cudnn' (GPU), 'pallas' (TPU)
-        decoder_remat="none",  # 'dots' or 'full': compute again, to save memory
-        decoder_gather="take",  # or 'onehot'
-        mask="random",  # 'random', 'block(blocks=32)' or 'grid'
-        mask_ratio=0.75,
-        loss="mse",  # 'mse' or 'l1'
-        target="pixels(normalize=True)",  # of each patch with its mean and deviation removed
-        score="hidden",  # 'hidden' patches only, or 'all'
-        mask_tokens_in_encoder=False,
-        pool="cls",  # what is called features: 'cls' token or 'mean' of the patches
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        dtype="float32",
     )

@@ -45,14 +45,12 @@ def get_config(arg: str = "B/16") -> ConfigDict:
         train_transform=f"random_resized_crop(224, scale=(0.08, 1))|flip|rand_augment{erasing}",
     )
     config.method.name = "tasks.finetune"
-    config.method.args = ConfigDict(
-        common.finetune_args()
-        | dict(
-            encoder=encoder,
-            drop_path=DROP_PATH[preset].get(size, 0.1),
-            layer_decay=0.9 if "/" not in name else 0.65 if theirs and not large else 0.75,
-            dtype="bfloat16",
-        )
+    config.method.args = common.method_args(
+        "tasks.finetune",
+        encoder=encoder,
+        drop_path=DROP_PATH[preset].get(size, 0.1),
+        layer_decay=0.9 if "/" not in name else 0.65 if theirs and not large else 0.75,
+        dtype="bfloat16",
     )
     config.optimizer.b2 = 0.999
     config.schedule.update(
@@ -72,9 +70,8 @@ def on_scenes() -> ConfigDict:
         batch_size=64, train_transform="random_resized_crop(32, scale=(0.5, 1))|flip"
     )
     config.method.name = "tasks.finetune"
-    config.method.args = ConfigDict(
-        common.finetune_args()
-        | dict(encoder=scenes.ENCODER, classes=10, mixup=0.0, cutmix=0.0, dtype="float32")
+    config.method.args = common.method_args(
+        "tasks.finetune", encoder=scenes.ENCODER, classes=10, mixup=0.0, cutmix=0.0, dtype="float32"
     )
     config.optimizer.b2 = 0.999
     config.schedule.update(base_lr=2e-3, epochs=10.0, warmup_epochs=1.0, min_lr=1e-6)

@@ -24,15 +24,13 @@ def get_config(folder: str = "photos") -> ConfigDict:
         train_transform="random_resized_crop(96, scale=(0.2, 1))|flip",
         eval_transform="resize(96)|center_crop(96)",
     )
-    config.method.args = ConfigDict(
-        common.mae_args()
-        | dict(
-            encoder="vit(Ti, patch=8)",
-            decoder_width=128,
-            decoder_depth=2,
-            decoder_heads=4,
-            pool="mean",
-        )
+    config.method.args = common.method_args(
+        "mae",
+        encoder="vit(Ti, patch=8)",
+        decoder_width=128,
+        decoder_depth=2,
+        decoder_heads=4,
+        pool="mean",
     )
     config.schedule.update(base_lr=1e-3, epochs=100.0, warmup_epochs=5.0)
     config.checkpoint.every = 200

@@ -15,6 +15,9 @@ from ml_collections import ConfigDict
 
 from mae_jax.configs import common, scenes
 
+LR_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Of the classifiers, times the learning rate of the schedule."""
+
 
 def get_config(arg: str = "B/16") -> ConfigDict:
     """The experiment for 'SIZE/PATCH', 'SIZE' of a convolutional encoder, or 'scenes'."""
@@ -28,7 +31,9 @@ def get_config(arg: str = "B/16") -> ConfigDict:
         held_out=0.02,
     )
     config.method.name = "tasks.linear_probe"
-    config.method.args = ConfigDict(common.probe_args() | dict(encoder=encoder, dtype="bfloat16"))
+    config.method.args = common.method_args(
+        "tasks.linear_probe", lr_factors=LR_FACTORS, encoder=encoder, dtype="bfloat16"
+    )
     config.optimizer.update(name="lars", b1=0.9, weight_decay=0.0)
     config.schedule.update(base_lr=0.1, epochs=90.0, warmup_epochs=10.0)
     config.evals.run = "probe"
@@ -40,8 +45,8 @@ def on_scenes() -> ConfigDict:
     config = scenes.get_config()
     config.data.update(batch_size=64, held_out=0.1)
     config.method.name = "tasks.linear_probe"
-    config.method.args = ConfigDict(
-        common.probe_args() | dict(encoder=scenes.ENCODER, classes=10, pool="mean")
+    config.method.args = common.method_args(
+        "tasks.linear_probe", lr_factors=LR_FACTORS, encoder=scenes.ENCODER, classes=10, pool="mean"
     )
     config.optimizer.update(b2=0.999, weight_decay=0.0)
     config.schedule.update(base_lr=5e-2, epochs=6.0, warmup_epochs=0.5)

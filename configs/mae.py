@@ -28,22 +28,13 @@ def get_config(arg: str = "B/16") -> ConfigDict:
         raise UserError(f"configs/mae.py:{arg}: after the comma, {', '.join(common.MESHES)}")
     if size not in ("Ti", "S", "B", "L", "H") or not patch.isdigit():
         raise UserError(f"configs/mae.py:{encoder}: write SIZE/PATCH, e.g. B/16, L/16 or H/14")
-    config = common.base()
+    config = common.imagenet()
     config.data.update(
-        train="folder('data/imagenet/train')",
-        test="folder('data/imagenet/val')",
-        batch_size=4096,
-        train_transform="random_resized_crop(224, scale=(0.2, 1))|flip",
-        eval_transform="resize(256)|center_crop(224)",
+        batch_size=4096, train_transform="random_resized_crop(224, scale=(0.2, 1))|flip"
     )
-    config.method.args = ConfigDict(
-        common.mae_args()
-        | dict(
-            encoder=f"vit({size}, patch={patch})",
-            dtype="bfloat16",
-        )
+    config.method.args = common.method_args(
+        "mae", encoder=f"vit({size}, patch={patch})", dtype="bfloat16"
     )
     config.mesh.update(common.MESHES[mesh])
-    config.checkpoint.every = 2500
     config.evals.run = "knn(k=20, limit=100000)"
     return config

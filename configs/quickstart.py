@@ -18,16 +18,14 @@ def get_config() -> ConfigDict:
         train_transform="random_resized_crop(32, scale=(0.5, 1))|flip",
         eval_transform="resize(32)|center_crop(32)",
     )
-    config.method.args = ConfigDict(
-        common.mae_args()
-        | dict(
-            encoder="vit(width=128, depth=4, heads=4, patch=4)",
-            decoder_width=64,
-            decoder_depth=1,
-            decoder_heads=4,
-            target="pixels(normalize=False)",  # plain pixels make better features in so short a run
-            pool="mean",
-        )
+    config.method.args = common.method_args(
+        "mae",
+        encoder="vit(width=128, depth=4, heads=4, patch=4)",
+        decoder_width=64,
+        decoder_depth=1,
+        decoder_heads=4,
+        target="pixels(normalize=False)",  # plain pixels make better features in so short a run
+        pool="mean",
     )
     config.schedule.update(base_lr=4e-3, epochs=6.0, warmup_epochs=1.0)
     config.checkpoint.every = 150

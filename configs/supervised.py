@@ -21,15 +21,13 @@ def get_config(arg: str = "B/16") -> ConfigDict:
         train_transform="random_resized_crop(224, scale=(0.08, 1))|flip|rand_augment",
     )
     config.method.name = "tasks.finetune"
-    config.method.args = ConfigDict(
-        common.finetune_args()
-        | dict(
-            encoder=common.encoder_of(arg, "configs/supervised.py"),
-            drop_path=0.2 if large else 0.1,
-            layer_decay=1.0,
-            ema=0.9999,
-            dtype="bfloat16",
-        )
+    config.method.args = common.method_args(
+        "tasks.finetune",
+        encoder=common.encoder_of(arg, "configs/supervised.py"),
+        drop_path=0.2 if large else 0.1,
+        layer_decay=1.0,
+        ema=0.9999,
+        dtype="bfloat16",
     )
     config.optimizer.update(b2=0.95, weight_decay=0.3)
     config.schedule.update(base_lr=1e-4, epochs=200.0 if large else 300.0, warmup_epochs=20.0)

@@ -22,13 +22,14 @@ def job(args):
     """What the command line says of the processes of this job."""
     from mae_jax.engine.place import Request
 
-    return Request(**{name: getattr(args, name) for name in Request._fields})
+    given = vars(args)
+    return Request(**{name: given[name] for name in Request._fields})
 
 
 def no_overrides(args) -> None:
     """For commands that read a run's own config."""
     if args.overrides:
-        why = ": a run keeps its config" if hasattr(args, "run") else ""
+        why = ": a run keeps its config" if "run" in vars(args) else ""
         raise UserError(f"{args.command} takes no --config.{args.overrides[0]}{why}")
 
 

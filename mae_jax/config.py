@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from ml_collections.config_dict import FieldReference, RequiredValueError
 
 from mae_jax import experiment
-from mae_jax.errors import UserError
+from mae_jax.errors import UserError, kind_of
 from mae_jax.spec import MAX_FLOAT, nearest
 
 SECTIONS: Mapping[str, Mapping[str, type]] = {
@@ -85,7 +85,7 @@ def load_configs(name: str, overrides: Iterable[str] = ()) -> dict[str, ConfigDi
 def _all_checked(file: str, configs: Any) -> dict[str, ConfigDict]:
     """What get_configs has returned, or a UserError."""
     if not isinstance(configs, Mapping) or not all(type(name) is str for name in configs):
-        found, wanted = experiment.kind_of(configs), "it must return a dict, name -> ConfigDict"
+        found, wanted = kind_of(configs), "it must return a dict, name -> ConfigDict"
         raise UserError(f"{file}: get_configs returned {found}: {wanted}")
     if not configs:
         raise UserError(f"{file}: get_configs returned no experiment")
@@ -96,7 +96,7 @@ def _checked(file: str, config: Any) -> ConfigDict:
     """What get_config has returned, unlocked, lists as tuples, or a UserError."""
     if not isinstance(config, ConfigDict):
         raise UserError(
-            f"{file}: get_config returned {experiment.kind_of(config)}: it must return an "
+            f"{file}: get_config returned {kind_of(config)}: it must return an "
             "ml_collections.ConfigDict, e.g. mae_jax.configs.common.base() with changes"
         )
     if isinstance(config, FrozenConfigDict):
@@ -142,7 +142,7 @@ def _overridden(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
                 raise UserError(f"config.{key}={value!r} must be finite in float32")
             if item is not None and type(item) not in (bool, int, float, str):
                 raise UserError(
-                    f"config.{key}={value!r} holds {experiment.kind_of(item)}: a config holds "
+                    f"config.{key}={value!r} holds {kind_of(item)}: a config holds "
                     "numbers, texts, True, False, None, tuples of these, and sections"
                 )
     return config

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection
+from typing import Any
 
 PREEMPTED = 75
 """Exit code of a run that was told to stop: start it again to go on."""
@@ -25,3 +26,8 @@ def nearest(name: str, known: Collection[str]) -> str:
         return ": there is nothing to choose from"
     close = difflib.get_close_matches(name, list(known), n=1)
     return f": did you mean {close[0]!r}?" if close else f": choose {', '.join(sorted(known))}"
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for messages."""
+    return "None" if value is None else f"a value of type {type(value).__name__}"

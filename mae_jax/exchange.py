@@ -59,7 +59,7 @@ def give(args) -> int:
     except UserError as error:
         raise UserError(f"{error} (or --format {', '.join(serve.FORMATS)})") from error
     for name in ("output", "images"):
-        if getattr(args, name) is not None:
+        if vars(args)[name] is not None:
             raise UserError(f"--{name} is for the formats stablehlo and onnx, not {args.format}")
     if not weights.is_run(args.run):
         raise UserError(f"{args.run} is no run: make one of it by mae-jax weights import")
@@ -82,7 +82,7 @@ def give(args) -> int:
 
 def _export_function(args) -> int:
     for name in ("head", "encoder_only", "image_size"):
-        value = getattr(args, name)
+        value = vars(args)[name]
         if value is not None and value is not False:
             raise UserError(f"--{name.replace('_', '-')} is not for {args.format}: see --output")
     run, state = load(args.run, images=args.images)

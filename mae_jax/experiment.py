@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mae_jax
-from mae_jax.errors import Preempted, UserError
+from mae_jax.errors import Preempted, UserError, kind_of
 from mae_jax.spec import nearest
 
 SHIPPED = Path(mae_jax.__file__).parent / "configs"
@@ -101,21 +101,16 @@ def call(name: str, function: str, check: Callable[[str, Any], Any]) -> Any:
     prints = contextlib.redirect_stdout(sys.stderr)  # stdout is the command's, e.g. for JSON
     with _imports_from(path), _explained(path), prints:
         module = _execute(path)
-        get = getattr(module, function, None)
+        get = vars(module).get(function)
         if get is None:
             (other,) = COMMANDS.keys() - {function}
-            hint = f": it is for `{COMMANDS[other]}`" if hasattr(module, other) else ""
+            hint = f": it is for `{COMMANDS[other]}`" if other in vars(module) else ""
             raise UserError(f"{path} has no function {function}(arg){hint}")
         if not callable(get):
             raise UserError(f"{path}: {function} is no function, but {kind_of(get)}")
         arguments = [arg] if arg else []
         _check_arguments(path, function, get, arguments)
         return check(str(path), get(*arguments))
-
-
-def kind_of(value: Any) -> str:
-    """What a value is, for messages."""
-    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def _check_arguments(path: Path, function: str, get: Callable, arguments: list[str]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mae_jax.errors import Preempted, UserError
+from mae_jax.errors import Preempted, UserError, kind_of
 
 
 def add_current_folder() -> None:
@@ -75,9 +75,8 @@ def check_made(made: Any, kind: type, name: str) -> Any:
         UserError: it is not.
     """
     if not isinstance(made, kind):
-        found = "None" if made is None else f"a value of type {type(made).__name__}"
         raise UserError(
-            f"{name}: its make returned {found}, and must return a "
+            f"{name}: its make returned {kind_of(made)}, and must return a "
             f"{kind.__module__}.{kind.__name__}"
         )
     return made

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mae_jax import weights
 from mae_jax.engine.transfer import transfer
 from mae_jax.models.vit import ViT
-from mae_jax.spec import build
+from mae_jax.spec import arguments, build
 from mae_jax.types import Method, TrainState, UserError
 from mae_jax.workdir import read_config
 
@@ -140,7 +140,7 @@ def make_init_from(
             raise UserError(
                 f"config.{row.key}: {config.name} loads {known} from other weights, not {row.into}"
             )
-    args = weights.arguments(config.name, config.args) if rows else {}
+    args = arguments(config.name, "methods", config.args) if rows else {}
     return InitFrom(rows=rows, args=args, method=method, image=image)
 
 
@@ -186,7 +186,7 @@ def pixel_statistics(path: str, method: ConfigDict) -> dict[str, tuple[float, ..
 
 def _arguments(method: ConfigDict) -> dict[str, Any]:
     """All arguments of the method that a section of a config names."""
-    return weights.arguments(method.name, method.args)
+    return arguments(method.name, "methods", method.args)
 
 
 def origin(path: str) -> dict | None:

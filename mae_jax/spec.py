@@ -22,7 +22,6 @@ from mae_jax.errors import UserError, nearest
 MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
 """The largest numbers that arrays hold, of int64 and of float32."""
 
-
 KINDS = ("methods", "tasks", "models", "masks", "targets", "evals", "figures", "data", "weights")
 """Packages of what names choose: a name that begins with one of them is the library's."""
 
@@ -171,10 +170,14 @@ def maker(name: str, package: str) -> Callable:
     return make
 
 
+def arguments(name: str, package: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of the `make` that a name stands for: those given, and its defaults."""
+    known = inspect.signature(maker(name, package)).parameters.values()
+    return {p.name: p.default for p in known if p.default is not p.empty} | dict(given)
+
+
 def is_extension(name: str) -> bool:
-    """Whether a name is that of a module of the user's own: it has a dot, and does not begin with
-    one of KINDS, as 'tasks.finetune' does.
-    """
+    """Whether a name is of a module of the user's own: it has a dot, and none of KINDS before."""
     return "." in name and name.partition(".")[0] not in KINDS
 
 
@@ -218,13 +221,14 @@ def bind(where: str, function: Callable, /, *args, **kwargs) -> None:
     Raises:
         UserError: an argument is unknown, missing or too many, or of another type.
     """
-    known = inspect.signature(function).parameters
+    signature = inspect.signature(function)
+    known = signature.parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
     for name in kwargs:
         if name not in known and not takes_any:
             raise UserError(f"{where}: there is no {name!r}{nearest(name, known)}")
     try:
-        bound = inspect.signature(function).bind(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         takes = f"its arguments are {', '.join(known)}" if known else "it takes none"
         raise UserError(f"{where}: {error}; {takes}") from error
@@ -237,17 +241,12 @@ def _check_type(where: str, name: str, value: Any, annotation: Any) -> None:
     number that arrays do not hold.
     """
     if not _matches(value, annotation):
-        kinds = " or ".join(map(_kind, _alternatives(annotation)))
-        raise UserError(f"{where}: {name}={value!r} should be of type {kinds}")
+        raise UserError(f"{where}: {name}={value!r} should be of type {_kind(annotation)}")
     for number in value if isinstance(value, (list, tuple)) else [value]:
         if type(number) is float and not abs(number) <= MAX_FLOAT:  # nor NaN
             raise UserError(f"{where}: {name}={value!r} must be finite in float32")
         if type(number) is int and abs(number) > MAX_INT:
             raise UserError(f"{where}: {name}={value!r} is too large: it must fit in 64 bits")
-
-
-def _alternatives(annotation: Any) -> tuple:
-    return typing.get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
 
 
 def _matches(value: Any, annotation: Any) -> bool:
@@ -268,7 +267,9 @@ def _matches(value: Any, annotation: Any) -> bool:
 
 
 def _kind(annotation: Any) -> str:
-    """The words for an annotation: 'int', 'tuple of float', '(float, float)'."""
+    """The words for an annotation: 'int', 'int or str', 'tuple of float', '(float, float)'."""
+    if isinstance(annotation, UnionType):
+        return " or ".join(map(_kind, typing.get_args(annotation)))
     origin, of = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Sequence:
         return f"tuple of {_kind(of[0])}"

@@ -42,7 +42,6 @@ from mae_jax.workdir import (
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("row", "column", "seed")
 UNTOLD = ("seed", "identities.", *MAY_CHANGE)
 """Keys of a config that tell nothing about what was compared; evals., among them, do."""
 
@@ -123,7 +122,8 @@ def read_finished(path: Path) -> list[Finished]:
     Raises:
         UserError: one of them is damaged.
     """
-    keys, way_out = (*PARTS, "step", "results"), "start `mae-jax sweep` again: it writes it anew"
+    keys = ("row", "column", "seed", "step", "results")
+    way_out = "start `mae-jax sweep` again: it writes it anew"
     check = lambda line: is_record(line, *keys) and line["results"]
     found = []
     for place, line in enumerate(path.read_bytes().splitlines(), 1):
@@ -146,7 +146,8 @@ def read_costs(path: Path) -> dict[str, Any]:
 
 def introduction(runs: Sequence[Finished]) -> str:
     """What was run, in a few sentences."""
-    rows, columns, seeds = ([*dict.fromkeys(getattr(run, key) for run in runs)] for key in PARTS)
+    named = zip(*((run.row, run.column, run.seed) for run in runs), strict=True)
+    rows, columns, seeds = (list(dict.fromkeys(names)) for names in named)
     seen = sorted({run.step * run.batch_size for run in runs if run.batch_size})
     devices = sorted({run.costs["device"] for run in runs if run.costs})
     versions = sorted({run.costs["jax"] for run in runs if run.costs})

@@ -1,6 +1,7 @@
 """Tests of taste: the rules of the house that a machine can check."""
 
 import ast
+import builtins
 import re
 import subprocess
 import sys
@@ -257,3 +258,38 @@ def test_configs_ask_for_nothing_silently():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = ast.unparse(node.func.value)
                 assert not (node.func.attr == "get" and "config" in owner), f"{path}:{node.lineno}"
+
+
+MAY_LOOK = {
+    "data/deep.py": "imagecodecs makes its functions when they are asked for",
+    "data/dicom_codecs.py": "imagecodecs makes its functions when they are asked for",
+    "data/loader.py": "os.sched_getaffinity is not on a Mac",
+    "data/sources/tfds.py": "features of TFDS have no base class, and not all releases all fields",
+    "engine/mesh.py": "devices have a slice_index on some platforms only",
+    "engine/preemption.py": "the jax module may be half imported when a signal comes",
+    "experiment.py": "the signature of a function that a user wrote",
+    "spec.py": "checks arguments that a user wrote, and has the defaults of configs",
+}
+"""Files that may ask an object what it has, and why. What is ours declares it: see types.py."""
+LOOKS = {"hasattr", "getattr", "setattr", "delattr", "getattr_static", "getmembers"}
+LOOKS |= {"signature", "getfullargspec", "__dict__", "__code__", "__annotations__"}
+
+
+def looks(tree: ast.AST) -> set[str]:
+    """The names of LOOKS that a file uses, also as attributes: inspect.signature, x.__dict__."""
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {name.rpartition(".")[2] for name in imports_of(tree)}
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return LOOKS & (used | names & vars(builtins).keys())
+
+
+def test_nothing_is_asked_what_it_has():
+    """A contract that is declared needs no hasattr, getattr or signature, but for strangers."""
+    assert looks(ast.parse("if hasattr(x, 'classes'): y")) == {"hasattr"}
+    assert looks(ast.parse("signature = inspect.signature(make)")) == {"signature"}
+    assert looks(ast.parse("from inspect import signature")) == {"signature"}
+    root = ROOT / "mae_jax"
+    used = {p.relative_to(root).as_posix(): looks(ast.parse(p.read_text())) for p in FILES}
+    found = {name: names for name, names in used.items() if names}
+    assert found.keys() <= MAY_LOOK.keys(), {n: found[n] for n in found.keys() - MAY_LOOK.keys()}
+    assert MAY_LOOK.keys() <= found.keys(), f"take out {sorted(MAY_LOOK.keys() - found.keys())}"

@@ -6,7 +6,6 @@ noisy machine disturbs all of them alike.
 
 import io
 import itertools
-import os
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ from rich.table import Table
 
 from mae_jax.data import arrays
 from mae_jax.data.images import BadImage, Encoded
-from mae_jax.data.loader import Loader
+from mae_jax.data.loader import Loader, cores
 from mae_jax.data.named import source_spec
 from mae_jax.data.order import training_rows
 from mae_jax.data.prepare import prepare
@@ -100,7 +99,7 @@ def bench_data(
         data = [file.data for file in files]
         rates = references(data, transforms, seconds) if files else {}
         rates |= {f"ours: {k}": ours(v, transforms, seconds) for k, v in sources.items()}
-        workers = workers or sorted({1, os.cpu_count() or 1})
+        workers = workers or sorted({1, cores()})
         found = measure(rates, workers, turns)
     size = statistics.mean(map(len, data)) if files else None
     return table(found, f"{transform}, median of {turns}", size)

@@ -1,4 +1,4 @@
-"""Model FLOPs and parameters by formula, for what is built of Vision Transformers.
+"""Model FLOPs by formula, for what is built of Vision Transformers.
 
 Counted are the matrix products of the mathematical model, a multiplication and an addition as two
 operations, as model FLOPs utilization wants it (PaLM, arXiv 2204.02311, appendix B): no softmax,
@@ -105,24 +105,3 @@ def vit(encoder: ViT, shape: Sequence[int], patches: int | None = None) -> dict[
 def block(tokens: int, width: int, hidden: int) -> tuple[int, int]:
     """Forward operations of a block's attention, all of T x T, and of its MLP."""
     return 8 * tokens * width**2 + 4 * tokens**2 * width, 4 * tokens * width * hidden
-
-
-def mae_parameters(method: MaskedAutoencoding, shape: Sequence[int]) -> int:
-    """Numbers that a masked autoencoder of a ViT learns from images of `shape` [*space, C];
-    positions are fixed.
-    """
-    encoder, decoder = method.encoder, method.decoder
-    width, narrow = encoder.width, decoder.width
-    body = encoder.depth * _block_parameters(width, int(width * encoder.mlp_ratio))
-    body += (pixels(encoder, shape) + 1) * width + 2 * width  # embed, norm
-    body += (encoder.prefix + encoder.mask_tokens) * width
-    tail = decoder.depth * _block_parameters(narrow, 4 * narrow)
-    tail += (
-        (width + 1) * narrow + 2 * narrow + (narrow + 1) * values(method, shape)
-    )  # embed, norm, predict
-    return body + tail + (0 if encoder.mask_tokens else narrow)
-
-
-def _block_parameters(width: int, hidden: int) -> int:
-    """Two norms, four products of attention and two of the MLP, all with biases."""
-    return 4 * width + 4 * (width + 1) * width + (width + 1) * hidden + (hidden + 1) * width

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from mae_jax.bench.setup import Setup
-from mae_jax.bench.timing import Work, threads
+from mae_jax.bench.timing import Work
+from mae_jax.data.loader import cores
 from mae_jax.masks.random import Random
 from mae_jax.methods.mae import MaskedAutoencoding
 from mae_jax.models.vit import ViT
@@ -46,7 +47,7 @@ def make_peers(setup: Setup, name: str) -> tuple[dict[str, Work], list[str]]:
     check_setup(setup)
     import torch
 
-    torch.set_num_threads(threads())
+    torch.set_num_threads(cores())
     torch.set_float32_matmul_precision("high")
     eager = make_trainer(setup, compiled=False)
     works, notes = {EAGER: eager}, []

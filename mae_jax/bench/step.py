@@ -26,8 +26,9 @@ from mae_jax.bench.kept import kept
 from mae_jax.bench.parts import DISJOINT, Live
 from mae_jax.bench.peer import make_peers
 from mae_jax.bench.setup import Setup, make_setup
-from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread, threads
+from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread
 from mae_jax.checks import check_batch_size
+from mae_jax.data.loader import cores
 from mae_jax.engine.costs import Costs
 from mae_jax.engine.memory import check_state, explained, step_advice
 
@@ -98,15 +99,15 @@ def compile_twice(setup: Setup) -> tuple[Callable, Costs, dict[str, float]]:
 @contextlib.contextmanager
 def _private_cache():
     """Compiles into a persistent cache of our own, which is empty; the settings come back."""
-    settings = {
-        "jax_enable_compilation_cache": True,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
+    now = jax.config
+    old = dict(
+        jax_enable_compilation_cache=now.jax_enable_compilation_cache,
+        jax_persistent_cache_min_compile_time_secs=now.jax_persistent_cache_min_compile_time_secs,
+        jax_compilation_cache_dir=now.jax_compilation_cache_dir,
+    )
     with tempfile.TemporaryDirectory() as folder:
-        settings["jax_compilation_cache_dir"] = folder
-        old = {name: getattr(jax.config, name) for name in settings}
         try:
-            _configure(settings)
+            _configure(dict(zip(old, (True, 0.0, folder), strict=True)))
             yield
         finally:
             _configure(old)
@@ -166,7 +167,7 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
         attention=costs["attention"],
         device=costs["device"],
         devices=devices(setup),
-        threads=threads(),
+        threads=cores(),
         jax=jax.__version__,
         turns=len(step),
         seconds={name: values for name, values in found.items()},
@@ -208,18 +209,17 @@ def _parts(setup: Setup, found: dict[str, list[float]], step: np.ndarray) -> Rep
     return parts
 
 
-def beside(found: dict[str, list[float]], images: int) -> Report:
+def beside(found: dict[str, list[float]], batch_size: int) -> Report:
     """Of each peer its rate, and the 'ratio' of ours to it, turn by turn.
 
     Args:
         found: seconds of a call, of `measure`.
-        images: of a batch.
     """
     step = np.array(found["ours"])
     return {
         name: dict(
             ms_per_step=spread(1e3 * np.array(values)),
-            images_per_second=spread(images / np.array(values)),
+            images_per_second=spread(batch_size / np.array(values)),
             ratio=spread(np.array(values) / step),
         )
         for name, values in found.items()

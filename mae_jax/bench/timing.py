@@ -3,7 +3,6 @@ while disturbs all of them alike.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -84,8 +83,3 @@ def shown(values: Mapping[str, float], decimals: int = 1, scale: float = 1.0) ->
     """A spread as 'median (low to high)'."""
     median, low, high = (f"{values[k] * scale:,.{decimals}f}" for k in ("median", "low", "high"))
     return f"{median} ({low} to {high})"
-
-
-def threads() -> int:
-    """Cores that this process may use: as many threads XLA's and PyTorch's products have."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

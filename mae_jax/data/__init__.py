@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from mae_jax.data import arrays, classes
 from mae_jax.data import subset as subsets
-from mae_jax.data.loader import ON_ERROR, Loader
+from mae_jax.data.loader import ON_ERROR, Loader, cores
 from mae_jax.data.named import check_damaged, open_sources
 from mae_jax.data.order import Rows, evaluation_rows, training_rows
 from mae_jax.data.random import hash_words, permute
@@ -272,7 +271,7 @@ def make_data(
         transforms=transforms,
         fields=tuple(fields),
         pipeline=pipeline,
-        workers=workers or min(64, len(os.sched_getaffinity(0))),
+        workers=workers or min(64, cores()),
         on_error=on_error,
         views=views,
         seed=seed,

@@ -91,7 +91,7 @@ def counted(source: Source) -> str:
     return f"{len(names)} classes: {shortened(shown)}"
 
 
-def shortened(names, count: int = 8) -> str:
-    """The first of some names."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+def shortened(names: Sequence[str]) -> str:
+    """The first eight of some names."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more

@@ -1,6 +1,7 @@
 """Makes examples: reads them, transforms them, and deals with those that cannot be read."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,12 @@ _TRIES = 10  # replacements of an example that cannot be read, before giving up
 
 Spec = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 """Field -> shape and dtype of one example."""
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use: so many threads make batches."""
+    limited = hasattr(os, "sched_getaffinity")  # not on a Mac
+    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
 
 
 class Loader:

@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mae_jax.data import classes
 from mae_jax.data.examples import FolderExamples, SourceExamples, is_spec, open_examples
 from mae_jax.data.files import expanded
+from mae_jax.data.loader import cores
 from mae_jax.data.names import check_for_labels_file
 from mae_jax.data.prepared import STATISTICS
 from mae_jax.data.shards import ORIGIN, TEMPORARY, VERSION, make_builder, write
@@ -113,7 +114,7 @@ def prepare(
         shown = contextlib.nullcontext() if beam else _progress(len(examples.sizes))
         with _alone(unfinished), shown as advance:
             _go_on(root, unfinished, origin)
-            threads = workers or (1 if beam else min(16, os.cpu_count() or 1))
+            threads = workers or (1 if beam else min(16, cores()))
             shards = {
                 split: [
                     examples.shard(

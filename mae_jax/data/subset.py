@@ -133,7 +133,7 @@ def _pick(
     return np.sort(np.concatenate(chosen))
 
 
-def labels_of(source: Source, chunk: int = 1024) -> np.ndarray:
+def labels_of(source: Source) -> np.ndarray:
     """[N] int32, or a UserError if there are none. Where the source does not know them by heart,
     every example is read once, but not decoded.
     """
@@ -142,8 +142,6 @@ def labels_of(source: Source, chunk: int = 1024) -> np.ndarray:
     known = source.labels()
     if known is not None:
         return known
-    parts = [
-        np.asarray(source.read(np.arange(first, min(first + chunk, source.num_examples)))["label"])
-        for first in range(0, source.num_examples, chunk)
-    ]
+    every = np.arange(source.num_examples)
+    parts = [source.read(every[first:][:1024])["label"] for first in range(0, len(every), 1024)]
     return np.concatenate(parts).astype(np.int32)

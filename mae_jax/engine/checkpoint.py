@@ -110,7 +110,7 @@ class Checkpoints:
         except Exception as error:  # TensorStore raises ValueError, the file system OSError
             full = errno.ENOSPC, errno.EDQUOT
             said = any(os.strerror(number) in str(error) for number in full)
-            if not said and getattr(error, "errno", 0) not in full:
+            if not said and not (isinstance(error, OSError) and error.errno in full):
                 raise
             whole = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
             last = f"the last good one is at step {max(whole)}" if whole else "there is none yet"

@@ -22,9 +22,6 @@ from mae_jax.engine.events import Events
 from mae_jax.engine.progress import EVAL, clock, describe, make_progress, on_terminal
 from mae_jax.types import UserError
 
-TIMINGS = ("time", "images_per_s", "data_wait")
-"""Fields of a line that differ between two runs of the same config."""
-
 console = Console(stderr=True)
 logger = logging.getLogger(__name__)
 

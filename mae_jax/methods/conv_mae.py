@@ -49,12 +49,8 @@ class ConvMaskedAutoencoding(MaskedMethod):
 
     def reconstruct(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
         """Predictions [B, L, prod(unit) * C] of all patches."""
-        return self.predicted(params, self.normalize(images), mask)
-
-    def predicted(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
-        """The same of normalized images."""
-        images = self.model.apply({"params": params}, *self.seen(images, mask))
-        return patchify(images, self.unit)
+        seen = self.seen(self.normalize(images), mask)
+        return patchify(self.model.apply({"params": params}, *seen), self.unit)
 
     def seen(self, images: jax.Array, mask: Mask) -> tuple[jax.Array, Mask | None]:
         """What the network is given: images and mask, or images with holes alone."""

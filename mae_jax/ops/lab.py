@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mae_jax.types import UserError
-
 GRID = 10
 """Side of a bin of the ab plane."""
 
@@ -173,11 +171,6 @@ def annealed_mean(logits: jax.Array, centres: jax.Array, *, temperature: float =
 
     Returns:
         ab [..., 2] float32.
-
-    Raises:
-        UserError: the temperature is not positive.
     """
-    if temperature <= 0:
-        raise UserError(f"temperature={temperature} must be positive: the paper's is 0.38")
     share = jax.nn.softmax(logits.astype(jnp.float32) / temperature, axis=-1)
     return jnp.stack([jnp.sum(share * centres[:, i], axis=-1) for i in range(2)], axis=-1)

@@ -8,31 +8,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+EPSILON = 1e-6
+"""What norms, and a probe's BatchNorm, add to the variance."""
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-6, dtype: Any = jnp.float32
+    x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: Any = jnp.float32
 ) -> jax.Array:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias, over the last axis, in float32.
+    """(x - mean) / sqrt(variance + EPSILON) * scale + bias, over the last axis, in float32.
 
     Args:
         x: [..., D].
         scale, bias: [D] float32.
         dtype: of the result, [..., D].
     """
-    return _forward(x, scale, bias, epsilon, dtype)[0]
+    return _forward(x, scale, bias, dtype)[0]
 
 
-def _forward(x, scale, bias, epsilon, dtype):
+def _forward(x, scale, bias, dtype):
     wide = x.astype(jnp.float32)
     mean = wide.mean(axis=-1, keepdims=True)
     variance = jnp.square(wide - mean).mean(axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(variance + epsilon)
+    inverse = jax.lax.rsqrt(variance + EPSILON)
     y = (wide - mean) * inverse * scale + bias
     return y.astype(dtype), (x, scale, mean, inverse)
 
 
-def _backward(epsilon, dtype, saved, gradient):
+def _backward(dtype, saved, gradient):
     """For x, n = x normalised, g = gradient * scale: (g - mean(g) - n mean(g n)) / deviation.
 
     No array as large as x is made of x or of the scale alone: XLA on CPUs would make it early and

@@ -12,10 +12,10 @@ import optax
 from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
+from mae_jax.ops.norm import EPSILON
 from mae_jax.rules import Rules, freeze
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
-EPSILON = 1e-6
 MOMENTUM = 0.9
 """Of the running statistics; what PyTorch calls a momentum of 0.1."""
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mae_jax.models.vit import SIZES
+from mae_jax.ops.norm import EPSILON
 from mae_jax.types import UserError
 from mae_jax.weights.files import Found
-from mae_jax.weights.model import EPSILON
 from mae_jax.weights.processor import pixels_of
 
 logger = logging.getLogger(__name__)

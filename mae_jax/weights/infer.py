@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mae_jax.models.vit import SIZES
+from mae_jax.ops.norm import EPSILON
 from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, check_statistics
 from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import check_choice
@@ -19,7 +20,7 @@ from mae_jax.weights.described import check_sizes, described
 from mae_jax.weights.files import Found
 from mae_jax.weights.heads import MOCO, agreed, heads_of
 from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS
-from mae_jax.weights.model import EPSILON, Model, Options
+from mae_jax.weights.model import Model, Options
 from mae_jax.weights.processor import images_of
 
 logger = logging.getLogger(__name__)
@@ -158,10 +159,9 @@ def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tu
 def _refuse_for_decoders(options: Options, name: str) -> None:
     """Raises UserError if something is said of a decoder, where none is taken."""
     why = "--encoder-only leaves it out" if options.encoder_only else f"{name} has none"
-    for option in ("decoder_heads", "target"):
-        value = getattr(options, option)
+    for option, value in (("decoder-heads", options.decoder_heads), ("target", options.target)):
         if value is not None:
-            raise UserError(f"--{option.replace('_', '-')} {value} is of a decoder, and {why}")
+            raise UserError(f"--{option} {value} is of a decoder, and {why}")
 
 
 def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:

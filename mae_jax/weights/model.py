@@ -1,19 +1,15 @@
 """A model as weights and what is needed to build its network; and what a user may say of them."""
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mae_jax.spec import build, maker
+from mae_jax.spec import build
 from mae_jax.targets.pixels import Pixels
 from mae_jax.types import UserError
 from mae_jax.weights.processor import Images
-
-EPSILON = 1e-6
-"""What norms, and a probe's BatchNorm, add to the variance."""
 
 
 class Options(NamedTuple):
@@ -59,16 +55,6 @@ class Model(NamedTuple):
     """Collections beside the parameters, of runs."""
     images: Images = Images("", "")
     """How images are made, as far as imported weights say it."""
-
-
-def arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a method: those that are given, and the defaults of its `make`.
-
-    Args:
-        name: 'mae', 'tasks.finetune', ...
-    """
-    known = inspect.signature(maker(name, "methods")).parameters.values()
-    return {p.name: p.default for p in known if p.default is not p.empty} | dict(given)
 
 
 def pixel_target(model: Model) -> Pixels:

@@ -13,9 +13,11 @@ from mae_jax.config import to_json
 from mae_jax.configs.common import base
 from mae_jax.engine.checkpoint import read_leaves
 from mae_jax.engine.transfer import transfer
+from mae_jax.ops.norm import EPSILON
+from mae_jax.spec import arguments
 from mae_jax.types import Skips, TrainState, UserError
 from mae_jax.weights.files import read_json, read_notes, read_safetensors
-from mae_jax.weights.model import EPSILON, Model, anywhere, arguments
+from mae_jax.weights.model import Model, anywhere
 from mae_jax.weights.saving import fresh_folder, write_file
 from mae_jax.workdir import WEIGHTS, is_folder_of_weights, read_config
 
@@ -33,7 +35,7 @@ def read_run(folder: Path) -> Model:
         UserError: no run, nothing to read in it, or damage.
     """
     method = read_config(folder).method
-    args = anywhere(arguments(method.name, method.args.to_dict()))
+    args = anywhere(arguments(method.name, "methods", method.args.to_dict()))
     if is_folder_of_weights(folder):
         leaves, _ = read_safetensors(folder / WEIGHTS)
     else:

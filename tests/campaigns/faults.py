@@ -21,9 +21,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mae_jax.engine.log import TIMINGS
 from mae_jax.types import PREEMPTED
 from tests.helpers.jobs import ROOT, environment
+from tests.helpers.runs import TIMINGS
 
 STEPS = 1200
 EVERY = 10

@@ -18,8 +18,8 @@ def get_config() -> ConfigDict:
         eval_transform="resize((8, 12))",
         workers=1,
     )
-    config.method.args = ConfigDict(
-        common.mae_args() | dict(encoder=ENCODER, decoder_width=8, decoder_depth=1, decoder_heads=2)
+    config.method.args = common.method_args(
+        "mae", encoder=ENCODER, decoder_width=8, decoder_depth=1, decoder_heads=2
     )
     config.schedule.update(base_lr=0.1, epochs=10.0, warmup_epochs=1.0)
     config.checkpoint.every = 10

@@ -3,15 +3,18 @@
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.linear_probe import LR_FACTORS
 from tests.helpers import tiny
 
 
 def get_config(task: str = "finetune") -> ConfigDict:
     """The task, from scratch unless init_from says otherwise."""
-    args = {"finetune": common.finetune_args, "linear_probe": common.probe_args}[task]()
     config = tiny.get_config()
     config.method.name = f"tasks.{task}"
-    config.method.args = ConfigDict(args | dict(encoder=tiny.ENCODER, classes=10))
+    factors = dict(lr_factors=LR_FACTORS) if task == "linear_probe" else {}
+    config.method.args = common.method_args(
+        f"tasks.{task}", encoder=tiny.ENCODER, classes=10, **factors
+    )
     config.schedule.update(epochs=1.0, warmup_epochs=0.0)
     if task == "finetune":
         config.evals.run = "classify"

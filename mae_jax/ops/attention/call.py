@@ -38,7 +38,7 @@ def call_of(query, key, bias, mask) -> Call:
     use_abstract_mesh`, never on what this process happens to have.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    device = getattr(mesh, "abstract_device", None)
+    device = mesh.abstract_device
     return Call(
         device.platform if device else "",
         device.device_kind if device else "",

@@ -98,7 +98,7 @@ def _call(kernel, mask, inputs, outputs, heads: int, interpret: bool) -> list[ja
     """
     width = inputs[0].shape[2]
     channels = heads_at_once(heads, width // heads) * width // heads
-    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    device = jax.sharding.get_abstract_mesh().abstract_device
     limit = LIMITS.get(device.device_kind if device else "", LIMIT)
     masks = [] if mask is None else [mask]
 

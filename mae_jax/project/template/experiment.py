@@ -23,17 +23,15 @@ def get_config() -> ConfigDict:
         eval_transform="resize(32)|center_crop(32)",
     )
     config.method.name = "mae"
-    config.method.args = ConfigDict(
-        common.mae_args()
-        | dict(
-            encoder="vit(width=128, depth=4, heads=4, patch=4)",  # or e.g. "vit(S, patch=16)"
-            decoder_width=64,
-            decoder_depth=1,
-            decoder_heads=4,
-            mask_ratio=0.75,
-            target="pixels(normalize=False)",
-            pool="mean",
-        )
+    config.method.args = common.method_args(
+        "mae",
+        encoder="vit(width=128, depth=4, heads=4, patch=4)",  # or e.g. "vit(S, patch=16)"
+        decoder_width=64,
+        decoder_depth=1,
+        decoder_heads=4,
+        mask_ratio=0.75,
+        target="pixels(normalize=False)",
+        pool="mean",
     )
     config.schedule.update(base_lr=4e-3, epochs=3.0, warmup_epochs=0.5)
     config.checkpoint.every = 100  # steps between two checkpoints
