@@ -249,12 +249,13 @@ def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed
 def pictures(run: Run, state: TrainState, count: int, seed: int) -> dict[str, np.ndarray]:
     """The method's pictures of so many images: each kind [count, *space, C] uint8."""
     split = "test" if "test" in run.data.sources else "train"
-    parts = []
+    parts: dict[str, list[np.ndarray]] = {}
     for number, batch in enumerate(run.data.eval(split, limit=count)):
         key = stream_key(seed, "reconstruct", number)
-        parts.append(jax.device_get(run.draw(state.params, state.extra, run.put(batch), key)))
-    valid = np.concatenate([part.pop("valid") for part in parts])
-    return {name: np.concatenate([p[name] for p in parts])[valid] for name in parts[0]}
+        drawn, valid = run.draw(state.params, state.extra, run.put(batch), key)
+        for name, images in drawn.items():
+            parts.setdefault(name, []).append(np.asarray(images)[np.asarray(valid)])
+    return {name: np.concatenate(images) for name, images in parts.items()}
 
 
 def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:

@@ -152,13 +152,21 @@ class Run(Learner):
 
     @functools.cached_property
     def draw(self) -> Callable:
-        """Compiled: (params, extra, batch, key) -> the method's pictures, and 'valid'."""
-        pictures = self.method.pictures()
+        """Compiled: (params, extra, batch, key) -> the method's pictures, and batch['valid']."""
+        pictures, names = self.method.pictures(), []
 
         def draw(params, extra, batch, key):
-            return {**pictures(params, extra, batch, key=key), "valid": batch["valid"]}
+            found = pictures(params, extra, batch, key=key)
+            names[:] = found  # jit would sort them
+            return [*found.values()], batch["valid"]
 
-        return self.on_devices(draw)
+        compiled = self.on_devices(draw)
+
+        def ordered(*args):
+            images, valid = compiled(*args)
+            return dict(zip(names, images, strict=True)), valid
+
+        return ordered
 
     def on_devices(self, function: Callable) -> Callable:
         """A function for the mesh, whose results every device holds."""

@@ -71,7 +71,7 @@ def labeled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Label -> images [B, H, W, C] or signals [B, L, C] of each row, from the top."""
     rows = {}
     for name, images in pictures.items():
-        label = textwrap.fill(name.replace("_", " "), 24)
+        label = textwrap.fill(name, 24)
         if images.ndim > 4:
             label += "\n(middle slice)"
         while images.ndim > 4:  # [B, D, ..., H, W, C] -> [B, ..., H, W, C]

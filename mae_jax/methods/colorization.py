@@ -97,7 +97,7 @@ class Colorization(ImageMethod):
         light = colors[..., :1]
         return {
             "original": jnp.broadcast_to(images, colors.shape),
-            "gray_(what_the_encoder_sees)": _to_bytes(light, jnp.zeros_like(ab)),
+            "gray (what the encoder sees)": _to_bytes(light, jnp.zeros_like(ab)),
             "colorized": _to_bytes(light, ab),
         }
 

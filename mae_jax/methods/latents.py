@@ -56,5 +56,5 @@ class LatentMethod(ImageMethod):
         return {
             "original": batch["image"],
             "reconstruction": reconstruction,
-            "samples_from_the_prior": samples,
+            "samples from the prior": samples,
         }

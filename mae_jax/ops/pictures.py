@@ -31,22 +31,26 @@ def reconstructions(
             network predicts.
 
     Returns:
-        Each [B, *space, C] uint8: 'original'; 'masked' (masked patches grey); 'raw', what the
-        network predicts: pixels, or for `relative` grey plus a quarter of the range per standard
-        deviation; 'denormalized', the predicted pixels; 'pasted', that with the visible patches in
-        place.
+        Label -> [B, *space, C] uint8: the original; with masked patches gray; the predicted pixels,
+        for `relative` below the network's own output, gray plus a quarter of the range per standard
+        deviation; and with the visible patches in place.
     """
     grid, place = grid_of(original.shape[1:-1], patch), masked[:, :, None]
     target = patchify(pixels.normalize(original, mean, std), patch)
-    grey = pixels.normalize(jnp.full_like(original, 128), mean, std)
+    gray = pixels.normalize(jnp.full_like(original, 128), mean, std)
 
     def show(tokens: jax.Array, mean: Sequence[float] = mean, std: Sequence[float] = std):
         return pixels.to_bytes(unpatchify(tokens, patch, grid), mean, std)
 
+    outputs = {"network output": show(predicted)}
+    if relative is not None:
+        outputs = {
+            "network output, raw": show(relative, (0.5,), (0.25,)),
+            "network output, with the TRUE mean and deviation of each patch": show(predicted),
+        }
     return {
         "original": original,
-        "masked": show(jnp.where(place, patchify(grey, patch), target)),
-        "raw": show(predicted) if relative is None else show(relative, (0.5,), (0.25,)),
-        "denormalized": show(predicted),
-        "pasted": show(jnp.where(place, predicted, target)),
+        "masked (what the encoder sees)": show(jnp.where(place, patchify(gray, patch), target)),
+        **outputs,
+        "the same, visible patches pasted in": show(jnp.where(place, predicted, target)),
     }

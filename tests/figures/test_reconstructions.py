@@ -76,7 +76,7 @@ def context(folder, pictures):
 
 
 def test_rows_are_what_comes_in_its_order_and_names_are_labels(drawn):
-    pictures = pictures_of("sample", "original", "network_output_of_all_the_patches")
+    pictures = pictures_of("sample", "original", "network output of all the patches")
     labels, shown = drawn(pictures)
     assert labels == ["sample", "original", "network output of all\nthe patches"]
     for images, (name, expected) in zip(shown, pictures.items(), strict=True):
@@ -111,14 +111,14 @@ def test_images_of_any_rank(drawn, rank, channels):
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_for_tensorboard(tmp_path, rank):
     """Images are shown pixel by pixel."""
-    pictures = pictures_of("original", "network_output", rank=rank, count=4)
+    pictures = pictures_of("original", "network output", rank=rank, count=4)
     pixels, text = make(count=2).log(context(tmp_path, pictures))
     slices = " (middle slice)" * (rank > 2)
     assert text == f"Rows, from the top: original{slices}; network output{slices}"
     assert pixels.dtype == np.uint8 and pixels.shape[2] == 3 and np.ptp(pixels) > 0
     if rank > 1:
         assert pixels.shape == (2 * 4, 2 * 6, 3)
-        second = pictures["network_output"][1]
+        second = pictures["network output"][1]
         np.testing.assert_array_equal(pixels[4:, 6:], second if rank == 2 else second[2])
 
 

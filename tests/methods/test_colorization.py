@@ -15,7 +15,7 @@ from mae_jax.ops import lab
 from mae_jax.types import UserError
 from tests.helpers.compiled import compiled
 
-GRAY = "gray_(what_the_encoder_sees)"
+GRAY = "gray (what the encoder sees)"
 SMALL = dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", stride=2)
 
 

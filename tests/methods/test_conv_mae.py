@@ -44,19 +44,19 @@ VARIANTS = [
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_hidden_pixels_do_not_reach_the_prediction(images, options):
-    method, params, x, mask = prepared(images, **options)
+    method, params, _, mask = prepared(images, **options)
     hidden = hidden_pixels(method, mask)
-    predict = lambda x: compiled(method, "predicted")(params, x, mask)
-    noise = np.random.default_rng(2).normal(size=x.shape).astype(np.float32)
-    np.testing.assert_array_equal(predict(np.where(hidden, noise, x)), predict(x))
-    assert not np.array_equal(predict(np.where(hidden, x, noise)), predict(x))
+    predict = lambda x: compiled(method, "reconstruct")(params, x, mask)
+    noise = np.random.default_rng(2).integers(0, 256, images.shape).astype(np.uint8)
+    np.testing.assert_array_equal(predict(np.where(hidden, noise, images)), predict(images))
+    assert not np.array_equal(predict(np.where(hidden, images, noise)), predict(images))
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_the_loss_is_the_error_of_the_hidden_pixels(images, options):
     """Derived in float64 from the prediction as an image."""
     method, params, x, mask = prepared(images, **options)
-    given, side = compiled(method, "predicted")(params, x, mask), method.unit
+    given, side = compiled(method, "reconstruct")(params, images, mask), method.unit
     given = given.reshape(2, 16 // side, 12 // side, side, side, 3)  # rows and columns of patches
     given = given.swapaxes(2, 3).reshape(x.shape)
     predicted, target = (np.asarray(a, np.float64) for a in (given, x))

@@ -321,7 +321,7 @@ def test_pictures_show_what_they_say(batch, make):
     params = started(method, batch)
     draw = jax.jit(method.pictures())
     shown, other = (draw(params, {}, batch, key=key) for key in (KEY, jax.random.key(8)))
-    shown["sample"], other["sample"] = (x.pop("samples_from_the_prior") for x in (shown, other))
+    shown["sample"], other["sample"] = (x.pop("samples from the prior") for x in (shown, other))
     assert shown.keys() == {"original", "reconstruction", "sample"}
     np.testing.assert_array_equal(shown["original"], batch["image"])
     latents = compiled(method, "predict", outputs=("features",))(params, {}, batch)["features"]

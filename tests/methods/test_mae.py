@@ -126,12 +126,14 @@ def test_reconstructions_show_what_they_say(mae):
         [draw(mae.params, {}, mae.batch, key=key), draw(mae.params, {}, mae.batch, mask=mask)]
     )
     jax.tree.map(np.testing.assert_array_equal, given, shown)
-    np.testing.assert_array_equal(shown["original"], images)
-    np.testing.assert_array_equal(shown["masked"][~hidden], images[~hidden])
-    np.testing.assert_array_equal(shown["masked"][hidden], 128)
-    np.testing.assert_array_equal(shown["pasted"][~hidden], images[~hidden])
-    np.testing.assert_array_equal(shown["pasted"][hidden], shown["denormalized"][hidden])
-    assert not np.array_equal(shown["raw"], shown["denormalized"])
+    names = [*mae.method.pictures()(mae.params, {}, mae.batch, key=key)]
+    original, masked, raw, denormalized, pasted = (shown[name] for name in names)
+    np.testing.assert_array_equal(original, images)
+    np.testing.assert_array_equal(masked[~hidden], images[~hidden])
+    np.testing.assert_array_equal(masked[hidden], 128)
+    np.testing.assert_array_equal(pasted[~hidden], images[~hidden])
+    np.testing.assert_array_equal(pasted[hidden], denormalized[hidden])
+    assert not np.array_equal(raw, denormalized)
 
 
 def test_hidden_pixels_do_not_reach_the_prediction(mae):
