@@ -1,11 +1,11 @@
-"""Photometric augmentation and label mixing on the device: colour jitter, grey, blur and solarize
+"""Photometric augmentation and label mixing on the device: color jitter, gray, blur and solarize
 with torchvision's definitions, as SimCLR (arXiv 2002.05709, appendix A) and BYOL (arXiv
 2006.07733, appendix B) compose them, mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) with
 timm's.
 
-Images are float32 [B, H, W, C] in [0, 1], before and after. Every example has draws of its own
-(mixing has one draw for the batch, as timm has), which depend on the key and the batch size and not
-on the devices. Options are Python numbers; the rest may be traced.
+Images are float32 [B, H, W, C], for mixing [B, *space, C], in [0, 1], before and after. Every
+example has draws of its own (mixing has one draw for the batch, as timm has), which depend on the
+key and the batch size and not on the devices. Options are Python numbers; the rest may be traced.
 """
 
 import jax
@@ -75,7 +75,7 @@ def _draw_jitter(key, batch, strengths):
 
 
 def grayscale(key: jax.Array, images: jax.Array, *, probability: float) -> jax.Array:
-    """Takes the colour out of some examples: all channels become the luminance 0.2989 R + 0.587 G
+    """Takes the color out of some examples: all channels become the luminance 0.2989 R + 0.587 G
     + 0.114 B (ITU-R 601; torchvision's `RandomGrayscale`). 0.2 of them in SimCLR.
 
     Args:
@@ -179,11 +179,11 @@ def mixup_cutmix(
     `Mixup` in mode 'batch' with corrected lambda.
 
     The partner of an example is at its place in the reversed batch. Mixup is lam * x +
-    (1 - lam) * x[::-1] of images and labels alike; CutMix pastes a rectangle of x[::-1] into x,
-    1 - lam of the image before the borders cut it, and mixes labels by its area.
+    (1 - lam) * x[::-1] of images and labels alike; CutMix pastes a rectangle (interval, box) of
+    x[::-1] into x, 1 - lam of the image before the borders cut it, and mixes labels by its share.
 
     Args:
-        images: [B, H, W, C].
+        images: [B, *space, C].
         labels: [B, classes] float32, soft targets.
         mixup_alpha: lambda is from Beta(alpha, alpha); 0 turns mixup off. 0.8 when MAE fine-tunes.
         cutmix_alpha: likewise for CutMix, 1.0 when MAE fine-tunes. Both 0: nothing is mixed.
@@ -208,30 +208,31 @@ def mixup_cutmix(
         return images, labels
     share_cut = 0.5 if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
     switch_key, lam_key, box_key = jax.random.split(key, 3)
-    cut = jax.random.bernoulli(switch_key, share_cut, (1, 1, 1))
+    space = images.shape[1:-1]
+    cut = jax.random.bernoulli(switch_key, share_cut, (1,) * (1 + len(space)))
     alpha = jnp.where(cut, float(cutmix_alpha), float(mixup_alpha))
     lam = jax.random.beta(lam_key, alpha, alpha)
-    outside = ~_box(box_key, lam, images.shape[1:3])
+    outside = ~_box(box_key, lam, space)  # [1, *space]
     own = jnp.where(cut, outside, lam)[..., None]
-    share = jnp.where(cut, outside.mean(axis=(1, 2), keepdims=True), lam)[:, 0]
+    share = jnp.where(cut, outside.mean(), lam).reshape(1, 1)
     return (
         images * own + images[::-1] * (1 - own),
         labels * share + labels[::-1] * (1 - share),
     )
 
 
-def _box(key, lam, size):
-    """True inside a rectangle [1, H, W] of about 1 - lam [1, 1, 1] of the area and the image's
-    aspect ratio, centred anywhere, cut off at the borders: timm's `rand_bbox`.
+def _box(key, lam, space):
+    """True inside a box [1, *space] of about 1 - lam [1, ..., 1] of the image and its proportions,
+    centered anywhere, cut off at the borders: in two dimensions timm's `rand_bbox`.
     """
-    mask = True
-    for axis_key, axis in zip(jax.random.split(key), (1, 2)):
-        side = size[axis - 1]
-        # timm cuts half a side on either side of the centre, both rounded down.
-        half = jnp.floor(jnp.floor(side * jnp.sqrt(1 - lam)) / 2)
-        centre = jax.random.randint(axis_key, lam.shape, 0, side)
-        place = jnp.arange(side).reshape([-1 if a == axis else 1 for a in range(3)])
-        mask &= (centre - half <= place) & (place < centre + half)
+    mask, rank = True, len(space)
+    root = jnp.sqrt(1 - lam) if rank == 2 else (1 - lam) ** (1 / rank)
+    for axis, side in enumerate(space):
+        # timm cuts half a side on either side of the center, both rounded down.
+        half = jnp.floor(jnp.floor(side * root) / 2)
+        center = jax.random.randint(jax.random.split(key, rank)[axis], lam.shape, 0, side)
+        place = jnp.arange(side).reshape([1, *(-1 if a == axis else 1 for a in range(rank))])
+        mask &= (center - half <= place) & (place < center + half)
     return mask
 
 

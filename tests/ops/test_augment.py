@@ -235,7 +235,7 @@ def test_the_kernel_is_a_tenth_of_the_shorter_side_made_odd(side, taps):
 
 
 def test_each_example_has_its_own_sigma():
-    """From the fall of a single bright pixel: neighbour / centre = exp(-1 / (2 sigma^2)). Examples
+    """From the fall of a single bright pixel: neighbour / center = exp(-1 / (2 sigma^2)). Examples
     that are blurred have sigmas as any others: the coin is another draw.
     """
     images = np.zeros((600, 7, 7, 1), np.float32)
@@ -356,16 +356,35 @@ def test_cutmix_pastes_a_rectangle_and_lambda_is_its_exact_area():
     assert len(kinds) > 20
 
 
-def boxes_by_timm(count, height, width, alpha, rng):
-    """Areas of timm's boxes: a half side on either side of a centre, cut off at the borders."""
+def boxes_by_timm(count, space, alpha, rng):
+    """Areas of timm's boxes: a half side on either side of a center, cut off at the borders."""
     areas = []
     for lam in rng.beta(alpha, alpha, count):
         area = 1
-        for side in (height, width):
-            half, centre = int(side * np.sqrt(1 - lam)) // 2, rng.integers(side)
-            area *= min(centre + half, side) - max(centre - half, 0)
+        for side in space:
+            half, center = int(side * (1 - lam) ** (1 / len(space))) // 2, rng.integers(side)
+            area *= min(center + half, side) - max(center - half, 0)
         areas.append(area)
     return areas
+
+
+@pytest.mark.parametrize("space", [(60,), (10, 12, 14)])
+def test_cutmix_pastes_intervals_and_boxes(space):
+    """Each of their sides is shorter by the same share, whatever the number of axes."""
+    images = np.broadcast_to(np.arange(2.0).reshape(2, *(1,) * len(space), 1), (2, *space, 1))
+    images, labels = images.astype(np.float32), np.eye(2, dtype=np.float32)
+    mixed, targets = mixes(1000, images, labels, cutmix_alpha=1)
+    boxes = mixed[:, 0, ..., 0] == 1
+    areas = boxes.reshape(1000, -1).sum(axis=1)
+    np.testing.assert_allclose(targets[:, 0, 1], areas / boxes[0].size, atol=1e-6)
+    expected = boxes_by_timm(1000, space, 1, np.random.default_rng(0))
+    assert scipy.stats.ks_2samp(areas, expected).pvalue > 1e-3
+    for box in boxes:
+        lines = [box.any(axis=tuple({*range(len(space))} - {i})) for i in range(len(space))]
+        np.testing.assert_array_equal(box, functools.reduce(np.multiply.outer, lines))
+        assert all(np.abs(np.diff(line.astype(int))).sum() <= 2 for line in lines)
+    mixed, targets = mixes(3, images, labels, mixup_alpha=1)
+    np.testing.assert_allclose(mixed.reshape(3, 2, -1).mean(axis=2), targets[:, :, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width", "alpha"), [(9, 14, 1), (12, 12, 0.3)])
@@ -376,7 +395,7 @@ def test_boxes_are_distributed_as_timms(height, width, alpha):
     mixed, _ = mixes(2000, *numbered(2, height, width), cutmix_alpha=alpha)
     boxes = mixed[:, 0, :, :, 0] == 1  # the first image was all 0, its partner 1
     areas = boxes.sum(axis=(1, 2))
-    expected = boxes_by_timm(2000, height, width, alpha, np.random.default_rng(0))
+    expected = boxes_by_timm(2000, (height, width), alpha, np.random.default_rng(0))
     assert scipy.stats.ks_2samp(areas, expected).pvalue > 1e-3
     assert np.mean(areas) == pytest.approx(np.mean(expected), rel=0.05)
     boxes, areas = boxes[areas > 0], areas[areas > 0]
