@@ -98,8 +98,9 @@ def check_classes(method: Method, data: Data) -> None:
         for split, source in data.sources.items():
             count = len(source.names.get(field, ()))
             if count > classes:
+                of = "" if field == "label" else f" of {field}"
                 raise UserError(
-                    f"config.data.{split} has {count} classes, and "
+                    f"config.data.{split} has {count} classes{of}, and "
                     f"config.method.args.classes={classes}"
                 )
 
@@ -128,10 +129,12 @@ def check_evaluators(
         UserError: the model or the data lack it, or the devices have no room for it.
     """
     wanted = dict.fromkeys(output for evaluator in evaluators for output in evaluator.outputs)
-    outputs = _outputs(method, abstract_state, data, [o for o in wanted if o in method.offers()])
+    example = _eval_example(abstract_state, data)
+    known = [output for output in wanted if output in method.offers()]
+    outputs = _outputs(name, method, abstract_state, data, example, known)
     for evaluator in evaluators:
         for split, fields in evaluator.needs.items():
-            _check_split(data, evaluator.name, split, fields)
+            _check_split(data, evaluator.name, split, fields, method.inputs)
         missing = [output for output in evaluator.outputs if output not in outputs]
         if missing:
             offered = ", ".join(method.offers())
@@ -140,33 +143,71 @@ def check_evaluators(
                 f"{evaluator.name} reads the output {missing[0]!r}, and {name} has "
                 f"{offered}{advice}"
             )
+        read = {output: outputs[output] for output in evaluator.outputs}
+        if evaluator.reduce:
+            _check_reduce(evaluator, read, example)
         if "train" in evaluator.needs:
-            _check_size(data, evaluator, outputs[evaluator.outputs[0]].shape[-1])
+            _check_size(data, evaluator, math.prod(next(iter(read.values())).shape[1:] or (1,)))
 
 
-def _outputs(
-    method: Method, abstract_state: TrainState, data: Data, names: Sequence[str]
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of outputs for a batch of the evaluation, a row for each device: kernels that
-    split batches over them refuse others.
+def _eval_example(abstract_state: TrainState, data: Data) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of the evaluation, a row for each device: kernels that split batches
+    over them refuse others.
     """
     count = abstract_state.step.sharding.num_devices
-    example = {
+    return {
         name: jax.ShapeDtypeStruct((count, *rows.shape[1:]), rows.dtype)
         for name, rows in data.example("eval").items()
     }
+
+
+def _outputs(
+    name: str,
+    method: Method,
+    abstract_state: TrainState,
+    data: Data,
+    example: Mapping[str, jax.ShapeDtypeStruct],
+    names: Sequence[str],
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of outputs for a batch of the evaluation."""
     predict = functools.partial(method.predict, outputs=tuple(names))
     try:
-        return jax.eval_shape(predict, abstract_state.params, abstract_state.extra, example)
+        found = jax.eval_shape(predict, abstract_state.params, abstract_state.extra, example)
     except flax.errors.ScopeParamShapeError as error:
-        sizes = [data.example(stage)["image"].shape[1:] for stage in ("train", "eval")]
+        sizes = [
+            {field: data.example(stage)[field].shape[1:] for field in method.inputs}
+            for stage in ("train", "eval")
+        ]
         raise UserError(
-            f"images are {sizes[0]} in training and {sizes[1]} in evaluation, and the learned "
+            f"inputs are {sizes[0]} in training and {sizes[1]} in evaluation, and the learned "
             "positions fit one size: see config.data.train_transform and eval_transform"
         ) from error
+    rows = next(iter(example.values())).shape[0]
+    if {*found} != {*names} or any(x.shape[:1] != (rows,) for x in found.values()):
+        shapes = {output: x.shape for output, x in found.items()}
+        raise UserError(
+            f"{name}: predict returned {shapes} for a batch of {rows} that asked for "
+            f"{', '.join(names)}: it must return these, a row for each example"
+        )
+    return found
 
 
-def _check_split(data: Data, name: str, split: str, fields: Sequence[str]) -> None:
+def _check_reduce(
+    evaluator: Evaluator,
+    outputs: Mapping[str, jax.ShapeDtypeStruct],
+    example: Mapping[str, jax.ShapeDtypeStruct],
+) -> None:
+    """Raises UserError if what evaluates on the devices cannot be traced."""
+    try:
+        jax.eval_shape(evaluator.reduce, outputs, example)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        text = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(f"{evaluator.name}: its reduce fails, {text}") from error
+
+
+def _check_split(
+    data: Data, name: str, split: str, fields: Sequence[str], inputs: Sequence[str]
+) -> None:
     found, ours = data.example("eval", split), data.example("eval")
     for field in fields:
         named = field != "label" or data.source(split).names.get("label")
@@ -174,12 +215,18 @@ def _check_split(data: Data, name: str, split: str, fields: Sequence[str]) -> No
             raise UserError(
                 f"{name} needs {field}s, and config.data.{split} has none: {labeled_by(field)}"
             )
-    if "image" in found and found["image"].shape[-1] != ours["image"].shape[-1]:
-        raise UserError(
-            f"images have {ours['image'].shape[-1]} channel(s) in config.data.train and "
-            f"{found['image'].shape[-1]} in config.data.{split}: give both sources the same "
-            "`channels`"
-        )
+    for field in inputs:
+        here, there = ours[field].shape[1:], found[field].shape[1:] if field in found else ()
+        if field == "image" and here[-1:] != there[-1:]:
+            raise UserError(
+                f"images have {here[-1]} channel(s) in config.data.train and {there[-1]} in "
+                f"config.data.{split}: give both sources the same `channels`"
+            )
+        if here != there:
+            raise UserError(
+                f"{field}s are {here} in config.data.train and {there} in config.data.{split}: "
+                "make them the same, e.g. by config.data.eval_transform"
+            )
 
 
 def _check_size(data: Data, evaluator: Evaluator, width: int) -> None:

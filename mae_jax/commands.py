@@ -208,7 +208,7 @@ def reconstruct(args) -> int:
 
 def features(args) -> int:
     """mae-jax features"""
-    from mae_jax import evaluate as evaluation
+    from mae_jax.features import write_features
     from mae_jax.load import load
     from mae_jax.paths import check_file
 
@@ -216,7 +216,7 @@ def features(args) -> int:
     check_file(args.out, "--out", (".npz", ".safetensors"))
     run, state = load(args.run, images=args.images, on_error=args.on_error)
     _report(run.data)
-    out, count = evaluation.write_features(run, state, args.out)
+    out, count = write_features(run, state, args.out)
     left_out = run.data.num_examples - count
     print(f"wrote {out}: {count} images" + (f", {left_out} left out" if left_out else ""))
     return 0

@@ -1,11 +1,12 @@
 """What a run's encoder is worth: evaluators on its outputs, beside raw pixels and the same encoder
-before training; its figures; its features as a file.
+before training; its figures.
 """
 
+import contextlib
 import functools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from mae_jax.engine.log import Log, read
 from mae_jax.engine.step import stream_key
-from mae_jax.evals.features import Evaluator, Predict, read_split
+from mae_jax.evals.features import Evaluator, Predict, read_split, shared
 from mae_jax.figures.figure import Figure, FigureContext
 from mae_jax.figures.reconstructions import draw_pictures, nothing_to_draw
 from mae_jax.progress import Progress
@@ -41,17 +42,37 @@ def run_evaluators(
     Args:
         progress: reports what is evaluated.
     """
-    metrics = {}
+    metrics: dict[str, float] = {}
     # One function, and so one pass over a split, for all that read whole outputs.
-    whole = [output for e in evaluators if not e.reduce for output in e.outputs]
-    shared = predictor(tuple(dict.fromkeys(whole)), None) if whole else None
+    whole = [evaluator for evaluator in evaluators if not evaluator.reduce]
+    outputs = dict.fromkeys(output for evaluator in whole for output in evaluator.outputs)
+    predict = shared(predictor(tuple(outputs), None), whole)
     for evaluator in evaluators:
         if progress:
             progress.begin(evaluator.name)
         reduced = evaluator.reduce and predictor(evaluator.outputs, evaluator.reduce)
-        metrics |= evaluator(reduced or shared, progress or data)
+        found = evaluator(reduced or predict, progress or data)
+        metrics |= _checked(evaluator, found)
     read_split.cache_clear()
     return metrics
+
+
+def _checked(evaluator: Evaluator, found: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of an evaluator, as Python's numbers.
+
+    Raises:
+        UserError: one that it does not declare, or that is no number.
+    """
+    numbers = {}
+    for name, value in found.items():
+        if name not in evaluator.metrics or np.ndim(value):
+            known = ", ".join(evaluator.metrics)
+            raise UserError(
+                f"{evaluator.name}: the metric {name}={value!r} must be a number, and one of those "
+                f"that it declares: {known}"
+            )
+        numbers[name] = float(value)
+    return numbers
 
 
 def representations(run: Run, state: TrainState) -> dict[str, Predictor]:
@@ -61,7 +82,8 @@ def representations(run: Run, state: TrainState) -> dict[str, Predictor]:
     trained = {run.name: functools.partial(run.predictor, state)}
     if run.method.labels():
         return trained
-    start = functools.cache(run.initial_state)
+    # Its moments, which nothing reads, are not held while the others are evaluated.
+    start = functools.cache(lambda: run.initial_state().replace(opt_state=()))
     baselines = {"random encoder": lambda outputs, reduce: run.predictor(start(), outputs, reduce)}
     if "image" in run.method.inputs:
         baselines = {"raw pixels": lambda outputs, reduce: pixels(run, reduce)} | baselines
@@ -165,7 +187,8 @@ def write_results(
     ended = results if ended_by is not None else None
     metrics = metrics_of(evaluators)
     if old["step"] == step:
-        names = list(dict.fromkeys([*old["results"], *results]))
+        earlier = [name for name in old["results"] if name not in results]
+        names = [*earlier, *results]  # the last one is the run's own
         results = {name: old["results"].get(name, {}) | results.get(name, {}) for name in names}
         names_there = {name for values in old["results"].values() for name in values}
         metrics = filled(old["metrics"], names_there) | metrics
@@ -206,8 +229,10 @@ def drawable(run: Run) -> list[Figure]:
 
 def context(run: Run, state: TrainState, workdir: Path) -> FigureContext:
     """What figures draw from."""
-    path = workdir / "results.json"
-    known = read_results(path) if path.exists() else {"results": {}, "metrics": {}}
+    path, known = workdir / "results.json", {"results": {}, "metrics": {}}
+    with contextlib.suppress(UserError):  # `write_results` sets a damaged file aside
+        found = read_results(path) if path.exists() else known
+        known = found if found.get("step") == int(state.step) else known
     return FigureContext(
         method=run.method,
         step=int(state.step),
@@ -225,7 +250,13 @@ def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
     """Draws the figures of a run into `figures/`."""
     (workdir / "figures").mkdir(exist_ok=True)
     found = context(run, state, workdir)
-    return [path for figure in drawable(run) for path in figure.draw(found)]
+    paths = []
+    for figure in drawable(run):
+        paths += figure.draw(found)
+        for name in figure.files if jax.process_index() == 0 else ():
+            if not (found.folder / name).is_file():
+                raise UserError(f"the figure {figure.name} has not written {name}, as it declares")
+    return paths
 
 
 def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed: int = 0) -> Path:
@@ -256,40 +287,3 @@ def pictures(run: Run, state: TrainState, count: int, seed: int) -> dict[str, np
         for name, images in drawn.items():
             parts.setdefault(name, []).append(np.asarray(images)[np.asarray(valid)])
     return {name: np.concatenate(images) for name, images in parts.items()}
-
-
-def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
-    """Writes the features of every image of the training source that can be read: `features`
-    [N, D] float32, and `names`; where the source has labels, `labels` [N] int32, and where these
-    have names, `class_names`.
-
-    Args:
-        out: a path that ends in .npz or .safetensors (whose metadata then hold the names, as JSON).
-
-    Returns:
-        The path, and how many images were read.
-    """
-    predict, source = run.predictor(state), run.data.source("train")
-    parts, valid, labels = [], [], []
-    for batch in run.data.eval("train"):
-        outputs = predict(batch)
-        valid.append(np.asarray(outputs["valid"]))
-        parts.append(np.asarray(outputs["features"])[valid[-1]])
-        if "label" in batch:
-            labels.append(np.asarray(outputs["label"])[valid[-1]])
-    arrays = {"features": np.concatenate(parts)}
-    if labels:
-        arrays["labels"] = np.concatenate(labels)
-    read_ones = np.flatnonzero(np.concatenate(valid))
-    names = {"names": [source.name(int(index)) for index in read_ones]}
-    if source.names.get("label"):
-        names["class_names"] = list(source.names["label"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".npz":
-        np.savez(out, **arrays, **{name: np.array(texts) for name, texts in names.items()})
-    else:
-        from safetensors.numpy import save_file
-
-        metadata = {name: json.dumps(texts) for name, texts in names.items()}
-        save_file(arrays, out, metadata=metadata)
-    return out, len(read_ones)

@@ -131,7 +131,7 @@ def check(args, run, evaluators) -> None:
 
 def _check_train(args, run, evaluators) -> None:
     """Raises UserError if --train numbers classes otherwise than the logits that are read."""
-    readers = [evaluator for evaluator in evaluators if "features" not in evaluator.outputs]
+    readers = [evaluator for evaluator in evaluators if {*evaluator.outputs} != {"features"}]
     if not args.train or not readers:
         return
     found = run.data.source("train").names.get("label", ())

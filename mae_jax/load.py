@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 from mae_jax import weights
 from mae_jax.checks import check_channels
+from mae_jax.config import AUTO
+from mae_jax.methods import make_method
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
 from mae_jax.types import TrainState, UserError, image_shape
@@ -39,7 +42,8 @@ def load(
     if "identities" in config:  # what was written by hand may have none
         del config.identities
     # Neither the mesh nor the batch of training need to fit this machine.
-    config.update(mesh=dict(data=-1, fsdp=1), accumulate=1, init_from=dict(path=""))
+    config.update(mesh=dict(data=-1, fsdp=1), accumulate=1)
+    config.init_from = ConfigDict(dict(path=""))
     config.data.batch_size = 64 * jax.device_count()
     config.compiler = dict(tpu="", gpu="", cpu="")  # this compiler may be another version
     # Nor do the steps and learning rates of other images in other batches need to make sense.
@@ -47,8 +51,10 @@ def load(
     config.method.args.update(weights.anywhere(config.method.args))
     like = lambda folder: _source_like(config.data.train, folder, weights.image_of(workdir))
     if images is not None:
-        config.data.update(train=like(images), test="", fields=("label",), subset="", held_out=0.0)
-        config.evals.run = ""
+        inputs = make_method(**config.method).inputs
+        fields = ("label", *(field for field in config.data.fields if field in inputs))
+        config.data.update(train=like(images), test="", fields=fields, subset="", held_out=0.0)
+        config.evals.update(run="", figures=AUTO)
     if train is not None:
         config.data.update(train=like(train), subset="", held_out=0.0)
     if test is not None:

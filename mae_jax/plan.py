@@ -53,11 +53,15 @@ def warm_up(run: Run) -> list[str]:
 def classes(run: Run) -> list[str]:
     """A line for each field with more classes than the training set has."""
     names = run.data.source("train").names
-    return [
-        f"config.method.args.classes={count}, but the training set has {len(names.get(field, ()))}"
-        for field, count in run.method.labels().items()
-        if count != len(names.get(field, ()))
-    ]
+    lines = []
+    for field, count in run.method.labels().items():
+        if field in names and count != len(names[field]):
+            of = "" if field == "label" else f" of {field}"
+            lines.append(
+                f"config.method.args.classes={count}, but the training set has "
+                f"{len(names[field])}{of}"
+            )
+    return lines
 
 
 def memory(run: Run) -> str:

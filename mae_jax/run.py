@@ -27,7 +27,7 @@ from mae_jax.evals.features import Evaluator, Predict
 from mae_jax.init_from import InitFrom, make_init_from, pixel_statistics
 from mae_jax.learner import Learner, build_learner
 from mae_jax.settings import EvalPlan, make_eval_plan
-from mae_jax.spec import bind_section, call_section
+from mae_jax.spec import bind_section, call_section, check_choice
 from mae_jax.types import TrainState, UserError, image_shape
 from mae_jax.weights import image_of
 
@@ -47,6 +47,8 @@ class Run(Learner):
     """Steps in a row that may not be finite."""
     notes: Sequence[str]
     """What to report at the start about values that were derived, one line each."""
+    _predictors: dict[tuple, Callable] = dataclasses.field(default_factory=dict)
+    """Compiled, by (outputs, reduce)."""
 
     def loaded_state(self) -> TrainState:
         """The state before the first step: the initial one, and what `init_from` puts into it."""
@@ -120,7 +122,7 @@ class Run(Learner):
         with contextlib.closing(self.data.train(start_step)) as batches:
             for batch in batches:
                 for field, classes in self.method.labels().items():
-                    ignored = fields.ignored(field)
+                    ignored = fields.ignored(field, self.data.source("train").fields)
                     check_labels(batch[field], classes, "train", field=field, ignored=ignored)
                 yield batch
 
@@ -137,11 +139,15 @@ class Run(Learner):
             outputs: those of `Method.offers` to compute.
             reduce: see `Evaluator.reduce`: only what it returns leaves the devices.
         """
-        predict = self._compiled_predict(tuple(outputs), reduce)
+        for output in outputs:
+            check_choice(f"output of {self.name}:", output, self.method.offers())
+        key = (tuple(outputs), reduce)
+        if key not in self._predictors:
+            self._predictors[key] = self._predictor(*key)
+        predict = self._predictors[key]
         return lambda batch: predict(state.params, state.extra, self.put(batch))
 
-    @functools.cache  # noqa: B019, a run lives as long as the process
-    def _compiled_predict(self, outputs: tuple[str, ...], reduce: Callable | None) -> Callable:
+    def _predictor(self, outputs: tuple[str, ...], reduce: Callable | None) -> Callable:
         def predict(params, extra, batch):
             found = self.method.predict(params, extra, batch, outputs=outputs)
             if reduce:

@@ -105,7 +105,8 @@ def export(
         raise UserError(f"{out}.data is there already: choose another --out, or remove it")
     method = run.method
     if kind == "onnx":  # runtimes for CPUs have no products in bfloat16
-        args = dict(run.config.method.args) | {"dtype": "float32"}
+        args = dict(run.config.method.args)
+        args |= {"dtype": "float32"} if "dtype" in args else {}
         method = make_method(name=run.name, args=args, total_steps=run.plan.steps)
     classes = run.data.source("train").names.get("label", ()) if own_images else ()
     model = _model(run, state, method, output, classes)

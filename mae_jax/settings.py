@@ -145,7 +145,12 @@ def make_figures(text: str) -> list[Figure]:
     """Builds the figures of a spec string."""
     if text == AUTO:
         text = "curves|reconstructions"
-    return build_all(text, "figures", Figure)
+    figures = build_all(text, "figures", Figure)
+    files = [file for figure in figures for file in figure.files]
+    for file in files:
+        if files.count(file) > 1:
+            raise UserError(f"config.evals.figures={text}: two of them write {file}")
+    return figures
 
 
 def make_evaluators(text: str) -> list[Evaluator]:
@@ -157,4 +162,12 @@ def make_evaluators(text: str) -> list[Evaluator]:
                 f"{text}: {name} is there twice, and its metrics would replace each other: run the "
                 "other one by mae-jax evaluate --evals"
             )
-    return build_all(text, "evals", Evaluator)
+    evaluators, owners = build_all(text, "evals", Evaluator), {}
+    for evaluator in evaluators:
+        for metric in evaluator.metrics:
+            if owners.setdefault(metric, evaluator) is not evaluator:
+                raise UserError(
+                    f"{text}: {owners[metric].name} and {evaluator.name} both have a metric "
+                    f"{metric}: run one of them by mae-jax evaluate --evals"
+                )
+    return evaluators

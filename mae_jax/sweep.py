@@ -78,7 +78,7 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
             check = lambda found: has(found, "step", "digest")
             then = read_json(folder / "origin.json", way_out, check)
             there = origin(start)
-            if there and then != there:
+            if there and {key: then[key] for key in there} != there:
                 raise UserError(
                     f"{folder} started from {start} as it was (step {then['step']}), which is "
                     f"another now (step {there['step']}): use another --workdir, or remove the "

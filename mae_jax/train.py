@@ -215,8 +215,10 @@ def note_origin(run: Run, workdir: Path) -> None:
     """Writes down and says which parameters of another run this one starts from."""
     rows = run.init_from.rows
     found = {row.key: origin(row.path) for row in rows} if jax.process_index() == 0 else {}
-    if ENCODER_KEY in found:
-        write(workdir / "origin.json", json.dumps(found[ENCODER_KEY]))
+    if found:
+        more = {key: weights for key, weights in found.items() if key != ENCODER_KEY}
+        record = found.get(ENCODER_KEY, {}) | ({"more": more} if more else {})
+        write(workdir / "origin.json", json.dumps(record))
     for row, (key, weights) in zip(rows, found.items()):
         step = f", step {weights['step']}" if weights["step"] is not None else ""
         into = "" if key == ENCODER_KEY else f" in {row.into}"

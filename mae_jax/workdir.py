@@ -260,7 +260,7 @@ def changes_since(workdir: Path, config: ConfigDict) -> dict[str, tuple]:
     """
     if last_step(workdir) is None:
         return {}
-    there = read_config(workdir)
+    there, config = read_config(workdir), _upgraded(config.copy_and_resolve_references())
     if "identities" not in config:
         del there.identities
     changes = differences(there, config)

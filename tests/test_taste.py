@@ -66,7 +66,7 @@ MAY_IMPORT = {
         "standardize",
         "weights",
     },
-    "load": BASE | {"checks", "engine", "run", "weights", "workdir"},
+    "load": BASE | {"checks", "config", "methods", "run", "weights", "workdir"},
     "schedule": BASE | {"engine"},
     "sweep": BASE
     | {
@@ -81,6 +81,7 @@ MAY_IMPORT = {
         "workdir",
     },
     "summary": BASE | {"config", "engine", "report", "workdir"},
+    "features": BASE | {"run"},
     "evaluate": BASE | {"engine", "evals", "figures", "progress", "report", "run", "workdir"},
     "train": BASE
     | {
@@ -133,6 +134,7 @@ MAY_IMPORT = {
         "settings",
         "exchange",
         "failure",
+        "features",
         "sweep",
         "train",
         "workdir",

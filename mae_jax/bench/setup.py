@@ -95,7 +95,7 @@ def sized(
         return size if len(size) > 2 else (*size, 3), {}
     transforms = make_transforms(config.data.train_transform)
     if not transforms:
-        rows = make_data(**config.data).example("train")
+        rows = call_section(make_data, config.data, "data").example("train")
         return image_shape(rows), rows
     made = {"image": np.zeros((256, 256, 3), np.uint8)}
     params = draw(transforms, np.zeros(1, np.uint64))

@@ -4,6 +4,7 @@ them where an image ends. A field that no table knows passes through as it is.
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,9 @@ from mae_jax.spec import check_choice
 
 IGNORE = 255
 """In a segmentation: of no class, as in PASCAL VOC; losses and metrics leave it out."""
+
+NO_BOX = -1
+"""In labels of boxes: beside a box that is none."""
 
 MOVES = ("pixels", "nearest", "boxes", "none")
 """How geometry moves a field: by interpolation, by nearest neighbors, as boxes, or not at all."""
@@ -47,9 +51,15 @@ FIELDS: Mapping[str, Field] = {
 }
 
 
-def ignored(name: str) -> int | None:
-    """The value of a field that is no class, but outside of the image; None: there is none."""
-    field = FIELDS.get(name, Field())
+def ignored(name: str, more: Mapping[str, Field] = MappingProxyType({})) -> int | None:
+    """The value of a field that stands for no class; None: there is none.
+
+    Args:
+        more: fields of a source that FIELDS does not know.
+    """
+    if name == "box_label":
+        return NO_BOX
+    field = {**more, **FIELDS}.get(name, Field())
     return field.fill if field.move == "nearest" else None
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -71,6 +71,28 @@ def check_limit(name: str, limit: int | None) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Shared:
+    """The `Predict` that the evaluators of one evaluation share, so that they share passes too."""
+
+    predict: Predict
+    wanted: Mapping[str, frozenset[str]]
+    """Split -> what any of them reads of it, outputs and fields."""
+
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
+        """The outputs of a batch."""
+        return self.predict(batch)
+
+
+def shared(predict: Predict, evaluators: Sequence[Evaluator]) -> Shared:
+    """A function for evaluators without `reduce`."""
+    wanted: dict[str, frozenset[str]] = {}
+    for evaluator in evaluators:
+        for split, fields in evaluator.needs.items():
+            wanted[split] = wanted.get(split, frozenset()).union(evaluator.outputs, fields)
+    return Shared(predict=predict, wanted=wanted)
+
+
 class Features(NamedTuple):
     """Features of a split."""
 
@@ -84,15 +106,16 @@ class Features(NamedTuple):
 def read_split(
     predict: Predict, data: EvalData, split: str, limit: int | None = None
 ) -> dict[str, np.ndarray]:
-    """All that is predicted for a split, [N, ...] each, without the rows that only fill the last
-    batch. Evaluators of one evaluation share the pass, and the function `predict`.
+    """What is predicted for a split, [N, ...] each, without the rows that only fill the last batch.
+    Evaluators that share `predict` share the pass.
     """
+    wanted = predict.wanted.get(split) if isinstance(predict, Shared) else None
     parts: dict[str, list[np.ndarray]] = {}
     for batch in data.eval(split, limit):
-        outputs = {name: np.asarray(array) for name, array in predict(batch).items()}
-        valid = outputs.pop("valid")
-        for name, array in outputs.items():
-            parts.setdefault(name, []).append(array[valid])
+        outputs = predict(batch)
+        valid = np.asarray(outputs["valid"])
+        for name in outputs.keys() - {"valid"} if wanted is None else wanted:
+            parts.setdefault(name, []).append(np.asarray(outputs[name])[valid])
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 

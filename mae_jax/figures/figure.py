@@ -24,7 +24,8 @@ class FigureContext(NamedTuple):
     lines: Sequence[Mapping[str, float]]
     """Of metrics.jsonl so far."""
     results: Mapping[str, Mapping[str, float]]
-    """Representation -> metric -> value; the last one is the run's own. {}: not evaluated yet."""
+    """Representation -> metric -> value after these steps; the last one is the run's own. {}: not
+    evaluated yet. The first process has them, others may not: draw by them, and predict without."""
     metrics: Mapping[str, Metric]
     """Declarations of the metrics in results and lines."""
     data: EvalData

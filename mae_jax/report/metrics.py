@@ -29,6 +29,6 @@ def filled(metrics: Mapping[str, Metric], names: Iterable[str]) -> dict[str, Met
     """
     names = list(names)
     if metrics:
-        return {name: metrics.get(name, Metric()) for name in names}
+        return {name: metrics.get(name, BEFORE.get(name, Metric())) for name in names}
     parts = {name: Metric(table="") for name in names if "/" in name}  # e.g. 'robustness/fog'
     return {name: BEFORE.get(name, Metric()) for name in names} | parts

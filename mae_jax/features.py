@@ -1,0 +1,46 @@
+"""The features of images as a file, for other programs: `mae-jax features`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mae_jax.run import Run
+from mae_jax.types import TrainState
+
+
+def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
+    """Writes the features of every image of the training source that can be read: `features`
+    [N, D] float32, and `names`; where the source has labels, `labels` [N] int32, and where these
+    have names, `class_names`.
+
+    Args:
+        out: a path that ends in .npz or .safetensors (whose metadata then hold the names, as JSON).
+
+    Returns:
+        The path, and how many images were read.
+    """
+    predict, source = run.predictor(state), run.data.source("train")
+    parts, valid, labels = [], [], []
+    for batch in run.data.eval("train"):
+        outputs = predict(batch)
+        valid.append(np.asarray(outputs["valid"]))
+        parts.append(np.asarray(outputs["features"])[valid[-1]])
+        if "label" in batch:
+            labels.append(np.asarray(outputs["label"])[valid[-1]])
+    arrays = {"features": np.concatenate(parts)}
+    if labels:
+        arrays["labels"] = np.concatenate(labels)
+    read_ones = np.flatnonzero(np.concatenate(valid))
+    names = {"names": [source.name(int(index)) for index in read_ones]}
+    if source.class_names:
+        names["class_names"] = list(source.class_names)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npz":
+        np.savez(out, **arrays, **{name: np.array(texts) for name, texts in names.items()})
+    else:
+        from safetensors.numpy import save_file
+
+        metadata = {name: json.dumps(texts) for name, texts in names.items()}
+        save_file(arrays, out, metadata=metadata)
+    return out, len(read_ones)
