@@ -20,7 +20,7 @@ from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.methods import make_method
 from mae_jax.ops.attention import record_kinds
 from mae_jax.spec import call_section
-from mae_jax.types import Batch, Method, TrainState
+from mae_jax.types import Batch, Method, TrainState, UserError, image_shape
 
 Example = Mapping[str, Any]
 """A training batch of one: field -> array or shape [1, ...]."""
@@ -121,6 +121,12 @@ def build_learner(
         rules=method.rules(),
     )
     rows = example(method)
+    shape = image_shape(rows)
+    if shape and method.rank not in (None, len(shape) - 1):
+        raise UserError(
+            f"{config.method.name} learns from images of {method.rank} dimensions, and these are "
+            f"{list(shape)}: choose other images, or a method such as mae that takes any"
+        )
     initial_state, abstract_state = plan_state(
         mesh, method, tx, rows, seed=config.seed, sample=sample
     )

@@ -81,7 +81,10 @@ def load(
 
 def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
     """The spec of a folder, read like the source that a run was trained on, with the channels of
-    its images [H, W, C] if these are known; what is a spec already stays as it is.
+    its images [*space, C] if these are known; what is a spec already stays as it is.
+
+    Raises:
+        UserError: folders have no such images.
     """
     if "(" in images and not Path(images).exists():
         return images
@@ -91,7 +94,12 @@ def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
         name, options = "folder", {}
     if name not in ("tiff", "dicom", "nifti"):
         name = "folder"
-        known = {"channels": shape[2]} if shape else {}
+        if shape and len(shape) != 3:
+            raise UserError(
+                f"{images}: the run's images are {list(shape)}, and folders are of 2-D images: "
+                f"give a source, e.g. \"array_file('scans.npy', rank={len(shape) - 1})\""
+            )
+        known = {"channels": shape[-1]} if shape else {}
         same = ("channels", "window", "background", "max_pixels")
         options = known | {key: options[key] for key in same if key in options}
     options.pop("path", None)

@@ -77,6 +77,8 @@ class Method(abc.ABC):
     """The most views of each image that `loss` reads: 2 for 'image' and 'image2'."""
     sample: ClassVar[int] = 0
     """Number of training examples that `constants` needs; 0: there are none."""
+    rank: ClassVar[int | None] = None
+    """Number of axes of the images that it learns from, 2 for [B, H, W, C]; None: any."""
 
     total_steps: int = 1
     """Length of the run, for schedules of the method's own. The builder of a run sets it."""

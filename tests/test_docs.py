@@ -50,17 +50,6 @@ def commands(path):
                     folder = project.EXTENSIONS if "--extensions" in words else project.TEMPLATE
 
 
-@pytest.fixture
-def at(monkeypatch):
-    """Enters a folder, and forgets the modules that are imported there."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
-    yield monkeypatch.chdir
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("example", "experiments", "my_project"):
-            del sys.modules[name]
-
-
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_exist(path, at):
     """With keys that their configs have, and values of the right types."""

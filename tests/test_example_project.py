@@ -4,7 +4,6 @@ images of one, two and three dimensions, through the commands of `mae-jax`.
 
 import json
 import shutil
-import sys
 
 import jax
 import numpy as np
@@ -18,17 +17,6 @@ from tests.helpers.jobs import ROOT
 from tests.helpers.runs import whole_log
 
 EXAMPLE = ROOT / "tests" / "example_project"
-
-
-@pytest.fixture
-def at(monkeypatch):
-    """Enters the folder of a project."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
-    yield monkeypatch.chdir
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("example", "my_project", "experiments", "extended"):
-            del sys.modules[name]
 
 
 def train_twice(config, workdir):

@@ -5,10 +5,11 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
-from mae_jax import extensions, spec
+from mae_jax import extensions, project, spec
 from mae_jax.config import to_json
 from mae_jax.data.named import open_sources, source_spec
 from mae_jax.data.transforms import make_transforms
@@ -25,10 +26,9 @@ MAKES = "def make(*args, **kwargs):\n    return 'made', args, kwargs\n"
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
+def write(tmp_path, at):
     """Writes modules of my_project in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    at(tmp_path)
     (tmp_path / "my_project").mkdir()
 
     def add(name, text=MAKES):
@@ -37,9 +37,7 @@ def write(tmp_path, monkeypatch):
         importlib.invalidate_caches()
         return path
 
-    yield add
-    for name in [name for name in sys.modules if name.partition(".")[0] == "my_project"]:
-        del sys.modules[name]
+    return add
 
 
 def refused(name, package="methods"):
@@ -253,3 +251,15 @@ def test_what_came_with_weights_is_never_imported(write, tmp_path, key, value):
         read_config(workdir)
     (workdir / "checkpoints").mkdir()
     assert json.loads(to_json(read_config(workdir))) == json.loads(to_json(config))
+
+
+def test_the_method_and_the_mask_of_a_new_project(at):
+    at(project.EXTENSIONS)
+    encoder = "vit(width=16, depth=1, heads=2, patch=(2, 4, 4))"
+    method = make_method(name="my_project.method", args=dict(encoder=encoder))
+    batch, key = method.example((4, 8, 8, 1)), jax.random.key(0)  # a volume
+    params, extra = jax.eval_shape(method.init, key, batch)
+    assert params["head"]["kernel"].shape == (16, 2 * 4 * 4)
+    assert jax.eval_shape(method.loss, params, extra, batch, key, 0).loss.shape == ()
+    with pytest.raises(UserError, match="width=0 must be at least 1"):
+        mae.make(mask="my_project.mask(width=0)")

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from mae_jax.engine.mesh import infer_shardings, make_mesh, put_batch
+from mae_jax.learner import build_learner
 from mae_jax.rules import map_rules, path_of
 from mae_jax.types import Method, UserError
+from tests.helpers import tiny as small
 from tests.helpers.tiny_args import CONV, NAMES, VIT, make_tiny, tiny
 
 KEY = jax.random.key(0)
@@ -223,6 +225,25 @@ def test_what_may_be_loaded_exists_and_fits(case):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             np.testing.assert_allclose(adapt(path_of(path), leaf), leaf, rtol=1e-5, atol=1e-6)
             assert not re.search(missing, "no such leaf")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(24, 3), (8, 8, 8, 3)])
+def test_images_of_another_rank_are_learned_or_refused_in_one_line(name, shape):
+    config = small.get_config()
+    config.method = dict(name=name.removeprefix("methods."), args=dict(tiny(name).ARGS))
+    example = lambda method: method.example(shape)
+    build = lambda: build_learner(
+        config, make_mesh(), num_examples=32, example=example, sample=lambda count: {}
+    )
+    if make_tiny(name).rank is None:
+        learner = build()
+        if tiny(name).LEARNS:
+            learner.trace()
+        return
+    with pytest.raises(UserError, match=r"from images of 2 dimensions, and these are \[") as error:
+        build()
+    assert "\n" not in str(error.value)
 
 
 def test_pictures_are_bytes_of_the_size_of_the_images(case):

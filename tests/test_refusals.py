@@ -254,6 +254,10 @@ def test_a_run_on_a_bare_folder_is_loaded_where_that_is_gone(photos):
     there = "/nowhere/photos (2)"
     assert _source_like(there, str(photos), None) == f"folder({str(photos)!r})"
     assert _source_like("tiff('x', pages=channels)", "y", None) == "tiff('y', pages='channels')"
+    assert _source_like("array_file('x')", "y", (8, 12, 4)) == "folder('y', channels=4)"
+    for shape in ((24, 2), (4, 8, 8, 1)):
+        with pytest.raises(UserError, match=rf"folders are of 2-D .*rank={len(shape) - 1}\)"):
+            _source_like("array_file('x')", "y", shape)
 
 
 def test_training_on_a_bare_folder_sees_its_images(folder, photos):

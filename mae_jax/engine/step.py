@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from mae_jax.engine.memory import check_state
 from mae_jax.engine.mesh import batch_sharding, infer_shardings, on_mesh, replicated
-from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState
+from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState, UserError
 
 
 def stream_key(seed: int, stream: str, step) -> jax.Array:
@@ -66,16 +66,28 @@ def plan_state(
         if not method.sample:
             return state
         found = method.constants(sample(method.sample))
+        check_constants(found, state.extra)
         placed = {name: jax.tree.map(place, state.extra[name], x) for name, x in found.items()}
         return state.replace(extra=state.extra | placed)
 
     return initial_state, like
 
 
+def check_constants(found: Extra, initial: Extra) -> None:
+    """Raises UserError unless constants can stand where `init` has made room for them."""
+    if not found:
+        raise UserError("a method with `sample` has no constants: return them, or set sample = 0")
+    shapes = lambda tree: jax.tree.map(np.shape, tree)
+    for name, new in found.items():
+        if name not in initial or shapes(new) != shapes(initial[name]):
+            raise UserError(
+                f"constants: {name!r} has the shapes {shapes(new)}, and init made "
+                f"{shapes(initial.get(name))}: make both the same, of a target in `initial`"
+            )
+
+
 def place(old: jax.Array, new: Any) -> jax.Array:
-    """An array where another one was, with its shape, type and sharding."""
-    if old.shape != np.shape(new):
-        raise ValueError(f"constants are {np.shape(new)}, and init made them {old.shape}")
+    """An array where another one was, with its type and sharding."""
     return jax.device_put(np.asarray(new, old.dtype), old.sharding)
 
 

@@ -11,9 +11,10 @@ from mae_jax.masks import MaskContext, Strategy
 from mae_jax.types import UserError
 
 VOLUME = (0.08, 0.3)
-"""Share of the image that a block has, drawn uniformly."""
+"""Share of the image that a block has before its sides are rounded and clipped to the grid, drawn
+uniformly."""
 ASPECT = 0.3
-"""Aspect ratios are from this one to 1 over it, their logarithms drawn uniformly."""
+"""Aspect ratios are from this one to 1 over it, before that, their logarithms drawn uniformly."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,9 @@ class Block(Strategy):
 
 
 def _sides(key: jax.Array, volume: jax.Array, rank: int) -> list[jax.Array]:
-    """Sides of blocks of a volume [B, blocks, 1] along each axis, of that shape. The logarithms of
-    all but the last are drawn against the side of a cube; the last one makes up for them.
+    """Sides of blocks of a volume [B, blocks, 1] along each axis, of that shape. The aspect ratio
+    of a rectangle is that of its sides, height to width. In n dimensions there is one for each side
+    but the last, the nth power of its ratio to the side of a cube; the last makes up for them.
     """
     limit = -jnp.log(ASPECT)
     drawn = jax.random.uniform(key, (rank - 1, *volume.shape), minval=-limit, maxval=limit)
@@ -75,7 +77,8 @@ def _root(x: jax.Array, degree: int) -> jax.Array:
 
 
 def make(*, blocks: int = 32) -> Block:
-    """Masks large blocks of 8% to 30% of the image, with aspect ratios of 0.3 to 1/0.3.
+    """Masks large blocks: of 8% to 30% of the image and, in two dimensions, with aspect ratios of
+    0.3 to 1/0.3, before they are rounded and clipped to the grid; see `_sides` for more dimensions.
 
     Args:
         blocks: the most that are drawn for an example.

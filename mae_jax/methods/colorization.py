@@ -4,6 +4,7 @@ an image, and predicts the colors of its patches, as distributions over bins of 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from mae_jax.types import Adapt, Batch, Extra, Output, Params, Pictures, UserErr
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Colorization(ImageMethod):
     """The method; `make` documents the fields."""
+
+    rank: ClassVar[int | None] = 2
 
     head: nn.Dense
     stride: int
@@ -181,9 +184,9 @@ def make(
     lightness = dict(mean=(0.5,), std=(0.25,))  # what `normalize` removes, of L / 100
     fields = Colorization.fields(encoder=encoder, pool=pool, dtype=dtype, **lightness)
     patch = fields["encoder"].patch
-    if stride < 1 or patch % stride:
+    if not isinstance(patch, int) or stride < 1 or patch % stride:
         raise UserError(
-            f"stride={stride} does not divide the encoder's patch of {patch} pixels: "
+            f"stride={stride} does not divide the encoder's patch, {patch}, one number of pixels: "
             "choose a stride that does"
         )
     outputs = (patch // stride) ** 2 * len(lab.bins())

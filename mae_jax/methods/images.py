@@ -13,7 +13,7 @@ from mae_jax.models.encoder import Encoder, make_encoder, pooled
 from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.ops.pixels import normalize
 from mae_jax.ops.resample import resample_channels, resample_positions
-from mae_jax.types import Adapt, Batch, Extra, Method, Params
+from mae_jax.types import Adapt, Batch, Extra, Method, Params, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,8 +79,16 @@ class ImageMethod(Method):
     def adapt(self, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
         """Resamples the patch embedding to another number of channels, and learned positions to
         another grid. Where `old` is not known, their grid is taken to be square.
+
+        Raises:
+            UserError: `old` has another number of axes.
         """
         encoder, rank = self.encoder, len(shape) - 1
+        if old is not None and len(old) != len(shape):
+            raise UserError(
+                f"the encoder was trained on images of {len(old) - 1} dimensions, {list(old)}, and "
+                f"these have {rank}, {list(shape)}: choose weights of such images"
+            )
         area, prefix = math.prod(patch_sides(encoder.stem, rank)), encoder.prefix
 
         def resample(path: str, array: np.ndarray):

@@ -4,6 +4,7 @@ generate images from such vectors.
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
@@ -18,6 +19,8 @@ from mae_jax.types import Params, Pictures
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LatentMethod(ImageMethod):
     """A method with a generator, whose parameters are params['generator']."""
+
+    rank: ClassVar[int | None] = 2
 
     latent: int
     """Size Z of the latent vectors."""

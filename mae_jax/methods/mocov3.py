@@ -26,6 +26,7 @@ class MoCoV3(ImageMethod):
     """The method; `make` documents the fields."""
 
     views: ClassVar[int] = 2
+    rank: ClassVar[int | None] = 2
 
     projector: Head
     predictor: Head

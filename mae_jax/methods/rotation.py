@@ -6,6 +6,7 @@ better than one drawn at random. So a batch of B images costs as much as 4 B of 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from mae_jax.types import Batch, Extra, Output, Params, UserError
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Rotation(ImageMethod):
     """The method; `make` documents the fields."""
+
+    rank: ClassVar[int | None] = 2
 
     head: nn.Dense
 

@@ -21,6 +21,7 @@ class SimCLR(ImageMethod):
     """The method; `make` documents the fields."""
 
     views: ClassVar[int] = 2
+    rank: ClassVar[int | None] = 2
 
     projector: Head
     temperature: float

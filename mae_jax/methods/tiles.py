@@ -5,7 +5,7 @@ itself, and a head answers from the features of all of them.
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from mae_jax.types import Batch, Extra, Output, Params
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TileMethod(ImageMethod):
     """A method whose question is `draw`."""
+
+    rank: ClassVar[int | None] = 2
 
     head: nn.Module
     """[B, N, D] features of N tiles to logits [B, answers]."""

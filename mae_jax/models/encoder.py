@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.ops.masking import Mask
+from mae_jax.ops.patches import one_or_all
 from mae_jax.spec import build, check_choice
 from mae_jax.types import UserError
 
@@ -114,8 +115,7 @@ def make_tile_encoder(text: str, *, tile: int, pool: str, dtype: str) -> Encoder
             parameters fit one size of images only.
     """
     network = make_encoder(text, pool=pool, dtype=dtype)
-    sides = (network.patch,) if isinstance(network.patch, int) else network.patch
-    if tile < 1 or any(tile % side for side in sides):
+    if tile < 1 or any(tile % side for side in one_or_all(network.patch)):
         raise UserError(
             f"tile={tile} is not a positive multiple of {network.patch}, the patch of {text}"
         )

@@ -27,7 +27,7 @@ from mae_jax.models.transformer import (
 )
 from mae_jax.ops import gather as gathers
 from mae_jax.ops.masking import Mask
-from mae_jax.ops.patches import grid_of, patch_sides, patchify
+from mae_jax.ops.patches import grid_of, one_or_all, patch_sides, patchify
 from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
@@ -212,8 +212,8 @@ def make(
     check_shape("vit", **shape)
     choices = dict(attention=attention, remat=remat, gather=gather, dtype=dtype)
     check_choices("vit", shape, **choices)
-    patch = patch if isinstance(patch, int) else tuple(patch)
-    sides = (patch,) if isinstance(patch, int) else patch
+    sides = one_or_all(patch)
+    patch = sides[0] if len({*sides}) == 1 else sides  # (16, 16) is 16
     if not sides or min(sides) < 1 or mlp_ratio * shape["width"] < 1:
         raise UserError(f"vit: patch={patch} and mlp_ratio={mlp_ratio} must be positive")
     if class_tokens < 0:

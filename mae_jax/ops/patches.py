@@ -35,6 +35,11 @@ def patch_sides(patch: int | Sequence[int], rank: int) -> tuple[int, ...]:
     return tuple(patch)
 
 
+def one_or_all(patch: int | Sequence[int]) -> tuple[int, ...]:
+    """The sides of a patch, one of them where it is the same along each axis."""
+    return (patch,) if isinstance(patch, int) else tuple(patch)
+
+
 def grid_of(shape: Sequence[int], patch: int | Sequence[int]) -> tuple[int, ...]:
     """Number of patches along each axis of an image.
 

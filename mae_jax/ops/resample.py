@@ -27,7 +27,12 @@ def resample_positions(
 
     Returns:
         [prefix + L', D].
+
+    Raises:
+        UserError: grids of different numbers of axes.
     """
+    if len(old) != len(new):
+        raise UserError(f"positions of a grid {old} cannot become those of a grid {new}")
     if old == new:
         return positions
     first, table = positions[:prefix], positions[prefix:].reshape(*old, -1)

@@ -57,6 +57,11 @@ def write(
         raise UserError(f"the encoder of {model.method} sees no normalized pixels: no layout fits")
     if not isinstance(network, ViT):
         raise UserError(f"{model.args['encoder']}: these layouts are of vision transformers")
+    if model.image and len(model.image) != 3:
+        raise UserError(
+            f"the run's images are {list(model.image)}, and these layouts are of 2-D images: "
+            "--format stablehlo takes any"
+        )
     if "encoder/mask_token" in model.params:
         raise UserError("an encoder that sees mask tokens has no place in these layouts")
     if network.class_tokens != 1 or not isinstance(network.patch, int):

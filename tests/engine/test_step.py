@@ -9,7 +9,7 @@ import pytest
 from mae_jax.engine.mesh import make_mesh, put_batch
 from mae_jax.engine.optim import make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state, stream_key
-from mae_jax.types import Output
+from mae_jax.types import Output, UserError
 from tests.helpers.plain_method import PlainMethod
 
 
@@ -101,3 +101,41 @@ def test_keys_differ_by_seed_stream_and_step():
         stream_key(0, "train", 1),
     ]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 4
+
+
+class Measured(Regression):
+    """With a constant [2] that `found` replaces."""
+
+    sample = 2
+    found = None
+
+    def init(self, key, batch):
+        """As before, with room for it."""
+        params, extra = super().init(key, batch)
+        return params, extra | {"scale": {"mean": jnp.zeros(2)}}
+
+    def constants(self, sample):
+        """What the test says."""
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"scale": {"mean": np.ones(3)}}, r"'scale' has .*\(3,\).* and init made .*\(2,\)"),
+        ({"scale": {"std": np.ones(2)}}, "'scale' has the shapes {'std'"),
+        ({"scale": np.ones(2)}, r"'scale' has the shapes \(2,\), and"),
+        ({"other": np.ones(2)}, r"'other' has the shapes \(2,\), and init made None"),
+        ({}, "a method with `sample` has no constants"),
+    ],
+)
+def test_constants_that_do_not_fit_are_refused_in_one_line(batches, monkeypatch, found, message):
+    monkeypatch.setattr(Measured, "found", {"scale": {"mean": np.array([5, 6])}})
+    tx = make_optimizer(name="sgd", schedule=lambda step: 0.1)
+    options = dict(seed=3, sample=lambda count: {"image": batches[0][:count]})
+    fresh, _ = plan_state(make_mesh(), Measured(), tx, {"image": batches[0]}, **options)
+    np.testing.assert_array_equal(fresh().extra["scale"]["mean"], [5, 6])
+    monkeypatch.setattr(Measured, "found", found)
+    with pytest.raises(UserError, match=message) as error:
+        fresh()
+    assert "\n" not in str(error.value)

@@ -230,7 +230,8 @@ def test_bfloat16_keeps_the_loss_in_float32():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(stride=3), "stride=3 does not divide the encoder's patch of 4 pixels"),
+        (dict(stride=3), "stride=3 does not divide the encoder's patch, 4, one number of pix"),
+        (dict(encoder="vit(Ti, patch=(4, 8))"), r"the encoder's patch, \(4, 8\), one number"),
         (dict(stride=0), "stride=0 does not divide"),
         (dict(stride=8), "stride=8 does not divide"),
         (dict(rebalance=0.0), r"rebalance=0.0 must be in \(0, 1\]"),

@@ -234,6 +234,15 @@ def test_signals_images_and_volumes_are_learned_by_the_same_code(name):
     assert {picture.shape for picture in pictures.values()} == {batch["image"].shape}
 
 
+def test_weights_of_images_of_another_rank_are_refused():
+    """A kernel of 4 x 4 x 3 would pass for one of 4 x 12."""
+    method, _ = of_rank("signal")
+    with pytest.raises(UserError, match=r"of 2 dimensions, \[8, 12, 3\], and these have 1, \[24"):
+        method.adapt((24, 2), (8, 12, 3))
+    kernel = np.arange(8.0)[:, None]
+    np.testing.assert_array_equal(method.adapt((48, 2), (24, 2))("embed/kernel", kernel), kernel)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -208,6 +208,12 @@ def test_how_much_is_computed_again():
     assert counts["full"] - counts["none"] == 4 * 5
 
 
+def test_a_patch_of_equal_sides_is_one_number():
+    same, one = vit.make(**SHAPE | dict(patch=(4, 4))), vit.make(**SHAPE)
+    assert same == one and same.architecture == one.architecture
+    assert vit.make(**SHAPE | dict(patch=[2, 4])).patch == (2, 4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

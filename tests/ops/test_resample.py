@@ -84,3 +84,5 @@ def test_positions_in_any_number_of_dimensions_behind_any_number_of_class_tokens
     line = resample_positions(plane[:4], (4,), (7,), prefix=0, kernel=kernel)
     again = resample_positions(plane[:4], (1, 4), (1, 7), prefix=0, kernel=kernel)
     np.testing.assert_allclose(line, again, atol=1e-6)
+    with pytest.raises(UserError, match=r"of a grid \(3, 4\) cannot become those of .* \(12,\)"):
+        resample_positions(plane, (3, 4), (12,), prefix=0, kernel=kernel)

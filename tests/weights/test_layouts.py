@@ -1,8 +1,6 @@
 """Layouts of weights are modules, of this package or of a user's own."""
 
-import importlib
 import shutil
-import sys
 
 import pytest
 from safetensors.numpy import load_file
@@ -17,16 +15,12 @@ from tests.weights.test_round_trips import same
 
 
 @pytest.fixture
-def layout(tmp_path, monkeypatch):
+def layout(tmp_path, at):
     """The name of a module in the current folder."""
     extension = ROOT / "mae_jax" / "project" / "extensions" / "my_project"
     shutil.copytree(extension, tmp_path / "my_project")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    importlib.invalidate_caches()
-    yield "my_project.layout"
-    for name in [name for name in sys.modules if name.partition(".")[0] == "my_project"]:
-        del sys.modules[name]
+    at(tmp_path)
+    return "my_project.layout"
 
 
 def test_every_layout_names_the_patch_embedding_of_each_table():

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mae_jax import weights
+from mae_jax.types import UserError
 from tests.helpers.commands import mistake, run
 from tests.weights import models
 
@@ -148,3 +149,21 @@ def test_what_is_there_is_not_written_over(good, tmp_path, capsys):
     assert "is there already" in mistake(capsys, *command, good)
     line = mistake(capsys, *command, tmp_path / "a.npz")
     assert "must end in .safetensors or .pth" in line
+
+
+@pytest.mark.parametrize(
+    ("encoder", "image", "message"),
+    [
+        ("vit(Ti)", (8, 32, 32, 3), "are [8, 32, 32, 3], and these layouts are of 2-D images: --f"),
+        ("vit(Ti)", (64, 3), "are [64, 3], and these layouts are of 2-D images: --format stable"),
+        ("vit(Ti, patch=(8, 16))", (32, 32, 3), "these layouts have one class token and square"),
+        ("vit(Ti, class_tokens=2)", (32, 32, 3), "these layouts have one class token and square"),
+        ("conv(T)", (32, 32, 3), "these layouts are of vision transformers"),
+    ],
+)
+def test_what_no_layout_has_a_place_for(tmp_path, encoder, image, message):
+    model = models.mae(depth=1)
+    model = model._replace(image=image, args=model.args | {"encoder": encoder})
+    with pytest.raises(UserError) as error:
+        weights.write(model, tmp_path / "out.safetensors", "mae")
+    assert message in str(error.value) and not list(tmp_path.iterdir())

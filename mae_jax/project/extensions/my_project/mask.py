@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mae_jax.masks import MaskContext, Strategy
+from mae_jax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,4 +30,6 @@ class Columns(Strategy):
 
 def make(width: int = 1) -> Columns:
     """mask='my_project.mask(width=2)'"""
+    if width < 1:
+        raise UserError(f"width={width} must be at least 1")
     return Columns(width=width)

@@ -1,6 +1,7 @@
 """A method: denoising. The network sees an image with noise and predicts the noise."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
-from mae_jax.ops.patches import patchify
+from mae_jax.ops.patches import patch_sides, patchify
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -18,9 +19,10 @@ class Denoising(ImageMethod):
 
     noise: float
 
-    def head(self, channels: int) -> nn.Dense:
-        """From tokens to the pixels of a patch."""
-        return nn.Dense(self.encoder.patch**2 * channels)
+    def head(self, images: jax.Array) -> nn.Dense:
+        """From tokens to the pixels of a patch of images [B, *space, C]."""
+        sides = patch_sides(self.encoder.patch, images.ndim - 2)
+        return nn.Dense(math.prod(sides) * images.shape[-1])
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Parameters for images of this size."""
@@ -28,7 +30,7 @@ class Denoising(ImageMethod):
         tokens = jnp.zeros((1, 1, self.encoder.width))
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
-            "head": self.head(images.shape[-1]).init(keys[1], tokens)["params"],
+            "head": self.head(images).init(keys[1], tokens)["params"],
         }, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
@@ -36,8 +38,8 @@ class Denoising(ImageMethod):
         images = self.normalize(batch["image"])
         noise = self.noise * jax.random.normal(key, images.shape)
         tokens = self.tokens(params, images + noise)[:, self.encoder.prefix :]  # [B, L, D]
-        head = self.head(images.shape[-1])
-        predicted = head.apply({"params": params["head"]}, tokens)  # [B, L, patch * patch * C]
+        head = self.head(images)
+        predicted = head.apply({"params": params["head"]}, tokens)  # [B, L, prod(patch) * C]
         error = jnp.square(predicted - patchify(noise, self.encoder.patch))
         return Output(error.mean(), extra, {})
 
