@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mae_jax import project, settings, spec
+from mae_jax import project, settings, spec, weights
 from mae_jax.cli import make_parser, override
 from mae_jax.config import SECTIONS, differences, load_config, load_configs
 from mae_jax.configs import common
