@@ -35,7 +35,6 @@ __all__ = [
     "Model",
     "Options",
     "anywhere",
-    "arguments",
     "check_new",
     "from_hub",
     "image_of",

@@ -17,6 +17,9 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3)).astype(np.uint8)
 
 
+RANKS = {"signal": (32, 1), "volume": (8, 4, 8, 1)}
+
+
 def prepared(images, **options):
     """A method, its parameters, network inputs, and a mask."""
     method = conv_mae.make(**(SMALL | options))
@@ -25,11 +28,12 @@ def prepared(images, **options):
     return method, params, compiled(method, "normalize")(images), mask
 
 
-def hidden_pixels(method, mask):
-    """[B, H, W, 1] bool."""
-    unit = method.unit
-    grid = mask.mask.reshape(2, 16 // unit, 12 // unit)
-    return grid.repeat(unit, axis=1).repeat(unit, axis=2)[..., None]
+def hidden_pixels(method, mask, space=(16, 12)):
+    """[B, *space, 1] bool."""
+    hidden = np.asarray(mask.mask).reshape(2, *(side // method.unit for side in space))
+    for axis in range(1, hidden.ndim):
+        hidden = hidden.repeat(method.unit, axis=axis)
+    return hidden[..., None]
 
 
 VARIANTS = [
@@ -42,10 +46,13 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=str)
+@pytest.mark.parametrize("options", [*VARIANTS, *RANKS], ids=str)
 def test_hidden_pixels_do_not_reach_the_prediction(images, options):
+    if isinstance(options, str):
+        images = np.random.default_rng(0).integers(0, 256, (2, *RANKS[options])).astype(np.uint8)
+        options = {}
     method, params, _, mask = prepared(images, **options)
-    hidden = hidden_pixels(method, mask)
+    hidden = hidden_pixels(method, mask, images.shape[1:-1])
     predict = lambda x: compiled(method, "reconstruct")(params, x, mask)
     noise = np.random.default_rng(2).integers(0, 256, images.shape).astype(np.uint8)
     np.testing.assert_array_equal(predict(np.where(hidden, noise, images)), predict(images))
@@ -60,7 +67,7 @@ def test_the_loss_is_the_error_of_the_hidden_pixels(images, options):
     given = given.reshape(2, 16 // side, 12 // side, side, side, 3)  # rows and columns of patches
     given = given.swapaxes(2, 3).reshape(x.shape)
     predicted, target = (np.asarray(a, np.float64) for a in (given, x))
-    hidden, unit = np.asarray(hidden_pixels(method, mask)), method.unit
+    hidden, unit = hidden_pixels(method, mask), method.unit
     if method.target.normalize:
         for place in np.ndindex(2, 16 // unit, 12 // unit):
             rows, columns = (slice(i * unit, i * unit + unit) for i in place[1:])

@@ -65,7 +65,6 @@ def mae():
     [
         dict(mask="block"),
         dict(mask="grid", mask_ratio=0.5),
-        dict(mask="block(blocks=1)"),
         dict(loss="l1", target="pixels(normalize=False)"),
         dict(score="all"),
         dict(mask_tokens_in_encoder=True),
@@ -83,6 +82,12 @@ def test_every_option_of_mae_changes_the_loss_or_the_features(mae, options):
     loss, features = loss_and_features(method, params, mae.batch)
     expected = mae_loss_and_features(mae)
     assert loss != expected[0] or not np.array_equal(features, expected[1])
+
+
+def test_every_option_of_a_mask_changes_it(mae):
+    one, many = (make_tiny("methods.mae", mask=mask) for mask in ("block(blocks=1)", "block"))
+    draw = lambda method: jax.jit(method.draw_mask)(KEY, mae.batch["image"]).mask
+    assert not np.array_equal(draw(one), draw(many))
 
 
 @functools.cache

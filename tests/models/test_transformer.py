@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from mae_jax.engine.mesh import make_mesh
 from mae_jax.methods import mae
 from mae_jax.models import conv, transformer, vit
 from mae_jax.models.encoder import pooled
@@ -86,11 +87,33 @@ def test_a_bias_can_stand_for_a_mask_and_has_a_gradient(remat):
     assert gradient.shape == table.shape and np.isfinite(gradient).all() and gradient.any()
 
 
+def test_a_row_without_a_valid_key_goes_through_blocks_of_any_kernel():
+    """Bias and mask reach it, and give what they give elsewhere, with finite gradients."""
+    rng = np.random.default_rng(2)
+    bias, mask = rng.normal(size=(1, 2, 7, 7)).astype(np.float32), rng.random((2, 1, 1, 7)) < 0.7
+    mask[1] = False
+
+    def of(kind):
+        apply = functools.partial(Trunk().apply, attention=kind)
+        loss = lambda params, bias: (apply(params, inputs(), bias, mask).last ** 3).sum()
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(variables(), bias)
+
+    found, expected = of("blockwise"), of("xla")
+    assert expected[1][1].any()
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.isfinite(one).all()
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max() + 1e-6)
+
+
 def test_a_kernel_that_takes_no_bias_refuses_it():
     block = transformer.Block(heads=2, attention="pallas")
     bias = jnp.zeros((1, 2, 7, 7))
-    with pytest.raises(UserError, match="attention=pallas .*; attention=auto"):
-        jax.eval_shape(functools.partial(block.init, bias=bias), KEY, inputs())
+    chip = jax.sharding.AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    mesh = make_mesh(devices=jax.devices()[:1]).abstract_mesh.update(abstract_device=chip)
+    with jax.sharding.use_abstract_mesh(mesh):
+        jax.eval_shape(block.init, KEY, inputs())
+        with pytest.raises(UserError, match="attention=pallas computes no bias; attention=auto"):
+            jax.eval_shape(functools.partial(block.init, bias=bias), KEY, inputs())
 
 
 def softmax_by_hand(params, x):
