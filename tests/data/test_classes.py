@@ -28,8 +28,8 @@ def test_labels_follow_the_names():
     np.testing.assert_array_equal(unknown.read(np.arange(2))["label"], [-1, 3])
     assert classes.like(train, train, ("label",)) is train
     for without in (source([0], ()), train):
-        assert classes.like(without, train) is without
-        assert classes.like(without, source([0], ())) is without
+        assert classes.like(without, train, ("label",)) is without
+        assert classes.like(without, source([0], ()), ("label",)) is without
 
 
 def test_other_classes_of_a_segmentation_are_refused():
@@ -38,17 +38,18 @@ def test_other_classes_of_a_segmentation_are_refused():
         Arrays({"segmentation": np.zeros((1, 2, 2))}, {"segmentation": names})
         for names in (("sky", "sea"), ("sky", "sea"), ("sea", "sky"))
     )
-    assert classes.like(same, one) is same
+    assert classes.like(same, one, ("segmentation",)) is same
     with pytest.raises(
         UserError, match="the classes of 'segmentation' in .*test differ: give both"
     ):
-        classes.like(other, one)
+        classes.like(other, one, ("label", "segmentation"))
+    assert classes.like(other, one, ("label",)) is other, "what is not used need not agree"
 
 
 def test_other_classes_are_refused():
     names = ["dog", *(f"x{i:02d}" for i in range(11))]
     with pytest.raises(UserError, match="differ: x00, .*, x07 and 3 more only in the latter"):
-        classes.like(source(range(12), names), source([0], TRAIN))
+        classes.like(source(range(12), names), source([0], TRAIN), ("label",))
 
 
 def test_classes_are_counted_where_that_needs_no_reading(tmp_path):

@@ -112,9 +112,8 @@ def test_names_of_classes_are_those_of_a_field():
     source = Arrays({"label": np.array([1, 0, 1]), "segmentation": np.zeros((3, 2, 2))}, names)
     assert source.class_names == names["label"] and source.names == names
     assert Part(source, np.array([0])).names == names
-    longer = classes.like(
-        source, Arrays({"label": np.zeros(1, int)}, {"label": ("ant", *names["label"])})
-    )
+    more = Arrays({"label": np.zeros(1, int)}, {"label": ("ant", *names["label"])})
+    longer = classes.like(source, more, ("label",))
     assert longer.names == {**names, "label": ("ant", "cat", "dog")}
     assert Arrays({"text": np.zeros((2, 3))}).class_names == ()
 

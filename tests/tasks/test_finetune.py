@@ -149,8 +149,6 @@ def test_averaged_weights_predict(batch):
     )
     again = task.after_load(moved, extra)
     jax.tree.map(np.testing.assert_array_equal, again["ema"], moved)
-    kernels = (tree["head"]["kernel"] for tree in (again["ema"], moved))
-    assert len({kernel.unsafe_buffer_pointer() for kernel in kernels}) == 2, "a step donates both"
     assert plain.after_load(moved, {}) == {}
 
 

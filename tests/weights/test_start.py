@@ -100,7 +100,13 @@ def test_a_task_starts_from_weights_wherever_they_are(source, pretrained, tmp_pa
 def test_what_a_task_leaves_to_its_defaults(pretrained, tmp_path, caplog):
     config = load_config(f"{TASKS}:finetune", [f"init_from.path={pretrained}"])
     del config.method.args.mean, config.method.args.std
-    start = build(config).loaded_state().params
+    config.method.args.ema = 0.5
+    state = build(config).loaded_state()
+    start = state.params
+    copies = [jax.tree.leaves(tree)[0] for tree in (start, state.extra["ema"])]
+    np.testing.assert_array_equal(*copies)
+    buffers = {x.addressable_shards[0].data.unsafe_buffer_pointer() for x in copies}
+    assert len(buffers) == 2, "a step reuses both"
     saved = weights.read(pretrained)[0].params
     kernel = start["encoder"]["block_0"]["attention"]["qkv"]["kernel"]
     np.testing.assert_array_equal(kernel, saved["encoder/block_0/attention/qkv/kernel"])
