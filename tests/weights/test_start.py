@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
