@@ -115,7 +115,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
     *space, channels = live.setup.shape
     grid = grid_of(space, encoder.patch)
     values = method.target.width(patch_sides(encoder.patch, len(space)), channels)
-    hidden_only = method.score == "hidden" and not encoder.mask_tokens
+    masked_only = method.score == "hidden" and not encoder.mask_tokens
 
     def draw(batch):
         return method.draw_mask(key, batch["image"])
@@ -126,7 +126,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
 
     def decode(params, tokens, mask):
         mask = None if encoder.mask_tokens else mask
-        return decoder.apply({"params": params}, tokens, mask, grid, values, hidden_only)
+        return decoder.apply({"params": params}, tokens, mask, grid, values, masked_only)
 
     def predict(params, batch):
         return method.reconstruct_scored(params, batch["image"], draw(batch))

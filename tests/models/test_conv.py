@@ -25,8 +25,9 @@ def encoder():
 
 
 def maps_of(network, variables, images, mask=None):
-    """The tokens, and the map of each stage."""
-    return encode(network)(variables, images, mask), maps(network)(variables, images, mask)
+    """The tokens, and the map of each stage, of which the last is after the norm."""
+    stages, last = run(network)(variables, images, mask)
+    return encode(network)(variables, images, mask), [*stages[:-1], last]
 
 
 @functools.cache
@@ -35,8 +36,8 @@ def encode(network):
 
 
 @functools.cache
-def maps(network):
-    return jax.jit(functools.partial(network.apply, method="maps"))
+def run(network):
+    return jax.jit(functools.partial(network.apply, method="run"))
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,18 @@ def test_every_map_is_zero_where_it_is_hidden(encoder, mask):
     for x in stages:
         hidden = np.broadcast_to(as_pixels(mask, x.shape[1] // 4), x.shape)
         assert not np.asarray(x)[hidden].any() and np.asarray(x)[~hidden].all()
+
+
+def test_public_maps_are_raw(encoder):
+    """As those of a ViT: the norm is of the tokens."""
+    network, variables, images = encoder
+    maps = jax.jit(functools.partial(network.apply, method="maps"))(variables, images)
+    tokens = np.asarray(encode(network)(variables, images, None))
+    last = np.asarray(maps[-1], np.float64)
+    last = (last - last.mean(-1, keepdims=True)) / np.sqrt(last.var(-1, keepdims=True) + 1e-6)
+    norm = variables["params"]["norm"]
+    last = (last * norm["scale"] + norm["bias"]).reshape(2, 12, 16)
+    np.testing.assert_allclose(tokens[:, 1:], last, rtol=1e-4, atol=1e-4)
 
 
 def test_the_mask_does_not_dilute_statistics():
