@@ -38,7 +38,7 @@ def base() -> ConfigDict:
                 views=1,  # of each training image; 2 for simclr and mocov3
             ),
             method=dict(name="mae", args={}),  # or a task with labels: 'tasks.finetune', ...
-            # Where a task takes its encoder from: a run, published weights, hf://org/name.
+            # Where the encoder comes from, if not from the seed: a run, published weights, hf://org/name.
             init_from=dict(path=""),
             optimizer=dict(
                 name="adamw",

@@ -174,12 +174,10 @@ def _outputs(
     try:
         found = jax.eval_shape(predict, abstract_state.params, abstract_state.extra, example)
     except flax.errors.ScopeParamShapeError as error:
-        sizes = [
-            {field: data.example(stage)[field].shape[1:] for field in method.inputs}
-            for stage in ("train", "eval")
-        ]
+        field = method.inputs[0]
+        sizes = [data.example(stage)[field].shape[1:] for stage in ("train", "eval")]
         raise UserError(
-            f"inputs are {sizes[0]} in training and {sizes[1]} in evaluation, and the learned "
+            f"{field}s are {sizes[0]} in training and {sizes[1]} in evaluation, and the learned "
             "positions fit one size: see config.data.train_transform and eval_transform"
         ) from error
     rows = next(iter(example.values())).shape[0]

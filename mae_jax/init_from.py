@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mae_jax import weights
@@ -57,9 +59,13 @@ class InitFrom:
             state = self._load_row(state, row)
         if not self.rows:
             return state
-        return state.replace(extra=self.method.after_load(state.params, state.extra))
+        # Copies, as a step that reuses the buffers of its state must find each once.
+        extra = jax.tree.map(jnp.copy, self.method.after_load(state.params, state.extra))
+        return state.replace(extra=extra)
 
     def _load_row(self, state: TrainState, row: Row) -> TrainState:
+        if "encoder" not in self.args:
+            raise UserError(f"config.{row.key}: the method has no argument 'encoder' to load into")
         network = build(weights.anywhere(self.args)["encoder"], "models")
         model, _ = weights.read(row.path, _options(network))
         if row.into == ENCODER:
@@ -68,6 +74,8 @@ class InitFrom:
         names = row.into.split("/")
         part = here
         for name in names:
+            if name not in part:
+                raise UserError(f"config.{row.key}: the state has no {row.into}")
             part = part[name]
         prefix = "encoder/"
         saved = {
@@ -83,13 +91,11 @@ class InitFrom:
             and len(saved["positions"]) == len(part["positions"])
         ):
             old = self.image  # of runs that did not write it down: as many patches are the same
-        loaded = transfer(
-            part,
-            saved,
-            missing=self.method.loads()[row.into],
-            adapt=self.method.adapt(self.image, old),
-            where=prefix,
-        )
+        # Only the encoder is the method's own: others stay as they are, or do not fit.
+        ours = row.into == ENCODER
+        adapt = self.method.adapt(self.image, old) if ours else lambda path, array: array
+        missing = self.method.loads()[row.into]
+        loaded = transfer(part, saved, missing=missing, adapt=adapt, where=prefix)
         return state.replace(**_replaced(here, names, loaded))
 
     def _check_encoder(self, row: Row, model: weights.Model, network: Any) -> None:

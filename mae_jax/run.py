@@ -73,9 +73,8 @@ class Run(Learner):
         """The newest state that was saved in a workdir; None if there is none.
 
         Raises:
-            UserError: no room for it, or it is of another model, perhaps for other images.
+            UserError: it is of another model, perhaps for other images.
         """
-        check_state(self.abstract_state)
         with checks.explained_by_images(str(workdir), image_of(workdir), self.data):
             return checkpoints.restore(self.abstract_state)
 

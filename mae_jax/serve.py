@@ -1,9 +1,9 @@
 """A trained model as a file that runs without this library: StableHLO through `jax.export`, which
 needs JAX alone, or ONNX through the converter jax2onnx, which needs an ONNX runtime alone.
 
-What goes in is a batch of any size of the bytes that a run's own batches have, [b, H, W, C] uint8
-after its `eval_transform`; the normalisation is inside. What comes out is one array, the features
-or the logits.
+What goes in is a batch of any size of what the method reads of a run's own batches, e.g. images
+[b, *space, C] uint8 after its `eval_transform`; the normalization is inside. What comes out is one
+array, an output that the method offers.
 """
 
 import contextlib

@@ -19,7 +19,7 @@ from mae_jax import evaluate, plan
 from mae_jax.engine.agree import as_first
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
-from mae_jax.engine.memory import explained, step_advice
+from mae_jax.engine.memory import check_state, explained, step_advice
 from mae_jax.engine.meter import Diverged, Meter
 from mae_jax.engine.preemption import BEFORE, StopRequests
 from mae_jax.engine.prefetch import prefetch
@@ -61,6 +61,7 @@ def train(
     stopping = contextlib.nullcontext(stop) if stop else StopRequests()
     with stopping as stop, together(watchdog, lambda: step_advice(config)), stop.at_once(BEFORE):
         run = build(config, recorded(workdir))
+        check_state(run.abstract_state)
         with lock(workdir):
             identities = run.data.identities()
             check_same(watchdog, run.config, identities)

@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from mae_jax import project
+from mae_jax.workdir import last_step
 from tests.helpers.commands import mistake, run
 from tests.helpers.jobs import ROOT
-from tests.helpers.runs import losses, whole_log
+from tests.helpers.runs import whole_log
 
 EXAMPLE = ROOT / "tests" / "example_project"
 
@@ -21,8 +22,8 @@ EXAMPLE = ROOT / "tests" / "example_project"
 def train_twice(config, workdir):
     """Trains, loses the last checkpoint, and goes on from the one before it."""
     assert run("train", "--config", config, "--workdir", workdir) == 0
-    log, steps = whole_log(workdir), len(losses(workdir))
-    shutil.rmtree(workdir / "checkpoints" / str(steps))
+    log, last = whole_log(workdir), last_step(workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(last))
     assert run("train", "--config", config, "--workdir", workdir) == 0
     assert whole_log(workdir) == log, "goes on to the bit"
 

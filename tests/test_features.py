@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from mae_jax.data import make_data
-from mae_jax.evaluate import write_features
+from mae_jax.features import write_features
 
 COLORS = {"ant/1.png": 10, "ant/2.png": 20, "bee/3.png": 30, "cat/4.png": 40, "cat/5.png": 50}
 CLASSES = {"ant": 0, "bee": 1, "cat": 2}

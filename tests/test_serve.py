@@ -75,7 +75,9 @@ def images():
 def expected(models, images):
     """Name -> what the runs themselves say of the images."""
     outputs = {
-        name: np.asarray(run.predictor(state)({"image": images})[MODELS[name][2]])
+        name: np.asarray(
+            run.predictor(state, [MODELS[name][2]])({"image": images})[MODELS[name][2]]
+        )
         for name, (run, state) in models.items()
     }
     assert all(np.ptp(output, axis=0).max() > 0.02 for output in outputs.values())
@@ -165,8 +167,7 @@ def test_the_five_lines_of_the_readme(exported, images, expected, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(output="logits"), "logits needs a classifier: fine-tune or probe first"),
-        (dict(output="tokens"), "output 'tokens' is unknown: choose features, logits"),
+        (dict(output="logits"), "output of mae: 'logits' is unknown: choose features, tokens"),
         (dict(kind="torch"), "format 'torch' is unknown: choose stablehlo, onnx"),
         (dict(kind="onnx"), "the name must end in .onnx"),
         (dict(out="taken"), "taken is there already: choose another place, or remove it"),
@@ -187,7 +188,7 @@ def test_mistakes_are_one_line(models, tmp_path, options, message):
 def test_logits_of_several_heads(root, tmp_path, monkeypatch):
     monkeypatch.chdir(root)
     run, state = make(f"{TASKS}:linear_probe", ["method.args.lr_factors=(1.0, 2.0)"])
-    with pytest.raises(UserError, match="logits needs one classifier, and this probe has several"):
+    with pytest.raises(UserError, match="'logits' is unknown: choose features, head_logits"):
         serve.export(run, state, tmp_path / "out", output="logits", kind="stablehlo")
 
 

@@ -66,7 +66,7 @@ MAY_IMPORT = {
         "standardize",
         "weights",
     },
-    "load": BASE | {"checks", "config", "methods", "run", "weights", "workdir"},
+    "load": BASE | {"checks", "config", "engine", "methods", "run", "weights", "workdir"},
     "schedule": BASE | {"engine"},
     "sweep": BASE
     | {

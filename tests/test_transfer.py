@@ -170,7 +170,10 @@ def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
         (["data.subset=per_class(1000)"], "images, and 1000 are asked for"),
         (["data.fields=()"], "classify needs labels"),
         (["evals.run=probe"], "there is no 'val' split: config.data.held_out is 0"),
-        (["evals.run=probe", "data.held_out=0.5"], "probe is for tasks.linear_probe"),
+        (
+            ["evals.run=probe", "data.held_out=0.5"],
+            "it is for tasks.linear_probe: use classify, knn or logistic here",
+        ),
         (
             ["data.eval_transform=resize((8, 16))"],
             "images are (8, 12, 3) in training and (8, 16, 3)",
@@ -190,7 +193,8 @@ def test_mistakes_are_one_line(pretrained, tmp_path, capsys, options, message):
 
 def test_classify_without_a_classifier(pretrained, capsys):
     line = mistake(capsys, "evaluate", "--run", pretrained, "--evals", "classify")
-    assert line.startswith("classify needs a classifier: fine-tune or probe first")
+    assert line.startswith("classify reads the output 'logits', and mae has features, tokens")
+    assert "fine-tune or probe first" in line
 
 
 def test_labels_outside_the_classes(tmp_path, capsys):

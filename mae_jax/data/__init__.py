@@ -262,8 +262,8 @@ def make_data(
         sources["train"] = subsets.subset(sources["train"], subset)
     if held_out:
         sources["train"], sources["val"] = subsets.hold_out(sources["train"], held_out)
-    if "label" in fields and "test" in sources:
-        sources["test"] = classes.like(sources["test"], sources["train"])
+    if "test" in sources:
+        sources["test"] = classes.like(sources["test"], sources["train"], fields)
     return Data(
         sources=sources,
         batch_size=batch_size,

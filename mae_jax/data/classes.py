@@ -43,19 +43,24 @@ class Renumbered(Wrapper):
         return np.bincount(self.numbers, counts, len(self.class_names)).astype(int)
 
 
-def like(source: Source, train: Source) -> Source:
+def like(source: Source, train: Source, fields: Sequence[str]) -> Source:
     """A test set whose label numbers are those of the training set. Names that differ only in the
     form of Unicode, as those of macOS differ from others, are the same.
+
+    Args:
+        fields: those that are used.
 
     Raises:
         UserError: it has classes that the training set has not.
     """
-    for field in (source.names.keys() & train.names.keys()) - {"label"}:
+    for field in (source.names.keys() & train.names.keys() & {*fields}) - {"label"}:
         if tuple(source.names[field]) != tuple(train.names[field]):
             raise UserError(
                 f"the classes of {field!r} in config.data.train and config.data.test differ: give "
                 "both the same ones, in the same order"
             )
+    if "label" not in fields:
+        return source
     ours, theirs = tuple(train.class_names), tuple(source.class_names)
     if not ours or not theirs or ours == theirs:
         return source

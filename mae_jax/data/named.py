@@ -63,7 +63,11 @@ def open_sources(texts: Mapping[str, str]) -> dict[str, Source]:
     specs = {split: source_spec(text, f"config.data.{split}") for split, text in named.items()}
     for spec in specs.values():
         check_spec(spec, "data.sources")
-    return {split: build(spec, "data.sources", Source) for split, spec in specs.items()}
+    sources = {split: build(spec, "data.sources", Source) for split, spec in specs.items()}
+    for split, source in sources.items():
+        if source.num_examples < 1:
+            raise UserError(f"config.data.{split}={texts[split]} has no examples")
+    return sources
 
 
 def check_damaged(sources: Mapping[str, Source]) -> None:

@@ -172,6 +172,11 @@ def update(
 
 def _loss(method: Method, params, extra, batch: Batch, key: jax.Array, step):
     output = method.loss(params, extra, batch, key, step)
+    if jax.tree.structure(output.extra) != jax.tree.structure(extra):
+        raise UserError(
+            f"{type(method).__name__}.loss returned the collections {sorted(output.extra)}, and "
+            f"must return all of {sorted(extra)}"
+        )
     return output.loss, (output.extra, dict(output.metrics))
 
 

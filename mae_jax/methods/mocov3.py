@@ -96,7 +96,7 @@ class MoCoV3(ImageMethod):
     def after_load(self, params: Params, extra: Extra) -> Extra:
         """The momentum encoder starts as a copy of the parameters: a training step donates both."""
         base = {name: params[name] for name in extra["momentum"]}
-        return {"momentum": jax.tree.map(jnp.copy, base)}
+        return {"momentum": base}
 
     def queries(self, params: Params, images: jax.Array) -> list[jax.Array]:
         """What is predicted from each of two interleaved views [2 B, H, W, C], normalized: two

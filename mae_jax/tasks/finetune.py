@@ -86,7 +86,7 @@ class Finetuning(ImageMethod):
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
         """The averaged weights start as a copy of the weights: a training step donates both."""
-        return {"ema": jax.tree.map(jnp.copy, params)} if self.ema else extra
+        return {"ema": params} if self.ema else extra
 
 
 def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:

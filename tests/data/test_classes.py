@@ -21,12 +21,12 @@ def source(labels, names):
 
 def test_labels_follow_the_names():
     train, test = source([0, 1, 2, 3], TRAIN), source([0, 1, 1, 0], ("dog", "fox"))
-    matched = classes.like(test, train)
+    matched = classes.like(test, train, ("label",))
     np.testing.assert_array_equal(matched.read(np.arange(4))["label"], [1, 3, 3, 1])
     assert matched.class_names == TRAIN and matched.num_examples == 4
-    unknown = classes.like(source([-1, 1], ("dog", "fox")), train)
+    unknown = classes.like(source([-1, 1], ("dog", "fox")), train, ("label",))
     np.testing.assert_array_equal(unknown.read(np.arange(2))["label"], [-1, 3])
-    assert classes.like(train, train) is train
+    assert classes.like(train, train, ("label",)) is train
     for without in (source([0], ()), train):
         assert classes.like(without, train) is without
         assert classes.like(without, source([0], ())) is without
@@ -54,7 +54,10 @@ def test_other_classes_are_refused():
 def test_classes_are_counted_where_that_needs_no_reading(tmp_path):
     train, test = source([0, 1, 1, 3], TRAIN), source([1, 1, 0, -1], ("dog", "fox"))
     assert classes.counted(train) == "4 classes: cat 1, dog 2, eel 0, fox 1"
-    assert classes.counted(classes.like(test, train)) == "4 classes: cat 0, dog 1, eel 0, fox 2"
+    assert (
+        classes.counted(classes.like(test, train, ("label",)))
+        == "4 classes: cat 0, dog 1, eel 0, fox 2"
+    )
     assert classes.counted(Part(train, np.array([1, 3]))) == "4 classes: cat 0, dog 1, eel 0, fox 1"
     assert classes.counted(source([0], ())) == ""
     for name, pages in (("cat/1", 3), ("cat/2", 1), ("dog/1", 2)):
