@@ -5,7 +5,7 @@ the gradient. Of a masked autoencoder the gradient is taken apart: 'encoder' goe
 backward from pixels to tokens, with masks that are given and a gradient at the tokens that is made
 up; 'decoder' from tokens, that are made up, to predicted patches; 'loss' is the method's own loss
 of a network whose prediction is given: masks are drawn, targets made and compared. Pixels are
-normalised in two of these, and on their own the parts cannot overlap: their sum need not be the
+normalized in two of these, and on their own the parts cannot overlap: their sum need not be the
 time of the step, and what is missing or too much is shown.
 """
 

@@ -42,7 +42,7 @@ weight_init = nn.initializers.normal(0.02)
 
 
 class ResponseNorm(nn.Module):
-    """Global response normalisation (arXiv 2301.00808, section 3.3): channels compete by their norm
+    """Global response normalization (arXiv 2301.00808, section 3.3): channels compete by their norm
     over the visible sites. Starts as the identity.
     """
 
@@ -226,7 +226,7 @@ def make(
         stem: side in pixels of a site of the first map; each further stage doubles it.
         kernel: side of the depthwise convolutions, odd.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
-        final_norm: whether tokens are normalised; a classifier on their mean has a norm of its own.
+        final_norm: whether tokens are normalized; a classifier on their mean has a norm of its own.
 
     Raises:
         UserError: an unknown size or an impossible shape.

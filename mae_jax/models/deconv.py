@@ -1,7 +1,7 @@
 """Networks that make images: from a map of features (a UNet, arXiv 1505.04597, if it is given the
 encoder's finer maps too), or from a vector of latent numbers (as DCGAN's generator, 1511.06434).
 
-Normalisation is of the channels at each site alone, so that no image depends on the others of its
+Normalization is of the channels at each site alone, so that no image depends on the others of its
 batch.
 """
 

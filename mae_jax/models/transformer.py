@@ -1,6 +1,6 @@
 """Transformer blocks as Vision Transformers have them (arXiv 2010.11929), shared by encoders and
 decoders: pre-norm, exact GELU, LayerNorm with epsilon 1e-6, Xavier-uniform weights. Parameters are
-float32; `dtype` is what the matrix products run in, while softmax and normalisation statistics stay
+float32; `dtype` is what the matrix products run in, while softmax and normalization statistics stay
 in float32.
 """
 

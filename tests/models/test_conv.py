@@ -104,7 +104,7 @@ def test_public_maps_are_raw(encoder):
 
 
 def test_the_mask_does_not_dilute_statistics():
-    """What is seen of an image of which a half is hidden is normalised as if it were all."""
+    """What is seen of an image of which a half is hidden is normalized as if it were all."""
     x = np.random.default_rng(0).normal(size=(1, 2, 4, 3)).astype(np.float32)
     seen = np.zeros((1, 2, 4, 1), bool)
     seen[:, :, :2] = True
@@ -113,7 +113,7 @@ def test_the_mask_does_not_dilute_statistics():
     np.testing.assert_array_equal(masked[:, :, :2], alone)
 
 
-def test_response_normalisation_is_the_papers():
+def test_response_normalization_is_the_papers():
     """Algorithm 1 of arXiv 2301.00808, in float64."""
     rng = np.random.default_rng(0)
     x, scale, bias = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=5), rng.normal(size=5)

@@ -1,4 +1,4 @@
-"""Linear probing: heads side by side learn as if each were alone, on normalised features."""
+"""Linear probing: heads side by side learn as if each were alone, on normalized features."""
 
 import jax
 import numpy as np
