@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mae_jax import project, settings, spec, weights
+from mae_jax import project, settings, weights
 from mae_jax.cli import make_parser, override
 from mae_jax.config import SECTIONS, differences, load_config, load_configs
 from mae_jax.configs import common
@@ -87,11 +87,7 @@ def test_a_file_of_each_kind():
 def test_keys_exist(path):
     """Of configs, where backticks hold the name of one, or begin with it."""
     known = {*differences(ConfigDict(), common.base())} | {"method.args", "init_from.teacher"}
-<<<<<<< HEAD
-    known |= {f"method.args.{key}" for name in NAMES for key in spec.arguments(name, "methods", {})}
-=======
     known |= {f"method.args.{key}" for name in NAMES for key in arguments(name, "methods", {})}
->>>>>>> fixes
     text = path.read_text("utf-8").partition("## What changed in configs")[0]
     keys = rf"`(?:--)?(?:config\.)?((?:{'|'.join(SECTIONS)})\.[a-z_.]+)(?=[`=,])"
     assert set(re.findall(keys, text)) <= known
