@@ -5,7 +5,7 @@ size of the encoder, with ',original' behind it for the plain reading of the ide
     mae-jax train --config conv_mae:T,original
 
 The recipe is FCMAE's (arXiv 2301.00808, appendix A.1): AdamW, base learning rate 1.5e-4, batch
-4096, 800 epochs of which 40 warm-up, 60% hidden in units of 32 pixels, normalised targets. Our
+4096, 800 epochs of which 40 warm-up, 60% hidden in units of 32 pixels, normalized targets. Our
 decoder is a UNet of transposed convolutions as in SparK (arXiv 2301.03580), theirs a single block.
 After 1,600 epochs they report 83.0% (T), 84.9% (B) and 85.8% (L) fine-tuned.
 

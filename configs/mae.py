@@ -1,6 +1,6 @@
 """MAE pre-training on ImageNet-1k with the recipe of the paper (arXiv 2111.06377, table 8):
 AdamW, base learning rate 1.5e-4, batch 4096, 800 epochs of which 40 warm-up, crops and flips only,
-normalised pixels as targets. The argument is the encoder, from Ti/16 to H/14, and behind a comma
+normalized pixels as targets. The argument is the encoder, from Ti/16 to H/14, and behind a comma
 how parameters lie on the devices: `data` (default), `fsdp` or `hybrid` (see `common.MESHES`).
 
     mae-jax train --config mae:L/16 --workdir runs/mae_l16 \

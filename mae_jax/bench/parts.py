@@ -5,7 +5,7 @@ the gradient. Of a masked autoencoder the gradient is taken apart: 'encoder' goe
 backward from pixels to tokens, with masks that are given and a gradient at the tokens that is made
 up; 'decoder' from tokens, that are made up, to predicted patches; 'loss' is the method's own loss
 of a network whose prediction is given: masks are drawn, targets made and compared. Pixels are
-normalised in two of these, and on their own the parts cannot overlap: their sum need not be the
+normalized in two of these, and on their own the parts cannot overlap: their sum need not be the
 time of the step, and what is missing or too much is shown.
 """
 
@@ -115,7 +115,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
     *space, channels = live.setup.shape
     grid = grid_of(space, encoder.patch)
     values = method.target.width(patch_sides(encoder.patch, len(space)), channels)
-    hidden_only = method.score == "hidden" and not encoder.mask_tokens
+    masked_only = method.score == "hidden" and not encoder.mask_tokens
 
     def draw(batch):
         return method.draw_mask(key, batch["image"])
@@ -126,7 +126,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
 
     def decode(params, tokens, mask):
         mask = None if encoder.mask_tokens else mask
-        return decoder.apply({"params": params}, tokens, mask, grid, values, hidden_only)
+        return decoder.apply({"params": params}, tokens, mask, grid, values, masked_only)
 
     def predict(params, batch):
         return method.reconstruct_scored(params, batch["image"], draw(batch))

@@ -1,7 +1,7 @@
 """The masked autoencoder of `transformers` (ViTMAEForPreTraining), trained by PyTorch on the same
 device, as a yardstick: the same shapes, images, mask ratio, type and optimizer.
 
-Beside the eager model stands the one of torch.compile. Both normalise the same uint8 images on the
+Beside the eager model stands the one of torch.compile. Both normalize the same uint8 images on the
 device, take AdamW in its fused form, and on a CPU as many threads as XLA has. In bfloat16 they run
 under autocast, in float32 on a GPU with the TensorFloat-32 that JAX takes there too.
 """

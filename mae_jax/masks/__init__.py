@@ -6,7 +6,6 @@ A config names one by a spec string: mask='random', mask='block(blocks=16)'.
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
 
 import jax
 
@@ -27,8 +26,6 @@ class MaskContext:
     """Length of the run."""
     images: jax.Array | None = None
     """[B, *space, C] as in the batch, usually uint8; None where no images exist."""
-    attention: Callable[[], jax.Array] | None = None
-    """Computes a teacher's attention to each patch [B, L], without gradients; None without one."""
 
     @property
     def length(self) -> int:

@@ -61,19 +61,7 @@ def _sides(key: jax.Array, volume: jax.Array, rank: int) -> list[jax.Array]:
     for aspect in jnp.exp(drawn):
         sides.append(volume * aspect)
         last = last / aspect
-    return [_root(x, rank) for x in (*sides, last)]
-
-
-def _root(x: jax.Array, degree: int) -> jax.Array:
-    """The square, cube, ... root."""
-    match degree:
-        case 1:
-            return x
-        case 2:
-            return jnp.sqrt(x)
-        case 3:
-            return jnp.cbrt(x)
-    return x ** (1 / degree)
+    return [jnp.sqrt(x) if rank == 2 else x ** (1 / rank) for x in (*sides, last)]
 
 
 def make(*, blocks: int = 32) -> Block:

@@ -95,7 +95,7 @@ class Colorization(ImageMethod):
         means = lab.annealed_mean(self.logits(params, colors), lab.bins())
         rows, columns = grid_of((height, width), self.encoder.patch)
         means = means.reshape(batch_size, rows * columns, -1)  # [B, L, P 2]
-        ab = unpatchify(means, self.encoder.patch // self.stride, (rows, columns))
+        ab = unpatchify(means, self.encoder.patch // self.stride, (rows, columns))  # [B, h, w, 2]
         ab = jax.image.resize(ab, (batch_size, height, width, 2), "linear")
         light = colors[..., :1]
         return {
@@ -137,13 +137,14 @@ class Colorization(ImageMethod):
         # [B, rows, stride, columns, stride, 2]
         ab = colors[..., 1:].reshape(batch, rows, self.stride, columns, self.stride, 2)
         per_site = self.encoder.patch // self.stride
+        # [B, L, 2 P] to [B, L, P, 2]
         return patchify(ab.mean(axis=(2, 4)), per_site).reshape(batch, -1, per_site**2, 2)
 
     def logits(self, params: Params, colors: jax.Array) -> jax.Array:
         """[B, L, P, Q] float32: for each place of `places`, of each bin."""
         sites = self.tokens(params, self.lightness(colors))[:, self.encoder.prefix :]
         logits = self.head.apply({"params": params["head"]}, sites).astype(jnp.float32)
-        return logits.reshape(*sites.shape[:2], -1, len(lab.bins()))
+        return logits.reshape(*sites.shape[:2], -1, len(lab.bins()))  # of [B, L, P Q]
 
 
 def _to_bytes(light: jax.Array, ab: jax.Array) -> jax.Array:

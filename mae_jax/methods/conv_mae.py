@@ -122,7 +122,7 @@ def make(
             f"target {target!r}: this decoder makes pixels, choose 'pixels' or method mae"
         )
     if unit == 1 and options["target"].normalize:
-        raise UserError("unit=1 leaves nothing to normalise: set target='pixels(normalize=False)'")
+        raise UserError("unit=1 leaves nothing to normalize: set target='pixels(normalize=False)'")
     if skips and not isinstance(options["encoder"], Conv):
         raise UserError("skips need the maps of a convolutional encoder: set skips=False")
     return ConvMaskedAutoencoding(

@@ -1,5 +1,5 @@
 """Jigsaw puzzles (arXiv 1603.09246): nine tiles of an image are shuffled by one of a set of
-permutations; say which. The paper's shifts between the channels and its grey images, which are to
+permutations; say which. The paper's shifts between the channels and its gray images, which are to
 hide chromatic aberration, are left out.
 """
 

@@ -46,9 +46,9 @@ class MaskedAutoencoding(MaskedMethod):
         """Predictions [B, K, V]: with score='hidden', of the masked patches alone. Pixels stay
         bytes until the visible patches are taken.
         """
-        hidden_only, values = self.score == "hidden", self.values(images)
+        masked_only, values = self.score == "hidden", self.values(images)
         variables = {"params": params}
-        return self.model.apply(variables, images, mask, hidden_only, self.normalize, values)
+        return self.model.apply(variables, images, mask, masked_only, self.normalize, values)
 
     def take(self, patches: jax.Array, mask: Mask) -> jax.Array:
         """Those patches of [B, L, ...]."""

@@ -1,5 +1,5 @@
-"""Relative position (arXiv 1505.05192): given the tile at the centre of an image and one of its
-eight neighbours, say which neighbour it is.
+"""Relative position (arXiv 1505.05192): given the tile at the center of an image and one of its
+eight neighbors, say which neighbor it is.
 """
 
 import dataclasses
@@ -47,16 +47,16 @@ class RelativePosition(TileMethod):
             images: [B, H, W, C] uint8.
 
         Returns:
-            [B, 2, tile, tile, C] float32: the central tile and the neighbour; [B] int: which of
-            the eight, row-major around the centre.
+            [B, 2, tile, tile, C] float32: the central tile and the neighbor; [B] int: which of
+            the eight, row-major around the center.
 
         Raises:
-            UserError: tiles that do not fit, or colours to be taken out of other than 3 channels.
+            UserError: tiles that do not fit, or colors to be taken out of other than 3 channels.
         """
         cut_key, label_key, color_key = jax.random.split(key, 3)
         nine = tiles.cut(cut_key, images, self.tile)
         label = jax.random.randint(label_key, (len(images),), 0, 8)
-        place = label + (label >= 4)  # 4 is the centre
+        place = label + (label >= 4)  # 4 is the center
         other = jnp.take_along_axis(nine, place[:, None, None, None, None], axis=1)
         pairs = jnp.concatenate([nine[:, 4:5], other], axis=1)
         if self.colors == "project":
@@ -85,7 +85,7 @@ def make(
         tile: side in pixels, a multiple of the encoder's patch, smaller than a third of the images
             for gaps between tiles: for images of 224 pixels 64.
         colors: against chromatic aberration 'drop' leaves each tile one channel, 'project' takes
-            out the axis from magenta to green, 'keep' leaves colours alone.
+            out the axis from magenta to green, 'keep' leaves colors alone.
         hidden: width of the layer between the features of both tiles and the answer.
         mean, std: of the pixels in [0, 1], one number or one per channel.
         dtype: what the networks compute in, 'float32' or 'bfloat16'.

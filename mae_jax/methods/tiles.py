@@ -4,7 +4,6 @@ itself, and a head answers from the features of all of them.
 
 import abc
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -13,7 +12,7 @@ import optax
 from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
-from mae_jax.models.encoder import make_tile_encoder
+from mae_jax.models.encoder import check_tiles
 from mae_jax.types import Batch, Extra, Output, Params
 
 
@@ -29,18 +28,11 @@ class TileMethod(ImageMethod):
     """Side of the tiles in pixels."""
 
     @staticmethod
-    def fields(
-        *,
-        encoder: str,
-        tile: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        pool: str,
-        dtype: str,
-    ) -> dict[str, Any]:
+    def fields(*, encoder: str, tile: int, **more: Any) -> dict[str, Any]:
         """Those of an image method whose encoder can learn from tiles, and the side of these."""
-        network = make_tile_encoder(encoder, tile=tile, pool=pool, dtype=dtype)
-        return dict(encoder=network, tile=tile, pool=pool, mean=tuple(mean), std=tuple(std))
+        fields = ImageMethod.fields(encoder=encoder, **more)
+        check_tiles(fields["encoder"], encoder, tile)
+        return fields | {"tile": tile}
 
     @abc.abstractmethod
     def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -62,6 +54,7 @@ class TileMethod(ImageMethod):
         """Cross-entropy of the answers, one question about each image."""
         seen, label = self.draw(key, batch["image"])
         features = self.features(params, seen.reshape(-1, *seen.shape[2:]))  # [B N, D]
-        logits = self.head.apply({"params": params["head"]}, features.reshape(*seen.shape[:2], -1))
+        features = features.reshape(*seen.shape[:2], -1)  # [B, N, D]
+        logits = self.head.apply({"params": params["head"]}, features)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         return Output(loss, extra, {"top1": jnp.mean(jnp.argmax(logits, axis=1) == label)})

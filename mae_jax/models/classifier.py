@@ -11,7 +11,7 @@ head_init = nn.initializers.normal(2e-5)
 
 class Classifier(nn.Module):
     """With `pool` 'mean', the mean of the patch tokens and a norm of its own, which stands in for
-    the encoder's last one; with 'cls', the class token after that.
+    the encoder's last one; with 'cls', the mean of the class tokens after that.
     """
 
     encoder: Encoder

@@ -42,7 +42,7 @@ weight_init = nn.initializers.normal(0.02)
 
 
 class ResponseNorm(nn.Module):
-    """Global response normalisation (arXiv 2301.00808, section 3.3): channels compete by their norm
+    """Global response normalization (arXiv 2301.00808, section 3.3): channels compete by their norm
     over the visible sites. Starts as the identity.
     """
 
@@ -133,31 +133,29 @@ class Conv(Encoder):
     ) -> jax.Array:
         """The mean over what is visible, then the visible sites; see `Encoder`."""
         images = images if normalize is None else normalize(images)
-        last = self.maps(images, mask, train=train)[-1]
-        tokens = last.reshape(len(last), -1, self.width)
+        _, last = self.run(images, mask, train=train)
+        tokens = last.reshape(len(last), -1, self.width)  # [B, L, D]
         if mask is not None:
             tokens = jnp.take_along_axis(tokens, mask.keep[:, :, None], axis=1)
         whole = tokens.astype(jnp.float32).mean(axis=1, keepdims=True)
         return jnp.concatenate([whole.astype(tokens.dtype), tokens], axis=1)
 
-    @nn.compact
     def maps(
-        self,
-        images: jax.Array,
-        mask: Mask | None = None,
-        *,
-        train: bool = False,
-        taps: Sequence[int] | None = None,
+        self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
-        """Maps [B, *(space / s), width] of stages, zero where they are masked; that of the last one
-        after the final norm.
+        """Maps of the stages, see `Encoder`."""
+        maps, _ = self.run(images, train=train)
+        return [maps[number] for number in chosen("stage", len(maps), taps)]
 
-        Args:
-            images, mask, train: see `__call__`.
-            taps: numbers of the stages; None: all.
+    @nn.compact
+    def run(
+        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
+    ) -> tuple[list[jax.Array], jax.Array]:
+        """All that the network computes: the map [B, *sites, width] of each stage, and the last one
+        after the final norm, all zero where they are masked; see `__call__`.
         """
         grid = grid_of(images.shape[1:-1], self.patch)
-        seen = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)
+        seen = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)  # of [B, L]
         dense = lambda width, name: nn.Dense(
             width, kernel_init=weight_init, dtype=self.dtype, name=name
         )
@@ -168,7 +166,7 @@ class Conv(Encoder):
             if stage == 0:
                 sites = grid_of(x.shape[1:-1], self.stem)
                 x = dense(width, "embed")(patchify(x, self.stem))  # [B, L, width]
-                x = norm("embed_norm")(x.reshape(len(x), *sites, width))
+                x = norm("embed_norm")(x.reshape(len(x), *sites, width))  # [B, *sites, width]
             else:
                 x = Down(width, self.dtype, name=f"down_{block}")(x)
             x = only(x, visible)
@@ -177,10 +175,7 @@ class Conv(Encoder):
                 x = Block(self.kernel, rate, self.dtype, name=f"block_{block}")(x, visible, train)
                 block += 1
             maps.append(x)
-        if self.final_norm:
-            maps[-1] = only(norm("norm")(x), seen)
-        numbers = chosen("stage", len(maps), taps)
-        return [maps[number] for number in numbers]
+        return maps, only(norm("norm")(x), seen) if self.final_norm else x
 
 
 class Down(nn.Module):
@@ -195,7 +190,7 @@ class Down(nn.Module):
         grid = grid_of(x.shape[1:-1], 2)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         fc = nn.Dense(self.width, kernel_init=weight_init, dtype=self.dtype, name="fc")
-        return fc(patchify(x, 2)).reshape(len(x), *grid, self.width)
+        return fc(patchify(x, 2)).reshape(len(x), *grid, self.width)  # of [B, L, width]
 
 
 def only(x: jax.Array, seen: jax.Array | None) -> jax.Array:
@@ -231,7 +226,7 @@ def make(
         stem: side in pixels of a site of the first map; each further stage doubles it.
         kernel: side of the depthwise convolutions, odd.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
-        final_norm: whether tokens are normalised; a classifier on their mean has a norm of its own.
+        final_norm: whether tokens are normalized; a classifier on their mean has a norm of its own.
 
     Raises:
         UserError: an unknown size or an impossible shape.

@@ -39,7 +39,8 @@ class ConvMAE(nn.Module):
         grid = grid_of(space, encoder.patch)
         seen = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)
         if self.skips:
-            maps = encoder.maps(images, mask)
+            maps, last = encoder.run(images, mask)
+            maps = [*maps[:-1], last]
         else:
             tokens = encoder(images, mask)[:, encoder.prefix :]  # [B, K, D]
             if mask is not None and not encoder.mask_tokens:

@@ -1,7 +1,7 @@
 """Networks that make images: from a map of features (a UNet, arXiv 1505.04597, if it is given the
 encoder's finer maps too), or from a vector of latent numbers (as DCGAN's generator, 1511.06434).
 
-Normalisation is of the channels at each site alone, so that no image depends on the others of its
+Normalization is of the channels at each site alone, so that no image depends on the others of its
 batch.
 """
 
@@ -69,9 +69,10 @@ class Deconv(nn.Module):
 
 
 class Double(nn.Module):
-    """A transposed convolution of 6 x 6 pixels with a stride of 2, as the convolution of sites that
-    it is (arXiv 1609.07009): each site has the four pixels in its place made of itself and its
-    eight neighbours. On CPUs that is far faster than to spread a map out and fill it with zeros.
+    """A transposed convolution of, in two dimensions, 6 x 6 pixels with a stride of 2, as the
+    convolution of sites that it is (arXiv 1609.07009): each site has the four pixels in its place
+    made of itself and its eight neighbors. On CPUs that is far faster than to spread a map out and
+    fill it with zeros.
     """
 
     width: int
@@ -83,7 +84,7 @@ class Double(nn.Module):
         grid = x.shape[1:-1]
         inner = 2 ** len(grid) * self.width
         x = nn.Conv(inner, (3,) * len(grid), dtype=self.dtype, name="conv")(x)
-        return unpatchify(x.reshape(len(x), -1, inner), 2, grid)
+        return unpatchify(x.reshape(len(x), -1, inner), 2, grid)  # of [B, L, 2^n width]
 
 
 class Generator(nn.Module):

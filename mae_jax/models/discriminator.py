@@ -1,7 +1,7 @@
 """A network that judges pairs of an image and a latent vector: the joint discriminator of
 bidirectional GANs (arXiv 1605.09782, 1606.00704), convolutional as in DCGAN (1511.06434).
 
-Normalisation is of the channels at each site alone, so that no pair is judged by the others of its
+Normalization is of the channels at each site alone, so that no pair is judged by the others of its
 batch.
 """
 
@@ -34,7 +34,7 @@ class Discriminator(nn.Module):
         while layer == 0 or min(x.shape[1:3]) > 4:
             width = self.width * min(2**layer, 8)
             x = nn.Conv(width, (4, 4), (2, 2), dtype=self.dtype, name=f"down_{layer}")(x)
-            if layer > 0:  # a norm of the first would hide how strong edges and colours are
+            if layer > 0:  # a norm of the first would hide how strong edges and colors are
                 x = LayerNorm(dtype=self.dtype, name=f"norm_{layer}")(x)
             x, layer = act(x), layer + 1
         x = act(dense(width, "image")(x.reshape(len(x), -1)))

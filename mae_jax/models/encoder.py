@@ -62,7 +62,8 @@ class Encoder(nn.Module):
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
-        """Inner maps [B, *grid, D] of images [B, *space, C] float, for dense heads.
+        """Inner maps [B, *sites, width of the stage] of images [B, *space, C] float, for dense
+        heads: outputs of blocks or stages, without any norm.
 
         Args:
             taps: numbers of the blocks or stages; None: all.
@@ -104,17 +105,17 @@ def make_encoder(text: str, *, pool: str, dtype: str, **more: Any) -> Encoder:
     return network
 
 
-def make_tile_encoder(text: str, *, tile: int, pool: str, dtype: str) -> Encoder:
-    """The same, of one that learns from tiles and is used on whole images.
+def check_tiles(network: Encoder, text: str, tile: int) -> None:
+    """Checks that an encoder can learn from tiles and be used on whole images.
 
     Args:
+        text: its spec string.
         tile: side of the tiles in pixels.
 
     Raises:
         UserError: a tile that is not a multiple of the encoder's patch, or an encoder whose
             parameters fit one size of images only.
     """
-    network = make_encoder(text, pool=pool, dtype=dtype)
     if tile < 1 or any(tile % side for side in one_or_all(network.patch)):
         raise UserError(
             f"tile={tile} is not a positive multiple of {network.patch}, the patch of {text}"
@@ -124,14 +125,13 @@ def make_tile_encoder(text: str, *, tile: int, pool: str, dtype: str) -> Encoder
             f"{text} would learn the positions in a tile and have none for whole images: leave "
             "out learned_positions"
         )
-    return network
 
 
 def pooled(tokens: jax.Array, pool: str, *, prefix: int) -> jax.Array:
     """Features [B, D] float32 of tokens [B, prefix + L, D].
 
     Args:
-        pool: 'cls', the mean of the first `prefix` tokens, or 'mean', that of the sites.
+        pool: 'cls', the mean of the class tokens, the first `prefix`; or 'mean', that of the sites.
         prefix: of the encoder.
     """
     tokens = tokens.astype(jnp.float32)

@@ -13,7 +13,7 @@ from mae_jax.types import UserError
 
 
 class BatchNorm(nn.Module):
-    """Normalises each feature over the batch, which under jit is the global one (arXiv 1502.03167).
+    """Normalizes each feature over the batch, which under jit is the global one (arXiv 1502.03167).
     It keeps no running statistics: heads are thrown away after training, and nothing is ever
     predicted with them.
     """

@@ -36,7 +36,7 @@ class Decoder(nn.Module):
         mask: Mask | None,
         grid: tuple[int, ...],
         values: int,
-        hidden_only: bool = False,
+        masked_only: bool = False,
     ) -> jax.Array:
         """Predicts every patch, or the masked ones alone.
 
@@ -49,10 +49,10 @@ class Decoder(nn.Module):
             mask: the mask that the encoder was given; None: `tokens` are whole and in image order.
             grid: number of patches along each axis.
             values: numbers to predict for each patch.
-            hidden_only: needs a mask.
+            masked_only: needs a mask.
 
         Returns:
-            [B, L, values] in image order; with `hidden_only`, [B, L - K, values] in the order of
+            [B, L, values] in image order; with `masked_only`, [B, L - K, values] in the order of
             `mask.masked`.
         """
         length = math.prod(grid)
@@ -75,11 +75,11 @@ class Decoder(nn.Module):
             dtype=self.dtype,
             attention=self.attention,
             remat=self.remat,
-            skip=prefix + visible * hidden_only,
+            skip=prefix + visible * masked_only,
         ).last  # [B, L or L - K, D]
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         x = nn.Dense(values, kernel_init=dense_init, dtype=self.dtype, name="predict")(x)
-        if mask is None or hidden_only:
+        if mask is None or masked_only:
             return x
         return take_tokens(x, mask.restore, kind=self.gather)
 
@@ -94,7 +94,7 @@ class MAE(nn.Module):
         self,
         images: jax.Array,
         mask: Mask,
-        hidden_only: bool = False,
+        masked_only: bool = False,
         normalize=None,
         values: int | None = None,
     ) -> jax.Array:
@@ -103,7 +103,7 @@ class MAE(nn.Module):
         Args:
             images: [B, *space, C] float, or uint8 with `normalize`.
             mask: which patches the encoder sees.
-            hidden_only: not those that it sees.
+            masked_only: not those that it sees.
             normalize: `images` are uint8, and this makes floats of them, `ops.pixels.normalize`
                 with its mean and std. A ViT takes the visible patches as bytes and normalizes
                 these alone.
@@ -118,8 +118,8 @@ class MAE(nn.Module):
         if values is None:
             values = math.prod(patch_sides(patch, len(grid))) * images.shape[-1]
         if not self.encoder.mask_tokens:
-            return self.decoder(tokens, mask, grid, values, hidden_only)
+            return self.decoder(tokens, mask, grid, values, masked_only)
         prediction = self.decoder(tokens, None, grid, values)
-        if not hidden_only:
+        if not masked_only:
             return prediction
         return take_tokens(prediction, mask.masked, kind=self.decoder.gather)

@@ -1,4 +1,4 @@
-"""Layer normalisation as all networks here use it."""
+"""Layer normalization as all networks here use it."""
 
 from typing import Any
 

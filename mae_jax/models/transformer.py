@@ -1,6 +1,6 @@
 """Transformer blocks as Vision Transformers have them (arXiv 2010.11929), shared by encoders and
 decoders: pre-norm, exact GELU, LayerNorm with epsilon 1e-6, Xavier-uniform weights. Parameters are
-float32; `dtype` is what the matrix products run in, while softmax and normalisation statistics stay
+float32; `dtype` is what the matrix products run in, while softmax and normalization statistics stay
 in float32.
 """
 
@@ -69,10 +69,11 @@ class Attention(nn.Module):
         """
         width = x.shape[-1]
         parts = QueriesKeysValues(self.dtype, name="qkv")(x, skip)
+        # [B, T, D] to [B, T, H, d], of queries [B, T - skip, H, d]
         parts = [y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in parts]
         shown = attention_weights(*parts[:2], bias=bias, mask=mask) if weights else None
         x = attention(*parts, bias=bias, mask=mask, kind=self.attention)  # [B, T - skip, H, d]
-        x = x.reshape(*x.shape[:2], width)
+        x = x.reshape(*x.shape[:2], width)  # [B, T - skip, D]
         return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="proj")(x), shown
 
 
@@ -141,9 +142,10 @@ class Trunk(NamedTuple):
     last: jax.Array
     """[B, T - skip, D], the output of the last one."""
     taps: list[jax.Array]
-    """Outputs of those that were asked for, [B, T, D] each."""
+    """Outputs of those that were asked for, [B, T, D] each; of the last block [B, T - skip, D]."""
     weights: list[jax.Array]
-    """Attention of those that were asked for, [B, heads, T, T] float32 each."""
+    """Attention of those that were asked for, [B, heads, T, T] float32 each; of the last block
+    [B, heads, T - skip, T]."""
 
 
 def blocks(
@@ -157,7 +159,7 @@ def blocks(
     attention: str = "auto",
     remat: str = "none",
     taps: Sequence[int] | None = (),
-    weights: Sequence[int] | None = (),
+    weighted: Sequence[int] | None = (),
     bias: jax.Array | None = None,
     mask: jax.Array | None = None,
     skip: int = 0,
@@ -170,7 +172,7 @@ def blocks(
         x: [B, T, D].
         depth, heads, mlp_ratio, dtype, attention, remat: see `make`.
         drop_path: of the last block; it rises from 0 in the first.
-        taps, weights: numbers of the blocks whose output, and whose attention, is returned too;
+        taps, weighted: numbers of the blocks whose output, and whose attention, is returned too;
             negative ones count from the end; None: all.
         bias, mask: of the attention of each block, see `ops.attention.attention`.
         skip: first tokens that are of no use after the last block.
@@ -179,7 +181,7 @@ def blocks(
     Raises:
         UserError: a block that there is not.
     """
-    taps, weights = (chosen("block", depth, numbers) for numbers in (taps, weights))
+    taps, weighted = (chosen("block", depth, numbers) for numbers in (taps, weighted))
     block, outputs, shown = block_class(remat), {}, {}
     for i in range(depth):
         one = block(
@@ -191,9 +193,9 @@ def blocks(
             name=f"block_{i}",
         )
         skipped = skip if i == depth - 1 else 0
-        x, shown[i] = one(x, train, skipped, i in weights, bias=bias, mask=mask)
+        x, shown[i] = one(x, train, skipped, i in weighted, bias=bias, mask=mask)
         outputs[i] = x
-    return Trunk(x, [outputs[i] for i in taps], [shown[i] for i in weights])
+    return Trunk(x, [outputs[i] for i in taps], [shown[i] for i in weighted])
 
 
 def check_shape(name: str, *, width: int, depth: int, heads: int) -> None:

@@ -73,7 +73,7 @@ class ViT(Encoder):
     def architecture(self) -> tuple:
         """What must be the same for parameters to fit: not how it is trained or computed."""
         shape = (self.width, self.depth, self.heads, self.patch, self.mlp_ratio)
-        return ("vit", *shape, *([] if self.class_tokens == 1 else [self.class_tokens]))
+        return ("vit", *shape, self.class_tokens)
 
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
@@ -94,7 +94,7 @@ class ViT(Encoder):
         """
         grid = grid_of(images.shape[1:-1], self.patch)
         outputs = self.run(images, train=train, taps=taps).taps
-        return [x[:, self.prefix :].reshape(-1, *grid, self.width) for x in outputs]
+        return [x[:, self.prefix :].reshape(-1, *grid, self.width) for x in outputs]  # of [B, L, D]
 
     def attention_weights(
         self, images: jax.Array, *, taps: Sequence[int] | None = None
@@ -106,7 +106,7 @@ class ViT(Encoder):
             images: [B, *space, C] float.
             taps: numbers of the blocks; None: all.
         """
-        return self.run(images, weights=taps).weights
+        return self.run(images, weighted=taps).weights
 
     @nn.compact
     def run(
@@ -117,7 +117,7 @@ class ViT(Encoder):
         train: bool = False,
         normalize=None,
         taps: Sequence[int] | None = (),
-        weights: Sequence[int] | None = (),
+        weighted: Sequence[int] | None = (),
     ) -> Trunk:
         """All that the network computes, of which `last` is after the final norm; see `__call__`
         and `blocks`.
@@ -148,7 +148,7 @@ class ViT(Encoder):
             attention=self.attention,
             remat=self.remat,
             taps=taps,
-            weights=weights,
+            weighted=weighted,
             train=train,
         )
         if not self.final_norm:

@@ -26,7 +26,7 @@ def patch_statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def normalize_patches(patches: jax.Array) -> jax.Array:
-    """The per-patch normalised target: [..., P] with mean 0 and variance 1 in every patch."""
+    """The per-patch normalized target: [..., P] with mean 0 and variance 1 in every patch."""
     mean, std = patch_statistics(patches)
     return (patches - mean) / std
 

@@ -1,4 +1,4 @@
-"""Layer normalisation (arXiv 1607.06450) with a gradient of its own that needs the input and two
+"""Layer normalization (arXiv 1607.06450) with a gradient of its own that needs the input and two
 numbers a row: the generic one keeps three arrays of the input's size.
 """
 
@@ -36,7 +36,7 @@ def _forward(x, scale, bias, dtype):
 
 
 def _backward(dtype, saved, gradient):
-    """For x, n = x normalised, g = gradient * scale: (g - mean(g) - n mean(g n)) / deviation.
+    """For x, n = x normalized, g = gradient * scale: (g - mean(g) - n mean(g n)) / deviation.
 
     No array as large as x is made of x or of the scale alone: XLA on CPUs would make it early and
     keep it for here. So it is mean - x, which the forward pass has not, and a product with scale.

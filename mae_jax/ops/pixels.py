@@ -16,10 +16,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def normalize(
     images: jax.Array, mean: Sequence[float], std: Sequence[float], *, pixels: int = 1
 ) -> jax.Array:
-    """[B, H, W, C] uint8 to float32 with this mean and standard deviation (of [0, 1]) removed.
+    """[B, *space, C] uint8 to float32 with this mean and standard deviation (of [0, 1]) removed.
 
-    The same of patches [B, L, patch * patch * C], with `pixels` = patch * patch: patches can be
-    taken as bytes and normalized afterwards, which moves a quarter of the memory.
+    The same of patches [B, L, prod(patch) * C], with `pixels` = prod(patch): patches can be taken
+    as bytes and normalized afterwards, which moves a quarter of the memory.
 
     Args:
         pixels: in the last axis, one after another, each with its channels.
@@ -71,7 +71,7 @@ def check_statistics(mean: Any, std: Any, where: str = "") -> None:
 
 
 def standardize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """The same of images [B, H, W, C] float32 in [0, 1]."""
+    """The same of images [B, *space, C] float32 in [0, 1]."""
     return (images - jnp.asarray(mean)) / jnp.asarray(std)
 
 

@@ -35,7 +35,7 @@ def resample_positions(
         raise UserError(f"positions of a grid {old} cannot become those of a grid {new}")
     if old == new:
         return positions
-    first, table = positions[:prefix], positions[prefix:].reshape(*old, -1)
+    first, table = positions[:prefix], positions[prefix:].reshape(*old, -1)  # [*old, D]
     if kernel == "antialias":
         table = jax.image.resize(table, (*new, table.shape[-1]), "bicubic", antialias=True)
     else:
@@ -44,7 +44,7 @@ def resample_positions(
         formula = ",".join(map("".join, zip(after, before, strict=True)))
         matrices = map(_bicubic, old, new)
         table = jnp.einsum(f"{formula},{before}z->{after}z", *matrices, table, precision="highest")
-    return jnp.concatenate([first, table.reshape(-1, table.shape[-1])])
+    return jnp.concatenate([first, table.reshape(-1, table.shape[-1])])  # [prefix + L', D]
 
 
 def _bicubic(old: int, new: int) -> np.ndarray:
@@ -64,7 +64,7 @@ def _bicubic(old: int, new: int) -> np.ndarray:
 def resample_channels(kernel: jax.Array, old: int, new: int) -> jax.Array:
     """A patch embedding for another number of channels.
 
-    To one channel, the sum over all: a grey image gives what it gave as a colour image. To several,
+    To one channel, the sum over all: a gray image gives what it gave as a color image. To several,
     the mean over the old ones for each, scaled so that equal channels give what they gave.
 
     Args:
@@ -78,5 +78,6 @@ def resample_channels(kernel: jax.Array, old: int, new: int) -> jax.Array:
         return kernel
     if len(kernel) % old:
         raise UserError(f"a patch embedding of {len(kernel)} inputs has no {old} channels")
+    # [prod(patch), old, D], then [prod(patch), 1, D]
     total = kernel.reshape(-1, old, kernel.shape[1]).sum(axis=1, keepdims=True)
     return jnp.repeat(total / new, new, axis=1).reshape(-1, kernel.shape[1])

@@ -108,7 +108,7 @@ def _mapped(
     if "encoder/cls_token" not in params:
         raise UserError(
             f"{found.name} is of another model: it has no class token (nor have I-JEPA, SigLIP and "
-            "timm's gap models), and encoders here have one"
+            "timm's gap models), and these layouts have one"
         )
     used = {name for row in table for name in row.theirs.split(" + ")}
     left = [name for name in arrays if name not in used]

@@ -49,8 +49,8 @@ class Model(NamedTuple):
     """'mae', 'tasks.finetune', 'tasks.linear_probe', 'tasks.encode', ..."""
     args: dict[str, Any]
     """Of its `make`."""
-    image: tuple[int, int, int] | None
-    """[H, W, C] of the images it was made for; None: not known."""
+    image: tuple[int, ...] | None
+    """[*space, C] of the images it was made for; None: not known."""
     extra: dict[str, np.ndarray] = {}
     """Collections beside the parameters, of runs."""
     images: Images = Images("", "")

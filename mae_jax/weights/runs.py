@@ -50,8 +50,8 @@ def read_run(folder: Path) -> Model:
     return Model(params, method.name, args, image_of(folder), extra)
 
 
-def image_of(folder: Path) -> tuple[int, int, int] | None:
-    """[H, W, C] of the images that the weights of a run are of; None: not known."""
+def image_of(folder: Path) -> tuple[int, ...] | None:
+    """[*space, C] of the images that the weights of a run are of; None: not known."""
     costs, notes = folder / "costs.json", {}
     if is_folder_of_weights(folder):
         notes = read_notes(folder / WEIGHTS)

@@ -95,7 +95,7 @@ def test_the_finer_maps_reach_the_decoder(images):
     [
         (dict(masked="both"), "masked 'both' is unknown: choose sparse, input"),
         (dict(unit=2), "unit=2: with masked='sparse' it is the encoder's patch, 4"),
-        (dict(masked="input", unit=1), "unit=1 leaves nothing to normalise"),
+        (dict(masked="input", unit=1), "unit=1 leaves nothing to normalize"),
         (dict(encoder="vit(Ti, patch=4)"), "skips need the maps of a convolutional encoder"),
         (dict(encoder="vit(Ti, patch=14)", skips=False), "14, a power of two"),
         (dict(mask_ratio=0.0), "mask_ratio 0 hides nothing to score"),

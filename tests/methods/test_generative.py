@@ -48,12 +48,12 @@ def started(method, batch):
 
 
 def network_inputs(batch):
-    """Normalised images, float64."""
+    """Normalized images, float64."""
     return (batch["image"] / 255 - np.array(SMALL["mean"])) / np.array(SMALL["std"])
 
 
 def bytes_of(images):
-    """The uint8 picture of normalised images."""
+    """The uint8 picture of normalized images."""
     values = np.asarray(images, np.float64) * np.array(SMALL["std"]) + np.array(SMALL["mean"])
     return np.clip(np.round(255 * values), 0, 255)
 

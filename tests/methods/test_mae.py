@@ -158,7 +158,7 @@ def test_hidden_pixels_do_not_reach_the_prediction(mae):
     assert not np.array_equal(apply(images, noise, False), expected)
 
 
-def test_the_initialisation_is_the_papers():
+def test_the_initialization_is_the_papers():
     method = make_tiny("methods.mae", encoder="vit(width=64, depth=1, heads=2, patch=4)")
     batch = {"image": np.zeros((1, 8, 8, 3), np.uint8)}
     params = jax.device_get(jax.jit(method.init)(KEY, batch)[0])

@@ -25,8 +25,9 @@ def encoder():
 
 
 def maps_of(network, variables, images, mask=None):
-    """The tokens, and the map of each stage."""
-    return encode(network)(variables, images, mask), maps(network)(variables, images, mask)
+    """The tokens, and the map of each stage, of which the last is after the norm."""
+    stages, last = run(network)(variables, images, mask)
+    return encode(network)(variables, images, mask), [*stages[:-1], last]
 
 
 @functools.cache
@@ -35,8 +36,8 @@ def encode(network):
 
 
 @functools.cache
-def maps(network):
-    return jax.jit(functools.partial(network.apply, method="maps"))
+def run(network):
+    return jax.jit(functools.partial(network.apply, method="run"))
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,20 @@ def test_every_map_is_zero_where_it_is_hidden(encoder, mask):
         assert not np.asarray(x)[hidden].any() and np.asarray(x)[~hidden].all()
 
 
+def test_public_maps_are_raw(encoder):
+    """As those of a ViT: the norm is of the tokens."""
+    network, variables, images = encoder
+    maps = jax.jit(functools.partial(network.apply, method="maps"))(variables, images)
+    tokens = np.asarray(encode(network)(variables, images, None))
+    last = np.asarray(maps[-1], np.float64)
+    last = (last - last.mean(-1, keepdims=True)) / np.sqrt(last.var(-1, keepdims=True) + 1e-6)
+    norm = variables["params"]["norm"]
+    last = (last * norm["scale"] + norm["bias"]).reshape(2, 12, 16)
+    np.testing.assert_allclose(tokens[:, 1:], last, rtol=1e-4, atol=1e-4)
+
+
 def test_the_mask_does_not_dilute_statistics():
-    """What is seen of an image of which a half is hidden is normalised as if it were all."""
+    """What is seen of an image of which a half is hidden is normalized as if it were all."""
     x = np.random.default_rng(0).normal(size=(1, 2, 4, 3)).astype(np.float32)
     seen = np.zeros((1, 2, 4, 1), bool)
     seen[:, :, :2] = True
@@ -100,7 +113,7 @@ def test_the_mask_does_not_dilute_statistics():
     np.testing.assert_array_equal(masked[:, :, :2], alone)
 
 
-def test_response_normalisation_is_the_papers():
+def test_response_normalization_is_the_papers():
     """Algorithm 1 of arXiv 2301.00808, in float64."""
     rng = np.random.default_rng(0)
     x, scale, bias = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=5), rng.normal(size=5)

@@ -19,11 +19,11 @@ def noisy(params, seed=1):
 
 def doubled(x, kernel, bias):
     """Every site [D] of x [B, h, w, D] paints a 6 x 6 square around its 2 x 2 in the output, which
-    overlaps with those of its neighbours. Kernel and bias are those of the sites' convolution.
+    overlaps with those of its neighbors. Kernel and bias are those of the sites' convolution.
     """
     batch, rows, columns, depth = x.shape
     width = len(bias) // 4
-    parts = kernel.reshape(3, 3, depth, 2, 2, width)  # of neighbours, for each of the four pixels
+    parts = kernel.reshape(3, 3, depth, 2, 2, width)  # of neighbors, for each of the four pixels
     square = np.zeros((6, 6, depth, width))
     for up, left, row, column in np.ndindex(3, 3, 2, 2):
         place = 4 + row - 2 * up, 4 + column - 2 * left

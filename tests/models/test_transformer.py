@@ -52,7 +52,7 @@ def test_parameters_are_those_of_the_callers_blocks():
 
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_taps_are_outputs_of_blocks(remat):
-    found = run(remat=remat, taps=(2, 0, -2), weights=(1,))
+    found = run(remat=remat, taps=(2, 0, -2), weighted=(1,))
     np.testing.assert_allclose(found.taps[0], found.last, atol=1e-6)
     x = inputs()
     for i, tap in ((0, found.taps[1]), (1, found.taps[2])):
@@ -128,7 +128,7 @@ def softmax_by_hand(params, x):
 
 
 def test_attention_weights_are_the_softmax():
-    found = run(weights=(0,)).weights[0]
+    found = run(weighted=(0,)).weights[0]
     assert found.shape == (2, 2, 7, 7) and found.dtype == np.float32
     expected = softmax_by_hand(variables()["params"]["block_0"], inputs())
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -138,7 +138,7 @@ def test_attention_weights_of_masked_keys_are_zero():
     mask = np.ones((2, 1, 1, 7), bool)
     mask[0, ..., 3] = False
     mask[1] = False  # no valid key at all
-    found = run(None, mask, weights=(1,)).weights[0]
+    found = run(None, mask, weighted=(1,)).weights[0]
     assert not found[0, ..., 3].any() and not found[1].any() and np.isfinite(found).all()
     np.testing.assert_allclose(found[0].sum(axis=-1), 1, rtol=1e-5)
 
@@ -178,7 +178,7 @@ def test_attention_that_nobody_asks_for_is_not_computed():
         return compiled.cost_analysis()["transcendentals"]
 
     def asked(*taps):
-        return exponentials(method="run", weights=taps)
+        return exponentials(method="run", weighted=taps)
 
     assert exponentials() == asked() < asked(0) < asked(0, 1)
 

@@ -23,7 +23,7 @@ NONE = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 SIMCLR = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
 PHOTOMETRIC = {
     "jitter": functools.partial(augment.color_jitter, **SIMCLR),
-    "grey": augment.grayscale,
+    "gray": augment.grayscale,
     "blur": augment.gaussian_blur,
     "solarize": augment.solarize,
 }
@@ -117,14 +117,14 @@ def test_values_stay_in_range(name):
     assert after.min() >= 0 and after.max() <= 1
 
 
-# Colour jitter. test_color.py checks the four adjustments themselves.
+# Color jitter. test_color.py checks the four adjustments themselves.
 
 
 def explained(before, after, kind):
     """The amount that best explains what happened to an image, and what it explains."""
     x, y = before.astype(np.float64), after.astype(np.float64)
-    grey = x @ [0.2989, 0.587, 0.114]
-    other = {"brightness": 0, "contrast": grey.mean(), "saturation": grey[..., None]}[kind]
+    gray = x @ [0.2989, 0.587, 0.114]
+    other = {"brightness": 0, "contrast": gray.mean(), "saturation": gray[..., None]}[kind]
     inside = (y > 0) & (y < 1)
     a, b = (x - other)[inside], (y - other)[inside]
     amount = a @ b / (a @ a)
@@ -200,7 +200,7 @@ def test_grey_images_can_change_brightness_and_contrast():
     assert after.shape == images.shape and changed(images, after).all()
 
 
-# Grey, blur, solarize.
+# Gray, blur, solarize.
 
 
 def test_grayscale_is_the_luminance_in_all_channels():
@@ -235,7 +235,7 @@ def test_the_kernel_is_a_tenth_of_the_shorter_side_made_odd(side, taps):
 
 
 def test_each_example_has_its_own_sigma():
-    """From the fall of a single bright pixel: neighbour / center = exp(-1 / (2 sigma^2)). Examples
+    """From the fall of a single bright pixel: neighbor / center = exp(-1 / (2 sigma^2)). Examples
     that are blurred have sigmas as any others: the coin is another draw.
     """
     images = np.zeros((600, 7, 7, 1), np.float32)

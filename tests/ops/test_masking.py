@@ -1,4 +1,4 @@
-"""Masks: exact ratios, forms that agree, no favoured place, each strategy's shapes."""
+"""Masks: exact ratios, forms that agree, no favored place, each strategy's shapes."""
 
 import functools
 import math
@@ -133,7 +133,7 @@ def test_masks_do_not_depend_on_the_number_of_devices(strategy):
         np.testing.assert_array_equal(alone, shared)
 
 
-def test_random_masks_favour_no_place():
+def test_random_masks_favor_no_place():
     """Counts of hidden patches over places: chi-square with 195 degrees of freedom, and their trend
     from the first place to the last, in standard deviations. Noise in bfloat16 has ties, which go
     to the earlier patch: a trend of 7.
@@ -155,8 +155,8 @@ def test_random_masks_hide_patches_independently():
     np.testing.assert_allclose(together, 0.5 * 7 / 15, atol=0.02)
 
 
-def hidden_neighbours(masks):
-    """Of the neighbours of hidden patches (up, down, left, right), the share that is hidden too."""
+def hidden_neighbors(masks):
+    """Of the neighbors of hidden patches (up, down, left, right), the share that is hidden too."""
     pairs = [(masks[:, 1:], masks[:, :-1]), (masks[:, :, 1:], masks[:, :, :-1])]
     both = sum((a & b).sum() for a, b in pairs)
     either = sum(a.sum() + b.sum() for a, b in pairs)
@@ -165,8 +165,8 @@ def hidden_neighbours(masks):
 
 @pytest.mark.parametrize("ratio", [0.4, 0.5, 0.75])
 def test_block_masks_are_large_pieces(ratio):
-    assert hidden_neighbours(masks_of("random", (14, 14), ratio)) == pytest.approx(ratio, abs=0.02)
-    assert hidden_neighbours(masks_of("block", (14, 14), ratio)) > 1 - (1 - ratio) / 2
+    assert hidden_neighbors(masks_of("random", (14, 14), ratio)) == pytest.approx(ratio, abs=0.02)
+    assert hidden_neighbors(masks_of("block", (14, 14), ratio)) > 1 - (1 - ratio) / 2
 
 
 def test_a_small_block_mask_is_one_rectangle_that_is_cut_in_its_last_row():
@@ -185,7 +185,7 @@ def test_block_masks_have_rectangles_of_many_shapes_and_places():
     masks = np.concatenate([masks_of("block", (14, 14), 0.08, seed=seed) for seed in range(8)])
     assert set(masks.any(axis=1).sum(axis=1)) >= set(range(3, 12))
     hidden = masks.mean(axis=0)
-    assert hidden[:-1].min() > 0 and hidden.max() < 0.25, "no place is favoured much"
+    assert hidden[:-1].min() > 0 and hidden.max() < 0.25, "no place is favored much"
 
 
 @pytest.mark.parametrize("grid", [(4, 6), (14, 14)])

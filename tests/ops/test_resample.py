@@ -30,7 +30,7 @@ def cubic(x: float) -> float:
 
 
 @pytest.mark.parametrize("new", [(9, 3), (4, 7), (3, 4)])
-def test_bicubic_positions_are_the_sum_over_sixteen_neighbours(new):
+def test_bicubic_positions_are_the_sum_over_sixteen_neighbors(new):
     old, rng = (4, 5), np.random.default_rng(0)
     table = rng.normal(size=(1 + 20, 3))
     field = table[1:].reshape(*old, 3)
@@ -60,8 +60,8 @@ def test_positions_of_the_same_grid_stay():
 def test_equal_channels_give_what_they_gave(old, new):
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(4 * 4 * old, 7))
-    grey = rng.normal(size=(2, 8, 8, 1))
-    tokens = lambda channels: patchify(jnp.repeat(jnp.asarray(grey), channels, axis=3), 4)
+    gray = rng.normal(size=(2, 8, 8, 1))
+    tokens = lambda channels: patchify(jnp.repeat(jnp.asarray(gray), channels, axis=3), 4)
     found = resample_channels(jnp.asarray(kernel), old, new)
     np.testing.assert_allclose(tokens(new) @ found, tokens(old) @ kernel, atol=1e-5)
 

@@ -178,3 +178,19 @@ def test_wrong_options_are_explained(options, message):
     with pytest.raises(UserError) as error:
         finetune.make(**PLAIN | options)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("count", "pool"), [(0, "mean"), (3, "cls")])
+def test_signals_are_classified_with_any_number_of_class_tokens(count, pool):
+    encoder = f"vit(width=16, depth=1, heads=2, patch=4, class_tokens={count})"
+    task = finetune.make(encoder=encoder, classes=3, pool=pool)
+    batch, key = task.example((12, 1)), jax.random.key(0)
+    params, extra = jax.eval_shape(task.init, key, batch)
+    assert params["encoder"]["positions"].shape == (count + 3, 16)
+    assert ("cls_token" in params["encoder"]) == (count > 0)
+    loss = lambda params, batch: task.loss(params, extra, batch, key, 0).loss
+    jax.eval_shape(jax.grad(loss), params, batch)
+    outputs = jax.eval_shape(
+        lambda *args: task.predict(*args, outputs=task.offers()), params, extra, batch
+    )
+    assert {name: x.shape for name, x in outputs.items()} == dict(features=(1, 16), logits=(1, 3))

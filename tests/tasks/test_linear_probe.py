@@ -1,4 +1,4 @@
-"""Linear probing: heads side by side learn as if each were alone, on normalised features."""
+"""Linear probing: heads side by side learn as if each were alone, on normalized features."""
 
 import jax
 import numpy as np
@@ -106,3 +106,14 @@ def test_wrong_options_are_explained(options, message):
     with pytest.raises(UserError) as error:
         linear_probe.make(**PLAIN | options)
     assert message in str(error.value)
+
+
+def test_the_features_of_a_signal_are_the_mean_of_its_class_tokens():
+    encoder = "vit(width=16, depth=1, heads=2, patch=4, class_tokens=3)"
+    task = linear_probe.make(encoder=encoder, classes=3, pool="cls")
+    batch = {"image": np.random.default_rng(0).integers(0, 256, (2, 12, 1)).astype(np.uint8)}
+    params, extra = jax.jit(task.init)(jax.random.key(0), batch)
+    found = jax.jit(lambda p: task.predict(p, extra, batch, outputs=("features", "logits")))(params)
+    tokens = jax.jit(task.tokens)(params, task.normalize(batch["image"]))
+    assert tokens.shape == (2, 3 + 3, 16) and found["logits"].shape == (2, 3)
+    np.testing.assert_allclose(found["features"], tokens[:, :3].mean(axis=1), atol=1e-6)
