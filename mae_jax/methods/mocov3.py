@@ -94,7 +94,7 @@ class MoCoV3(ImageMethod):
         return {"momentum": jax.tree.map(move, extra["momentum"], base)}
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
-        """The momentum encoder starts as a copy of the parameters: a training step donates both."""
+        """The momentum encoder starts as the parameters."""
         base = {name: params[name] for name in extra["momentum"]}
         return {"momentum": base}
 
