@@ -3,6 +3,8 @@
 #   bash launch/test.sh -m 'not slow'        all but whole runs, other packages' models and larger
 #                                            examples: while you work
 #   bash launch/test.sh -m slow              these
+#   bash launch/test.sh --thorough           more of these: each kind of project and rank of images,
+#                                            through all commands
 #   bash launch/test.sh --record-durations   writes what each file costs to tests/durations.json
 set -euo pipefail
 cd "$(dirname "$0")/.."

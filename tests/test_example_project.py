@@ -33,8 +33,14 @@ def results(workdir):
     return json.loads((workdir / "results.json").read_text())["results"]
 
 
+THOROUGH = pytest.mark.thorough
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["signal", "image", "volume"])
+@pytest.mark.parametrize(
+    "name",
+    ["signal", *(pytest.param(name, marks=THOROUGH) for name in ("image", "volume"))],
+)
 def test_masked_autoencoders_of_any_rank(name, at, tmp_path):
     at(EXAMPLE)
     workdir = tmp_path / name
@@ -44,27 +50,29 @@ def test_masked_autoencoders_of_any_rank(name, at, tmp_path):
     assert {"knn", "logistic"} <= results(workdir)["mae"].keys()
     assert run("reconstruct", "--run", workdir, "--count", 3, "--out", tmp_path / "out.png") == 0
     assert (tmp_path / "out.png").stat().st_size > 5000
+    check_export(workdir, tmp_path / "function", "features")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, output, more",
+    "name, output, metrics",
     [
         ("words", "features", ["knn", "logistic"]),
-        ("segment", "segmentation", ["miou", "knn"]),
-        ("signal", "features", []),
+        pytest.param("segment", "segmentation", ["miou", "knn"], marks=THOROUGH),
     ],
 )
-def test_methods_without_images_of_two_dimensions(name, output, more, at, tmp_path):
-    """They train and go on, are evaluated, exported and measured like any other."""
+def test_texts_and_segmentations(name, output, metrics, at, tmp_path):
+    """They train and go on, are evaluated and exported like any other."""
     at(EXAMPLE)
-    workdir, out = tmp_path / name, tmp_path / "function"
-    if more:
-        train_twice(f"experiments.py:{name}", workdir)
-        assert {*more} <= [*results(workdir).values()][-1].keys()
-        assert run("evaluate", "--run", workdir, "--evals", "knn(k=1)") == 0
-    else:
-        assert run("train", "--config", f"experiments.py:{name}", "--workdir", workdir) == 0
+    workdir = tmp_path / name
+    train_twice(f"experiments.py:{name}", workdir)
+    assert {*metrics} <= [*results(workdir).values()][-1].keys()
+    assert run("evaluate", "--run", workdir, "--evals", "knn(k=1)") == 0
+    check_export(workdir, tmp_path / "function", output)
+
+
+def check_export(workdir, out, output):
+    """A function without the library, of a batch of any size."""
     export = ["weights", "export", "--run", workdir, "--format", "stablehlo", "--out", out]
     assert run(*export, "--output", output) == 0
     described = json.loads((out / "meta.json").read_text())["input"]
@@ -72,6 +80,14 @@ def test_methods_without_images_of_two_dimensions(name, output, more, at, tmp_pa
     inputs = np.zeros((3, *described["shape"][1:]), described["dtype"])
     made = function.call(load_file(out / "weights.safetensors"), inputs)
     assert len(made) == 3 and np.isfinite(made).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["words", *(pytest.param(name, marks=THOROUGH) for name in ("segment", "signal"))]
+)
+def test_their_steps_are_measured(name, at, tmp_path):
+    at(EXAMPLE)
     measured = tmp_path / "bench.json"
     bench = ["bench", "step", "--turns", 1, "--seconds", 0.01, "--out", measured]
     assert run(*bench, "--config", f"experiments.py:{name}") == 0

@@ -33,7 +33,7 @@ def drawn(context: FigureContext) -> Canvas:
     first.set(xlabel="step", title="training loss")
     rates = first.twinx()
     rates.plot(steps, [line["lr"] for line in losses], color="0.6", linewidth=0.8)
-    rates.set_ylabel("learning rate (grey)", color="0.4")
+    rates.set_ylabel("learning rate (gray)", color="0.4")
     rates.set_ylim(bottom=0)
     for axis, unit in zip(rest, units, strict=True):
         shown = [(name, m) for name, m in metrics.items() if m.unit == unit and m.table]

@@ -104,9 +104,10 @@ def test_declarations_decide_and_not_names():
     }
     assert comparison_table([run], "further")[1] == ["a", "0.500"]
     assert comparison_table([run]) == []
-    new = Finished(row="a", column="c", seed="0", step=1, results=run.results, metrics={"x": PSNR})
-    assert set(declared([new]).values()) == {Metric()}
-    assert comparison_table([new])[1] == ["a", "50.0", "50.0", "50.0"]
+    own = {"nll": PSNR, "val": Metric()}
+    new = Finished(row="a", column="c", seed="0", step=1, results=run.results, metrics=own)
+    assert declared([new]) == own | {"robustness/fog": Metric()}
+    assert comparison_table([new])[1] == ["a", "0.50", "50.0", "50.0"]
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,7 @@ def test_every_command_takes_imported_weights(pretrained, photos, tmp_path, caps
     assert read_safetensors(again)[1] == read_safetensors(file)[1]
 
 
+@pytest.mark.slow
 def test_the_same_features_as_the_run(pretrained, photos, tmp_path):
     out = tmp_path / "imported"
     command = "weights", "export", "--run", pretrained, "--format", "hf", "--out", tmp_path / "hf"
@@ -213,6 +214,7 @@ def test_the_same_features_as_the_run(pretrained, photos, tmp_path):
         np.testing.assert_array_equal(a["features"], b["features"])
 
 
+@pytest.mark.slow
 def test_an_imported_classifier(photos, tmp_path, capsys):
     weights.write(models.tuned("mean", classes=2), tmp_path / "m.safetensors", "timm")
     assert run("weights", "import", tmp_path / "m.safetensors", "--out", tmp_path / "out") == 0
@@ -235,6 +237,7 @@ def test_the_config_of_imported_weights_has_every_section(tmp_path, root):
     assert found["data"].keys() == set(common.base().data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 24), (16, 24)])
 def test_tuned_positions_of_another_size_and_shape(size, tmp_path):
     """Those of 24 x 16 images, two columns of three patches, as the start for 32 x 24; and for
@@ -255,6 +258,7 @@ def test_tuned_positions_of_another_size_and_shape(size, tmp_path):
     np.testing.assert_array_equal(found, resample_positions(table, (3, 2), grid))
 
 
+@pytest.mark.slow
 def test_tuned_positions_of_an_unknown_shape(tmp_path):
     """Of runs that did not write it down: 36 patches, in three rows here, could be a square."""
     model = models.tuned("mean", columns=12)
@@ -272,6 +276,7 @@ def test_tuned_positions_of_an_unknown_shape(tmp_path):
     np.testing.assert_array_equal(found, model.params["encoder/positions"])
 
 
+@pytest.mark.slow
 def test_imported_weights_of_grey_images(tmp_path):
     model = models.mae(depth=1, image=(16, 24, 1), patch=8, mean=(0.4,), decoder=(32, 1, 4))
     weights.write(model, tmp_path / "m.safetensors", "mae")
