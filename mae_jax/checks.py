@@ -147,7 +147,8 @@ def check_evaluators(
         if evaluator.reduce:
             _check_reduce(evaluator, read, example)
         if "train" in evaluator.needs:
-            _check_size(data, evaluator, math.prod(next(iter(read.values())).shape[1:] or (1,)))
+            shapes = [output.shape[1:] for output in read.values()]
+            _check_size(data, evaluator, max(map(math.prod, shapes), default=0))
 
 
 def _eval_example(abstract_state: TrainState, data: Data) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,5 +1,7 @@
 """What a config alone determines is checked before any data are opened, and before memory is."""
 
+import dataclasses
+
 import pytest
 
 from mae_jax.config import load_config
@@ -106,6 +108,9 @@ def test_evaluators_that_do_not_fit_are_refused_before_training(root, monkeypatc
     monkeypatch.setattr("mae_jax.engine.memory.free_memory", lambda: needed - 1)
     with pytest.raises(UserError, match=r"logistic of 32 training examples needs 18 kB .*limit=8"):
         made.check_evaluators(made.evals.evaluators)
+    # One that reads fields of the data alone, and no output of the model.
+    (logistic,) = made.evals.evaluators
+    made.check_evaluators([dataclasses.replace(logistic, outputs=(), memory=lambda n, d, c: d)])
 
 
 def test_a_test_set_that_evaluators_lack_is_missed_before_data_are_opened(root):

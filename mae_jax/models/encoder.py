@@ -37,7 +37,8 @@ class Encoder(nn.Module):
     @property
     def architecture(self) -> tuple:
         """What must be the same for parameters to fit: not how it is trained or computed."""
-        raise NotImplementedError
+        kind = type(self).__name__
+        raise UserError(f"encoders of the kind {kind} are not loaded: define their `architecture`")
 
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None

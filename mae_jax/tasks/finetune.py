@@ -85,7 +85,7 @@ class Finetuning(ImageMethod):
         return {"ema": jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, extra["ema"], params)}
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
-        """The averaged weights start as a copy of the weights: a training step donates both."""
+        """The averaged weights start as the weights."""
         return {"ema": params} if self.ema else extra
 
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from mae_jax.engine.mesh import make_mesh
 from mae_jax.methods import mae
 from mae_jax.models import conv, transformer, vit
-from mae_jax.models.encoder import pooled
+from mae_jax.models.encoder import Encoder, pooled
 from mae_jax.types import UserError
 
 SHAPE = dict(width=16, depth=2, heads=2, patch=4)
@@ -224,3 +224,11 @@ def test_pooled():
     np.testing.assert_array_equal(pooled(tokens, "cls", prefix=3), [[2, 3]])
     np.testing.assert_array_equal(pooled(tokens, "mean", prefix=3), [[7, 8]])
     np.testing.assert_array_equal(pooled(tokens, "mean", prefix=0), [[4, 5]])
+
+
+def test_an_encoder_that_cannot_be_compared_with_others_is_not_loaded():
+    class Nameless(Encoder):
+        pass
+
+    with pytest.raises(UserError, match="kind Nameless are not loaded: define their"):
+        str(Nameless().architecture)
