@@ -148,6 +148,7 @@ def evaluate(args) -> int:
     from mae_jax.engine.processes import join
     from mae_jax.load import load
     from mae_jax.paths import check_file
+    from mae_jax.report.tables import results_table
     from mae_jax.settings import make_evaluators
 
     no_overrides(args)
@@ -168,7 +169,8 @@ def evaluate(args) -> int:
             title = f"{args.run}, step {int(state.step)}"
             title += f", on {args.images}" if args.images else ""
             title += f", trained on {args.train}" if args.train else ""
-            Console().print(evaluation.table(results, evaluators, title))
+            metrics = evaluation.metrics_of(evaluators)
+            Console().print(results_table(results, metrics, title))
             print(f"wrote {evaluation.write_results(path, int(state.step), results, evaluators)}")
     return 0
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rich.table import Table
 
-from mae_jax.engine.log import Log, read
+from mae_jax.engine.log import Log, console, read
 from mae_jax.engine.step import stream_key
-from mae_jax.evals.features import Evaluator, Predict, read_split, shared
+from mae_jax.evals.features import Evaluator, read_split, shared
 from mae_jax.figures.figure import Figure, FigureContext
 from mae_jax.figures.reconstructions import draw_pictures, nothing_to_draw
+from mae_jax.learner import Predictor
 from mae_jax.progress import Progress
-from mae_jax.report.metrics import EVAL, filled
+from mae_jax.report.metrics import EVAL
 from mae_jax.report.tables import results_table
 from mae_jax.run import Run
 from mae_jax.types import Metric, TrainState, UserError
@@ -29,9 +29,6 @@ logger = logging.getLogger(__name__)
 
 Results = dict[str, dict[str, float]]
 """Representation -> metric -> value."""
-
-Predictor = Callable[[Sequence[str], Callable | None], Predict]
-"""(outputs, reduce) -> what evaluators call, see `Run.predictor`."""
 
 
 def run_evaluators(
@@ -75,58 +72,46 @@ def _checked(evaluator: Evaluator, found: Mapping[str, float]) -> dict[str, floa
     return numbers
 
 
-def representations(run: Run, state: TrainState) -> dict[str, Predictor]:
-    """What is evaluated, by name: where nothing was learned from labels raw pixels, and the encoder
-    of the initial state; then the trained model.
-    """
-    trained = {run.name: functools.partial(run.predictor, state)}
-    if run.method.labels():
-        return trained
-    # Its moments, which nothing reads, are not held while the others are evaluated.
-    start = functools.cache(lambda: run.initial_state().replace(opt_state=()))
-    baselines = {"random encoder": lambda outputs, reduce: run.predictor(start(), outputs, reduce)}
-    if "image" in run.method.inputs:
-        baselines = {"raw pixels": lambda outputs, reduce: pixels(run, reduce)} | baselines
-    return baselines | trained
-
-
-def pixels(run: Run, reduce: Callable | None = None) -> Predict:
-    """The baseline of all features: the pixels themselves, in [0, 1]; images with a side of over 32
-    are scaled down to it, or the baseline would need more memory than the model.
-    """
-
-    def features(batch):
-        images = batch["image"]
-        shape = (len(images), *(min(side, 32) for side in images.shape[1:-1]), images.shape[-1])
-        small = jax.image.resize(images / 255.0, shape, "linear").reshape(len(images), -1)
-        if reduce:
-            return reduce({"features": small}, batch)
-        return {"features": small} | {k: v for k, v in batch.items() if k != "image"}
-
-    function = run.on_devices(features)
-    return lambda batch: function(run.put(batch))
-
-
 def evaluate(
     run: Run,
     state: TrainState,
     evaluators: Sequence[Evaluator],
-    before: Callable[[str], None] = lambda name: None,
+    poll: Callable[[], None] = lambda: None,
 ) -> Results:
     """The evaluators on the trained model, and those with baselines on these too.
 
     Args:
-        before: called with the name of each representation before it is evaluated.
+        poll: called before each representation is evaluated.
     """
-    predictors, results = representations(run, state), {}
+    predictors, results = run.representations(state), {}
     with Progress(run.data, len(predictors)) as progress:
         for name, predictor in predictors.items():
-            before(name)
+            poll()
             progress.turn(name)
             chosen = [e for e in evaluators if name == run.name or _applies(e, name)]
             if chosen:
                 results[name] = run_evaluators(run.data, predictor, chosen, progress)
     return results
+
+
+def finish(run: Run, state: TrainState, workdir: Path, poll: Callable[[], None]) -> None:
+    """Evaluates the trained encoder beside its baselines, and draws the figures.
+
+    Args:
+        poll: see `evaluate`.
+    """
+    step, evaluators = int(state.step), run.evals.evaluators
+    results = evaluate(run, state, evaluators, poll)
+    if evaluators and jax.process_index() == 0:
+        path = workdir / "results.json"
+        write_results(path, step, results, evaluators, ended_by=run.evals.text)
+    paths = figures(run, state, workdir)
+    if jax.process_index() == 0:
+        if evaluators:
+            title = f"after {step} steps, held-out images"
+            console.print(results_table(results, metrics_of(evaluators), title))
+        for path in paths:
+            console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def _applies(evaluator: Evaluator, baseline: str) -> bool:
@@ -151,11 +136,6 @@ def log_pictures(run: Run, state: TrainState, log: Log) -> None:
             log.picture(
                 int(state.step), figure.name, *figure.log(context(run, state, log.path.parent))
             )
-
-
-def table(results: Results, evaluators: Sequence[Evaluator], title: str) -> Table:
-    """The results as a table; many metrics stand below one another."""
-    return results_table(results, metrics_of(evaluators), title)
 
 
 def metrics_of(evaluators: Sequence[Evaluator]) -> dict[str, Metric]:
@@ -190,8 +170,7 @@ def write_results(
         earlier = [name for name in old["results"] if name not in results]
         names = [*earlier, *results]  # the last one is the run's own
         results = {name: old["results"].get(name, {}) | results.get(name, {}) for name in names}
-        names_there = {name for values in old["results"].values() for name in values}
-        metrics = filled(old["metrics"], names_there) | metrics
+        metrics = old["metrics"] | metrics
         if ended is None:
             ended, ended_by = old["final"], old.get("evaluators")
     shown = {name for values in results.values() for name in values}

@@ -4,6 +4,7 @@ weights, into a part of the state.
 
 import dataclasses
 import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from mae_jax.engine.transfer import transfer
 from mae_jax.models.vit import ViT
 from mae_jax.spec import arguments, build
 from mae_jax.types import Method, TrainState, UserError
-from mae_jax.workdir import read_config
+from mae_jax.workdir import read_config, write
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,23 @@ class InitFrom:
         # Copies, as a step that reuses the buffers of its state must find each once.
         extra = jax.tree.map(jnp.copy, self.method.after_load(state.params, state.extra))
         return state.replace(extra=extra)
+
+    def record(self, workdir: Path) -> list[str]:
+        """Writes down which parameters a run starts from, from one process. Returns a line for
+        each.
+        """
+        if not self.rows or jax.process_index() != 0:
+            return []
+        found = {row.key: origin(row.path) for row in self.rows}
+        more = {key: start for key, start in found.items() if key != ENCODER_KEY}
+        record = found.get(ENCODER_KEY, {}) | ({"more": more} if more else {})
+        write(workdir / "origin.json", json.dumps(record))
+        lines = []
+        for row, start in zip(self.rows, found.values(), strict=True):
+            step = f", step {start['step']}" if start["step"] is not None else ""
+            into = "" if row.key == ENCODER_KEY else f" in {row.into}"
+            lines.append(f"starting from {row.path}{step}{into}")
+        return lines
 
     def _load_row(self, state: TrainState, row: Row) -> TrainState:
         if "encoder" not in self.args:

@@ -3,7 +3,8 @@ and compilations for other machines build it here, whether they have data or not
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,11 +18,14 @@ from mae_jax.engine.compiler import Options, compiler_options
 from mae_jax.engine.costs import Costs, compile_step
 from mae_jax.engine.optim import Plan, make_optimizer, make_plan
 from mae_jax.engine.step import make_train_step, plan_state
+from mae_jax.evals.features import Predict
 from mae_jax.methods import make_method
 from mae_jax.ops.attention import record_kinds
-from mae_jax.spec import call_section
+from mae_jax.spec import call_section, check_choice
 from mae_jax.types import Batch, Method, TrainState, UserError, image_shape
 
+Predictor = Callable[[Sequence[str], Callable | None], Predict]
+"""(outputs, reduce) -> what evaluators call, see `Learner.predictor`."""
 Example = Mapping[str, Any]
 """A training batch of one: field -> array or shape [1, ...]."""
 
@@ -48,6 +52,8 @@ class Learner:
     """Makes the state that the seed determines, always the same."""
     compiler_options: Options
     """See `engine.compiler`."""
+    _predictors: dict[tuple, Callable] = dataclasses.field(default_factory=dict)
+    """Compiled, by (outputs, reduce)."""
 
     def step(self) -> Callable:
         """The jitted training step, see `make_train_step`."""
@@ -88,6 +94,94 @@ class Learner:
     def put(self, batch: Mapping[str, Any]) -> Batch:
         """A global batch on the devices from this process' rows."""
         return meshes.put_batch(batch, self.mesh)
+
+    def predictor(
+        self,
+        state: TrainState,
+        outputs: Sequence[str] = ("features",),
+        reduce: Callable | None = None,
+    ) -> Predict:
+        """A function from a batch of this process' rows to outputs for the rows of all processes,
+        and what the batch holds beside the inputs of the method.
+
+        Args:
+            outputs: those of `Method.offers` to compute.
+            reduce: see `Evaluator.reduce`: only what it returns leaves the devices.
+        """
+        for output in outputs:
+            check_choice(f"output of {self.name}:", output, self.method.offers())
+        key = (tuple(outputs), reduce)
+        if key not in self._predictors:
+            self._predictors[key] = self._predictor(*key)
+        predict = self._predictors[key]
+        return lambda batch: predict(state.params, state.extra, self.put(batch))
+
+    def _predictor(self, outputs: tuple[str, ...], reduce: Callable | None) -> Callable:
+        def predict(params, extra, batch):
+            found = self.method.predict(params, extra, batch, outputs=outputs)
+            return self._read(found, batch, reduce)
+
+        return self.on_devices(predict)
+
+    def representations(self, state: TrainState) -> dict[str, Predictor]:
+        """What to evaluate, by name: raw pixels and the encoder of the initial state, where nothing
+        was learned from labels; then the trained model.
+        """
+        trained = {self.name: functools.partial(self.predictor, state)}
+        if self.method.labels():
+            return trained
+        # Its moments, which nothing reads, are not held while the others are evaluated.
+        start = functools.cache(lambda: self.initial_state().replace(opt_state=()))
+        found = {"random encoder": lambda outputs, reduce: self.predictor(start(), outputs, reduce)}
+        if "image" in self.method.inputs:
+            found = {"raw pixels": lambda outputs, reduce: self.pixels(reduce)} | found
+        return found | trained
+
+    def pixels(self, reduce: Callable | None = None) -> Predict:
+        """The baseline of all features: the pixels themselves, in [0, 1]; images with a side of
+        over 32 are scaled down to it, or the baseline would need more memory than the model.
+        """
+
+        def predict(batch):
+            images = batch["image"]
+            shape = (len(images), *(min(n, 32) for n in images.shape[1:-1]), images.shape[-1])
+            small = jax.image.resize(images / 255.0, shape, "linear")  # [B, *space, C]
+            return self._read({"features": small.reshape(len(images), -1)}, batch, reduce)
+
+        compiled = self.on_devices(predict)
+        return lambda batch: compiled(self.put(batch))
+
+    def _read(self, found: Mapping[str, Any], batch: Batch, reduce: Callable | None) -> Any:
+        """What a predictor returns, see `predictor`."""
+        if reduce:
+            return reduce(found, batch)
+        return {**found, **{k: v for k, v in batch.items() if k not in self.method.inputs}}
+
+    @functools.cached_property
+    def draw(self) -> Callable:
+        """Compiled: (params, extra, batch, key) -> the method's pictures, and batch['valid']."""
+        pictures, names = self.method.pictures(), []
+
+        def draw(params, extra, batch, key):
+            found = pictures(params, extra, batch, key=key)
+            names[:] = found  # jit would sort them
+            return [*found.values()], batch["valid"]
+
+        compiled = self.on_devices(draw)
+
+        def ordered(*args):
+            images, valid = compiled(*args)
+            return dict(zip(names, images, strict=True)), valid
+
+        return ordered
+
+    def on_devices(self, function: Callable) -> Callable:
+        """A function for the mesh, whose results every device holds."""
+        return jax.jit(
+            meshes.on_mesh(self.mesh)(function),
+            out_shardings=meshes.replicated(self.mesh),
+            compiler_options=self.compiler_options or None,
+        )
 
 
 def build_learner(

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from mae_jax import weights
 from mae_jax.checks import check_channels
 from mae_jax.config import AUTO
-from mae_jax.engine.memory import check_state
 from mae_jax.methods import make_method
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
@@ -71,10 +70,9 @@ def load(
     check_channels(str(workdir), image, image_shape(run.data.example("eval")))
     if is_folder_of_weights(workdir):
         return run, weights.read_state(workdir, run.abstract_state)
-    check_state(run.abstract_state)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
-    with run.open_checkpoints(workdir, read_only=True) as checkpoints:
+    with run.open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state = run.restore(checkpoints, workdir)
     if state is None:
         raise UserError(f"{workdir} has no checkpoint yet")

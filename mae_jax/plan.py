@@ -13,7 +13,8 @@ from mae_jax.workdir import changes_since, last_step, recorded
 
 
 def lines(run: Run, start: int = 0) -> list[str]:
-    """The plan of a run, with the numbers that were derived from others, a line each.
+    """The plan of a run, a line each: what was derived from the data and other settings, and what
+    looks like a mistake.
 
     Args:
         start: steps done so far.
@@ -28,7 +29,7 @@ def lines(run: Run, start: int = 0) -> list[str]:
         f"{run.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
         f"cosine to {config.schedule.min_lr:g}" + (f"; going on from step {start}" if start else "")
     )
-    return [text, *warm_up(run), *classes(run), *figures(run)]
+    return [*run.data.notes(), *run.notes, text, *warm_up(run), *classes(run), *figures(run)]
 
 
 def figures(run: Run) -> list[str]:
@@ -100,4 +101,4 @@ def check(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> 
     changes = changes_since(workdir, claimed)
     changed = [f"config.{key} is now {new!r}, was {old!r}" for key, (old, new) in changes.items()]
     plan = lines(run, last_step(workdir) or 0)
-    return [*deviations, *changed, *run.data.notes(), *run.notes, *plan, memory(run)]
+    return [*deviations, *changed, *plan, memory(run)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mae_jax import checks, settings, standardize
@@ -23,11 +24,11 @@ from mae_jax.engine.log import Log
 from mae_jax.engine.memory import bytes_on_device, check_room, check_state, step_advice
 from mae_jax.engine.profile import Profile
 from mae_jax.evals.classify import check_labels
-from mae_jax.evals.features import Evaluator, Predict
+from mae_jax.evals.features import Evaluator
 from mae_jax.init_from import InitFrom, make_init_from, pixel_statistics
 from mae_jax.learner import Learner, build_learner
 from mae_jax.settings import EvalPlan, make_eval_plan
-from mae_jax.spec import bind_section, call_section, check_choice
+from mae_jax.spec import bind_section, call_section
 from mae_jax.types import TrainState, UserError, image_shape
 from mae_jax.weights import image_of
 
@@ -47,34 +48,25 @@ class Run(Learner):
     """Steps in a row that may not be finite."""
     notes: Sequence[str]
     """What to report at the start about values that were derived, one line each."""
-    _predictors: dict[tuple, Callable] = dataclasses.field(default_factory=dict)
-    """Compiled, by (outputs, reduce)."""
+    open_checkpoints: Callable[..., Checkpoints]
+    """(folder, read_only) -> the checkpoints there."""
+    open_log: Callable[..., Log]
+    """(workdir, start, total) -> the log there, from a step on."""
+    memory_advice: str
+    """What to change where the devices have no room for the step."""
 
     def loaded_state(self) -> TrainState:
         """The state before the first step: the initial one, and what `init_from` puts into it."""
         return self.init_from.load(self.initial_state())
 
-    def open_checkpoints(self, workdir: Path, *, read_only: bool = False) -> Checkpoints:
-        """The checkpoints of this run in its workdir."""
-        folder = workdir / "checkpoints"
-        section = self.config.checkpoint
-        return call_section(Checkpoints, section, "checkpoint", folder=folder, read_only=read_only)
-
-    def open_log(self, workdir: Path, start: int) -> Log:
-        """The log of this run from a step on."""
-        total = self.plan.steps
-        return call_section(Log, self.config.log, "log", workdir=workdir, start=start, total=total)
-
-    def memory_advice(self) -> str:
-        """What to change where the devices have no room for the step."""
-        return step_advice(self.config)
-
     def restore(self, checkpoints: Checkpoints, workdir: Path) -> TrainState | None:
         """The newest state that was saved in a workdir; None if there is none.
 
         Raises:
-            UserError: it is of another model, perhaps for other images.
+            UserError: it is of another model, perhaps for other images; or the devices have no room
+                for it.
         """
+        check_state(self.abstract_state)
         with checks.explained_by_images(str(workdir), image_of(workdir), self.data):
             return checkpoints.restore(self.abstract_state)
 
@@ -91,7 +83,7 @@ class Run(Learner):
             check_room(
                 round(costs["step_megabytes"] * 1e6) - bytes_on_device(self.abstract_state),
                 "the compiled step beside the train state",
-                self.memory_advice(),
+                self.memory_advice,
             )
         return step, costs
 
@@ -125,62 +117,6 @@ class Run(Learner):
                     check_labels(batch[field], classes, "train", field=field, ignored=ignored)
                 yield batch
 
-    def predictor(
-        self,
-        state: TrainState,
-        outputs: Sequence[str] = ("features",),
-        reduce: Callable | None = None,
-    ) -> Predict:
-        """A function from a batch of this process' rows to outputs for the rows of all processes,
-        and what the batch holds beside the inputs of the method.
-
-        Args:
-            outputs: those of `Method.offers` to compute.
-            reduce: see `Evaluator.reduce`: only what it returns leaves the devices.
-        """
-        for output in outputs:
-            check_choice(f"output of {self.name}:", output, self.method.offers())
-        key = (tuple(outputs), reduce)
-        if key not in self._predictors:
-            self._predictors[key] = self._predictor(*key)
-        predict = self._predictors[key]
-        return lambda batch: predict(state.params, state.extra, self.put(batch))
-
-    def _predictor(self, outputs: tuple[str, ...], reduce: Callable | None) -> Callable:
-        def predict(params, extra, batch):
-            found = self.method.predict(params, extra, batch, outputs=outputs)
-            if reduce:
-                return reduce(found, batch)
-            return found | {k: v for k, v in batch.items() if k not in self.method.inputs}
-
-        return self.on_devices(predict)
-
-    @functools.cached_property
-    def draw(self) -> Callable:
-        """Compiled: (params, extra, batch, key) -> the method's pictures, and batch['valid']."""
-        pictures, names = self.method.pictures(), []
-
-        def draw(params, extra, batch, key):
-            found = pictures(params, extra, batch, key=key)
-            names[:] = found  # jit would sort them
-            return [*found.values()], batch["valid"]
-
-        compiled = self.on_devices(draw)
-
-        def ordered(*args):
-            images, valid = compiled(*args)
-            return dict(zip(names, images, strict=True)), valid
-
-        return ordered
-
-    def on_devices(self, function: Callable) -> Callable:
-        """A function for the mesh, whose results every device holds."""
-        return jax.jit(
-            meshes.on_mesh(self.mesh)(function),
-            out_shardings=meshes.replicated(self.mesh),
-            compiler_options=self.compiler_options or None,
-        )
-
     def check_evaluators(self, evaluators: Sequence[Evaluator]) -> None:
         """Raises UserError if evaluators need what the model or the data do not have."""
         check = meshes.on_mesh(self.mesh)(checks.check_evaluators)
@@ -198,7 +134,6 @@ def build(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> Run:
         UserError: anything in the config that cannot be built, in one line.
     """
     check(config)
-    settings.check_mesh(config)
     return call_section(_build, config, "", config=config, recorded=recorded)
 
 
@@ -234,18 +169,9 @@ def _build(
 ) -> Run:
     """The keyword arguments are the sections that every config has."""
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
-    made_data = call_section(
-        make_data,
-        data,
-        "data",
-        seed=seed,
-        eval_batch_size=data.batch_size // accumulate,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    checks.check_image_size(made_data, made_mesh)
+    meshes.check_batch(data.batch_size, made_mesh, accumulate)
+    made_data = _data(config, made_mesh)
     example = made_data.example("train")
-    checks.check_batch_size(example, data.batch_size, made_mesh)
     config, notes = standardized(config, made_data, image_shape(example), recorded)
     learner = build_learner(
         config,
@@ -268,9 +194,29 @@ def _build(
         profile=profile,
         max_skipped=max_skipped,
         notes=[*notes, *changed_options(learner.compiler_options, made_mesh)],
+        open_checkpoints=functools.partial(Checkpoints, **checkpoint),
+        open_log=functools.partial(Log, **log),
+        memory_advice=step_advice(config),
     )
     run.check_evaluators(run.evals.evaluators)
     return run
+
+
+def _data(config: ConfigDict, mesh: Mesh) -> Data:
+    """The data, of which the devices can hold a batch."""
+    batch_size = config.data.batch_size
+    data = call_section(
+        make_data,
+        config.data,
+        "data",
+        seed=config.seed,
+        eval_batch_size=batch_size // config.accumulate,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    checks.check_image_size(data, mesh)
+    checks.check_batch_size(data.example("train"), batch_size, mesh)
+    return data
 
 
 def standardized(

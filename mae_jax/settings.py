@@ -64,16 +64,6 @@ def check(config: ConfigDict) -> None:
     _check_method(config)
 
 
-def check_mesh(config: ConfigDict) -> None:
-    """Checks what a config and the devices determine.
-
-    Raises:
-        UserError: a mesh of other devices, or a batch that they cannot share evenly.
-    """
-    mesh = call_section(meshes.make_mesh, config.mesh, "mesh")
-    meshes.check_batch(config.data.batch_size, mesh, config.accumulate)
-
-
 def _check_log(section: Mapping[str, Any]) -> None:
     bind_section(Log, section, "log", workdir=None, start=0, total=1)
     if section["every"] < 1:

@@ -22,7 +22,6 @@ from mae_jax.engine.log import console
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.init_from import origin
 from mae_jax.report.comparison import Finished, declared
-from mae_jax.report.metrics import filled
 from mae_jax.report.tables import heading, markdown, shown, spread
 from mae_jax.schedule import launch, schedule
 from mae_jax.spec import nearest
@@ -164,8 +163,7 @@ def sweep(
         if code or not finished(folder, configs[name]):
             return False, _reason(code, folder / "log.txt")
         found = read_results(folder / "results.json")
-        own = list(found["final"].values())[-1]
-        metrics = filled(found["metrics"], own)
+        own, metrics = list(found["final"].values())[-1], found["metrics"]
         return True, "  ".join(f"{name} {shown(metrics[name], own[name])}" for name in own)
 
     def say(name: str, text: str) -> None:

@@ -6,7 +6,6 @@ processes, all do the same, each with its rows of a batch, and the first one wri
 """
 
 import contextlib
-import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from mae_jax import evaluate, plan
 from mae_jax.engine.agree import as_first
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
-from mae_jax.engine.memory import check_state, explained, step_advice
 from mae_jax.engine.meter import Diverged, Meter
 from mae_jax.engine.preemption import BEFORE, StopRequests
 from mae_jax.engine.prefetch import prefetch
@@ -27,10 +25,14 @@ from mae_jax.engine.processes import check_same, check_shared
 from mae_jax.engine.profile import Profile
 from mae_jax.engine.watchdog import INPUT, STEP, Watchdog
 from mae_jax.errors import Preempted
-from mae_jax.init_from import ENCODER_KEY, origin
 from mae_jax.run import Run, build
 from mae_jax.types import TrainState, UserError
 from mae_jax.workdir import claim, lock, recorded, write
+
+EVALUATING = "stopped while evaluating, with the training complete"
+AGREED = Preempted, Diverged
+"""Raised by all processes at the same step. If anything else is raised in one, the whole job ends
+before the clean-up of this process, which could block on the others: see `Watchdog.guard`."""
 
 
 def train(
@@ -59,52 +61,43 @@ def train(
     """
     watchdog = watchdog or Watchdog()
     stopping = contextlib.nullcontext(stop) if stop else StopRequests()
-    with stopping as stop, together(watchdog, lambda: step_advice(config)), stop.at_once(BEFORE):
+    with stopping as stop, watchdog.guard(*AGREED), stop.at_once(BEFORE):
         run = build(config, recorded(workdir))
-        check_state(run.abstract_state)
+        watchdog.advice = run.memory_advice
         with lock(workdir):
             identities = run.data.identities()
             check_same(watchdog, run.config, identities)
             changes = claim(workdir, run.config, identities)
             check_shared(watchdog, workdir / "config.json")
-            for line in [*deviations, *changes, *run.data.notes(), *run.notes]:
-                say(line)
-            state, evaluated = complete(run, workdir, stop, watchdog)
-            if evaluated:
-                say(f"finished: {workdir} has all {run.plan.steps} steps and their evaluation")
-                return state
-            with stop.at_once("stopped while evaluating, with the training complete"):
-                finish(run, state, workdir, stop)
+            state, evaluated = complete(run, workdir, [*deviations, *changes], stop, watchdog)
+            if not evaluated:
+                poll = stop.polls(EVALUATING, int(state.step))
+                with stop.at_once(EVALUATING):
+                    evaluate.finish(run, state, workdir, poll)
     return state
 
 
-@contextlib.contextmanager
-def together(watchdog: Watchdog, advice: Callable[[], str]):
-    """If this process fails inside, ends the whole job before its own clean-up, which could block
-    on the others. `Preempted` and `Diverged`, raised by all processes at the same step, pass.
+def complete(
+    run: Run, workdir: Path, changes: Sequence[str], stop: StopRequests, watchdog: Watchdog
+) -> tuple[TrainState, bool]:
+    """The final state, trained from the newest checkpoint on; whether it has been evaluated.
 
     Args:
-        advice: makes the text for a device that is out of memory.
+        changes: to report before the plan, a line each.
     """
-    with watchdog.guard(Preempted, Diverged), explained(advice):
-        yield
-
-
-def complete(
-    run: Run, workdir: Path, stop: StopRequests, watchdog: Watchdog
-) -> tuple[TrainState, bool]:
-    """The final state, trained from the newest checkpoint on; whether it has been evaluated."""
-    open_checkpoints = run.open_checkpoints(workdir)
-    with stop.later(), open_checkpoints as checkpoints, together(watchdog, run.memory_advice):
+    open_checkpoints = run.open_checkpoints(workdir / "checkpoints")
+    with stop.later(), open_checkpoints as checkpoints, watchdog.guard(*AGREED):
         with stop.at_once(BEFORE):
             state = run.restore(checkpoints, workdir)
             if state is None:
-                state = run.loaded_state()
-                note_origin(run, workdir)
+                state, origins = run.loaded_state(), run.init_from.record(workdir)
+            else:
+                origins = []
             start, total = int(state.step), run.plan.steps
-            for line in plan.lines(run, start):
-                say(line)
             evaluated = start == total and as_first(evaluate.is_evaluated(run, workdir, total))
+            say(*changes, *origins, *plan.lines(run, start))
+            if evaluated:
+                say(f"finished: {workdir} has all {total} steps and their evaluation")
             if evaluated or (start == total and not due(total, run.evals.every)):
                 return state, evaluated  # nothing is left that needs the compiled step or the log
             if stop.requested(start):
@@ -114,7 +107,7 @@ def complete(
                 say(f"attention: {'; '.join(costs['attention'])}")
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
-        with run.open_log(workdir, start) as log:
+        with run.open_log(workdir=workdir, start=start, total=total) as log:
             return loop(run, train_step, state, checkpoints, log, stop, watchdog), False
 
 
@@ -142,7 +135,7 @@ def loop(
         where = f"after step {step} of {total}, which is saved" if step > first else "before a step"
         raise Preempted(f"stopped {where}")
 
-    with contextlib.closing(batches), together(watchdog, run.memory_advice), profile:
+    with contextlib.closing(batches), watchdog.guard(*AGREED), profile:
         if due(first, every) and not as_first(log.has_evaluation(first)):
             with stop.giving_up():
                 evaluate.during_training(run, state, log)
@@ -212,38 +205,8 @@ def due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
 
 
-def note_origin(run: Run, workdir: Path) -> None:
-    """Writes down and says which parameters of another run this one starts from."""
-    rows = run.init_from.rows
-    found = {row.key: origin(row.path) for row in rows} if jax.process_index() == 0 else {}
-    if found:
-        more = {key: weights for key, weights in found.items() if key != ENCODER_KEY}
-        record = found.get(ENCODER_KEY, {}) | ({"more": more} if more else {})
-        write(workdir / "origin.json", json.dumps(record))
-    for row, (key, weights) in zip(rows, found.items()):
-        step = f", step {weights['step']}" if weights["step"] is not None else ""
-        into = "" if key == ENCODER_KEY else f" in {row.into}"
-        say(f"starting from {row.path}{step}{into}")
-
-
-def finish(run: Run, state: TrainState, workdir: Path, stop: StopRequests) -> None:
-    """Evaluates the trained encoder beside its baselines and draws the figures."""
-    step, evaluators, polls = int(state.step), run.evals.evaluators, itertools.count(1)
-
-    def poll(name: str) -> None:
-        if stop.requested(step + next(polls)):
-            raise Preempted("stopped while evaluating, with the training complete")
-
-    results = evaluate.evaluate(run, state, evaluators, before=poll)
-    if evaluators and jax.process_index() == 0:
-        path = workdir / "results.json"
-        evaluate.write_results(path, step, results, evaluators, ended_by=run.evals.text)
-        console.print(evaluate.table(results, evaluators, f"after {step} steps, held-out images"))
-    for path in evaluate.figures(run, state, workdir):
-        say(f"wrote {path}")
-
-
-def say(text: str) -> None:
-    """Prints a line, from one process."""
+def say(*lines: str) -> None:
+    """Prints lines, from one process."""
     if jax.process_index() == 0:
-        console.print(text, highlight=False, soft_wrap=True)
+        for line in lines:
+            console.print(line, highlight=False, soft_wrap=True)

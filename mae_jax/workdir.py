@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config import AUTO, differences, from_json, to_json
 from mae_jax.paths import check_place
+from mae_jax.report.metrics import filled
 from mae_jax.spec import is_extension, parse
 from mae_jax.types import Metric, UserError
 
@@ -158,9 +159,7 @@ def is_results(content: Any) -> bool:
 
 
 def is_record(content: Any, *keys: str) -> bool:
-    """Whether something that was read has 'results', where it has 'metrics' their declarations,
-    and these keys.
-    """
+    """Whether something that was read has 'results', declarations in 'metrics', and these keys."""
     return (
         has(content, *keys, "results")
         and is_results(content["results"])
@@ -178,11 +177,13 @@ def _is_metrics(content: Any) -> bool:
 
 
 def metrics_of(record: Mapping[str, Any]) -> dict[str, Metric]:
-    """The declarations that go with results; none if they were written before there were any."""
-    return {
+    """The declarations of all metrics in results."""
+    declared = {
         name: Metric(**{field: one[field] for field in Metric._fields if field in one})
         for name, one in record.get("metrics", {}).items()
     }
+    results = [*record["results"].values(), *(record.get("final") or {}).values()]
+    return filled(declared, (name for values in results for name in values))
 
 
 def read_results(path: Path) -> dict[str, Any]:

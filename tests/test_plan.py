@@ -41,7 +41,7 @@ def grey(root, tmp_path_factory):
         patch.setattr(Folder, "statistics", Statistics((0.1307,), (0.3081,)))
         patch.setattr(train, "loop", only_the_last_step)
         patch.setattr(Run, "compile", lambda run: (None, COSTS))
-        patch.setattr(train, "finish", lambda *arguments: None)
+        patch.setattr(evaluate, "finish", lambda *arguments: None)
         assert run(*command) == 0
     return folder, command, changes
 
@@ -88,7 +88,7 @@ def test_a_task_takes_the_values_of_its_start(root, grey):
 def test_a_finished_run_is_not_evaluated_again(capsys, grey, monkeypatch):
     folder, command, _ = grey
     finishing = []
-    monkeypatch.setattr(train, "finish", lambda *arguments: finishing.append(arguments))
+    monkeypatch.setattr(evaluate, "finish", lambda *arguments: finishing.append(arguments))
     results, figures = folder / "run" / "results.json", folder / "run" / "figures"
     assert run(*command) == 0 and len(finishing) == 1, "it has all steps, but no results"
     evaluate.write_results(results, 2, {"mae": {"knn": 0.5}}, [], ended_by="knn(k=1)")

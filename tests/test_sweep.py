@@ -169,7 +169,7 @@ def test_declarations_of_metrics_go_with_the_results(root, done):
         ["mae", "knn %", "75.0"],
     ]
     new, old = records(done)
-    assert new["metrics"] == metrics and old["metrics"] == {}
+    assert new["metrics"] == metrics and old["metrics"] == {"knn": Metric()._asdict()}
 
 
 def test_results_count_for_the_evaluators_that_made_them(root, done):

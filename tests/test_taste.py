@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "project": BASE | {"configs", "paths"},
     "config": BASE | {"experiment"},
     "configs": BASE | {"models"},
-    "workdir": BASE | {"config", "paths"},
+    "workdir": BASE | {"config", "paths", "report"},
     "weights": BASE
     | {"config", "configs", "engine", "methods", "models", "ops", "paths", "targets", "workdir"},
     "serve": BASE | {"methods", "run"},
@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "settings": BASE
     | {"config", "engine", "evals", "figures", "init_from", "methods", "standardize"},
     "init_from": BASE | {"engine", "methods", "models", "weights", "workdir"},
-    "learner": BASE | {"engine", "methods", "ops"},
+    "learner": BASE | {"engine", "evals", "methods", "ops"},
     "plan": BASE | {"engine", "run", "workdir"},
     "progress": BASE | {"data", "engine"},
     "checks": BASE | {"data", "engine", "evals"},
@@ -82,7 +82,8 @@ MAY_IMPORT = {
     },
     "summary": BASE | {"config", "engine", "report", "workdir"},
     "features": BASE | {"run"},
-    "evaluate": BASE | {"engine", "evals", "figures", "progress", "report", "run", "workdir"},
+    "evaluate": BASE
+    | {"engine", "evals", "figures", "learner", "progress", "report", "run", "workdir"},
     "train": BASE
     | {
         "checks",

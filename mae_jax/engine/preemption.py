@@ -10,6 +10,7 @@ Imports nothing heavy: commands install the handlers before they import JAX.
 
 import contextlib
 import functools
+import itertools
 import os
 import signal
 import sys
@@ -147,6 +148,18 @@ class StopRequests:
 
             self.told = multihost_utils.reached_preemption_sync_point(step) or self.told
         return self.told
+
+    def polls(self, text: str, step: int) -> Callable[[], None]:
+        """A function that raises `Preempted(text)` if a request has come; all processes call it
+        equally often, after `step` steps.
+        """
+        steps = itertools.count(step + 1)
+
+        def poll() -> None:
+            if self.requested(next(steps)):
+                raise Preempted(text)
+
+        return poll
 
 
 def _jax_listens() -> bool:

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 import jax
 
 from mae_jax.engine.log import console
+from mae_jax.engine.memory import explained
 
 INPUT, STEP, DONE = "input", "step", "done"
 """Phases that are watched: a batch is awaited; a step's result is awaited; all work is done."""
@@ -93,6 +94,8 @@ class Watchdog:
         self.interval = min(1.0, timeout / 20)
         self.heard = time.monotonic()
         """When the store last answered."""
+        self.advice = "choose smaller images, or a smaller model in config.method.args"
+        """What to change where memory is not enough."""
         self._explain, self._leave = explain, leave
         self._phase, self._steps, self._longest = Phase(), 0, 0.0
         self._said: Phase | None = None
@@ -141,9 +144,11 @@ class Watchdog:
     def guard(self, *agreed: type[BaseException]):
         """If an exception comes out of this, the job ends, all processes with the same exit code;
         but a process that is alone, or an exception that comes in all processes, goes on its way.
+        A lack of memory becomes a `UserError` with this watchdog's `advice`.
         """
         try:
-            yield
+            with explained(lambda: self.advice):
+                yield
         except agreed:
             raise
         except BaseException as error:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from mae_jax.report.metrics import filled
 from mae_jax.types import Metric
 
 
@@ -57,7 +56,8 @@ def results_table(
         results: representation -> metric -> value.
         metrics: their declarations.
     """
-    declared = filled(metrics, dict.fromkeys(name for one in results.values() for name in one))
+    names = dict.fromkeys(name for values in results.values() for name in values)
+    declared = {name: metrics[name] for name in names}
     rows = [["features", *(heading(name, metric) for name, metric in declared.items())]]
     for representation, values in results.items():
         cells = (shown(m, values[name]) if name in values else "–" for name, m in declared.items())

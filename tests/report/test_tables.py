@@ -131,7 +131,7 @@ def test_the_table_of_a_run_has_a_dash_where_a_metric_is_missing(more):
         "mae": {"psnr": 23.4, "knn": 0.5} | {f"m{n}": 0.125 for n in range(more)},
     }
     file = io.StringIO()
-    metrics = {"psnr": PSNR, "knn": Metric()}
+    metrics = {"psnr": PSNR, "knn": Metric()} | {f"m{n}": Metric() for n in range(more)}
     Console(file=file, width=120).print(results_table(results, metrics, "after 3 steps"))
     said = file.getvalue()
     cells = {w[0]: w[1:] for line in said.splitlines() if (w := line.replace("│", "").split())}
