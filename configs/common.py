@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict, config_dict
 
-from mae_jax.models import conv, vit
+from mae_jax.models import convnext, vit
 from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD
 from mae_jax.spec import arguments
 from mae_jax.types import UserError
@@ -91,9 +91,9 @@ def encoder_of(arg: str, file: str) -> str:
     size, _, patch = arg.partition("/")
     if patch.isdigit() and size in vit.SIZES:
         return f"vit({size}, patch={patch})"
-    if size in conv.SIZES and not patch:
-        return f"conv({size})"
+    if size in convnext.SIZES and not patch:
+        return f"convnext({size})"
     raise UserError(
         f"{file}:{arg}: write SIZE/PATCH for a ViT, e.g. B/16, or the size of a convolutional "
-        f"encoder: {', '.join(conv.SIZES)}"
+        f"encoder: {', '.join(convnext.SIZES)}"
     )

@@ -4,7 +4,7 @@ seen, learning rate and evaluation, two seeds each.
     mae-jax sweep --config compare_methods
     mae-jax report --sweep runs/compare_methods
 
-The argument is the encoder, 'vit' or 'conv'; `conv_mae` is convolutional in both. Of the frozen
+The argument is the encoder, 'vit' or 'convnext'; `fcmae` is convolutional in both. Of the frozen
 encoder, k-NN and logistic regression with 4,000 labels; of the encoder as a start, fine-tuning with
 a tenth of the 12,000. 'supervised' learned from all labels instead, and 'scratch' from that tenth
 alone, both with one learning rate for all layers. AdamW has b2 = 0.95 without labels, 0.999 with
@@ -25,12 +25,12 @@ EVALS = "knn(k=20, limit=4000)|logistic(limit=4000)"
 FEW = "share(0.1, seed=0)"
 ENCODERS = {
     "vit": "vit(width=96, depth=2, heads=3, patch=8)",
-    "conv": "conv(widths=(48, 96), depths=(1, 2), stem=4, kernel=3)",
+    "convnext": "convnext(widths=(48, 96), depths=(1, 2), stem=4, kernel=3)",
 }
 PIXELS = "pixels(normalize=False)"
 METHODS = {
     "mae": dict(decoder_width=64, decoder_depth=1, decoder_heads=4, target=PIXELS),
-    "conv_mae": dict(encoder=ENCODERS["conv"], decoder_width=32, target=PIXELS),
+    "fcmae": dict(encoder=ENCODERS["convnext"], decoder_width=32, target=PIXELS),
     "simclr": dict(projector=(256, 64), jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0, temperature=0.5),
     "mocov3": dict(projector=(256, 256, 64), predictor=(256, 64), blur=(0.0, 0.0)),
     "relative_position": dict(tile=8, hidden=256),
@@ -67,7 +67,7 @@ def without_labels(name: str, encoder: str) -> ConfigDict:
     config = scenes.get_config()
     config.method.name = name
     config.method.args = common.method_args(name, **(dict(encoder=encoder) | METHODS[name]))
-    config.method.args.pool = "mean"  # of the sites, for all
+    config.method.args.pool = "mean"  # of the tokens, for all
     config.data.batch_size = 64
     config.schedule.update(base_lr=4e-3, epochs=EPOCHS, warmup_epochs=0.5)
     config.evals.update(every=EVERY, run=EVALS)

@@ -3,13 +3,13 @@ behind it, SIZE for a convolutional encoder, or 'scenes'.
 
     mae-jax train --config finetune:B/16 --config.init_from.path=runs/mae_b16
     mae-jax train --config finetune:B/16,repository --config.init_from.path=runs/mae_b16
-    mae-jax train --config finetune:T --config.init_from.path=runs/conv_mae_t
+    mae-jax train --config finetune:T --config.init_from.path=runs/fcmae_t
     mae-jax train --config finetune:scenes --config.init_from.path=runs/scenes
 
 The preset 'paper' (default) is table 9 of arXiv 2111.06377. 'repository' is what its authors' code
 recommends instead: random erasing, more stochastic depth for L and H, and for B half of the
 learning rate with a steeper layer decay; both reach the same. Convolutional encoders have a layer
-decay of 0.9, since it is taken at each of their many blocks. With `method.args.tuned` only
+decay of 0.9, since it is taken at each of their many blocks. With `method.args.trainable` only
 the last blocks learn (0: the head alone, 'mlp': half a block), as in figure 9. Without init_from,
 the encoder learns from scratch.
 

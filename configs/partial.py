@@ -24,10 +24,10 @@ def get_configs(arg: str = "B/16") -> dict[str, ConfigDict]:
     scenes = model == "scenes"
     configs = {}
     for seed in SEEDS if scenes else SEEDS[:1]:
-        for tuned in [t for t in TUNED if not scenes or t in ("0", "1", "2", "all")]:
+        for trainable in [t for t in TUNED if not scenes or t in ("0", "1", "2", "all")]:
             config = finetune.get_config(model)
             config.seed = seed
-            config.method.args.tuned = tuned
+            config.method.args.trainable = trainable
             config.init_from.path = start or default_start(model)
-            configs[f"tuned-{tuned}/100%/{seed}"] = config
+            configs[f"tuned-{trainable}/100%/{seed}"] = config
     return configs

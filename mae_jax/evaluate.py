@@ -18,10 +18,10 @@ from mae_jax.evals.features import Evaluator, read_split, shared
 from mae_jax.figures.figure import Figure, FigureContext
 from mae_jax.figures.reconstructions import draw_pictures, nothing_to_draw
 from mae_jax.learner import Predictor
+from mae_jax.metrics import EVAL
 from mae_jax.progress import Progress
-from mae_jax.report.metrics import EVAL
-from mae_jax.report.tables import results_table
 from mae_jax.run import Run
+from mae_jax.tables import results_table
 from mae_jax.types import Metric, TrainState, UserError
 from mae_jax.workdir import read_results, set_aside, write
 

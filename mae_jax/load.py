@@ -39,8 +39,8 @@ def load(
         UserError: not a workdir, or nothing to load from it.
     """
     config = read_config(workdir)
-    if "identities" in config:  # what was written by hand may have none
-        del config.identities
+    if "fingerprints" in config:  # what was written by hand may have none
+        del config.fingerprints
     # Neither the mesh nor the batch of training need to fit this machine.
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1)
     config.init_from = ConfigDict(dict(path=""))
@@ -48,7 +48,7 @@ def load(
     config.compiler = dict(tpu="", gpu="", cpu="")  # this compiler may be another version
     # Nor do the steps and learning rates of other images in other batches need to make sense.
     config.profile, config.schedule.min_lr = "", 0.0
-    config.method.args.update(weights.anywhere(config.method.args))
+    config.method.args.update(weights.portable_args(config.method.args))
     like = lambda folder: _source_like(config.data.train, folder, weights.image_of(workdir))
     if images is not None:
         inputs = make_method(**config.method).inputs

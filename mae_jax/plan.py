@@ -97,7 +97,7 @@ def check(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> 
     check_state(run.abstract_state)
     run.trace()
     claimed = run.config.copy_and_resolve_references()
-    claimed.identities = run.data.identities()
+    claimed.fingerprints = run.data.fingerprints()
     changes = changes_since(workdir, claimed)
     changed = [f"config.{key} is now {new!r}, was {old!r}" for key, (old, new) in changes.items()]
     plan = lines(run, last_step(workdir) or 0)

@@ -25,12 +25,12 @@ from mae_jax.engine.memory import bytes_on_device, check_room, check_state, step
 from mae_jax.engine.profile import Profile
 from mae_jax.evals.classify import check_labels
 from mae_jax.evals.features import Evaluator
-from mae_jax.init_from import InitFrom, make_init_from, pixel_statistics
 from mae_jax.learner import Learner, build_learner
 from mae_jax.settings import EvalPlan, make_eval_plan
 from mae_jax.spec import bind_section, call_section
 from mae_jax.types import TrainState, UserError, image_shape
 from mae_jax.weights import image_of
+from mae_jax.weights.init_from import InitFrom, make_init_from, pixel_statistics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,10 +16,10 @@ from mae_jax.engine.optim import check_schedule, make_optimizer
 from mae_jax.engine.profile import Profile
 from mae_jax.evals.features import Evaluator
 from mae_jax.figures.figure import Figure
-from mae_jax.init_from import make_init_from
 from mae_jax.methods import make_method
 from mae_jax.spec import bind_section, build_all, call_section, parse
 from mae_jax.types import UserError
+from mae_jax.weights.init_from import make_init_from
 
 LARGEST = 2**31 - 1
 """Of a whole number that gives an array its shape."""

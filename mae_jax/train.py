@@ -15,15 +15,15 @@ import jax
 from ml_collections import ConfigDict
 
 from mae_jax import evaluate, plan
-from mae_jax.engine.agree import as_first
+from mae_jax.distributed.job import check_same, check_shared
+from mae_jax.distributed.watchdog import INPUT, STEP, Watchdog
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.log import Log, console
 from mae_jax.engine.meter import Diverged, Meter
+from mae_jax.engine.multihost import from_first
 from mae_jax.engine.preemption import BEFORE, StopRequests
 from mae_jax.engine.prefetch import prefetch
-from mae_jax.engine.processes import check_same, check_shared
 from mae_jax.engine.profile import Profile
-from mae_jax.engine.watchdog import INPUT, STEP, Watchdog
 from mae_jax.errors import Preempted
 from mae_jax.run import Run, build
 from mae_jax.types import TrainState, UserError
@@ -48,7 +48,7 @@ def train(
         config: see `configs/`.
         workdir: where everything is written; made if missing.
         deviations: in what it differs from a recipe that has a name, a line each, to be said.
-        watchdog: of the job that this process belongs to, see `mae_jax.engine.processes.join`.
+        watchdog: of the job that this process belongs to, see `mae_jax.distributed.job.join`.
         stop: requests to stop, if they are handled already.
 
     Returns:
@@ -65,9 +65,9 @@ def train(
         run = build(config, recorded(workdir))
         watchdog.advice = run.memory_advice
         with lock(workdir):
-            identities = run.data.identities()
-            check_same(watchdog, run.config, identities)
-            changes = claim(workdir, run.config, identities)
+            fingerprints = run.data.fingerprints()
+            check_same(watchdog, run.config, fingerprints)
+            changes = claim(workdir, run.config, fingerprints)
             check_shared(watchdog, workdir / "config.json")
             state, evaluated = complete(run, workdir, [*deviations, *changes], stop, watchdog)
             if not evaluated:
@@ -94,7 +94,7 @@ def complete(
             else:
                 origins = []
             start, total = int(state.step), run.plan.steps
-            evaluated = start == total and as_first(evaluate.is_evaluated(run, workdir, total))
+            evaluated = start == total and from_first(evaluate.is_evaluated(run, workdir, total))
             say(*changes, *origins, *plan.lines(run, start))
             if evaluated:
                 say(f"finished: {workdir} has all {total} steps and their evaluation")
@@ -136,7 +136,7 @@ def loop(
         raise Preempted(f"stopped {where}")
 
     with contextlib.closing(batches), watchdog.guard(*AGREED), profile:
-        if due(first, every) and not as_first(log.has_evaluation(first)):
+        if due(first, every) and not from_first(log.has_evaluation(first)):
             with stop.giving_up():
                 evaluate.during_training(run, state, log)
             if stop.told:

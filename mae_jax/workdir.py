@@ -11,11 +11,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mae_jax.config import AUTO, differences, from_json, to_json
+from mae_jax.config import differences, from_json, to_json
+from mae_jax.metrics import filled
 from mae_jax.paths import check_place
-from mae_jax.report.metrics import filled
 from mae_jax.spec import is_extension, parse
 from mae_jax.types import Metric, UserError
+from mae_jax.upgrade import upgrade
 
 WEIGHTS = "weights.safetensors"
 """What a folder of imported weights has in place of checkpoints."""
@@ -31,7 +32,7 @@ MAY_CHANGE = (
     "data.workers",
     "data.pipeline",
     "data.on_error",
-    "identities.reading",
+    "fingerprints.reading",
     *(f"method.args.decoder_{name}" for name in COMPUTED),
 )
 """What a resumed run may set otherwise: it changes the numbers by rounding at most, or lets a run
@@ -87,18 +88,7 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(f"{path} is damaged (it names no method); {way_out}")
     if is_folder_of_weights(workdir):
         _check_names(path, config)
-    return _upgraded(config)
-
-
-def _upgraded(config: ConfigDict) -> ConfigDict:
-    """The config of an earlier version in the words of this one."""
-    args = config.method.args if "args" in config.method else {}
-    if "normalize_target" in args:
-        args["target"] = f"pixels(normalize={args['normalize_target']})"
-        del args["normalize_target"]
-    if "evals" in config and "figures" not in config.evals:
-        config.evals.figures = AUTO
-    return config
+    return upgrade(config)
 
 
 def _check_names(path: Path, config: ConfigDict) -> None:
@@ -222,11 +212,11 @@ def last_step(workdir: Path) -> int | None:
     return max((int(name) for name in names if name.isdigit()), default=None)
 
 
-def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> list[str]:
+def claim(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str]) -> list[str]:
     """Makes the workdir this run's, or checks that it is, if it holds a checkpoint.
 
     Args:
-        identities: split -> what tells its examples from others, beside the config.
+        fingerprints: split -> what tells its examples from others, beside the config.
 
     Returns:
         What has changed without harm since, a line each.
@@ -237,7 +227,7 @@ def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> l
     if is_folder_of_weights(workdir):
         raise UserError(f"{workdir} holds imported weights: use another --workdir")
     claimed = config.copy_and_resolve_references()
-    claimed.identities = dict(identities)
+    claimed.fingerprints = dict(fingerprints)
     changes = changes_since(workdir, claimed)
     if jax.process_index() == 0:
         write(workdir / "config.json", to_json(claimed))
@@ -245,7 +235,7 @@ def claim(workdir: Path, config: ConfigDict, identities: Mapping[str, str]) -> l
 
 
 def _told(key: str, old: Any, new: Any) -> str:
-    if key == "identities.reading":
+    if key == "fingerprints.reading":
         return (
             "some images are read in another way than where this run stopped. "
             f"Now: {new or 'as before all changes'}. Then: {old or 'as before these changes'}"
@@ -261,9 +251,9 @@ def changes_since(workdir: Path, config: ConfigDict) -> dict[str, tuple]:
     """
     if last_step(workdir) is None:
         return {}
-    there, config = read_config(workdir), _upgraded(config.copy_and_resolve_references())
-    if "identities" not in config:
-        del there.identities
+    there, config = read_config(workdir), upgrade(config.copy_and_resolve_references())
+    if "fingerprints" not in config:
+        del there.fingerprints
     changes = differences(there, config)
     start = changes.get("init_from.path", ("", ""))
     if all(start) and len({Path(path).resolve() for path in start}) == 1:

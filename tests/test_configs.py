@@ -6,15 +6,15 @@ import pytest
 
 from mae_jax.config import load_config, load_configs
 from mae_jax.engine.optim import make_optimizer, make_plan
-from mae_jax.models import conv, vit
+from mae_jax.models import convnext, vit
 from mae_jax.settings import make_evaluators, make_method
 from mae_jax.spec import call_section
 
 EXPERIMENTS = {
     "bigan:B/8": 64,
     "colorization:T": 224,
-    "conv_mae:T": 224,
-    "conv_mae:T,original": 224,
+    "context_encoder:T": 224,
+    "fcmae:T": 224,
     "finetune:B/16": 224,
     "finetune:L/16,repository": 224,
     "finetune:S/16": 224,
@@ -40,8 +40,8 @@ def few_blocks(monkeypatch):
     """Two blocks of each encoder, or one a stage, say what the others would, which are equal."""
     for size, shape in vit.SIZES.items():
         monkeypatch.setitem(vit.SIZES, size, shape | dict(depth=2))
-    for size, shape in conv.SIZES.items():
-        monkeypatch.setitem(conv.SIZES, size, shape | dict(depths=(1,) * len(shape["depths"])))
+    for size, shape in convnext.SIZES.items():
+        monkeypatch.setitem(convnext.SIZES, size, shape | dict(depths=(1,) * len(shape["depths"])))
 
 
 @pytest.mark.parametrize(("name", "side"), EXPERIMENTS.items())
@@ -73,14 +73,14 @@ def test_an_experiment_fits_together(name, side):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arg", ["vit", "conv"])
+@pytest.mark.parametrize("arg", ["vit", "convnext"])
 def test_what_is_compared_differs_in_the_method_alone(arg):
     configs = load_configs(f"configs/compare_methods.py:{arg}")
     frozen = {n.split("/")[0]: c for n, c in configs.items() if n.endswith("frozen/0")}
     assert len(frozen) == 11 and len(configs) == 2 * (2 * 10 + 2)
     budgets = {(c.data.batch_size, c.schedule.epochs, c.evals.run) for c in frozen.values()}
     assert len(budgets) == 1
-    encoders = {c.method.args.encoder for name, c in frozen.items() if name != "conv_mae"}
+    encoders = {c.method.args.encoder for name, c in frozen.items() if name != "fcmae"}
     assert len(encoders) == 1
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
     batch = dict(image=image, image2=image, label=jax.ShapeDtypeStruct((2,), jnp.int32))

@@ -5,7 +5,8 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from mae_jax import evaluate, summary, sweep
+from mae_jax import evaluate
+from mae_jax.sweeps import experiments, report
 from mae_jax.types import Metric, UserError
 from mae_jax.workdir import read_config, read_results
 from tests.helpers.commands import mistake
@@ -42,7 +43,7 @@ def test_results_that_are_whole_are_added_to(tmp_path, caplog):
 @pytest.mark.parametrize("content", DAMAGE, ids=KINDS)
 def test_a_run_of_a_sweep_with_damaged_results_is_evaluated_again(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content)
-    assert not sweep.finished(tmp_path, ConfigDict())
+    assert not experiments.finished(tmp_path, ConfigDict())
 
 
 @pytest.mark.parametrize("content", DAMAGE, ids=KINDS)
@@ -106,10 +107,10 @@ def test_a_report_is_without_damaged_costs_and_names(tmp_path, caplog, content):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "costs.json").write_bytes(content)
     (folder / "metrics.jsonl").write_bytes(b'\0{"step": 4, "loss": 1.5}\n' + content + b"\n")
-    (run,), _ = summary.read_runs(tmp_path)
+    (run,), _ = report.read_runs(tmp_path)
     assert run.costs == {} and "costs.json is damaged" in caplog.text
     assert run.lines == [{"step": 4, "loss": 1.5}] or content == b'{"step": 4}'
     if content != b"[]":
         (tmp_path / "experiments.json").write_bytes(content)
         with pytest.raises(UserError, match="experiments.json is damaged"):
-            summary.missing([run], tmp_path)
+            report.missing([run], tmp_path)

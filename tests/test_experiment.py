@@ -223,9 +223,9 @@ def test_frozen_and_locked_configs_can_be_changed(folder):
     text = of_base("c.lock(); return FrozenConfigDict(c)")
     config = load_config(write(folder, text), ["seed=3", "data.batch_size=8"])
     assert (config.seed, config.data.batch_size) == (3, 8)
-    config.identities = {}  # which a workdir adds
+    config.fingerprints = {}  # which a workdir adds
     config = load_config(write(folder, of_base("c.lock()")), ["seed=3"])
-    config.identities = {}
+    config.fingerprints = {}
 
 
 def test_derived_and_required_values_follow_overrides(folder):

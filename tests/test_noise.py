@@ -58,7 +58,7 @@ def test_settings_of_the_user_count(quiet, monkeypatch):
 @pytest.mark.slow
 def test_c_output_is_muted_and_pythons_is_not(root):
     code = (
-        "import os; from mae_jax.engine.processes import mute_c_output\n"
+        "import os; from mae_jax.distributed.job import mute_c_output\n"
         "print('before'); mute_c_output()\n"
         "os.write(1, b'[Gloo] Rank 0 is connected'); print('after')"
     )

@@ -24,7 +24,7 @@ def in_the_project(root):
         yield
 
 
-FIRST = ["conv_mae", "mocov3", "vae"]
+FIRST = ["fcmae", "mocov3", "vae"]
 """An encoder of its own, two views and more than parameters, features of its own."""
 
 
@@ -84,7 +84,7 @@ def test_a_run_gives_features_pictures_and_a_start(trained, tmp_path):
     assert run(*command, start, f"--config.method.args.encoder={encoder}") == 0
     saved = weights.read(workdir)[0].params
     _, state = load(tmp_path / "tuned")
-    kernel = "block_0/mlp/fc1/kernel" if name != "conv_mae" else "block_0/fc1/kernel"
+    kernel = "block_0/mlp/fc1/kernel" if name != "fcmae" else "block_0/fc1/kernel"
     tuned = dict(leaves(state))[f"params/encoder/{kernel}"]
     assert 0 < np.abs(tuned - saved[f"encoder/{kernel}"]).max() < 0.05
 

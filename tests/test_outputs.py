@@ -2,7 +2,7 @@
 
 import pytest
 
-from mae_jax.commands import LONGEST, results_suffix
+from mae_jax.cli.commands import LONGEST, results_suffix
 from tests.helpers.commands import mistake
 
 FEATURES = "features", "--run", "nowhere", "--images", "nowhere", "--out"

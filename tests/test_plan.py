@@ -201,7 +201,7 @@ def test_a_long_warm_up_is_reported(root, epochs, warmup, said):
 def test_a_run_is_loaded_whatever_its_schedule_means_for_other_batches(grey, tmp_path):
     """Nor does its config need to name its examples, what is traced, or options of a compiler."""
     config_ = json.loads((grey[0] / "run" / "config.json").read_text())
-    del config_["identities"], config_["compiler"]
+    del config_["fingerprints"], config_["compiler"]
     config_["profile"], config_["schedule"]["min_lr"] = "20:22", config_["schedule"]["base_lr"]
     (tmp_path / "checkpoints").symlink_to(grey[0] / "run" / "checkpoints")
     (tmp_path / "config.json").write_text(json.dumps(config_))

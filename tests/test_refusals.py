@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax import commands
+from mae_jax.cli import commands
+from mae_jax.cli.failure import explain
 from mae_jax.config import load_config
 from mae_jax.data.named import source_spec
 from mae_jax.engine.optim import make_plan
 from mae_jax.errors import UserError
-from mae_jax.failure import explain
 from mae_jax.load import _source_like
 from mae_jax.paths import check_place
 from mae_jax.spec import call, maker
@@ -58,9 +58,9 @@ def folder(tmp_path, monkeypatch):
         ("method.args.mean=(1,(2,3),4)", "mean=(1, (2, 3), 4) should be finite numbers"),
         ("method.args.mean=({1},2,3)", "mean=({1}, 2, 3) holds a value of type set"),
         ("method.args.mean=0.5", "mean=0.5 is not of type tuple; it is (0.485"),
-        ("method.args.encoder=resnet(50)", "models has no 'resnet': choose conv, vit"),
-        ("method.args.encoder=heads(50)", "models has no 'heads': choose conv, vit"),
-        ("method.args.encoder=", "'' should name exactly one of models: conv, vit"),
+        ("method.args.encoder=resnet(50)", "models has no 'resnet': choose convnext, vit"),
+        ("method.args.encoder=heads(50)", "models has no 'heads': choose convnext, vit"),
+        ("method.args.encoder=", "'' should name exactly one of models: convnext, vit"),
         ("data.train_transform=random_resized_crop(100000)", "size 100000 is over "),
         (
             "data.eval_transform=resize(8)|center_crop((8, 1000000000))",
@@ -301,7 +301,7 @@ def test_values_that_are_no_pair_of_numbers(value):
             "evals has no 'features': choose classify, knn, logistic, probe, rob",
         ),
         ("data.sources", "images", "data sources has no 'images': choose array_file, dicom, "),
-        ("models", "norm", "models has no 'norm': choose conv, vit"),
+        ("models", "norm", "models has no 'norm': choose convnext, vit"),
     ],
 )
 def test_only_what_can_be_chosen_is_named(package, name, message):

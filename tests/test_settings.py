@@ -56,7 +56,7 @@ from tests.helpers.commands import mistake
             "depth 1000000 may be at most",
         ),
         (
-            "method.args.encoder=conv(widths=(8,), depths=(1000000,))",
+            "method.args.encoder=convnext(widths=(8,), depths=(1000000,))",
             "depth 1000000 may be at most",
         ),
         ("method.args.encoder=vit(Ti, mlp_ratio=1e300)", "1e+300 may be at most 2147483647"),

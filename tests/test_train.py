@@ -137,7 +137,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path):
     config = tiny(f"data.train=folder({str(folder)!r})", "data.test=")
     train(config, tmp_path / "run")
     Image.fromarray(pixels[4]).save(folder / "4.png")
-    with pytest.raises(UserError, match="identities.train: '4 .*' there, '5 .*' now"):
+    with pytest.raises(UserError, match="fingerprints.train: '4 .*' there, '5 .*' now"):
         train(config, tmp_path / "run")
 
 

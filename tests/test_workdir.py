@@ -57,7 +57,7 @@ def test_options_of_the_compiler_may_change(workdir):
     [
         dict(encoder="vit(B, patch=14, remat=dots)"),
         dict(encoder="vit(L, patch=16, remat=dots)"),
-        dict(encoder="conv(B, patch=16)"),
+        dict(encoder="convnext(B, patch=16)"),
         dict(encoder="vit(B, patch=16, mlp_ratio=2.0)"),
         dict(encoder=""),
         dict(decoder_width=256),

@@ -115,7 +115,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
     *space, channels = live.setup.shape
     grid = grid_of(space, encoder.patch)
     values = method.target.width(patch_sides(encoder.patch, len(space)), channels)
-    masked_only = method.score == "hidden" and not encoder.mask_tokens
+    masked_only = method.loss_on == "masked" and not encoder.mask_tokens
 
     def draw(batch):
         return method.draw_mask(key, batch["image"])
@@ -129,7 +129,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         return decoder.apply({"params": params}, tokens, mask, grid, values, masked_only)
 
     def predict(params, batch):
-        return method.reconstruct_scored(params, batch["image"], draw(batch))
+        return method.reconstruct_for_loss(params, batch["image"], draw(batch))
 
     def encoder_gradient(params, batch, mask):
         tokens, back = jax.vjp(lambda params: encode(params, batch, mask), params)

@@ -76,7 +76,7 @@ def check_setup(setup: Setup) -> None:
         "class_tokens": encoder.class_tokens == 1,
         "patch": isinstance(encoder.patch, int),
         "loss": method.loss_kind == "mse",
-        "score": method.score == "hidden",
+        "score": method.loss_on == "masked",
         "mask_tokens_in_encoder": not encoder.mask_tokens,
         "learned_positions": not encoder.learned_positions,
         "final_norm": encoder.final_norm,

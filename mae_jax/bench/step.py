@@ -22,9 +22,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from mae_jax.bench.flops import count
-from mae_jax.bench.kept import kept
 from mae_jax.bench.parts import DISJOINT, Live
 from mae_jax.bench.peer import make_peers
+from mae_jax.bench.residuals import kept
 from mae_jax.bench.setup import Setup, make_setup
 from mae_jax.bench.timing import Work, check_times, measure, repeat, shown, spread
 from mae_jax.checks import check_batch_size

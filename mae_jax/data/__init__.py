@@ -59,7 +59,7 @@ class Data:
         """How many images in the batches that `train` has given stand in for bad ones."""
         return self._skipped["train"]
 
-    def identities(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, str]:
         """Split -> what tells its examples from others: a run goes on with the same ones only.
         'reading': how their pixels are made, where that has changed: a run that goes on reports it.
         """

@@ -21,8 +21,8 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from mae_jax.engine.agree import in_all
 from mae_jax.engine.digest import digest, shapes_of
+from mae_jax.engine.multihost import raise_together
 from mae_jax.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -120,11 +120,11 @@ class Checkpoints:
                 "some space and start again to go on"
             ) from error
 
-    def restore(self, like: Any) -> Any | None:
+    def restore(self, abstract_state: Any) -> Any | None:
         """The newest checkpoint that is whole, or None if there is none.
 
         Args:
-            like: the state, or shapes with shardings: what to restore and how to lay it out.
+            abstract_state: shapes and shardings of the state to restore, or a state like it.
 
         Raises:
             UserError: checkpoints are there, but none of them is whole.
@@ -132,7 +132,7 @@ class Checkpoints:
         steps, broken = self.steps(), {}
         for step in reversed(steps):
             try:
-                state = self._read(like, step)
+                state = self._read(abstract_state, step)
             except UserError:
                 raise
             except Exception as error:  # Orbax raises many kinds for damaged files
@@ -157,19 +157,19 @@ class Checkpoints:
         with contextlib.closing(ocp.JsonCheckpointHandler()) as handler:
             return handler.restore(self.folder / str(step) / "leaves", ocp.args.JsonRestore())
 
-    def _read(self, like: Any, step: int) -> Any:
+    def _read(self, abstract_state: Any, step: int) -> Any:
         """A state in all processes, or an exception in all. Orbax' manager would have them wait for
         each other while they read, also for one that has raised; its handlers do not.
         """
-        saved, state = in_all(lambda: self._load(like, step))
-        in_all(lambda: self._verify(saved, state))
+        saved, state = raise_together(lambda: self._load(abstract_state, step))
+        raise_together(lambda: self._verify(saved, state))
         return state
 
-    def _load(self, like: Any, step: int) -> tuple[dict[str, list], Any]:
+    def _load(self, abstract_state: Any, step: int) -> tuple[dict[str, list], Any]:
         saved = self.leaves(step)
-        self._check_model(like, saved)
+        self._check_model(abstract_state, saved)
         target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), abstract_state
         )
         args, folder = ocp.args.StandardRestore(target), self.folder / str(step) / "state"
         with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
@@ -185,9 +185,9 @@ class Checkpoints:
         digests = jax.device_get(self._digest(state))
         return {name: [shape, int(digests[name])] for name, shape in shapes_of(state).items()}
 
-    def _check_model(self, like: Any, saved: dict[str, list]) -> None:
+    def _check_model(self, abstract_state: Any, saved: dict[str, list]) -> None:
         """Raises OtherModel if a checkpoint is whole, but of another model."""
-        here = shapes_of(like)
+        here = shapes_of(abstract_state)
         there = {name: shape for name, (shape, _) in saved.items()}
         differ = [path for path in {*here, *there} if here.get(path) != there.get(path)]
         # Moments differ where parameters do, and have longer names.

@@ -16,26 +16,26 @@ Costs = dict[str, Any]
 
 
 def compile_step(
-    step: Callable, like: TrainState, batch: Batch, *, parts: int
+    step: Callable, abstract_state: TrainState, batch: Batch, *, parts: int
 ) -> tuple[Callable, Costs]:
     """Compiles a jitted training step for batches of one size.
 
     Args:
         step: of `make_train_step`.
-        like, batch: shapes and shardings of the state and of a global batch.
+        abstract_state, batch: shapes and shardings of the state and of a global batch.
         parts: of the batch that the step computes one after another.
 
     Returns:
         The step, and what it costs: state, batch and temporaries all count as memory.
     """
-    lowered = step.lower(like, batch)
+    lowered = step.lower(abstract_state, batch)
     compiled = lowered.compile()
     counted, memory = lowered.cost_analysis(), compiled.memory_analysis()
-    mesh = like.step.sharding.mesh
+    mesh = abstract_state.step.sharding.mesh
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
     costs = dict(
-        parameters=count(like.params),
-        encoder_parameters=count(like.params.get("encoder", {})),
+        parameters=count(abstract_state.params),
+        encoder_parameters=count(abstract_state.params.get("encoder", {})),
         gflops_per_image=None,
         step_megabytes=None,
         image=list(batch["image"].shape[1:]) if "image" in batch else None,

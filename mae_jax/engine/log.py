@@ -87,7 +87,7 @@ class Log:
             self.progress.update(self.task, completed=step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Records values after `step` steps, everywhere."""
+        """Records values after `step` steps, all_true."""
         if not self.active:
             return
         now = time.time()

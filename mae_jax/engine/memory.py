@@ -181,7 +181,7 @@ def step_advice(config: ConfigDict) -> str:
     """What to change if the memory of a device is not enough for a training step, best first.
 
     Parts of 32 images of a ViT-B/16 move less memory than the whole batch where much of them fits
-    into a TPU's fast memory; computing blocks again costs time everywhere.
+    into a TPU's fast memory; computing blocks again costs time all_true.
     """
     args = config.method.args
     advice = (

@@ -53,7 +53,7 @@ def plan_state(
 
     shapes = jax.eval_shape(init)
     shardings = infer_shardings(shapes, mesh)
-    like = jax.tree.map(
+    abstract_state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,
         shardings,
@@ -61,7 +61,7 @@ def plan_state(
     initialize = jax.jit(init, out_shardings=shardings)
 
     def initial_state() -> TrainState:
-        check_state(like)
+        check_state(abstract_state)
         state = initialize()
         if not method.sample:
             return state
@@ -70,7 +70,7 @@ def plan_state(
         placed = {name: jax.tree.map(place, state.extra[name], x) for name, x in found.items()}
         return state.replace(extra=state.extra | placed)
 
-    return initial_state, like
+    return initial_state, abstract_state
 
 
 def check_constants(found: Extra, initial: Extra) -> None:
@@ -93,7 +93,7 @@ def place(old: jax.Array, new: Any) -> jax.Array:
 
 def make_train_step(
     mesh: Mesh,
-    like: TrainState,
+    abstract_state: TrainState,
     method: Method,
     tx: optax.GradientTransformationExtraArgs,
     *,
@@ -107,7 +107,7 @@ def make_train_step(
     'skipped' counts such steps, 'skipped_in_a_row' those since the last good one.
 
     Args:
-        like: shapes and shardings of the state.
+        abstract_state: shapes and shardings of the state.
         seed: of the run.
         accumulate: parts into which a batch is split to save memory; their gradients are averaged.
         compiler_options: see `engine.compiler`.
@@ -131,7 +131,7 @@ def make_train_step(
         }
         return state, metrics
 
-    shardings = jax.tree.map(lambda x: x.sharding, like)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state)
     return jax.jit(
         step,
         in_shardings=(shardings, batch_sharding(mesh)),

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from mae_jax.figures.figure import Figure, FigureContext, save
-from mae_jax.report.metrics import EVAL, filled
-from mae_jax.report.tables import scaled
+from mae_jax.metrics import EVAL, filled
+from mae_jax.tables import scaled
 from mae_jax.types import Metric
 
 

@@ -91,7 +91,7 @@ class BiGAN(LatentMethod):
             "generator": of_others(*self.judge(fixed, pairs)),
         }
         right = 0.5 * (jnp.mean(real > 0) + jnp.mean(fake < 0))
-        return Output(sum(losses.values()), extra, {**losses, "right": right})
+        return Output(sum(losses.values()), extra, {**losses, "discriminator_accuracy": right})
 
     def latents(self, params: Params, features: jax.Array) -> jax.Array:
         """A linear function of the features."""

@@ -10,8 +10,8 @@ import jax
 from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
-from mae_jax.models.deconv import Generator
 from mae_jax.models.transformer import dense_init
+from mae_jax.models.unet_decoder import Generator
 from mae_jax.ops import pixels
 from mae_jax.types import Params, Pictures
 

@@ -42,23 +42,23 @@ class MaskedAutoencoding(MaskedMethod):
         variables, values = {"params": params}, self.values(images)
         return self.model.apply(variables, self.normalize(images), mask, values=values)
 
-    def reconstruct_scored(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
-        """Predictions [B, K, V]: with score='hidden', of the masked patches alone. Pixels stay
+    def reconstruct_for_loss(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
+        """Predictions [B, K, V]: with loss_on='masked', of the masked patches alone. Pixels stay
         bytes until the visible patches are taken.
         """
-        masked_only, values = self.score == "hidden", self.values(images)
+        masked_only, values = self.loss_on == "masked", self.values(images)
         variables = {"params": params}
         return self.model.apply(variables, images, mask, masked_only, self.normalize, values)
 
     def take(self, patches: jax.Array, mask: Mask) -> jax.Array:
         """Those patches of [B, L, ...]."""
-        if self.score == "all":
+        if self.loss_on == "all":
             return patches
         return take_tokens(patches, mask.masked, kind=self.decoder.gather)
 
-    def scored(self, mask: Mask) -> jax.Array:
+    def in_loss(self, mask: Mask) -> jax.Array:
         """All of them count."""
-        return jnp.ones_like(mask.mask if self.score == "all" else mask.masked, bool)
+        return jnp.ones_like(mask.mask if self.loss_on == "all" else mask.masked, bool)
 
     def values(self, images: jax.Array) -> int:
         """Number of values that are predicted for each patch of images [B, *space, C]."""
@@ -78,7 +78,7 @@ def make(
     mask_ratio: float = 0.75,
     loss: str = "mse",
     target: str = "pixels(normalize=True)",
-    score: str = "hidden",
+    loss_on: str = "masked",
     mask_tokens_in_encoder: bool = False,
     pool: str = "cls",
     mean: Sequence[float] = (0.5,),
@@ -89,7 +89,7 @@ def make(
 
     Args:
         encoder: spec string, e.g. 'vit(B, patch=16)', 'vit(width=96, depth=4, heads=3, patch=4)'
-            or 'conv(T)'.
+            or 'convnext(T)'.
         decoder_width, decoder_depth, decoder_heads: shape of the transformer decoder.
         decoder_attention, decoder_remat, decoder_gather: how it is computed, like the `attention`,
             `remat` and `gather` of vit(...).
@@ -98,7 +98,7 @@ def make(
         loss: 'mse' or 'l1'.
         target: spec string of `mae_jax.targets`: 'pixels(normalize=True)' are those of each patch
             with its mean and deviation removed.
-        score: 'hidden' patches only, as in the paper, or 'all'.
+        loss_on: 'masked' patches only, as in the paper, or 'all'.
         mask_tokens_in_encoder: the ablation in which the encoder sees mask tokens too.
         pool: 'cls' or 'mean': what `predict` calls features.
         mean, std: of the pixels in [0, 1], one number or one per channel.
@@ -108,7 +108,7 @@ def make(
         UserError: a value that is not among those above.
     """
     options = masked_options(
-        mask=mask, mask_ratio=mask_ratio, target=target, loss=loss, score=score
+        mask=mask, mask_ratio=mask_ratio, target=target, loss=loss, loss_on=loss_on
     )
     shape = dict(width=decoder_width, depth=decoder_depth, heads=decoder_heads)
     check_shape("decoder", **shape)

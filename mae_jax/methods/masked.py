@@ -31,8 +31,8 @@ class MaskedMethod(ImageMethod):
     target: Target
     loss_kind: str
     """One of the target's losses."""
-    score: str
-    """'hidden' patches only, or 'all'."""
+    loss_on: str
+    """'masked' patches only, or 'all'."""
 
     @property
     def sample(self) -> int:
@@ -57,7 +57,7 @@ class MaskedMethod(ImageMethod):
     def reconstruct(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
         """Predictions [B, L, V] of all patches of images [B, *space, C] uint8."""
 
-    def reconstruct_scored(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
+    def reconstruct_for_loss(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
         """Predictions [B, K, V] of the patches that `take` takes."""
         return self.reconstruct(params, images, mask)
 
@@ -65,9 +65,9 @@ class MaskedMethod(ImageMethod):
         """Of [B, L, ...] the patches [B, K, ...] that are predicted for the loss."""
         return patches
 
-    def scored(self, mask: Mask) -> jax.Array:
+    def in_loss(self, mask: Mask) -> jax.Array:
         """[B, K] bool: which of these count in the loss."""
-        return mask.mask if self.score == "hidden" else jnp.ones_like(mask.mask)
+        return mask.mask if self.loss_on == "masked" else jnp.ones_like(mask.mask)
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Parameters for images of this shape."""
@@ -85,13 +85,13 @@ class MaskedMethod(ImageMethod):
         """The error of predictions under a mask of its own for every example."""
         images = batch["image"]
         mask = self.draw_mask(key, images, step)
-        prediction = self.reconstruct_scored(params, images, mask)
+        prediction = self.reconstruct_for_loss(params, images, mask)
         return Output(self.error(prediction, extra, images, mask), extra, {})
 
     def error(
         self, prediction: jax.Array, extra: Extra, images: jax.Array, mask: Mask
     ) -> jax.Array:
-        """The loss of predictions [B, K, V] of `reconstruct_scored`."""
+        """The loss of predictions [B, K, V] of `reconstruct_for_loss`."""
         context = TargetContext(
             patch=self.sides(images),
             take=lambda patches: self.take(patches, mask),
@@ -99,7 +99,7 @@ class MaskedMethod(ImageMethod):
         )
         target = self.target.make(extra.get("target", {}), images, context)
         errors = self.target.errors(prediction, target, self.loss_kind)
-        return losses.masked_mean(errors, self.scored(mask))
+        return losses.masked_mean(errors, self.in_loss(mask))
 
     def pictures(self) -> Pictures | None:
         """See `ops.pictures.reconstructions`; None for targets that are no pixels."""
@@ -156,7 +156,7 @@ class MaskedMethod(ImageMethod):
 
 
 def masked_options(
-    *, mask: str, mask_ratio: float, target: str, loss: str, score: str
+    *, mask: str, mask_ratio: float, target: str, loss: str, loss_on: str
 ) -> dict[str, Any]:
     """Fields of a `MaskedMethod` from options of its `make`, checked.
 
@@ -165,15 +165,15 @@ def masked_options(
     """
     predicted = build(target, "targets", Target)
     check_choice("loss", loss, predicted.losses)
-    check_choice("score", score, ("hidden", "all"))
+    check_choice("loss_on", loss_on, ("masked", "all"))
     if not 0 <= mask_ratio < 1:
         raise UserError(f"mask_ratio {mask_ratio} is outside [0, 1): the paper's is 0.75")
-    if mask_ratio == 0 and score == "hidden":
-        raise UserError("mask_ratio 0 hides nothing to score: raise it, or set score=all")
+    if mask_ratio == 0 and loss_on == "masked":
+        raise UserError("mask_ratio 0 masks nothing to learn from: raise it, or set loss_on=all")
     return dict(
         strategy=build(mask, "masks", masks.Strategy),
         mask_ratio=mask_ratio,
         target=predicted,
         loss_kind=loss,
-        score=score,
+        loss_on=loss_on,
     )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mae_jax.methods.images import ImageMethod
-from mae_jax.models.heads import Head, check_widths
+from mae_jax.models.heads import ProjectionHead, check_widths
 from mae_jax.models.vit import ViT
 from mae_jax.ops import pixels, views
 from mae_jax.ops.contrastive import info_nce
@@ -28,8 +28,8 @@ class MoCoV3(ImageMethod):
     views: ClassVar[int] = 2
     rank: ClassVar[int | None] = 2
 
-    projector: Head
-    predictor: Head
+    projector: ProjectionHead
+    predictor: ProjectionHead
     temperature: float
     momentum: float
     jitter: tuple[float, ...]
@@ -80,7 +80,7 @@ class MoCoV3(ImageMethod):
                 for query, other in zip(queries, reversed(keys), strict=True)
             )
         )
-        return Output(sum(losses), extra, {"found": sum(found) / 2})
+        return Output(sum(losses), extra, {"top1": sum(found) / 2})
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
         """Moves the momentum encoder towards the parameters; its momentum rises to 1 on half a
@@ -133,7 +133,7 @@ def make(
     told apart from those of its part of the batch only.
 
     Args:
-        encoder: spec string, e.g. 'vit(B, patch=16)' or 'conv(T)'.
+        encoder: spec string, e.g. 'vit(B, patch=16)' or 'convnext(T)'.
         projector, predictor: widths of their layers, the last the same; the authors' projector has
             three layers on a ViT and two, (4096, 256), on a convolutional network.
         temperature: of the cosine similarities.
@@ -161,7 +161,7 @@ def make(
         )
     return MoCoV3(
         **MoCoV3.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
-        **{name: Head(value, dtype=jnp.dtype(dtype)) for name, value in widths.items()},
+        **{name: ProjectionHead(value, dtype=jnp.dtype(dtype)) for name, value in widths.items()},
         temperature=temperature,
         momentum=momentum,
         jitter=tuple(jitter),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mae_jax.methods.images import ImageMethod
-from mae_jax.models.heads import Head, check_widths
+from mae_jax.models.heads import ProjectionHead, check_widths
 from mae_jax.ops import pixels, views
 from mae_jax.ops.contrastive import nt_xent
 from mae_jax.types import Batch, Extra, Output, Params, UserError
@@ -23,7 +23,7 @@ class SimCLR(ImageMethod):
     views: ClassVar[int] = 2
     rank: ClassVar[int | None] = 2
 
-    projector: Head
+    projector: ProjectionHead
     temperature: float
     jitter: tuple[float, ...]
     blur: float
@@ -51,7 +51,7 @@ class SimCLR(ImageMethod):
         images = views.photometric(key, images, jitter=self.jitter, blur=self.blur, solarize=0)
         projected = self.project(params, pixels.standardize(images, self.mean, self.std))
         loss, found = nt_xent(*views.separate(projected), temperature=self.temperature)
-        return Output(loss, extra, {"found": found})
+        return Output(loss, extra, {"top1": found})
 
     def project(self, params: Params, images: jax.Array) -> jax.Array:
         """Normalized images [N, H, W, C] to [N, projector's last width] float32."""
@@ -75,7 +75,7 @@ def make(
     told apart from those of its part of the batch only.
 
     Args:
-        encoder: spec string, e.g. 'vit(B, patch=16)' or 'conv(T)'.
+        encoder: spec string, e.g. 'vit(B, patch=16)' or 'convnext(T)'.
         projector: widths of its layers, the last that of what is compared.
         temperature: of the cosine similarities. 0.1 at ImageNet, 0.5 at CIFAR.
         jitter: strengths of brightness, contrast, saturation and hue, see `views.photometric`.
@@ -93,7 +93,7 @@ def make(
         raise UserError(f"temperature={temperature} must be positive: the paper's is 0.1")
     return SimCLR(
         **SimCLR.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
-        projector=Head(tuple(projector), last_scale=True, dtype=jnp.dtype(dtype)),
+        projector=ProjectionHead(tuple(projector), last_scale=True, dtype=jnp.dtype(dtype)),
         temperature=temperature,
         jitter=tuple(jitter),
         blur=blur,

@@ -88,7 +88,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def make_encoder(text: str, *, pool: str, dtype: str, **more: Any) -> Encoder:
-    """Builds the encoder of a spec string, e.g. 'vit(B, patch=16)' or 'conv(T)'.
+    """Builds the encoder of a spec string, e.g. 'vit(B, patch=16)' or 'convnext(T)'.
 
     Args:
         pool: 'cls' or 'mean', checked here because everything has it.

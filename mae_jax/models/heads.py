@@ -34,7 +34,7 @@ class BatchNorm(nn.Module):
         return x
 
 
-class Head(nn.Module):
+class ProjectionHead(nn.Module):
     """Linear layers without biases, each followed by BatchNorm, and all but the last by ReLU."""
 
     widths: tuple[int, ...]

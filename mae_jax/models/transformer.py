@@ -33,7 +33,7 @@ its input alone (arXiv 1604.06174). XLA's CPU backend computes again, but saves 
 """
 
 
-class QueriesKeysValues(nn.Module):
+class QKV(nn.Module):
     """One dense layer for all three. The first tokens may need no queries."""
 
     dtype: Any = jnp.float32
@@ -68,7 +68,7 @@ class Attention(nn.Module):
             bias, mask: see `ops.attention.attention`.
         """
         width = x.shape[-1]
-        parts = QueriesKeysValues(self.dtype, name="qkv")(x, skip)
+        parts = QKV(self.dtype, name="qkv")(x, skip)
         # [B, T, D] to [B, T, H, d], of queries [B, T - skip, H, d]
         parts = [y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in parts]
         shown = attention_weights(*parts[:2], bias=bias, mask=mask) if weights else None

@@ -22,7 +22,7 @@ class Finetuning(ImageMethod):
 
     classes: int
     layer_decay: float
-    tuned: int | str
+    trainable: int | str
     smoothing: float
     mixup: float
     cutmix: float
@@ -39,7 +39,7 @@ class Finetuning(ImageMethod):
 
     def rules(self) -> Rules:
         """See `layer_rules`."""
-        return layer_rules(self.encoder.depth, self.layer_decay, self.tuned)
+        return layer_rules(self.encoder.depth, self.layer_decay, self.trainable)
 
     def offers(self) -> tuple[str, ...]:
         """'features' [B, D], inputs of the head, and 'logits' [B, classes], both float32."""
@@ -89,7 +89,7 @@ class Finetuning(ImageMethod):
         return {"ema": params} if self.ema else extra
 
 
-def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:
+def layer_rules(depth: int, layer_decay: float, trainable: int | str) -> Rules:
     """(regex, (lr factor, decay factor) or None) for an encoder of `depth` blocks and its head.
     What stands in front of a block in a convolutional encoder goes with it.
 
@@ -98,10 +98,10 @@ def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:
     token are not decayed.
 
     Args:
-        tuned: 'all'; a number of last blocks; or 'mlp': the MLP of the last block. The head and
+        trainable: 'all'; a number of last blocks; or 'mlp': the MLP of the last block. The head and
             the norm in front of it always learn.
     """
-    count = depth if tuned == "all" else 0 if tuned == "mlp" else tuned
+    count = depth if trainable == "all" else 0 if trainable == "mlp" else trainable
     first = layer_decay ** (depth + 1)
     rules: list[tuple[str, tuple[float, float] | None]] = []
 
@@ -110,10 +110,10 @@ def layer_rules(depth: int, layer_decay: float, tuned: int | str) -> Rules:
             rules.append((rf"{pattern}.*(bias|scale)$", (factor, 0.0)))
         rules.append((pattern, (factor, 1.0) if trained else None))
 
-    if tuned == "mlp":
+    if trainable == "mlp":
         group(rf"^encoder/block_{depth - 1}/(mlp|norm2)/", layer_decay, True)
-    rules.append((r"^encoder/(cls_token|positions)$", (first, 0.0) if tuned == "all" else None))
-    group(r"^encoder/embed", first, tuned == "all")
+    rules.append((r"^encoder/(cls_token|positions)$", (first, 0.0) if trainable == "all" else None))
+    group(r"^encoder/embed", first, trainable == "all")
     for i in range(depth):
         group(rf"^encoder/(block|down)_{i}/", layer_decay ** (depth - i), i >= depth - count)
     group("", 1.0, True)
@@ -127,7 +127,7 @@ def make(
     pool: str = "mean",
     drop_path: float = 0.1,
     layer_decay: float = 0.75,
-    tuned: int | str = "all",
+    trainable: int | str = "all",
     smoothing: float = 0.1,
     mixup: float = 0.8,
     cutmix: float = 1.0,
@@ -144,7 +144,7 @@ def make(
         pool: 'mean' of the patches with a norm of its own, or 'cls'.
         drop_path: rate of stochastic depth in the last block.
         layer_decay: factor of the learning rate from block to block, towards the input.
-        tuned: 'all', the number of last blocks that learn, or 'mlp' for half a block.
+        trainable: 'all', the number of last blocks that learn, or 'mlp' for half a block.
         smoothing: of labels.
         mixup, cutmix: their alphas, 0 for none; where both are on, each has half of the batches.
         ema: decay of averaged weights, which then do the predicting; 0: none.
@@ -164,16 +164,18 @@ def make(
     network = fields["encoder"]
     if isinstance(network, ViT):
         network = network.clone(learned_positions=True)
-    tuned = int(tuned) if str(tuned).isdigit() else tuned
-    if tuned not in ("all", "mlp") and tuned not in range(network.depth + 1):
-        raise UserError(f"tuned {tuned!r}: choose 'all', 'mlp' or a number up to {network.depth}")
-    if tuned == "mlp" and not isinstance(network, ViT):
-        raise UserError("tuned 'mlp' is for transformers: choose a number of blocks, or 'all'")
+    trainable = int(trainable) if str(trainable).isdigit() else trainable
+    if trainable not in ("all", "mlp") and trainable not in range(network.depth + 1):
+        raise UserError(
+            f"trainable {trainable!r}: choose 'all', 'mlp' or a number up to {network.depth}"
+        )
+    if trainable == "mlp" and not isinstance(network, ViT):
+        raise UserError("trainable 'mlp' is for transformers: choose a number of blocks, or 'all'")
     return Finetuning(
         **fields | {"encoder": network},
         classes=classes,
         layer_decay=layer_decay,
-        tuned=tuned,
+        trainable=trainable,
         smoothing=smoothing,
         mixup=mixup,
         cutmix=cutmix,

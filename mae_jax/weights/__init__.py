@@ -24,7 +24,7 @@ from mae_jax.weights.infer import model_of
 from mae_jax.weights.kinds import SUFFIXES
 from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Mapped, known, to_ours
 from mae_jax.weights.layouts import tables
-from mae_jax.weights.model import Model, Options, anywhere
+from mae_jax.weights.model import Model, Options, portable_args
 from mae_jax.weights.parts import other_model
 from mae_jax.weights.rewrite import Rewritten, described_names, rewritten
 from mae_jax.weights.runs import image_of, is_run, read_run, read_state, transform_of, write_run
@@ -34,7 +34,7 @@ __all__ = [
     "SUFFIXES",
     "Model",
     "Options",
-    "anywhere",
+    "portable_args",
     "check_new",
     "from_hub",
     "image_of",

@@ -65,7 +65,7 @@ def pixel_target(model: Model) -> Pixels:
     return target
 
 
-def anywhere(args: Mapping[str, Any]) -> dict[str, Any]:
+def portable_args(args: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a method with attention=auto in place of a kernel of one kind of device, in
     encoder and decoder: it may be computed on another than it was trained on.
     """

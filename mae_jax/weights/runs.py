@@ -17,7 +17,7 @@ from mae_jax.ops.norm import EPSILON
 from mae_jax.spec import arguments
 from mae_jax.types import Skips, TrainState, UserError
 from mae_jax.weights.files import read_json, read_notes, read_safetensors
-from mae_jax.weights.model import Model, anywhere
+from mae_jax.weights.model import Model, portable_args
 from mae_jax.weights.saving import fresh_folder, write_file
 from mae_jax.workdir import WEIGHTS, is_folder_of_weights, read_config
 
@@ -35,7 +35,7 @@ def read_run(folder: Path) -> Model:
         UserError: no run, nothing to read in it, or damage.
     """
     method = read_config(folder).method
-    args = anywhere(arguments(method.name, "methods", method.args.to_dict()))
+    args = portable_args(arguments(method.name, "methods", method.args.to_dict()))
     if is_folder_of_weights(folder):
         leaves, _ = read_safetensors(folder / WEIGHTS)
     else:
@@ -60,12 +60,12 @@ def image_of(folder: Path) -> tuple[int, ...] | None:
     return tuple(notes["image"]) if notes.get("image") else None
 
 
-def read_state(folder: Path, like: TrainState) -> TrainState:
+def read_state(folder: Path, abstract_state: TrainState) -> TrainState:
     """The state of a folder that import made, laid out like another, without moments."""
     model, same = read_run(folder), lambda path, array: array
-    params = transfer(like.params, model.params, missing="^$", adapt=same)
-    extra = transfer(like.extra, model.extra, missing="^$", adapt=same)
-    zero = jax.device_put(np.int32(0), like.step.sharding)
+    params = transfer(abstract_state.params, model.params, missing="^$", adapt=same)
+    extra = transfer(abstract_state.extra, model.extra, missing="^$", adapt=same)
+    zero = jax.device_put(np.int32(0), abstract_state.step.sharding)
     return TrainState(zero, params, (), extra, Skips(zero, zero))
 
 

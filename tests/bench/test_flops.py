@@ -54,13 +54,13 @@ def test_an_encoder_is_every_product_and_no_other(ratio, tokens):
     assert count(method, SHAPE).forward["encoder"] == products(run.jaxpr) / 2
 
 
-@pytest.mark.parametrize("score", ["all", "hidden"])
-def test_a_decoder_is_every_product_but_what_its_last_block_leaves_out(score):
-    method = mae.make(encoder=VIT, score=score, **DECODER)
+@pytest.mark.parametrize("loss_on", ["all", "masked"])
+def test_a_decoder_is_every_product_but_what_its_last_block_leaves_out(loss_on):
+    method = mae.make(encoder=VIT, loss_on=loss_on, **DECODER)
     counted, tokens, width, values = count(method, SHAPE), 7, 8, 48
     # Of tokens that no loss sees: logits, weighted sum, projection, MLP, prediction.
     one = 4 * tokens * width + 2 * width**2 + 16 * width**2 + 2 * width * values
-    unseen = one * (1 if score == "all" else 1 + 1)
+    unseen = one * (1 if loss_on == "all" else 1 + 1)
     forward, both = (per_image(method, gradient=gradient) for gradient in (False, True))
     whole = sum(counted.forward.values())
     assert whole - unseen <= forward <= whole
@@ -84,9 +84,9 @@ def test_the_published_shapes_by_hand():
     assert sum(counted.train.values()) == pytest.approx(5.87e10, rel=0.01)
 
 
-@pytest.mark.parametrize("tuned, first", [("all", 0), (1, 5), (0, 7), ("mlp", 6)])
-def test_fine_tuning_pays_for_gradients_down_to_the_first_layer_that_learns(tuned, first):
-    method = finetune.make(encoder=VIT, classes=5, tuned=tuned)
+@pytest.mark.parametrize("trainable, first", [("all", 0), (1, 5), (0, 7), ("mlp", 6)])
+def test_fine_tuning_pays_for_gradients_down_to_the_first_layer_that_learns(trainable, first):
+    method = finetune.make(encoder=VIT, classes=5, trainable=trainable)
     counted = count(method, SHAPE)
     assert sum(counted.forward.values()) == per_image(method, gradient=False)
     tokens, width = 7, 16
@@ -110,7 +110,7 @@ def test_probing_pays_for_one_way_through_the_encoder():
 def test_xla_counts_the_same_and_what_is_not_a_product():
     shape = (64, 64, 3)
     encoder = "vit(width=512, depth=2, heads=4, patch=8)"
-    decoder = dict(decoder_width=256, decoder_depth=1, decoder_heads=2, score="all")
+    decoder = dict(decoder_width=256, decoder_depth=1, decoder_heads=2, loss_on="all")
     method = mae.make(encoder=encoder, **decoder)
     batch = {"image": jnp.zeros((2, *shape), jnp.uint8)}
     params, _ = jax.eval_shape(method.init, jax.random.key(0), batch)
@@ -120,6 +120,6 @@ def test_xla_counts_the_same_and_what_is_not_a_product():
     assert formula * 0.97 < xla < formula * 1.05
 
 
-@pytest.mark.parametrize("method", [mae.make(encoder="conv(T)"), rotation.make(encoder=VIT)])
+@pytest.mark.parametrize("method", [mae.make(encoder="convnext(T)"), rotation.make(encoder=VIT)])
 def test_there_is_no_formula_for_others(method):
     assert count(method, (64, 64, 3)) is None

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mae_jax.engine import agree, checkpoint
+from mae_jax.engine import checkpoint, multihost
 from mae_jax.engine.checkpoint import Checkpoints, digest
 from mae_jax.engine.mesh import make_mesh
 from mae_jax.types import UserError
@@ -48,11 +48,11 @@ def assert_same(a, b):
 def test_round_trip_onto_another_mesh(tmp_path, state):
     save(tmp_path, state, [5])
     mesh = make_mesh(data=2)
-    like = jax.tree.map(
+    abstract_state = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P())), state
     )
     with Checkpoints(tmp_path, every=1) as checkpoints:
-        restored = checkpoints.restore(like)
+        restored = checkpoints.restore(abstract_state)
     assert_same(restored, state)
     assert restored["kernel"].sharding.spec == P()
 
@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, state, c
 def test_what_one_process_cannot_read_none_uses(tmp_path, state, monkeypatch, caplog):
     save(tmp_path, state, [1, 2])
     others = iter([True, False, True, True])
-    monkeypatch.setattr(agree, "everywhere", lambda here: here and next(others))
+    monkeypatch.setattr(multihost, "all_true", lambda here: here and next(others))
     with caplog.at_level(logging.WARNING), Checkpoints(tmp_path, every=1) as checkpoints:
         assert_same(checkpoints.restore(state), state)
         assert checkpoints.steps() == [1]

@@ -36,9 +36,9 @@ def test_arithmetic_and_parameters_are_those_of_two_products(parts):
         "image": jax.ShapeDtypeStruct((size, 1, 1, WIDTH), jnp.uint8, sharding=batch_sharding(mesh))
     }
     tx = make_optimizer(schedule=lambda step: 1e-3)
-    fresh, like = plan_state(mesh, method, tx, batch, seed=0)
-    step = make_train_step(mesh, like, method, tx, seed=0, accumulate=parts)
-    compiled, costs = compile_step(step, like, batch, parts=parts)
+    initial_state, abstract_state = plan_state(mesh, method, tx, batch, seed=0)
+    step = make_train_step(mesh, abstract_state, method, tx, seed=0, accumulate=parts)
+    compiled, costs = compile_step(step, abstract_state, batch, parts=parts)
     assert costs["parameters"] == 2 * WIDTH**2 and costs["encoder_parameters"] == WIDTH**2
     # Forward twice; backward to both kernels and to what lies between: five products.
     by_hand = 5 * 2 * WIDTH**2 / 1e9
@@ -46,7 +46,7 @@ def test_arithmetic_and_parameters_are_those_of_two_products(parts):
     # On each of two devices: parameters and two moments, and half of the images, at the least.
     assert costs["step_megabytes"] > (3 * 2 * WIDTH**2 * 4 + size * WIDTH / 2) / 1e6
     state, metrics = compiled(
-        fresh(),
+        initial_state(),
         {
             "image": jax.device_put(
                 jnp.ones((size, 1, 1, WIDTH), jnp.uint8), batch["image"].sharding

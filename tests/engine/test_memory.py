@@ -41,7 +41,7 @@ def test_memory_of_the_host():
     ("platform", "args", "rest"),
     [
         ("tpu", dict(encoder="vit(B)", decoder_remat="none"), PARTS + REMAT + DECODER),
-        ("tpu", dict(encoder="conv(T)", decoder_remat="none"), PARTS),
+        ("tpu", dict(encoder="convnext(T)", decoder_remat="none"), PARTS),
         ("gpu", dict(encoder="vit(B)"), REMAT),
         ("cpu", dict(), ""),
     ],
@@ -123,7 +123,7 @@ def test_fresh_states_are_refused_before_they_are_made(monkeypatch):
 
     tx = optax.identity()
     batch = {"image": np.zeros((1, 2, 2, 1), np.uint8)}
-    fresh, _ = plan_state(make_mesh(), Method(), tx, batch, seed=0)
+    initial_state, _ = plan_state(make_mesh(), Method(), tx, batch, seed=0)
     monkeypatch.setattr(memory, "free_memory", lambda: 3_999_999)
     with pytest.raises(UserError, match=r"needs 4 MB .* array is params/weight, \[1000, 1000\]"):
-        fresh()
+        initial_state()

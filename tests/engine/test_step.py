@@ -36,9 +36,9 @@ def run(mesh, batches, accumulate=1, name="sgd"):
     """States and metrics after each batch."""
     method = Regression()
     tx = make_optimizer(name=name, schedule=lambda step: 0.01 * (step + 1), weight_decay=0.1)
-    fresh, like = plan_state(mesh, method, tx, {"image": batches[0]}, seed=3)
-    step = make_train_step(mesh, like, method, tx, seed=3, accumulate=accumulate)
-    state, seen = fresh(), []
+    initial_state, abstract_state = plan_state(mesh, method, tx, {"image": batches[0]}, seed=3)
+    step = make_train_step(mesh, abstract_state, method, tx, seed=3, accumulate=accumulate)
+    state, seen = initial_state(), []
     for images in batches:
         state, metrics = step(state, put_batch({"image": images}, mesh))
         seen.append(jax.device_get((state, metrics)))
@@ -133,9 +133,9 @@ def test_constants_that_do_not_fit_are_refused_in_one_line(batches, monkeypatch,
     monkeypatch.setattr(Measured, "found", {"scale": {"mean": np.array([5, 6])}})
     tx = make_optimizer(name="sgd", schedule=lambda step: 0.1)
     options = dict(seed=3, sample=lambda count: {"image": batches[0][:count]})
-    fresh, _ = plan_state(make_mesh(), Measured(), tx, {"image": batches[0]}, **options)
-    np.testing.assert_array_equal(fresh().extra["scale"]["mean"], [5, 6])
+    initial_state, _ = plan_state(make_mesh(), Measured(), tx, {"image": batches[0]}, **options)
+    np.testing.assert_array_equal(initial_state().extra["scale"]["mean"], [5, 6])
     monkeypatch.setattr(Measured, "found", found)
     with pytest.raises(UserError, match=message) as error:
-        fresh()
+        initial_state()
     assert "\n" not in str(error.value)

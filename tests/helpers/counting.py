@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from mae_jax import cli
-from mae_jax.commands import job
+from mae_jax.cli.commands import job
+from mae_jax.cli.failure import explain
+from mae_jax.distributed.job import join
+from mae_jax.distributed.watchdog import STEP
 from mae_jax.engine.mesh import make_mesh, put_batch, replicated
-from mae_jax.engine.processes import join
-from mae_jax.engine.watchdog import STEP
-from mae_jax.failure import explain
 from tests.helpers.faulty import FAULTS
 
 STEPS = 1500

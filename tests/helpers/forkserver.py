@@ -22,8 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 WARM = (
-    "mae_jax.commands",
-    "mae_jax.sweep",
+    "mae_jax.cli.commands",
+    "mae_jax.sweeps.experiments",
     "mae_jax.train",
     "mae_jax.data.sources.fashion_scenes",
     "mae_jax.evals.knn",

@@ -2,7 +2,7 @@
 
 
 class Memory:
-    """See `mae_jax.engine.watchdog.Store`."""
+    """See `mae_jax.distributed.watchdog.Store`."""
 
     def __init__(self):
         self.values = {}

@@ -15,7 +15,7 @@ from mae_jax.spec import resolve
 from mae_jax.types import Method
 
 VIT = "vit(width=16, depth=1, heads=2, patch=4)"
-CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
+CONV = "convnext(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
 
 NAMES = [
     name

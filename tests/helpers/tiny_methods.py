@@ -5,11 +5,11 @@ from ml_collections import ConfigDict
 from configs import common
 from tests.helpers import tiny
 
-CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
+CONV = "convnext(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
 METHODS = {
     "bigan": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8, discriminator_width=8),
     "colorization": dict(encoder=tiny.ENCODER, stride=2),
-    "conv_mae": dict(encoder=CONV, decoder_width=8),
+    "fcmae": dict(encoder=CONV, decoder_width=8),
     "mocov3": dict(encoder=tiny.ENCODER, projector=(16, 16, 8), predictor=(16, 8)),
     "vae": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8),
 }

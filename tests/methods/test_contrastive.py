@@ -14,14 +14,14 @@ from mae_jax.engine.mesh import batch_sharding, make_mesh, put_batch
 from mae_jax.engine.optim import make_optimizer
 from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.methods import mocov3, simclr
-from mae_jax.models.heads import BatchNorm, Head
+from mae_jax.models.heads import BatchNorm, ProjectionHead
 from mae_jax.ops import pixels, views
 from mae_jax.rules import map_rules
 from mae_jax.types import UserError
 from tests.helpers.compiled import compiled
 
 VIT = "vit(width=16, depth=1, heads=2, patch=4)"
-CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
+CONV = "convnext(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
 PLAIN = dict(jitter=(0, 0, 0, 0), blur=0.0)
 KEY = jax.random.key(1)
 
@@ -59,8 +59,8 @@ def train(method, steps, batch):
     """The states before and after each of some steps, on two devices."""
     mesh = make_mesh()
     tx = make_optimizer(schedule=lambda step: 3e-3, rules=method.rules())
-    fresh, like = plan_state(mesh, method, tx, batch, seed=0)
-    step, state = make_train_step(mesh, like, method, tx, seed=0), fresh()
+    initial_state, abstract_state = plan_state(mesh, method, tx, batch, seed=0)
+    step, state = make_train_step(mesh, abstract_state, method, tx, seed=0), initial_state()
     states, placed = [jax.device_get(state)], put_batch(batch, mesh)
     for _ in range(steps):
         state, _ = step(state, placed)
@@ -144,9 +144,9 @@ def test_the_loss_is_that_of_the_global_batch(name, encoder):
     split = loss(jax.device_put(batch, batch_sharding(make_mesh())))
     halves = [loss({k: v[i : i + 2] for k, v in batch.items()}).loss for i in (0, 2)]
     np.testing.assert_allclose(split.loss, whole.loss, rtol=1e-5)
-    np.testing.assert_allclose(split.metrics["found"], whole.metrics["found"])
+    np.testing.assert_allclose(split.metrics["top1"], whole.metrics["top1"])
     assert abs(np.mean(halves) - whole.loss) > 1e-2, "each device by itself would give another"
-    assert 0 <= float(whole.metrics["found"]) <= 1 and whole.loss.dtype == jnp.float32
+    assert 0 <= float(whole.metrics["top1"]) <= 1 and whole.loss.dtype == jnp.float32
 
 
 def test_only_the_second_view_of_moco_is_solarized_and_the_first_always_blurred(monkeypatch):
@@ -277,7 +277,7 @@ def test_heads_are_torchs(last_scale):
     rng = np.random.default_rng(0)
     x = rng.normal(2, 3, (6, 5)).astype(np.float32)
     weights = rng.normal(size=(6, 4)).astype(np.float32)
-    head = Head((7, 4), last_scale=last_scale)
+    head = ProjectionHead((7, 4), last_scale=last_scale)
     params = jax.jit(head.init)(KEY, x)["params"]
     params = jax.tree.map(lambda p: p + rng.normal(0, 0.2, p.shape).astype(np.float32), params)
     score = lambda p: jnp.sum(head.apply({"params": p}, x) * weights)

@@ -17,7 +17,7 @@ from mae_jax.types import UserError
 from tests.helpers.compiled import compiled
 
 VIT = "vit(width=16, depth=1, heads=2, patch=4)"
-CONV = "conv(widths=(8, 12), depths=(1, 1), stem=2, kernel=3)"
+CONV = "convnext(widths=(8, 12), depths=(1, 1), stem=2, kernel=3)"
 KEY = jax.random.key(0)
 RAW = dict(mean=(0.0,), std=(1 / 255,))  # what the network sees are bytes
 HEIGHT, WIDTH, TILE = 28, 32, 8  # cells of 9 x 10 pixels after a border of 0 and 1

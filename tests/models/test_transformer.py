@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from mae_jax.engine.mesh import make_mesh
 from mae_jax.methods import mae
-from mae_jax.models import conv, transformer, vit
+from mae_jax.models import convnext, transformer, vit
 from mae_jax.models.encoder import Encoder, pooled
 from mae_jax.types import UserError
 
@@ -185,7 +185,7 @@ def test_attention_that_nobody_asks_for_is_not_computed():
 
 @pytest.mark.parametrize("rank", [1, 3])
 def test_convolutional_maps_of_any_rank(rank):
-    network = conv.make(widths=(4, 8), depths=(1, 1), stem=2, kernel=3)
+    network = convnext.make(widths=(4, 8), depths=(1, 1), stem=2, kernel=3)
     x = images(*(8, 4, 4)[:rank], 2)
     params = start(network, x)
     maps = jax.eval_shape(functools.partial(network.apply, method="maps"), params, x)

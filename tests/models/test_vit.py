@@ -17,7 +17,7 @@ from tests.helpers.compiled import compiled
 
 SHAPE = dict(width=24, depth=3, heads=3, patch=4)
 SPEC = "vit(width=24, depth=2, heads=3, patch=4{})"
-CONV = "conv(widths=(8, 16), depths=(1, 1), stem=2)"
+CONV = "convnext(widths=(8, 16), depths=(1, 1), stem=2)"
 
 
 @functools.cache

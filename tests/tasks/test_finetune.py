@@ -27,9 +27,9 @@ def batch():
     return {"image": images, "label": np.array([0, 1, 2, 1], np.int32)}
 
 
-def factors(depth, layer_decay, tuned, path):
+def factors(depth, layer_decay, trainable, path):
     """The rule that holds for a parameter."""
-    rules = finetune.layer_rules(depth, layer_decay, tuned)
+    rules = finetune.layer_rules(depth, layer_decay, trainable)
     return next(value for pattern, value in rules if re.search(pattern, path))
 
 
@@ -56,20 +56,22 @@ def test_layers_learn_more_slowly_towards_the_input(path, layer, decayed):
 
 
 @pytest.mark.parametrize(
-    ("tuned", "learning"),
+    ("trainable", "learning"),
     [
         (0, set()),
         (1, {"block_2/mlp", "block_2/norm2", "block_2/norm1", "block_2/attention"}),
         ("mlp", {"block_2/mlp", "block_2/norm2"}),
     ],
 )
-def test_partial_tuning_is_a_matter_of_rules(batch, tuned, learning):
-    task = finetune.make(**PLAIN, tuned=tuned)
+def test_partial_tuning_is_a_matter_of_rules(batch, trainable, learning):
+    task = finetune.make(**PLAIN, trainable=trainable)
     tx = make_optimizer(schedule=lambda step: 0.1, rules=task.rules(), weight_decay=0.1)
     mesh = make_mesh(data=2)
-    fresh, like = plan_state(mesh, task, tx, batch, seed=0)
-    before = jax.device_get(fresh().params)
-    state, _ = make_train_step(mesh, like, task, tx, seed=0)(fresh(), put_batch(batch, mesh))
+    initial_state, abstract_state = plan_state(mesh, task, tx, batch, seed=0)
+    before = jax.device_get(initial_state().params)
+    state, _ = make_train_step(mesh, abstract_state, task, tx, seed=0)(
+        initial_state(), put_batch(batch, mesh)
+    )
     after = jax.device_get(state.params)
     moved = {
         jax.tree_util.keystr(path, simple=True, separator="/")
@@ -166,8 +168,8 @@ def test_pooling(batch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(tuned=4), "tuned 4: choose 'all', 'mlp' or a number up to 3"),
-        (dict(tuned="half"), "tuned 'half'"),
+        (dict(trainable=4), "trainable 4: choose 'all', 'mlp' or a number up to 3"),
+        (dict(trainable="half"), "trainable 'half'"),
         (dict(pool="max"), "pool 'max' is unknown: choose cls, mean"),
         (dict(layer_decay=0.0), "layer_decay=0.0 in"),
         (dict(ema=1.0), "ema=1.0"),

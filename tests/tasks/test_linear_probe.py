@@ -28,8 +28,8 @@ def trained(task, batch, steps, base=1.0):
     tx = make_optimizer(
         name="lars", schedule=lambda step: base, rules=task.rules(), weight_decay=0.0, b1=0.9
     )
-    fresh, like = plan_state(mesh, task, tx, batch, seed=0)
-    step, state = make_train_step(mesh, like, task, tx, seed=0), fresh()
+    initial_state, abstract_state = plan_state(mesh, task, tx, batch, seed=0)
+    step, state = make_train_step(mesh, abstract_state, task, tx, seed=0), initial_state()
     for _ in range(steps):
         state, _ = step(state, put_batch(batch, mesh))
     return jax.device_get(state)
@@ -71,13 +71,13 @@ def test_heads_learn_as_if_each_were_alone(batch):
         tx = make_optimizer(
             name="lars", schedule=lambda step: 1.0, rules=alone.rules(), weight_decay=0.0
         )
-        fresh, like = plan_state(mesh, alone, tx, batch, seed=0)
+        initial_state, abstract_state = plan_state(mesh, alone, tx, batch, seed=0)
         start = trained(linear_probe.make(**PLAIN, lr_factors=(0.5, 2.0)), batch, 0).params
-        state = fresh()
+        state = initial_state()
         state = state.replace(
             params={"encoder": start["encoder"], "head_0": start[f"head_{i}"]},
         )
-        step = make_train_step(mesh, like, alone, tx, seed=0)
+        step = make_train_step(mesh, abstract_state, alone, tx, seed=0)
         for _ in range(6):
             state, _ = step(state, put_batch(batch, mesh))
         jax.tree.map(

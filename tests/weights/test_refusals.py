@@ -158,7 +158,7 @@ def test_what_is_there_is_not_written_over(good, tmp_path, capsys):
         ("vit(Ti)", (64, 3), "are [64, 3], and these layouts are of 2-D images: --format stable"),
         ("vit(Ti, patch=(8, 16))", (32, 32, 3), "these layouts have one class token and square"),
         ("vit(Ti, class_tokens=2)", (32, 32, 3), "these layouts have one class token and square"),
-        ("conv(T)", (32, 32, 3), "these layouts are of vision transformers"),
+        ("convnext(T)", (32, 32, 3), "these layouts are of vision transformers"),
     ],
 )
 def test_what_no_layout_has_a_place_for(tmp_path, encoder, image, message):

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mae_jax.init_from import origin
 from mae_jax.types import UserError
 from mae_jax.weights.files import open_weights
+from mae_jax.weights.init_from import origin
 from tests.helpers import plain_vit
 from tests.helpers.commands import run
 from tests.weights.test_refusals import refused

@@ -12,11 +12,11 @@ from safetensors.numpy import load_file, save_file
 
 from mae_jax import weights
 from mae_jax.config import load_config
-from mae_jax.init_from import origin
 from mae_jax.ops.resample import resample_positions
 from mae_jax.run import build
 from mae_jax.types import UserError
 from mae_jax.weights.files import read_safetensors
+from mae_jax.weights.init_from import origin
 from tests.helpers.commands import mistake, run
 from tests.weights import models
 
@@ -233,7 +233,7 @@ def test_the_config_of_imported_weights_has_every_section(tmp_path, root):
 
     weights.write_run(models.mae(), tmp_path / "out")
     found = read_config(tmp_path / "out").to_dict()
-    assert found.keys() - {"identities"} == set(common.base())
+    assert found.keys() - {"fingerprints"} == set(common.base())
     assert found["data"].keys() == set(common.base().data)
 
 

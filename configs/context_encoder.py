@@ -1,0 +1,27 @@
+"""A context encoder on ImageNet-1k: masked pixels are zeros in the image, and a convolutional
+autoencoder predicts them. The argument is the size of the encoder.
+
+    mae-jax train --config context_encoder:T
+
+The idea is that of arXiv 1604.07379; the recipe is that of `configs/fcmae.py`, so that the two
+compare, but for the absolute error on masked patches of 16 pixels, Adam, and no skips.
+"""
+
+from ml_collections import ConfigDict
+
+from mae_jax.configs import common, fcmae
+
+
+def get_config(size: str = "T") -> ConfigDict:
+    """The experiment for a size."""
+    config = fcmae.get_config()
+    config.method.name = "context_encoder"
+    config.method.args = common.method_args(
+        "context_encoder",
+        encoder=common.encoder_of(size, "configs/context_encoder.py"),
+        unit=16,
+        loss="l1",
+        dtype="bfloat16",
+    )
+    config.optimizer.update(b2=0.999, weight_decay=0.0)
+    return config

@@ -1,0 +1,240 @@
+"""What each command of `mae-jax` does: a function of its arguments, which returns the exit code.
+
+Imports stand inside the functions: `mae-jax --help` needs none of them, and a process that only
+starts others must not open the devices.
+"""
+
+import hashlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from mae_jax.cli.failure import explain, fail
+from mae_jax.engine.preemption import stoppable
+from mae_jax.errors import PREEMPTED, Preempted, UserError
+
+LONGEST = 80
+"""Letters of a name that is made of paths."""
+
+
+def job(args):
+    """What the command line says of the processes of this job."""
+    from mae_jax.distributed.launcher import Request
+
+    given = vars(args)
+    return Request(**{name: given[name] for name in Request._fields})
+
+
+def no_overrides(args) -> None:
+    """For commands that read a run's own config."""
+    if args.overrides:
+        why = ": a run keeps its config" if "run" in vars(args) else ""
+        raise UserError(f"{args.command} takes no --config.{args.overrides[0]}{why}")
+
+
+def init(args) -> int:
+    """mae-jax init"""
+    from mae_jax import project
+
+    no_overrides(args)
+    written = project.init(args.folder, extensions=args.extensions)
+    print(f"wrote {' and '.join(map(str, written))}")
+    config = "extended.py" if args.extensions else "experiment.py"
+    print(f"next: cd {shlex.quote(str(args.folder))} && mae-jax train --config {config}")
+    return 0
+
+
+def prepare(args) -> int:
+    """mae-jax prepare"""
+    from mae_jax.data import prepare as preparation
+    from mae_jax.data.examples import default_name
+
+    no_overrides(args)
+    summary = preparation.prepare(
+        args.images,
+        args.out,
+        name=args.name or default_name(args.images),
+        channels=args.channels,
+        held_out=args.held_out,
+        shard_megabytes=args.shard_megabytes,
+        workers=args.workers,
+        beam=args.beam,
+    )
+    print(preparation.describe(summary))
+    return 0
+
+
+def experiment(args):
+    """The config that a command names, and what to report about it, a line each."""
+    from mae_jax.config import check_sections, load_changed
+    from mae_jax.experiment import notes
+
+    config, changed = load_changed(args.config, args.overrides)
+    check_sections(config, args.config)
+    lines = [f"config.{k}={new!r}, {old!r} in the file" for k, (old, new) in changed.items()]
+    if lines:
+        lines.insert(0, f"{args.config} with {len(lines)} change(s):")
+    return config, [*notes(args.config), *lines]
+
+
+@stoppable
+def train(args) -> int:
+    """mae-jax train"""
+    from mae_jax.distributed.job import join
+    from mae_jax.paths import check_place
+
+    if args.print_config:
+        return print_config(args)
+    with join(job(args), explain, stoppable=True) as watchdog:
+        config, lines = experiment(args)
+        workdir = args.workdir or default_workdir(args.config)
+        check_place(workdir, "--workdir")
+        if args.check:
+            return check_run(config, workdir, watchdog, lines)
+        return train_job(config, workdir, watchdog, lines, stop=args.stop)
+
+
+def check_run(config, workdir: Path, watchdog, deviations) -> int:
+    """mae-jax train --check"""
+    from mae_jax import plan
+
+    lines = plan.check(config, workdir, deviations)
+    if watchdog.index == 0:
+        print("\n".join(lines))
+    return 0
+
+
+def print_config(args) -> int:
+    """mae-jax train --print-config: the resolved config as JSON, without opening data or devices"""
+    from mae_jax.config import to_json
+
+    config, lines = experiment(args)
+    for line in lines:
+        print(line, file=sys.stderr)
+    print(to_json(config))
+    return 0
+
+
+def train_job(config, workdir: Path, watchdog, deviations=(), *, stop) -> int:
+    """Trains one experiment as a process of a job. Returns the exit code."""
+    from mae_jax.engine.meter import Diverged
+    from mae_jax.train import train as run_training
+
+    try:
+        run_training(config, workdir, deviations, watchdog, stop)
+    except Preempted as error:
+        code, line = PREEMPTED, f"{error}: start again to go on"
+    except Diverged as error:
+        code, line = 2, str(error)  # started again, it would diverge again
+    else:
+        return 0
+    return code if watchdog.index else fail(line, code)
+
+
+def default_workdir(config: str) -> Path:
+    """'configs/mae.py:L/16' to runs/mae_L_16."""
+    path, _, arg = config.partition(":")
+    return Path("runs", re.sub(r"\W+", "_", f"{Path(path).stem} {arg}").strip("_"))
+
+
+def evaluate(args) -> int:
+    """mae-jax evaluate"""
+    from rich.console import Console
+
+    from mae_jax import evaluate as evaluation
+    from mae_jax.cli import weights
+    from mae_jax.distributed.job import join
+    from mae_jax.engine.memory import explained
+    from mae_jax.load import load
+    from mae_jax.paths import check_file
+    from mae_jax.settings import make_evaluators
+    from mae_jax.tables import results_table
+
+    no_overrides(args)
+    path = args.run / f"results{results_suffix(args.images, args.train)}.json"
+    with join(job(args), explain, stoppable=False) as watchdog:
+        run, state = load(args.run, train=args.train, test=args.images, on_error=args.on_error)
+        evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
+        if not evaluators:
+            raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
+        run.check_evaluators(evaluators)
+        weights.check(args, run, evaluators)
+        check_file(path, "--run")
+        if watchdog.index == 0:
+            _report(run.data)
+        with explained("lower the limit of the evaluators, or use a larger device"):
+            results = evaluation.evaluate(run, state, evaluators)
+        if watchdog.index == 0:
+            title = f"{args.run}, step {int(state.step)}"
+            title += f", on {args.images}" if args.images else ""
+            title += f", trained on {args.train}" if args.train else ""
+            metrics = evaluation.metrics_of(evaluators)
+            Console().print(results_table(results, metrics, title))
+            print(f"wrote {evaluation.write_results(path, int(state.step), results, evaluators)}")
+    return 0
+
+
+def results_suffix(images: str | None, train: str | None) -> str:
+    """What the name of the results of other images ends in: ('photos/a', None) to '_photos_a'."""
+    name = (f" {images}" if images else "") + (f" train {train}" if train else "")
+    suffix = re.sub(r"\W+", "_", name).rstrip("_")
+    if len(suffix) < LONGEST:
+        return suffix
+    return f"{suffix[:LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _report(data) -> None:
+    """Prints what the sources of a data set report at the start."""
+    for line in data.notes():
+        print(line, flush=True)
+
+
+def reconstruct(args) -> int:
+    """mae-jax reconstruct"""
+    from mae_jax import evaluate as evaluation
+    from mae_jax.load import load
+    from mae_jax.paths import check_file
+
+    no_overrides(args)
+    if args.count < 1:
+        raise UserError(f"--count {args.count}: at least one image is needed")
+    out = args.out or args.run / "figures" / "reconstructions.png"
+    check_file(out, "--out", (".png",))
+    run, state = load(args.run, images=args.images, on_error=args.on_error)
+    _report(run.data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"wrote {evaluation.reconstruct(run, state, out, count=args.count, seed=args.seed)}")
+    return 0
+
+
+def features(args) -> int:
+    """mae-jax features"""
+    from mae_jax.features import write_features
+    from mae_jax.load import load
+    from mae_jax.paths import check_file
+
+    no_overrides(args)
+    check_file(args.out, "--out", (".npz", ".safetensors"))
+    run, state = load(args.run, images=args.images, on_error=args.on_error)
+    _report(run.data)
+    out, count = write_features(run, state, args.out)
+    left_out = run.data.num_examples - count
+    print(f"wrote {out}: {count} images" + (f", {left_out} left out" if left_out else ""))
+    return 0
+
+
+def weights(args) -> int:
+    """mae-jax weights"""
+    from mae_jax.cli import weights
+
+    no_overrides(args)
+    return {"import": weights.take, "export": weights.give}[args.action](args)
+
+
+def doctor(args) -> int:
+    """mae-jax doctor"""
+    from mae_jax.cli.doctor import report
+
+    no_overrides(args)
+    return report()

@@ -1,0 +1,1 @@
+"""Runs of several processes: which process this is, and that all end together."""

@@ -1,0 +1,177 @@
+"""Detection of multi-process jobs: how many processes there are and which one this is, from the
+command line or from the launcher (SLURM, Open MPI, Cloud TPU).
+
+JAX's own detection is used wherever it is right. It is wrong for a single process on a host with
+several GPUs, of which JAX would use the first only; for tasks that see only their own GPU; and for
+Open MPI 5, which does not report the address of process 0.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mae_jax.distributed.watchdog import DAY
+from mae_jax.types import UserError
+
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+"""Variables of a task that srun has started; a batch script has not all of them."""
+
+
+class ProcessSpec(NamedTuple):
+    """Arguments of `jax.distributed.initialize` for this process. JAX detects what is None."""
+
+    coordinator_address: str | None
+    """HOST:PORT where process 0 listens."""
+    num_processes: int | None
+    process_id: int | None
+    local_device_ids: list[int] | None
+    """Devices of this host that this process uses; empty: all."""
+
+
+class Request(NamedTuple):
+    """What the command line says of the job."""
+
+    distributed: str = "auto"
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    local_devices: str | None = None
+    heartbeat_timeout: float = 30.0
+
+
+def find_process(request: Request, environment: Mapping[str, str]) -> ProcessSpec | None:
+    """The process of the job that this one is; None if there is no other.
+
+    Raises:
+        UserError: the request does not say all that is needed, or contradicts itself.
+    """
+    said = dict(
+        coordinator=request.coordinator, processes=request.processes, process=request.process
+    )
+    given = [f"--{name}" for name, value in said.items() if value is not None]
+    if not 1 <= request.heartbeat_timeout <= DAY:
+        timeout = request.heartbeat_timeout
+        raise UserError(f"--heartbeat-timeout {timeout:g}: give seconds, 1 to {DAY:g}")
+    if request.distributed == "off":
+        given += ["--local-devices"] if request.local_devices is not None else []
+        if given:
+            raise UserError(f"--distributed off and {given[0]}: give one of them")
+        return None
+    whole = None not in (request.coordinator, request.processes, request.process)
+    found = None if whole and request.local_devices is not None else _found(environment, request)
+    by_launcher = found or ProcessSpec(None, None, None, [])
+    first = lambda *values: next((value for value in values if value is not None), None)
+    count = first(request.processes, by_launcher.num_processes)
+    index = first(request.process, by_launcher.process_id)
+    address = first(request.coordinator, environment.get("JAX_COORDINATOR_ADDRESS"))
+    devices = first(_numbers(request.local_devices), by_launcher.local_device_ids)
+    if found is None and not given and request.distributed == "auto":
+        return None
+    process = ProcessSpec(address, count, index, devices)
+    _check(
+        process, request, complete=found is None and request.distributed == "auto" and count != 1
+    )
+    return None if count == 1 else process
+
+
+def _check(process: ProcessSpec, request: Request, *, complete: bool) -> None:
+    """Raises UserError if the numbers are impossible, or if nothing provides one of them."""
+    address, count, index, _ = process
+    options = dict(coordinator=address, processes=count, process=index)
+    missing = [f"--{name}" for name, value in options.items() if value is None]
+    if missing and complete:
+        raise UserError(
+            "--coordinator, --processes and --process belong together, and neither SLURM, Open MPI "
+            f"nor a TPU says what is missing here: {', '.join(missing)}"
+        )
+    if count is not None and count < 1:
+        raise UserError(f"--processes {count}: at least 1")
+    if count and index is not None and not 0 <= index < count:
+        raise UserError(f"--process {index}: with --processes {count} it is 0 to {count - 1}")
+    if address and not re.fullmatch(r".+:\d+", address):
+        raise UserError(
+            f"--coordinator {address}: give the host of process 0 and a free port there, as in "
+            "node1:1234"
+        )
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    """'0,1' to [0, 1]."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise UserError(f"--local-devices {text}: give numbers, as in 0,1")
+    return [int(number) for number in text.split(",")]
+
+
+def _found(environment: Mapping[str, str], request: Request) -> ProcessSpec | None:
+    """What a launcher says; None if there is none."""
+    shared = request.local_devices is None
+    number = lambda name: int(environment[name])
+    if all(name in environment for name in SLURM):
+        here = _tasks_here(environment)
+        count, index, local = (number(f"SLURM_{x}") for x in ("NTASKS", "PROCID", "LOCALID"))
+        return ProcessSpec(
+            None, count, index, _share(local, here, environment) if count > 1 and shared else []
+        )
+    if "OMPI_COMM_WORLD_SIZE" in environment:
+        names = ("SIZE", "RANK", "LOCAL_RANK", "LOCAL_SIZE")
+        count, index, local, here = (number(f"OMPI_COMM_WORLD_{name}") for name in names)
+        devices = _share(local, here, environment) if count > 1 and shared else []
+        return ProcessSpec(None, count, index, devices)
+    return _tpu(request)
+
+
+def _tasks_here(environment: Mapping[str, str]) -> int:
+    """How many tasks of a SLURM step are on this node, from e.g. '2(x3),1'."""
+    listed = []
+    for part in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
+        tasks, _, times = part.partition("(x")
+        listed += [int(tasks)] * int(times.rstrip(")") or 1)
+    return listed[min(int(environment.get("SLURM_NODEID", 0)), len(listed) - 1)]
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """NVIDIA GPUs that a process may use, by the names that CUDA_VISIBLE_DEVICES has for them."""
+    listed = environment.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    return [name for name in listed.split(",") if name not in ("", "-1")]
+
+
+def _share(local: int, here: int, environment: Mapping[str, str]) -> list[int]:
+    """The GPUs of one of several processes of a host; empty: all that it sees.
+
+    Args:
+        local, here: which process of this host, of how many.
+    """
+    gpus = len(visible_gpus(environment))
+    if here == 1 or gpus < 2:  # with one visible, the launcher has shared them out already
+        return []
+    if gpus % here:
+        raise UserError(
+            f"{here} processes on this host see {gpus} GPUs: start as many as there are GPUs, or "
+            "one process a host, or say which are whose with --local-devices"
+        )
+    size = gpus // here
+    return list(range(local * size, (local + 1) * size))
+
+
+def _tpu(request: Request) -> ProcessSpec | None:
+    """How many hosts the TPU of this one has; JAX finds out the rest."""
+    try:
+        from jax._src.clusters import ClusterEnv
+    except ImportError:
+        return None
+    kinds = [kind for kind in ClusterEnv._cluster_types if "Tpu" in kind.__name__]
+    try:
+        kind = next((kind for kind in kinds if kind.is_env_present()), None)
+        return None if kind is None else ProcessSpec(None, kind.get_process_count(), None, None)
+    except Exception as error:  # the service that knows does not answer
+        if None not in (request.coordinator, request.processes, request.process):
+            return None
+        raise UserError(
+            f"this TPU does not say how many hosts it has ({error}): give --distributed off if it "
+            "is one, else --coordinator, --processes and --process"
+        ) from error

@@ -1,0 +1,1 @@
+"""Sweeps: many experiments of one file, their processes, and their reports."""

@@ -1,0 +1,50 @@
+"""Upgrades stored configs of earlier versions to the names of this one, so that their runs go on.
+
+No other place knows the old names. Names of parameters in checkpoints never change.
+"""
+
+from ml_collections import ConfigDict
+
+from mae_jax.config import AUTO
+
+ARGUMENTS = {"score": "loss_on", "tuned": "trainable"}
+"""Old name of a method's argument -> new name."""
+VALUES = {"loss_on": {"hidden": "masked"}}
+"""Argument -> old value -> new value."""
+ENCODERS = {"conv(": "convnext("}
+"""How the spec of an encoder begins."""
+
+
+def upgrade(config: ConfigDict) -> ConfigDict:
+    """Replaces old names in a config that was read from a workdir. Returns it."""
+    if "identities" in config:
+        config.fingerprints = config.identities
+        del config.identities
+    if "evals" in config and "figures" not in config.evals:
+        config.evals.figures = AUTO
+    if "args" in config.method:
+        _upgrade_method(config.method)
+    return config
+
+
+def _upgrade_method(method: ConfigDict) -> None:
+    args = method.args
+    if "normalize_target" in args:
+        args["target"] = f"pixels(normalize={args['normalize_target']})"
+        del args["normalize_target"]
+    if method.name == "conv_mae":
+        holes = args.get("masked") == "input"
+        method.name = "context_encoder" if holes else "fcmae"
+        for name in ("masked",) if holes else ("masked", "unit"):
+            if name in args:
+                del args[name]
+    for old, new in ARGUMENTS.items():
+        if old in args:
+            args[new] = args[old]
+            del args[old]
+    for name, values in VALUES.items():
+        if name in args:
+            args[name] = values.get(args[name], args[name])
+    for old, new in ENCODERS.items():
+        if "encoder" in args and args["encoder"].startswith(old):
+            args["encoder"] = new + args["encoder"].removeprefix(old)
