@@ -4,7 +4,7 @@
 
 import pytest
 
-from mae_jax.load import load
+from mae_jax.restore import load_run
 from mae_jax.train import train
 from mae_jax.types import PREEMPTED
 from tests.campaigns import elastic
@@ -23,7 +23,7 @@ def test_processes_stop_at_the_same_step_and_one_goes_on_with_another_mesh(tmp_p
     last = max(found)
     assert 7 <= last < 14 and f"after step {last} of 20, which is saved: start again" in zero
     assert "mae-jax" not in one
-    _, state = load(workdir)
+    _, state = load_run(workdir)
     assert int(state.step) == last
     train(config, workdir)
     assert elastic.apart(dict(losses(workdir)), dict(losses(tmp_path / "one"))) < 1e-6

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from mae_jax import weights
 from mae_jax.evaluate import evaluate
-from mae_jax.load import load
+from mae_jax.restore import load_run
 
 GOLDEN = Path(__file__).parent / "golden"
 NAME = "run_66e86cc"
@@ -33,7 +33,7 @@ def old(request, tmp_path_factory):
     prefix = f"{request.param}/"
     expected = {k.removeprefix(prefix): v for k, v in recorded.items() if k.startswith(prefix)}
     workdir = folder / request.param
-    return (workdir, *load(workdir), expected)
+    return (workdir, *load_run(workdir), expected)
 
 
 def test_predictions_and_loss(old):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mae_jax import weights
-from mae_jax.load import load
+from mae_jax.restore import load_run
 from tests.helpers.commands import mistake, run
 from tests.helpers.tiny_methods import METHODS
 
@@ -38,13 +38,13 @@ def trained(request, tmp_path_factory):
     workdir = tmp_path_factory.mktemp(name) / "run"
     command = ["train", "--config", f"tests/helpers/tiny_methods.py:{name}", "--workdir", workdir]
     assert run(*command) == 0
-    _, state = load(workdir)
+    _, state = load_run(workdir)
     whole = {k: np.asarray(v) for k, v in leaves(state)}
     # What a kill after step 5 leaves behind.
     shutil.rmtree(workdir / "checkpoints" / "10")
     (workdir / "results.json").unlink(missing_ok=True)
     assert run(*command) == 0
-    _, state = load(workdir)
+    _, state = load_run(workdir)
     for name_, leaf in leaves(state):
         np.testing.assert_array_equal(leaf, whole[name_], name_)
     return name, workdir
@@ -83,7 +83,7 @@ def test_a_run_gives_features_pictures_and_a_start(trained, tmp_path):
     start = f"--config.init_from.path={workdir}"
     assert run(*command, start, f"--config.method.args.encoder={encoder}") == 0
     saved = weights.read(workdir)[0].params
-    _, state = load(tmp_path / "tuned")
+    _, state = load_run(tmp_path / "tuned")
     kernel = "block_0/mlp/fc1/kernel" if name != "fcmae" else "block_0/fc1/kernel"
     tuned = dict(leaves(state))[f"params/encoder/{kernel}"]
     assert 0 < np.abs(tuned - saved[f"encoder/{kernel}"]).max() < 0.05

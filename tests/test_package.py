@@ -18,8 +18,9 @@ from tests.helpers.commands import run
 from tests.helpers.jobs import environment
 
 PARTS = ("mae_jax", "configs", "docs", "launch", "tests")
-FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")
-LEFT_OUT = (".ci/", ".gitignore")
+CITED = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md")
+FILES = ("README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg", *CITED)
+LEFT_OUT = (".ci/", ".dockerignore", ".gitignore")
 """What only a checkout has."""
 
 

@@ -13,8 +13,8 @@ from mae_jax.config import load_config
 from mae_jax.data.sources import Statistics
 from mae_jax.data.sources.folder import Folder
 from mae_jax.engine.checkpoint import OtherModel
-from mae_jax.load import load
 from mae_jax.progress import Progress
+from mae_jax.restore import load_run
 from mae_jax.run import Run, build
 from mae_jax.types import UserError
 from mae_jax.workdir import recorded
@@ -205,4 +205,4 @@ def test_a_run_is_loaded_whatever_its_schedule_means_for_other_batches(grey, tmp
     config_["profile"], config_["schedule"]["min_lr"] = "20:22", config_["schedule"]["base_lr"]
     (tmp_path / "checkpoints").symlink_to(grey[0] / "run" / "checkpoints")
     (tmp_path / "config.json").write_text(json.dumps(config_))
-    assert load(tmp_path)[0].data.num_examples == 16
+    assert load_run(tmp_path)[0].data.num_examples == 16

@@ -14,8 +14,8 @@ from mae_jax.config import load_config
 from mae_jax.data.named import source_spec
 from mae_jax.engine.optim import make_plan
 from mae_jax.errors import UserError
-from mae_jax.load import _source_like
 from mae_jax.paths import check_place
+from mae_jax.restore import _source_like
 from mae_jax.spec import call, maker
 from tests.helpers.commands import mistake, run
 

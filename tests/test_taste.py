@@ -65,8 +65,9 @@ MAY_IMPORT = {
         "standardize",
         "weights",
     },
-    "load": BASE | {"checks", "config", "engine", "methods", "run", "weights", "workdir"},
+    "restore": BASE | {"checks", "config", "engine", "methods", "run", "weights", "workdir"},
     "export": BASE | {"methods", "run"},
+    "model": BASE | {"data", "methods", "ops", "weights", "workdir"},
     "features": BASE | {"run"},
     "evaluate": BASE
     | {
@@ -111,7 +112,7 @@ MAY_IMPORT = {
         "experiment",
         "export",
         "features",
-        "load",
+        "restore",
         "paths",
         "plan",
         "project",

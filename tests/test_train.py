@@ -12,7 +12,7 @@ from PIL import Image
 
 from mae_jax.engine import log
 from mae_jax.engine.meter import Diverged
-from mae_jax.load import load
+from mae_jax.restore import load_run
 from mae_jax.run import build
 from mae_jax.train import train
 from mae_jax.types import UserError
@@ -46,7 +46,7 @@ def start(workdir, fault="none", step=0):
 
 def final(workdir):
     """Parameters and moments at the end of a run."""
-    _, state = load(workdir)
+    _, state = load_run(workdir)
     assert int(state.step) == 40
     return state
 
@@ -65,7 +65,7 @@ def test_killed_and_told_to_stop_it_ends_bit_for_bit_the_same(whole, tmp_path):
     _, error = process.communicate(DEADLINE)
     assert process.returncode == 75 and "start again to go on" in error
     assert "Traceback" not in error
-    _, state = load(tmp_path)
+    _, state = load_run(tmp_path)
     assert 35 <= int(state.step) < 40 and int(state.step) == losses(tmp_path)[-1][0]
 
     process = start(tmp_path)
@@ -108,7 +108,7 @@ def test_divergence_stops_the_run_and_keeps_the_good_state(tmp_path):
     with pytest.raises(Diverged, match="not finite for 5 steps in a row"):
         train(config, tmp_path)
     skipped = [line["step"] for line in log.read(tmp_path / "metrics.jsonl") if line["skipped"]]
-    _, state = load(tmp_path)
+    _, state = load_run(tmp_path)
     assert 0 < int(state.step) < skipped[0]
     assert int(state.skips.total) == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))

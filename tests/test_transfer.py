@@ -12,7 +12,7 @@ from PIL import Image
 
 from mae_jax import weights
 from mae_jax.data.sources import fashion_scenes
-from mae_jax.load import load
+from mae_jax.restore import load_run
 from mae_jax.tasks import finetune
 from tests.helpers import tiny
 from tests.helpers.commands import mistake, run
@@ -102,7 +102,7 @@ def probe(pretrained, tmp_path_factory):
 
 def test_a_frozen_encoder(pretrained, probe):
     assert set(results(probe)) == {"probe", "val", "head", "knn", "logistic"}
-    _, state = load(probe)
+    _, state = load_run(probe)
     saved = weights.read(pretrained)[0].params
     np.testing.assert_array_equal(
         state.params["encoder"]["embed"]["kernel"], saved["encoder/embed/kernel"]
@@ -112,7 +112,7 @@ def test_a_frozen_encoder(pretrained, probe):
 @pytest.fixture
 def rendition(tuned, tmp_path):
     """A folder with three of the classes that the classifier knows."""
-    run_, _ = load(tuned)
+    run_, _ = load_run(tuned)
     for name in np.array(run_.data.source("train").class_names)[[2, 5, 7]]:
         folder = tmp_path / "rendition" / name
         folder.mkdir(parents=True)
@@ -247,7 +247,7 @@ def test_other_sizes_shapes_and_channels(pretrained, tmp_path):
     changes = [f"--config.data.{name}={value}" for name, value in options.items()]
     changes += ["--config.method.args.mean=(0.5,)", "--config.method.args.std=(0.25,)"]
     assert run(*command, *changes, f"--config.init_from.path={pretrained}") == 0
-    _, state = load(tmp_path / "run")
+    _, state = load_run(tmp_path / "run")
     assert state.params["encoder"]["embed"]["kernel"].shape == (4 * 4 * 1, 16)
     assert state.params["encoder"]["positions"].shape == (1 + 4 * 2, 16)
     again = *command[:4], tmp_path / "again", *changes, "--config.schedule.epochs=0.5"

@@ -146,15 +146,15 @@ def evaluate(args) -> int:
     from mae_jax.cli import weights
     from mae_jax.distributed.job import join
     from mae_jax.engine.memory import explained
-    from mae_jax.load import load
     from mae_jax.paths import check_file
+    from mae_jax.restore import load_run
     from mae_jax.settings import make_evaluators
     from mae_jax.tables import results_table
 
     no_overrides(args)
     path = args.run / f"results{results_suffix(args.images, args.train)}.json"
     with join(job(args), explain, stoppable=False) as watchdog:
-        run, state = load(args.run, train=args.train, test=args.images, on_error=args.on_error)
+        run, state = load_run(args.run, train=args.train, test=args.images, on_error=args.on_error)
         evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
         if not evaluators:
             raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
@@ -193,15 +193,15 @@ def _report(data) -> None:
 def reconstruct(args) -> int:
     """mae-jax reconstruct"""
     from mae_jax import evaluate as evaluation
-    from mae_jax.load import load
     from mae_jax.paths import check_file
+    from mae_jax.restore import load_run
 
     no_overrides(args)
     if args.count < 1:
         raise UserError(f"--count {args.count}: at least one image is needed")
     out = args.out or args.run / "figures" / "reconstructions.png"
     check_file(out, "--out", (".png",))
-    run, state = load(args.run, images=args.images, on_error=args.on_error)
+    run, state = load_run(args.run, images=args.images, on_error=args.on_error)
     _report(run.data)
     out.parent.mkdir(parents=True, exist_ok=True)
     print(f"wrote {evaluation.reconstruct(run, state, out, count=args.count, seed=args.seed)}")
@@ -211,12 +211,12 @@ def reconstruct(args) -> int:
 def features(args) -> int:
     """mae-jax features"""
     from mae_jax.features import write_features
-    from mae_jax.load import load
     from mae_jax.paths import check_file
+    from mae_jax.restore import load_run
 
     no_overrides(args)
     check_file(args.out, "--out", (".npz", ".safetensors"))
-    run, state = load(args.run, images=args.images, on_error=args.on_error)
+    run, state = load_run(args.run, images=args.images, on_error=args.on_error)
     _report(run.data)
     out, count = write_features(run, state, args.out)
     left_out = run.data.num_examples - count

@@ -1,7 +1,7 @@
 """`mae-jax weights import` and `export`: published weights in, those of runs out."""
 
 from mae_jax import export, weights
-from mae_jax.load import load
+from mae_jax.restore import load_run
 from mae_jax.spec import build, check_spec
 from mae_jax.types import UserError
 from mae_jax.weights.layout import grouped
@@ -85,7 +85,7 @@ def _export_function(args) -> int:
         value = vars(args)[name]
         if value is not None and value is not False:
             raise UserError(f"--{name.replace('_', '-')} is not for {args.format}: see --output")
-    run, state = load(args.run, images=args.images)
+    run, state = load_run(args.run, images=args.images)
     export.export(
         run,
         state,

@@ -12,7 +12,7 @@ from PIL import Image
 from mae_jax import weights
 from mae_jax.config import load_config
 from mae_jax.engine.checkpoint import Checkpoints
-from mae_jax.load import load
+from mae_jax.restore import load_run
 from mae_jax.run import build
 from mae_jax.tasks import finetune
 from mae_jax.types import UserError
@@ -64,7 +64,7 @@ def test_other_training_images_number_no_classes_anew(classifier, tmp_path, caps
     assert run(*command) == run(*command, "--train", scenes) == 0
     found = [json.loads(path.read_text())["results"] for path in classifier.glob("results*.json")]
     assert len(found) == 2 and found[0] == found[1]
-    learned = load(classifier)[0].data.source("train").class_names
+    learned = load_run(classifier)[0].data.source("train").class_names
     folders = [
         class_folders(tmp_path / "other", NAMES),
         class_folders(tmp_path / "same", learned),  # but a folder has them in the order of names
@@ -121,7 +121,7 @@ def fused(tmp_path_factory, in_the_project):
 
 def test_without_a_gpu_a_run_is_used_by_what_is_there(fused, tmp_path):
     assert run("reconstruct", "--run", fused, "--count", 2, "--out", tmp_path / "r.png") == 0
-    run_, state = load(fused)
+    run_, state = load_run(fused)
     assert run_.config.method.args.decoder_attention == "auto"
     out = tmp_path / "m.safetensors"
     command = "weights", "export", "--run", fused, "--format", "mae", "--image-size", "8,12"

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-from mae_jax.load import load
+from mae_jax.restore import load_run
 
 FOLDER = Path(__file__).parent
 NAME = "run_66e86cc"
@@ -57,7 +57,7 @@ def record(workdir: Path) -> dict[str, np.ndarray]:
     """Features (and logits) of eight images, the loss of a batch, and digests of exports."""
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 12, 3), dtype=np.uint8)
     labels = np.arange(8, dtype=np.int32) % 10
-    run, state = load(workdir)
+    run, state = load_run(workdir)
     outputs = run.predictor(state)({"image": images, "mask": np.ones(8, bool)})
     kept = {key: np.asarray(outputs[key]) for key in ("features", "logits") if key in outputs}
     batch = {"image": images, "label": labels}

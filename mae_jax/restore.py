@@ -16,7 +16,7 @@ from mae_jax.types import TrainState, UserError, image_shape
 from mae_jax.workdir import is_folder_of_weights, read_config
 
 
-def load(
+def load_run(
     workdir: Path,
     *,
     images: str | None = None,
