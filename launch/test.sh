@@ -4,7 +4,7 @@
 #                                            examples: while you work
 #   bash launch/test.sh -m slow              these
 #   bash launch/test.sh --thorough           more of these: each kind of project and rank of images,
-#                                            through all commands
+#                                            and more methods, through all commands
 #   bash launch/test.sh --record-durations   writes what each file costs to tests/durations.json
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -4,9 +4,9 @@ import pytest
 
 from tests.helpers import durations
 
-LIMIT = 20 * 60
-"""Seconds of CPU of all tests: ten minutes on two cores."""
-QUICK_LIMIT = 500
+LIMIT = 950
+"""Seconds of CPU of all tests, without those marked thorough: eight minutes on two cores."""
+QUICK_LIMIT = 490
 """Of those that are not marked as slow, with an empty compilation cache; with what an earlier run
 has left in it, they take three minutes on two cores."""
 

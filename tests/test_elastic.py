@@ -1,5 +1,6 @@
 """A job of two processes is told to stop, and goes on as one process with another mesh;
-`tests/campaigns/elastic.py` measures more layouts.
+`tests/campaigns/elastic.py` measures more layouts. test_launch.py stops two processes, and
+test_train.py goes on with another mesh.
 """
 
 import pytest
@@ -10,7 +11,7 @@ from mae_jax.types import PREEMPTED
 from tests.campaigns import elastic
 from tests.helpers.runs import losses, tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_processes_stop_at_the_same_step_and_one_goes_on_with_another_mesh(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from mae_jax import project
+from mae_jax.bench import step as bench_step
 from mae_jax.workdir import last_step
 from tests.helpers.commands import mistake, run
 from tests.helpers.jobs import ROOT
@@ -86,7 +87,8 @@ def check_export(workdir, out, output):
 @pytest.mark.parametrize(
     "name", ["words", *(pytest.param(name, marks=THOROUGH) for name in ("segment", "signal"))]
 )
-def test_their_steps_are_measured(name, at, tmp_path):
+def test_their_steps_are_measured(name, at, tmp_path, monkeypatch):
+    monkeypatch.setitem(bench_step.SIDES, "cpu", (64, 128))  # products that take no time
     at(EXAMPLE)
     measured = tmp_path / "bench.json"
     bench = ["bench", "step", "--turns", 1, "--seconds", 0.01, "--out", measured]
@@ -99,16 +101,18 @@ def test_a_file_of_each_kind(at, tmp_path, capsys):
     """What `mae-jax init --extensions` writes runs as it is."""
     assert run("init", tmp_path / "mine", "--extensions") == 0
     at(tmp_path / "mine")
-    train_twice("extended.py", tmp_path / "masked")
-    found = results(tmp_path / "masked")["mae"]
-    assert {"class_spread", "knn"} == found.keys()
-    assert (tmp_path / "masked" / "figures" / "features.png").is_file()
-    task = ["--config", "extended.py:task", f"--config.init_from.path={tmp_path / 'masked'}"]
+    sweep = ["sweep", "--config", "extended.py", "--workdir", tmp_path / "sweep"]
+    masked = tmp_path / "sweep" / "masked" / "stripes" / "0"  # the first run of the sweep
+    train_twice("extended.py", masked)
+    assert {"class_spread", "knn"} == results(masked)["mae"].keys()
+    assert (masked / "figures" / "features.png").is_file()
+    task = ["--config", "extended.py:task", f"--config.init_from.path={masked}"]
     assert run("train", *task, "--workdir", tmp_path / "task") == 0
     spec = "classify|my_project.evaluator(classes=4)"
     assert run("evaluate", "--run", tmp_path / "task", "--evals", spec) == 0
     assert results(tmp_path / "task")["my_project.task"].keys() >= {"top1", "class_spread"}
-    assert run("sweep", "--config", "extended.py", "--workdir", tmp_path / "sweep") == 0
+    assert run(*sweep, "--only", "method/stripes/0") == 0  # in this process
+    assert run(*sweep) == 0
     line = json.loads((tmp_path / "sweep" / "results.jsonl").read_text().splitlines()[1])
     assert line["row"] == "method" and line["metrics"]["class_spread"]["decimals"] == 3
     capsys.readouterr()

@@ -21,6 +21,12 @@ from tests.helpers.tiny_args import CONV, NAMES, VIT, make_tiny, tiny
 KEY = jax.random.key(0)
 
 
+CONVOLVED = ("methods.mae", "methods.colorization", "methods.simclr", "tasks.finetune")
+"""Methods of several kinds, that slow tests run with the encoder that is not their own; the
+thorough ones do all.
+"""
+
+
 def cases():
     """(name, changes of its arguments) of all methods; those that are slow once more with the
     encoder that is not their own, if they say of no others.
@@ -34,8 +40,8 @@ def cases():
         for word, changes in mine.OTHERS.items():
             yield pytest.param((name, changes), id=f"{name}-{word}")
         if not mine.OTHERS and mine.ARGS.get("encoder") == VIT:
-            changes = {"encoder": CONV}
-            yield pytest.param((name, changes), id=f"{name}-conv", marks=pytest.mark.slow)
+            marks = [pytest.mark.slow, *([] if name in CONVOLVED else [pytest.mark.thorough])]
+            yield pytest.param((name, {"encoder": CONV}), id=f"{name}-conv", marks=marks)
 
 
 class Case:

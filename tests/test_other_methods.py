@@ -26,12 +26,10 @@ def in_the_project(root):
 
 FIRST = ["fcmae", "mocov3", "vae"]
 """An encoder of its own, two views and more than parameters, features of its own."""
+OTHERS = [pytest.param(name, marks=pytest.mark.thorough) for name in METHODS if name not in FIRST]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[*FIRST, *(pytest.param(n, marks=pytest.mark.slow) for n in METHODS if n not in FIRST)],
-)
+@pytest.fixture(scope="module", params=[*FIRST, *OTHERS])
 def trained(request, tmp_path_factory):
     """Method and workdir of a run of ten steps, which was stopped after five and went on."""
     name = request.param

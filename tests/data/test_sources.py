@@ -61,8 +61,11 @@ def data_of(spec, **options):
     return make_data(train=spec, eval_transform="", **{**defaults, **options})
 
 
+NUMBERS = [*range(6), *(pytest.param(i, marks=pytest.mark.thorough) for i in range(6, 20))]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("number", NUMBERS)
 def test_batches_are_the_same_from_any_source_in_any_number_of_processes(specs, number):
     rng = np.random.default_rng(number)
     seed, step = int(rng.integers(2**32)), int(rng.integers(10 ** rng.integers(1, 13)))
@@ -102,22 +105,51 @@ def test_a_late_start_is_as_quick_as_an_early_one(specs, name):
     assert batch["image"].shape == (12, 8, 8, 3)
 
 
+OPTIONS = dict(test="", fields=(), workers=2)
+"""Of the runs of `parameters`."""
+
+
 def parameters(spec, workdir, pipeline):
-    """Those that a tiny run ends with."""
+    """Those that a tiny run of 12 steps ends with."""
     config = get_config()
-    config.data.update(train=spec, test="", pipeline=pipeline, fields=(), workers=2)
+    config.data.update(train=spec, pipeline=pipeline, **OPTIONS)
     config.schedule.update(epochs=3.0)
     state = train(config, workdir)
     return jax.device_get(state.params)
 
 
+@pytest.fixture(scope="module")
+def expected(specs, tmp_path_factory):
+    """Parameters after training without TensorFlow."""
+    return parameters(specs["arrays"], tmp_path_factory.mktemp("plain"), "arrays")
+
+
+THOROUGH = [
+    pytest.param(name, marks=pytest.mark.thorough) for name in ("arrays", "folder", "npy", "npz")
+]
+
+
 @pytest.mark.slow
-def test_training_ends_the_same_from_all_sources(specs, tmp_path):
+@pytest.mark.parametrize("name", ["array_record", *THOROUGH])
+def test_training_ends_the_same_from_all_sources(specs, name, expected, tmp_path):
+    """As it does from the same batches, see below."""
     pytest.importorskip("tensorflow")
-    expected = parameters(specs["arrays"], tmp_path / "plain", "arrays")
-    for name, spec in specs.items():
-        found = parameters(spec, tmp_path / name, "tf")
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    found = parameters(specs[name], tmp_path, "tf")
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("name", ["arrays", "folder", "array_record", "npy", "npz"])
+def test_all_batches_of_a_training_are_the_same_from_all_sources(specs, name):
+    pytest.importorskip("tensorflow")
+
+    def batches(spec, pipeline):
+        options = dict(get_config().data) | OPTIONS | dict(train=spec, pipeline=pipeline)
+        return itertools.islice(make_data(**options).train(0), 12)
+
+    pairs = zip(batches(specs[name], "tf"), batches(specs["arrays"], "arrays"), strict=True)
+    for number, (found, wanted) in enumerate(pairs):
+        assert found.keys() == wanted.keys() == {"image"}, number
+        np.testing.assert_array_equal(found["image"], wanted["image"])
 
 
 class Large(Source):

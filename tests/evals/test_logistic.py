@@ -84,6 +84,7 @@ def timed(function, *args, **options):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_equal_to_scikit_learn_on_many_examples(as_users_run_it):
     """Run with `pytest -s`, it prints how long both take: our first call compiles."""
     print("\n10,000 x 192     s: first   next   scikit-learn   above the least loss: ours   theirs")

@@ -20,7 +20,7 @@ from tests.helpers import forkserver
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "tests" / "durations.json"
 FILE_LIMIT = 100
-"""Seconds of CPU that a test file may take: test_methods.py has all methods on two encoders."""
+"""Seconds of CPU that a test file may take."""
 STARTS = "starting the workers"
 """The entry of what belongs to no file: imports and collecting tests, in each worker."""
 

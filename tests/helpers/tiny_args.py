@@ -38,7 +38,7 @@ class Tiny:
     """False: it uses networks as they are, and its loss raises UserError."""
     OTHERS: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
     """More arguments to test, by a word for them: what differs from ARGS. Without any, those that
-    have an encoder are tested with a convolutional one by the slow tests."""
+    have an encoder are tested with a convolutional one by slow and by thorough tests."""
 
 
 def tiny(name: str) -> Tiny:

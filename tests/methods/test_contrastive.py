@@ -135,7 +135,10 @@ def test_mocos_loss_is_symmetric_between_queries_and_the_momentum_encoders_keys(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", "mocov3"])
-@pytest.mark.parametrize("encoder", [VIT, CONV], ids=["vit", "conv"])
+@pytest.mark.parametrize(
+    "encoder",
+    [pytest.param(VIT, id="vit"), pytest.param(CONV, id="conv", marks=pytest.mark.thorough)],
+)
 def test_the_loss_is_that_of_the_global_batch(name, encoder):
     method, batch = make_plain(name, encoder=encoder), make_batch()
     params, extra = start(method, batch)

@@ -15,7 +15,7 @@ from mae_jax.ops.patches import patchify
 from mae_jax.types import UserError
 from tests.helpers.compiled import compiled
 
-SHAPE = dict(width=24, depth=3, heads=3, patch=4)
+SHAPE = dict(width=24, depth=2, heads=3, patch=4)
 SPEC = "vit(width=24, depth=2, heads=3, patch=4{})"
 CONV = "convnext(widths=(8, 16), depths=(1, 1), stem=2)"
 
@@ -81,8 +81,7 @@ def plain_loss(method, params):
     "options",
     [
         dict(),
-        dict(loss="l1", mask_ratio=0.5),
-        dict(decoder_depth=1),
+        dict(loss="l1", mask_ratio=0.5, decoder_depth=1),
         dict(mask_tokens_in_encoder=True),
         dict(decoder_gather="onehot", encoder=", gather=onehot"),
     ],

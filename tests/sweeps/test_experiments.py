@@ -101,6 +101,7 @@ def test_one_failed_run_does_not_stop_the_rest(swept):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # test_train.py kills a run of its own
 def test_a_run_that_was_killed_ends_as_one_that_was_not(root, swept, tmp_path):
     config = load_configs(str(root / CONFIG))["mae/small/0"]
     train(config, tmp_path)

@@ -114,8 +114,9 @@ def test_what_a_task_leaves_to_its_defaults(pretrained, tmp_path, caplog):
     assert "and config.method.args.mean=(0.5,)" in caplog.text
     del config.method.args.encoder
     config.data.update(train_transform="resize((16, 16))", eval_transform="resize((16, 16))")
+    large = build(config)
     with pytest.raises(UserError, match=r"and config.method.args.encoder=vit\(B, patch=16\)$"):
-        build(config).loaded_state()
+        large.init_from.load(large.abstract_state)  # as loaded_state() does, which draws it first
 
 
 def test_the_hub_is_out_of_reach(offline, capsys, tmp_path):
