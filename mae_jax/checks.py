@@ -145,7 +145,7 @@ def check_evaluators(
             )
         read = {output: outputs[output] for output in evaluator.outputs}
         if evaluator.reduce:
-            _check_reduce(evaluator, read, example)
+            _check_reduce(evaluator, read, {**example, **evaluator.adds(example)})
         if "train" in evaluator.needs:
             shapes = [output.shape[1:] for output in read.values()]
             _check_size(data, evaluator, max(map(math.prod, shapes), default=0))

@@ -62,7 +62,7 @@ def _checked(evaluator: Evaluator, found: Mapping[str, float]) -> dict[str, floa
     """
     numbers = {}
     for name, value in found.items():
-        if name not in evaluator.metrics or np.ndim(value):
+        if evaluator.declared(name) is None or np.ndim(value):
             known = ", ".join(evaluator.metrics)
             raise UserError(
                 f"{evaluator.name}: the metric {name}={value!r} must be a number, and one of those "
@@ -109,7 +109,7 @@ def finish(run: Run, state: TrainState, workdir: Path, poll: Callable[[], None])
     if jax.process_index() == 0:
         if evaluators:
             title = f"after {step} steps, held-out images"
-            console.print(results_table(results, metrics_of(evaluators), title))
+            console.print(results_table(results, metrics_of(evaluators, results), title))
         for path in paths:
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
@@ -138,9 +138,11 @@ def log_pictures(run: Run, state: TrainState, log: Log) -> None:
             )
 
 
-def metrics_of(evaluators: Sequence[Evaluator]) -> dict[str, Metric]:
+def metrics_of(evaluators: Sequence[Evaluator], results: Results) -> dict[str, Metric]:
     """How the metrics of evaluators are shown."""
-    return {name: metric for e in evaluators for name, metric in e.metrics.items()}
+    names = dict.fromkeys(name for values in results.values() for name in values)
+    found = {name: e.declared(name) for name in names for e in evaluators if e.declared(name)}
+    return {name: metric for e in evaluators for name, metric in e.metrics.items()} | found
 
 
 def write_results(
@@ -165,7 +167,7 @@ def write_results(
         except UserError as error:
             logger.warning("%s; it is set aside as %s", error, set_aside(path).name)
     ended = results if ended_by is not None else None
-    metrics = metrics_of(evaluators)
+    metrics = metrics_of(evaluators, results)
     if old["step"] == step:
         earlier = [name for name in old["results"] if name not in results]
         names = [*earlier, *results]  # the last one is the run's own
@@ -218,7 +220,7 @@ def context(run: Run, state: TrainState, workdir: Path) -> FigureContext:
         folder=workdir / "figures",
         lines=read(workdir / "metrics.jsonl"),
         results=known["results"],
-        metrics=metrics_of(run.evals.evaluators) | known["metrics"],
+        metrics=metrics_of(run.evals.evaluators, known["results"]) | known["metrics"],
         data=run.data,
         predict=functools.partial(run.predictor, state),
         pictures=functools.partial(pictures, run, state),

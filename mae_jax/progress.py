@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -53,8 +53,25 @@ class Progress:
         total = self.data.eval_steps(split, limit)
         for done, batch in enumerate(self.data.eval(split, limit, then), 1):
             yield batch
-            if self.status or time.monotonic() - self.reported > SECONDS:
-                self._report(f"{self.text}, {split} batch {done} of {total}")
+            self._report_batch(split, done, total)
+
+    def source(self, split: str):
+        """See `Data.source`."""
+        return self.data.source(split)
+
+    def sizes(self, split: str) -> np.ndarray:
+        """See `Data.sizes`."""
+        return self.data.sizes(split)
+
+    def originals(self, split: str, batches: Sequence[Sequence[int]], batch_size: int):
+        """See `Data.originals`."""
+        for done, rows in enumerate(self.data.originals(split, batches, batch_size), 1):
+            yield rows
+            self._report_batch(split, done, len(batches))
+
+    def _report_batch(self, split: str, done: int, total: int) -> None:
+        if self.status or time.monotonic() - self.reported > SECONDS:
+            self._report(f"{self.text}, {split} batch {done} of {total}")
 
     def _report(self, text: str) -> None:
         self.reported = time.monotonic()

@@ -117,6 +117,12 @@ class Run(Learner):
                     check_labels(batch[field], classes, "train", field=field, ignored=ignored)
                 yield batch
 
+    @property
+    def class_names(self) -> dict[str, list[str]]:
+        """Field that is learned -> names of its classes in the training set, if it has any."""
+        names = self.data.source("train").names
+        return {field: list(names[field]) for field in self.method.labels() if field in names}
+
     def check_evaluators(self, evaluators: Sequence[Evaluator]) -> None:
         """Raises UserError if evaluators need what the model or the data do not have."""
         check = meshes.on_mesh(self.mesh)(checks.check_evaluators)

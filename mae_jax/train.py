@@ -107,6 +107,7 @@ def complete(
                 say(f"attention: {'; '.join(costs['attention'])}")
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
+            write(workdir / "classes.json", json.dumps(run.class_names))
         with run.open_log(workdir=workdir, start=start, total=total) as log:
             return loop(run, train_step, state, checkpoints, log, stop, watchdog), False
 

@@ -22,6 +22,10 @@ Batch = Mapping[str, jax.Array]
 the last batch."""
 
 
+IGNORE = 255
+"""In a segmentation: of no class, as in PASCAL VOC; losses and metrics leave it out."""
+
+
 def image_shape(batch: Mapping[str, Any]) -> tuple[int, ...] | None:
     """[*space, C] of the images in a batch; None if it has none."""
     return tuple(batch["image"].shape[1:]) if "image" in batch else None

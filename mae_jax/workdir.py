@@ -191,6 +191,20 @@ def read_results(path: Path) -> dict[str, Any]:
     return found | {"metrics": metrics_of(found)}
 
 
+def read_classes(workdir: Path) -> dict[str, list[str]]:
+    """Field -> names of the classes that a run has learned; {} if it does not say.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    path = workdir / "classes.json"
+    check = lambda content: (
+        isinstance(content, dict) and all(isinstance(names, list) for names in content.values())
+    )
+    way_out = "remove it, or copy that of a run with the same classes"
+    return read_json(path, way_out, check) if path.is_file() else {}
+
+
 def set_aside(path: Path) -> Path:
     """Renames a damaged file, so that it can be written anew. Returns the new path."""
     number = len(list(path.parent.glob(f"{path.stem}.damaged-*")))

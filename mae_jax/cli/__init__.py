@@ -115,6 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_reconstruct(command(commands.reconstruct, text))
     text = "the features of a folder of images, as .npz or .safetensors"
     add_features(command(commands.features, text))
+    add_predict(command(commands.predict, "predictions for images, as files"))
     add_weights(command(commands.weights, "published weights in, a run's weights out"))
     text = "measure the input pipeline and the step; compile the step for other devices"
     add_bench(command(bench.bench, text))
@@ -173,6 +174,16 @@ def add_features(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_images(parser, required=True)
     parser.add_argument("--out", required=True, type=path, help="FILE.npz or FILE.safetensors")
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax predict`."""
+    add_run(parser)
+    add_images(parser, required=True)
+    add = parser.add_argument
+    add("--out", required=True, type=path, metavar="FOLDER", help="folder to create")
+    text = "inference options, e.g. 'segmentation(size=512, crop=512)' (default: the evaluator's)"
+    add("--spec", type=filled, metavar="SPEC", default="", help=text)
 
 
 def add_config(parser: argparse.ArgumentParser, text: str) -> None:

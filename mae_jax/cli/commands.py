@@ -169,7 +169,7 @@ def evaluate(args) -> int:
             title = f"{args.run}, step {int(state.step)}"
             title += f", on {args.images}" if args.images else ""
             title += f", trained on {args.train}" if args.train else ""
-            metrics = evaluation.metrics_of(evaluators)
+            metrics = evaluation.metrics_of(evaluators, results)
             Console().print(results_table(results, metrics, title))
             print(f"wrote {evaluation.write_results(path, int(state.step), results, evaluators)}")
     return 0
@@ -238,3 +238,18 @@ def doctor(args) -> int:
 
     no_overrides(args)
     return report()
+
+
+def predict(args) -> int:
+    """mae-jax predict"""
+    from mae_jax.predictions import make_writer
+    from mae_jax.restore import load_run
+    from mae_jax.workdir import read_classes, read_config
+
+    no_overrides(args)
+    run, state = load_run(args.run, images=args.images, on_error=args.on_error)
+    writer = make_writer(run.method, run.name, read_config(args.run).evals.run, args.spec)
+    _report(run.data)
+    for line in writer.write(run, state, args.out, read_classes(args.run)):
+        print(f"wrote {line}")
+    return 0

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mae_jax.data import arrays, classes
+from mae_jax.data import arrays, classes, originals
 from mae_jax.data import subset as subsets
 from mae_jax.data.loader import ON_ERROR, Loader, cores
 from mae_jax.data.named import check_damaged, open_sources
@@ -139,11 +139,31 @@ class Data:
             batch = {name: fill(rows) for name, rows in batch.items()}
             yield {**batch, "valid": batch["valid"] & mask}
 
+    def sizes(self, split: str) -> np.ndarray:
+        """[N, rank] sizes of a split's images, not transformed, but the channels; zeros for one
+        that is skipped.
+        """
+        return originals.sizes(self._loader(split, "eval"), self._eval_count(split), self.workers)
+
+    def originals(
+        self, split: str, batches: Sequence[Sequence[int]], batch_size: int
+    ) -> Iterator[list[originals.Original]]:
+        """This process' rows of batches of examples that are not transformed, filled up by None.
+
+        Args:
+            batches: of indices of the split, at most `batch_size` each, the same in all processes.
+            batch_size: of the global batch.
+        """
+        size = batch_size // self.process_count
+        mine = slice(self.process_index * size, (self.process_index + 1) * size)
+        rows = [[*batch, *[None] * (batch_size - len(batch))][mine] for batch in batches]
+        return originals.read(self._loader(split, "eval"), rows, self.workers)
+
     def eval_steps(self, split: str, limit: int | None = None) -> int:
         """How many batches `eval` makes."""
         return -(-self._eval_count(split, limit) // self.eval_batch_size)
 
-    def _eval_count(self, split: str, limit: int | None) -> int:
+    def _eval_count(self, split: str, limit: int | None = None) -> int:
         count = self.source(split).num_examples
         return min(limit or count, count)
 

@@ -11,9 +11,7 @@ import numpy as np
 
 from mae_jax.data.images import BadImage, Encoded
 from mae_jax.spec import check_choice
-
-IGNORE = 255
-"""In a segmentation: of no class, as in PASCAL VOC; losses and metrics leave it out."""
+from mae_jax.types import IGNORE
 
 NO_BOX = -1
 """In labels of boxes: beside a box that is none."""

@@ -129,6 +129,24 @@ class Loader:
             read[place] = None  # whole images are large, what is left of them is not
         return examples, good
 
+    def original(self, index: int, *, decoded: bool = False) -> dict | None:
+        """An example as the source has it, not transformed; None if it is skipped.
+
+        Args:
+            decoded: whether to decode the image, too.
+
+        Raises:
+            UserError: it cannot be read, and such images are not skipped.
+        """
+        try:
+            example = self._read(index)
+            if not decoded:
+                return example
+            return {name: pixels_of(value) for name, value in example.items()}
+        except BadImage as error:
+            self._fail(index, error)
+            return None
+
     def _read(self, index: int) -> dict:
         return self._rows(np.array([index]))[0]
 
@@ -161,15 +179,7 @@ class Loader:
 
     def _replace(self, index: int, seed: np.uint64, error: BadImage) -> dict:
         """Another example, the same one for the same seed."""
-        reason = f"cannot read image {index}, {self.source.name(index)}: {error}"
-        if self.on_error == "raise":
-            raise UserError(
-                f"{reason}; repair or remove it, or have such images skipped: "
-                "--config.data.on_error=skip in training, --on-error skip elsewhere"
-            ) from error
-        if index not in self._reported:
-            self._reported.add(index)
-            logger.warning("skipped: %s", reason)
+        reason = self._fail(index, error)
         for attempt in range(_TRIES):
             seed = hash_words(seed, attempt)
             other = int(seed % np.uint64(self.source.num_examples))
@@ -181,6 +191,19 @@ class Loader:
         raise UserError(
             f"{reason}; and neither could {_TRIES} others drawn in its place"
         ) from error
+
+    def _fail(self, index: int, error: BadImage) -> str:
+        """Why an image cannot be read: raised, or reported once if such images are skipped."""
+        reason = f"cannot read image {index}, {self.source.name(index)}: {error}"
+        if self.on_error == "raise":
+            raise UserError(
+                f"{reason}; repair or remove it, or have such images skipped: "
+                "--config.data.on_error=skip in training, --on-error skip elsewhere"
+            ) from error
+        if index not in self._reported:
+            self._reported.add(index)
+            logger.warning("skipped: %s", reason)
+        return reason
 
     def _fail_shape(self, name: str, shape: tuple, expected: tuple) -> None:
         raise UserError(

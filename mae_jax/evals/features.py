@@ -23,6 +23,17 @@ class EvalData(Protocol):
     ) -> Iterable[Mapping[str, np.ndarray]]:
         """Batches of a split, padded rows marked False in 'valid'."""
 
+    def source(self, split: str) -> Any:
+        """The source of a split: `names` of classes by field, and the `name` of each example."""
+
+    def sizes(self, split: str) -> np.ndarray:
+        """[N, rank] sizes of the images of a split, not transformed."""
+
+    def originals(
+        self, split: str, batches: Sequence[Sequence[int]], batch_size: int
+    ) -> Iterable[list[dict[str, Any] | None]]:
+        """This process' rows of batches of examples that are not transformed, None on padding."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
@@ -42,6 +53,8 @@ class Evaluator:
     reduce: Callable[[Mapping[str, jax.Array], Batch], Any] | None = None
     """(outputs, batch) -> small arrays, on the devices: where outputs are too large to leave them,
     e.g. a confusion matrix of a batch. Rows whose batch['valid'] is False do not count."""
+    adds: Callable[[Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, jax.ShapeDtypeStruct]] = dict
+    """Batch -> shapes of the fields that `run` adds to batches of the data for `reduce`."""
     baselines: bool = False
     """Whether to evaluate raw pixels and the encoder before training, too."""
     advice: str = ""
@@ -53,6 +66,13 @@ class Evaluator:
     training examples, the width of the features, and the number of classes."""
     limit: int | None = None
     """It uses this many training examples only."""
+
+    def declared(self, name: str) -> Metric | None:
+        """How a metric is shown; None: the evaluator has none of this name. A declaration of
+        'part/*' is for all whose names begin with 'part/'.
+        """
+        family = f"{name.partition('/')[0]}/*"
+        return self.metrics.get(name, self.metrics.get(family) if "/" in name else None)
 
     def __call__(self, predict: Predict, data: EvalData) -> dict[str, float]:
         """The metrics."""

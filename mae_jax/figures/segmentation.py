@@ -1,0 +1,85 @@
+"""Segmentations: images, predicted classes over them, true classes beside, and a legend."""
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Patch
+
+from mae_jax.figures.figure import Figure, FigureContext, save
+from mae_jax.ops.palette import overlay, palette
+from mae_jax.types import IGNORE, Method, UserError
+
+SIDE = 1.6
+"""Inches that an image is wide."""
+LEGEND = 24
+"""Classes in the legend at most: those that cover most pixels."""
+
+
+def make(count: int = 6) -> Figure:
+    """Draws the first images of the test set, after the evaluation transforms.
+
+    Args:
+        count: how many images.
+    """
+    if count < 1:
+        raise UserError(f"segmentation: count={count} must be at least 1")
+    name = "segmentation.png"
+    return Figure(
+        name="segmentation",
+        files=(name,),
+        draw=lambda context: [save(drawn(context, count), context.folder / name)],
+        check=nothing_to_draw,
+    )
+
+
+def nothing_to_draw(method: Method) -> str | None:
+    """Why a method has no segmentations; None: it has some."""
+    return None if "segmentation" in method.offers() else "the method does not segment"
+
+
+def drawn(context: FigureContext, count: int) -> Canvas:
+    """The figure."""
+    predict = context.predict(("segmentation",), label_map)
+    names = context.data.source("test").names.get("segmentation", ())
+    images, predicted, true = [], [], []
+    for batch in context.data.eval("test", limit=count):
+        found = predict(batch)
+        valid = np.asarray(found["valid"])
+        images += list(np.asarray(found["image"])[valid])
+        predicted += list(np.asarray(found["map"])[valid])
+        true += list(np.asarray(found["segmentation"])[valid])
+    colors = palette(max(len(names), int(np.max(predicted)) + 1))
+    rows = {
+        "image": images,
+        "predicted": [overlay(x, y, colors) for x, y in zip(images, predicted, strict=True)],
+        "true": [overlay(x, y, colors) for x, y in zip(images, true, strict=True)],
+    }
+    ratio = images[0].shape[0] / images[0].shape[1]
+    width, height = SIDE * len(images) + 2.4, SIDE * ratio * 3
+    figure = Canvas((width, height), dpi=150)
+    axes = figure.subplots(3, len(images), squeeze=False)
+    for line, (label, pictures) in zip(axes, rows.items(), strict=True):
+        for axis, picture in zip(line, pictures, strict=True):
+            picture = picture if picture.shape[-1] == 3 else picture[..., 0]
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set_xticks([]), axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+        line[0].set_ylabel(label, fontsize=9)
+    figure.legend(handles=_legend(predicted, true, names, colors), loc="center right", fontsize=7)
+    left, right = 0.35 / width, 1 - 1.8 / width
+    figure.subplots_adjust(left=left, right=right, top=0.99, bottom=0.01, wspace=0.03, hspace=0.03)
+    return figure
+
+
+def label_map(outputs, batch):
+    """The class of each pixel, and what is drawn beside it."""
+    kept = {name: batch[name] for name in ("image", "segmentation", "valid")}
+    return {"map": outputs["segmentation"].argmax(-1), **kept}
+
+
+def _legend(predicted, true, names, colors) -> list[Patch]:
+    """A patch for each class in the pictures, the most frequent first."""
+    pixels = np.concatenate([np.ravel(x) for x in (*predicted, *true)]).astype(int)
+    counts = np.bincount(pixels[pixels != IGNORE], minlength=len(colors))
+    classes = [c for c in np.argsort(-counts) if counts[c]][:LEGEND]
+    label = lambda c: names[c] if c < len(names) else f"class {c}"
+    return [Patch(facecolor=colors[c] / 255, edgecolor="0.5", label=label(c)) for c in classes]

@@ -1,0 +1,118 @@
+"""Segmentations as files: label images with a palette, overlays, and the names of the classes."""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mae_jax.evals.full_size import Inference, inference, label_map, predictions, probabilities
+from mae_jax.ops.palette import overlay, palette
+from mae_jax.paths import check_place
+from mae_jax.predictions import Writer
+from mae_jax.types import TrainState, UserError
+
+
+def make(
+    *,
+    size: int = 512,
+    long: int = 2048,
+    crop: int = 0,
+    stride: int = 0,
+    scales: float | Sequence[float] = 1.0,
+    flip: bool = False,
+    step: int = 32,
+) -> Writer:
+    """Writes `labels/NAME.png`, the class of each pixel at the original size as a PNG with a
+    palette; `overlays/NAME.png`, the image with the classes in color; and `classes.json`, the
+    number, name and color of each class.
+
+    Args:
+        size, long, crop, stride, scales, flip, step: see `mae_jax.evals.segmentation.make`.
+    """
+    how = inference(
+        size=size, long=long, crop=crop, stride=stride, scales=scales, flip=flip, step=step
+    )
+    return Writer(write=functools.partial(write, how=how))
+
+
+def write(
+    run, state: TrainState, out: Path, names: Mapping[str, Sequence[str]], *, how: Inference
+) -> list[str]:
+    """Writes the predictions for all images of the split 'train'.
+
+    Args:
+        run: a `mae_jax.run.Run` whose method offers 'segmentation'.
+        state: its state.
+        out: folder to create.
+        names: field -> names of its classes.
+        how: how images are given to the network.
+
+    Raises:
+        UserError: the folder has files already.
+    """
+    check_place(out, "--out")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"--out {out}: there are files in it already: name another folder")
+    count = run.method.labels()["segmentation"]
+    classes = names.get("segmentation") or [f"class {number}" for number in range(count)]
+    colors, files = palette(count), file_names(run.data.source("train"))
+    written = 0
+    for index, image, labels in label_maps(run, state, how):
+        for folder in ("labels", "overlays"):
+            (out / folder / files[index]).parent.mkdir(parents=True, exist_ok=True)
+        labeled = Image.fromarray(labels, "P")
+        labeled.putpalette(colors.tobytes())
+        labeled.save(out / "labels" / files[index])
+        Image.fromarray(overlay(image, labels, colors)).save(out / "overlays" / files[index])
+        written += 1
+    rows = [
+        {"class": number, "name": name, "color": "#" + bytes(color).hex()}
+        for number, (name, color) in enumerate(zip(classes, colors.tolist(), strict=True))
+    ]
+    (out / "classes.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return [f"{out}: labels/ and overlays/ of {written} images, classes.json"]
+
+
+def label_maps(
+    run, state: TrainState, how: Inference
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Index, image [H, W, C] uint8 and predicted classes [H, W] uint8 of each image that can be
+    read.
+    """
+    reduce = label_map if len(how.versions) == 1 else probabilities
+    predict = run.predictor(state, ("segmentation",), reduce)
+    for found in predictions(predict, run.data, how, split="train"):
+        maps = found["map"] if reduce is label_map else found["probabilities"].argmax(-1)
+        for index, (height, width), row, labels in zip(
+            found["indices"], found["sizes"], found["rows"], maps, strict=True
+        ):
+            if row is not None:
+                yield int(index), row["image"], labels[:height, :width].astype(np.uint8)
+
+
+def file_names(source) -> list[str]:
+    """The name of each example of a source as that of a PNG; where two would be the same, with the
+    ending that they have.
+    """
+    names = [source.name(index) for index in range(source.num_examples)]
+    shared = Path(*_common_folder([Path(name).parts[:-1] for name in names]))
+    paths = [Path(name).relative_to(shared) for name in names]
+    plain = [str(path.with_suffix("")) for path in paths]
+    counts = {name: plain.count(name) for name in set(plain)}
+    return [
+        f"{name if counts[name] == 1 else path}.png"
+        for name, path in zip(plain, paths, strict=True)
+    ]
+
+
+def _common_folder(folders: Sequence[tuple[str, ...]]) -> list[str]:
+    """The first parts that all paths have."""
+    common = []
+    for parts in zip(*folders):
+        if len({*parts}) > 1:
+            break
+        common.append(parts[0])
+    return common
