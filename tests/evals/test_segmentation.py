@@ -171,7 +171,9 @@ def test_labels_outside_of_the_classes_are_named():
     source = Scenes()
     source.labels_[2][0, 0] = 5
     evaluator = segmentation.make(size=16, step=4)
-    with pytest.raises(UserError, match="scene 2.png has the label 5, and the 5 classes are 0 to 4"):
+    with pytest.raises(
+        UserError, match="scene 2.png has the label 5, and the 5 classes are 0 to 4"
+    ):
         evaluator(predictor(evaluator.reduce), data_of(source))
 
 
