@@ -252,3 +252,22 @@ def test_mistakes_in_the_command(capsys):
 )
 def test_a_workdir_is_named_after_its_config(config, workdir):
     assert str(commands.default_workdir(config)) == workdir
+
+
+HELP = """
+import contextlib, io, sys
+from mae_jax.cli import make_parser
+commands = next(a.choices for a in make_parser()._actions if a.dest == "command")
+leaves = [[name] for name in commands] + [["weights", "import"], ["weights", "export"]]
+for words in [[], *leaves]:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+        make_parser().parse_args([*words, "--help"])
+    assert "usage: mae-jax" in out.getvalue(), words
+heavy = {"jax", "flax", "numpy", "tensorflow", "ml_collections"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+
+
+def test_help_imports_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
