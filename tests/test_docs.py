@@ -25,7 +25,7 @@ from tests.weights import models
 
 EXTEND = ROOT / "docs" / "extend.md"
 TEMPLATE = project.TEMPLATE / "README.md"
-DOCUMENTS = [ROOT / "README.md", TEMPLATE, *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", TEMPLATE, *sorted((ROOT / "docs").rglob("*.md"))]
 FOLDERS = {TEMPLATE: project.TEMPLATE, EXTEND: project.EXTENSIONS}
 """Document -> the folder of its commands; that of the checkout for others, until one calls init."""
 EXAMPLES = (project.EXTENSIONS, ROOT / "tests" / "example_project", ROOT / "mae_jax" / "methods")
