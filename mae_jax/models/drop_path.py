@@ -1,4 +1,4 @@
-"""Stochastic depth (arXiv 1603.09382), of all encoders."""
+"""Stochastic depth (arXiv 1603.09382), shared by all encoders."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,12 @@ import jax
 
 
 def drop_path(rng: Callable[[], jax.Array], branch: jax.Array, rate: float) -> jax.Array:
-    """A branch [B, ...] of a residual network, zero for a share of the examples and scaled up for
-    the others.
+    """Drops a residual branch [B, ...] for random examples, and scales it by 1 / (1 - rate) for the
+    others.
 
     Args:
-        rng: gives a key; only called if the rate is not 0.
-        rate: in [0, 1).
+        rng: returns a key; called only if the rate is not 0.
+        rate: probability that an example's branch is dropped, in [0, 1).
     """
     if rate == 0:
         return branch

@@ -1,4 +1,4 @@
-"""Layer normalization as all networks here use it."""
+"""Layer normalization (arXiv 1607.06450) as a module, shared by all networks."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mae_jax.ops.norm import layer_norm
 
 
 class LayerNorm(nn.Module):
-    """Over the last axis, with epsilon 1e-6 and float32 statistics."""
+    """Layer normalization over the last axis, with epsilon 1e-6 and float32 statistics."""
 
     dtype: Any = jnp.float32
 
