@@ -1,6 +1,6 @@
 """Data augmentation on the device. Color jitter, grayscale, blur and solarization follow
-torchvision's definitions, for the pipelines of SimCLR (arXiv 2002.05709, appendix A) and BYOL (arXiv
-2006.07733, appendix B); mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) follow timm's.
+torchvision, for the pipelines of SimCLR (arXiv 2002.05709, appendix A) and BYOL (arXiv 2006.07733,
+appendix B). Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) follow timm.
 
 Inputs and outputs are float32 images in [0, 1], [B, H, W, C], or [B, *space, C] for mixing. Random
 parameters are drawn per example (for mixing per batch, as in timm) and depend on the key and the
@@ -75,8 +75,8 @@ def _draw_jitter(key, batch, strengths):
 
 
 def grayscale(key: jax.Array, images: jax.Array, *, probability: float) -> jax.Array:
-    """Converts random examples to grayscale, as torchvision's `RandomGrayscale`: all channels become
-    the luminance 0.2989 R + 0.587 G + 0.114 B (ITU-R 601).
+    """Converts random examples to gray, as torchvision's `RandomGrayscale`: all channels become the
+    luminance 0.2989 R + 0.587 G + 0.114 B (ITU-R 601).
 
     Args:
         images: [B, H, W, 3].
@@ -174,7 +174,7 @@ def mixup_cutmix(
     mixup_alpha: float,
     cutmix_alpha: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899) of the batch with its reverse, as timm's
+    """Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899) of a batch with its reverse, as timm's
     `Mixup` in mode 'batch' with corrected lambda. If both are on, each has probability 1/2.
 
     With lam from Beta(alpha, alpha), mixup returns lam * x + (1 - lam) * x[::-1] for images and

@@ -1,4 +1,4 @@
-"""Color operations as torchvision defines them: luminance and the four adjustments of `ColorJitter`.
+"""Color operations as torchvision defines them: luminance, and the adjustments of `ColorJitter`.
 The kind and the amount of an adjustment may differ between the examples of a batch.
 
 Images are float32 [B, H, W, C] in [0, 1].

@@ -67,7 +67,7 @@ def _check_others(count: int) -> None:
     """Raises UserError if an image has no negatives, which would make the loss constant."""
     if count < 2:
         raise UserError(
-            f"contrastive learning needs at least 2 images in a batch, and with config.accumulate "
+            "contrastive learning needs at least 2 images in a batch, and with config.accumulate "
             f"in each microbatch, but has {count}: raise config.data.batch_size, or lower "
             "config.accumulate"
         )
