@@ -45,8 +45,8 @@ class Strategy(abc.ABC):
             context: see `MaskContext`.
 
         Returns:
-            [B, L] float32, also in bfloat16 runs: bfloat16 noise has ties, which would favor
-            earlier positions.
+            [B, L] float32, also in bfloat16 runs: bfloat16 noise has ties, which would favor some
+            positions.
         """
 
 

@@ -41,7 +41,7 @@ class Block(Strategy):
             covered &= (at[axis] >= start) & (at[axis] < start + side)  # [B, blocks, L]
         # [B, L]: the first block that covers a patch. Earlier blocks get higher scores: masked.
         first = jnp.where(covered.any(axis=1), jnp.argmax(covered, axis=1), self.blocks)
-        # Within a block, row-major order, so that the visible part of the cut block is connected.
+        # Within a block, first rows are masked first, so that the block that is cut stays connected.
         within = jnp.where(
             first < self.blocks,
             1 - jnp.arange(length) / length,
@@ -54,7 +54,7 @@ def _sides(key: jax.Array, volume: jax.Array, rank: int) -> list[jax.Array]:
     """Random sides of blocks of the given volume [B, blocks, 1], of this shape for each axis.
 
     In two dimensions the aspect ratio is height / width. In n dimensions each side but the last has
-    its own ratio, (side / side of the cube of this volume)^n; the last side follows from the volume.
+    its own ratio, (side / side of a cube of this volume)^n; the last follows from the volume.
     """
     limit = -jnp.log(ASPECT)
     log_aspects = jax.random.uniform(key, (rank - 1, *volume.shape), minval=-limit, maxval=limit)

@@ -1,4 +1,4 @@
-"""Random masking (arXiv 2111.06377, section 3): patches are sampled uniformly without replacement."""
+"""Random masking (arXiv 2111.06377, section 3)."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from mae_jax.masks import MaskContext, Strategy
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Random(Strategy):
-    """Masks patches uniformly at random."""
+    """Masks patches uniformly at random, without replacement."""
 
     def score(self, key: jax.Array, context: MaskContext) -> jax.Array:
         """[B, L] float32."""

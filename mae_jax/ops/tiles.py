@@ -71,8 +71,8 @@ def drop_colors(key: jax.Array, tiles: jax.Array) -> jax.Array:
 
 def project_colors(tiles: jax.Array) -> jax.Array:
     """Projection (arXiv 1505.05192, section 3.1): removes from each color its component along
-    a = (-1, 2, -1), the green-magenta axis, where chromatic aberration is strongest. A row x becomes
-    x (I - a'a / aa'). Orthogonal directions, including gray, do not change.
+    a = (-1, 2, -1), the green-magenta axis, where chromatic aberration is strongest. Each row x
+    becomes x (I - a'a / aa'). Orthogonal directions, including gray, do not change.
 
     Args:
         tiles: [..., 3] float RGB, with the same scale for all channels.

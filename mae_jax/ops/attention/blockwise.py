@@ -1,4 +1,4 @@
-"""Memory-efficient attention in plain XLA, for any device: a scan over blocks of keys with an online
+"""Memory-efficient attention in plain XLA, for any device: a scan over blocks of keys with a running
 softmax (arXiv 2112.05682, 2205.14135). Memory grows with T + S instead of T x S.
 
 The forward pass saves its inputs, its output, and the maximum and sum of each row of the softmax.
@@ -81,7 +81,7 @@ def _forward(query, key, value, bias, mask, block):
             query, keys, bias if biases is None else biases, mask if masks is None else masks
         )
         new = jnp.maximum(largest, logits.max(axis=-1, keepdims=True))
-        # Online softmax: `old` rescales the sums of earlier blocks to the new maximum.
+        # Running softmax: `old` rescales the sums of earlier blocks to the new maximum.
         weights, old = jnp.exp(logits - new), jnp.exp(largest - new)
         total = total * old + weights.sum(axis=-1, keepdims=True)
         out = out * old + product("bhts,bhsd->bhtd", weights.astype(values.dtype), values)

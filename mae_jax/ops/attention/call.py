@@ -35,8 +35,8 @@ class Call(NamedTuple):
 
 
 def call_of(query, key, bias, mask) -> Call:
-    """The call with these arguments on the mesh of `jax.set_mesh` or `use_abstract_mesh`. It does not
-    depend on this process's devices, so that programs can be compiled for others.
+    """The call with these arguments on the mesh of `jax.set_mesh` or `jax.sharding.
+    use_abstract_mesh`, whatever devices this process has.
     """
     mesh = jax.sharding.get_abstract_mesh()
     device = mesh.abstract_device

@@ -138,10 +138,11 @@ def heads_at_once(heads: int, size: int) -> int:
 
 
 def images_at_once(count: int, channels: int, arrays: list[jax.Array]) -> int:
-    """Images of a program: a divisor of their number, as many as fit into fast memory.
+    """Number of images per program: the largest divisor of `count` that fits into `FAST_MEMORY`.
 
     Args:
-        channels: of its heads.
+        count: number of images on a device.
+        channels: channels of a program's heads.
         arrays: inputs and outputs of the kernel, [B, T, H d].
     """
     tokens = [x.shape[1] for x in arrays]
@@ -151,13 +152,13 @@ def images_at_once(count: int, channels: int, arrays: list[jax.Array]) -> int:
 
 
 def _weights_bytes(tokens: list[int]) -> int:
-    """Fast memory for what a program computes: 8 arrays [T, S] float32, two heads at a time."""
+    """Bytes of VMEM for intermediate results: 8 arrays [T, S] float32, for two heads at a time."""
     most = max(tokens)
     return 8 * 4 * (-(-most // 8) * 8) * (-(-most // LANES) * LANES)
 
 
 def _block_bytes(tokens: list[int], channels: int, itemsize: int) -> int:
-    """Fast memory for the blocks of one image, each twice: the next one is on its way."""
+    """Bytes of VMEM for the blocks of one image, twice because the next one is being loaded."""
     return 2 * sum(-(-rows // 8) * 8 for rows in tokens) * channels * itemsize
 
 

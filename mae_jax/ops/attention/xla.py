@@ -1,9 +1,9 @@
 """Attention in plain XLA with a custom gradient, for any device.
 
 The softmax is normalized after the product with the values, which divides T x d numbers per head
-instead of T x S. The backward pass reuses the saved exponentials, and computes the row sums that the
-softmax gradient subtracts from the output (arXiv 2205.14135, B.4), so that each direction traverses
-its T x S array once. In the layout [B, H, T, d], the compiler fuses the logits' matrix products with
+instead of T x S. The backward pass reuses the saved exponentials. It computes the row sums in the
+gradient of the softmax from the output (arXiv 2205.14135, B.4), so that each direction traverses
+its T x S array once. In the layout [B, H, T, d], the compiler fuses the products of the logits with
 the elementwise operations that follow.
 """
 
