@@ -41,7 +41,7 @@ class Block(Strategy):
             covered &= (at[axis] >= start) & (at[axis] < start + side)  # [B, blocks, L]
         # [B, L]: the first block that covers a patch. Earlier blocks get higher scores: masked.
         first = jnp.where(covered.any(axis=1), jnp.argmax(covered, axis=1), self.blocks)
-        # Within a block, first rows are masked first, so that the block that is cut stays connected.
+        # Within a block, first rows are masked first, so that a block that is cut stays connected.
         within = jnp.where(
             first < self.blocks,
             1 - jnp.arange(length) / length,

@@ -1,5 +1,5 @@
-"""Colorization (Zhang, Isola and Efros 2016, arXiv 1603.08511): from the lightness L of an image, the
-network predicts its colors, as distributions over bins of the ab plane of CIE Lab.
+"""Colorization (Zhang, Isola and Efros 2016, arXiv 1603.08511): the encoder sees the lightness L of
+an image, and a head predicts its colors, as distributions over bins of the ab plane of CIE Lab.
 """
 
 import dataclasses
@@ -42,9 +42,9 @@ class Colorization(ImageMethod):
         }, {"prior": jnp.full(count, 1 / count, jnp.float32), "seen": jnp.zeros(count)}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy with the soft-encoded colors, rebalanced: the weight of a position follows
-        the rarity of its nearest bin. As in the paper, the mean is not divided by the weights, whose
-        mean under the prior is 1. The metric 'top1' is the accuracy for the nearest bins.
+        """Cross-entropy with the soft-encoded colors, weighted by the rarity of the nearest bin.
+        As in the paper, the mean over positions is not divided by the weights, whose mean under the
+        prior is 1. The metric 'top1' is the accuracy for the nearest bins.
 
         The weights come from the prior before this batch, so that examples do not depend on each
         other. 'seen' accumulates the frequencies of the bins over microbatches.
@@ -107,7 +107,7 @@ class Colorization(ImageMethod):
         }
 
     def to_lab(self, images: jax.Array) -> jax.Array:
-        """Converts uint8 images, RGB [B, H, W, 3] or gray [B, H, W, 1], to Lab [B, H, W, 3] float32.
+        """Converts uint8 RGB [B, H, W, 3] or gray [B, H, W, 1] images to Lab [B, H, W, 3] float32.
 
         Raises:
             UserError: another number of channels.
@@ -121,7 +121,7 @@ class Colorization(ImageMethod):
         return lab.rgb_to_lab(jnp.broadcast_to(rgb, (*rgb.shape[:-1], 3)))
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """uint8 images, RGB [B, H, W, 3] or gray [B, H, W, 1], to network inputs [B, H, W, 1]."""
+        """Converts uint8 RGB [B, H, W, 3] or gray [B, H, W, 1] images to inputs [B, H, W, 1]."""
         return self.lightness(self.to_lab(images))
 
     def lightness(self, colors: jax.Array) -> jax.Array:

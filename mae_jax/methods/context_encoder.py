@@ -1,5 +1,5 @@
-"""Context encoders (Pathak et al. 2016, arXiv 1604.07379): inpainting by a convolutional autoencoder
-whose input has zeros in place of the masked pixels.
+"""Context encoders (Pathak et al. 2016, arXiv 1604.07379): an autoencoder inpaints images in which
+masked pixels are zero.
 
 Two differences from the paper: there is no adversarial loss, and the masks are those of
 `mae_jax.masks`, on patches of any size, instead of the center or random regions.
@@ -31,7 +31,8 @@ class ContextEncoder(UNetMethod):
 
     def network_inputs(self, images: jax.Array, mask: Mask) -> tuple[jax.Array, None]:
         """Normalized images [B, *space, C] with masked pixels set to 0, which is the mean color."""
-        visible = ~mask.mask.reshape(-1, *grid_of(images.shape[1:-1], self.unit), 1)  # [B, *grid, 1]
+        # [B, L] to [B, *grid, 1]
+        visible = ~mask.mask.reshape(-1, *grid_of(images.shape[1:-1], self.unit), 1)
         return apply_mask(self.normalize(images), upsample_mask(visible, self.unit)), None
 
 

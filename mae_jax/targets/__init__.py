@@ -1,4 +1,4 @@
-"""Prediction targets of masked autoencoders, one per file. Its `make(**options)` returns a `Target`.
+"""Targets that masked autoencoders predict, one per file. Its `make(**options)` returns a `Target`.
 
 A config selects one by a spec string: target='pixels(normalize=False)'.
 """
@@ -27,7 +27,7 @@ class TargetContext:
     """Gathers the patches that count in the loss: [B, L, ...] to [B, K, ...]. Call it early, on
     bytes if possible, so that nothing is computed for the other patches."""
     normalize: Callable[..., jax.Array]
-    """Normalizes uint8 images, or patches with pixels=prod(patch), to the encoder's float32 inputs."""
+    """Normalizes uint8 images, or patches with pixels=prod(patch), to the encoder's inputs."""
 
 
 class Target(abc.ABC):
@@ -62,7 +62,9 @@ class Target(abc.ABC):
         return {}
 
     def constants(self, sample: Mapping[str, np.ndarray], patch: tuple[int, ...]) -> Constants:
-        """Computes constants from training examples, e.g. a codebook. Called once, outside of jit."""
+        """Computes constants from training examples, e.g. a basis or a codebook. Called once,
+        outside of jit.
+        """
         return {}
 
     def errors(self, prediction: jax.Array, target: jax.Array, kind: str) -> jax.Array:

@@ -1,5 +1,5 @@
-"""Memory-efficient attention in plain XLA, for any device: a scan over blocks of keys with a running
-softmax (arXiv 2112.05682, 2205.14135). Memory grows with T + S instead of T x S.
+"""Memory-efficient attention in plain XLA, for any device: a scan over blocks of keys with running
+softmax sums (arXiv 2112.05682, 2205.14135). Memory grows with T + S instead of T x S.
 
 The forward pass saves its inputs, its output, and the maximum and sum of each row of the softmax.
 From these, the backward pass recomputes the weights block by block.

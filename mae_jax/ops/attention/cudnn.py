@@ -1,9 +1,9 @@
 """The fused attention of cuDNN, through `jax.nn.dot_product_attention`, for NVIDIA GPUs from the
 Ampere generation on.
 
-Its backward pass rejects odd sequence lengths, because jax 0.10 checks the empty array for a missing
-bias like a bias, whose lengths must be even. Odd sequences are therefore padded by one token. The
-kernel gets the true lengths, and excludes the padding from softmax and gradients.
+Its backward pass rejects odd sequence lengths: jax 0.10 checks the empty array of a missing bias
+like a bias, whose lengths must be even. Odd sequences are therefore padded by one token. The kernel
+gets the true lengths, and excludes the padding from softmax and gradients.
 """
 
 import re
