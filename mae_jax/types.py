@@ -121,7 +121,12 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """The training loss of one batch at a step, a scalar int32 that counts from 0."""
+        """Computes the training loss of one batch.
+
+        Args:
+            key: the PRNG key of this step.
+            step: number of the step from 0, scalar int32, for schedules.
+        """
 
     @abc.abstractmethod
     def predict(

@@ -26,10 +26,10 @@ LOSSES = {
         lambda real, fake: real.mean() - fake.mean(),
     ),
 }
-"""Kind -> (loss of the discriminator, loss of encoder and generator), functions of the logits [B] of
-real and of generated pairs. 'nonsaturating' is cross-entropy, for encoder and generator with swapped
-labels (the inverse objective of arXiv 1605.09782); 'hinge' follows arXiv 1705.02894, and for pairs
-1907.02544.
+"""Kind -> (loss of the discriminator, loss of encoder and generator), functions of the logits [B]
+of real and of generated pairs. 'nonsaturating' is cross-entropy, with swapped labels for encoder
+and generator (the inverse objective of arXiv 1605.09782); 'hinge' follows arXiv 1705.02894, and for
+pairs 1907.02544.
 """
 
 

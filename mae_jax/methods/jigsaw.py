@@ -1,6 +1,6 @@
-"""Jigsaw puzzles (Noroozi and Favaro 2016, arXiv 1603.09246): nine tiles of an image are shuffled by
-a permutation from a fixed set, and the network classifies which one. The paper's color jittering and
-grayscale images, which counter chromatic aberration, are not included.
+"""Jigsaw puzzles (Noroozi and Favaro 2016, arXiv 1603.09246): nine tiles of an image are shuffled
+by a permutation from a fixed set, and the network classifies which one. The paper's shifts between
+color channels and its grayscale images, against chromatic aberration, are not included.
 """
 
 import dataclasses

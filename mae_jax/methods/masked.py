@@ -1,4 +1,4 @@
-"""Base class of masked autoencoders: masks and targets from spec strings, the loss, and pictures."""
+"""Base class of masked autoencoders: masks, targets, the loss on masked patches, and pictures."""
 
 import abc
 import dataclasses

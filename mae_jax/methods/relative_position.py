@@ -1,5 +1,6 @@
-"""Relative position, or context prediction (Doersch et al. 2015, arXiv 1505.05192): from the central
-tile of an image and one of its eight neighbors, the network classifies which neighbor it is.
+"""Relative position, or context prediction (Doersch et al. 2015, arXiv 1505.05192): from the
+central tile of an image and one of its eight neighbors, the network classifies which neighbor it
+is.
 """
 
 import dataclasses

@@ -36,8 +36,8 @@ class TileMethod(ImageMethod):
 
     @abc.abstractmethod
     def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Draws tiles [B, N, tile, tile, C] float32 from images [B, H, W, C] uint8, and their labels
-        [B] int.
+        """Draws tiles [B, N, tile, tile, C] float32 from images [B, H, W, C] uint8, and the labels
+        [B] int of the task.
         """
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:

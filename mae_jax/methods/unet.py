@@ -1,5 +1,5 @@
-"""Base class of `fcmae` and `context_encoder`: masked autoencoders with a convolutional decoder, with
-skip connections from the encoder's feature maps a UNet.
+"""Base class of `fcmae` and `context_encoder`: masked autoencoders with a convolutional decoder and
+optional skip connections from the encoder's feature maps (a UNet).
 """
 
 import abc

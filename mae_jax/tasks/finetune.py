@@ -1,5 +1,5 @@
-"""Fine-tuning (arXiv 2111.06377, A.1): trains all of a pre-trained encoder, or its last blocks, with
-a linear head for classification. The recipe has mixup, CutMix, label smoothing, stochastic depth and
+"""Fine-tuning (arXiv 2111.06377, A.1): trains a pre-trained encoder, or only its last blocks, with
+a linear classification head. The recipe has mixup, CutMix, label smoothing, stochastic depth and
 layer decay.
 """
 

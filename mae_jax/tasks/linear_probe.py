@@ -1,6 +1,6 @@
-"""Linear probing (arXiv 2111.06377, A.1): a linear classifier is trained on the features of a frozen
-encoder, after a BatchNorm without affine parameters. One run can sweep learning rates, with one head
-for each on the same features; the evaluator `probe` selects a head.
+"""Linear probing (arXiv 2111.06377, A.1): a linear classifier is trained on the features of a
+frozen encoder, after a BatchNorm without affine parameters. One run can sweep learning rates, with
+one head for each on the same features; the evaluator `probe` selects a head.
 """
 
 import dataclasses
