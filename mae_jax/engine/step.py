@@ -19,6 +19,7 @@ from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState, UserE
 
 def stream_key(seed: int, stream: str, step) -> jax.Array:
     """The PRNG key of a named random stream at a step: a pure function of (seed, stream, step)."""
+    # CRC32, because Python's `hash` of a string differs between processes.
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
     return jax.random.fold_in(key, step)
 
@@ -53,13 +54,14 @@ def plan_state(
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, params, tx.init(params), extra, Skips(zero, zero))
 
-    shapes = jax.eval_shape(init)
+    shapes = jax.eval_shape(init)  # traces `init` without computing anything
     shardings = infer_shardings(shapes, mesh)
     abstract_state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,
         shardings,
     )
+    # Initialized in shards: no device has to hold the whole state.
     initialize = jax.jit(init, out_shardings=shardings)
 
     def initial_state() -> TrainState:
@@ -139,7 +141,7 @@ def make_train_step(
         step,
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
+        donate_argnums=0,  # the state, which the next one replaces in memory
         compiler_options=compiler_options or None,
     )
 
@@ -176,6 +178,7 @@ def update(
 
 def _loss(method: Method, params, extra, batch: Batch, key: jax.Array, step):
     output = method.loss(params, extra, batch, key, step)
+    # Checked here: a missing collection would fail later, as a pytree mismatch without a name.
     if jax.tree.structure(output.extra) != jax.tree.structure(extra):
         raise UserError(
             f"{type(method).__name__}.loss returned the collections {sorted(output.extra)}, and "

@@ -63,7 +63,7 @@ def sample(key: jax.Array, strategy: Strategy, context: MaskContext, ratio: floa
         UserError: an invalid ratio, or scores of another shape than [B, L].
     """
     visible = masking.num_visible(context.length, ratio)
-    scores = strategy.score(key, context)
+    scores = strategy.score(key, context)  # [B, L]
     if scores.shape != (context.batch, context.length):
         raise UserError(
             f"mask {type(strategy).__module__}: scores have the shape {list(scores.shape)} and "

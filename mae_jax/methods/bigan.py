@@ -65,8 +65,8 @@ class BiGAN(LatentMethod):
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Initializes parameters for images of this size and number of channels."""
         keys = jax.random.split(key, 4)
-        images = self.normalize(batch["image"])
-        features = jnp.zeros((len(images), self.encoder.width))
+        images = self.normalize(batch["image"])  # [B, H, W, C]
+        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
         latents = jnp.zeros((len(images), self.latent))
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
@@ -86,6 +86,7 @@ class BiGAN(LatentMethod):
         discriminator_loss, generator_loss = LOSSES[self.loss_kind]
         constant_pairs = jax.tree.map(jax.lax.stop_gradient, pairs)
         real, fake = self.judge(params["discriminator"], constant_pairs)  # [B] each
+        # The second evaluation has gradients for encoder and generator, not for the discriminator.
         fixed = jax.tree.map(jax.lax.stop_gradient, params["discriminator"])
         losses = {
             "discriminator": discriminator_loss(real, fake),
@@ -101,8 +102,8 @@ class BiGAN(LatentMethod):
     def pairs(self, params: Params, batch: Batch, key: jax.Array) -> Pairs:
         """The real pairs of a batch, and equally many generated ones."""
         images = self.normalize(batch["image"])
-        encoded = self.latents(params, self.features(params, images))
-        drawn = jax.random.normal(key, encoded.shape)
+        encoded = self.latents(params, self.features(params, images))  # [B, Z]
+        drawn = jax.random.normal(key, encoded.shape)  # [B, Z]
         return Pairs(images, encoded, self.generate(params, drawn, images), drawn)
 
     def judge(self, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:

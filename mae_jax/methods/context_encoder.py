@@ -91,6 +91,6 @@ def make(
     )
     if unit < 0:
         raise UserError(f"unit={unit}: give a side in pixels, or 0 for the encoder's patch")
-    if unit == 1 and options["target"].normalize:
+    if unit == 1 and options["target"].normalize:  # a patch of one pixel has no variance
         raise UserError("unit=1 leaves nothing to normalize: set target='pixels(normalize=False)'")
     return ContextEncoder(side=unit or options["encoder"].patch, **options)

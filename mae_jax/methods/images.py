@@ -58,7 +58,7 @@ class ImageMethod(Method):
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """See `offers`."""
-        tokens = self.tokens(params, self.normalize(batch["image"]))
+        tokens = self.tokens(params, self.normalize(batch["image"]))  # [B, prefix + L, D]
         available = {"tokens": tokens, "features": self.pooled(tokens)}
         return {name: available[name] for name in outputs}
 
@@ -94,9 +94,9 @@ class ImageMethod(Method):
         area, prefix = math.prod(patch_sides(encoder.stem, rank)), encoder.prefix
 
         def resample(path: str, array: np.ndarray):
-            if path == "embed/kernel" and array.shape[0] % area == 0:
+            if path == "embed/kernel" and array.shape[0] % area == 0:  # [prod(stem) * C, D]
                 return resample_channels(jnp.asarray(array), array.shape[0] // area, shape[-1])
-            if path == "positions":
+            if path == "positions":  # [prefix + L, D]
                 side = round((len(array) - prefix) ** (1 / rank))
                 old_grid = grid_of(old[:-1], encoder.patch) if old else (side,) * rank
                 if len(array) == prefix + math.prod(old_grid):

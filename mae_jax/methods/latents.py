@@ -53,7 +53,8 @@ class LatentMethod(ImageMethod):
 
     def _draw(self, params, extra, batch, *, key=None, mask=None) -> dict[str, jax.Array]:
         images = self.normalize(batch["image"])
-        latents = self.latents(params, self.features(params, images))
+        latents = self.latents(params, self.features(params, images))  # [B, Z]
+        # A fixed key by default, so that pictures of different steps have the same latents.
         drawn = jax.random.normal(jax.random.key(0) if key is None else key, latents.shape)
         reconstruction, samples = (
             pixels.to_bytes(self.generate(params, z, images), self.mean, self.std)

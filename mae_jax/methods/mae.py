@@ -47,6 +47,7 @@ class MaskedAutoencoding(MaskedMethod):
         """Predictions [B, K, V], with loss_on='masked' of the K masked patches only. The encoder
         normalizes the pixels itself, after it has gathered the visible patches as bytes.
         """
+        # Visible patches are not predicted, which saves their share of the decoder's last block.
         masked_only, values = self.loss_on == "masked", self.values(images)
         variables = {"params": params}
         return self.model.apply(variables, images, mask, masked_only, self.normalize, values)

@@ -86,7 +86,7 @@ class MaskedMethod(ImageMethod):
         """The mean error of the predictions, under a new random mask for every example."""
         images = batch["image"]
         mask = self.draw_mask(key, images, step)
-        prediction = self.reconstruct_for_loss(params, images, mask)
+        prediction = self.reconstruct_for_loss(params, images, mask)  # [B, K, V]
         return Output(self.error(prediction, extra, images, mask), extra, {})
 
     def error(
@@ -98,7 +98,7 @@ class MaskedMethod(ImageMethod):
             take=lambda patches: self.take(patches, mask),
             normalize=self.normalize,
         )
-        target = self.target.make(extra.get("target", {}), images, context)
+        target = self.target.make(extra.get("target", {}), images, context)  # [B, K, V]
         errors = self.target.errors(prediction, target, self.loss_kind)  # [B, K, ...]
         return losses.masked_mean(errors, self.in_loss(mask))
 
@@ -117,7 +117,7 @@ class MaskedMethod(ImageMethod):
     ) -> dict[str, jax.Array]:
         """Draws reconstructions, see `pictures`, under the given mask, or one sampled by `key`."""
         images = batch["image"]
-        if mask is None:
+        if mask is None:  # a fixed key by default: pictures of different steps have equal masks
             mask = self.draw_mask(jax.random.key(0) if key is None else key, images)
         raw = self.reconstruct(params, images, mask).astype(jnp.float32)  # [B, L, V]
         patches = patchify(self.normalize(images), self.unit)  # [B, L, P]

@@ -50,7 +50,7 @@ class MoCoV3(ImageMethod):
         """
         keys = jax.random.split(key, 3)
         images, _ = views.two_views(batch, "mocov3")
-        features = jnp.zeros((len(images), self.encoder.width))
+        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
         projected = jnp.zeros((len(images), self.projector.widths[-1]))
         base = {
             "encoder": self.encoder.init(keys[0], self.normalize(images))["params"],
@@ -63,6 +63,7 @@ class MoCoV3(ImageMethod):
         """The sum of InfoNCE in both directions. The metric 'top1' is the fraction of queries whose
         most similar key is their positive.
         """
+        # As in BYOL, the two views differ in their probabilities of blur and solarization.
         strengths = zip(self.blur, self.solarize, strict=True)
         pairs = zip(jax.random.split(key), views.two_views(batch, "mocov3"), strengths, strict=True)
         images = views.interleave(  # [2 B, H, W, C]
@@ -74,6 +75,7 @@ class MoCoV3(ImageMethod):
         images = pixels.standardize(images, self.mean, self.std)
         queries = self.queries(params, images)  # [B, D] of each view
         keys = self.project(extra["momentum"], images)  # [B, D] of each view
+        # Each view's queries are compared with the keys of the other view.
         losses, accuracies = zip(
             *(
                 info_nce(query, other, temperature=self.temperature)
@@ -111,6 +113,7 @@ class MoCoV3(ImageMethod):
         separately, as in the authors' code.
         """
         project = lambda x: self.projector.apply({"params": params["projector"]}, x)
+        # The encoder runs once on both views, [2 B, D], and the projector on each, [B, D].
         return [project(x) for x in views.separate(self.features(params, images))]
 
 

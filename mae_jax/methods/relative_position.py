@@ -64,8 +64,8 @@ class RelativePosition(TileMethod):
         cell = label + (label >= 4)  # skips cell 4, the center
         # [B, 1, tile, tile, C]
         neighbor = jnp.take_along_axis(nine, cell[:, None, None, None, None], axis=1)
-        pairs = jnp.concatenate([nine[:, 4:5], neighbor], axis=1)
-        if self.colors == "project":
+        pairs = jnp.concatenate([nine[:, 4:5], neighbor], axis=1)  # [B, 2, tile, tile, C]
+        if self.colors == "project":  # before the normalization, which may scale channels apart
             pairs = tiles.project_colors(pairs.astype(jnp.float32) / 255)
             return pixels.standardize(pairs, self.mean, self.std), label
         pairs = self.normalize(pairs)

@@ -31,7 +31,7 @@ class Rotation(ImageMethod):
         """Initializes parameters for images of this size and number of channels."""
         keys = jax.random.split(key)
         images = self.normalize(rotations(batch["image"])[:, 0])
-        features = jnp.zeros((len(images), self.encoder.width))
+        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
             "head": self.head.init(keys[1], features)["params"],
@@ -61,6 +61,7 @@ def rotations(images: jax.Array) -> jax.Array:
             f"images of {height} x {width} are not square and change their shape with a quarter "
             f"turn: crop them, e.g. train_transform=random_resized_crop({min(height, width)})"
         )
+    # Axis 1, not concatenated rows: all rotations of an image stay on its device.
     return jnp.stack([jnp.rot90(images, turns, axes=(1, 2)) for turns in range(4)], axis=1)
 
 

@@ -36,7 +36,7 @@ class SimCLR(ImageMethod):
         """
         keys = jax.random.split(key)
         images, _ = views.two_views(batch, "simclr")
-        features = jnp.zeros((len(images), self.encoder.width))
+        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
         return {
             "encoder": self.encoder.init(keys[0], self.normalize(images))["params"],
             "projector": self.projector.init(keys[1], features)["params"],
@@ -50,13 +50,14 @@ class SimCLR(ImageMethod):
         """
         images = views.interleave(*views.two_views(batch, "simclr"))  # [2 B, H, W, C]
         images = views.photometric(key, images, jitter=self.jitter, blur=self.blur, solarize=0)
+        # [2 B, last width of the projector]
         projected = self.project(params, pixels.standardize(images, self.mean, self.std))
         loss, accuracy = nt_xent(*views.separate(projected), temperature=self.temperature)
         return Output(loss, extra, {"top1": accuracy})
 
     def project(self, params: Params, images: jax.Array) -> jax.Array:
         """Projects normalized images [N, H, W, C] to [N, last width of the projector] float32."""
-        features = self.features(params, images)
+        features = self.features(params, images)  # [N, D]
         return self.projector.apply({"params": params["projector"]}, features)
 
 

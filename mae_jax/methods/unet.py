@@ -44,7 +44,7 @@ class UNetMethod(MaskedMethod):
         """Predictions [B, L, prod(unit) * C] of all patches."""
         inputs = self.network_inputs(images, mask)
         predicted = self.model.apply({"params": params}, *inputs)  # [B, *space, C]
-        return patchify(predicted, self.unit)
+        return patchify(predicted, self.unit)  # [B, L, prod(unit) * C]
 
 
 def unet_options(

@@ -47,7 +47,7 @@ class VAE(LatentMethod):
         """Initializes parameters for images of this size and number of channels."""
         keys = jax.random.split(key, 3)
         images = self.normalize(batch["image"])
-        features = jnp.zeros((len(images), self.encoder.width))
+        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
         latents = jnp.zeros((len(images), self.latent))
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
@@ -63,9 +63,10 @@ class VAE(LatentMethod):
         """
         images = self.normalize(batch["image"])
         posterior = self.posterior(params, self.features(params, images))
-        reconstruction = self.generate(params, posterior.sample(key), images)
+        reconstruction = self.generate(params, posterior.sample(key), images)  # [B, H, W, C]
         error = 0.5 * jnp.square(reconstruction - images).sum(axis=(1, 2, 3)).mean()
         kl = posterior.divergence().mean()
+        # Per value, so that the scale of the loss does not depend on the image size.
         loss = (error + self.beta * kl) / images[0].size
         return Output(loss, extra, {"reconstruction": error, "kl": kl})
 

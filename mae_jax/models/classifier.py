@@ -6,7 +6,7 @@ from flax import linen as nn
 from mae_jax.models.encoder import Encoder, pooled
 from mae_jax.models.norm import LayerNorm
 
-head_init = nn.initializers.normal(2e-5)
+head_init = nn.initializers.normal(2e-5)  # the deviation of MAE's official fine-tuning
 
 
 class Classifier(nn.Module):
@@ -23,6 +23,7 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Images [B, *space, C] float to features [B, D] and logits [B, classes], float32."""
+        # [B, prefix + L, D] to [B, D]
         features = pooled(self.encoder(images, train=train), self.pool, prefix=self.encoder.prefix)
         if self.pool == "mean":
             features = LayerNorm(name="fc_norm")(features)

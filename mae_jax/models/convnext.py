@@ -82,13 +82,13 @@ class Block(nn.Module):
         y = nn.Conv(
             width,
             (self.kernel,) * (x.ndim - 2),
-            feature_group_count=width,
+            feature_group_count=width,  # depthwise
             kernel_init=weight_init,
             dtype=self.dtype,
             name="spatial",
         )(x)
         y = LayerNorm(dtype=self.dtype, name="norm")(y)
-        y = nn.gelu(dense(4 * width, "fc1")(y), approximate=False)
+        y = nn.gelu(dense(4 * width, "fc1")(y), approximate=False)  # [B, *space, 4 C]
         y = dense(width, "fc2")(GRN(name="response")(y, visible))
         rng = lambda: self.make_rng("drop_path")
         # The convolution and the biases have written to masked positions: zero them again.
@@ -140,7 +140,7 @@ class ConvNeXt(Encoder):
         """The mean over the visible positions, then the visible positions; see `Encoder`."""
         images = images if normalize is None else normalize(images)
         _, last = self.run(images, mask, train=train)
-        tokens = last.reshape(len(last), -1, self.width)  # [B, L, D]
+        tokens = last.reshape(len(last), -1, self.width)  # [B, *grid, D] to [B, L, D]
         if mask is not None:
             tokens = jnp.take_along_axis(tokens, mask.keep[:, :, None], axis=1)  # [B, K, D]
         mean = tokens.astype(jnp.float32).mean(axis=1, keepdims=True)  # [B, 1, D]

@@ -15,6 +15,6 @@ def drop_path(rng: Callable[[], jax.Array], branch: jax.Array, rate: float) -> j
     """
     if rate == 0:
         return branch
-    shape = (len(branch),) + (1,) * (branch.ndim - 1)
+    shape = (len(branch),) + (1,) * (branch.ndim - 1)  # one draw per example: [B, 1, ..., 1]
     kept = jax.random.bernoulli(rng(), 1 - rate, shape)
     return branch * (kept / (1 - rate)).astype(branch.dtype)

@@ -27,6 +27,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, D] to [B, D] float32."""
         x = x.astype(jnp.float32)
+        # Under jit, means over the sharded axis B are global: XLA adds the all-reduce.
         x = (x - x.mean(axis=0)) * jax.lax.rsqrt(x.var(axis=0) + self.epsilon)
         if self.use_scale:
             x = x * self.param("scale", nn.initializers.ones, x.shape[-1:])
@@ -53,7 +54,7 @@ class ProjectionHead(nn.Module):
                 width, use_bias=False, kernel_init=dense_init, dtype=self.dtype, name=f"fc{i}"
             )(x)
             x = BatchNorm(i < last or self.last_scale, i < last, name=f"norm{i}")(x)
-            x = nn.relu(x) if i < last else x
+            x = nn.relu(x) if i < last else x  # [B, widths[i]]
         return x
 
 

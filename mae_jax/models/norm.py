@@ -19,4 +19,4 @@ class LayerNorm(nn.Module):
         """[..., D] to [..., D]."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return layer_norm(x, scale, bias, self.dtype)
+        return layer_norm(x, scale, bias, self.dtype)  # parameters stay float32

@@ -20,7 +20,7 @@ from mae_jax.ops.gather import KINDS
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
-dense_init = nn.initializers.xavier_uniform()
+dense_init = nn.initializers.xavier_uniform()  # as in the official MAE and the JAX ViT
 token_init = nn.initializers.normal(0.02)
 
 REMAT = {
@@ -94,7 +94,7 @@ class Mlp(nn.Module):
         """[B, T, D] to [B, T, D]."""
         width = x.shape[-1]
         x = nn.Dense(self.hidden, kernel_init=dense_init, dtype=self.dtype, name="fc1")(x)
-        x = gelu(x)
+        x = gelu(x)  # [B, T, hidden]
         return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="fc2")(x)
 
 

@@ -53,9 +53,11 @@ class UNetDecoder(nn.Module):
         for i in range(self.factor.bit_length()):
             if i > 0:
                 width = max(self.width >> (i - 1), min(self.width, 16))
+                # [B, *(grid 2^(i-1)), any width] to [B, *(grid 2^i), width]
                 x = Upsample(width, self.dtype, name=f"up_{i}")(x)
                 x = LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x)
                 x = nn.gelu(x, approximate=False)
+            # A sum, not the concatenation of the original UNet, so `x` keeps its width.
             if waiting and waiting[0].shape[1:-1] == x.shape[1:-1]:
                 x = x + nn.Dense(x.shape[-1], dtype=self.dtype, name=f"skip_{i}")(waiting.pop(0))
         if waiting:
@@ -119,7 +121,7 @@ class Generator(nn.Module):
         if rows * columns > LARGEST:
             raise UserError(
                 f"images of {self.size[0]} x {self.size[1]} cannot be generated from a map of at "
-                f"most {LARGEST} sites by doubling its sides: use a size such as 32, 64, 96 or 224"
+                f"most {LARGEST} positions by doubling its sides: use a size such as 32, 64 or 224"
             )
         x = nn.Dense(rows * columns * self.width, dtype=self.dtype, name="embed")(latents)
         x = x.reshape(len(latents), rows, columns, self.width)  # of [B, rows * columns * width]

@@ -133,12 +133,14 @@ class ViT(Encoder):
             positions = gathers.take_tokens(positions, mask.keep, kind=self.gather)  # [B, K, D]
         if normalize is not None:
             patches = normalize(patches, pixels=math.prod(patch_sides(self.patch, len(space))))
+        # A dense layer on flat patches equals the usual convolution of stride `patch`. [B, K, D]
         x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
         if mask is not None and self.mask_tokens:
             token = self.param("mask_token", token_init, (1, 1, self.width))
             x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)  # [B, L, D]
         x = x + positions.astype(x.dtype)
         if self.prefix:
+            # [1, prefix, D]
             tokens = self.param("cls_token", token_init, (1, self.prefix, self.width)) + first
             x = prepend(tokens, x)  # [B, prefix + K, D]
         trunk = blocks(

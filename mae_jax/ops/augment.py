@@ -112,6 +112,7 @@ def gaussian_blur(key: jax.Array, images: jax.Array, *, probability: float) -> j
 def _blurred(images, sigmas, radius):
     """Images [B, H, W, C] blurred with standard deviations [B], by kernels of 2 radius + 1 taps."""
     rows, columns = (_blur_matrix(sigmas, side, radius) for side in images.shape[1:3])
+    # Gaussians are separable: one matrix for the rows and one for the columns of each image.
     blurred = jnp.einsum("byv,bxu,bvuc->byxc", rows, columns, images, precision="highest")
     return jnp.clip(blurred, 0, 1)
 
@@ -207,6 +208,7 @@ def mixup_cutmix(
     share_cut = 0.5 if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
     switch_key, lam_key, box_key = jax.random.split(key, 3)
     space = images.shape[1:-1]
+    # One draw for the whole batch, of shape [1, ..., 1] to broadcast over [B, *space].
     cut = jax.random.bernoulli(switch_key, share_cut, (1,) * (1 + len(space)))
     alpha = jnp.where(cut, float(cutmix_alpha), float(mixup_alpha))
     lam = jax.random.beta(lam_key, alpha, alpha)

@@ -53,6 +53,7 @@ def grid_of(shape: Sequence[int], patch: int | Sequence[int]) -> tuple[int, ...]
         UserError: an image side that is not a multiple of the patch's.
     """
     sides = patch_sides(patch, len(shape))
+    # Named axes for a readable message.
     names = AXES.get(len(shape)) or [f"axis {i}" for i in range(len(shape))]
     for name, length, side in zip(names, shape, sides, strict=True):
         if side < 1 or length < side or length % side:

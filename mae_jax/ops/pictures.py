@@ -39,6 +39,7 @@ def reconstructions(
     target = patchify(pixels.normalize(original, mean, std), patch)
     gray = pixels.normalize(jnp.full_like(original, 128), mean, std)
 
+    # [B, L, P] to [B, *space, C] uint8
     def show(tokens: jax.Array, mean: Sequence[float] = mean, std: Sequence[float] = std):
         return pixels.to_bytes(unpatchify(tokens, patch, grid), mean, std)
 

@@ -39,6 +39,7 @@ def normalize(
                 f"config.method.args.{name} has {len(values)} values for {channels} channels: give "
                 "one for each, or one for all"
             )
+    # Channels are innermost in a patch: repeat the statistics for each of its pixels.
     mean, std = (values if len(values) == 1 else (*values,) * pixels for values in (mean, std))
     return standardize(images.astype(jnp.float32) / 255, mean, std)
 

@@ -46,6 +46,7 @@ def photometric(
             f"jitter={tuple(jitter)}: images of {channels} channels have neither saturation nor "
             f"hue, set jitter=({brightness}, {contrast}, 0, 0)"
         )
+    # One key for each operation: switching one off does not change the draws of the others.
     keys = jax.random.split(key, 4)
     images = images.astype(jnp.float32) / 255
     if any(jitter):

@@ -64,6 +64,7 @@ class Finetuning(ImageMethod):
             mixup_alpha=self.mixup,
             cutmix_alpha=self.cutmix,
         )
+        # Without gradients for frozen blocks, XLA skips their backward pass.
         variables = {"params": freeze(params, self.rules())}
         _, logits = self.model.apply(variables, images, True, rngs={"drop_path": drop_key})
         loss = -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))  # [B, classes]
@@ -84,7 +85,7 @@ class Finetuning(ImageMethod):
         """Updates the EMA of the parameters."""
         if not self.ema:
             return extra
-        decay = jnp.float32(self.ema)
+        decay = jnp.float32(self.ema)  # 1 - decay in float32 as well, so that the weights add to 1
         return {"ema": jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, extra["ema"], params)}
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
@@ -167,7 +168,7 @@ def make(
     shared = dict(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
     fields = Finetuning.fields(**shared, drop_path=drop_path, final_norm=pool == "cls")
     network = fields["encoder"]
-    if isinstance(network, ViT):
+    if isinstance(network, ViT):  # as in the official code, positions are trained, too
         network = network.clone(learned_positions=True)
     trainable = int(trainable) if str(trainable).isdigit() else trainable
     if trainable not in ("all", "mlp") and trainable not in range(network.depth + 1):

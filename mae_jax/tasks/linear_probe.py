@@ -82,6 +82,7 @@ class LinearProbing(ImageMethod):
     ) -> dict[str, jax.Array]:
         """See `offers`."""
         features = self.features(params, self.normalize(batch["image"]))
+        # [B, D], by the running statistics as in PyTorch's evaluation mode
         scaled = (features - extra["mean"]) * jax.lax.rsqrt(extra["var"] + EPSILON)
         logits = self.logits(params, scaled)
         available = {"features": features, "head_logits": logits, "logits": logits[:, 0]}

@@ -71,7 +71,7 @@ def attention(
     call = call_of(query, key, bias, mask)
     _check_shapes(call)
     kind = choose(call) if kind == "auto" else kind
-    if not call.platform and kind in PLATFORMS:
+    if not call.platform and kind in PLATFORMS:  # without a mesh, tracing does not know the devices
         reason = "needs to know its devices: call it under jax.set_mesh(mesh)"
     else:
         reason = KINDS[kind].refusal(call)
@@ -81,7 +81,7 @@ def attention(
     if chosen is not None:
         keys = "" if call.queries == call.keys else f" on {call.keys}"
         line = f"{kind} for {call.queries} tokens{keys}, {call.heads} heads of {call.size}"
-        chosen[line] = None
+        chosen[line] = None  # a dict as an ordered set
     return KINDS[kind].attend(query, key, value, bias, mask)
 
 
@@ -99,6 +99,7 @@ def attention_weights(
         query, key, bias, mask: as in `attention`.
     """
     _check_shapes(call_of(query, key, bias, mask))
+    # [B, H, T, S]
     logits = xla.masked_logits(xla.heads_first(query), xla.heads_first(key), bias, mask)
     # `where` sets the weights of a row without any valid key to 0 instead of NaN.
     return jax.nn.softmax(logits, axis=-1, where=None if mask is None else logits > -jnp.inf)
@@ -141,6 +142,7 @@ def check_attention(name: str, kind: str, *, width: int, heads: int, dtype) -> N
     """
     check_choice(f"{name}: attention", kind, CHOICES)
     if kind in PLATFORMS:
+        # Batch and tokens of 1, which every kind supports: only width, heads and type are checked.
         mesh = (PLATFORMS[kind], "", ("data", "fsdp"), 1)
         reason = KINDS[kind].refusal(Call(*mesh, jnp.dtype(dtype), 1, 1, 1, heads, width // heads))
         if reason:

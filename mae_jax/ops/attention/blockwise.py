@@ -90,7 +90,7 @@ def _forward(query, key, value, bias, mask, block):
     rows = (*query.shape[:3], 1)
     start = (jnp.full(rows, MINIMUM), jnp.zeros(rows), jnp.zeros(query.shape, jnp.float32))
     (largest, total, out), _ = jax.lax.scan(add, start, _split(key, value, bias, mask, block))
-    total = jnp.where(total == 0, 1, total)
+    total = jnp.where(total == 0, 1, total)  # rows without any valid key return 0
     out = (out / total).astype(value.dtype)
     return heads_first(out), (query, key, value, bias, mask, largest, total, out)
 
@@ -116,7 +116,7 @@ def _backward(block, saved, gradient):
             d_bias += sum_to(d_logits, d_bias)
         d_logits = (d_logits * query.shape[-1] ** -0.5).astype(values.dtype)
         d_query += product("bhts,bhsd->bhtd", d_logits, keys)
-        d_key = product("bhts,bhtd->bhsd", d_logits, query).astype(keys.dtype)
+        d_key = product("bhts,bhtd->bhsd", d_logits, query).astype(keys.dtype)  # of this block
         d_value = product("bhts,bhtd->bhsd", weights.astype(values.dtype), gradient)
         return (d_query, d_bias), (d_key, d_value.astype(values.dtype), d_block)
 

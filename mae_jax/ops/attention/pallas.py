@@ -109,7 +109,7 @@ def _call(kernel, mask, inputs, outputs, heads: int, interpret: bool) -> list[ja
         images = images_at_once(count, channels, [*inputs, *outputs])
 
         def spec(x: jax.Array) -> pl.BlockSpec:
-            block = (images, x.shape[1], channels)
+            block = (images, x.shape[1], channels)  # of [B, T, H d]
             return pl.BlockSpec(block, lambda image, group: (image, 0, group))
 
         shared = lambda x: pl.BlockSpec((images, 1, x.shape[2]), lambda image, _: (image, 0, 0))
@@ -172,9 +172,10 @@ def _each_image(kernel, *refs) -> None:
 
 def _weights(query, key, mask) -> tuple[jax.Array, jax.Array]:
     """Unnormalized weights of one head, exp(logit - row maximum) [T, S], and row sums [T, 1]."""
-    logits = _product(query, key, 1, 1) * query.shape[1] ** -0.5
+    logits = _product(query, key, 1, 1) * query.shape[1] ** -0.5  # [T, S]
     if mask is not None:
         logits = jnp.where(mask > 0, logits, -jnp.inf)
+    # The lower bound avoids -inf - -inf = NaN in rows without any valid key.
     largest = jnp.maximum(logits.max(axis=1, keepdims=True), jnp.finfo(jnp.float32).min)
     weights = jnp.exp(logits - largest)
     total = weights.sum(axis=1, keepdims=True)
@@ -196,8 +197,9 @@ def _forward_kernel(image, *refs, size: int, masked: bool):
     mask, query, key, value, out = refs if masked else (None, *refs)
     valid = None if mask is None else mask[image]  # [1, S]
     for one in _heads(query.shape[2], size):
-        values = value[image, :, one]
+        values = value[image, :, one]  # [S, d]
         weights, total = _weights(query[image, :, one], key[image, :, one], valid)
+        # [T, d]. As in `xla`, normalized after the product: T x d divisions instead of T x S.
         product = _product(weights.astype(values.dtype), values, 1, 0) / total
         out[image, :, one] = product.astype(out.dtype)
 
