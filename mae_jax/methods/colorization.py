@@ -58,11 +58,10 @@ class Colorization(ImageMethod):
                 f"colorization cannot learn colors from images of {images.shape[-1]} channels: "
                 "train it on RGB images"
             )
-        colors = self.to_lab(images)
-        logits = self.logits(params, colors)
-        indices, weights = lab.encode_soft(self.places(colors), lab.bins())
-        # Gather the few bins with nonzero weight: dense targets would take far longer.
-        # [B, L, P, Q] to [B, L, P, neighbors]
+        colors = self.to_lab(images)  # [B, H, W, 3]
+        logits = self.logits(params, colors)  # [B, L, P, Q]
+        indices, weights = lab.encode_soft(self.places(colors), lab.bins())  # [B, L, P, 5] each
+        # Only the few bins with nonzero weight are gathered: dense targets would take far longer.
         log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), indices, axis=-1)
         errors = -jnp.sum(weights * log_probs, axis=-1)  # [B, L, P]
         balance = lab.class_weights(extra["prior"], self.rebalance)[indices[..., 0]]  # [B, L, P]

@@ -44,7 +44,7 @@ class MaskedAutoencoding(MaskedMethod):
         return self.model.apply(variables, self.normalize(images), mask, values=values)
 
     def reconstruct_for_loss(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
-        """Predictions [B, K, V], with loss_on='masked' of the K masked patches only. The encoder
+        """Predictions [B, K, V], with loss_on='masked' of the masked patches only. The encoder
         normalizes the pixels itself, after it has gathered the visible patches as bytes.
         """
         # Visible patches are not predicted, which saves their share of the decoder's last block.

@@ -24,6 +24,9 @@ from mae_jax.types import Batch, Extra, Output, Params, Pictures, UserError
 class MaskedMethod(ImageMethod):
     """A method that predicts the masked patches of images. The constants of its target, if any, are
     extra['target'].
+
+    In shapes, L is the number of patches, K the number of patches predicted for the loss (not of
+    visible ones, as in `Mask`), and V the number of values predicted for each.
     """
 
     strategy: masks.Strategy

@@ -69,7 +69,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, visible: jax.Array | None, train: bool = False) -> jax.Array:
-        """x [B, *space, C], zero at masked positions, to an output of the same shape that is too.
+        """x [B, *space, C] to the same shape; input and output are zero at masked positions.
 
         Args:
             visible: [B, *space, 1] bool; None: all positions.

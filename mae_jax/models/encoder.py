@@ -1,4 +1,4 @@
-"""The interface of encoders, through which methods and tasks use any of them."""
+"""The interface that all encoders share, and their construction from spec strings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
             train: as in `__call__`.
             taps: indices of the blocks or stages; None: all.
         """
-        raise UserError(f"encoders of the kind {type(self).__name__} have no inner maps")
+        raise UserError(f"encoders of the kind {type(self).__name__} have no feature maps")
 
     def attention_weights(
         self, images: jax.Array, *, taps: Sequence[int] | None = None

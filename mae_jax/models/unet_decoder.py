@@ -48,7 +48,7 @@ class UNetDecoder(nn.Module):
             UserError: a factor that is not a power of two, or a skip of a size that never occurs.
         """
         if self.factor < 1 or self.factor & (self.factor - 1):
-            raise UserError(f"deconv: factor={self.factor} must be a power of two: 1, 2, 4, ...")
+            raise UserError(f"UNetDecoder: factor={self.factor} must be a power of two: 1, 2, ...")
         waiting = list(skips)
         for i in range(self.factor.bit_length()):
             if i > 0:
@@ -62,8 +62,8 @@ class UNetDecoder(nn.Module):
                 x = x + nn.Dense(x.shape[-1], dtype=self.dtype, name=f"skip_{i}")(waiting.pop(0))
         if waiting:
             raise UserError(
-                f"deconv: a skip map of {waiting[0].shape[1:-1]} positions matches no size on the "
-                f"way to {x.shape[1:-1]} by steps of 2: give one of each size, from coarse to fine"
+                f"UNetDecoder: a skip map of {waiting[0].shape[1:-1]} positions matches no size on "
+                f"the way to {x.shape[1:-1]} by steps of 2: give one per size, from coarse to fine"
             )
         kernel = (3,) * (x.ndim - 2)
         x = nn.Conv(self.channels, kernel, dtype=self.dtype, name="predict")(x)

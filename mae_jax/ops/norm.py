@@ -41,9 +41,8 @@ def _forward(x, scale, bias, dtype):
 def _backward(dtype, saved, gradient):
     """With n the normalized x and g = gradient * scale, d_x = (g - mean(g) - n mean(g n)) / std.
 
-    Written so that no subexpression as large as x depends on the forward pass only: XLA on CPUs
-    would compute it early and keep it in memory. Hence mean - x, where the forward pass has x -
-    mean, and matrix products with `scale`.
+    Written so that XLA on CPUs keeps no further array as large as x from the forward pass: mean - x
+    cannot be merged with its x - mean, and `average` multiplies by `scale` as a matrix product.
     """
     x, scale, mean, inverse = saved  # mean, inverse: [..., 1]
     gradient = gradient.astype(jnp.float32)

@@ -24,8 +24,8 @@ class TargetContext:
     patch: tuple[int, ...]
     """Side of a patch in pixels along each axis."""
     take: Callable[[jax.Array], jax.Array]
-    """Gathers the patches that count in the loss: [B, L, ...] to [B, K, ...]. Call it early, on
-    bytes if possible, so that nothing is computed for the other patches."""
+    """Gathers the K patches that are predicted for the loss: [B, L, ...] to [B, K, ...]. Call it
+    early, on bytes if possible, so that nothing is computed for the other patches."""
     normalize: Callable[..., jax.Array]
     """Normalizes uint8 images, or patches with pixels=prod(patch), to the encoder's inputs."""
 
@@ -46,7 +46,7 @@ class Target(abc.ABC):
 
     @abc.abstractmethod
     def make(self, constants: Constants, images: jax.Array, context: TargetContext) -> jax.Array:
-        """Computes the target of each patch that counts in the loss.
+        """Computes the targets of the patches that `context.take` gathers.
 
         Args:
             constants: result of `constants`.

@@ -67,7 +67,8 @@ class Finetuning(ImageMethod):
         # Without gradients for frozen blocks, XLA skips their backward pass.
         variables = {"params": freeze(params, self.rules())}
         _, logits = self.model.apply(variables, images, True, rngs={"drop_path": drop_key})
-        loss = -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))  # [B, classes]
+        # Mean over the batch; targets and logits are [B, classes].
+        loss = -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
         correct = jnp.argmax(logits, axis=1) == jnp.argmax(targets, axis=1)
         return Output(loss, extra, {"top1": jnp.mean(correct.astype(jnp.float32))})
 
