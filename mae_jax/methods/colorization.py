@@ -65,10 +65,10 @@ class Colorization(ImageMethod):
         log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), indices, axis=-1)
         errors = -jnp.sum(weights * log_probs, axis=-1)  # [B, L, P]
         balance = lab.class_weights(extra["prior"], self.rebalance)[indices[..., 0]]  # [B, L, P]
-        seen = extra["seen"] + lab.histogram(indices, weights, logits.shape[-1])
+        shares = lab.histogram(indices, weights, logits.shape[-1])  # [Q]
         correct = jnp.argmax(logits, axis=-1) == indices[..., 0]
         metrics = {"top1": jnp.mean(correct.astype(jnp.float32))}
-        return Output(jnp.mean(balance * errors), extra | {"seen": seen}, metrics)
+        return Output(jnp.mean(balance * errors), extra | {"seen": extra["seen"] + shares}, metrics)
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
         """Updates the prior, a moving average of the frequencies of the bins in the batches. The
