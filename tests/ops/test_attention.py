@@ -313,7 +313,7 @@ def test_auto_without_a_mesh_is_what_runs_everywhere():
         ("gpu", "pallas", {}, "attention=pallas needs a TPU, and this is a GPU"),
         ("tpu", "pallas", dict(queries=513), "takes at most 512 tokens and these are 513"),
         ("tpu", "pallas", dict(bias=jnp.zeros((1, 4, 5, 5))), "attention=pallas supports no bias"),
-        ("tpu", "pallas", dict(mask=jnp.ones((1, 1, 5, 5), bool)), "masks of keys alone"),
+        ("tpu", "pallas", dict(mask=jnp.ones((1, 1, 5, 5), bool)), "masks of keys only"),
         ("tpu", "pallas", dict(size=12), "needs heads of a multiple of 8 channels"),
         ("tpu", "pallas", dict(batch=3), "splits a batch over 2 devices, and this one has 3 rows"),
         ("cpu", "xla", dict(bias=jnp.zeros((4, 5, 5))), r"bias of shape \[4, 5, 5\] does not fit"),
