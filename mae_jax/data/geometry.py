@@ -64,19 +64,19 @@ class Affine:
     """[2, 3], which sends a place (x, y, 1) in the result to where it comes from, in pixels from
     the upper left corner."""
     fill: tuple[int, int, int]
-    """(red, green, blue) of pixels from outside the image; their luminance in a grey image."""
+    """(red, green, blue) of pixels from outside the image; their luminance in a gray image."""
 
     def pixels(self, values):
         """See `Geometry`: [H, W, 1 or 3] uint8."""
         image = pillow_of(values)
         red, green, blue = self.fill
-        grey = round(0.299 * red + 0.587 * green + 0.114 * blue)
+        gray = round(0.299 * red + 0.587 * green + 0.114 * blue)
         moved = image.transform(
             image.size,
             Image.Transform.AFFINE,
             self.matrix.ravel().tolist(),
             Image.Resampling.BICUBIC,
-            fillcolor=grey if image.mode == "L" else self.fill,
+            fillcolor=gray if image.mode == "L" else self.fill,
         )
         return np.asarray(moved).reshape(values.shape)
 

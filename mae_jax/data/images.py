@@ -4,7 +4,7 @@ Pillow reads every format and settles what is right. JPEGs, almost all of the da
 train on, go through libjpeg-turbo itself, to the same pixels, and are decoded at 1/2, 1/4 or 1/8
 of their size (by leaving out high frequencies, a cheap and good low-pass filter) where that is
 still at least twice the size asked for. Resizing is bicubic with antialiasing as in Pillow, in
-SIMD integer arithmetic (`fast_image_resize`): on photographs nearly all pixels are within a grey
+SIMD integer arithmetic (`fast_image_resize`): on photographs nearly all pixels are within a gray
 level of Pillow's, and the worst are 8 off.
 """
 
@@ -40,7 +40,7 @@ class Encoded:
 
     Args:
         data: a JPEG, PNG or whatever else Pillow reads.
-        channels: 1 (grey), 3 (RGB) or 4 (RGB and alpha) to convert to.
+        channels: 1 (gray), 3 (RGB) or 4 (RGB and alpha) to convert to.
         window: values that become 0 and 255, for images of more than 8 bits; None: all that their
             bits can hold.
         background: what shows through transparent pixels, unless 4 channels keep the alpha.
@@ -162,7 +162,7 @@ class Encoded:
             decoding.load(image)
             turn = orientation(image)  # 1 where Pillow has turned it by now
             if image.mode[0] in "IF":
-                image, transparent = self._windowed_grey(image, data)
+                image, transparent = self._windowed_gray(image, data)
             else:
                 alpha.correct_key(image, data)
         if not transparent:
@@ -175,20 +175,20 @@ class Encoded:
         pixels = pixels.reshape(*pixels.shape[:2], self.channels)
         return np.ascontiguousarray(turned(pixels, turn))
 
-    def _windowed_grey(self, image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:
-        """Grey pixels of more than 8 bits as 8 bits, and whether there is alpha beside them."""
-        values, highest = decoding.deep_grey(image, data)
+    def _windowed_gray(self, image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:
+        """Gray pixels of more than 8 bits as 8 bits, and whether there is alpha beside them."""
+        values, highest = decoding.deep_gray(image, data)
         if self.window is None and not highest:
             raise BadImage(
                 f"pixels of 32 bits, or signed ({image.mode}): give the source a window=(low, high)"
             )
-        grey = window_to_bytes(values, self.window or (0, highest))
-        grey = 255 - grey if decoding.white_is_zero(image) else grey
+        gray = window_to_bytes(values, self.window or (0, highest))
+        gray = 255 - gray if decoding.white_is_zero(image) else gray
         key = image.info.get("transparency")
         if not isinstance(key, int):
-            return Image.fromarray(grey), False
+            return Image.fromarray(gray), False
         opaque = np.where(values == key, 0, 255).astype(np.uint8)
-        return Image.fromarray(np.stack([grey, opaque], axis=2)), True
+        return Image.fromarray(np.stack([gray, opaque], axis=2)), True
 
     def _windowed_color(self, values: np.ndarray, bits: int) -> tuple[Image.Image, bool]:
         """Color of more than 8 bits through the window, its alpha by all of its bits."""

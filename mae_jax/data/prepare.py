@@ -78,7 +78,7 @@ def prepare(
         out: where TFDS keeps data sets.
         name: of the data set: small letters, digits and underscores.
         channels: what the images of a folder are decoded to, to measure them: 3 (color, default), 1
-            (grey) or 4. A source decides for itself.
+            (gray) or 4. A source decides for itself.
         held_out: the share of images in a second split, 'test'; which, depends on their names only.
             Slices of one file are in the same split.
         shard_megabytes: size of a file to aim at; as much memory is needed.

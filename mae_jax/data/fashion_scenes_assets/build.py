@@ -26,7 +26,7 @@ then:
 """
 
 GARMENTS_PER_CLASS = {"train": 1200, "test": 200}
-GREY_LEVELS = 32
+GRAY_LEVELS = 32
 SHORT_SIDE = 256
 
 # Names of files without their ending: wallpapers first, then what is in skimage/data.
@@ -62,10 +62,10 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
 
 
 def read_garments(folder: pathlib.Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:
-    """Garments [N, 28, 28] uint8 on `GREY_LEVELS` levels, and labels [N] uint8."""
+    """Garments [N, 28, 28] uint8 on `GRAY_LEVELS` levels, and labels [N] uint8."""
     images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
-    steps = GREY_LEVELS - 1
+    steps = GRAY_LEVELS - 1
     levels = (images.astype(np.int32) * steps + 127) // 255
     return ((levels * 255 + steps // 2) // steps).astype(np.uint8), labels
 

@@ -9,7 +9,7 @@ import numpy as np
 from mae_jax.data import dicom_codecs
 from mae_jax.data.dicom_header import (
     COLOR,
-    GREY,
+    GRAY,
     PALETTE,
     PER_FRAME,
     SHARED,
@@ -44,7 +44,7 @@ def make(path: str, *, window: Window | None = None) -> Slices:
     out and counted. If all images are in sub-folders, the direct sub-folders are the classes, in
     the order of their names.
 
-    Grey images are rescaled to the units of their modality (slope and intercept, or a table),
+    Gray images are rescaled to the units of their modality (slope and intercept, or a table),
     mapped to 0..255 by the window, and inverted where the file says that white is its lowest
     value (MONOCHROME1). Color images, also those with a palette, become RGB; of 8 bits, they stay
     as they are without a window. A file that is compressed as a whole (deflated) is unpacked
@@ -101,7 +101,7 @@ def _check_own_windows(path: Path, image: Image, frames: range) -> None:
     """Raises UserError if a frame can only be mapped to bytes through a window of the user's."""
     if image.photometric in COLOR and image.options["bits_allocated"] != 8:
         raise no_window(str(path), _values(image, 0))
-    for frame in frames if image.photometric in GREY else ():
+    for frame in frames if image.photometric in GRAY else ():
         if _own_window(image.header, frame) is None:
             what = f"{path} has no linear window (WindowCenter, WindowWidth) of its own, and"
             raise no_window(what, _values(image, frame))
@@ -129,14 +129,14 @@ def _load(path: Path, frame: int, *, window: Window | None) -> np.ndarray:
     """One frame: [H, W, C] uint8."""
     with opened(path) as image:
         values = _values(image, frame)
-    if image.photometric not in GREY:
+    if image.photometric not in GRAY:
         return to_bytes(values, window)
     pixels = to_bytes(values, window or _own_window(image.header, frame))[:, :, None]
     return 255 - pixels if image.photometric == "MONOCHROME1" else pixels
 
 
 def _values(image: Image, frame: int) -> np.ndarray:
-    """Grey values [H, W] in rescaled units, or RGB [H, W, 3]."""
+    """Gray values [H, W] in rescaled units, or RGB [H, W, 3]."""
     from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
 
     check_whole(image, frame)

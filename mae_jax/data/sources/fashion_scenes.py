@@ -34,12 +34,12 @@ SPLITS = ("train", "test")
 MIN_SIZE, MAX_SIZE = 16, 4096
 
 _GARMENT = 28
-_OPAQUE_FROM = 40  # grey level of a garment from which it hides the photograph entirely
+_OPAQUE_FROM = 40  # gray level of a garment from which it hides the photograph entirely
 _GARMENT_SCALE = (0.5, 0.9)  # side of the garment's square over the side of the scene
 _CROP_SCALE = (0.25, 1.0)  # side of the background over the short side of the photograph
 _BRIGHTNESS = (0.3, 1.0)  # of the background
 _TINT = (0.4, 1.0)  # of each colour of the garment: brighter than most of what is behind it
-_SHADING = (0.2, 1.0)  # how much of the tint the garment's own grey levels modulate
+_SHADING = (0.2, 1.0)  # how much of the tint the garment's own gray levels modulate
 _CHUNK = 256  # scenes rendered at a time, to keep float buffers small
 
 # The uniform numbers behind a scene, in the order drawn: new ones go last, or all scenes change.
@@ -132,13 +132,13 @@ def _render(garments: np.ndarray, photographs, draws: np.ndarray, size: int):
     rows = [dict(zip(_DRAWS, row)) for row in draws.tolist()]
     background = np.stack([_background(photographs, row, size) for row in rows])
     layers = np.stack([_garment_layers(garment, row, size) for garment, row in zip(garments, rows)])
-    grey, opacity = np.moveaxis(layers.astype(np.float32) / np.float32(255), -1, 0)[..., None]
+    gray, opacity = np.moveaxis(layers.astype(np.float32) / np.float32(255), -1, 0)[..., None]
 
     draw = dict(zip(_DRAWS, draws.astype(np.float32).T[..., None, None, None]))
     tint = np.concatenate([draw["red"], draw["green"], draw["blue"]], -1)
     shading = _between(_SHADING, draw["shading"])
-    # Grey levels are zero where there is no garment: they are multiplied by the opacity already.
-    garment = _between(_TINT, tint) * (shading * grey + (1 - shading) * opacity)
+    # Gray levels are zero where there is no garment: they are multiplied by the opacity already.
+    garment = _between(_TINT, tint) * (shading * gray + (1 - shading) * opacity)
     behind = background * _between(_BRIGHTNESS, draw["brightness"]) * (1 - opacity)
     image = np.minimum(behind + 255 * garment, 255)
     return (image + np.float32(0.5)).astype(np.uint8), opacity[..., 0] >= 0.5
@@ -155,7 +155,7 @@ def _background(photographs, draw: dict[str, float], size: int) -> np.ndarray:
 
 
 def _garment_layers(garment: np.ndarray, draw: dict[str, float], size: int) -> np.ndarray:
-    """The garment's grey levels and its opacity in the scene, [size, size, 2] uint8."""
+    """The garment's gray levels and its opacity in the scene, [size, size, 2] uint8."""
     garment = garment[:, ::-1] if draw["garment_flip"] < 0.5 else garment
     # The scene is a window on a canvas with the garment in its middle: resampling the window
     # places the garment between pixels, so that it is at the same place at any size. The third

@@ -159,11 +159,11 @@ def make(
 
     Args:
         path: the folder.
-        channels: 3 (color), 1 (grey) or 4 (color and alpha).
+        channels: 3 (color), 1 (gray) or 4 (color and alpha).
         window: (low, high), the values that become 0 and 255, for images of more than 8 bits a
             channel; by default all that these bits can hold.
         background: what shows through transparent pixels, unless channels is 4: a name or
-            '#rrggbb', a grey level, or (red, green, blue).
+            '#rrggbb', a gray level, or (red, green, blue).
         max_pixels: larger images are refused: a small file may unpack to fill the memory.
         masks: a folder with a PNG of class numbers for each image, under the same name.
         boxes: a folder with a text file in the YOLO format for each image that has boxes.

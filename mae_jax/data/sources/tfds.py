@@ -253,7 +253,7 @@ def make(
         segmentation: name of the feature with an image of class numbers; empty for none.
         box: path of the feature with boxes, e.g. 'objects/bbox'; empty for none.
         max_boxes: rows of 'box'; zeros where an example has fewer.
-        channels: 3 (color), 1 (grey) or 4 (color and alpha).
+        channels: 3 (color), 1 (gray) or 4 (color and alpha).
         window: (low, high), the values that become 0 and 255, for images of more than 8 bits a
             channel; by default all that these bits can hold.
         background: what shows through transparent pixels, unless channels is 4, see `folder`.

@@ -112,7 +112,7 @@ def color_of(example: Example, where: str) -> np.ndarray:
     pixels = pixels_of(example, where)
     if pixels.shape[2] not in (1, 3):
         raise UserError(
-            f"{where}: images of {pixels.shape[2]} channels, it can change those of 1 (grey) or 3 "
+            f"{where}: images of {pixels.shape[2]} channels, it can change those of 1 (gray) or 3 "
             "(RGB)"
         )
     return pixels

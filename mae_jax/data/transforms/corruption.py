@@ -23,7 +23,7 @@ class Kind(NamedTuple):
     """A corruption."""
 
     formula: Callable[..., np.ndarray]
-    """(pixels, key, *strengths) -> grey levels."""
+    """(pixels, key, *strengths) -> gray levels."""
     strengths: tuple[tuple, ...]
     """For each severity, the arguments of the formula."""
 

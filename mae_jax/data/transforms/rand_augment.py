@@ -25,9 +25,9 @@ def _posterize(image: Image.Image, bits: int) -> Image.Image:
 
 
 def _solarize_add(image, level, sign):
-    """Makes the darker half of the grey levels lighter by up to 110."""
+    """Makes the darker half of the gray levels lighter by up to 110."""
     added = int(110 * level)
-    table = [grey + added if grey < 128 else grey for grey in range(256)]
+    table = [gray + added if gray < 128 else gray for gray in range(256)]
     return image.point(table * len(image.getbands()))
 
 

@@ -81,7 +81,7 @@ class RandomErasing(Transform):
 def _noise_table(mean: float, std: float) -> np.ndarray:
     """[65536] uint8: looked up with uniform numbers of 16 bits, normal ones, rounded and clipped.
 
-    Every grey level stands in as many places as it has probability. That is many times as fast as
+    Every gray level stands in as many places as it has probability. That is many times as fast as
     Box and Muller's method, and does not hang on how a machine rounds a logarithm.
     """
     normal = NormalDist(255 * mean, 255 * std)
