@@ -52,7 +52,7 @@ class SourceExamples:
     def __init__(self, text: str, channels: int | None):
         self.source = build(text, "data.sources")
         self._reasons: list[str] = []
-        self.channels, self.sizes = self._look(text, channels)
+        self.channels, self.sizes = self._inspect(text, channels)
         self.origin = {
             "source": text,
             "images": self.source.num_examples,
@@ -66,7 +66,7 @@ class SourceExamples:
         """A shard of the examples in `rows` [n]; see `Shard`."""
         return SourceShard(path, rows, self.channels, threads, advance, self.source)
 
-    def _look(self, text: str, channels: int | None) -> tuple[int, np.ndarray]:
+    def _inspect(self, text: str, channels: int | None) -> tuple[int, np.ndarray]:
         """Number of channels, and estimated bytes [N] of the examples, from a sample of them."""
         count, sample = self.source.num_examples, []
         first = next((i for i in range(min(count, _TRIES)) if self._measure(i, sample)), None)

@@ -111,8 +111,8 @@ def prepare(
         shutil.rmtree(unfinished, ignore_errors=True)
     else:
         shown = contextlib.nullcontext() if beam else _progress(len(examples.sizes))
-        with _alone(unfinished), shown as advance:
-            _go_on(root, unfinished, origin)
+        with _locked(unfinished), shown as advance:
+            _set_up(root, unfinished, origin)
             threads = workers or (1 if beam else min(16, cores()))
             shards = {
                 split: [
@@ -223,7 +223,7 @@ def _compare(path: Path, origin: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Locks the folder against other processes."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
@@ -234,7 +234,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _go_on(root: Path, unfinished: Path, origin: Mapping[str, Any]) -> None:
+def _set_up(root: Path, unfinished: Path, origin: Mapping[str, Any]) -> None:
     """Prepares the folder for a new run, or to resume an interrupted one."""
     path = unfinished / ORIGIN
     if path.exists():

@@ -72,10 +72,10 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
 
 
 def check(text: str, held_out: float) -> None:
-    """Checks `data.subset` and `data.held_out` as far as they tell without the examples.
+    """Checks `data.subset` and `data.held_out` before any example is read.
 
     Raises:
-        UserError: no such rule, or no such share.
+        UserError: there is no such rule, or the share is not in (0, 1).
     """
     if text:
         _rule(text)

@@ -31,12 +31,10 @@ class TFRecords:
     def __init__(self, instructions: Sequence):
         self.paths = [part.filename for part in instructions]
         with ThreadPoolExecutor(_THREADS) as pool:
-            counts = [part.examples_in_shard for part in instructions]
+            index = pool.map(offsets_in, self.paths, [p.examples_in_shard for p in instructions])
             self.offsets = [
                 offsets[part.skip : part.skip + part.take + 1].copy()
-                for part, offsets in zip(
-                    instructions, pool.map(offsets_in, self.paths, counts), strict=True
-                )
+                for part, offsets in zip(instructions, index, strict=True)
             ]
         self.ends = list(itertools.accumulate(len(offsets) - 1 for offsets in self.offsets))
 
