@@ -177,9 +177,7 @@ class Loader:
                 return self._transform(self._read(other), params)
             except BadImage:
                 continue
-        raise UserError(
-            f"{reason}; nor any of {_TRIES} replacements: repair the data"
-        ) from error
+        raise UserError(f"{reason}; nor any of {_TRIES} replacements: repair the data") from error
 
     def _fail_shape(self, name: str, shape: tuple, expected: tuple) -> None:
         raise UserError(

@@ -159,7 +159,7 @@ def _garment_layers(garment: np.ndarray, draw: dict[str, float], size: int) -> n
     garment = garment[:, ::-1] if draw["garment_flip"] < 0.5 else garment
     # The scene is a window on a canvas with the garment at its center. Resampling the window places
     # the garment with subpixel accuracy, at the same position for any size. The third channel is
-    # empty, since Pillow's two-channel images would premultiply their values.
+    # empty, because Pillow premultiplies two-channel images when it resamples them.
     canvas = np.zeros((3 * _GARMENT, 3 * _GARMENT, 3), np.uint8)
     inside = slice(_GARMENT, 2 * _GARMENT)
     canvas[inside, inside, 0] = garment
