@@ -1,5 +1,5 @@
-"""Examples that `mae-jax prepare` packs: the files of a folder unchanged, or the images of any other
-source, losslessly as PNG.
+"""Examples that `mae-jax prepare` packs: the files of a folder unchanged, or the images of another
+source losslessly as PNG.
 """
 
 import dataclasses

@@ -106,6 +106,6 @@ def space_of(image: np.ndarray | Encoded) -> tuple[int, ...]:
 
 
 def boxes_from_centers(boxes: np.ndarray) -> np.ndarray:
-    """Converts YOLO boxes [n, 4] (x_center, y_center, width, height) in [0, 1] to the field 'box'."""
+    """Converts YOLO boxes [n, 4] (x, y, width, height) of centers to (ymin, xmin, ymax, xmax)."""
     center, half = boxes[:, [1, 0]], boxes[:, [3, 2]] / 2  # (y, x), [n, 2]
     return np.clip(np.concatenate([center - half, center + half], axis=1), 0, 1)

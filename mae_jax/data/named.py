@@ -1,4 +1,4 @@
-"""Opens the sources that `config.data.train` and `config.data.test` name: source specs or folders."""
+"""Opens the sources in `config.data.train` and `config.data.test`: source specs or folders."""
 
 import pkgutil
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The orientation of an image in Exif, TIFF or XMP, 1 to 8: reads it, and turns arrays and boxes."""
+"""Reads the orientation of an image (1 to 8 in Exif, TIFF or XMP), and turns arrays and boxes."""
 
 import numpy as np
 from PIL import Image

@@ -275,7 +275,7 @@ def test_other_images_or_arguments(images, tmp_path, monkeypatch, stop):
 
 def test_a_set_of_somebody_else(images, tmp_path):
     (tmp_path / "out" / "pets" / "1.0.0").mkdir(parents=True)
-    with pytest.raises(UserError, match="is a data set of somebody else"):
+    with pytest.raises(UserError, match="was not made by prepare"):
         prepare(images, tmp_path / "out", name="pets")
 
 
@@ -283,7 +283,7 @@ def test_one_run_at_a_time(images, tmp_path):
     (tmp_path / "out" / "pets" / "unfinished").mkdir(parents=True)
     with (tmp_path / "out" / "pets" / "unfinished" / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="somebody else is writing"):
+        with pytest.raises(UserError, match="another process is writing"):
             prepare(images, tmp_path / "out", name="pets")
     prepare(images, tmp_path / "out", name="pets")
 
@@ -319,7 +319,7 @@ def test_a_file_that_cannot_be_read_stops_it(images, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "My Pets"}, "name 'My Pets': start with a small letter"),
+        ({"name": "My Pets"}, "name 'My Pets': use lower-case letters"),
         ({"held_out": 1.0}, "held_out 1.0"),
         ({"held_out": -0.1}, "held_out -0.1"),
         ({"held_out": 1e-9}, "held_out 1e-09 of 30 images leaves none for test"),

@@ -71,7 +71,7 @@ def test_a_study_is_packed_as_it_is_read(study, tmp_path, capsys):
         "p1/broken.dcm": "it has no Rows",
         "p1/color.dcm": "it has 3 channels, and the set 1",
     }
-    assert "left out what is no image: 1 Basic Text SR" in output.err
+    assert "left out files without an image: 1 Basic Text SR" in output.err
 
     pixels = np.concatenate([image.reshape(-1) for image, _ in found["train"].values()]) / 255
     flags = {}

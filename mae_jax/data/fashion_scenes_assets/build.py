@@ -70,7 +70,7 @@ def read_garments(folder: pathlib.Path, prefix: str) -> tuple[np.ndarray, np.nda
 
 
 def choose(garments: np.ndarray, labels: np.ndarray, per_class: int, seen: set) -> np.ndarray:
-    """Indices of the first usable garments, ordered so that every ten in a row hold each class once.
+    """Indices of the first usable garments; every ten in a row hold each class once.
 
     A garment is usable if it is not in `seen` (the data set repeats a few, even across its splits)
     and its outline is visible, neither too dark nor too thin. Adds the chosen garments to `seen`.

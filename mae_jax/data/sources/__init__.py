@@ -54,8 +54,8 @@ class Source(abc.ABC):
             indices: [n] int, in [0, num_examples).
 
         Returns:
-            Field -> its values for the n examples, see `fields.FIELDS`: 'image' [*space, C], usually
-            uint8, or `images.Encoded`; 'label', int; and others. No field is required.
+            Field -> n values, see `fields.FIELDS`: 'image' [*space, C], usually uint8, or
+            `images.Encoded`; 'label', int; and others. No field is required.
 
         Raises:
             BadImage: one of the examples is unreadable.

@@ -228,7 +228,7 @@ def _as_labels(labels: np.ndarray, file: Path) -> np.ndarray:
 
 
 def _digest(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
-    """Hash of the file's size, first and last MiB, the shapes and types of its arrays, and labels."""
+    """Hash of the file's size, first and last MiB, shapes and types of its arrays, and labels."""
     kinds = [f"{array.shape} {array.dtype}" for n, array in arrays.items() if n != "label"]
     digest = hashlib.sha256(" ".join([str(path.stat().st_size), *kinds]).encode())
     with path.open("rb") as file:

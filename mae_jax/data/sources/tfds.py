@@ -194,7 +194,7 @@ def _features(info, *, image: str, label: str, segmentation: str, box: str) -> d
     images = {path for path, f in single.items() if isinstance(f, kinds.Image)}
     images -= {path for path in images if single[path].np_dtype == np.float32}
     boxes = {path for path, f in paths.items() if isinstance(f, kinds.BBoxFeature)}
-    # Older releases of TFDS have no bbox_format, and REL_YXYX only.
+    # Releases of TFDS without bbox_format have REL_YXYX only.
     form = lambda feature: str(getattr(feature, "bbox_format", None))
     fitting = {
         "image": images,
@@ -243,8 +243,8 @@ def make(
     """A split of a data set that TFDS has prepared on a local disk.
 
     Args:
-        path_or_name: folder of a prepared set, with its dataset_info.json, or a name, e.g. 'cifar10'
-            or 'imagenet2012:5.1.0'.
+        path_or_name: folder of a prepared set, which holds a dataset_info.json, or a name, e.g.
+            'cifar10' or 'imagenet2012:5.1.0'.
         split: e.g. 'train', 'train[:90%]' or 'train[:1000]+test'.
         data_dir: parent folder of named sets; ~/tensorflow_datasets by default.
         image: name of the feature with the image.

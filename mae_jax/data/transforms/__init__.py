@@ -114,8 +114,8 @@ def color_of(example: Example, where: str) -> np.ndarray:
     pixels = pixels_of(example, where)
     if pixels.shape[2] not in (1, 3):
         raise UserError(
-            f"{where}: images of {pixels.shape[2]} channels, it needs 1 (gray) or 3 (RGB): leave it "
-            "out"
+            f"{where}: images of {pixels.shape[2]} channels, it needs 1 (gray) or 3 (RGB): leave "
+            "it out"
         )
     return pixels
 
