@@ -278,7 +278,7 @@ CASES = {
         folder=wide(windowed(DEEP[..., 0], *WINDOW)),
         tiff=windowed(DEEP[..., 0], *WINDOW),
     ),
-    "12 bits, declared by the file, grey": lambda row: [
+    "12 bits, declared by the file, gray": lambda row: [
         *grey(TWELVE, folder=wide(TWELVE * (255 / 4095)), bitspersample=12),
         Case("1.pgm", ppm_of(TWELVE, 4095), wide(TWELVE * (255 / 4095))),
     ],
