@@ -65,15 +65,15 @@ if [ -n "$dry_run" ]; then
 fi
 
 # Signaling one process is enough: it notifies the others, and all stop after the same step.
-told=
-trap 'told=1; kill -TERM "${children[0]}" 2>/dev/null || true' TERM INT HUP
+signaled=
+trap 'signaled=1; kill -TERM "${children[0]}" 2>/dev/null || true' TERM INT HUP
 code=0
 left=$count
 while [ "$left" -gt 0 ]; do
     status=0
     wait -n || status=$?
-    if [ -n "$told" ]; then
-        told=
+    if [ -n "$signaled" ]; then
+        signaled=
         if [ "$status" -gt 128 ] && [ -n "$(jobs -p)" ]; then
             continue # `wait` was interrupted by the signal, and no process has ended
         fi

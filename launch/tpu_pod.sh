@@ -101,15 +101,15 @@ wait_for_tpu() {
 
 # Makes the TPU active from any state: keeps a request in the queue, replaces a failed TPU.
 get_tpu() {
-    local found
-    found=$(if [ -z "$dry_run" ]; then state; fi)
-    case $found in
+    local current
+    current=$(if [ -z "$dry_run" ]; then state; fi)
+    case $current in
         NONE) make_tpu || return 1 ;;
         "" | FAILED | SUSPENDING | SUSPENDED) # empty in a dry run, which shows all commands
             run "${delete[@]}" || true
             make_tpu || return 1
             ;;
-        *) echo "launch/tpu_pod.sh: $NAME is $found: waiting. To request a new one: ${delete[*]}" ;;
+        *) echo "launch/tpu_pod.sh: $NAME is $current: waiting. To request a new one: ${delete[*]}" ;;
     esac
     wait_for_tpu
 }

@@ -124,9 +124,7 @@ def test_launchers_say_what_they_need(root, tmp_path):
     for name in ("bash", "dirname", "find", "wc"):
         (tmp_path / name).symlink_to(shutil.which(name))
     error = bash(root, "local.sh", "1", code=2, PATH=str(tmp_path))
-    assert error == (
-        "launch/local.sh: mae-jax is not on the PATH: source .venv/bin/activate\n"
-    )
+    assert error == ("launch/local.sh: mae-jax is not on the PATH: source .venv/bin/activate\n")
     error = bash(root, "slurm.sh", code=2)
     assert error == "launch/slurm.sh: start it with sbatch, or give --dry-run\n"
     error = bash(root, "slurm.sh", code=2, PATH=str(tmp_path), SLURM_SUBMIT_DIR=str(tmp_path))
@@ -167,7 +165,11 @@ def test_tpu_pod_makes_several_slices(root):
     ("script", "changes", "reason"),
     [
         ("tpu_pod.sh", dict(SLICES="0"), "SLICES=0 must be a positive integer"),
-        ("tpu_pod.sh", dict(TYPE="v6e"), "TYPE=v6e must be of the form v5litepod-16, v6e-32 or v5p-64; for"),
+        (
+            "tpu_pod.sh",
+            dict(TYPE="v6e"),
+            "TYPE=v6e must be of the form v5litepod-16, v6e-32 or v5p-64; for",
+        ),
         ("tpu_pod.sh", dict(TYPE="tpu7x-64"), "TPU7x use launch/kubernetes.sh"),
         ("kubernetes.sh", dict(HOSTS="4"), "HOSTS=4 times CHIPS=4 are not the 32 chips of 4x8"),
         ("kubernetes.sh", dict(CHIPS="8"), "HOSTS=8 times CHIPS=8 are not the 32 chips of 4x8"),

@@ -165,7 +165,7 @@ def _find_pixels(file: BinaryIO, declared: "UID | None") -> _Element | None:
     file.seek(start + (12 if explicit else 8))
     if length == _UNKNOWN_LENGTH:
         if declared is None or not declared.is_encapsulated:
-            raise BadImage("its pixels are compressed, and it does not say how (TransferSyntaxUID)")
+            raise BadImage("its pixels are compressed, but its TransferSyntaxUID does not say how")
         return _Element(_PIXELS[element], vr, length, declared)
     if declared is not None and declared.is_encapsulated:
         raise BadImage(f"its pixels should be compressed ({declared.name}), and are not")
@@ -187,7 +187,7 @@ def _without_pixels(header: "pydicom.Dataset") -> Exception:
     """The error for a file without pixels: `NoImage` if its kind has none, else `BadImage`."""
     kind = kind_of(header)
     if not kind:
-        return BadImage("it has no pixels, and does not say what it is (SOPClassUID)")
+        return BadImage("it has no pixels and no SOPClassUID")
     if "Image" in kind or kind in _WITH_PIXELS:
         return BadImage(f"it has no pixels (PixelData), as files of its kind have: {kind}")
     return NoImage(kind)

@@ -135,9 +135,8 @@ class Loader:
         """One dict of fields per example, from the source's rows per field."""
         fields = self.source.read(indices)
         own = {OWN: self.source.fields} if self.source.fields else {}
-        return [
-            dict(zip(fields, row, strict=True)) | own for row in zip(*fields.values(), strict=True)
-        ]
+        rows = zip(*fields.values(), strict=True)
+        return [dict(zip(fields, row, strict=True)) | own for row in rows]
 
     def _draw(self, seeds: np.ndarray) -> list[list[np.ndarray]]:
         """Parameters per view and transform; those of the first view do not depend on `views`."""

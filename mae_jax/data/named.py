@@ -21,7 +21,7 @@ def source_spec(text: str, where: str) -> str:
     Raises:
         UserError: `text` is neither a source nor a folder.
     """
-    known = [found.name for found in pkgutil.iter_modules(sources.__path__)]
+    known = [module.name for module in pkgutil.iter_modules(sources.__path__)]
     try:
         names = [call.name for call in parse(text)]
     except UserError:
