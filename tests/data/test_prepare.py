@@ -71,15 +71,15 @@ def in_folder(images: Path) -> dict[str, tuple[bytes, int]]:
 
 def looked_at(monkeypatch, stop_after: float = float("inf"), how=KeyboardInterrupt) -> list[str]:
     """Collects the names of the images that are decoded from now on; then stops."""
-    seen, look = [], Shard._look
+    seen, look = [], Shard._measure
 
-    def _look(self, name):
+    def _measure(self, name):
         if len(seen) >= stop_after:
             raise how()
         seen.append(name)
         return look(self, name)
 
-    monkeypatch.setattr(Shard, "_look", _look)
+    monkeypatch.setattr(Shard, "_measure", _measure)
     return seen
 
 
@@ -207,12 +207,12 @@ def test_a_run_that_was_killed_goes_on(images, tmp_path, monkeypatch):
         "import os, sys\n"
         "from mae_jax.data.prepare import prepare\n"
         "from mae_jax.data.shards import Shard\n"
-        "look, seen = Shard._look, []\n"
+        "look, seen = Shard._measure, []\n"
         "def stop(self, name):\n"
         "    seen.append(name)\n"
         f"    if len(seen) > 20: os.kill(os.getpid(), {signal.SIGKILL})\n"
         "    return look(self, name)\n"
-        "Shard._look = stop\n"
+        "Shard._measure = stop\n"
         f"prepare(sys.argv[1], sys.argv[2], name='pets', shard_megabytes={SHARD}, workers=1)\n"
     )
     command = [sys.executable, "-c", code, str(images), str(tmp_path / "out")]
