@@ -63,7 +63,7 @@ def test_killed_and_told_to_stop_it_ends_bit_for_bit_the_same(whole, tmp_path):
 
     process = start(tmp_path, "stop", 35)
     _, error = process.communicate(DEADLINE)
-    assert process.returncode == 75 and "start again to go on" in error
+    assert process.returncode == 75 and "run again to resume" in error
     assert "Traceback" not in error
     _, state = load(tmp_path)
     assert 35 <= int(state.step) < 40 and int(state.step) == losses(tmp_path)[-1][0]

@@ -201,7 +201,7 @@ def why_aborted(address: str, watchdog: Watchdog) -> str | None:
         state = "silent"
     return (
         f"mae-jax: process {watchdog.index}: ends with process 0, through which all hear of each "
-        f"other and which is {state}; start again to go on"
+        f"other and which is {state}; run again to resume"
     )
 
 

@@ -249,7 +249,7 @@ class Watchdog:
         if end.stalled:
             faulthandler.dump_traceback(all_threads=True)
         whose = "" if who == self.index else f"ends with process {who}: " if who >= 0 else ""
-        advice = "; start again to go on" if end.code == 1 else ""
+        advice = "; run again to resume" if end.code == 1 else ""
         text = " ".join(end.text.split())
         sys.stdout.flush()
         if console.is_terminal:

@@ -117,7 +117,7 @@ class Checkpoints:
             reason = _first_line(error) if isinstance(error, OSError) else "it ended while writing"
             raise UserError(
                 f"disk full: no room for a checkpoint in {self.folder} ({reason}); {last}: free "
-                "some space and start again to go on"
+                "some space and run again to resume"
             ) from error
 
     def restore(self, abstract_state: Any) -> Any | None:

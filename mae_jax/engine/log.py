@@ -73,7 +73,7 @@ class Log:
         except OSError as error:
             raise UserError(
                 f"cannot write the events for TensorBoard in {self.path.parent / 'events'} "
-                f"({error.strerror}): free some space or mend the folder, and start again to go on"
+                f"({error.strerror}): free some space or mend the folder, and run again to resume"
             ) from error
 
     def has_evaluation(self, step: int) -> bool:

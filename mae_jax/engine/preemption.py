@@ -87,7 +87,7 @@ class StopRequests:
         """Ends the process if there is nothing to save."""
         if self._leave and self._saved:
             show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides it
-            text = f"{show_cursor}mae-jax: {self._raise}: start again to go on\n"
+            text = f"{show_cursor}mae-jax: {self._raise}: run again to resume\n"
             os.write(2, text.encode())
             self._leave(PREEMPTED)
 

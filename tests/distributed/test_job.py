@@ -134,7 +134,7 @@ def test_processes_die_together(tmp_path, fault, victim, own, code, says):
     assert other.code == code, other.error
     lines = [line for line in other.error.splitlines() if line.startswith("mae-jax: ")]
     assert len(lines) == 1 and lines[0].startswith(f"mae-jax: {says}"), other.error
-    assert ("start again to go on" in lines[0]) == (code == 1)
+    assert ("run again to resume" in lines[0]) == (code == 1)
     assert other.at - began < 60
     assert [ended.code for ended in victims] == ([] if own is None else [own])
     if fault == "raise":

@@ -49,7 +49,7 @@ def test_a_silent_process_ends_the_job(capsys):
     look(zero, one, rounds=20)
     said = ends(capsys, 1, zero, rounds=6)
     assert said.startswith("mae-jax: process 0: ends with process 1: not heard of for 0 s")
-    assert "start again to go on" in said
+    assert "run again to resume" in said
     assert json.loads(store.values["end/1"])[1] == 1
     store, zero, one = pair()
     look(zero, one, rounds=20)
