@@ -201,8 +201,8 @@ def test_features_of_a_folder(trained, photos, tmp_path):
     [
         (["evaluate"], "nothing to evaluate"),
         (["evaluate", "--evals", "knn(k=99)"], "knn asks for 99 of only 32 training examples"),
-        (["evaluate", "--config.seed=1"], "a run keeps its config"),
-        (["reconstruct", "--count", "0"], "at least one image"),
+        (["evaluate", "--config.seed=1"], "the config stored in the workdir"),
+        (["reconstruct", "--count", "0"], "must be at least 1"),
         (["features", "--images", "nowhere", "--out", "f.npz"], "there is no folder 'nowhere'"),
     ],
 )
