@@ -1,3 +1,3 @@
-"""Masked Autoencoders in JAX and Flax, beside the other ways of learning without labels."""
+"""Masked autoencoders in JAX and Flax, and other methods of self-supervised learning."""
 
 __version__ = "0.1.0"
