@@ -182,8 +182,8 @@ def test_imports_from_before_the_experiments_were_in_the_package(capsys, folder,
         monkeypatch.delitem(sys.modules, module)
     said = mistake(capsys, "train", "--config", name, "--print-config")
     assert said == (
-        "mine.py, line 1: No module named 'configs': the built-in experiments are in `mae_jax.configs`: "
-        "from mae_jax.configs import common"
+        "mine.py, line 1: No module named 'configs': the built-in experiments are in "
+        "`mae_jax.configs`: from mae_jax.configs import common"
     )
     monkeypatch.chdir(root)  # in a checkout they go on
     assert load_config(str(folder / name)).seed == 0

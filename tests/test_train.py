@@ -70,7 +70,7 @@ def test_killed_and_told_to_stop_it_ends_bit_for_bit_the_same(whole, tmp_path):
 
     process = start(tmp_path)
     _, error = process.communicate(DEADLINE)
-    assert process.returncode == 0 and f"going on from step {state.step}" in error, error
+    assert process.returncode == 0 and f"resuming from step {state.step}" in error, error
     assert whole_log(tmp_path) == whole_log(whole)
     assert [step for step, _ in losses(tmp_path)] == list(range(1, 41))
     assert_same_leaves(final(tmp_path), final(whole))

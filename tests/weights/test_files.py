@@ -145,7 +145,12 @@ def test_exports_that_do_not_fit(folder, tmp_path, capsys):
     for options, message in {
         ("--format", "timm", "--output", "logits"): "--output is for the formats stablehlo",
         ("--format", "timm", "--head", 1): "--head 1 is for linear probes",
-        ("--format", "stablehlo", "--image-size", 32): "--image-size is not for the format stablehlo",
+        (
+            "--format",
+            "stablehlo",
+            "--image-size",
+            32,
+        ): "--image-size is not for the format stablehlo",
         ("--format", "hf"): "a folder is made, give a name for it",
         ("--format", "hf", "--image-size", 64): "the run's images are 32 x 32",
     }.items():
