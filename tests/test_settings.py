@@ -34,7 +34,7 @@ from tests.helpers.commands import mistake
         ("profile=20", "write FIRST:LAST"),
         ("compiler.gpu=fast", "config.compiler.gpu: 'fast' is no option: write xla_NAME=VALUE"),
         ("schedule.min_lr=0.1", "min_lr=0.1 is above the peak learning rate, 0.00313"),
-        ("evals.run=knn(k=1)|knn(k=2)", "knn is there twice, and its metrics would replace each"),
+        ("evals.run=knn(k=1)|knn(k=2)", "knn is there twice, and its metrics would overwrite each"),
         ("evals.run=probe", "probe: there is no 'val' split: config.data.held_out is 0"),
         ("data.test=folder(/photos)", "and a path in quotes, folder('photos/a')"),
         ("max_skipped=0", "config.max_skipped=0 must be at least 1"),

@@ -86,7 +86,7 @@ def photos(tmp_path):
         ("data.test=", "config.data.test names no source"),
         ("evals.run=svm", "evals has no 'svm'"),
         ("evals.run=knn(k=2.5)", "knn: k=2.5 should be of type int"),
-        ("evals.every=-5", "must be 0 (at the end only) or more"),
+        ("evals.every=-5", "must be 0 (only at the end) or more"),
         ("log.every=0", "config.log.every=0 must be at least 1"),
         ("accumulate=0", "config.accumulate=0 must be at least 1"),
         ("max_skipped=0", "config.max_skipped=0 must be at least 1"),
@@ -96,7 +96,7 @@ def photos(tmp_path):
         ("method.args.mask_ratio=0.0", "masks nothing to learn from"),
         ("method.args.std=(0.0,)", "must be positive"),
         ("method.args.encoder=vit(B, patch=2.0)", "patch=2.0 should be of type int"),
-        ("method.args.encoder=vit(B, dtype=float16)", "'dtype' has its own place"),
+        ("method.args.encoder=vit(B, dtype=float16)", "'dtype' is a config value of its own"),
         ("accumulate=3", "is not divisible by 2 devices x 3 accumulation steps"),
     ],
 )
