@@ -101,7 +101,7 @@ def test_values_that_cannot_work(capsys, root, folder, override, message):
         (dict(min_lr=1.1e-3), "min_lr=0.0011 is above the peak learning rate, 0.001 ="),
         (dict(base_lr=0.0), "base_lr=0.0 must be positive"),
         (dict(base_lr=float("inf")), "base_lr=inf must be positive"),
-        (dict(base_lr=1e-45), "which float32 does not hold"),
+        (dict(base_lr=1e-45), "which float32 cannot represent"),
         (dict(epochs=1e12), "are more than 2147483647 steps"),
     ],
 )

@@ -32,7 +32,7 @@ from tests.helpers.commands import mistake
         ("mesh.fsdp=3", "does not cover 2 devices"),
         ("accumulate=3", "is not divisible by 2 devices x 3"),
         ("profile=20", "write FIRST:LAST"),
-        ("compiler.gpu=fast", "config.compiler.gpu: 'fast' is no option: write xla_NAME=VALUE"),
+        ("compiler.gpu=fast", "config.compiler.gpu: 'fast' is not an option: write xla_NAME=VALUE"),
         ("schedule.min_lr=0.1", "min_lr=0.1 is above the peak learning rate, 0.00313"),
         ("evals.run=knn(k=1)|knn(k=2)", "knn is there twice, and its metrics would overwrite each"),
         ("evals.run=probe", "probe: there is no 'val' split: config.data.held_out is 0"),
