@@ -127,11 +127,11 @@ def test_a_wrong_file_is_one_line(capsys, folder, text, message):
         ("mae:X", "mae.py:X: write SIZE/PATCH"),
         ("quickstart:5", "get_config takes no argument, but '5' was given after the colon"),
         ("compare_methods", "no function get_config(arg): it is for `mae-jax sweep`"),
-        ("/dev/null", "there is no config file '/dev/null'"),
+        ("/dev/null", "there is no config file or built-in experiment '/dev/null'"),
         ("a" * 300, "aaa: File name too long"),
         ("", "argument --config: it is empty"),
         (" ", "argument --config: it is empty"),
-        (":5", "there is no config file ''"),
+        (":5", "there is no config file or built-in experiment ''"),
     ],
 )
 def test_a_name_that_finds_nothing(capsys, folder, name, message):

@@ -247,7 +247,7 @@ def test_what_came_with_weights_is_never_imported(write, tmp_path, key, value):
     assert read_config(workdir) == config
     config.update_from_flattened_dict({key: value})
     (workdir / "config.json").write_text(to_json(config))
-    with pytest.raises(UserError, match=rf"config\.{key} names the module my_project\.mine, and"):
+    with pytest.raises(UserError, match=rf"config\.{key} names the module my_project\.mine, which"):
         read_config(workdir)
     (workdir / "checkpoints").mkdir()
     assert json.loads(to_json(read_config(workdir))) == json.loads(to_json(config))

@@ -217,7 +217,7 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "a folder of images, or a source, e.g. \"dicom('study', window=(0, 80))\""
     add("--images", required=True, type=filled, metavar="FOLDER", help=text)
-    text = "data directory to write into; the data set becomes OUT/NAME/1.0.0"
+    text = "data directory to write into; the data set becomes FOLDER/NAME/1.0.0"
     add("--out", required=True, type=path, metavar="FOLDER", help=text)
     add("--name", type=filled, help="name of the data set (default: the folder's name)")
     text = "channels to read from a folder's images: 3 (color, default), 1 (gray) or 4 (with alpha)"

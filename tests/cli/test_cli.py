@@ -111,10 +111,10 @@ def test_mistakes_in_a_config(capsys, config, tmp_path, override, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--config", "nowhere.py"], "there is no config file 'nowhere.py'"),
+        (["--config", "nowhere.py"], "there is no config file or built-in experiment 'nowhere.py'"),
         (["--config", "tests/helpers/tiny.py:B/16"], "takes no argument"),
         (["--config", "configs/mae.py:X/16"], "write SIZE/PATCH"),
-        (["--config", "configs/mae.py:B/16,tensor"], "after the comma, data, fsdp, hybrid"),
+        (["--config", "configs/mae.py:B/16,tensor"], "write data, fsdp, hybrid after the comma"),
         (["--config", "tests/helpers/tiny.py", "--workdir", "gs://b/run"], "mount the bucket"),
         (["--config", "tests/helpers/tiny.py", "--seed", "3"], "unknown argument '--seed'"),
     ],
@@ -200,7 +200,10 @@ def test_features_of_a_folder(trained, photos, tmp_path):
     "arguments, message",
     [
         (["evaluate"], "nothing to evaluate"),
-        (["evaluate", "--evals", "knn(k=99)"], "knn asks for 99 of only 32 training examples"),
+        (
+            ["evaluate", "--evals", "knn(k=99)"],
+            "knn needs 99 training examples, and there are only 32",
+        ),
         (["evaluate", "--config.seed=1"], "the config stored in the workdir"),
         (["reconstruct", "--count", "0"], "must be at least 1"),
         (["features", "--images", "nowhere", "--out", "f.npz"], "there is no folder 'nowhere'"),

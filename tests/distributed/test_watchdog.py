@@ -224,4 +224,4 @@ def test_a_slow_input_is_said_once_each_time(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2, lines
     assert lines[0].startswith("waiting for the input pipeline for 0 s, before step 3, ")
-    assert "% of the time" in lines[0] and "before step 5: see config.data.workers" in lines[1]
+    assert "% of the time" in lines[0] and "before step 5: raise config.data.workers" in lines[1]
