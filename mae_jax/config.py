@@ -157,7 +157,7 @@ def _items(value: Any) -> list:
 
 def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
     """Path and value of everything but sections; `...` for a required value that is not set."""
-    found = []
+    leaves = []
     for key in config:
         try:
             value = config[key]
@@ -167,8 +167,8 @@ def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
             text = f"{type(error).__name__}: {error}"
             raise UserError(f"config.{prefix}{key} cannot be computed: {text}") from error
         inside = isinstance(value, ConfigDict)
-        found += _leaves(value, f"{prefix}{key}.") if inside else [(prefix + key, value)]
-    return found
+        leaves += _leaves(value, f"{prefix}{key}.") if inside else [(prefix + key, value)]
+    return leaves
 
 
 def check_sections(config: ConfigDict, file: str = "") -> None:
@@ -226,7 +226,7 @@ def apply_override(config: ConfigDict, override: str) -> None:
         raise UserError(f"config.{path} is a section: set one of its keys: {', '.join(old)}")
     field = dict(section.items(preserve_field_references=True))[key]
     kind = field.get_type() if isinstance(field, FieldReference) else type(old)
-    if AUTO in (text, old) and path in FOLLOW_DATA:  # of no type of their own
+    if AUTO in (text, old) and path in FOLLOW_DATA:  # a text or a tuple: not checked by type
         with section.ignore_type():
             section[key] = text if text == AUTO else _convert(text, tuple, path, (0.5,))
         return

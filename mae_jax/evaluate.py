@@ -43,9 +43,9 @@ def run_evaluators(
     """
     metrics: dict[str, float] = {}
     # Evaluators without `reduce` share one function, and so one pass over each split.
-    whole = [evaluator for evaluator in evaluators if not evaluator.reduce]
-    outputs = dict.fromkeys(output for evaluator in whole for output in evaluator.outputs)
-    predict = shared(predictor(tuple(outputs), None), whole)
+    sharing = [evaluator for evaluator in evaluators if not evaluator.reduce]
+    outputs = dict.fromkeys(output for evaluator in sharing for output in evaluator.outputs)
+    predict = shared(predictor(tuple(outputs), None), sharing)
     for evaluator in evaluators:
         if progress:
             progress.begin(evaluator.name)
@@ -55,14 +55,14 @@ def run_evaluators(
     return metrics
 
 
-def _checked(evaluator: Evaluator, found: Mapping[str, float]) -> dict[str, float]:
+def _checked(evaluator: Evaluator, metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics of an evaluator as Python floats.
 
     Raises:
         UserError: a metric that the evaluator does not declare, or that is not a number.
     """
     numbers = {}
-    for name, value in found.items():
+    for name, value in metrics.items():
         if name not in evaluator.metrics or np.ndim(value):
             known = ", ".join(evaluator.metrics)
             raise UserError(
@@ -195,11 +195,11 @@ def is_evaluated(run: Run, workdir: Path, step: int) -> bool:
         return True
     path = workdir / "results.json"
     try:
-        found = read_results(path) if path.is_file() else {}
+        content = read_results(path) if path.is_file() else {}
     except UserError:  # `write_results` sets it aside
         return False
-    ended = found.get("step") == step and found.get("final") is not None
-    return ended and found.get("evaluators") == run.evals.text
+    ended = content.get("step") == step and content.get("final") is not None
+    return ended and content.get("evaluators") == run.evals.text
 
 
 def drawable(run: Run) -> list[Figure]:
@@ -211,8 +211,8 @@ def context(run: Run, state: TrainState, workdir: Path) -> FigureContext:
     """The inputs of the figures."""
     path, known = workdir / "results.json", {"results": {}, "metrics": {}}
     with contextlib.suppress(UserError):  # `write_results` sets a damaged file aside
-        found = read_results(path) if path.exists() else known
-        known = found if found.get("step") == int(state.step) else known
+        content = read_results(path) if path.exists() else known
+        known = content if content.get("step") == int(state.step) else known
     return FigureContext(
         method=run.method,
         step=int(state.step),

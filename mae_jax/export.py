@@ -74,14 +74,14 @@ def export(
     kind: str,
     own_images: bool = True,
 ) -> Path:
-    """Writes what a trained model computes, whole or not at all.
+    """Exports one output of a trained model as a function; writes all files or none.
 
     Args:
         run, state: from `load`.
-        out: for 'stablehlo' a new or empty folder, in which `function.stablehlo` is a function of
-            the weights and images, for CPU, CUDA and TPU, `weights.safetensors` holds the weights,
-            `meta.json` and `README.md` say how to use them. For 'onnx' a new file that ends in
-            .onnx; over 2 GB the weights stand beside it, in a file that ends in .onnx.data.
+        out: for 'stablehlo', a new or empty folder: `function.stablehlo` is a function of weights
+            and images for CPU, CUDA and TPU, `weights.safetensors` has the weights, `meta.json` and
+            `README.md` describe its use. For 'onnx', a new file that ends in .onnx; weights over
+            2 GB are written to a second file, which ends in .onnx.data.
         output: 'features', or 'logits' of a classifier.
         kind: 'stablehlo', which computes in the run's own dtype, or 'onnx', always in float32.
         own_images: whether `run` has the data it was trained on, so that the class names of the
@@ -231,9 +231,9 @@ def _write_onnx(model: _Model, out: Path) -> None:
 def _drop_unused(graph: Any) -> None:
     """Removes constants that no node reads, as runtimes would warn about them."""
     read = {name for node in graph.node for name in node.input}
-    kept = [constant for constant in graph.initializer if constant.name in read]
+    used = [constant for constant in graph.initializer if constant.name in read]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(used)
 
 
 @contextlib.contextmanager

@@ -70,14 +70,14 @@ def resolve(
         follow |= {name for name, value in given.items() if tuple(value) == IMAGENET[name]}
     if not follow:
         return {}, ""
-    found, text = UNKNOWN, "as nothing was measured: mae-jax prepare measures them"
+    chosen, text = UNKNOWN, "as nothing was measured: mae-jax prepare measures them"
     for origin in origins:
         values = origin.values()
         if _fits(values, channels):
-            found, text = values, origin.text
+            chosen, text = values, origin.text
             break
     each = lambda values: tuple(map(float, values)) * (1 if len(values) > 1 else channels)
-    new = {name: each(found[name]) for name in given if name in follow}
+    new = {name: each(chosen[name]) for name in given if name in follow}
     listed = " and ".join(f"{name}={_short(values)}" for name, values in new.items())
     plural = "" if channels == 1 else "s"
     return new, f"config.method.args: {listed} for images of {channels} channel{plural}, {text}"

@@ -61,8 +61,8 @@ def report() -> int:
     cache = jax.config.jax_compilation_cache_dir
     table.add_row("compilation cache", cache or "off: set JAX_COMPILATION_CACHE_DIR to a folder")
     for name, purpose in OPTIONAL.items():
-        found = importlib.util.find_spec(name) is not None
-        table.add_row(name, "installed" if found else f"not installed; needed for {purpose}")
+        installed = importlib.util.find_spec(name) is not None
+        table.add_row(name, "installed" if installed else f"not installed; needed for {purpose}")
     console.print(table)
     if jax.local_devices()[0].platform == "cpu":
         console.print(

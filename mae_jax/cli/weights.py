@@ -120,12 +120,12 @@ def check(args, run, evaluators) -> None:
         if "train" in evaluator.needs and not args.train:
             raise UserError(f"{evaluator.name} needs labeled training images: give --train FOLDER")
     option, split = ("--train", "train") if args.train else ("--images", "test")
-    found = len(run.data.source(split).names.get("label", ()))
-    classes = run.method.labels().get("label", found)
-    if classes != found:
+    count = len(run.data.source(split).names.get("label", ()))
+    classes = run.method.labels().get("label", count)
+    if classes != count:
         more = "" if args.train else "; or give --train FOLDER with all classes"
         raise UserError(
-            f"{option} has {found} classes, and these weights {classes}: it needs one sub-folder "
+            f"{option} has {count} classes, and these weights {classes}: it needs one sub-folder "
             f"per class, which in sorted order are the classes{more}"
         )
 
@@ -135,13 +135,13 @@ def _check_train(args, run, evaluators) -> None:
     readers = [evaluator for evaluator in evaluators if {*evaluator.outputs} != {"features"}]
     if not args.train or not readers:
         return
-    found = run.data.source("train").names.get("label", ())
+    given = run.data.source("train").names.get("label", ())
     try:
         source = build(read_config(args.run).data.train, "data.sources")
         learned = source.names.get("label", ())
     except UserError:  # it is not on this machine: compare the number only, as for imported weights
-        learned = found if len(found) == run.method.labels().get("label") else None
-    if learned is None or tuple(learned) != tuple(found):
+        learned = given if len(given) == run.method.labels().get("label") else None
+    if learned is None or tuple(learned) != tuple(given):
         raise UserError(
             f"{readers[0].name} reads logits of the run's own classes, and --train has others, or "
             "another order: leave out --train"

@@ -1,9 +1,9 @@
-"""Detection of multi-process jobs: how many processes there are and which one this is, from the
-command line or from the launcher (SLURM, Open MPI, Cloud TPU).
+"""Detects multi-process jobs: the number of processes and the index of this one, from the command
+line or from the launcher (SLURM, Open MPI, Cloud TPU).
 
 JAX's own detection is used wherever it is right. It is wrong for a single process on a host with
-several GPUs, of which JAX would use the first only; for tasks that see only their own GPU; and for
-Open MPI 5, which does not report the address of process 0.
+several GPUs, as JAX would use only the first; for tasks that see only their own GPU; and for Open
+MPI 5, which does not report the address of process 0.
 """
 
 import re
@@ -59,19 +59,19 @@ def find_process(request: Request, environment: Mapping[str, str]) -> ProcessSpe
             raise UserError(f"--distributed off and {given[0]}: give one of them")
         return None
     complete = None not in (request.coordinator, request.processes, request.process)
-    found = None if complete and request.local_devices is not None else _found(environment, request)
-    by_launcher = found or ProcessSpec(None, None, None, [])
+    skip = complete and request.local_devices is not None  # nothing is left to detect
+    detected = None if skip else _found(environment, request)
+    by_launcher = detected or ProcessSpec(None, None, None, [])
     first = lambda *values: next((value for value in values if value is not None), None)
     count = first(request.processes, by_launcher.num_processes)
     index = first(request.process, by_launcher.process_id)
     address = first(request.coordinator, environment.get("JAX_COORDINATOR_ADDRESS"))
     devices = first(_numbers(request.local_devices), by_launcher.local_device_ids)
-    if found is None and not given and request.distributed == "auto":
+    undetected = detected is None and request.distributed == "auto"
+    if undetected and not given:
         return None
     process = ProcessSpec(address, count, index, devices)
-    _check(
-        process, request, complete=found is None and request.distributed == "auto" and count != 1
-    )
+    _check(process, request, complete=undetected and count != 1)
     return None if count == 1 else process
 
 
@@ -91,7 +91,7 @@ def _check(process: ProcessSpec, request: Request, *, complete: bool) -> None:
         raise UserError(f"--process {index}: must be 0 to {count - 1} with --processes {count}")
     if address and not re.fullmatch(r".+:\d+", address):
         raise UserError(
-            f"--coordinator {address}: give the host of process 0 and a free port there, as in "
+            f"--coordinator {address}: give the host of process 0 and a free port there, e.g. "
             "node1:1234"
         )
 
@@ -101,7 +101,7 @@ def _numbers(text: str | None) -> list[int] | None:
     if text is None:
         return None
     if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise UserError(f"--local-devices {text}: give numbers, as in 0,1")
+        raise UserError(f"--local-devices {text}: give numbers, e.g. 0,1")
     return [int(number) for number in text.split(",")]
 
 

@@ -23,10 +23,10 @@ class Profile:
     """
 
     def __init__(self, *, steps: str, total: int, folder: Path = Path("profile")):
-        found = re.fullmatch(r"(\d+):(\d+)", steps)
-        if steps and not (found and 1 <= int(found[1]) <= int(found[2])):
+        match = re.fullmatch(r"(\d+):(\d+)", steps)
+        if steps and not (match and 1 <= int(match[1]) <= int(match[2])):
             raise UserError(f"config.profile={steps!r}: write FIRST:LAST, e.g. 20:22; empty: none")
-        self.first, self.last = (int(found[1]), int(found[2])) if found else (0, 0)
+        self.first, self.last = (int(match[1]), int(match[2])) if match else (0, 0)
         if self.first > total:
             raise UserError(f"config.profile={steps!r}: the run has {total} steps")
         self.folder, self.running = folder, False

@@ -74,7 +74,7 @@ def test_a_process_finds_its_place(request_, variables, place):
         (FLAGS | {"processes": 0}, {}, "--processes 0: must be at least 1"),
         ({"processes": 1, "process": 5}, {}, "--process 5: must be 0 to 0 with --processes 1"),
         (FLAGS | {"coordinator": "host"}, {}, "as in node1:1234"),
-        (FLAGS | {"local_devices": "0-3"}, {}, "give numbers, as in 0,1"),
+        (FLAGS | {"local_devices": "0-3"}, {}, "give numbers, e.g. 0,1"),
         (FLAGS | {"distributed": "off"}, {}, "--distributed off and --coordinator: give one"),
         ({"distributed": "off", "local_devices": "0"}, {}, "off and --local-devices"),
         ({"heartbeat_timeout": 0.0}, {}, "--heartbeat-timeout 0: give seconds, 1 to 86400"),
