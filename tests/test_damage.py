@@ -20,7 +20,7 @@ RESULTS = {"mae": {"knn": 0.25}}
 def test_damaged_results_are_set_aside_and_written_anew(tmp_path, caplog, content):
     path = tmp_path / "results.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{path} is damaged .*: mae-jax evaluate makes a new one"):
+    with pytest.raises(UserError, match=f"{path} is damaged .*: mae-jax evaluate writes a new one"):
         read_results(path)
     evaluate.write_results(path, 40, RESULTS, [], ended_by="knn")
     found = {"step": 40, "results": RESULTS, "final": RESULTS, "evaluators": "knn"}
@@ -49,7 +49,7 @@ def test_a_run_of_a_sweep_with_damaged_results_is_evaluated_again(tmp_path, cont
 @pytest.mark.parametrize("content", DAMAGE, ids=KINDS)
 def test_a_damaged_config_says_how_to_get_it_back(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"config.json is damaged \(.*\); the command of this run"):
+    with pytest.raises(UserError, match=r"config.json is damaged \(.*\); to restore it, start"):
         read_config(tmp_path)
 
 

@@ -382,11 +382,11 @@ def test_two_real_processes_stop_and_go_on(root, tmp_path):
     jobs.until(lambda: losses(run), script)
     script.send_signal(signal.SIGTERM)
     _, error = script.communicate(timeout=jobs.DEADLINE)
-    assert script.returncode == 75 and "start again to go on" in error, error
+    assert script.returncode == 75 and "run again to resume" in error, error
     assert error.count("with 3 change(s)") == 1, "the second process is quiet"
     children = jobs.start(tmp_path / "again", "train", *options, seconds=60)
     one, two = jobs.wait(tmp_path / "again", children)
-    assert (one.code, two.code) == (0, 0) and "going on from step" in one.error, one.error
+    assert (one.code, two.code) == (0, 0) and "resuming from step" in one.error, one.error
     assert not re.search("Gloo|Traceback", one.error + two.error), one.error + two.error
     assert [step for step, _ in losses(run)] == list(range(1, 41))
     lines = log.read(run / "metrics.jsonl")

@@ -201,7 +201,7 @@ def test_told_to_stop_it_says_how_to_go_on(tmp_path, python, monkeypatch, capsys
     command = "sweep", "--config", CONFIG, "--workdir", tmp_path, "--jobs", jobs
     assert run(*command) == 75
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "mae-jax: stopped with 3 of 3 runs to do: start again to go on"
+    assert said == "mae-jax: stopped with 3 of 3 runs left: run again to resume"
     assert (tmp_path / "broken").exists() == (jobs == "2")
 
 
@@ -326,7 +326,7 @@ def test_names():
         ),
         (
             ("sweep", "--config", CONFIG, "--local-devices", "0"),
-            "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES",
+            "--local-devices is for a single experiment: add --only, or set CUDA_VISIBLE_DEVICES",
         ),
         (
             ("sweep", "--config", "configs/mae.py:L/16"),

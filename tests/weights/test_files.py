@@ -141,16 +141,21 @@ def test_exports_that_do_not_fit(folder, tmp_path, capsys):
     imported = tmp_path / "imported"
     assert run("weights", "import", folder, "--out", imported) == 0
     line = mistake(capsys, "weights", "import", imported, "--out", tmp_path / "again")
-    assert "is a run already" in line
+    assert "is already a run" in line
     for options, message in {
         ("--format", "timm", "--output", "logits"): "--output is for the formats stablehlo",
         ("--format", "timm", "--head", 1): "--head 1 is for linear probes",
-        ("--format", "stablehlo", "--image-size", 32): "--image-size is not for stablehlo",
+        (
+            "--format",
+            "stablehlo",
+            "--image-size",
+            32,
+        ): "--image-size is not for the format stablehlo",
         ("--format", "hf"): "a folder is made, give a name for it",
         ("--format", "hf", "--image-size", 64): "the run's images are 32 x 32",
     }.items():
         command = "weights", "export", "--run", imported, "--out", tmp_path / "a.safetensors"
         assert message in mistake(capsys, *command, *options)
     command = "weights", "export", "--format", "timm", "--out", tmp_path / "a.safetensors"
-    assert "is no run: make one" in mistake(capsys, *command, "--run", folder)
+    assert "is not a run: convert it" in mistake(capsys, *command, "--run", folder)
     assert not (tmp_path / "a.safetensors").exists()

@@ -148,7 +148,7 @@ def test_what_is_not_done_is_said(folder, tmp_path, capsys, caplog):
     assert said in capsys.readouterr().out
     (folder / "preprocessor_config.json").unlink()
     assert run(*command, tmp_path / "none") == 0
-    said = f"images: resize(27)|center_crop(24): {folder} does not say how they were made"
+    said = f"images: resize(27)|center_crop(24): {folder} does not state its preprocessing"
     assert said in capsys.readouterr().out
 
 

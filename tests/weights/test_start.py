@@ -190,7 +190,7 @@ def test_every_command_takes_imported_weights(pretrained, photos, tmp_path, caps
     }
     capsys.readouterr()
     line = mistake(capsys, "evaluate", *images, "--evals", "knn(k=1)")
-    assert "knn learns from images with labels: give --train" in line
+    assert "knn needs labeled training images: give --train" in line
     line = mistake(capsys, "evaluate", "--run", out, "--evals", "knn(k=1)")
     assert "holds weights without images: give --images" in line
     line = mistake(capsys, "train", "--config", "tests/helpers/tiny.py", "--workdir", out)
@@ -224,7 +224,7 @@ def test_an_imported_classifier(photos, tmp_path, capsys):
     (photos / "cats").mkdir()
     shutil.copy(photos / "ants" / "0.png", photos / "cats")
     line = mistake(capsys, *command, photos)
-    assert "--images has 3 classes, and these weights 2: the folders in the order" in line
+    assert "--images has 3 classes, and these weights 2: it needs one sub-folder" in line
     shutil.rmtree(photos / "cats")
 
 
