@@ -1,4 +1,4 @@
-"""Reports of `bench compile` as tables for the screen and as Markdown."""
+"""Tables of the reports of `bench compile`, for the terminal and as Markdown."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def tables(report: Report) -> list[Table]:
-    """All of a report."""
+    """All tables of a report."""
     drawn = [_summary(report)]
     if "memory" in report:
         drawn += [_memory(report), _buffers(report), _collectives(report), _traffic(report)]
@@ -34,8 +34,8 @@ def tables(report: Report) -> list[Table]:
 
 def _table(title: str, *columns: str) -> Table:
     drawn = Table(title=title, box=SIMPLE, pad_edge=False, title_justify="left")
-    for place, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if place else "left")
+    for index, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if index else "left")
     return drawn
 
 
@@ -62,7 +62,7 @@ def _summary(report: Report) -> Table:
 
 
 def title(report: Report) -> str:
-    """What was compiled for what."""
+    """Title of a report: config and devices."""
     label = parse_topology(report["topology"], report["slices"]).label
     return f"{report.get('config', '')} on {label} ({report['devices']} x {report['device']})"
 
@@ -124,7 +124,7 @@ def _mesh(report: Report) -> str:
 
 
 def row(report: Report) -> list[str]:
-    """The cells of COLUMNS."""
+    """The cells of a report, in the order of COLUMNS."""
     if "error" in report:
         return [report["config"], report["topology"], *[""] * 9, report["error"]]
     label = parse_topology(report["topology"], report["slices"]).label
@@ -147,7 +147,7 @@ def row(report: Report) -> list[str]:
 
 
 def summary(reports: Sequence[Report]) -> Table:
-    """A row for each, without the faults, which are long."""
+    """A table with a row for each report, without the faults, which are long."""
     drawn = _table("compiled steps", *COLUMNS[:-1])
     for report in reports:
         drawn.add_row(*row(report)[:-1])
@@ -155,6 +155,6 @@ def summary(reports: Sequence[Report]) -> Table:
 
 
 def markdown(reports: Sequence[Report]) -> str:
-    """A row for each."""
+    """A Markdown table with a row for each report."""
     lines = [COLUMNS, ["---"] * 3 + ["--:"] * (len(COLUMNS) - 4) + ["---"], *map(row, reports)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

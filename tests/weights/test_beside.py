@@ -83,7 +83,7 @@ def test_a_config_of_another_encoder(said, line, arrays, tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     folder = beside(tmp_path / "folder", arrays, HF | said)
     found = refused(capsys, tmp_path, folder, "--mean", 0.5, "--std", 0.5)
-    assert "config.json is of another model, or the weights are not whole: " in found
+    assert "config.json describes another model, or weights are missing: " in found
     assert found.endswith(line)
 
 
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_created_is_refused_before_weights_are_read(tmp_
     for out, line in (
         (tmp_path / "link", "link is a link to"),
         (tmp_path / "link" / "a", "link is a link to"),
-        (tmp_path, "is there already: give another --out"),
+        (tmp_path, "already exists: choose another --out"),
     ):
         found = mistake(capsys, "weights", "import", tmp_path / "nothing", "--out", out)
         assert line in found

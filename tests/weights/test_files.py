@@ -91,7 +91,7 @@ def test_damaged_descriptions(name, content, folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(layer_norm_eps=0.01), "layer_norm_eps=0.01: of another model"),
+        (dict(layer_norm_eps=0.01), "holds another model: it has layer_norm_eps=0.01"),
         (dict(hidden_act="relu"), "hidden_act='relu', not gelu"),
         (dict(num_attention_heads=0), "heads 0 must be positive"),
     ],

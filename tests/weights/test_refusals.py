@@ -75,14 +75,14 @@ def test_truncated_files(good, tmp_path, capsys):
     content, short = (tmp_path / "good.pth").read_bytes(), tmp_path / "short.pth"
     for length in (1000, len(content) - 100):
         short.write_bytes(content[:length])
-        assert "is damaged, or no file of PyTorch's" in refused(capsys, tmp_path, short)
+        assert "is damaged, or no PyTorch file" in refused(capsys, tmp_path, short)
 
 
 def test_other_models(good, tmp_path, capsys):
     other = tmp_path / "other.safetensors"
     save_file({"layer1.0.conv1.weight": np.zeros((4, 3, 3, 3), np.float32)}, other)
     line = refused(capsys, tmp_path, other)
-    assert "is of another model, it looks like a ResNet: its arrays (layer1.0.conv1" in line
+    assert "holds another model, it looks like a ResNet: its arrays (layer1.0.conv1" in line
     (tmp_path / "config.json").write_text("{}")
     assert "describes weights and" in refused(capsys, tmp_path, tmp_path / "config.json")
     assert "there is no /nowhere" in refused(capsys, tmp_path, "/nowhere")
@@ -95,7 +95,7 @@ def test_arrays_that_are_missing_or_too_many(good, tmp_path, capsys):
     assert "; mae-jax weights import --allow REGEX lets names pass" in line
     path = changed(good, **{"blocks.3.attn.q_norm.weight": np.ones(192, np.float32)})
     line = refused(capsys, tmp_path, path, *SAID)
-    assert "more than is known here: blocks.3.attn.q_norm.weight (a norm of queries and" in line
+    assert "unknown arrays: blocks.3.attn.q_norm.weight (a norm of queries and" in line
     assert "; mae-jax weights import --allow REGEX lets names pass" in line
     assert "no regular expressions" in refused(capsys, tmp_path, path, *SAID, "--allow", "[")
     allowed = *SAID, "--allow", "q_norm"
@@ -108,7 +108,7 @@ def test_arrays_that_are_missing_or_too_many(good, tmp_path, capsys):
 def test_what_may_be_missing_is_made(good, tmp_path, capsys):
     for name, ours in {
         "mask_token": "decoder/mask_token",
-        "cls_token": "of another model",
+        "cls_token": "holds another model",
         "pos_embed": "no position embedding",
         "blocks.0.mlp.fc1.bias": "encoder/block_0/mlp/fc1/bias",
     }.items():
@@ -143,10 +143,10 @@ def test_shapes_that_do_not_fit(good, tmp_path, capsys):
 def test_what_is_there_is_not_written_over(good, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    assert "is there already" in refused(capsys, tmp_path, good)
+    assert "already exists" in refused(capsys, tmp_path, good)
     command = "weights", "export", "--run", tmp_path / "in", "--format", "timm", "--out"
     assert run("weights", "import", good, "--out", tmp_path / "in") == 0
-    assert "is there already" in mistake(capsys, *command, good)
+    assert "already exists" in mistake(capsys, *command, good)
     line = mistake(capsys, *command, tmp_path / "a.npz")
     assert "must end in .safetensors or .pth" in line
 

@@ -63,7 +63,7 @@ def test_a_prefix_of_all_names(tmp_path):
 def test_names_beside_a_prefix_are_not_dropped(tmp_path, capsys):
     path = file_of(tmp_path, prefixed("backbone.") | {"head.mlp.0.weight": np.ones((3, 48), "f4")})
     line = refused(capsys, tmp_path, path, *SAID)
-    assert "has more than is known here: head.mlp.0.weight; --key backbone leaves them out" in line
+    assert "has unknown arrays: head.mlp.0.weight; --key backbone leaves them out" in line
     assert same(path, "backbone")
     out = tmp_path / "out"
     assert run("weights", "import", path, "--out", out, *SAID, "--allow", "^head") == 0
@@ -86,7 +86,7 @@ def test_several_sets_of_weights(tmp_path, capsys):
     path = file_of(tmp_path, ARRAYS | prefixed("teacher.", OTHER))
     assert "2 sets of weights, . (18 arrays), teacher (18" in refused(capsys, tmp_path, path, *SAID)
     line = refused(capsys, tmp_path, path, "--key", ".", *SAID)
-    assert "more than is known here: teacher.blocks.0.attn.proj.bias, teacher." in line
+    assert "unknown arrays: teacher.blocks.0.attn.proj.bias, teacher." in line
     assert same(path, "teacher", OTHER)
 
 
@@ -178,7 +178,7 @@ FILES = {
     "model.ckpt.index": (b"\0\0", "is a checkpoint of TensorFlow"),
     "notes.txt": (b"hello", "is no file of weights: choose .safetensors, .pth"),
     "x.safetensors": (b"hello, this is text", "is damaged, or no safetensors file"),
-    "x.pth": (b"hello, this is text", "is damaged, or no file of PyTorch's"),
+    "x.pth": (b"hello, this is text", "is damaged, or no PyTorch file"),
 }
 
 
@@ -205,7 +205,7 @@ def test_a_damaged_note_of_ours(tmp_path, capsys):
     for text in ("{", "[]"):
         save_file(ARRAYS, tmp_path / "a.safetensors", metadata={"mae_jax": text})
         line = refused(capsys, tmp_path, tmp_path / "a.safetensors")
-        assert "is damaged: its 'mae_jax' entry holds no names" in line
+        assert "is damaged: its 'mae_jax' entry holds no JSON object" in line
 
 
 def test_folders_without_a_model(tmp_path, capsys):

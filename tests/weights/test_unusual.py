@@ -72,7 +72,7 @@ def test_the_heads_of_moco_v3(kind, small, tmp_path, caplog):
         key = "module.base_encoder"
     model = read(file_of(tmp_path, stored), key=key)
     assert "heads=12" in model.args["encoder"]
-    assert "taken as 12, as MoCo v3" in caplog.text and "--heads NUMBER" in caplog.text
+    assert "assuming 12, as MoCo v3" in caplog.text and "--heads NUMBER" in caplog.text
     if kind == "key":
         check_features(model, arrays, 12)
 
@@ -82,7 +82,7 @@ def test_the_heads_that_a_width_leaves_open(small, tmp_path, caplog):
     assert "heads=6" in read(path).args["encoder"]
     lines = [line for line in caplog.messages if "heads" in line]
     assert len(lines) == 1 and lines[0].endswith(
-        "does not say how many heads it has: taken as 6, as DeiT, DINO, iBOT, MSN and timm at "
+        "does not contain the number of heads: assuming 6, as DeiT, DINO, iBOT, MSN and timm at "
         "width 384 (MoCo v3 has 12): otherwise --heads NUMBER"
     )
     caplog.clear()
@@ -90,7 +90,7 @@ def test_the_heads_that_a_width_leaves_open(small, tmp_path, caplog):
     assert "heads=12" in model.args["encoder"] and "heads" not in caplog.text
     model = read(path, likely_heads=12, encoder_only=True)  # as init_from asks
     assert "heads=12" in model.args["encoder"]
-    assert "taken as 12, as config.method.args.encoder has" in caplog.text
+    assert "assuming 12, as config.method.args.encoder has" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_deit_iii(names, tmp_path, caplog):
             gamma = np.random.default_rng(number).uniform(-1, 1, 48).astype(np.float32)
             arrays[f"blocks.{i}.{name}"] = gamma
     model, table = weights.read(file_of(tmp_path, arrays), weights.Options(heads=3, **PIXELS))
-    assert "has 16 positions: taken as those of 16 patches and none for the class" in caplog.text
+    assert "has 16 positions: assuming 16 patches and no position of the class" in caplog.text
     np.testing.assert_array_equal(model.params["encoder/positions"][0], 0)
     became = {row.theirs: row.ours for row in table}
     assert became[f"blocks.1.{names[0]}"] == "(folded into blocks.1.attn.proj)"
@@ -201,7 +201,7 @@ def test_networks_with_more_in_them(tmp_path, capsys):
         path = file_of(tmp_path, arrays | {name: np.ones(shape, np.float32)})
         line = refused(capsys, tmp_path, path, "--heads", 3)
         said = f"{name} ({what})" if what else name
-        assert f"has more than is known here: {said}; " in line
+        assert f"has unknown arrays: {said}; " in line
 
 
 def test_networks_with_less_in_them(tmp_path, capsys):
@@ -259,7 +259,7 @@ def test_an_encoder_alone_knows_its_pixels(tmp_path, caplog):
     assert not caplog.messages
     assert weights.read(path, options)[0].args["mean"] == (0.485, 0.456, 0.406)
     assert caplog.messages == [
-        f"{path} does not say how images are normalized: taken as ImageNet's"
+        f"{path} does not contain mean and std of images: assuming ImageNet's"
     ]
 
 
@@ -268,4 +268,4 @@ def test_a_classifier_that_does_not_say_its_pooling(tmp_path, caplog):
     head = {"head.weight": np.ones((5, 48), np.float32), "head.bias": np.ones(5, np.float32)}
     model = read(file_of(tmp_path, arrays | head), heads=3)
     assert model.method == "tasks.finetune" and model.args["pool"] == "cls"
-    assert "does not say what its head classifies: taken as the class token" in caplog.text
+    assert "does not contain the input of its head: assuming the class token" in caplog.text
