@@ -177,7 +177,7 @@ def references(
 
 
 def spread(function: Callable[[int], object], count: int, seconds: float) -> Rate:
-    """Calls per second of a function of 0, 1, ... count - 1, by threads that share these numbers."""
+    """Calls per second of a function of 0, 1, ... count - 1, by threads that share the numbers."""
 
     def rate(threads: int) -> float:
         begun = time.perf_counter()

@@ -107,7 +107,7 @@ def test_the_heads_that_a_config_of_timm_says(config, heads, small, tmp_path, ca
     (tmp_path / "config.json").write_text(json.dumps(config | more))
     model = weights.read(tmp_path)[0]
     assert f"heads={heads or 6}" in model.args["encoder"]
-    assert ("how many heads" in caplog.text) == (heads is None)
+    assert ("the number of heads" in caplog.text) == (heads is None)
 
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32]
@@ -146,7 +146,7 @@ def test_deit_iii(names, tmp_path, caplog):
     assert became[f"blocks.1.{names[0]}"] == "(folded into blocks.1.attn.proj)"
     check_features(model, arrays, 3)
     oblong = arrays | {"pos_embed": arrays["pos_embed"][:, :7]}
-    with pytest.raises(UserError, match="which rows and columns do 6 patches have"):
+    with pytest.raises(UserError, match="the grid of 6 patches is unknown"):
         read(file_of(tmp_path, oblong), heads=3)
     model = read(file_of(tmp_path, oblong), heads=3, image_size=(4, 28))
     assert model.params["encoder/positions"].shape == (8, 48)
@@ -207,14 +207,14 @@ def test_networks_with_more_in_them(tmp_path, capsys):
 def test_networks_with_less_in_them(tmp_path, capsys):
     arrays = plain_vit.random_arrays(depth=1)
     for name, line in {
-        "cls_token": "it has no class token (nor have I-JEPA, SigLIP and timm's gap models)",
+        "cls_token": "it has no class token, which these layouts need",
         "pos_embed": "no position embedding",
-        "blocks.0.mlp.fc2.bias": "lacks vit(width=48, depth=1",
+        "blocks.0.mlp.fc2.bias": "lacks parameters of vit(width=48, depth=1",
         "patch_embed.proj.bias": "encoder/embed/bias",
     }.items():
         path = file_of(tmp_path, {n: a for n, a in arrays.items() if n != name})
         said = refused(capsys, tmp_path, path, "--heads", 3)
-        assert line.replace("lacks vit", "lacks what vit") in said
+        assert line in said
 
 
 def test_arrays_of_no_use(tmp_path, capsys):
@@ -225,9 +225,13 @@ def test_arrays_of_no_use(tmp_path, capsys):
         ("blocks.0.attn.qkv.weight", kernel + 1j, "blocks.0.attn.qkv.weight in"),
         ("blocks.0.mlp.fc1.bias", np.zeros(0, np.float32), "fc1.bias is empty, [0]: "),
         ("pos_embed", np.zeros((2, 17, 48), np.float32), "one table [1, L, D] is expected"),
-        ("pos_embed", np.zeros((1, 17, 40), np.float32), "encoder/positions is [17, 40] there"),
-        ("patch_embed.proj.weight", np.zeros((48, 3, 4, 2), np.float32), "are not square: [4, 2]"),
-        ("cls_token", np.zeros((1, 48), np.float32), "encoder/cls_token is [1, 48] there"),
+        ("pos_embed", np.zeros((1, 17, 40), np.float32), "encoder/positions has shape [17, 40]"),
+        (
+            "patch_embed.proj.weight",
+            np.zeros((48, 3, 4, 2), np.float32),
+            "has patches of 4 x 2: only square",
+        ),
+        ("cls_token", np.zeros((1, 48), np.float32), "encoder/cls_token has shape [1, 48]"),
     ):
         path = file_of(tmp_path, arrays | {name: array})
         assert line in refused(capsys, tmp_path, path, "--heads", 3)
@@ -237,11 +241,11 @@ def test_a_config_of_timm_for_another_network(tmp_path, capsys):
     file_of(tmp_path, plain_vit.random_arrays(depth=1), "model.safetensors")
     config = dict(architecture="vit_own", global_pool="token", pretrained_cfg={})
     for more, line in (
-        (dict(global_pool="map"), "has global_pool='map' in its config.json: there are token, avg"),
+        (dict(global_pool="map"), "has global_pool='map' in its config.json: only token, avg"),
         (dict(model_args=dict(act_layer="quick_gelu")), "act_layer='quick_gelu' in model_args of"),
-        (dict(model_args=[1]), "says of the model is damaged ("),
-        (dict(pretrained_cfg=None), "says of the model is damaged ("),
-        (dict(architecture=3), "says of the model is damaged ("),
+        (dict(model_args=[1]), "or the file itself is damaged ("),
+        (dict(pretrained_cfg=None), "or the file itself is damaged ("),
+        (dict(architecture=3), "or the file itself is damaged ("),
         (
             dict(hidden_size=48, image_size="16", num_attention_heads=3),
             "is damaged (('16', '16') is no h",
