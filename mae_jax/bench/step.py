@@ -84,15 +84,15 @@ def compile_twice(setup: Setup) -> tuple[Callable, Costs, dict[str, float]]:
     """The compiled step, its costs (see `Setup.compile`), and the seconds from tracing to the
     program: 'cold', and 'cached' with only the persistent cache, a temporary folder, kept.
     """
-    taken, made = {}, []
+    seconds, compiled = {}, []
     with _private_cache():
         for name in ("cold", "cached"):
             jax.clear_caches()
             begun = time.perf_counter()
             step, costs = setup.compile()
-            taken[name] = time.perf_counter() - begun
-            made.append((step, costs))
-    return *made[0], taken  # a program from the cache lacks some analyses
+            seconds[name] = time.perf_counter() - begun
+            compiled.append((step, costs))
+    return *compiled[0], seconds  # a program from the cache lacks some analyses
 
 
 @contextlib.contextmanager
@@ -254,11 +254,11 @@ def tables(report: Report) -> list[Table]:
     drawn = Table(title=title, box=SIMPLE, show_header=False, pad_edge=False)
     gigas = lambda value: "unknown" if value is None else f"{value:,.3f}"
     drawn.add_row("images/s", shown(report["images_per_second"]))
-    drawn.add_row("ms a step", shown(report["ms_per_step"]))
+    drawn.add_row("ms per step", shown(report["ms_per_step"]))
     if "mfu" in report:
         drawn.add_row("model FLOPs utilization, %", shown(report["mfu"], scale=100))
     drawn.add_row("fastest product, GFLOP/s", shown(report["machine_gflops_per_second"], 0))
-    drawn.add_row("GFLOP an image, formula", gigas(report.get("model_gflops")))
+    drawn.add_row("GFLOPs per image, formula", gigas(report.get("model_gflops")))
     drawn.add_row("  XLA, as written", gigas(report["xla_program_gflops"]))
     drawn.add_row("  XLA, as compiled", gigas(report["xla_compiled_gflops"]))
     drawn.add_row("parameters, million", f"{report['parameters'] / 1e6:,.2f}")

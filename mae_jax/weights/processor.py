@@ -132,7 +132,7 @@ def _of_processor(processor: Mapping[str, Any], size: tuple[int, int]) -> Images
         return Images("", f"{where} is of {_name(processor)}")
     resample = _get(processor, "resample", known.resample if known else None)
     square = known.square if known else None
-    wanted = _sides(_get(processor, "size", known.size if known else None), square=square)
+    resized = _sides(_get(processor, "size", known.size if known else None), square=square)
     crop = None
     if _get(processor, "do_center_crop", known.crop if known else False):
         crop = _sides(_get(processor, "crop_size", 224 if known else None), square=True)
@@ -146,11 +146,11 @@ def _of_processor(processor: Mapping[str, Any], size: tuple[int, int]) -> Images
         )
     if type(resample) is not int or resample not in KERNELS:
         return Images("", f"{where} has resample={resample!r}")
-    if wanted is None or (crop is None and isinstance(wanted, int)):
+    if resized is None or (crop is None and isinstance(resized, int)):
         return Images("", f"{where} has size={processor.get('size')}")
-    if crop and max(crop) > (wanted if isinstance(wanted, int) else min(wanted)):
-        return Images("", f"{where} crops {crop[0]} x {crop[1]} of {wanted} pixels")
-    return _specified(wanted, crop, KERNELS[resample], "down", size, "")
+    if crop and max(crop) > (resized if isinstance(resized, int) else min(resized)):
+        return Images("", f"{where} crops {crop[0]} x {crop[1]} of {resized} pixels")
+    return _specified(resized, crop, KERNELS[resample], "down", size, "")
 
 
 def _sides(size: Any, *, square: bool | None) -> int | tuple[int, int] | None:
@@ -160,13 +160,13 @@ def _sides(size: Any, *, square: bool | None) -> int | tuple[int, int] | None:
         size: as in the file.
         square: whether one number is the side of a square; None: unknown.
     """
-    whole = lambda *sides: all(type(side) is int and side > 0 for side in sides)
+    positive = lambda *sides: all(type(side) is int and side > 0 for side in sides)
     match size:
-        case int() if whole(size) and square is not None:
+        case int() if positive(size) and square is not None:
             return (size, size) if square else size
-        case {"height": h, "width": w} if len(size) == 2 and whole(h, w):
+        case {"height": h, "width": w} if len(size) == 2 and positive(h, w):
             return h, w
-        case {"shortest_edge": s} if len(size) == 1 and whole(s):
+        case {"shortest_edge": s} if len(size) == 1 and positive(s):
             return s
     return None
 
@@ -177,8 +177,8 @@ def _of_timm(pretrained: Mapping[str, Any], size: tuple[int, int]) -> Images:
         _get(pretrained, "crop_mode", "center"),
     )
     share, shape = _get(pretrained, "crop_pct", 0.875), _get(pretrained, "input_size", [3, *size])
-    whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int for n in shape)
-    if not whole or type(share) not in (int, float) or not 0 < share <= 1:
+    valid = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int for n in shape)
+    if not valid or type(share) not in (int, float) or not 0 < share <= 1:
         return Images("", f"timm's pretrained_cfg has input_size={shape} and crop_pct={share}")
     if kernel not in KERNELS.values():
         return Images("", f"timm's pretrained_cfg has interpolation={kernel!r}")
