@@ -61,7 +61,7 @@ def test_a_damaged_origin_is_not_taken_for_another_one(root, tmp_path, capsys, c
     (folder / "origin.json").write_bytes(content)
     line = mistake(capsys, *command, "--config.init_from.path=tests")
     assert line.startswith(f"{folder}/origin.json is damaged (")
-    assert line.endswith("remove it to take the start as it is now, or use another --workdir")
+    assert line.endswith("remove it to start from the current weights, or use another --workdir")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_damaged_line_of_a_sweeps_results_is_named(tmp_path, capsys, line):
     path.write_bytes(f"{json.dumps(LINE)}\n\n{line}\n".encode("latin-1"))
     said = mistake(capsys, "report", "--sweep", tmp_path)
     assert said.startswith(f"line 3 of {path} is damaged (")
-    assert said.endswith("start `mae-jax sweep` again: it writes it anew")
+    assert said.endswith("run `mae-jax sweep` again to rewrite it")
 
 
 @pytest.mark.parametrize("content", DAMAGE, ids=KINDS)

@@ -334,7 +334,7 @@ def test_init_starts_a_project_and_overwrites_nothing(capsys, folder):
     (folder / "my project" / "README.md").write_text("mine")
     (folder / "my project" / "experiment.py").unlink()
     said = mistake(capsys, "init", "my project")
-    assert "there is already my project/README.md" in said and "name another folder" in said
+    assert "would overwrite my project/README.md" in said and "name another folder" in said
     assert [path.name for path in (folder / "my project").iterdir()] == ["README.md"]
     assert (folder / "my project" / "README.md").read_text() == "mine"
     (folder / "mine").write_text("a file")

@@ -18,7 +18,7 @@ from tests.helpers.commands import mistake
         ("evals.run=knn(limit=-1)", "knn: limit=-1 must be at least 1"),
         ("evals.run=classify(limit=0)", "classify: limit=0 must be at least 1"),
         ("evals.run=robustness(limit=0)", "robustness: limit=0 must be at least 1"),
-        ("evals.run=knn(limit=5, k=6)", "k=6 neighbours of limit=5 training examples"),
+        ("evals.run=knn(limit=5, k=6)", "k=6 neighbors of limit=5 training examples"),
         ("evals.run=knn(temperature=1e999)", "must be finite in float32"),
         ("evals.run=knm", "did you mean 'knn'?"),
         ("evals.every=-1", "config.evals.every=-1 must be 0"),

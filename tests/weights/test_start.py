@@ -143,14 +143,14 @@ def test_the_network_fails(offline, capsys, tmp_path, monkeypatch, error, said):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
     line = mistake(capsys, "weights", "import", "hf://org/name", "--out", tmp_path / "out")
-    assert line == f"hf://org/name could not be fetched ({said})"
+    assert line == f"hf://org/name could not be downloaded ({said})"
 
 
 def test_a_start_of_another_architecture(tmp_path, capsys):
     weights.write(models.mae(), tmp_path / "a.safetensors", "timm")
     command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
     line = mistake(capsys, *command, f"--config.init_from.path={tmp_path / 'a.safetensors'}")
-    assert "is of another architecture: it is vit(Ti, patch=16), and" in line
+    assert "has another architecture: it is vit(Ti, patch=16), and" in line
 
 
 @pytest.mark.slow
