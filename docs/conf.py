@@ -63,5 +63,21 @@ def plain_text(app, what, name, obj, options, lines):
     lines[:] = found
 
 
+def hide(app, what, name, obj, options, lines):
+    """Texts of attributes: napoleon would take what stands before a colon for a type."""
+    if what in ("attribute", "data", "property"):
+        hidden[name], lines[:] = list(lines), []
+
+
+def show(app, what, name, obj, options, lines):
+    """What `hide` has hidden."""
+    lines[:] = hidden.pop(name, lines)
+
+
+hidden: dict[str, list[str]] = {}
+
+
 def setup(app):
-    app.connect("autodoc-process-docstring", plain_text, priority=400)  # before napoleon
+    event = "autodoc-process-docstring"
+    for priority, handler in ((400, plain_text), (450, hide), (600, show)):  # napoleon is at 500
+        app.connect(event, handler, priority=priority)
