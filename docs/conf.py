@@ -19,7 +19,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource", "no-value": True}
 # Large, or of an extra: their sources are documented without them.
 autodoc_mock_imports = ["tensorflow", "tensorflow_datasets", "tifffile", "pydicom", "nibabel"]
 autodoc_typehints = "signature"
