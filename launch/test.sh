@@ -9,6 +9,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-install_into_environment -e '.[test,parity,medical,onnx]'
+install_into_environment -e '.[test,parity,medical,onnx,docs]'
 # Each file stays in one worker, to share fixtures; tests/helpers/durations.py runs long files first.
 python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
