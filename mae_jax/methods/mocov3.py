@@ -96,7 +96,7 @@ class MoCoV3(ImageMethod):
         return {"momentum": jax.tree.map(move, extra["momentum"], base)}
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
-        """Resets the momentum encoder to the loaded parameters."""
+        """The momentum encoder starts as the parameters."""
         base = {name: params[name] for name in extra["momentum"]}
         return {"momentum": base}
 
