@@ -137,5 +137,5 @@ def test_a_teacher_is_loaded_into_its_part_of_the_state(at, tmp_path):
     np.testing.assert_array_equal(kernel(after.extra["teacher"]), loaded)
     np.testing.assert_array_equal(kernel(after.params["encoder"]), kernel(before.params["encoder"]))
     config.init_from.teacher.into = "extra/techer"
-    with pytest.raises(UserError, match=r"loads params/encoder, extra/teacher from other weights"):
+    with pytest.raises(UserError, match=r"loads weights into params/encoder, extra/teacher, not"):
         build(config)

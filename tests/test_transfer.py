@@ -157,10 +157,10 @@ def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
     [
         (["method.args.classes=3"], "10 classes, and config.method.args.classes=3"),
         (["data.fields=()", "evals.run="], "the training set has no labels"),
-        (["init_from.path=nowhere"], "there is no nowhere: give a file, a folder or hf://org/name"),
+        (["init_from.path=nowhere"], "there is no nowhere: pass a file, a folder or hf://org/name"),
         (
             ["method.args.encoder=vit(width=32, depth=1, heads=2, patch=4)"],
-            "is of another architecture: it is vit(width=16, depth=1, heads=2, patch=4)",
+            "has another architecture: it is vit(width=16, depth=1, heads=2, patch=4)",
         ),
         (
             ["method.args.encoder=vit(width=16, depth=1, heads=2, patch=2)"],

@@ -200,7 +200,7 @@ def test_files_without_weights(tmp_path, capsys):
         capsys, tmp_path, path
     )
     path.rename(tmp_path / "anything.at.all")
-    assert "is F8_E4M3" in refused(capsys, tmp_path, tmp_path / "anything.at.all")
+    assert "type F8_E4M3" in refused(capsys, tmp_path, tmp_path / "anything.at.all")
 
 
 def test_a_program_of_torchscript(tmp_path, capsys):
@@ -246,4 +246,4 @@ def test_folders_without_a_model(tmp_path, capsys):
     index.write_text(json.dumps({"weight_map": arrays | {"norm.bias": "b.safetensors"}}))
     assert "has norm.bias in model.safetensors and in ano" in refused(capsys, tmp_path, folder)
     (folder / "adapter_config.json").write_text("{}")
-    assert "is a LoRA or other adapter of PEFT, not" in refused(capsys, tmp_path, folder)
+    assert "is a LoRA or other PEFT adapter, not" in refused(capsys, tmp_path, folder)
