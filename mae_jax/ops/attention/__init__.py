@@ -1,8 +1,8 @@
 """Scaled dot-product attention (arXiv 1706.03762), with a choice of kernels.
 
-A kind of kernel is a module of this package with two functions: `attend(query, key, value, bias,
-mask)`, and `refusal(call)`, which returns the reason why it does not support a call, or an empty
-string. All kinds return equal numbers up to rounding.
+A kind of kernel is a module of this package with two functions:
+`attend(query, key, value, bias, mask)`, and `refusal(call)`, which returns the reason why it does
+not support a call, or an empty string. All kinds return equal numbers up to rounding.
 """
 
 import contextlib
