@@ -1,5 +1,5 @@
-"""The experiments that come with the library, one a file; `common.py` holds what they share.
+"""The built-in experiments, one per file; `common.py` has their shared parts.
 
-In Python and in a config of your own: `from mae_jax.configs import common, quickstart`. On the
-command line: `--config quickstart` or `--config mae:L/16`, from any folder.
+In Python and in your own configs: `from mae_jax.configs import common, quickstart`. On the command
+line, from any folder: `--config quickstart` or `--config mae:L/16`.
 """

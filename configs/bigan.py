@@ -1,13 +1,12 @@
-"""A bidirectional GAN (arXiv 1605.09782) on ImageNet-1k at 64 pixels; the argument is the encoder,
-SIZE/PATCH for a ViT or SIZE for a convolutional one.
+"""BiGAN, a bidirectional GAN (arXiv 1605.09782), on ImageNet-1k at 64 pixels. The argument is the
+encoder, SIZE/PATCH for a ViT or SIZE for a convolutional one.
 
     mae-jax train --config bigan:B/8
 
-The paper's numbers: Adam with b1 = 0.5 and b2 = 0.999, learning rate 2e-4, weight decay 2.5e-5,
-batch 128, 400 epochs, 200 latent numbers (uniform there, normal here), images of 64 pixels. Its
-encoder is an AlexNet, and its learning rate falls exponentially in the second half, here on a
-cosine. Weight decay is decoupled here, as
-in AdamW.
+The recipe is the paper's: Adam with b1 = 0.5 and b2 = 0.999, learning rate 2e-4, weight decay
+2.5e-5, batch size 128, 400 epochs, 200 latent dimensions. Differences: the paper's latent is
+uniform, here normal; its encoder is an AlexNet; its learning rate decays exponentially in the
+second half, here along a cosine; weight decay is decoupled here, as in AdamW.
 """
 
 from ml_collections import ConfigDict

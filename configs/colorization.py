@@ -1,12 +1,11 @@
-"""Colorization (arXiv 1603.08511) on ImageNet-1k; the argument is the encoder, SIZE/PATCH for a ViT
+"""Colorization (arXiv 1603.08511) on ImageNet-1k. The argument is the encoder, SIZE/PATCH for a ViT
 or SIZE for a convolutional one.
 
     mae-jax train --config colorization:T
 
-The paper's numbers: Adam with b2 = 0.99, learning rate 3e-5, weight decay 1e-3, batch 40 for
-450,000 steps (14 epochs); its network is a VGG-like one of its own. With ResNet-50, 40.1% in linear
-classification were reported (VISSL). Weight decay is decoupled here, as
-in AdamW.
+The recipe is the paper's: Adam with b2 = 0.99, learning rate 3e-5, weight decay 1e-3, batch size 40
+for 450,000 steps (14 epochs). Differences: the paper's network resembles VGG; weight decay is
+decoupled here, as in AdamW. VISSL reports 40.1% linear-probe accuracy with ResNet-50.
 """
 
 from ml_collections import ConfigDict

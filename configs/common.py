@@ -1,4 +1,4 @@
-"""What several experiments share: plain functions that return a ConfigDict to change."""
+"""Shared parts of the experiments: functions that return a ConfigDict to modify."""
 
 from ml_collections import ConfigDict, config_dict
 
@@ -8,65 +8,66 @@ from mae_jax.spec import arguments
 from mae_jax.types import UserError
 
 MESHES = {
-    "data": dict(data=-1, fsdp=1),  # each device holds all parameters
-    "fsdp": dict(data=1, fsdp=-1),  # parameters and moments are split over all devices
-    "hybrid": dict(data=-1, fsdp=8),  # over groups of 8, e.g. the GPUs of a host; copied between
+    "data": dict(data=-1, fsdp=1),  # parameters and moments replicated on every device
+    "fsdp": dict(data=1, fsdp=-1),  # sharded over all devices
+    "hybrid": dict(data=-1, fsdp=8),  # sharded in groups of 8, e.g. a host's GPUs; replicated
+    # across groups
 }
 
 
 def base() -> ConfigDict:
-    """The sections that every experiment has, each one function's keyword arguments."""
+    """The sections of every experiment, each the keyword arguments of one function."""
     return ConfigDict(
         dict(
-            seed=0,  # of everything: parameters, order, crops, masks
-            accumulate=1,  # parts of a batch, one after another, to save memory; BatchNorm and
-            # mixup then see a part
-            max_skipped=10,  # steps in a row with a loss or gradient that is not finite, then stop
-            profile="",  # steps of which a trace is written, FIRST:LAST, e.g. 20:22
+            seed=0,  # random seed of parameters, data order, crops, masks, ...
+            accumulate=1,  # gradient accumulation: number of microbatches, to save memory;
+            # BatchNorm and mixup then see one microbatch
+            max_skipped=10,  # stop after this many consecutive steps with non-finite loss or grads
+            profile="",  # steps to trace with the profiler, FIRST:LAST, e.g. 20:22; empty: none
             data=dict(
                 train="",  # source of the training images: "folder('path')", 'fashion_scenes(...)'
-                test="",  # source of the held-out images; empty: none
+                test="",  # source of the test images; empty: none
                 subset="",  # of the training images, e.g. 'share(0.01)' or 'per_class(10, seed=1)'
-                held_out=0.0,  # share of the training images that is the split 'val' instead
-                batch_size=256,  # of all devices and processes together, accumulation included
+                held_out=0.0,  # fraction of the training images to use as the split 'val' instead
+                batch_size=256,  # global: over all devices, processes and microbatches
                 train_transform="",
                 eval_transform="",
-                fields=("label",),  # of the sources that batches carry beside the image, if any
+                fields=("label",),  # fields of the source in each batch besides the image
                 pipeline="arrays",  # 'arrays' (plain threads) or 'tf' (tf.data): the same batches
-                workers=0,  # threads that make batches; 0: one a core
-                on_error="raise",  # what to do about images that cannot be read: 'raise' or 'skip'
-                views=1,  # of each training image; 2 for simclr and mocov3
+                workers=0,  # threads that make batches; 0: one per core
+                on_error="raise",  # unreadable images: 'raise' an error or 'skip' them
+                views=1,  # augmented views of each training image; 2 for simclr and mocov3
             ),
-            method=dict(name="mae", args={}),  # or a task with labels: 'tasks.finetune', ...
-            # What the encoder starts from: a run, published weights, hf://org/name; empty: none.
+            method=dict(name="mae", args={}),  # a method or a task with labels: 'tasks.finetune'
+            # Weights to initialize from: a run, published weights, hf://org/name; empty: none.
             init_from=dict(path=""),
             optimizer=dict(
                 name="adamw",
                 b1=0.9,
                 b2=0.95,
                 weight_decay=0.05,
-                clip=config_dict.placeholder(float),  # largest gradient norm; none in the paper
+                clip=config_dict.placeholder(float),  # largest gradient norm; None: no clipping
             ),
             schedule=dict(
-                base_lr=1.5e-4,  # times batch_size / 256
+                base_lr=1.5e-4,  # learning rate per 256 images: the peak is * batch_size / 256
                 epochs=800.0,
                 warmup_epochs=40.0,
                 min_lr=0.0,
             ),
-            mesh=dict(MESHES["data"]),  # devices that split the batch, and the parameters too
-            # Options of XLA, 'xla_NAME=VALUE,xla_NAME=VALUE', for a run on one of these platforms,
-            # beside those of mae_jax/engine/compiler.py; NAME=default leaves one of them out.
+            mesh=dict(MESHES["data"]),  # numbers of devices along the mesh axes, see MESHES
+            # XLA options per platform, 'xla_NAME=VALUE,xla_NAME=VALUE', in addition to the defaults
+            # in mae_jax/engine/compiler.py; NAME=default removes one of those.
             compiler=dict(tpu="", gpu="", cpu=""),
-            checkpoint=dict(every=1000, keep=2),  # steps between two, and how many stay
-            log=dict(every=50),  # steps between two lines
-            # Steps between two (0: at the end), which evaluators, and which figures at the end.
+            checkpoint=dict(every=1000, keep=2),  # steps between two checkpoints; number to keep
+            log=dict(every=50),  # steps between two lines of metrics
+            # Steps between two evaluations (0: only at the end), evaluators, figures at the end.
             evals=dict(every=0, run="", figures="auto"),
         )
     )
 
 
 def imagenet() -> ConfigDict:
-    """`base` with ImageNet-1k at 224 pixels, from folders."""
+    """`base` for ImageNet-1k at 224 pixels, read from folders."""
     config = base()
     config.data.update(
         train="folder('data/imagenet/train')",
@@ -78,8 +79,8 @@ def imagenet() -> ConfigDict:
 
 
 def method_args(name: str, **changes) -> ConfigDict:
-    """All arguments of a method or task, 'mae' or 'tasks.finetune': what its `make` documents, with
-    its defaults and the pixels of ImageNet but for these changes.
+    """All arguments of a method or task ('mae', 'tasks.finetune'): the defaults of its `make` and
+    ImageNet's mean and std, updated by `changes`.
     """
     args = arguments(name, "methods", {})
     imagenet = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -87,7 +88,12 @@ def method_args(name: str, **changes) -> ConfigDict:
 
 
 def encoder_of(arg: str, file: str) -> str:
-    """The spec of an encoder: 'B/16' is a ViT of that size and patch, 'T' a convolutional one."""
+    """The spec of an encoder: 'B/16' is a ViT of that size and patch, 'T' a ConvNeXt.
+
+    Args:
+        arg: 'SIZE/PATCH' or 'SIZE'.
+        file: name of the config file, for messages.
+    """
     size, _, patch = arg.partition("/")
     if patch.isdigit() and size in vit.SIZES:
         return f"vit({size}, patch={patch})"

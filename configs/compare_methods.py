@@ -1,16 +1,16 @@
-"""All ways of learning without labels, side by side: the same encoder, images, number of examples
-seen, learning rate and evaluation, two seeds each.
+"""Compares all self-supervised methods with the same encoder, images, number of examples seen,
+learning rate and evaluation, with two seeds each.
 
     mae-jax sweep --config compare_methods
     mae-jax report --sweep runs/compare_methods
 
-The argument is the encoder, 'vit' or 'convnext'; `fcmae` is convolutional in both. Of the frozen
-encoder, k-NN and logistic regression with 4,000 labels; of the encoder as a start, fine-tuning with
-a tenth of the 12,000. 'supervised' learned from all labels instead, and 'scratch' from that tenth
-alone, both with one learning rate for all layers. AdamW has b2 = 0.95 without labels, 0.999 with
-them and for BiGAN, which has b1 = 0.5 besides; the contrastive methods have stronger crops.
+The argument is the encoder, 'vit' or 'convnext'; `fcmae` is convolutional in both. Frozen encoders
+are evaluated by k-NN and logistic regression with 4,000 labels, and by fine-tuning with 10% of the
+12,000 labels. 'supervised' is trained on all labels instead, and 'scratch' on the 10% only, both
+with one learning rate for all layers. AdamW has b2 = 0.95 for pre-training, except for BiGAN with
+b1 = 0.5 and b2 = 0.999, and b2 = 0.999 with labels. The contrastive methods use stronger crops.
 
-An hour and a half on two CPU cores that other programs shared: configs/results/compare_methods.
+It takes an hour and a half on two shared CPU cores: configs/results/compare_methods.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +40,7 @@ METHODS = {
     "vae": dict(latent=64, decoder_width=48),
     "bigan": dict(latent=64, decoder_width=48, discriminator_width=32, discriminator_lr=0.3),
 }
-"""What differs from the arguments that each method has by itself, those of its paper."""
+"""Method -> arguments that differ from its defaults, which are those of its paper."""
 
 
 def get_configs(encoder: str = "vit") -> dict[str, ConfigDict]:
@@ -49,25 +49,25 @@ def get_configs(encoder: str = "vit") -> dict[str, ConfigDict]:
         raise UserError(f"configs/compare_methods.py:{encoder}: choose {', '.join(ENCODERS)}")
     spec, configs = ENCODERS[encoder], {}
     for seed in SEEDS:
-        here = {}
+        cells = {}
         for name in METHODS:
-            here[f"{name}/frozen"] = without_labels(name, spec)
-            tuned = here[f"{name}/10% of labels"] = few_labels(METHODS[name].get("encoder", spec))
+            cells[f"{name}/frozen"] = without_labels(name, spec)
+            tuned = cells[f"{name}/10% of labels"] = few_labels(METHODS[name].get("encoder", spec))
             tuned.init_from.path = f"{name}/frozen/{seed}"
-        here["supervised/frozen"] = supervised(spec)
-        here["scratch/10% of labels"] = from_scratch(spec)
-        for name, config in here.items():
+        cells["supervised/frozen"] = supervised(spec)
+        cells["scratch/10% of labels"] = from_scratch(spec)
+        for name, config in cells.items():
             config.seed = seed
             configs[f"{name}/{seed}"] = config
     return configs
 
 
 def without_labels(name: str, encoder: str) -> ConfigDict:
-    """One method on the images of `configs/scenes.py`."""
+    """Pre-training with one method on the images of `configs/scenes.py`."""
     config = scenes.get_config()
     config.method.name = name
     config.method.args = common.method_args(name, **(dict(encoder=encoder) | METHODS[name]))
-    config.method.args.pool = "mean"  # of the tokens, for all
+    config.method.args.pool = "mean"  # mean of the tokens, for all methods
     config.data.batch_size = 64
     config.schedule.update(base_lr=4e-3, epochs=EPOCHS, warmup_epochs=0.5)
     config.evals.update(every=EVERY, run=EVALS)
@@ -79,7 +79,7 @@ def without_labels(name: str, encoder: str) -> ConfigDict:
 
 
 def supervised(encoder: str) -> ConfigDict:
-    """The encoder trained on all labels, with the budget of those that have none."""
+    """Supervised training on all labels, with the schedule of pre-training."""
     config = from_scratch(encoder)
     config.data.subset = ""
     config.schedule = without_labels("mae", encoder).schedule
@@ -88,7 +88,7 @@ def supervised(encoder: str) -> ConfigDict:
 
 
 def from_scratch(encoder: str) -> ConfigDict:
-    """The same with nothing learned before: all layers at the same rate, twice the other."""
+    """The same from scratch: one learning rate for all layers, twice that of fine-tuning."""
     config = few_labels(encoder)
     config.method.args.layer_decay = 1.0
     config.schedule.base_lr *= 2
@@ -96,7 +96,7 @@ def from_scratch(encoder: str) -> ConfigDict:
 
 
 def few_labels(encoder: str) -> ConfigDict:
-    """Fine-tuning with a tenth of the labels."""
+    """Fine-tuning with 10% of the labels."""
     config = finetune.on_scenes()
     config.data.subset = FEW
     config.method.args.encoder = encoder

@@ -1,10 +1,10 @@
-"""A context encoder on ImageNet-1k: masked pixels are zeros in the image, and a convolutional
-autoencoder predicts them. The argument is the size of the encoder.
+"""A context encoder (arXiv 1604.07379) on ImageNet-1k: masked pixels are set to zero, and a
+convolutional autoencoder predicts them. The argument is the size of the encoder.
 
     mae-jax train --config context_encoder:T
 
-The idea is that of arXiv 1604.07379; the recipe is that of `configs/fcmae.py`, so that the two
-compare, but for the absolute error on masked patches of 16 pixels, Adam, and no skips.
+The recipe is that of `configs/fcmae.py`, for comparison, except for the absolute error (L1) on
+masked patches of 16 pixels, Adam, and no skip connections.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from mae_jax.configs import common, fcmae
 
 
 def get_config(size: str = "T") -> ConfigDict:
-    """The experiment for a size."""
+    """The experiment for a ConvNeXt of this size, e.g. 'T'."""
     config = fcmae.get_config()
     config.method.name = "context_encoder"
     config.method.args = common.method_args(

@@ -2,8 +2,8 @@
 
     mae-jax train --config folder:photos --workdir runs/photos
 
-Images of any size are read, cropped at random to 96 x 96 pixels and cut into patches of 8. On an
-accelerator, use a larger encoder and larger crops, e.g. with 'vit(S, patch=16)':
+Images of any size are cropped at random to 96 x 96 pixels and split into 8 x 8 patches. On an
+accelerator, use a larger encoder and larger crops:
 
     --config.method.args.encoder='vit(S, patch=16)' \
     --config.data.train_transform='random_resized_crop(224, scale=(0.2, 1))|flip' \

@@ -1,17 +1,17 @@
-"""How much few labels are worth: 1%, 10% and all of the labels, three draws each, for the frozen
-encoder (k-NN, logistic regression, linear probe), for the same encoder before it learned anything,
-for fine-tuning, and for training from scratch on the same budget.
+"""Low-shot evaluation with 1%, 10% and 100% of the labels and three seeds each: the frozen encoder
+(k-NN, logistic regression, linear probe), the frozen encoder with random weights, fine-tuning, and
+training from scratch on the same budget.
 
     mae-jax sweep --config low_shot:B/16,runs/mae_b16
     mae-jax sweep --config low_shot:scenes
 
-The argument is the encoder, SIZE/PATCH or 'scenes', with the workdir of the pre-trained run behind
-it (default: runs/mae_B_16 or so, or runs/scenes). With fewer labels there are more epochs, but
-fewer steps; the numbers of epochs are ours, the paper has no such experiment. From scratch, all
-layers learn at the same rate, twice that of fine-tuning. A part of the labels of the frozen
-encoders is held out, to choose the learning rate of the probe: k-NN and logistic regression do
-without these, too. With all labels, the seeds differ in the order of images and in what is random
-in a model only.
+The argument is SIZE/PATCH[,WORKDIR] or scenes[,WORKDIR], with the workdir of the pre-trained run
+(default: e.g. runs/mae_B_16, or runs/scenes). Fewer labels mean more epochs but fewer steps; the
+numbers of epochs are our own choice, as the paper has no such experiment. From scratch, all layers
+have the same learning rate, twice that of fine-tuning. For frozen encoders, a part of the labels is
+held out to choose the learning rate of the probe; k-NN and logistic regression do not use that part
+either. With 100% of the labels, the seeds change only the order of images and the randomness of the
+model.
 """
 
 import copy
@@ -37,14 +37,14 @@ def get_configs(arg: str = "B/16") -> dict[str, ConfigDict]:
 
 
 def default_start(model: str) -> str:
-    """Where `mae-jax train` writes the pre-training of this model."""
+    """The default workdir of `mae-jax train` for the pre-training of this model."""
     return "runs/scenes" if model == "scenes" else f"runs/mae_{model.replace('/', '_')}"
 
 
 def rows(model: str, start: str) -> dict[str, ConfigDict]:
-    """What is compared."""
+    """The experiments to compare: row of the table -> experiment."""
     frozen, tuned = linear_probe.get_config(model), finetune.get_config(model)
-    limit = "" if model == "scenes" else "(limit=100000)"  # of images that fit on a device
+    limit = "" if model == "scenes" else "(limit=100000)"  # images whose features fit on a device
     frozen.evals.run = f"probe|knn(k=10)|logistic{limit}"
     scratch = copy.deepcopy(tuned)
     scratch.method.args.layer_decay = 1.0
@@ -55,7 +55,7 @@ def rows(model: str, start: str) -> dict[str, ConfigDict]:
 
 
 def with_labels(config: ConfigDict, labels: str, seed: int) -> ConfigDict:
-    """The experiment with this share of the labels, drawn by this seed."""
+    """The experiment with this share of the labels, drawn with this seed."""
     config, share = copy.deepcopy(config), SHARES[labels]
     config.seed = seed
     more = share**-0.39  # 1% of the labels: 6 times the epochs, 6% of the steps

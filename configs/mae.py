@@ -1,16 +1,16 @@
-"""MAE pre-training on ImageNet-1k with the recipe of the paper (arXiv 2111.06377, table 8):
-AdamW, base learning rate 1.5e-4, batch 4096, 800 epochs of which 40 warm-up, crops and flips only,
-normalized pixels as targets. The argument is the encoder, from Ti/16 to H/14, and behind a comma
-how parameters lie on the devices: `data` (default), `fsdp` or `hybrid` (see `common.MESHES`).
+"""MAE pre-training on ImageNet-1k with the recipe of the paper (arXiv 2111.06377, table 8): AdamW,
+base learning rate 1.5e-4, batch size 4096, 800 epochs with 40 of warm-up, only crops and flips,
+normalized pixels as targets. The argument is the encoder, from Ti/16 to H/14, optionally followed
+by a comma and the mesh: `data` (default), `fsdp` or `hybrid` (see `common.MESHES`).
 
     mae-jax train --config mae:L/16 --workdir runs/mae_l16 \
         --config.data.train="folder('/data/imagenet/train')" \
         --config.data.test="folder('/data/imagenet/val')"
 
-A set that TensorFlow Datasets has prepared is read with "tfds('imagenet2012', data_dir='/data')",
-best in ArrayRecord files.
+Data prepared by TensorFlow Datasets, preferably as ArrayRecord files, are read with the source
+"tfds('imagenet2012', data_dir='/data')".
 
-The paper reports, for 800 epochs of L/16, 85.4% fine-tuned and 73.9% in linear probing.
+The paper reports 85.4% fine-tuned and 73.9% with linear probing for L/16 after 800 epochs.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
     size, _, patch = encoder.partition("/")
     mesh = mesh or "data"
     if mesh not in common.MESHES:
-        raise UserError(f"configs/mae.py:{arg}: after the comma, {', '.join(common.MESHES)}")
+        raise UserError(f"configs/mae.py:{arg}: write {', '.join(common.MESHES)} after the comma")
     if size not in ("Ti", "S", "B", "L", "H") or not patch.isdigit():
         raise UserError(f"configs/mae.py:{encoder}: write SIZE/PATCH, e.g. B/16, L/16 or H/14")
     config = common.imagenet()

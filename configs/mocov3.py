@@ -1,12 +1,12 @@
-"""MoCo v3 on ImageNet-1k with the recipe of the paper for ViTs (arXiv 2104.02057): AdamW, base
-learning rate 1.5e-4, weight decay 0.1, batch 4096, 300 epochs of which 40 warm-up, BYOL's
-augmentation; the argument is the encoder, SIZE/PATCH.
+"""MoCo v3 on ImageNet-1k with the paper's recipe for ViTs (arXiv 2104.02057): AdamW, base learning
+rate 1.5e-4, weight decay 0.1, batch size 4096, 300 epochs with 40 of warm-up, BYOL's augmentation.
+The argument is the encoder, SIZE/PATCH.
 
     mae-jax train --config mocov3:S/16 --workdir runs/mocov3_s16
 
-The authors' models reach 73.2% (S/16, with 12 heads where ours has 6) and 76.7% (B/16) in linear
-classification (facebookresearch/moco-v3, CONFIG.md). Ours do not decay biases and norms. A batch
-must fit on the devices at once: with `accumulate`, views are told apart within its parts.
+The authors report 73.2% (S/16, with 12 attention heads; 6 here) and 76.7% (B/16) with linear
+probing (facebookresearch/moco-v3, CONFIG.md). Here biases and norms have no weight decay. The whole
+batch should fit on the devices: with `accumulate`, the negatives are only those of a microbatch.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
-"""How much of the encoder has to learn: the last 0, 1, 2, ... blocks are fine-tuned, or half a
-block (its MLP), as in figure 9 of arXiv 2111.06377, which reports for L/16: 73.5% with 0 blocks,
-79.1% with half a one, 81.0% with 1, 83.1% with 2, 84.2% with 4, and 84.9% with all.
+"""Partial fine-tuning of the last 0, 1, 2, ... blocks or half a block (its MLP), as in figure 9 of
+arXiv 2111.06377. The paper reports for L/16: 73.5% with 0 blocks, 79.1% with half a block, 81.0%
+with 1, 83.1% with 2, 84.2% with 4, and 84.9% with all.
 
     mae-jax sweep --config partial:B/16,runs/mae_b16
     mae-jax sweep --config partial:scenes
 
-The argument is that of `configs/low_shot.py`. Here the schedule is that of fine-tuning, whatever
-learns; the paper chooses the number of epochs for each, and its 0 blocks are linear probing, which
-is `configs/linear_probe.py`.
+The argument is that of `configs/low_shot.py`. The schedule is that of fine-tuning in all cases; the
+paper tunes the number of epochs for each, and its result for 0 blocks is linear probing, which is
+`configs/linear_probe.py`.
 """
 
 from ml_collections import ConfigDict

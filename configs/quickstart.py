@@ -1,4 +1,4 @@
-"""A small masked autoencoder on `fashion_scenes`, on two CPU cores in a few minutes.
+"""A small masked autoencoder on `fashion_scenes`, trained on two CPU cores in a few minutes.
 
 mae-jax train --config quickstart --workdir runs/quickstart
 """
@@ -9,7 +9,7 @@ from mae_jax.configs import common
 
 
 def get_config() -> ConfigDict:
-    """The experiment."""
+    """The quickstart experiment."""
     config = common.base()
     config.data.update(
         train="fashion_scenes(split=train)",
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
         decoder_width=64,
         decoder_depth=1,
         decoder_heads=4,
-        target="pixels(normalize=False)",  # plain pixels make better features in so short a run
+        target="pixels(normalize=False)",  # in so short a run, raw pixels learn better features
         pool="mean",
     )
     config.schedule.update(base_lr=4e-3, epochs=6.0, warmup_epochs=1.0)

@@ -1,9 +1,10 @@
-"""What an encoder is worth, in one table: `configs/low_shot.py` and `configs/partial.py` together.
+"""Transfer of an encoder in one table: `configs/low_shot.py` and `configs/partial.py` together.
 
     mae-jax train --config scenes
     mae-jax sweep --config transfer:scenes
 
-On scenes that takes ten minutes and an hour, on two CPU cores: configs/results/transfer_scenes.md.
+The first takes ten minutes, the second an hour on two CPU cores: see
+configs/results/transfer_scenes.md.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from mae_jax.configs import low_shot, partial
 
 
 def get_configs(arg: str = "B/16") -> dict[str, ConfigDict]:
-    """ROW/COLUMN/SEED -> experiment; tuning all blocks is fine-tuning, and stands there."""
-    parts = partial.get_configs(arg)
-    few = {name: config for name, config in parts.items() if not name.startswith("tuned-all/")}
+    """ROW/COLUMN/SEED -> experiment; training all blocks is the row 'finetuned' of low_shot."""
+    blocks = partial.get_configs(arg)
+    few = {name: config for name, config in blocks.items() if not name.startswith("tuned-all/")}
     return low_shot.get_configs(arg) | few

@@ -1,11 +1,11 @@
-"""A variational auto-encoder (arXiv 1312.6114) on ImageNet-1k at 64 pixels; the argument is the
+"""A variational autoencoder (arXiv 1312.6114) on ImageNet-1k at 64 pixels. The argument is the
 encoder, SIZE/PATCH for a ViT or SIZE for a convolutional one.
 
     mae-jax train --config vae:B/8
 
-There is no recipe for features of ImageNet. The optimizer is beta-VAE's for photographs of 64
-pixels (Higgins et al., ICLR 2017, appendix): Adam, learning rate 1e-4, batch 64; a larger
-`method.args.beta` than 1 makes the latent numbers more independent, and worse at reconstruction.
+No published recipe learns features of ImageNet this way. The optimizer is beta-VAE's for photos of
+64 pixels (Higgins et al., ICLR 2017, appendix): Adam, learning rate 1e-4, batch size 64. With
+`method.args.beta` over 1 the latent dimensions become more independent, but reconstructions worse.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the compilers of TPUs (libtpu, 200 MB) and NVIDIA GPUs (JAX's plugin, 180 MB), in the
-# versions that go with the installed JAX, for machines without either:
+# Installs the compilers for TPUs (libtpu, 200 MB) and NVIDIA GPUs (JAX's plugin, 180 MB) that match
+# the installed JAX, to compile on machines without TPU or GPU:
 #   bash launch/compilers.sh && PYTHONPATH=build/compilers mae-jax bench compile --config mae:B/16 --topology v5e:4x4
-# They go into a folder of their own, build/compilers: in an environment that has them, JAX looks
-# for TPUs and GPUs. Where they are already, nothing is done.
+# They are installed into build/compilers, not into the environment, where JAX would use them to look
+# for TPUs and GPUs. Does nothing if they are installed already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=/dev/null

@@ -1,14 +1,14 @@
-# Sourced by the scripts beside it: uses the active virtual environment, or .venv, made if missing.
+# Sourced by the other scripts: uses the active virtual environment, or .venv, created if missing.
 
 if [ -z "${VIRTUAL_ENV:-}" ]; then
     if [ ! -x .venv/bin/python ]; then
-        echo "making a virtual environment in .venv"
+        echo "creating a virtual environment in .venv"
         "${PYTHON:-python3}" -m venv .venv
     fi
     source .venv/bin/activate
 fi
 
-# XLA on CPUs takes fresh memory at each step: large pages make that a tenth cheaper.
+# XLA on CPUs allocates memory at each step: with huge pages, that costs a tenth less.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 install_into_environment() {

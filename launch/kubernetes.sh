@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Trains on TPU hosts of a GKE cluster that has the JobSet controller:
+# Trains on TPU hosts of a GKE cluster with the JobSet controller:
 #   NAME=mae IMAGE=us-docker.pkg.dev/mine/mae_jax CLAIM=runs HOSTS=4 TOPOLOGY=4x4 \
 #       bash launch/kubernetes.sh --config mae:L/16 --workdir /runs/l16 \
 #       --config.data.train="folder('/runs/imagenet/train')"
-# IMAGE has mae_jax[tpu] installed, which brings the configs along. CLAIM is a volume that all
-# pods can write to (Filestore, Lustre, a bucket with a hierarchical namespace); it is /runs in
-# them, for the workdir and for the data, unless IMAGE has the data. HOSTS times CHIPS (default 4)
-# are the chips of TOPOLOGY, of each of SLICES (default 1) slices; config.mesh.fsdp may be at most
-# the devices of one. SPOT=false asks for other nodes than spot ones.
-# --dry-run first prints the manifest and applies nothing.
+# IMAGE has mae_jax[tpu] installed, which includes the configs. CLAIM is a volume claim that all pods
+# can write to (Filestore, Lustre, a bucket with a hierarchical namespace). It is mounted at /runs,
+# for the workdir, and for the data unless IMAGE holds it. HOSTS times CHIPS (default 4) must be the
+# number of chips of TOPOLOGY, in each of SLICES (default 1) slices; config.mesh.fsdp may be at most
+# the devices of one slice. SPOT=false requests nodes that are not spot nodes.
+# --dry-run as the first argument prints the manifest and applies nothing.
 set -euo pipefail
 
 dry_run=
@@ -25,7 +25,7 @@ need() {
 need NAME "a name for the job"
 need IMAGE "a container image"
 need CLAIM "a volume claim"
-need HOSTS "hosts of a slice"
+need HOSTS "number of hosts of a slice"
 need TOPOLOGY "e.g. 4x4"
 case " $* " in
     *" --workdir "* | *" --workdir="*) ;;
@@ -42,7 +42,7 @@ refuse() {
     exit 2
 }
 for name in HOSTS CHIPS SLICES; do
-    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || refuse "$name=${!name} must be a whole number"
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || refuse "$name=${!name} must be a positive integer"
 done
 [[ $TOPOLOGY =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] ||
     refuse "TOPOLOGY=$TOPOLOGY must be of the form 4x4, or 2x2x4"
@@ -60,7 +60,7 @@ print(string.Template(open(sys.argv[1]).read()).substitute(os.environ, COMMAND=c
 '
 manifest=$(python3 -c "$fill" "$(dirname "$0")/kubernetes.yaml" "$@")
 if [ "$SPOT" != true ]; then
-    manifest=$(grep -v gke-spot <<<"$manifest") # only spot nodes have that label
+    manifest=$(grep -v gke-spot <<<"$manifest") # removes the selector for spot nodes
 fi
 if [ -n "$dry_run" ]; then
     printf '%s\n' "$manifest"

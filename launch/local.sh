@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains on this machine in N processes, which is how several hosts do it:
+# Trains on this machine in N processes, in the same way as on several hosts:
 #   bash launch/local.sh 2 --config configs/quickstart.py --workdir runs/quickstart
-# Each process has a GPU of its own if there are GPUs, else DEVICES (default 1) CPU devices. If one
-# fails all end, and the exit code is theirs; SIGTERM, SIGHUP and Ctrl-C make all save and end
-# with 75.
+# Each process uses one GPU if there are GPUs, else DEVICES (default 1) CPU devices. If a process
+# fails, all end, and the script returns its exit code. On SIGTERM, SIGHUP and Ctrl-C, all processes
+# save a checkpoint and exit with 75.
 # --dry-run before N prints the commands and runs none.
 set -euo pipefail
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # modules of your own are found where you are
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # for modules in the current folder
 cd "$(dirname "$0")/.."
 
 dry_run=
@@ -21,7 +21,7 @@ fi
 count=$1
 shift
 if [ -z "$dry_run" ] && ! command -v mae-jax >/dev/null; then
-    echo "launch/local.sh: there is no mae-jax on the PATH: source .venv/bin/activate" >&2
+    echo "launch/local.sh: mae-jax is not on the PATH: source .venv/bin/activate" >&2
     exit 2
 fi
 
@@ -35,7 +35,7 @@ else
     gpus=${#listed[@]}
 fi
 if [ "$gpus" -gt 0 ] && [ "$gpus" -lt "$count" ]; then
-    echo "launch/local.sh: $count processes take a GPU each, and there are $gpus" >&2
+    echo "launch/local.sh: $count processes need a GPU each, and there are $gpus: start fewer" >&2
     exit 2
 fi
 if [ "$gpus" -eq 0 ]; then
@@ -64,26 +64,26 @@ if [ -n "$dry_run" ]; then
     exit 0
 fi
 
-# To one is enough: it tells the others, and all stop after the same step.
-told=
-trap 'told=1; kill -TERM "${children[0]}" 2>/dev/null || true' TERM INT HUP
+# Signaling one process is enough: it notifies the others, and all stop after the same step.
+signaled=
+trap 'signaled=1; kill -TERM "${children[0]}" 2>/dev/null || true' TERM INT HUP
 code=0
 left=$count
 while [ "$left" -gt 0 ]; do
     status=0
     wait -n || status=$?
-    if [ -n "$told" ]; then
-        told=
+    if [ -n "$signaled" ]; then
+        signaled=
         if [ "$status" -gt 128 ] && [ -n "$(jobs -p)" ]; then
-            continue # it was the signal that ended the waiting, and no process
+            continue # `wait` was interrupted by the signal, and no process has ended
         fi
     fi
     left=$((left - 1))
     if [ "$code" -eq 0 ] || [ "$code" -gt 128 ]; then
-        code=$status # what a process says of itself says more than the signal that ended another
+        code=$status # an exit code is more informative than the signal that killed another process
     fi
     if [ "$status" -ne 0 ] && [ "$status" -ne 75 ] && [ -z "${last_resort:-}" ]; then
-        # They end by themselves, unless they still wait for those that never started.
+        # The others end on their own, unless they wait for a process that never started.
         (sleep 90 && kill -KILL "${children[@]}") </dev/null >/dev/null 2>&1 &
         last_resort=$!
         disown

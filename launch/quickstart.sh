@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains a small masked autoencoder on the embedded images, on the CPU, and shows what it learned.
-# Needs Python 3.11 or newer. More arguments go to `mae-jax train`.
+# Needs Python 3.11 or newer. Further arguments are passed to `mae-jax train`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests that compile for TPUs and NVIDIA GPUs, on a machine without either; installs the
-# compilers first, see launch/compilers.sh. More arguments go to pytest.
+# Runs the tests that compile for TPUs and NVIDIA GPUs, on a machine without either. Installs the
+# compilers first, see launch/compilers.sh. Further arguments are passed to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=/dev/null

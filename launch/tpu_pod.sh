@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Trains on all hosts of a Cloud TPU, which it makes, and makes again after a preemption:
+# Creates a Cloud TPU, trains on all its hosts, and recreates it after a preemption:
 #   NAME=mae ZONE=us-east5-b TYPE=v6e-32 BUCKET=gs://mine bash launch/tpu_pod.sh \
 #       --config configs/mae.py:L/16 --workdir /mnt/runs/l16 \
 #       --config.data.train="folder('/mnt/imagenet/train')"
-# The workdir must be on a file system that all hosts share and that outlives them, and the data
-# where all see it. BUCKET, if given, is mounted with gcsfuse at /mnt on every host; a Filestore or
-# Lustre share is the other way. Give the bucket a hierarchical namespace: a folder is renamed when
-# a checkpoint is done, which in other buckets copies each file and can stop half-way.
-# SLICES (default 1) is how many TPUs of that type train together; config.mesh.fsdp may be at most
-# the devices of one. Put your key into ssh-agent first (ssh-add ~/.ssh/google_compute_engine).
-# PROVISION is --spot (default), --reserved or empty; VERSION is the runtime of the TPU's kind.
-# STARTS (default 100) is how often it starts at most, as it does after a preemption or a fault.
-# Started again while the TPU is in the queue, it waits there.
-# The TPU stays, and costs, after the training: the last line printed says how to delete it.
-# --dry-run first prints the commands and runs none.
+# The workdir must be on a persistent file system that all hosts share, and the data readable by all
+# hosts. BUCKET, if given, is mounted with gcsfuse at /mnt on every host; the alternative is a
+# Filestore or Lustre share. Create the bucket with a hierarchical namespace: finishing a checkpoint
+# renames a folder, which in other buckets copies each file and can be interrupted half-way.
+# SLICES (default 1) is the number of TPUs of that type to train on; config.mesh.fsdp may be at most
+# the devices of one. Add your key to ssh-agent first (ssh-add ~/.ssh/google_compute_engine).
+# PROVISION is --spot (default), --reserved or empty; VERSION is the runtime version of the TPU.
+# STARTS (default 100) limits the number of starts, including those after a preemption or a failure.
+# If the TPU is already in the queue, the script waits for it.
+# The TPU is kept and billed after training: the last line of output is the command to delete it.
+# --dry-run as the first argument prints the commands and runs none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,17 +34,17 @@ need TYPE "e.g. v5litepod-16, v6e-32"
 case " $* " in
     *" --workdir "* | *" --workdir="*) ;;
     *)
-        echo "launch/tpu_pod.sh: give --workdir, on what all hosts share (/mnt/runs/l16)" >&2
+        echo "launch/tpu_pod.sh: give --workdir, on a shared file system (/mnt/runs/l16)" >&2
         exit 2
         ;;
 esac
 SLICES=${SLICES:-1}
 if ! [[ $SLICES =~ ^[1-9][0-9]*$ ]]; then
-    echo "launch/tpu_pod.sh: SLICES=$SLICES must be a whole number" >&2
+    echo "launch/tpu_pod.sh: SLICES=$SLICES must be a positive integer" >&2
     exit 2
 fi
 if ! [[ $TYPE =~ ^v[0-9][a-z]*-[1-9][0-9]*$ ]]; then
-    echo "launch/tpu_pod.sh: TYPE=$TYPE is no v5litepod-16, v6e-32 or v5p-64;" \
+    echo "launch/tpu_pod.sh: TYPE=$TYPE must be of the form v5litepod-16, v6e-32 or v5p-64;" \
         "for TPU7x use launch/kubernetes.sh" >&2
     exit 2
 fi
@@ -66,7 +66,7 @@ run() {
     fi
 }
 
-# All at the same time: by default, those beyond 64 would wait until these have ended.
+# Runs on all hosts at once: by default, hosts beyond 64 would wait for the first 64 to finish.
 all=(--zone="$ZONE" --node=all --worker=all --batch-size=all)
 
 on_all_hosts() {
@@ -88,7 +88,7 @@ make_tpu() {
         --accelerator-type="$TYPE" --runtime-version="$VERSION" $PROVISION
 }
 
-# Waits in the queue until the TPU is there; fails if it will not be.
+# Waits in the queue until the TPU is active; fails if the request has failed or is being deleted.
 wait_for_tpu() {
     while [ -z "$dry_run" ]; do
         case $(state) in
@@ -99,30 +99,30 @@ wait_for_tpu() {
     done
 }
 
-# Whatever state the TPU is in, an active one; a place in the queue is kept.
+# Makes the TPU active from any state: keeps a request in the queue, replaces a failed TPU.
 get_tpu() {
-    local found
-    found=$(if [ -z "$dry_run" ]; then state; fi)
-    case $found in
+    local current
+    current=$(if [ -z "$dry_run" ]; then state; fi)
+    case $current in
         NONE) make_tpu || return 1 ;;
         "" | FAILED | SUSPENDING | SUSPENDED) # empty in a dry run, which shows all commands
             run "${delete[@]}" || true
             make_tpu || return 1
             ;;
-        *) echo "launch/tpu_pod.sh: $NAME is $found: waiting for it. To ask anew: ${delete[*]}" ;;
+        *) echo "launch/tpu_pod.sh: $NAME is $current: waiting. To request a new one: ${delete[*]}" ;;
     esac
     wait_for_tpu
 }
 
 delete=(gcloud compute tpus queued-resources delete "$NAME" --zone="$ZONE" --force --quiet)
 
-# What still trains from an earlier start holds the TPU: it is told to save, and waited for. The
-# pattern is that of the Python process, as the shell that runs this line has its words too.
+# A process of an earlier start may still hold the TPU: signals it to save, and waits for its end. The
+# pattern matches only the Python process, since the shell that runs this line contains it, too.
 old='^[^ ]*python[0-9.]* [^ ]*mae-jax train '
 end_old="pkill -TERM -f '$old'
     for i in \$(seq 120); do pgrep -f '$old' >/dev/null || break; sleep 1; done"
 
-# Brings this checkout and Python to the hosts, whose own Python is too old. It can be run again.
+# Installs this checkout and a newer Python on the hosts; idempotent.
 install() {
     local archive=/tmp/$NAME.tar.gz bucket=${BUCKET:-}
     bucket=${bucket#gs://}
@@ -134,7 +134,7 @@ install() {
         curl -LsSf https://astral.sh/uv/install.sh | sh &&
         ~/.local/bin/uv venv --allow-existing --python 3.12 .venv &&
         ~/.local/bin/uv pip install -q -e '.[tpu]'" || return 1
-    if [ -n "$bucket" ]; then # no metadata is kept: each host must see what the others write
+    if [ -n "$bucket" ]; then # without a metadata cache: each host must see files of the others
         on_all_hosts "sudo mkdir -p /mnt && mountpoint -q /mnt ||
             sudo gcsfuse -o allow_other --uid \$(id -u) --gid \$(id -g) --implicit-dirs \
                 --rename-dir-limit 100000 --metadata-cache-ttl-secs 0 ${bucket%/} /mnt" || return 1
@@ -142,13 +142,13 @@ install() {
 }
 
 arguments=$(printf '%q ' "$@")
-# JAX finds the hosts and the slices by itself.
+# JAX detects the hosts and slices.
 train="cd mae_jax; $end_old
     .venv/bin/mae-jax train $arguments; echo \"mae-jax train: exit code \$?\""
 output=$(mktemp)
-trap 'rm -f "$output"; echo "the TPU goes on costing until you run: ${delete[*]}"' EXIT
+trap 'rm -f "$output"; echo "the TPU is billed until you run: ${delete[*]}"' EXIT
 
-installed= # not even on a TPU that is there: it may have older code, or half of it
+installed= # also for an existing TPU, which may have old or incomplete code
 for ((start = 0; start < ${STARTS:-100}; start++)); do
     if [ "$start" -gt 0 ]; then
         sleep 30
@@ -169,14 +169,14 @@ for ((start = 0; start < ${STARTS:-100}; start++)); do
     fi
     on_all_hosts "$train" 2>&1 | tee "$output" || true
     if [ -n "$dry_run" ]; then
-        echo "unless the exit code is 0 or 2: again, $((${STARTS:-100} - 1)) times at most"
+        echo "unless the exit code is 0 or 2: repeat, at most $((${STARTS:-100} - 1)) times"
         exit 0
     fi
     codes=$(sed -n 's/.*mae-jax train: exit code \([0-9]*\).*/\1/p' "$output" | sort -u)
     case $codes in
         0) exit 0 ;;
-        2) exit 2 ;; # a mistake, which a new TPU does not mend
+        2) exit 2 ;; # a user error, which a new TPU would not fix
     esac
-    echo "launch/tpu_pod.sh: ended (${codes:-connection lost}): going on from the last checkpoint"
+    echo "launch/tpu_pod.sh: ended (${codes:-connection lost}): resuming from the last checkpoint"
 done
 exit 1

@@ -1,7 +1,6 @@
-"""Masked Autoencoders in JAX and Flax, beside the other ways of learning without labels.
+"""Masked autoencoders in JAX and Flax, and other methods of self-supervised learning.
 
-model = mae_jax.load("runs/quickstart")
-features = model.features(images)
+`mae_jax.load("runs/quickstart").features(images)` computes features with a trained model.
 """
 
 from pathlib import Path

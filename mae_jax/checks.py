@@ -1,5 +1,5 @@
-"""Whether the parts of a run fit together: images and memory, labels and classes, evaluators and
-what they read.
+"""Checks that the parts of a run fit together: batches and memory, labels and classes, evaluators
+and the model outputs they read.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from mae_jax.types import Method, TrainState, UserError, image_shape
 
 
 def check_image_size(data: Data, mesh: Mesh) -> None:
-    """Raises UserError if a batch of what the transforms make cannot fit, before one is made."""
+    """Raises UserError if a batch of transformed images cannot fit in memory."""
     for stage, batch_size in (("train", data.batch_size), ("eval", data.eval_batch_size)):
         check_room(
             data.least_bytes(stage) * batch_size // mesh.size,
             f"a batch of {batch_size} images of config.data.{stage}_transform",
-            "make smaller images there, or lower config.data.batch_size",
+            "use smaller images there, or lower config.data.batch_size",
         )
 
 
@@ -33,7 +33,7 @@ def check_batch_size(example: Mapping[str, Any], batch_size: int, mesh: Mesh) ->
     """Raises UserError if the devices cannot hold a batch.
 
     Args:
-        example: one of its rows.
+        example: a batch of one.
     """
     row = sum(math.prod(one.shape) * one.dtype.itemsize for one in example.values())
     check_room(
@@ -44,27 +44,27 @@ def check_batch_size(example: Mapping[str, Any], batch_size: int, mesh: Mesh) ->
 
 
 def check_channels(where: str, theirs: Sequence[int] | None, ours: Sequence[int] | None) -> None:
-    """Checks that images have the channels that a model was trained on.
+    """Checks that images have the number of channels that a model was trained on.
 
     Args:
-        where: the model is, for the message.
-        theirs: [*space, C] of the images that it was trained on; None: not known.
-        ours: those of the images here; None: there are none.
+        where: path of the model, for the message.
+        theirs: shape [*space, C] of the model's training images; None if unknown.
+        ours: shape [*space, C] of this run's images; None if there are none.
 
     Raises:
-        UserError: they have others.
+        UserError: the numbers of channels differ.
     """
     if theirs and ours and theirs[-1] != ours[-1]:
         raise UserError(
             f"{where} was trained on images of {theirs[-1]} channel(s), and these have {ours[-1]}: "
-            f"read them with as many, e.g. folder('photos', channels={theirs[-1]})"
+            f"read them with {theirs[-1]}, e.g. folder('photos', channels={theirs[-1]})"
         )
 
 
 @contextlib.contextmanager
 def explained_by_images(where: str, theirs: Sequence[int] | None, data: Data):
-    """Where parameters do not fit because images have another shape than in training, reports the
-    images instead of the parameters.
+    """If parameters do not fit because images have another shape than in training, reports the
+    shape of the images instead of the parameters'.
 
     Args:
         where, theirs: see `check_channels`.
@@ -78,22 +78,23 @@ def explained_by_images(where: str, theirs: Sequence[int] | None, data: Data):
         ours = image_shape(data.example("train"))
         check_channels(where, theirs, ours)
         if theirs and ours and tuple(theirs) != ours:
-            there, here = (" x ".join(map(str, shape[:-1])) for shape in (theirs, ours))
+            trained, given = (" x ".join(map(str, shape[:-1])) for shape in (theirs, ours))
             raise UserError(
-                f"{where} was trained on images of {there} pixels, and these have {here}: {error}"
+                f"{where} was trained on images of {trained} pixels, and these have {given}: "
+                f"{error}"
             ) from error
         raise
 
 
 def check_classes(method: Method, data: Data) -> None:
-    """Raises UserError if the method cannot learn the labels of these data."""
+    """Raises UserError if the data lack the method's labels, or have more classes than it."""
     for field, classes in method.labels().items():
         if field not in data.example("train"):
             raise UserError(f"the training set has no {field}s: {labeled_by(field)}")
         if field == "label" and data.empty_classes:
             raise UserError(
-                f"config.data.train has no image of the class {data.empty_classes[0]!r}: put some "
-                "into its folder, or remove it"
+                f"config.data.train has no image of the class {data.empty_classes[0]!r}: add some "
+                "to its folder, or remove the folder"
             )
         for split, source in data.sources.items():
             count = len(source.names.get(field, ()))
@@ -106,10 +107,10 @@ def check_classes(method: Method, data: Data) -> None:
 
 
 def labeled_by(field: str) -> str:
-    """How to get a field of labels, for messages."""
+    """How to provide a field of labels, for messages."""
     if field == "label":
-        return "give a folder with one sub-folder for each class, and config.data.fields=('label',)"
-    return f"give a source that has them, and config.data.fields=('{field}',)"
+        return "use a folder with one sub-folder per class, and config.data.fields=('label',)"
+    return f"use a source that has them, and config.data.fields=('{field}',)"
 
 
 def check_evaluators(
@@ -119,14 +120,14 @@ def check_evaluators(
     abstract_state: TrainState,
     data: Data,
 ) -> None:
-    """Checks that evaluators find what they need.
+    """Checks that evaluators find the outputs, fields, splits and memory they need.
 
     Args:
-        name: of the method.
-        abstract_state: shapes of the train state.
+        name: name of the method.
+        abstract_state: shapes and shardings of the train state.
 
     Raises:
-        UserError: the model or the data lack it, or the devices have no room for it.
+        UserError: the model or the data lack one of them, or the devices lack memory.
     """
     wanted = dict.fromkeys(output for evaluator in evaluators for output in evaluator.outputs)
     example = _eval_example(abstract_state, data)
@@ -152,8 +153,8 @@ def check_evaluators(
 
 
 def _eval_example(abstract_state: TrainState, data: Data) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a batch of the evaluation, a row for each device: kernels that split batches
-    over them refuse others.
+    """Shapes of an evaluation batch of one row per device, as kernels that split batches over
+    devices accept no fewer.
     """
     count = abstract_state.step.sharding.num_devices
     return {
@@ -170,25 +171,26 @@ def _outputs(
     example: Mapping[str, jax.ShapeDtypeStruct],
     names: Sequence[str],
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of outputs for a batch of the evaluation."""
+    """Shapes of the named outputs for an evaluation batch."""
     predict = functools.partial(method.predict, outputs=tuple(names))
     try:
-        found = jax.eval_shape(predict, abstract_state.params, abstract_state.extra, example)
+        outputs = jax.eval_shape(predict, abstract_state.params, abstract_state.extra, example)
     except flax.errors.ScopeParamShapeError as error:
         field = method.inputs[0]
         sizes = [data.example(stage)[field].shape[1:] for stage in ("train", "eval")]
         raise UserError(
             f"{field}s are {sizes[0]} in training and {sizes[1]} in evaluation, and the learned "
-            "positions fit one size: see config.data.train_transform and eval_transform"
+            "position embeddings fit one size: make config.data.train_transform and "
+            "eval_transform agree"
         ) from error
     rows = next(iter(example.values())).shape[0]
-    if {*found} != {*names} or any(x.shape[:1] != (rows,) for x in found.values()):
-        shapes = {output: x.shape for output, x in found.items()}
+    if {*outputs} != {*names} or any(x.shape[:1] != (rows,) for x in outputs.values()):
+        shapes = {output: x.shape for output, x in outputs.items()}
         raise UserError(
-            f"{name}: predict returned {shapes} for a batch of {rows} that asked for "
-            f"{', '.join(names)}: it must return these, a row for each example"
+            f"{name}: predict returned {shapes} for a batch of {rows} and the outputs "
+            f"{', '.join(names)}: it must return exactly these, with one row per example"
         )
-    return found
+    return outputs
 
 
 def _check_reduce(
@@ -196,35 +198,36 @@ def _check_reduce(
     outputs: Mapping[str, jax.ShapeDtypeStruct],
     example: Mapping[str, jax.ShapeDtypeStruct],
 ) -> None:
-    """Raises UserError if what evaluates on the devices cannot be traced."""
+    """Raises UserError if the evaluator's `reduce` cannot be traced."""
     try:
         jax.eval_shape(evaluator.reduce, outputs, example)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         text = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise UserError(f"{evaluator.name}: its reduce fails, {text}") from error
+        raise UserError(f"{evaluator.name}: its reduce fails: {text}") from error
 
 
 def _check_split(
     data: Data, name: str, split: str, fields: Sequence[str], inputs: Sequence[str]
 ) -> None:
-    found, ours = data.example("eval", split), data.example("eval")
+    example, ours = data.example("eval", split), data.example("eval")
     for field in fields:
         named = field != "label" or data.source(split).names.get("label")
-        if field not in found or not named:
+        if field not in example or not named:
             raise UserError(
                 f"{name} needs {field}s, and config.data.{split} has none: {labeled_by(field)}"
             )
     for field in inputs:
-        here, there = ours[field].shape[1:], found[field].shape[1:] if field in found else ()
-        if field == "image" and here[-1:] != there[-1:]:
+        train = ours[field].shape[1:]
+        shape = example[field].shape[1:] if field in example else ()
+        if field == "image" and train[-1:] != shape[-1:]:
             raise UserError(
-                f"images have {here[-1]} channel(s) in config.data.train and {there[-1]} in "
+                f"images have {train[-1]} channel(s) in config.data.train and {shape[-1]} in "
                 f"config.data.{split}: give both sources the same `channels`"
             )
-        if here != there:
+        if train != shape:
             raise UserError(
-                f"{field}s are {here} in config.data.train and {there} in config.data.{split}: "
-                "make them the same, e.g. by config.data.eval_transform"
+                f"{field}s are {train} in config.data.train and {shape} in config.data.{split}: "
+                "make the shapes equal, e.g. with config.data.eval_transform"
             )
 
 
@@ -233,8 +236,8 @@ def _check_size(data: Data, evaluator: Evaluator, width: int) -> None:
     count = min(evaluator.limit or source.num_examples, source.num_examples)
     if count < evaluator.examples:
         raise UserError(
-            f"{evaluator.name} asks for {evaluator.examples} of only {count} training examples: "
-            "lower k"
+            f"{evaluator.name} needs {evaluator.examples} training examples, and there are only "
+            f"{count}: lower k"
         )
     check_room(
         evaluator.memory(count, width, len(source.names.get("label", ()))),

@@ -1,8 +1,8 @@
 """Experiment files and command-line overrides: `FILE.py[:arg]` and `--config.key.path=value`.
 
 A config file is Python with a function `get_config(arg)` that returns an `ml_collections`
-ConfigDict; what follows the colon is the argument, the thing that changes most. `experiment.py`
-finds and runs it.
+ConfigDict. The text after the colon is its argument, for the value that changes most, such as the
+model size. `experiment.py` finds and runs the file.
 """
 
 import ast
@@ -30,21 +30,21 @@ SECTIONS: Mapping[str, Mapping[str, type]] = {
     "log": {},
     "evals": {"every": int, "run": str},
 }
-"""The sections of an experiment, and of their values those that several parts of the library read.
-The other values are arguments of one function each, which names them where they are missing."""
+"""The sections of an experiment, and the type of each value that several modules read. Every other
+value is an argument of one function, which reports it if it is missing."""
 
 AUTO = "auto"
 FOLLOW_DATA = ("method.args.mean", "method.args.std")
-"""What may be `AUTO` in place of numbers, see `mae_jax.standardize`."""
+"""Values that may be `AUTO` instead of numbers, see `mae_jax.standardize`."""
 
 
 def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     """Reads a config file and applies overrides.
 
     Args:
-        name: path, or name of an experiment that comes with the library, with ":arg" behind it if
+        name: path of a config file, or name of a built-in experiment; followed by ":arg" if
             get_config takes an argument.
-        overrides: each 'key.path=value'; the type of the value is that of what it replaces.
+        overrides: each 'key.path=value'; a value keeps the type of the old one.
 
     Raises:
         UserError: no such file, a file without get_config, an unknown key, a wrong type.
@@ -58,8 +58,8 @@ def load_changed(
     """Reads a config file and applies overrides.
 
     Returns:
-        The config, and path -> (value in the file, value now) of what the overrides change,
-        derived values included.
+        The config, and path -> (value in the file, new value) of all values that the overrides
+        changed, including derived ones.
 
     Raises:
         UserError: as `load_config`.
@@ -70,8 +70,8 @@ def load_changed(
 
 
 def load_configs(name: str, overrides: Iterable[str] = ()) -> dict[str, ConfigDict]:
-    """Reads a file of experiments, whose function `get_configs(arg)` returns them by name, and
-    applies overrides to each.
+    """Reads a file with `get_configs(arg)`, which returns experiments by name, and applies the
+    overrides to each.
 
     Raises:
         UserError: as `load_config`.
@@ -83,17 +83,17 @@ def load_configs(name: str, overrides: Iterable[str] = ()) -> dict[str, ConfigDi
 
 
 def _all_checked(file: str, configs: Any) -> dict[str, ConfigDict]:
-    """What get_configs has returned, or a UserError."""
+    """Checks the return value of get_configs."""
     if not isinstance(configs, Mapping) or not all(type(name) is str for name in configs):
-        found, wanted = kind_of(configs), "it must return a dict, name -> ConfigDict"
-        raise UserError(f"{file}: get_configs returned {found}: {wanted}")
+        kind, expected = kind_of(configs), "it must return a dict, name -> ConfigDict"
+        raise UserError(f"{file}: get_configs returned {kind}: {expected}")
     if not configs:
         raise UserError(f"{file}: get_configs returned no experiment")
     return {name: _checked(f"{file}, {name}", config) for name, config in configs.items()}
 
 
 def _checked(file: str, config: Any) -> ConfigDict:
-    """What get_config has returned, unlocked, lists as tuples, or a UserError."""
+    """Checks the return value of get_config, unlocks it and turns its lists into tuples."""
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"{file}: get_config returned {kind_of(config)}: it must return an "
@@ -106,7 +106,7 @@ def _checked(file: str, config: Any) -> ConfigDict:
 
 
 def _make_plain(config: ConfigDict, file: str, prefix: str = "config.") -> None:
-    """Unlocks, and replaces in place what JSON would change, or raises UserError."""
+    """Unlocks, and replaces in place the values that JSON would change; checks the keys."""
     if config.is_locked:
         config.unlock()
     for key, value in list(config.items(preserve_field_references=True)):
@@ -124,14 +124,14 @@ def _make_plain(config: ConfigDict, file: str, prefix: str = "config.") -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Lists as tuples, and numbers of NumPy as Python's."""
+    """Turns lists into tuples, and NumPy scalars into Python numbers."""
     if isinstance(value, (list, tuple)):
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _overridden(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
-    """The same config with the overrides applied and every value checked."""
+    """Applies the overrides in place and checks every value. Returns the config."""
     for override in overrides:
         apply_override(config, override)
     for key, value in _leaves(config):
@@ -149,7 +149,7 @@ def _overridden(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
 
 
 def _items(value: Any) -> list:
-    """What is in a tuple, and in those in it; any other value by itself."""
+    """The items of a tuple, nested ones flattened; a list of one for any other value."""
     if not isinstance(value, (list, tuple)):
         return [value]
     return [item for part in value for item in _items(part)]
@@ -157,35 +157,35 @@ def _items(value: Any) -> list:
 
 def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
     """Path and value of everything but sections; `...` for a required value that is not set."""
-    found = []
+    leaves = []
     for key in config:
         try:
             value = config[key]
         except RequiredValueError:
             value = ...
-        except Exception as error:  # what a file's own function of other values raises
+        except Exception as error:  # raised by a function of other values in the config file
             text = f"{type(error).__name__}: {error}"
             raise UserError(f"config.{prefix}{key} cannot be computed: {text}") from error
         inside = isinstance(value, ConfigDict)
-        found += _leaves(value, f"{prefix}{key}.") if inside else [(prefix + key, value)]
-    return found
+        leaves += _leaves(value, f"{prefix}{key}.") if inside else [(prefix + key, value)]
+    return leaves
 
 
 def check_sections(config: ConfigDict, file: str = "") -> None:
-    """Raises UserError unless an experiment has every section, and in it what many parts read.
+    """Raises UserError unless an experiment has every section and value of `SECTIONS`.
 
     Args:
         config: the experiment.
-        file: where it is from, for messages.
+        file: name of its file, for messages.
     """
     where = f"{file}: config" if file else "config"
-    way = "start from mae_jax.configs.common.base(), which has all that is needed"
+    way = "start from mae_jax.configs.common.base(), which has all sections"
     for name, values in SECTIONS.items():
         if name not in config:
             raise UserError(f"{where} has no section {name!r}: {way}")
         if not isinstance(config[name], ConfigDict):
             raise UserError(
-                f"{where}.{name}={config[name]!r} must be a section, which is a ConfigDict: {way}"
+                f"{where}.{name}={config[name]!r} must be a section (a ConfigDict): {way}"
             )
         for key, kind in values.items():
             if key not in config[name]:
@@ -210,11 +210,11 @@ def apply_override(config: ConfigDict, override: str) -> None:
     *parents, key = path.split(".")
     section = config
     for depth, parent in enumerate(parents):
-        here = ".".join(parents[: depth + 1])
+        prefix = ".".join(parents[: depth + 1])
         if parent not in section:
-            _no_such_key(section, here, parent)
+            _no_such_key(section, prefix, parent)
         if not isinstance(section[parent], ConfigDict):
-            raise UserError(f"config.{here} is not a section: it has no {key!r} in it")
+            raise UserError(f"config.{prefix} is not a section: it has no {key!r} in it")
         section = section[parent]
     if key not in section:
         _no_such_key(section, path, key)
@@ -226,7 +226,7 @@ def apply_override(config: ConfigDict, override: str) -> None:
         raise UserError(f"config.{path} is a section: set one of its keys: {', '.join(old)}")
     field = dict(section.items(preserve_field_references=True))[key]
     kind = field.get_type() if isinstance(field, FieldReference) else type(old)
-    if AUTO in (text, old) and path in FOLLOW_DATA:  # of no type of their own
+    if AUTO in (text, old) and path in FOLLOW_DATA:  # a text or a tuple: not checked by type
         with section.ignore_type():
             section[key] = text if text == AUTO else _convert(text, tuple, path, (0.5,))
         return
@@ -239,7 +239,7 @@ def _no_such_key(section: ConfigDict, path: str, key: str):
 
 
 def _convert(text: str, kind: type, path: str, old: Any) -> Any:
-    """The value of type `kind` that a text means where `old` was, which is None if none is set."""
+    """Parses the text of an override as a value of type `kind`; `old` is None if none is set."""
     if kind is str and not (old is None and text in ("none", "None")):
         if text == "None":
             raise UserError(f"config.{path}=None: leave it empty instead, --config.{path}=")
@@ -281,7 +281,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Path -> (old value, new value) of everything in which two configs differ; None if absent."""
+    """Path -> (old value, new value) of every value that differs; None if absent."""
     return _changed(_values(old), _values(new))
 
 
@@ -292,7 +292,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[
 
 
 def _values(config: ConfigDict) -> dict[str, Any]:
-    """Path -> value, as JSON has them: tuples as lists; None for what is required and not set."""
+    """Path -> value as in JSON: tuples as lists, None for required values that are not set."""
     return {path: None if value is ... else _listed(value) for path, value in _leaves(config)}
 
 

@@ -1,11 +1,11 @@
-"""What ends a command on purpose. Imports nothing heavy, so that a mistake is reported at once."""
+"""Exceptions that end a command on purpose. Nothing heavy is imported, for a fast error message."""
 
 import difflib
 from collections.abc import Collection
 from typing import Any
 
 PREEMPTED = 75
-"""Exit code of a run that was told to stop: start it again to go on."""
+"""Exit code of a run that was preempted: run again to resume."""
 
 
 class UserError(Exception):
@@ -13,15 +13,15 @@ class UserError(Exception):
 
 
 class Preempted(BaseException):
-    """The run was told to stop, and lost nothing: start it again to go on.
+    """The run was asked to stop and lost no work: run again to resume.
 
-    Like KeyboardInterrupt no `Exception`: a handler may raise it anywhere, also where code takes
-    any `Exception` for a damaged file.
+    Not an `Exception`, like KeyboardInterrupt: a signal handler may raise it anywhere, including
+    code that treats any `Exception` as a damaged file.
     """
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The end of an error message: the known name that is most like `name`, or all of them."""
+    """The end of an error message: the known name that is closest to `name`, or all of them."""
     if not known:
         return ": there is nothing to choose from"
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -29,5 +29,5 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for messages."""
+    """The type of a value, for messages."""
     return "None" if value is None else f"a value of type {type(value).__name__}"

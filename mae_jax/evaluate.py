@@ -1,5 +1,5 @@
-"""What a run's encoder is worth: evaluators on its outputs, beside raw pixels and the same encoder
-before training; its figures.
+"""Evaluation of a run: evaluators on the outputs of the trained model and of its baselines (raw
+pixels, the encoder before training), and the figures.
 """
 
 import contextlib
@@ -34,39 +34,40 @@ Results = dict[str, dict[str, float]]
 def run_evaluators(
     data, predictor: Predictor, evaluators: Sequence[Evaluator], progress: Progress | None = None
 ) -> dict[str, float]:
-    """The metrics of all evaluators.
+    """Runs evaluators and returns their metrics.
 
     Args:
-        progress: reports what is evaluated.
+        data: the data that the evaluators read.
+        predictor: compiles functions from batches to outputs, see `Learner.predictor`.
+        progress: reads the data in place of `data` and reports the progress.
     """
     metrics: dict[str, float] = {}
-    # One function, and so one pass over a split, for all that read whole outputs.
-    whole = [evaluator for evaluator in evaluators if not evaluator.reduce]
-    outputs = dict.fromkeys(output for evaluator in whole for output in evaluator.outputs)
-    predict = shared(predictor(tuple(outputs), None), whole)
+    # Evaluators without `reduce` share one function, and so one pass over each split.
+    sharing = [evaluator for evaluator in evaluators if not evaluator.reduce]
+    outputs = dict.fromkeys(output for evaluator in sharing for output in evaluator.outputs)
+    predict = shared(predictor(tuple(outputs), None), sharing)
     for evaluator in evaluators:
         if progress:
             progress.begin(evaluator.name)
         reduced = evaluator.reduce and predictor(evaluator.outputs, evaluator.reduce)
-        found = evaluator(reduced or predict, progress or data)
-        metrics |= _checked(evaluator, found)
+        metrics |= _checked(evaluator, evaluator(reduced or predict, progress or data))
     read_split.cache_clear()
     return metrics
 
 
-def _checked(evaluator: Evaluator, found: Mapping[str, float]) -> dict[str, float]:
-    """The metrics of an evaluator, as Python's numbers.
+def _checked(evaluator: Evaluator, metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of an evaluator as Python floats.
 
     Raises:
-        UserError: one that it does not declare, or that is no number.
+        UserError: a metric that the evaluator does not declare, or that is not a number.
     """
     numbers = {}
-    for name, value in found.items():
+    for name, value in metrics.items():
         if evaluator.declared(name) is None or np.ndim(value):
             known = ", ".join(evaluator.metrics)
             raise UserError(
-                f"{evaluator.name}: the metric {name}={value!r} must be a number, and one of those "
-                f"that it declares: {known}"
+                f"{evaluator.name}: the metric {name}={value!r} must be a number, and declared by "
+                f"the evaluator, which declares {known}"
             )
         numbers[name] = float(value)
     return numbers
@@ -78,7 +79,7 @@ def evaluate(
     evaluators: Sequence[Evaluator],
     poll: Callable[[], None] = lambda: None,
 ) -> Results:
-    """The evaluators on the trained model, and those with baselines on these too.
+    """Runs the evaluators on the trained model, and those with `baselines` on the baselines too.
 
     Args:
         poll: called before each representation is evaluated.
@@ -95,7 +96,7 @@ def evaluate(
 
 
 def finish(run: Run, state: TrainState, workdir: Path, poll: Callable[[], None]) -> None:
-    """Evaluates the trained encoder beside its baselines, and draws the figures.
+    """Evaluates the trained model and its baselines, writes the results and draws the figures.
 
     Args:
         poll: see `evaluate`.
@@ -115,7 +116,7 @@ def finish(run: Run, state: TrainState, workdir: Path, poll: Callable[[], None])
 
 
 def _applies(evaluator: Evaluator, baseline: str) -> bool:
-    """Whether an evaluator is for a baseline; raw pixels are features, and nothing else."""
+    """Whether an evaluator runs on a baseline; raw pixels provide the output 'features' only."""
     pixels_do = baseline != "raw pixels" or evaluator.outputs == ("features",)
     return evaluator.baselines and pixels_do
 
@@ -130,7 +131,7 @@ def during_training(run: Run, state: TrainState, log: Log) -> None:
 
 
 def log_pictures(run: Run, state: TrainState, log: Log) -> None:
-    """Logs the pictures of those figures that have some."""
+    """Logs the pictures of the figures that have any."""
     for figure in drawable(run):
         if figure.log:
             log.picture(
@@ -153,12 +154,12 @@ def write_results(
     *,
     ended_by: str | None = None,
 ) -> Path:
-    """Writes `results.json`: 'results', added to those that were there of the same step; 'final',
-    those with which the run ended, and 'evaluators', the spec that made these, which nothing
-    changes; 'metrics', how each is shown.
+    """Writes `results.json`. 'results' is merged with the file's results of the same step. 'final'
+    holds the results at the end of training and 'evaluators' their spec; later evaluations keep
+    both. 'metrics' declares how each metric is shown.
 
     Args:
-        ended_by: the spec, if these are the final results.
+        ended_by: the spec of the evaluators, if these are the final results.
     """
     old = {"step": None}
     if path.exists():
@@ -176,19 +177,19 @@ def write_results(
         if ended is None:
             ended, ended_by = old["final"], old.get("evaluators")
     shown = {name for values in results.values() for name in values}
-    found = {
+    content = {
         "step": step,
         "results": results,
         "final": ended,
         "evaluators": ended_by,
         "metrics": {name: m._asdict() for name, m in metrics.items() if name in shown},
     }
-    write(path, json.dumps(found, indent=2))
+    write(path, json.dumps(content, indent=2))
     return path
 
 
 def is_evaluated(run: Run, workdir: Path, step: int) -> bool:
-    """Whether a workdir has the results of the run's evaluators after a step, and the figures."""
+    """Whether a workdir has the figures and the evaluators' results for a step."""
     figures = [name for figure in drawable(run) for name in figure.files]
     if not all((workdir / "figures" / name).is_file() for name in figures):
         return False
@@ -196,24 +197,24 @@ def is_evaluated(run: Run, workdir: Path, step: int) -> bool:
         return True
     path = workdir / "results.json"
     try:
-        found = read_results(path) if path.is_file() else {}
+        content = read_results(path) if path.is_file() else {}
     except UserError:  # `write_results` sets it aside
         return False
-    ended = found.get("step") == step and found.get("final") is not None
-    return ended and found.get("evaluators") == run.evals.text
+    ended = content.get("step") == step and content.get("final") is not None
+    return ended and content.get("evaluators") == run.evals.text
 
 
 def drawable(run: Run) -> list[Figure]:
-    """The run's figures that have something to show."""
+    """The figures of the run that apply to its method."""
     return [figure for figure in run.evals.figures if figure.check(run.method) is None]
 
 
 def context(run: Run, state: TrainState, workdir: Path) -> FigureContext:
-    """What figures draw from."""
+    """The inputs of the figures."""
     path, known = workdir / "results.json", {"results": {}, "metrics": {}}
     with contextlib.suppress(UserError):  # `write_results` sets a damaged file aside
-        found = read_results(path) if path.exists() else known
-        known = found if found.get("step") == int(state.step) else known
+        content = read_results(path) if path.exists() else known
+        known = content if content.get("step") == int(state.step) else known
     return FigureContext(
         method=run.method,
         step=int(state.step),
@@ -230,27 +231,27 @@ def context(run: Run, state: TrainState, workdir: Path) -> FigureContext:
 def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
     """Draws the figures of a run into `figures/`."""
     (workdir / "figures").mkdir(exist_ok=True)
-    found = context(run, state, workdir)
+    inputs = context(run, state, workdir)
     paths = []
     for figure in drawable(run):
-        paths += figure.draw(found)
+        paths += figure.draw(inputs)
         for name in figure.files if jax.process_index() == 0 else ():
-            if not (found.folder / name).is_file():
-                raise UserError(f"the figure {figure.name} has not written {name}, as it declares")
+            if not (inputs.folder / name).is_file():
+                raise UserError(f"the figure {figure.name} declares {name}, but did not write it")
     return paths
 
 
 def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed: int = 0) -> Path:
-    """Draws the pictures of the first images of the test split (of the training split if there is
-    no other).
+    """Draws the method's pictures of the first images of the test split, or of the training split
+    if there is no test split.
 
     Args:
-        path: of the PNG to write.
-        count: how many images.
-        seed: of the masks.
+        path: PNG file to write.
+        count: number of images.
+        seed: random seed, e.g. of the masks.
 
     Raises:
-        UserError: the method draws nothing.
+        UserError: the method has no pictures.
     """
     reason = nothing_to_draw(run.method)
     if reason:
@@ -259,12 +260,12 @@ def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed
 
 
 def pictures(run: Run, state: TrainState, count: int, seed: int) -> dict[str, np.ndarray]:
-    """The method's pictures of so many images: each kind [count, *space, C] uint8."""
+    """The method's pictures of the first `count` images, by kind: [count, *space, C] uint8."""
     split = "test" if "test" in run.data.sources else "train"
-    parts: dict[str, list[np.ndarray]] = {}
+    drawings: dict[str, list[np.ndarray]] = {}
     for number, batch in enumerate(run.data.eval(split, limit=count)):
         key = stream_key(seed, "reconstruct", number)
         drawn, valid = run.draw(state.params, state.extra, run.put(batch), key)
         for name, images in drawn.items():
-            parts.setdefault(name, []).append(np.asarray(images)[np.asarray(valid)])
-    return {name: np.concatenate(images) for name, images in parts.items()}
+            drawings.setdefault(name, []).append(np.asarray(images)[np.asarray(valid)])
+    return {name: np.concatenate(images) for name, images in drawings.items()}

@@ -1,8 +1,8 @@
-"""Config files: which one `--config` names, and what its function returns.
+"""Finds the config file that `--config` names, and calls its function.
 
-`--config FILE.py[:ARG]` is a file of the user's; `--config NAME[:ARG]` is an experiment that comes
-with the library, `mae_jax/configs/NAME.py`. Whatever goes wrong in a file is reported in one line
-that names the file and the line.
+`--config FILE.py[:ARG]` is the user's file; `--config NAME[:ARG]` is a built-in experiment,
+`mae_jax/configs/NAME.py`. Any error in a file is reported in one line with the file and line
+number.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from mae_jax.errors import Preempted, UserError, kind_of
 from mae_jax.spec import nearest
 
 SHIPPED = Path(mae_jax.__file__).parent / "configs"
-"""The folder of the experiments that come with the library."""
+"""The folder of the built-in experiments."""
 COMMANDS = {"get_config": "mae-jax train", "get_configs": "mae-jax sweep"}
 """The function of a config file, and the command that calls it."""
 BY_POSITION = (
@@ -30,16 +30,17 @@ BY_POSITION = (
 
 
 def shipped() -> list[str]:
-    """The names of the experiments that come with the library."""
-    parts = ("__init__", "common")
-    return sorted(path.stem for path in SHIPPED.glob("*.py") if path.stem not in parts)
+    """The names of the built-in experiments."""
+    helpers = ("__init__", "common")
+    return sorted(path.stem for path in SHIPPED.glob("*.py") if path.stem not in helpers)
 
 
 def find(name: str) -> tuple[Path, str]:
-    """The file that 'FILE.py:ARG' or 'NAME:ARG' names, and the argument; a file that exists wins.
+    """Splits 'FILE.py:ARG' or 'NAME:ARG' into the path of the file and the argument. An existing
+    file takes precedence over a built-in experiment.
 
     Raises:
-        UserError: there is no such file, or it is no Python file.
+        UserError: the file does not exist, or is not a Python file.
     """
     text, _, arg = name.partition(":")
     path = Path(text)
@@ -57,20 +58,20 @@ def find(name: str) -> tuple[Path, str]:
         raise UserError(f"--config {text} is a folder: give a config file in it, {_or_shipped()}")
     if path.stem in shipped() and path.suffix == ".py":
         raise UserError(
-            f"there is no config file {text!r} here: the one that comes with the library is "
+            f"there is no config file {text!r} here: for the built-in experiment, use "
             f"--config {path.stem}{name[len(text) :]}"
         )
     known = nearest(text, shipped())
-    raise UserError(f"there is no config file {text!r}, and no experiment of that name{known}")
+    raise UserError(f"there is no config file or built-in experiment {text!r}{known}")
 
 
 def _or_shipped() -> str:
-    return f"or name an experiment: {', '.join(shipped())}"
+    return f"or a built-in experiment: {', '.join(shipped())}"
 
 
 def notes(name: str) -> list[str]:
-    """What to report about a config that was loaded: the file of one that was given by name, and
-    modules that it imported from the library although the same ones, changed, are beside it.
+    """Lines to report about a loaded config: the path of a built-in experiment; and each module
+    imported from the library although the file's own folder has a modified copy.
     """
     path, _ = find(name)
     lines = [] if path == Path(name.partition(":")[0]) else [f"--config {name}: {path}"]
@@ -87,15 +88,18 @@ def notes(name: str) -> list[str]:
 
 
 def call(name: str, function: str, check: Callable[[str, Any], Any]) -> Any:
-    """What a function of a config file returns.
+    """Runs a config file and calls its function.
 
     Args:
         name: 'FILE.py:ARG' or 'NAME:ARG'.
         function: 'get_config' or 'get_configs'.
-        check: (name of the file, what the function has returned) -> what is returned here.
+        check: (name of the file, return value of the function) -> the checked value.
+
+    Returns:
+        The checked value.
 
     Raises:
-        UserError: anything that the file does but to return what `check` accepts.
+        UserError: the file fails in any way, or `check` refuses the value.
     """
     path, arg = find(name)
     prints = contextlib.redirect_stdout(sys.stderr)  # stdout is the command's, e.g. for JSON
@@ -107,17 +111,17 @@ def call(name: str, function: str, check: Callable[[str, Any], Any]) -> Any:
             hint = f": it is for `{COMMANDS[other]}`" if other in vars(module) else ""
             raise UserError(f"{path} has no function {function}(arg){hint}")
         if not callable(get):
-            raise UserError(f"{path}: {function} is no function, but {kind_of(get)}")
+            raise UserError(f"{path}: {function} must be a function, and is {kind_of(get)}")
         arguments = [arg] if arg else []
         _check_arguments(path, function, get, arguments)
         return check(str(path), get(*arguments))
 
 
 def _check_arguments(path: Path, function: str, get: Callable, arguments: list[str]) -> None:
-    """Raises UserError unless the function can be called with what follows the colon."""
+    """Raises UserError unless the function can be called with the argument after the colon."""
     try:
         known = inspect.signature(get).parameters.values()
-    except ValueError:  # some functions of C have none
+    except ValueError:  # some C functions have no signature
         return
     by_position = [p for p in known if p.kind in BY_POSITION]
     if arguments and not by_position:
@@ -129,26 +133,26 @@ def _check_arguments(path: Path, function: str, get: Callable, arguments: list[s
     if len(needed) == 1 and needed == by_position[:1]:
         if not arguments:
             raise UserError(
-                f"{path}: {function} needs the argument {needed[0].name!r}: --config FILE:ARGUMENT"
+                f"{path}: {function} needs the argument {needed[0].name!r}: --config FILE:ARG"
             )
     elif needed:
         names = ", ".join(p.name for p in needed)
         raise UserError(
-            f"{path}: {function} needs the arguments {names}; it is called with one at most, what "
-            "follows the colon in --config FILE:ARGUMENT: give the others default values"
+            f"{path}: {function} needs the arguments {names}, but gets at most one, the text after "
+            "the colon in --config FILE:ARG: give the others default values"
         )
 
 
 @contextlib.contextmanager
 def _imports_from(path: Path):
-    """A config file may import its neighbors, by the name of their folder, and what is in the
-    current folder.
+    """Lets a config file import its neighbors, as FOLDER.MODULE, and modules in the current
+    folder.
     """
     before = list(sys.path)
     above = path.absolute().parent.parent
-    # Within the library's own folder, its modules would hide others of the same names.
-    places = [] if above == SHIPPED.parent else [str(above)]
-    sys.path[:0] = [*places, str(Path.cwd())]
+    # Not the library's own folder, whose modules would hide others of the same name.
+    folders = [] if above == SHIPPED.parent else [str(above)]
+    sys.path[:0] = [*folders, str(Path.cwd())]
     try:
         yield
     finally:
@@ -157,7 +161,7 @@ def _imports_from(path: Path):
 
 @contextlib.contextmanager
 def _explained(path: Path):
-    """Turns whatever a config file raises into one line; Ctrl-C passes."""
+    """Turns any exception in a config file into a one-line UserError; Ctrl-C passes through."""
     try:
         yield
     except (UserError, KeyboardInterrupt, Preempted):
@@ -168,33 +172,33 @@ def _explained(path: Path):
         raise UserError(f"{path} is not Python: {error}") from error
     except SystemExit as error:
         raise UserError(
-            f"{_place(path, error)}: it ends the command with SystemExit({error.code!r}): a config "
-            "file must return a config, or raise mae_jax.errors.UserError with the reason"
+            f"{_place(path, error)}: SystemExit({error.code!r}) would end the command: return a "
+            "config, or raise mae_jax.errors.UserError with the reason"
         ) from error
     except ImportError as error:
         hint = _import_hint(error)
         raise UserError(f"{_place(path, error)}: {error}{hint}") from error
-    except BaseException as error:  # what a file raises may derive from it directly
+    except BaseException as error:  # a file's own exceptions may derive from it directly
         raise UserError(f"{_place(path, error)}: {type(error).__name__}: {error}") from error
 
 
 def _place(path: Path, error: BaseException) -> str:
-    """'FILE, line 7': the last line of the file that ran."""
+    """'FILE, line 7': the last line of the config file in the traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     return f"{path}, line {lines[-1]}" if lines else str(path)
 
 
 def _import_hint(error: ImportError) -> str:
-    """For files from before the experiments were part of the package: `from configs import`."""
+    """A hint for older files, which wrote `from configs import`."""
     if (error.name or "").partition(".")[0] != "configs":
         return ""
-    return ": the library's own are in `mae_jax.configs`: from mae_jax.configs import common"
+    return ": the built-in experiments are in `mae_jax.configs`: from mae_jax.configs import common"
 
 
 def _execute(path: Path) -> types.ModuleType:
-    """Runs a config file as it is now: bytecode from before, which Python tells by size and second,
-    is not used.
+    """Runs a config file from its source. Cached bytecode, which Python validates by size and by
+    modification time in seconds only, is not used.
     """
     module = types.ModuleType(f"mae_jax_config_{path.stem}", None)
     module.__file__ = str(path.absolute())

@@ -1,9 +1,9 @@
-"""A trained model as a file that runs without this library: StableHLO through `jax.export`, which
-needs JAX alone, or ONNX through the converter jax2onnx, which needs an ONNX runtime alone.
+"""Exports a trained model to run without this library: as StableHLO through `jax.export`, which
+needs only JAX, or as ONNX through the converter jax2onnx, which needs only an ONNX runtime.
 
-What goes in is a batch of any size of what the method reads of a run's own batches, e.g. images
-[b, *space, C] uint8 after its `eval_transform`; the normalization is inside. What comes out is one
-array, an output that the method offers.
+The inputs are the fields that the method reads, as a batch of any size b, e.g. images
+[b, *space, C] uint8 after the run's `eval_transform`; the exported function normalizes them. The
+result is one array, an output of `Method.offers`.
 """
 
 import contextlib
@@ -31,15 +31,15 @@ from mae_jax.types import Method, TrainState, UserError
 
 FORMATS = ("stablehlo", "onnx")
 PLURAL = {"image": "images"}
-"""Names of inputs, where they are not those of the fields."""
+"""Field of a batch -> name of the input, where it differs."""
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""What one StableHLO file runs on."""
+"""Platforms that a StableHLO file runs on."""
 ONE_FILE = 2**31 - 2**24
-"""Bytes of weights up to which an ONNX model is one file: protobuf ends at 2 GB."""
+"""Bytes of weights up to which an ONNX model is one file; protobuf is limited to 2 GB."""
 
 README = """# {output} of {method}, step {step}
 
-Needs `jax`, `numpy` and `safetensors`; `meta.json` says what goes in and comes out.
+Needs `jax`, `numpy` and `safetensors`; `meta.json` describes the inputs and the output.
 
 ```python
 import jax
@@ -50,19 +50,19 @@ weights = load_file("weights.safetensors")
 {output} = function(weights, {inputs})  # {goes_in} -> {comes_out}
 ```
 
-The images are as `{transform}` leaves them.
+Preprocess images with `{transform}`.
 """
 
 
 class _Model(NamedTuple):
     function: Callable[..., jax.Array]
-    """Weights and each input [b, ...] to the output."""
+    """(weights, each input [b, ...]) -> the output."""
     weights: dict[str, np.ndarray]
-    """By path, those that the output depends on."""
+    """Path -> array, of the weights that the output depends on."""
     inputs: dict[str, jax.ShapeDtypeStruct]
-    """Their shapes by name, with a symbol for the size of the batch."""
+    """Name -> shape, with a symbolic batch size."""
     meta: dict[str, Any]
-    """What goes in and comes out."""
+    """Description of the inputs and the output."""
 
 
 def export(
@@ -74,25 +74,25 @@ def export(
     kind: str,
     own_images: bool = True,
 ) -> Path:
-    """Writes what a trained model computes, whole or not at all.
+    """Exports one output of a trained model as a function; writes all files or none.
 
     Args:
         run, state: from `load`.
-        out: for 'stablehlo' a new or empty folder, in which `function.stablehlo` is a function of
-            the weights and images, for CPU, CUDA and TPU, `weights.safetensors` holds the weights,
-            `meta.json` and `README.md` say how to use them. For 'onnx' a new file that ends in
-            .onnx; over 2 GB the weights stand beside it, in a file that ends in .onnx.data.
+        out: for 'stablehlo', a new or empty folder: `function.stablehlo` is a function of weights
+            and images for CPU, CUDA and TPU, `weights.safetensors` has the weights, `meta.json` and
+            `README.md` describe its use. For 'onnx', a new file that ends in .onnx; weights over
+            2 GB are written to a second file, which ends in .onnx.data.
         output: 'features', or 'logits' of a classifier.
         kind: 'stablehlo', which computes in the run's own dtype, or 'onnx', always in float32.
-        own_images: whether the training set of `run` is what was learned from, so that its classes
-            are those of the logits.
+        own_images: whether `run` has the data it was trained on, so that the class names of the
+            training set belong to the logits.
 
     Returns:
         `out`.
 
     Raises:
-        UserError: an unknown format or output, an output that the model does not have, a place
-            that is taken, or a converter that is not installed or knows too little.
+        UserError: an unknown format, an output that the method does not offer, an existing `out`,
+            or a converter that is not installed or does not support the model.
     """
     check_choice("format", kind, FORMATS)
     check_choice(f"output of {run.name}:", output, run.method.offers())
@@ -100,11 +100,11 @@ def export(
     if kind == "onnx" and out.suffix != ".onnx":
         raise UserError(f"--out {out}: the name must end in .onnx")
     if out.exists() and (kind == "onnx" or not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} is there already: choose another place, or remove it")
+        raise UserError(f"--out {out} exists already: choose another path, or remove it")
     if kind == "onnx" and Path(f"{out}.data").exists():
-        raise UserError(f"{out}.data is there already: choose another --out, or remove it")
+        raise UserError(f"{out}.data exists already: choose another --out, or remove it")
     method = run.method
-    if kind == "onnx":  # runtimes for CPUs have no products in bfloat16
+    if kind == "onnx":  # CPU runtimes have no bfloat16 matrix products
         args = dict(run.config.method.args)
         args |= {"dtype": "float32"} if "dtype" in args else {}
         method = make_method(name=run.name, args=args, total_steps=run.plan.steps)
@@ -121,7 +121,7 @@ def export(
 def _model(
     run: Run, state: TrainState, method: Method, output: str, classes: Sequence[str]
 ) -> _Model:
-    """Traces one output of `method.predict`, and leaves out the weights that it does not need."""
+    """Traces one output of `method.predict`, and drops the weights that it does not depend on."""
     (b,) = jax.export.symbolic_shape("b")
     example = run.data.example("eval")
     inputs = {
@@ -129,28 +129,28 @@ def _model(
         for name, x in ((name, example[name]) for name in method.inputs)
     }
     tree = {"params": state.params, "extra": state.extra}
-    found, structure = jax.tree_util.tree_flatten_with_path(tree)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in found]
-    like = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, (_, a) in zip(names, found)}
+    arrays, structure = jax.tree_util.tree_flatten_with_path(tree)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in arrays]
+    shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, (_, a) in zip(names, arrays)}
 
     def one(weights, *rows):
-        # What the output does not depend on may have any value.
+        # Weights that the output does not depend on may have any value.
         leaves = [
-            weights[n] if n in weights else jnp.zeros(a.shape, a.dtype) for n, a in like.items()
+            weights[n] if n in weights else jnp.zeros(a.shape, a.dtype) for n, a in shapes.items()
         ]
         tree = jax.tree.unflatten(structure, leaves)
         batch = {name: row[None] for name, row in zip(method.inputs, rows, strict=True)}
         return method.predict(tree["params"], tree["extra"], batch, outputs=(output,))[output][0]
 
     def function(weights, *inputs):
-        # Row by row: methods ask for the size of their batch, and a symbol has none. It compiles
-        # to the same products of whole batches.
+        # vmap over rows, as methods need the batch size as a number and here it is symbolic. It
+        # compiles to the same batched matrix products.
         return jax.vmap(functools.partial(one, weights))(*inputs)
 
-    closed = jax.make_jaxpr(function)(like, *inputs.values())
+    closed = jax.make_jaxpr(function)(shapes, *inputs.values())
     _, used = dce_jaxpr(closed.jaxpr, [True])
-    needed = {name for name, use in zip(sorted(like), used) if use}
-    weights = {n: np.asarray(jax.device_get(a)) for n, (_, a) in zip(names, found) if n in needed}
+    needed = {name for name, use in zip(sorted(shapes), used) if use}
+    weights = {n: np.asarray(jax.device_get(a)) for n, (_, a) in zip(names, arrays) if n in needed}
     described = [_described(name, shape) for name, shape in inputs.items()]
     meta = {
         "method": run.name,
@@ -171,7 +171,9 @@ def _described(name: str, array: jax.ShapeDtypeStruct) -> dict[str, Any]:
 
 
 def _write_stablehlo(model: _Model, out: Path) -> None:
-    """Parameters are an argument and not inside: a file could not hold more than 2 GB of them."""
+    """Writes a folder. The weights are an argument of the function rather than constants in it, as
+    its file is limited to 2 GB.
+    """
     out.mkdir()
     exported = jax.export.export(jax.jit(model.function), platforms=PLATFORMS)(
         model.weights, *model.inputs.values()
@@ -201,8 +203,8 @@ def _write_onnx(model: _Model, out: Path) -> None:
             raise UserError(
                 f"format onnx needs a converter ({error}): pip install jax2onnx"
             ) from error
-        # The converter puts layers of its own in place of Flax's, which know no `vmap`: it is
-        # given the traced function, where there are no layers.
+        # The converter replaces Flax layers by its own, which do not support `vmap`. A traced
+        # function has no layers left to replace.
         inputs = [*model.inputs.values()]
         traced = jax.make_jaxpr(functools.partial(model.function, model.weights))(*inputs)
         try:
@@ -215,28 +217,28 @@ def _write_onnx(model: _Model, out: Path) -> None:
             )
         except NotImplementedError as error:
             raise UserError(
-                f"jax2onnx cannot convert this model ({error}): use the format stablehlo, or try "
-                "a newer jax2onnx"
+                f"jax2onnx cannot convert this model ({error}): use --format stablehlo, or try a "
+                "newer jax2onnx"
             ) from error
     _drop_unused(proto.graph)
     meta = {k: v if isinstance(v, str) else json.dumps(v) for k, v in model.meta.items()}
     onnx.helper.set_model_props(proto, meta)
     large = sum(array.nbytes for array in model.weights.values()) > ONE_FILE
-    place = dict(save_as_external_data=True, location=f"{out.name}.data") if large else {}
-    onnx.save_model(proto, out, **place)
+    external = dict(save_as_external_data=True, location=f"{out.name}.data") if large else {}
+    onnx.save_model(proto, out, **external)
 
 
 def _drop_unused(graph: Any) -> None:
-    """Removes constants that no node reads, of which runtimes would warn."""
+    """Removes constants that no node reads, as runtimes would warn about them."""
     read = {name for node in graph.node for name in node.input}
-    kept = [constant for constant in graph.initializer if constant.name in read]
+    used = [constant for constant in graph.initializer if constant.name in read]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(used)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing below an error is logged: the converter warns of layers that are not ours."""
+    """Disables logging below errors: the converter warns about layers that are not used here."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

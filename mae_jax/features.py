@@ -1,4 +1,4 @@
-"""The features of images as a file, for other programs: `mae-jax features`."""
+"""`mae-jax features`: writes the features of images to a file, for other programs."""
 
 import json
 from pathlib import Path
@@ -10,25 +10,24 @@ from mae_jax.types import TrainState
 
 
 def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
-    """Writes the features of every image of the training source that can be read: `features`
-    [N, D] float32, and `names`; where the source has labels, `labels` [N] int32, and where these
-    have names, `class_names`.
+    """Writes the features of every readable image of the training source: `features` [N, D] float32
+    and `names`; `labels` [N] int32 if the source has labels, and `class_names` if these have names.
 
     Args:
-        out: a path that ends in .npz or .safetensors (whose metadata then hold the names, as JSON).
+        out: path ending in .npz or .safetensors, whose metadata hold the names as JSON.
 
     Returns:
-        The path, and how many images were read.
+        The path, and the number N of images.
     """
     predict, source = run.predictor(state), run.data.source("train")
-    parts, valid, labels = [], [], []
+    features, valid, labels = [], [], []
     for batch in run.data.eval("train"):
         outputs = predict(batch)
         valid.append(np.asarray(outputs["valid"]))
-        parts.append(np.asarray(outputs["features"])[valid[-1]])
+        features.append(np.asarray(outputs["features"])[valid[-1]])
         if "label" in batch:
             labels.append(np.asarray(outputs["label"])[valid[-1]])
-    arrays = {"features": np.concatenate(parts)}
+    arrays = {"features": np.concatenate(features)}
     if labels:
         arrays["labels"] = np.concatenate(labels)
     read_ones = np.flatnonzero(np.concatenate(valid))

@@ -1,5 +1,5 @@
-"""What learns: mesh, method, optimizer and train state, as a config names them. Runs, benchmarks
-and compilations for other machines build it here, whether they have data or not.
+"""The learner: mesh, method, optimizer and train state, built from a config. Runs, benchmarks and
+compilations for other machines build it here, with or without data.
 """
 
 import dataclasses
@@ -25,22 +25,22 @@ from mae_jax.spec import call_section, check_choice
 from mae_jax.types import Batch, Method, TrainState, UserError, image_shape
 
 Predictor = Callable[[Sequence[str], Callable | None], Predict]
-"""(outputs, reduce) -> what evaluators call, see `Learner.predictor`."""
+"""(outputs, reduce) -> the function that evaluators call, see `Learner.predictor`."""
 Example = Mapping[str, Any]
 """A training batch of one: field -> array or shape [1, ...]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Learner:
-    """What `build_learner` makes of a config."""
+    """The parts that a config names, but for its data; see `build_learner`."""
 
     name: str
-    """Of the method."""
+    """Name of the method."""
     seed: int
     batch_size: int
-    """Global."""
+    """Global batch size."""
     microbatches: int
-    """Parts of a batch, computed one after another."""
+    """Number of microbatches that a batch is split into (gradient accumulation)."""
     mesh: Mesh
     method: Method
     plan: Plan
@@ -49,11 +49,11 @@ class Learner:
     abstract_state: TrainState
     """Shapes and shardings of the state."""
     initial_state: Callable[[], TrainState]
-    """Makes the state that the seed determines, always the same."""
+    """Initializes the state; deterministic given the seed."""
     compiler_options: Options
     """See `engine.compiler`."""
     _predictors: dict[tuple, Callable] = dataclasses.field(default_factory=dict)
-    """Compiled, by (outputs, reduce)."""
+    """(outputs, reduce) -> compiled function."""
 
     def step(self) -> Callable:
         """The jitted training step, see `make_train_step`."""
@@ -76,7 +76,7 @@ class Learner:
         }
 
     def compile(self) -> tuple[Callable, Costs]:
-        """The compiled training step, and what it costs."""
+        """The compiled training step, and its costs."""
         with record_kinds() as kinds:
             step, costs = compile_step(
                 self.step(), self.abstract_state, self.abstract_batch(), parts=self.microbatches
@@ -87,12 +87,12 @@ class Learner:
         """Traces the training step without compiling it.
 
         Raises:
-            UserError: a batch that the method cannot learn from.
+            UserError: the method cannot learn from batches of these shapes.
         """
         jax.eval_shape(self.step(), self.abstract_state, self.abstract_batch())
 
     def put(self, batch: Mapping[str, Any]) -> Batch:
-        """A global batch on the devices from this process' rows."""
+        """Puts this process's rows on the devices as part of a global batch."""
         return meshes.put_batch(batch, self.mesh)
 
     def predictor(
@@ -101,12 +101,12 @@ class Learner:
         outputs: Sequence[str] = ("features",),
         reduce: Callable | None = None,
     ) -> Predict:
-        """A function from a batch of this process' rows to outputs for the rows of all processes,
-        and what the batch holds beside the inputs of the method.
+        """A function from a batch of this process's rows to the outputs for the whole global
+        batch, and the batch's fields other than the method's inputs; all replicated.
 
         Args:
-            outputs: those of `Method.offers` to compute.
-            reduce: see `Evaluator.reduce`: only what it returns leaves the devices.
+            outputs: names in `Method.offers`.
+            reduce: see `Evaluator.reduce`; only its result leaves the devices.
         """
         for output in outputs:
             check_choice(f"output of {self.name}:", output, self.method.offers())
@@ -118,28 +118,28 @@ class Learner:
 
     def _predictor(self, outputs: tuple[str, ...], reduce: Callable | None) -> Callable:
         def predict(params, extra, batch):
-            found = self.method.predict(params, extra, batch, outputs=outputs)
-            return self._read(found, batch, reduce)
+            predictions = self.method.predict(params, extra, batch, outputs=outputs)
+            return self._read(predictions, batch, reduce)
 
         return self.on_devices(predict)
 
     def representations(self, state: TrainState) -> dict[str, Predictor]:
-        """What to evaluate, by name: raw pixels and the encoder of the initial state, where nothing
-        was learned from labels; then the trained model.
+        """Predictors to evaluate, by name: raw pixels, the initial encoder, the trained model; for
+        a method that learns from labels only the trained model.
         """
         trained = {self.name: functools.partial(self.predictor, state)}
         if self.method.labels():
             return trained
-        # Its moments, which nothing reads, are not held while the others are evaluated.
+        # Built on demand and without optimizer moments, to save memory.
         start = functools.cache(lambda: self.initial_state().replace(opt_state=()))
-        found = {"random encoder": lambda outputs, reduce: self.predictor(start(), outputs, reduce)}
+        base = {"random encoder": lambda outputs, reduce: self.predictor(start(), outputs, reduce)}
         if "image" in self.method.inputs:
-            found = {"raw pixels": lambda outputs, reduce: self.pixels(reduce)} | found
-        return found | trained
+            base = {"raw pixels": lambda outputs, reduce: self.pixels(reduce)} | base
+        return base | trained
 
     def pixels(self, reduce: Callable | None = None) -> Predict:
-        """The baseline of all features: the pixels themselves, in [0, 1]; images with a side of
-        over 32 are scaled down to it, or the baseline would need more memory than the model.
+        """The baseline of raw pixels in [0, 1] as features. Sides over 32 pixels are scaled down to
+        32, or the baseline would need more memory than the model.
         """
 
         def predict(batch):
@@ -151,21 +151,21 @@ class Learner:
         compiled = self.on_devices(predict)
         return lambda batch: compiled(self.put(batch))
 
-    def _read(self, found: Mapping[str, Any], batch: Batch, reduce: Callable | None) -> Any:
-        """What a predictor returns, see `predictor`."""
+    def _read(self, outputs: Mapping[str, Any], batch: Batch, reduce: Callable | None) -> Any:
+        """The result of a predictor, see `predictor`."""
         if reduce:
-            return reduce(found, batch)
-        return {**found, **{k: v for k, v in batch.items() if k not in self.method.inputs}}
+            return reduce(outputs, batch)
+        return {**outputs, **{k: v for k, v in batch.items() if k not in self.method.inputs}}
 
     @functools.cached_property
     def draw(self) -> Callable:
-        """Compiled: (params, extra, batch, key) -> the method's pictures, and batch['valid']."""
+        """Compiled (params, extra, batch, key) -> (the method's pictures, batch['valid'])."""
         pictures, names = self.method.pictures(), []
 
         def draw(params, extra, batch, key):
-            found = pictures(params, extra, batch, key=key)
-            names[:] = found  # jit would sort them
-            return [*found.values()], batch["valid"]
+            images = pictures(params, extra, batch, key=key)
+            names[:] = images  # in the method's order; jit would sort a dict by key
+            return [*images.values()], batch["valid"]
 
         compiled = self.on_devices(draw)
 
@@ -176,7 +176,7 @@ class Learner:
         return ordered
 
     def on_devices(self, function: Callable) -> Callable:
-        """A function for the mesh, whose results every device holds."""
+        """Jits a function for the mesh, with replicated results."""
         return jax.jit(
             meshes.on_mesh(self.mesh)(function),
             out_shardings=meshes.replicated(self.mesh),
@@ -192,12 +192,12 @@ def build_learner(
     example: Callable[[Method], Example],
     sample: Callable[[int], Mapping[str, np.ndarray]],
 ) -> Learner:
-    """Builds what a config names, but for its data.
+    """Builds everything that a config names except the data.
 
     Args:
-        num_examples: of an epoch.
-        example: makes a training batch of one for the method.
-        sample: makes so many training examples, for `Method.constants`.
+        num_examples: training examples per epoch.
+        example: returns a training batch of one for the method.
+        sample: returns the given number of training examples, for `Method.constants`.
 
     Raises:
         UserError: a section that cannot be built.
@@ -219,7 +219,7 @@ def build_learner(
     if shape and method.rank not in (None, len(shape) - 1):
         raise UserError(
             f"{config.method.name} learns from images of {method.rank} dimensions, and these are "
-            f"{list(shape)}: choose other images, or a method such as mae that takes any"
+            f"{list(shape)}: use other images, or a method for any number, e.g. mae"
         )
     initial_state, abstract_state = plan_state(
         mesh, method, tx, rows, seed=config.seed, sample=sample
@@ -242,5 +242,5 @@ def build_learner(
 
 
 def zeros(example: Example, count: int) -> dict[str, np.ndarray]:
-    """So many examples of zeros, in place of data."""
+    """A batch of `count` examples of zeros, in place of data."""
     return {name: np.zeros((count, *x.shape[1:]), x.dtype) for name, x in example.items()}

@@ -1,11 +1,11 @@
-"""How metrics are shown: as their evaluators declare, which results carry along."""
+"""Declarations of metrics, which say how each is shown. Results are stored with them."""
 
 from collections.abc import Iterable, Mapping
 
 from mae_jax.types import Metric
 
 EVAL = "eval/"
-"""Before the names of metrics in the lines of metrics.jsonl."""
+"""Prefix of evaluation metrics in metrics.jsonl."""
 
 LOWER = Metric(lower_is_better=True, table="further")
 BEFORE = {
@@ -17,15 +17,15 @@ BEFORE = {
     "val": Metric(table=""),
     "head": Metric(unit="", decimals=0, table=""),
 }
-"""What results that carry no declarations, as they were written before there were any, do not say.
-A new metric needs no row here."""
+"""Declarations for older results, which were stored without any. New metrics need no entry here."""
 
 
 def filled(metrics: Mapping[str, Metric], names: Iterable[str]) -> dict[str, Metric]:
-    """Metric -> its declaration, of each of these names.
+    """The declaration of each named metric, with defaults for missing ones.
 
     Args:
-        metrics: what was declared; empty: the results are from before declarations.
+        metrics: declarations stored with the results; empty for older results.
+        names: names of the metrics.
     """
     names = list(names)
     if metrics:

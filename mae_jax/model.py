@@ -35,7 +35,7 @@ class Model:
     image_shape: tuple[int, ...] | None
     """[*space, C] of the images it was trained on; None: not known."""
     transform: str
-    """Spec string of the transforms for evaluation, see `preprocess`; empty: not known."""
+    """Spec string of the transforms for evaluation, see `preprocess`."""
 
     @property
     def encoder(self) -> nn.Module:
@@ -85,13 +85,11 @@ class Model:
         """Reads image files and applies `transform`: [N, *space, C] uint8.
 
         Raises:
-            UserError: the transform is not known, or a file is no image.
+            BadImage: a file is no image.
         """
         from mae_jax.data.images import Encoded, pixels_of
         from mae_jax.data.transforms import draw, make_transforms
 
-        if not self.transform:
-            raise UserError(f"{self.name}: it is not known how its images were preprocessed")
         transforms = make_transforms(self.transform)
         images = []
         for path in paths:

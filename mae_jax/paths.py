@@ -1,4 +1,4 @@
-"""Checks of folders and files that are to be written, before anything else is done."""
+"""Checks output paths before a command does any work."""
 
 import os
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ def check_place(folder: Path, option: str) -> None:
 
     Args:
         folder: the folder, which need not exist.
-        option: of the command line, for messages.
+        option: name of the command-line option, for messages.
     """
     for path in (folder, *folder.absolute().parents):
         try:
             path.lstat()
         except (FileNotFoundError, NotADirectoryError):
-            continue  # what is there instead is further up
+            continue  # look at its parent
         except OSError as error:
             raise UserError(f"{option} {folder}: {error.strerror}: use another") from error
         if path.is_symlink() and not path.exists():
@@ -29,7 +29,7 @@ def check_place(folder: Path, option: str) -> None:
         if not path.is_dir():
             raise UserError(f"{option} {folder}: {path} is a file: name a folder")
         if not os.access(path, os.W_OK | os.X_OK):
-            raise UserError(f"{option} {folder}: {path} may not be written to: use another")
+            raise UserError(f"{option} {folder}: no permission to write in {path}: use another")
         return
 
 
@@ -37,9 +37,9 @@ def check_file(path: Path, option: str, endings: Sequence[str] = ()) -> None:
     """Raises UserError if a file cannot be written.
 
     Args:
-        path: of the file, whose folder need not exist.
-        option: of the command line, for messages.
-        endings: of which its name must have one; empty: any.
+        path: the file, whose folder need not exist.
+        option: name of the command-line option, for messages.
+        endings: allowed suffixes; empty: any.
     """
     if endings and path.suffix not in endings:
         raise UserError(f"{option} {path}: the name must end in {' or '.join(endings)}")

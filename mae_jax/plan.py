@@ -1,4 +1,4 @@
-"""What a run is going to do, reported before it does anything."""
+"""The plan of a run, reported before training: parameters, images, steps, learning rate, memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,33 +13,33 @@ from mae_jax.workdir import changes_since, last_step, recorded
 
 
 def lines(run: Run, start: int = 0) -> list[str]:
-    """The plan of a run, a line each: what was derived from the data and other settings, and what
-    looks like a mistake.
+    """The plan of a run, in lines: values derived from the data and the config, and warnings about
+    likely mistakes.
 
     Args:
         start: steps done so far.
     """
     config, plan = run.config, run.plan
     size = sum(leaf.size for leaf in jax.tree.leaves(run.abstract_state.params))
-    parts = f" in {run.microbatches} parts" if run.microbatches > 1 else ""
+    parts = f" in {run.microbatches} microbatches" if run.microbatches > 1 else ""
     text = (
         f"{run.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
         f"{run.mesh.size} {platform_of(run.mesh)} device(s), {plan.steps} steps of a batch of "
         f"{run.batch_size}{parts}; lr {plan.peak_lr:.3g} ({config.schedule.base_lr:g} x "
         f"{run.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
-        f"cosine to {config.schedule.min_lr:g}" + (f"; going on from step {start}" if start else "")
+        f"cosine to {config.schedule.min_lr:g}" + (f"; resuming from step {start}" if start else "")
     )
     return [*run.data.notes(), *run.notes, text, *warm_up(run), *classes(run), *figures(run)]
 
 
 def figures(run: Run) -> list[str]:
-    """A line for each figure that has nothing to show."""
+    """A line for each figure that does not apply to the method."""
     reasons = [(figure.name, figure.check(run.method)) for figure in run.evals.figures]
     return [f"no figure {name}: {run.name}: {reason}" for name, reason in reasons if reason]
 
 
 def warm_up(run: Run) -> list[str]:
-    """A line if the learning rate rises for more than half of the run."""
+    """A line if warm-up takes more than half of the run."""
     warmup, steps = run.plan.warmup_steps, run.plan.steps
     if 2 * warmup <= steps:
         return []
@@ -52,7 +52,7 @@ def warm_up(run: Run) -> list[str]:
 
 
 def classes(run: Run) -> list[str]:
-    """A line for each field with more classes than the training set has."""
+    """A line for each label field whose number of classes differs from the training set's."""
     names = run.data.source("train").names
     lines = []
     for field, count in run.method.labels().items():
@@ -66,29 +66,29 @@ def classes(run: Run) -> list[str]:
 
 
 def memory(run: Run) -> str:
-    """What the devices have to hold, as far as it is known without compiling the step."""
+    """The memory a run needs on each device, as far as it is known without compiling the step."""
     rows = run.data.example("train").values()
     batch = sum(row.nbytes for row in rows) * run.data.batch_size // run.mesh.size
     free, state = free_memory(), readable(bytes_on_device(run.abstract_state))
     left = f", of {readable(free)} that are free" if free is not None else ""
     return (
         f"memory of each device{left}: {state} for the train state "
-        f"(parameters and moments) and {readable(batch)} for a batch of bytes; gradients and "
-        "activations come on top: mae-jax bench step compiles the step and reports its memory"
+        f"(parameters and moments) and {readable(batch)} for a batch, before gradients and "
+        "activations: mae-jax bench step compiles the step and reports its full memory"
     )
 
 
 def check(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> list[str]:
-    """Everything that can go wrong before the first step, checked: lists the data, decodes one
-    image, traces the step. Writes nothing.
+    """Checks a run up to its first step: lists the data, decodes one image, traces the step. Writes
+    nothing.
 
     Args:
         config: see `configs/`.
-        workdir: that the run would have; whether it could go on there is checked too.
-        deviations: in what it differs from a recipe that has a name, a line each.
+        workdir: workdir of the run; if it has a checkpoint, checks that the run can resume from it.
+        deviations: lines about overridden values, reported first.
 
     Returns:
-        The plan, a line each.
+        The plan, in lines.
 
     Raises:
         UserError: the run could not be trained.

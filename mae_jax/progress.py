@@ -1,4 +1,4 @@
-"""How far an evaluation is: on a terminal a line that changes, elsewhere one now and then."""
+"""Progress of an evaluation: a live status line on a terminal, a line every 30 s elsewhere."""
 
 import sys
 import time
@@ -11,15 +11,15 @@ from mae_jax.data import Data
 from mae_jax.engine.log import console
 
 SECONDS = 30
-"""Between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 class Progress:
-    """Data for evaluators that reports how far they are. Use as a context manager.
+    """Data for evaluators, which reports their progress. Use as a context manager.
 
     Args:
-        data: of the run.
-        count: number of representations that are evaluated one after another.
+        data: data of the run.
+        count: number of representations to evaluate.
     """
 
     def __init__(self, data: Data, count: int):
@@ -38,11 +38,11 @@ class Progress:
             self.status.stop()
 
     def turn(self, name: str) -> None:
-        """The next representation is evaluated."""
+        """Starts the next representation."""
         self.place, self.name = self.place + 1, name
 
     def begin(self, evaluator: str) -> None:
-        """An evaluator begins."""
+        """Starts an evaluator."""
         self.text = f"evaluating {self.name} ({self.place} of {self.count}): {evaluator}"
         self._report(self.text)
 

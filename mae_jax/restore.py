@@ -1,4 +1,4 @@
-"""A run from its workdir, as the tools use it that look at what was trained."""
+"""Loads a trained run from its workdir, for evaluation, features, reconstructions and export."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,45 +24,43 @@ def load_run(
     test: str | None = None,
     on_error: str | None = None,
 ) -> tuple[Run, TrainState]:
-    """A run from its workdir, and its newest state, on the devices of this machine. Nothing is
-    changed in the workdir, where the run may still be training.
+    """Loads a run and its newest state on the devices of this machine. The workdir is only read, so
+    the run may still be training.
 
     Args:
-        workdir: of a run that has written a checkpoint, or a folder of imported weights.
-        images: a folder of images, or the spec string of a source, to use instead of the run's own
-            data.
-        train, test: the same, to use instead of the run's training or test set only.
-        on_error: what to do about images that cannot be read, 'raise' or 'skip', if not what the
-            run does.
+        workdir: workdir of a run with a checkpoint, or a folder of imported weights.
+        images: a folder of images or the spec of a source that replaces all data of the run.
+        train, test: the same, to replace only the run's training or test set.
+        on_error: 'raise' or 'skip' for unreadable images; None: as in the run's config.
 
     Raises:
-        UserError: not a workdir, or nothing to load from it.
+        UserError: `workdir` is not a workdir, or has no checkpoint.
     """
     config = read_config(workdir)
-    if "fingerprints" in config:  # what was written by hand may have none
+    if "fingerprints" in config:  # a hand-written config may have none
         del config.fingerprints
-    # Neither the mesh nor the batch of training need to fit this machine.
+    # The mesh and the batch size of training may not fit this machine.
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1)
     config.init_from = ConfigDict(dict(path=""))
     config.data.batch_size = 64 * jax.device_count()
-    config.compiler = dict(tpu="", gpu="", cpu="")  # this compiler may be another version
-    # Nor do the steps and learning rates of other images in other batches need to make sense.
+    config.compiler = dict(tpu="", gpu="", cpu="")  # this XLA may not accept the run's options
+    # With other images and batch sizes the schedule and the profiled steps may be invalid.
     config.profile, config.schedule.min_lr = "", 0.0
     config.method.args.update(weights.portable_args(config.method.args))
-    like = lambda folder: _source_like(config.data.train, folder, weights.image_of(workdir))
+    source = lambda folder: _source_like(config.data.train, folder, weights.image_of(workdir))
     if images is not None:
         inputs = make_method(**config.method).inputs
         fields = ("label", *(field for field in config.data.fields if field in inputs))
-        config.data.update(train=like(images), test="", fields=fields, subset="", held_out=0.0)
+        config.data.update(train=source(images), test="", fields=fields, subset="", held_out=0.0)
         config.evals.update(run="", figures=AUTO)
     if train is not None:
-        config.data.update(train=like(train), subset="", held_out=0.0)
+        config.data.update(train=source(train), subset="", held_out=0.0)
     if test is not None:
-        config.data.test = like(test)
+        config.data.test = source(test)
     if is_folder_of_weights(workdir) and images is None:
         if test is None:
             raise UserError(f"{workdir} holds weights without images: give --images FOLDER")
-        # Without --train, evaluators that learn are refused before they see this.
+        # Without --train, `cli.weights.check` refuses evaluators that learn, so none reads this.
         config.data.update(train=config.data.train or config.data.test, fields=("label",))
     if on_error is not None:
         config.data.on_error = on_error
@@ -80,17 +78,17 @@ def load_run(
 
 
 def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
-    """The spec of a folder, read like the source that a run was trained on, with the channels of
-    its images [*space, C] if these are known; what is a spec already stays as it is.
+    """The spec that reads a folder with the options of the run's training source, and with the
+    channels of its images [*space, C] if these are known. A spec is returned unchanged.
 
     Raises:
-        UserError: folders have no such images.
+        UserError: the run's images are not 2-D, and folders have only 2-D images.
     """
     if "(" in images and not Path(images).exists():
         return images
     try:
         name, _, options = parse(source or "folder")[0]
-    except UserError:  # a folder that was named by its path alone, and need not be here any more
+    except UserError:  # a folder named by its path alone, which may not exist on this machine
         name, options = "folder", {}
     if name not in ("tiff", "dicom", "nifti"):
         name = "folder"

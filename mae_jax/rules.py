@@ -1,5 +1,5 @@
-"""Ordered (regex, value) rules over the paths of a tree: one language for sharding, optimizer
-groups and checkpoint loading. A path reads like 'encoder/block_0/mlp/fc1/kernel'.
+"""Ordered (regex, value) rules over the paths of a pytree, for sharding, optimizer groups and
+checkpoint loading. A path looks like 'encoder/block_0/mlp/fc1/kernel'.
 """
 
 import re
@@ -13,8 +13,8 @@ from mae_jax.errors import UserError
 Rules = Sequence[tuple[str, Any]]
 
 DECAY_MATRICES: Rules = ((r"(bias|scale)$", (1.0, 0.0)), (r"", (1.0, 1.0)))
-"""(learning rate factor, weight decay factor) of the official pre-training: biases and norms are
-not decayed, tokens and matrices are."""
+"""(learning rate factor, weight decay factor) of the official MAE pre-training: matrices and tokens
+are decayed, biases and norms are not."""
 
 
 def path_of(key_path: tuple) -> str:
@@ -23,7 +23,7 @@ def path_of(key_path: tuple) -> str:
 
 
 def match(rules: Rules, path: str) -> Any:
-    """The value of the first rule whose regex is found in the path.
+    """Returns the value of the first rule whose regex matches anywhere in the path.
 
     Raises:
         UserError: no rule matches.
@@ -35,12 +35,12 @@ def match(rules: Rules, path: str) -> Any:
 
 
 def map_rules(tree: Any, rules: Rules) -> Any:
-    """A tree of the same shape that holds, at each leaf, the value of the rule for its path."""
+    """Replaces each leaf of a tree by the value of the first rule that matches its path."""
     return jax.tree_util.tree_map_with_path(lambda path, _: match(rules, path_of(path)), tree)
 
 
 def freeze(tree: Any, rules: Rules) -> Any:
-    """The same tree, with no gradients at the leaves whose rule is None: none are computed."""
+    """Stops gradients at the leaves whose rule is None, so that the backward pass skips them."""
 
     def stop(path, leaf):
         return leaf if match(rules, path_of(path)) else jax.lax.stop_gradient(leaf)

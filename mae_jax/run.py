@@ -1,5 +1,5 @@
-"""A run: the parts that a config names, built and fitted together. Training, evaluation and the
-tools all start here, so they agree on what a config means.
+"""A run: a learner with its data, evaluators and checkpoints, built from a config. Training,
+evaluation and the other commands all build it here, so a config means the same to all of them.
 """
 
 import contextlib
@@ -35,47 +35,47 @@ from mae_jax.weights.init_from import InitFrom, make_init_from, pixel_statistics
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Run(Learner):
-    """What `build` makes of a config."""
+    """Everything that a config names, see `build`."""
 
     config: ConfigDict
-    """As written down, with the mean and standard deviation that were resolved."""
+    """The config with the resolved mean and standard deviation, as stored in the workdir."""
     data: Data
     evals: EvalPlan
     init_from: InitFrom
     profile: str
-    """Steps of which a trace is written, 'FIRST:LAST'; empty: none."""
+    """Steps to trace with the profiler, 'FIRST:LAST'; empty: none."""
     max_skipped: int
-    """Steps in a row that may not be finite."""
+    """Consecutive steps with a non-finite loss or gradient after which training stops."""
     notes: Sequence[str]
-    """What to report at the start about values that were derived, one line each."""
+    """Lines to report at the start, about derived values."""
     open_checkpoints: Callable[..., Checkpoints]
     """(folder, read_only) -> the checkpoints there."""
     open_log: Callable[..., Log]
-    """(workdir, start, total) -> the log there, from a step on."""
+    """(workdir, start, total) -> the log there, from step `start` on."""
     memory_advice: str
-    """What to change where the devices have no room for the step."""
+    """Which settings to change if the step does not fit in device memory."""
 
     def loaded_state(self) -> TrainState:
-        """The state before the first step: the initial one, and what `init_from` puts into it."""
+        """The state before the first step: the initial state with the weights of `init_from`."""
         return self.init_from.load(self.initial_state())
 
     def restore(self, checkpoints: Checkpoints, workdir: Path) -> TrainState | None:
-        """The newest state that was saved in a workdir; None if there is none.
+        """Restores the newest checkpoint of a workdir; None if there is none.
 
         Raises:
-            UserError: it is of another model, perhaps for other images; or the devices have no room
-                for it.
+            UserError: the checkpoint is of another model, or of another image shape, or does not
+                fit in device memory.
         """
         check_state(self.abstract_state)
         with checks.explained_by_images(str(workdir), image_of(workdir), self.data):
             return checkpoints.restore(self.abstract_state)
 
     def compile(self) -> tuple[Callable, Costs]:
-        """The compiled training step, and what it costs.
+        """The compiled training step, and its costs.
 
         Raises:
-            UserError: see `trace`; or the devices have no room for what the step needs beside the
-                state, which they hold already.
+            UserError: see `trace`; or the step does not fit in device memory beside the train
+                state, which is there already.
         """
         self.check_training()
         step, costs = super().compile()
@@ -91,24 +91,24 @@ class Run(Learner):
         """Traces the training step without compiling it.
 
         Raises:
-            UserError: see `check_training`, or images that the method cannot learn from.
+            UserError: see `check_training`, or images of a shape the method cannot learn from.
         """
         self.check_training()
         super().trace()
 
     def check_training(self) -> None:
-        """Raises UserError if the method needs labels that the training set does not have, or more
-        views are made than it looks at.
+        """Raises UserError if the training set lacks labels that the method needs, or if the data
+        have more views than the method uses.
         """
         checks.check_classes(self.method, self.data)
         if self.data.views > self.method.views:
-            raise UserError(f"{self.name} looks at one view of an image: set config.data.views=1")
+            raise UserError(f"{self.name} uses one view of an image: set config.data.views=1")
 
     def train_batches(self, start_step: int) -> Iterator[Mapping[str, Any]]:
-        """This process' training batches, their labels checked if they are learned.
+        """This process's training batches; checks the labels that the method learns.
 
         Raises:
-            UserError: a label that is none of the classes.
+            UserError: a label outside of the range of classes.
         """
         with contextlib.closing(self.data.train(start_step)) as batches:
             for batch in batches:
@@ -124,27 +124,26 @@ class Run(Learner):
         return {field: list(names[field]) for field in self.method.labels() if field in names}
 
     def check_evaluators(self, evaluators: Sequence[Evaluator]) -> None:
-        """Raises UserError if evaluators need what the model or the data do not have."""
+        """Raises UserError if the model or the data lack something that evaluators need."""
         check = meshes.on_mesh(self.mesh)(checks.check_evaluators)
         check(evaluators, self.name, self.method, self.abstract_state, self.data)
 
 
 def build(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> Run:
-    """Builds the parts that a config names. What it determines alone is checked before any data are
-    opened. The config of the run has the mean and standard deviation that were resolved.
+    """Builds a run from a config, which is checked before any data are opened.
 
     Args:
-        recorded: arguments of the method in the workdir that the run goes on from, if it does.
+        recorded: arguments of the method stored in the workdir, if the run resumes.
 
     Raises:
-        UserError: anything in the config that cannot be built, in one line.
+        UserError: a part of the config that cannot be built, in one line.
     """
     check(config)
     return call_section(_build, config, "", config=config, recorded=recorded)
 
 
 def check(config: ConfigDict) -> None:
-    """Checks what a config determines alone, without opening data or devices.
+    """Checks a config without opening data or devices.
 
     Raises:
         UserError: a section or key that is missing or unknown; see `settings.check`.
@@ -173,7 +172,7 @@ def _build(
     log,
     evals,
 ) -> Run:
-    """The keyword arguments are the sections that every config has."""
+    """Builds a run. The keyword arguments are the sections and values of a config."""
     made_mesh = call_section(meshes.make_mesh, mesh, "mesh")
     meshes.check_batch(data.batch_size, made_mesh, accumulate)
     made_data = _data(config, made_mesh)
@@ -188,7 +187,7 @@ def _build(
     )
     Profile(steps=profile, total=learner.plan.steps)
     state = learner.abstract_state
-    check_state({"params": state.params, "extra": state.extra}, "model")  # whatever it is for
+    check_state({"params": state.params, "extra": state.extra}, "model")  # evaluation needs it too
     run = Run(
         **vars(learner),
         config=config,
@@ -209,7 +208,7 @@ def _build(
 
 
 def _data(config: ConfigDict, mesh: Mesh) -> Data:
-    """The data, of which the devices can hold a batch."""
+    """Builds the data, and checks that a batch fits in device memory."""
     batch_size = config.data.batch_size
     data = call_section(
         make_data,
@@ -231,7 +230,7 @@ def standardized(
     image: Sequence[int] | None,
     recorded: Mapping[str, Any] | None,
 ) -> tuple[ConfigDict, list[str]]:
-    """The config with the mean and standard deviation of this run, and what to report of them."""
+    """The config with the resolved mean and standard deviation, and lines to report about them."""
     if image is None:
         return config, []
     path, measured = config.init_from.path, data.source("train").statistics

@@ -1,4 +1,4 @@
-"""What a config alone determines, checked before any data are opened."""
+"""Checks of a config that need no data and no devices."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from mae_jax.types import UserError
 from mae_jax.weights.init_from import make_init_from
 
 LARGEST = 2**31 - 1
-"""Of a whole number that gives an array its shape."""
+"""Largest integer for the shape of an array."""
 
 
 class EvalPlan(NamedTuple):
@@ -34,15 +34,14 @@ class EvalPlan(NamedTuple):
     """The spec string of the evaluators."""
     evaluators: list[Evaluator]
     figures: list[Figure]
-    """To draw; those of `AUTO` may have nothing to show."""
+    """Figures to draw; with `AUTO`, some may not apply to the method."""
 
 
 def check(config: ConfigDict) -> None:
-    """Checks everything that can be known from a config without its data and without opening the
-    devices.
+    """Checks everything in a config that can be checked without data and devices.
 
     Raises:
-        UserError: anything in it that cannot work, in one line.
+        UserError: a value that cannot work, in one line.
     """
     for name in ("accumulate", "max_skipped"):
         if config[name] < 1:
@@ -82,7 +81,7 @@ def _check_splits(evaluators: Sequence[Evaluator], data: Mapping[str, Any]) -> N
 
 
 def _check_method(config: ConfigDict) -> None:
-    """The method and its optimizer, as if the run had one step."""
+    """Builds the method and its optimizer for a run of one step, to check their arguments."""
     args = dict(config.method.args)
     _check_sizes(args)
     standardize.check(args)
@@ -104,30 +103,30 @@ def _check_method(config: ConfigDict) -> None:
 
 
 def _check_sizes(args: Mapping[str, Any]) -> None:
-    """Raises UserError if a whole number is too large for the shape of an array."""
-    found = [(f"config.method.args.{name}", value) for name, value in args.items()]
+    """Raises UserError if an integer is too large for the shape of an array."""
+    sizes = [(f"config.method.args.{name}", value) for name, value in args.items()]
     if "encoder" in args:
         for _, given, named in parse(args["encoder"]):
             numbers = [*given, *named.values()]
-            found += [("config.method.args.encoder", value) for value in numbers]
-    for name, value in found:
+            sizes += [("config.method.args.encoder", value) for value in numbers]
+    for name, value in sizes:
         for number in value if isinstance(value, tuple) else (value,):
-            whole = isinstance(number, int) or name.endswith(".encoder")
-            if whole and isinstance(number, (int, float)) and not abs(number) <= LARGEST:
+            integer = isinstance(number, int) or name.endswith(".encoder")
+            if integer and isinstance(number, (int, float)) and not abs(number) <= LARGEST:
                 raise UserError(f"{name}: {number} may be at most {LARGEST}")
 
 
 def make_eval_plan(*, every: int, run: str, figures: str = AUTO) -> EvalPlan:
-    """The evals section.
+    """Builds the evaluators and figures of the section `evals`.
 
     Args:
-        every: steps between two evaluations.
-        run: spec string of evaluators, e.g. 'knn(k=20)|logistic'.
-        figures: spec string of the pictures to draw, e.g. 'curves|reconstructions(count=16)';
-            'auto': those two, the second where the method draws any.
+        every: steps between two evaluations; 0: only at the end.
+        run: spec of the evaluators, e.g. 'knn(k=20)|logistic'.
+        figures: spec of the figures, e.g. 'curves|reconstructions(count=16)'; 'auto': these two,
+            the second only if the method has pictures.
     """
     if every < 0:
-        raise UserError(f"config.evals.every={every} must be 0 (at the end only) or more")
+        raise UserError(f"config.evals.every={every} must be 0 (only at the end) or more")
     return EvalPlan(every, run, make_evaluators(run), make_figures(figures))
 
 
@@ -139,7 +138,7 @@ def make_figures(text: str) -> list[Figure]:
     files = [file for figure in figures for file in figure.files]
     for file in files:
         if files.count(file) > 1:
-            raise UserError(f"config.evals.figures={text}: two of them write {file}")
+            raise UserError(f"config.evals.figures={text}: two figures write {file}: drop one")
     return figures
 
 
@@ -149,8 +148,8 @@ def make_evaluators(text: str) -> list[Evaluator]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(
-                f"{text}: {name} is there twice, and its metrics would replace each other: run the "
-                "other one by mae-jax evaluate --evals"
+                f"{text}: {name} is there twice, and its metrics would overwrite each other: run "
+                "one of them with mae-jax evaluate --evals"
             )
     evaluators, owners = build_all(text, "evals", Evaluator), {}
     for evaluator in evaluators:
@@ -158,6 +157,6 @@ def make_evaluators(text: str) -> list[Evaluator]:
             if owners.setdefault(metric, evaluator) is not evaluator:
                 raise UserError(
                     f"{text}: {owners[metric].name} and {evaluator.name} both have a metric "
-                    f"{metric}: run one of them by mae-jax evaluate --evals"
+                    f"{metric}: run one of them with mae-jax evaluate --evals"
                 )
     return evaluators

@@ -1,9 +1,8 @@
-"""The spec language, "name(1, k=2)|other(size=32)", and how names and arguments find their
-code.
+"""The spec language, "name(1, k=2)|other(size=32)", which names modules and their arguments.
 
-Strings of this form choose encoders, transforms, sources and evaluators in configs. They are read
-with `ast`, never evaluated: arguments are Python literals, or bare words, which stand for strings:
-vit(B) is vit('B'). A name with a dot is a module of the user's own, see `extensions`.
+Strings of this form choose encoders, transforms, sources and evaluators in configs. They are parsed
+with `ast`, never evaluated: arguments are Python literals or bare words, which are strings: vit(B)
+is vit('B'). A name with a dot is the user's own module, see `extensions`.
 """
 
 import ast
@@ -20,10 +19,10 @@ from mae_jax import extensions
 from mae_jax.errors import UserError, nearest
 
 MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
-"""The largest numbers that arrays hold, of int64 and of float32."""
+"""The largest values of int64 and float32."""
 
 KINDS = ("methods", "tasks", "models", "masks", "targets", "evals", "figures", "data", "weights")
-"""Packages of what names choose: a name that begins with one of them is the library's."""
+"""Packages of the library: a name with a dot that does not begin with one is an extension."""
 
 
 class Call(NamedTuple):
@@ -35,11 +34,10 @@ class Call(NamedTuple):
 
 
 def parse(text: str) -> list[Call]:
-    """Reads a spec string.
+    """Parses a spec string.
 
     Args:
-        text: "name" or "name(1, key=2)", any number of them separated by "|" or ",". Empty: no
-            calls.
+        text: "name" or "name(1, key=2)"; several are separated by "|" or ",". Empty: no calls.
 
     Raises:
         UserError: the text is not of this form.
@@ -88,7 +86,7 @@ def resolve(name: str) -> ModuleType:
     """The module `mae_jax.<name>`, e.g. resolve('methods.mae').
 
     Raises:
-        UserError: there is none; names those that there are.
+        UserError: there is no such module; suggests the nearest, or lists all.
     """
     module = mae_jax
     for leaf in name.split("."):
@@ -99,16 +97,16 @@ def resolve(name: str) -> ModuleType:
 
 
 def build(text: str, package: str, kind: type = object, /, **more) -> Any:
-    """Builds what a spec string of one call names: its module's `make`, called.
+    """Builds the object that a spec string of one call names, with `make` of its module.
 
     Args:
         text: e.g. 'vit(B, patch=16)'.
-        package: where to look, e.g. 'models'.
-        kind: what has to be made.
-        more: keyword arguments that are set elsewhere, and so not in the string.
+        package: package of the module, e.g. 'models'.
+        kind: required type of the result.
+        more: further keyword arguments, which the string must not set.
 
     Raises:
-        UserError: the string does not name one thing that can be built, with arguments it has.
+        UserError: not exactly one call, an unknown name, or arguments that `make` does not accept.
     """
     calls = parse(text)
     if len(calls) != 1:
@@ -116,13 +114,13 @@ def build(text: str, package: str, kind: type = object, /, **more) -> Any:
         raise UserError(f"{text!r} should name exactly one of {package}: {known}")
     make = maker(calls[0].name, package)
     for name in more.keys() & calls[0].kwargs:
-        raise UserError(f"{text}: {name!r} has its own place in the config, set it there")
+        raise UserError(f"{text}: {name!r} is a config value of its own: set it there")
     made = call(text, make, *calls[0].args, **more, **calls[0].kwargs)
     return extensions.check_made(made, kind, calls[0].name)
 
 
 def build_all(text: str, package: str, kind: type) -> list[Any]:
-    """Builds what a spec string names: any number of things, in their order.
+    """Builds all objects that a spec string names, in order.
 
     Raises:
         UserError: see `build`.
@@ -134,7 +132,7 @@ def build_all(text: str, package: str, kind: type) -> list[Any]:
 
 
 def check_spec(text: str, package: str) -> None:
-    """The checks of `build` that need no call, if the text names anything.
+    """Checks a spec string like `build`, without building anything. An empty one passes.
 
     Raises:
         UserError: see `build`.
@@ -144,15 +142,15 @@ def check_spec(text: str, package: str) -> None:
 
 
 def maker(name: str, package: str) -> Callable:
-    """The `make` that a name in a config stands for.
+    """The `make` function that a name in a config refers to.
 
     Args:
-        name: 'mae', a module of the package; with a dot 'tasks.finetune', of the library's tasks,
-            which stand where methods do, or 'my_project.my_method', of the user's own.
+        name: 'mae', a module of the package; 'tasks.finetune', a task where a method is expected;
+            or 'my_project.my_method', an extension.
         package: 'methods', 'data.sources', ...
 
     Raises:
-        UserError: there is no such module, or it makes nothing; names those that do.
+        UserError: there is no such module, or it has no `make`; suggests those that have.
     """
     if is_extension(name):
         return extensions.find_make(name)
@@ -160,41 +158,41 @@ def maker(name: str, package: str) -> Callable:
     if kind not in ("", package) and (kind, package) != ("tasks", "methods"):
         first = name.partition(".")[0]
         raise UserError(
-            f"{name!r} is none of {package}, and modules in {first!r} are the library's: rename "
-            "the folder if it is one of your own"
+            f"{name!r} is none of {package}, and {first!r} is a package of the library: rename the "
+            "folder if it is your own"
         )
-    where = resolve(kind or package)
-    make = _make(where, leaf) if leaf in _modules(where) else None
+    parent = resolve(kind or package)
+    make = _make(parent, leaf) if leaf in _modules(parent) else None
     if make is None:
-        raise UserError(f"{_words(where)} has no {leaf!r}{nearest(leaf, _choices(where))}")
+        raise UserError(f"{_words(parent)} has no {leaf!r}{nearest(leaf, _choices(parent))}")
     return make
 
 
 def arguments(name: str, package: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of the `make` that a name stands for: those given, and its defaults."""
+    """All arguments of the `make` that a name refers to: the defaults, updated by `given`."""
     known = inspect.signature(maker(name, package)).parameters.values()
     return {p.name: p.default for p in known if p.default is not p.empty} | dict(given)
 
 
 def is_extension(name: str) -> bool:
-    """Whether a name is of a module of the user's own: it has a dot, and none of KINDS before."""
+    """Whether a name refers to the user's own module: it has a dot and no prefix of KINDS."""
     return "." in name and name.partition(".")[0] not in KINDS
 
 
 def _choices(package: ModuleType) -> list[str]:
-    """The names of the modules in a package that can be chosen: those that make something."""
+    """The names of the modules in a package that have a `make`."""
     return sorted(name for name in _modules(package) if _make(package, name))
 
 
 def _make(package: ModuleType, leaf: str) -> Callable | None:
-    """The `make` of a module in a package; None: it makes nothing."""
+    """The `make` of a module in a package; None if it has none."""
     return vars(importlib.import_module(f"{package.__name__}.{leaf}")).get("make")
 
 
 def _modules(package: ModuleType) -> list[str]:
     """The names of the modules in a package."""
-    places = package.__spec__.submodule_search_locations or []
-    return [found.name for found in pkgutil.iter_modules(places)]
+    folders = package.__spec__.submodule_search_locations or []
+    return [module.name for module in pkgutil.iter_modules(folders)]
 
 
 def _words(package: ModuleType) -> str:
@@ -206,20 +204,20 @@ def call(where: str, function: Callable, /, *args, **kwargs) -> Any:
     """Calls a function with arguments that a user wrote.
 
     Args:
-        where: what the user wrote or the section it stands in, for the message.
+        where: the spec or the config section with the arguments, for the message.
 
     Raises:
-        UserError: an argument is unknown, missing or too many.
+        UserError: an unknown, missing or surplus argument, or one of another type.
     """
     bind(where, function, *args, **kwargs)
     return function(*args, **kwargs)
 
 
 def bind(where: str, function: Callable, /, *args, **kwargs) -> None:
-    """Checks arguments that a user wrote, as `call` does, and does not call the function.
+    """Checks arguments like `call`, without calling the function.
 
     Raises:
-        UserError: an argument is unknown, missing or too many, or of another type.
+        UserError: see `call`.
     """
     signature = inspect.signature(function)
     known = signature.parameters
@@ -237,8 +235,8 @@ def bind(where: str, function: Callable, /, *args, **kwargs) -> None:
 
 
 def _check_type(where: str, name: str, value: Any, annotation: Any) -> None:
-    """Raises UserError if numbers, texts or truth values are asked for and this is none, or is a
-    number that arrays do not hold.
+    """Raises UserError if a value does not match an annotation of basic types, or is a number that
+    float32 or int64 cannot represent.
     """
     if not _matches(value, annotation):
         raise UserError(f"{where}: {name}={value!r} should be of type {_kind(annotation)}")
@@ -250,7 +248,7 @@ def _check_type(where: str, name: str, value: Any, annotation: Any) -> None:
 
 
 def _matches(value: Any, annotation: Any) -> bool:
-    """Whether a value is what an annotation of basic types asks for; True for other annotations."""
+    """Whether a value matches an annotation of basic types; True for other annotations."""
     if isinstance(annotation, UnionType):
         return any(_matches(value, one) for one in typing.get_args(annotation))
     if annotation is float:
@@ -267,7 +265,7 @@ def _matches(value: Any, annotation: Any) -> bool:
 
 
 def _kind(annotation: Any) -> str:
-    """The words for an annotation: 'int', 'int or str', 'tuple of float', '(float, float)'."""
+    """An annotation in words: 'int', 'int or str', 'tuple of float', '(float, float)'."""
     if isinstance(annotation, UnionType):
         return " or ".join(map(_kind, typing.get_args(annotation)))
     origin, of = typing.get_origin(annotation), typing.get_args(annotation)
@@ -281,20 +279,20 @@ def _kind(annotation: Any) -> str:
 
 
 def call_section(function: Callable, section: Mapping[str, Any], where: str, /, **more) -> Any:
-    """Calls a function with a config section as its keyword arguments, and `more` beside them.
+    """Calls a function with a config section and `more` as keyword arguments.
 
     Raises:
-        UserError: the section holds a key that the function does not take, or lacks one it needs.
+        UserError: the section has a key that the function does not accept, or lacks a required one.
     """
     return call(f"config.{where}".rstrip("."), function, **dict(section), **more)
 
 
 def bind_section(function: Callable, section: Mapping[str, Any], where: str, /, **more) -> None:
-    """The checks of `call_section` without the call."""
+    """Checks arguments like `call_section`, without calling the function."""
     bind(f"config.{where}".rstrip("."), function, **dict(section), **more)
 
 
 def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
-    """Raises UserError unless a value is among those allowed."""
+    """Raises UserError unless a value is one of those allowed."""
     if value not in allowed:
         raise UserError(f"{name} {value!r} is unknown: choose {', '.join(allowed)}")

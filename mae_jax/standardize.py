@@ -1,5 +1,5 @@
-"""Which mean and standard deviation the pixels of a run are standardized with: those of the config,
-or where they are for other channels or 'auto', those of the data.
+"""Resolves the mean and standard deviation of the pixels: the values of the config or, if these are
+'auto' or for another number of channels, the statistics of the data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,33 +13,33 @@ from mae_jax.types import UserError
 
 IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 UNKNOWN = {"mean": (0.5,), "std": (0.25,)}
-"""Of channels that nothing is known of."""
+"""Values for channels without known statistics."""
 
 
 class Origin(NamedTuple):
-    """Where mean and standard deviation may come from."""
+    """A possible origin of mean and standard deviation."""
 
     text: str
     """For the report, e.g. 'measured over config.data.train'."""
     values: Callable[[], Mapping[str, Sequence[float]]]
-    """'mean' and 'std'; {} if there are none. Called if they are asked for."""
+    """Returns 'mean' and 'std'; {} if there are none. Called only if needed."""
 
 
 def check(args: Mapping[str, Any]) -> None:
-    """Checks mean and standard deviation of a method as far as the config alone tells.
+    """Checks a method's mean and standard deviation without the data.
 
     Args:
-        args: of the method, `config.method.args`.
+        args: arguments of the method, `config.method.args`.
 
     Raises:
-        UserError: values that are neither 'auto' nor of pixels in [0, 1].
+        UserError: values that are neither 'auto' nor statistics of pixels in [0, 1].
     """
     given = {name: args[name] for name in IMAGENET if name in args and args[name] != AUTO}
     for name, value in given.items():
         if isinstance(value, str):
             raise UserError(
                 f"config.method.args.{name}={value!r} must be numbers in [0, 1], such as (0.5,), "
-                f"or {AUTO}: as measured over config.data.train"
+                f"or {AUTO} to measure them over config.data.train"
             )
     check_statistics(given.get("mean", (0.5,)), given.get("std", (0.5,)), "config.method.args.")
 
@@ -47,22 +47,22 @@ def check(args: Mapping[str, Any]) -> None:
 def resolve(
     args: Mapping[str, Any], *, channels: int, origins: Sequence[Origin]
 ) -> tuple[dict[str, tuple[float, ...]], str]:
-    """The values that a run uses.
+    """Resolves the mean and standard deviation of a run.
 
-    A value follows the data if it is 'auto', if its number of values is neither 1 nor the channels,
-    or if the other one is 'auto' and it is still that of ImageNet, as the configs have it. For
-    images of 3 channels another number of values is a mistake.
+    'mean' or 'std' follows the data if it is 'auto', if its length is neither 1 nor the number of
+    channels, or if the other one is 'auto' and it still has the default of ImageNet. For images of
+    3 channels a length other than 1 or 3 is an error.
 
     Args:
-        args: of the method; `{}` is returned if it has no mean and std.
-        channels: of the images.
-        origins: where to look, the first one that has values for these channels counts.
+        args: arguments of the method, possibly without mean and std.
+        channels: number of channels of the images.
+        origins: possible origins; the first with values for these channels is used.
 
     Returns:
-        The values to set in `args`, and what to report of them; {} and '' if all stay.
+        The values to set in `args`, and a line to report about them; {} and '' if none change.
 
     Raises:
-        UserError: another number of values than 3 for images of 3 channels.
+        UserError: a length other than 1 or 3 for images of 3 channels.
     """
     given = {name: args[name] for name in IMAGENET if name in args}
     follow = {name for name, value in given.items() if _follows(name, value, channels)}
@@ -70,14 +70,14 @@ def resolve(
         follow |= {name for name, value in given.items() if tuple(value) == IMAGENET[name]}
     if not follow:
         return {}, ""
-    found, text = UNKNOWN, "as nothing was measured: mae-jax prepare measures them"
+    chosen, text = UNKNOWN, "as nothing was measured: mae-jax prepare measures them"
     for origin in origins:
         values = origin.values()
         if _fits(values, channels):
-            found, text = values, origin.text
+            chosen, text = values, origin.text
             break
     each = lambda values: tuple(map(float, values)) * (1 if len(values) > 1 else channels)
-    new = {name: each(found[name]) for name in given if name in follow}
+    new = {name: each(chosen[name]) for name in given if name in follow}
     listed = " and ".join(f"{name}={_short(values)}" for name, values in new.items())
     plural = "" if channels == 1 else "s"
     return new, f"config.method.args: {listed} for images of {channels} channel{plural}, {text}"
@@ -99,13 +99,13 @@ def _follows(name: str, value: Any, channels: int) -> bool:
     if channels == 3:
         raise UserError(
             f"config.method.args.{name} has {len(value)} values for {channels} channels: give one "
-            f"for each, one for all, or {AUTO}: as measured over config.data.train"
+            f"per channel, one for all, or {AUTO} to measure them over config.data.train"
         )
     return True
 
 
 def _fits(values: Mapping[str, Sequence[float]], channels: int) -> bool:
-    """Whether there are values for these channels, of which none varies too little to divide by."""
+    """Whether there are values for these channels, and no standard deviation is 0."""
     one_each = all(len(values.get(name, ())) in (1, channels) for name in IMAGENET)
     return one_each and min(values["std"]) > 0
 

@@ -1,4 +1,4 @@
-"""Numbers as tables show them: shares in percent, everything else in its unit."""
+"""Formats metrics for tables: fractions in percent, other values in their unit."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ def heading(name: str, metric: Metric) -> str:
 
 
 def scaled(metric: Metric, value):
-    """A value in that unit, or an array of values, not rounded."""
+    """A value or an array of values in the metric's unit, not rounded."""
     return 100 * value if metric.unit == "%" else value
 
 
 def shown(metric: Metric, value: float) -> str:
-    """A value in that unit."""
+    """A value in the metric's unit, rounded to its decimals."""
     return f"{scaled(metric, value):.{metric.decimals}f}"
 
 
 def spread(metric: Metric, values: Sequence[float]) -> str:
-    """'mean ± sample standard deviation' of repetitions, as shown in tables."""
+    """'mean ± sample standard deviation' over repetitions; only the mean if there is one value."""
     if not values:
         return ""
     mean = shown(metric, statistics.fmean(values))
@@ -32,14 +32,14 @@ def spread(metric: Metric, values: Sequence[float]) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text, the heading first, as a table in Markdown."""
+    """A Markdown table of rows of text, the heading first."""
     line = lambda cells: f"| {' | '.join(cells)} |\n"
     head, *body = rows
     return line(head) + line(["---"] * len(head)) + "".join(map(line, body))
 
 
 def drawn(rows: Sequence[Sequence[str]], title: str) -> Table:
-    """The same for a terminal."""
+    """A terminal table of rows of text, the heading first."""
     head, *body = rows
     table = Table(*head, title=title, min_width=len(title))
     for row in body:
@@ -50,11 +50,11 @@ def drawn(rows: Sequence[Sequence[str]], title: str) -> Table:
 def results_table(
     results: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Metric], title: str
 ) -> Table:
-    """All results of one run for a terminal; many metrics stand below one another.
+    """A terminal table of all results of a run; transposed if it has 6 metrics or more.
 
     Args:
         results: representation -> metric -> value.
-        metrics: their declarations.
+        metrics: metric -> its declaration.
     """
     names = dict.fromkeys(name for values in results.values() for name in values)
     declared = {name: metrics[name] for name in names}

@@ -1,8 +1,8 @@
 """Training, read from top to bottom: build the run, restore it, step, log, evaluate, save.
 
-Everything that happens at a step is a function of the config and the step, so a run that was
-stopped anywhere goes on from its last checkpoint as if nothing had happened. If it has several
-processes, all do the same, each with its rows of a batch, and the first one writes.
+Everything that happens at a step is a function of the config and the step, so an interrupted run
+resumes from its last checkpoint as if nothing had happened. Several processes run the same code,
+each with its rows of a batch; the first one writes the files.
 """
 
 import contextlib
@@ -42,22 +42,22 @@ def train(
     watchdog: Watchdog | None = None,
     stop: StopRequests | None = None,
 ) -> TrainState:
-    """Trains a run to its end, going on from the newest checkpoint in its workdir if there is one.
+    """Trains a run to its end, resuming from the newest checkpoint in its workdir if there is one.
 
     Args:
         config: see `configs/`.
-        workdir: where everything is written; made if missing.
-        deviations: in what it differs from a recipe that has a name, a line each, to be said.
-        watchdog: of the job that this process belongs to, see `mae_jax.distributed.job.join`.
-        stop: requests to stop, if they are handled already.
+        workdir: folder for all output; created if missing.
+        deviations: lines to print about overridden values.
+        watchdog: watchdog of the job, see `mae_jax.distributed.job.join`.
+        stop: handler of requests to stop; None: a new one.
 
     Returns:
         The final state.
 
     Raises:
         UserError: a config that cannot be built, a workdir of another run, a full disk.
-        Preempted: told to stop; a checkpoint was written.
-        Diverged: too many steps in a row were not finite.
+        Preempted: asked to stop; a checkpoint was written if any step was done.
+        Diverged: too many consecutive steps had a non-finite loss or gradient.
     """
     watchdog = watchdog or Watchdog()
     stopping = contextlib.nullcontext(stop) if stop else StopRequests()
@@ -80,10 +80,13 @@ def train(
 def complete(
     run: Run, workdir: Path, changes: Sequence[str], stop: StopRequests, watchdog: Watchdog
 ) -> tuple[TrainState, bool]:
-    """The final state, trained from the newest checkpoint on; whether it has been evaluated.
+    """Restores or initializes the state and trains it to the end.
 
     Args:
-        changes: to report before the plan, a line each.
+        changes: lines to print before the plan.
+
+    Returns:
+        The final state, and whether it has been evaluated already.
     """
     open_checkpoints = run.open_checkpoints(workdir / "checkpoints")
     with stop.later(), open_checkpoints as checkpoints, watchdog.guard(*AGREED):
@@ -99,7 +102,7 @@ def complete(
             if evaluated:
                 say(f"finished: {workdir} has all {total} steps and their evaluation")
             if evaluated or (start == total and not due(total, run.evals.every)):
-                return state, evaluated  # nothing is left that needs the compiled step or the log
+                return state, evaluated  # neither the compiled step nor the log is needed
             if stop.requested(start):
                 raise Preempted(f"stopped before step {start + 1} of {total}")
             train_step, costs = run.compile()
@@ -121,7 +124,7 @@ def loop(
     stop: StopRequests,
     watchdog: Watchdog,
 ) -> TrainState:
-    """Runs the remaining steps, and what is due after each."""
+    """Runs the remaining steps, each followed by the checkpoint and evaluation that are due."""
     first, total, every = int(state.step), run.plan.steps, run.evals.every
     batches = prefetch(run.train_batches(first), run.put)
     meter = meter_of(run, log)
@@ -150,7 +153,7 @@ def loop(
             with watchdog.phase(INPUT, done, share), meter.waiting():
                 with saved_at_least(state, checkpoints, meter), stop.giving_up():
                     batch = next(batches)
-            if stop.told:  # perhaps while the batch was awaited
+            if stop.told:  # perhaps while waiting for the batch
                 leave(done - 1)
             with watchdog.phase(STEP, done):
                 state, metrics = train_step(state, batch)
@@ -160,9 +163,9 @@ def loop(
             if done == total or checkpoints.due(done) or due(done, every):
                 with watchdog.phase(STEP, done):
                     meter.settle()
-                # Amid steps that are not finite, the checkpoints from before them stay.
+                # Amid non-finite steps nothing is saved, to keep the checkpoints from before them.
                 if done == total or checkpoints.due(done) and not meter.skipped_in_a_row:
-                    checkpoints.save(state, done)  # first: who stops a run may not wait for more
+                    checkpoints.save(state, done)  # before evaluation, which may be cut short
                 if due(done, every):
                     with stop.giving_up():
                         evaluate.during_training(run, state, log)
@@ -175,7 +178,7 @@ def loop(
 
 
 def meter_of(run: Run, log: Log) -> Meter:
-    """Reads and watches the metrics of a run's steps."""
+    """The meter of a run's training steps."""
     return Meter(
         log,
         schedule=run.plan.schedule,
@@ -187,8 +190,8 @@ def meter_of(run: Run, log: Log) -> Meter:
 
 @contextlib.contextmanager
 def saved_at_least(state: TrainState, checkpoints: Checkpoints, meter: Meter):
-    """Saves the state if there is a mistake inside that the user can mend, such as a bad image; one
-    process cannot save without the others.
+    """Saves the state if a UserError such as a bad image is raised inside. Not with several
+    processes, as one cannot save without the others.
     """
     try:
         yield
@@ -202,12 +205,12 @@ def saved_at_least(state: TrainState, checkpoints: Checkpoints, meter: Meter):
 
 
 def due(step: int, every: int) -> bool:
-    """Whether something that happens every so many steps (0: never) happens now."""
+    """Whether something that happens every `every` steps (0: never) happens at this step."""
     return bool(every) and step % every == 0
 
 
 def say(*lines: str) -> None:
-    """Prints lines, from one process."""
+    """Prints lines, in process 0 only."""
     if jax.process_index() == 0:
         for line in lines:
             console.print(line, highlight=False, soft_wrap=True)

@@ -1,7 +1,6 @@
-"""The vocabulary of the library: what a batch, a method and a train state are.
+"""The types that all modules share: `Batch`, `Method`, `Output` and `TrainState`.
 
-Everything else is written in these words, so this module imports nothing else of ours but the
-errors and the rules over paths.
+To avoid cycles, this module imports only the errors and the path rules of the library.
 """
 
 import abc
@@ -13,17 +12,17 @@ import flax.struct
 import jax
 import numpy as np
 
-from mae_jax.errors import PREEMPTED, UserError  # noqa: F401, also found here
+from mae_jax.errors import PREEMPTED, UserError  # noqa: F401, re-exported
 from mae_jax.rules import DECAY_MATRICES, Rules
 
 Batch = Mapping[str, jax.Array]
-"""Fields by name: 'image' [B, *space, C], usually uint8, and 'image2' if there is a second view;
-'label' [B] int32; see `data.fields`. In evaluation 'valid' [B] bool, False on rows that only pad
-the last batch."""
+"""Fields by name: 'image' [B, *space, C], usually uint8; 'image2', a second view of the same
+images; 'label' [B] int32; see `data.fields`. In evaluation also 'valid' [B] bool, False for rows
+that pad the last batch."""
 
 
 IGNORE = 255
-"""In a segmentation: of no class, as in PASCAL VOC; losses and metrics leave it out."""
+"""Segmentation value of unlabeled pixels, as in PASCAL VOC; losses and metrics skip it."""
 
 
 def image_shape(batch: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -32,79 +31,80 @@ def image_shape(batch: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 
 Params = Any
-"""A tree of float32 arrays: what the optimizer moves."""
+"""Pytree of float32 arrays that the optimizer updates."""
 
 Extra = Any
-"""A tree of arrays that gradients do not train (BatchNorm statistics, EMA targets); {} if none."""
+"""Collections by name: pytrees of arrays without gradients (BatchNorm statistics, EMA targets)."""
 
 Adapt = Callable[[str, np.ndarray], Any]
-"""(path, array) -> the array for other images, or the same array if it does not depend on them."""
+"""(path, array) -> the array for another image shape; the same array if it fits any shape."""
 
 Pictures = Callable[..., dict[str, jax.Array]]
-"""(params, extra, batch, *, key=None, mask=None) -> pictures [B, *space, C] uint8 by what they
-show, in the order in which they are drawn."""
+"""(params, extra, batch, *, key=None, mask=None) -> pictures [B, *space, C] uint8 by label, in
+display order."""
 
 
 class Metric(NamedTuple):
-    """How a metric of an evaluator is shown and compared. Results carry it, as JSON."""
+    """How reports display and compare a metric of an evaluator. Stored with the results as JSON."""
 
     unit: str = "%"
-    """'%' for shares, which are stored in [0, 1]; any other unit as stored, '' for none."""
+    """'%' for fractions, stored in [0, 1]; any other unit is displayed as stored, '' for none."""
     decimals: int = 1
     lower_is_better: bool = False
     table: str = "main"
-    """Of a comparison, where it is shown: 'main', 'further', or '' for in none."""
+    """Table of a comparison that includes it: 'main', 'further', or '' for none."""
 
 
 class Output(NamedTuple):
-    """What a method's loss returns."""
+    """The result of `Method.loss`."""
 
     loss: jax.Array
     """Scalar float32."""
     extra: Extra
-    """The updated collections, all of them."""
+    """All collections, updated or not."""
     metrics: Mapping[str, jax.Array]
-    """Scalars to log beside the loss."""
+    """Scalars to log with the loss."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Method(abc.ABC):
-    """A way of learning: all that the trainer, evaluators, exports and benchmarks may ask of it.
+    """A pretext task or downstream task, as the trainer, evaluators, exports and benchmarks see it.
 
-    Every function is pure. `key` is fresh at each step and a function of (seed, step) alone. What
-    is not abstract has the default of most methods.
+    All functions are pure. `key` differs at every step and is a function of (seed, step) only.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("image",)
     """Fields of a batch that `predict` reads."""
     views: ClassVar[int] = 1
-    """The most views of each image that `loss` reads: 2 for 'image' and 'image2'."""
+    """Maximum number of views of each image that `loss` reads: 2 for 'image' and 'image2'."""
     sample: ClassVar[int] = 0
-    """Number of training examples that `constants` needs; 0: there are none."""
+    """Number of training examples that `constants` reads; 0: the method has no constants."""
     rank: ClassVar[int | None] = None
-    """Number of axes of the images that it learns from, 2 for [B, H, W, C]; None: any."""
+    """Number of spatial axes that its images must have, 2 for [B, H, W, C]; None: any number."""
 
     total_steps: int = 1
-    """Length of the run, for schedules of the method's own. The builder of a run sets it."""
+    """Length of the run, for the method's own schedules. Set when the run is built."""
 
     def labels(self) -> Mapping[str, int]:
-        """Number of classes of each field that the method learns, e.g. {'label': 1000}. Empty:
-        it learns without labels, and is evaluated beside baselines.
+        """Number of classes of each label field that the method trains on, e.g. {'label': 1000}.
+        Empty: the method is self-supervised, and its evaluation includes baselines.
         """
         return {}
 
     def rules(self) -> Rules:
-        """(regex, (learning rate factor, weight decay factor), or None for what is frozen)."""
+        """Pairs (regex of parameter paths, (learning rate factor, weight decay factor)), with None
+        instead of the factors for frozen parameters; the first match counts.
+        """
         return DECAY_MATRICES
 
     def loads(self) -> Mapping[str, str]:
-        """Parts of the state that may start from other weights, e.g. 'params/encoder', and for each
-        a regex of the leaves that may keep their initial values where these weights lack them.
+        """Subtrees of the state that `init_from` may load, e.g. 'params/encoder', each with a regex
+        of the leaves that keep their initial values if the loaded weights lack them.
         """
         return {}
 
     def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of a training batch of one, where there are no data.
+        """Shapes of a training batch with one example, for use without data.
 
         Args:
             image_shape: [*space, C].
@@ -115,27 +115,32 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def offers(self) -> tuple[str, ...]:
-        """The outputs that `predict` can compute, e.g. ('features', 'logits')."""
+        """Names of the outputs that `predict` can compute, e.g. ('features', 'logits')."""
 
     @abc.abstractmethod
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Parameters and collections for batches of this shape. Those of `constants` have their
-        shapes here, and any values.
+        """Initializes parameters and collections for batches of this shape. The collections that
+        `constants` computes must have their final shapes, with any values.
         """
 
     @abc.abstractmethod
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """The training loss of one batch."""
+        """Computes the training loss of one batch.
+
+        Args:
+            key: the PRNG key of this step.
+            step: number of the step from 0, scalar int32, for schedules.
+        """
 
     @abc.abstractmethod
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
-        """The outputs that are asked for, each [B, ...]. Deterministic."""
+        """The requested outputs by name, each [B, ...]. Deterministic."""
 
     def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
-        """Collections that are computed once, from `sample` training examples, before the first
-        step: they replace those of the same names. Called outside of jit.
+        """Computes collections once before the first step, from `sample` training examples. They
+        replace the initial collections of the same names. Called outside of jit.
         """
         return {}
 
@@ -148,30 +153,30 @@ class Method(abc.ABC):
         return extra
 
     def adapt(self, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
-        """Fits loaded arrays to other images.
+        """Returns a function that adapts loaded arrays to this run's images.
 
         Args:
-            shape: [*space, C] of the images here.
-            old: the same of the images that the arrays are for; None: not known.
+            shape: [*space, C] of this run's images.
+            old: [*space, C] of the images that the arrays were trained on; None: unknown.
         """
         return lambda path, array: array
 
     def pictures(self) -> Pictures | None:
-        """What draws what the method sees and predicts; None if there is nothing to draw."""
+        """A function that draws the method's inputs and predictions; None if it has no pictures."""
         return None
 
 
 class Skips(NamedTuple):
-    """How many steps changed nothing, as their loss or gradient was not finite."""
+    """Number of steps that were skipped because their loss or gradient was not finite."""
 
     total: jax.Array
     in_a_row: jax.Array
-    """Since the last good one."""
+    """Since the last step that was not skipped."""
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a checkpoint holds: with the config, it determines the rest of the run."""
+    """The content of a checkpoint: together with the config it determines the rest of the run."""
 
     step: jax.Array
     params: Params

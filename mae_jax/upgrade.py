@@ -1,6 +1,6 @@
-"""Upgrades stored configs of earlier versions to the names of this one, so that their runs go on.
+"""Upgrades stored configs of earlier versions to the current names, so that their runs can resume.
 
-No other place knows the old names. Names of parameters in checkpoints never change.
+No other module knows the old names. Names of parameters in checkpoints never change.
 """
 
 from ml_collections import ConfigDict
@@ -12,11 +12,11 @@ ARGUMENTS = {"score": "loss_on", "tuned": "trainable"}
 VALUES = {"loss_on": {"hidden": "masked"}}
 """Argument -> old value -> new value."""
 ENCODERS = {"conv(": "convnext("}
-"""How the spec of an encoder begins."""
+"""Old prefix of an encoder's spec -> new prefix."""
 
 
 def upgrade(config: ConfigDict) -> ConfigDict:
-    """Replaces old names in a config that was read from a workdir. Returns it."""
+    """Replaces old names in a stored config, in place. Returns it."""
     if "identities" in config:
         config.fingerprints = config.identities
         del config.identities

@@ -1,4 +1,4 @@
-"""The workdir of a run: whose it is, and that nobody else writes in it."""
+"""The workdir of a run: belongs to one config and is locked while a run uses it."""
 
 import contextlib
 import fcntl
@@ -19,9 +19,9 @@ from mae_jax.types import Metric, UserError
 from mae_jax.upgrade import upgrade
 
 WEIGHTS = "weights.safetensors"
-"""What a folder of imported weights has in place of checkpoints."""
+"""File of the weights in a folder of imported weights, which has no checkpoints."""
 COMPUTED = ("attention", "remat", "gather")
-"""How a network is computed: arguments of encoders, and of decoders."""
+"""Arguments of encoders and decoders that change how a network is computed, but not the network."""
 MAY_CHANGE = (
     "log.",
     "checkpoint.",
@@ -35,8 +35,8 @@ MAY_CHANGE = (
     "fingerprints.reading",
     *(f"method.args.decoder_{name}" for name in COMPUTED),
 )
-"""What a resumed run may set otherwise: it changes the numbers by rounding at most, or lets a run
-go on that a bad image has stopped. The same goes for what COMPUTED names in an encoder's spec."""
+"""Prefixes of config keys that a resumed run may change, like COMPUTED in an encoder's spec: they
+change the numbers by rounding at most, or let a run continue that a bad image has stopped."""
 
 
 def is_folder_of_weights(folder: Path) -> bool:
@@ -46,10 +46,10 @@ def is_folder_of_weights(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def lock(workdir: Path):
-    """Makes the workdir, and keeps other runs out of it.
+    """Creates the workdir, and locks it against other runs.
 
     Raises:
-        UserError: a run is using it already, or it cannot be made.
+        UserError: another run is using it, or it cannot be created.
     """
     check_place(workdir, "--workdir")
     workdir.mkdir(parents=True, exist_ok=True)
@@ -65,20 +65,20 @@ def lock(workdir: Path):
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config of a workdir.
+    """Reads the config of a workdir.
 
-    A run may name modules of the user's own, which are imported to build it. Imported weights may
-    come from anywhere: what they name is the library's.
+    The config of a run may name the user's own modules, which are imported to build the run. The
+    config of imported weights may name only the library's, as weights may come from anywhere.
 
     Raises:
-        UserError: there is none, it is damaged, or it came with weights and names other modules.
+        UserError: there is no config, it is damaged, or that of imported weights names extensions.
     """
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} is not the workdir of a run: it has no config.json")
     way_out = (
-        "the command of this run makes it again in another --workdir: stop it there, and copy the "
-        "file here"
+        "to restore it, start the same command in another --workdir, stop it, and copy its "
+        "config.json here"
     )
     try:
         config = from_json(path.read_text(encoding="utf-8"))
@@ -97,13 +97,13 @@ def _check_names(path: Path, config: ConfigDict) -> None:
         for text in value if isinstance(value, list) else [value]:
             for name in filter(is_extension, _names(text)):
                 raise UserError(
-                    f"{path}: config.{key} names the module {name}, and what came with weights is "
-                    "never imported: weights of a network of your own stay in its run"
+                    f"{path}: config.{key} names the module {name}, which is not imported for "
+                    "imported weights: use the run itself for a network of your own"
                 )
 
 
 def _names(text: Any) -> list[str]:
-    """What a spec string names; nothing if it is none."""
+    """The names in a spec string; none if it is not a spec."""
     try:
         return [call.name for call in parse(text)] if isinstance(text, str) else []
     except UserError:
@@ -111,12 +111,12 @@ def _names(text: Any) -> list[str]:
 
 
 def parse_json(text: bytes, where: str, way_out: str, check: Callable[[Any], bool]) -> Any:
-    """The content of JSON that was written into a workdir.
+    """Parses JSON from a workdir.
 
     Args:
-        where: it was written.
-        way_out: what the user can do if it is damaged.
-        check: whether the content has the right shape.
+        where: name of the file, for the message.
+        way_out: advice for a damaged file.
+        check: whether the content has the right structure.
 
     Raises:
         UserError: it is damaged.
@@ -136,12 +136,12 @@ def read_json(path: Path, way_out: str, check: Callable[[Any], bool]) -> Any:
 
 
 def has(content: Any, *keys: str) -> bool:
-    """Whether something that was read is an object with these keys."""
+    """Whether parsed JSON is an object with these keys."""
     return isinstance(content, dict) and {*keys} <= content.keys()
 
 
 def is_results(content: Any) -> bool:
-    """Whether something that was read is representation -> metric -> value."""
+    """Whether parsed JSON is representation -> metric -> value."""
     return isinstance(content, dict) and all(
         isinstance(metrics, dict) and all(isinstance(x, int | float) for x in metrics.values())
         for metrics in content.values()
@@ -149,7 +149,7 @@ def is_results(content: Any) -> bool:
 
 
 def is_record(content: Any, *keys: str) -> bool:
-    """Whether something that was read has 'results', declarations in 'metrics', and these keys."""
+    """Whether parsed JSON has 'results', these keys, and valid declarations if it has 'metrics'."""
     return (
         has(content, *keys, "results")
         and is_results(content["results"])
@@ -158,7 +158,7 @@ def is_record(content: Any, *keys: str) -> bool:
 
 
 def _is_metrics(content: Any) -> bool:
-    """Whether something that was read is metric -> some of the fields of its `Metric`."""
+    """Whether parsed JSON is metric -> some of the fields of its `Metric`."""
     kinds = {field: type(default) for field, default in Metric()._asdict().items()}
     return isinstance(content, dict) and all(
         isinstance(one, dict) and all(type(one.get(k, kind())) is kind for k, kind in kinds.items())
@@ -177,8 +177,8 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """The content of a run's `results.json`: 'step', 'results', 'final' or None in its place, and
-    'metrics', see `metrics_of`.
+    """Reads a run's `results.json`: 'step', 'results', 'final' (may be None) and 'metrics', see
+    `metrics_of`.
 
     Raises:
         UserError: it is damaged.
@@ -187,8 +187,8 @@ def read_results(path: Path) -> dict[str, Any]:
         is_record(content, "step", "final")
         and (content["final"] is None or is_results(content["final"]))
     )
-    found = read_json(path, "mae-jax evaluate makes a new one", check)
-    return found | {"metrics": metrics_of(found)}
+    content = read_json(path, "mae-jax evaluate writes a new one", check)
+    return content | {"metrics": metrics_of(content)}
 
 
 def read_classes(workdir: Path) -> dict[str, list[str]]:
@@ -206,7 +206,7 @@ def read_classes(workdir: Path) -> dict[str, list[str]]:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a damaged file, so that it can be written anew. Returns the new path."""
+    """Renames a damaged file, so that a new one can be written. Returns the new path."""
     number = len(list(path.parent.glob(f"{path.stem}.damaged-*")))
     aside = path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
     os.replace(path, aside)
@@ -214,9 +214,7 @@ def set_aside(path: Path) -> Path:
 
 
 def recorded(workdir: Path) -> dict[str, Any]:
-    """The arguments of the method that the checkpoints of a workdir were trained with; {} if it has
-    no checkpoint.
-    """
+    """The method arguments of the run that wrote a workdir's checkpoints; {} if there are none."""
     return read_config(workdir).method.args.to_dict() if last_step(workdir) is not None else {}
 
 
@@ -227,16 +225,16 @@ def last_step(workdir: Path) -> int | None:
 
 
 def claim(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str]) -> list[str]:
-    """Makes the workdir this run's, or checks that it is, if it holds a checkpoint.
+    """Claims the workdir for this run; if it has a checkpoint, checks that the run can resume.
 
     Args:
-        fingerprints: split -> what tells its examples from others, beside the config.
+        fingerprints: split -> fingerprint of its list of examples.
 
     Returns:
-        What has changed without harm since, a line each.
+        Lines about the allowed changes since the checkpoint.
 
     Raises:
-        UserError: it is another run's; names every difference.
+        UserError: the workdir belongs to another config; names every difference.
     """
     if is_folder_of_weights(workdir):
         raise UserError(f"{workdir} holds imported weights: use another --workdir")
@@ -251,30 +249,30 @@ def claim(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str]) ->
 def _told(key: str, old: Any, new: Any) -> str:
     if key == "fingerprints.reading":
         return (
-            "some images are read in another way than where this run stopped. "
+            "some images are read differently than before this run stopped. "
             f"Now: {new or 'as before all changes'}. Then: {old or 'as before these changes'}"
         )
     return f"config.{key} is now {new!r}, was {old!r}"
 
 
 def changes_since(workdir: Path, config: ConfigDict) -> dict[str, tuple]:
-    """Path -> (old, new) of what a resolved config changes in a run that has a checkpoint.
+    """Path -> (old, new) of each value that differs from the stored config; {} without checkpoint.
 
     Raises:
-        UserError: it is another run's workdir; names every difference.
+        UserError: a difference that a resumed run may not have; names all of them.
     """
     if last_step(workdir) is None:
         return {}
-    there, config = read_config(workdir), upgrade(config.copy_and_resolve_references())
+    stored, config = read_config(workdir), upgrade(config.copy_and_resolve_references())
     if "fingerprints" not in config:
-        del there.fingerprints
-    changes = differences(there, config)
+        del stored.fingerprints
+    changes = differences(stored, config)
     start = changes.get("init_from.path", ("", ""))
     if all(start) and len({Path(path).resolve() for path in start}) == 1:
-        del changes["init_from.path"]  # the same folder, spelt differently
-    harmful = {k: v for k, v in changes.items() if not _may_change(k, *v)}
-    if harmful:
-        listed = "; ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in harmful.items())
+        del changes["init_from.path"]  # the same folder, written differently
+    refused = {k: v for k, v in changes.items() if not _may_change(k, *v)}
+    if refused:
+        listed = "; ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in refused.items())
         raise UserError(
             f"{workdir} is the workdir of another config ({listed}): use another --workdir, or "
             "the same values"
@@ -289,7 +287,7 @@ def _may_change(key: str, old: Any, new: Any) -> bool:
 
 
 def _network(encoder: str) -> list[tuple]:
-    """What an encoder's spec says but for how it is computed."""
+    """The parsed spec of an encoder without the arguments in COMPUTED."""
     return [
         (name, args, {k: v for k, v in kwargs.items() if k not in COMPUTED})
         for name, args, kwargs in parse(encoder)
@@ -297,7 +295,7 @@ def _network(encoder: str) -> list[tuple]:
 
 
 def write(path: Path, text: str) -> None:
-    """Replaces a file, whole or not at all."""
+    """Writes a file atomically."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text + "\n", encoding="utf-8")
     os.replace(temporary, path)

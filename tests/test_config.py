@@ -161,7 +161,9 @@ def test_no_argument_for_a_file_that_needs_one(tmp_path):
 
 
 def test_a_missing_file_names_one_that_exists():
-    with pytest.raises(UserError, match="there is no config file .nothing.py., and"):
+    with pytest.raises(
+        UserError, match="no config file or built-in experiment .nothing.py.: choose"
+    ):
         configs.load_config("nothing.py")
 
 

@@ -20,7 +20,7 @@ RESULTS = {"mae": {"knn": 0.25}}
 def test_damaged_results_are_set_aside_and_written_anew(tmp_path, caplog, content):
     path = tmp_path / "results.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{path} is damaged .*: mae-jax evaluate makes a new one"):
+    with pytest.raises(UserError, match=f"{path} is damaged .*: mae-jax evaluate writes a new one"):
         read_results(path)
     evaluate.write_results(path, 40, RESULTS, [], ended_by="knn")
     found = {"step": 40, "results": RESULTS, "final": RESULTS, "evaluators": "knn"}
@@ -49,7 +49,7 @@ def test_a_run_of_a_sweep_with_damaged_results_is_evaluated_again(tmp_path, cont
 @pytest.mark.parametrize("content", DAMAGE, ids=KINDS)
 def test_a_damaged_config_says_how_to_get_it_back(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"config.json is damaged \(.*\); the command of this run"):
+    with pytest.raises(UserError, match=r"config.json is damaged \(.*\); to restore it, start"):
         read_config(tmp_path)
 
 
@@ -61,7 +61,7 @@ def test_a_damaged_origin_is_not_taken_for_another_one(root, tmp_path, capsys, c
     (folder / "origin.json").write_bytes(content)
     line = mistake(capsys, *command, "--config.init_from.path=tests")
     assert line.startswith(f"{folder}/origin.json is damaged (")
-    assert line.endswith("remove it to take the start as it is now, or use another --workdir")
+    assert line.endswith("remove it to start from the current weights, or use another --workdir")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_damaged_line_of_a_sweeps_results_is_named(tmp_path, capsys, line):
     path.write_bytes(f"{json.dumps(LINE)}\n\n{line}\n".encode("latin-1"))
     said = mistake(capsys, "report", "--sweep", tmp_path)
     assert said.startswith(f"line 3 of {path} is damaged (")
-    assert said.endswith("start `mae-jax sweep` again: it writes it anew")
+    assert said.endswith("run `mae-jax sweep` again to rewrite it")
 
 
 @pytest.mark.parametrize("content", DAMAGE, ids=KINDS)

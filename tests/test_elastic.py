@@ -22,7 +22,7 @@ def test_processes_stop_at_the_same_step_and_one_goes_on_with_another_mesh(tmp_p
     zero, one = ((tmp_path / f"two_{index}.log").read_text() for index in (0, 1))
     assert codes == [PREEMPTED] * 2, zero + one
     last = max(found)
-    assert 7 <= last < 14 and f"after step {last} of 20, which is saved: start again" in zero
+    assert 7 <= last < 14 and f"after step {last} of 20, which is saved: run again" in zero
     assert "mae-jax" not in one
     _, state = load_run(workdir)
     assert int(state.step) == last

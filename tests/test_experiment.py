@@ -54,8 +54,8 @@ FILES = {
     "def get_config():\n    return get_config()": "mine.py, line 2: RecursionError",
     "def get_config():\n    assert False": "mine.py, line 2: AssertionError",
     "def get_config():\n    open('nothing.txt')": "line 2: FileNotFoundError: [Errno 2] No such",
-    "import sys\nsys.exit(7)": "mine.py, line 2: it ends the command with SystemExit(7)",
-    "def get_config():\n    raise SystemExit": "line 2: it ends the command with SystemExit(None)",
+    "import sys\nsys.exit(7)": "mine.py, line 2: SystemExit(7) would end the command",
+    "def get_config():\n    raise SystemExit": "line 2: SystemExit(None) would end the command",
     "from mae_jax.types import UserError\nraise UserError('my reason')": "my reason",
     # What is no Python, or no function.
     "def get_config(:": "mine.py is not Python: invalid syntax",
@@ -64,10 +64,10 @@ FILES = {
     "def get_config():\n\treturn 1\n        return 2": "mine.py is not Python: inconsistent use",
     "": "mine.py has no function get_config(arg)",
     "def get_configs(): pass": "no function get_config(arg): it is for `mae-jax sweep`",
-    "get_config = 5": "mine.py: get_config is no function, but a value of type int",
-    "def get_config(a, b): pass": "get_config needs the arguments a, b; it is called with one",
-    "def get_config(a): pass": "get_config needs the argument 'a': --config FILE:ARGUMENT",
-    "def get_config(*, a): pass": "get_config needs the arguments a; it is called with one",
+    "get_config = 5": "mine.py: get_config must be a function, and is a value of type int",
+    "def get_config(a, b): pass": "get_config needs the arguments a, b, but gets at most one",
+    "def get_config(a): pass": "get_config needs the argument 'a': --config FILE:ARG",
+    "def get_config(*, a): pass": "get_config needs the arguments a, but gets at most one",
     # What it returns.
     of_base("return"): "get_config returned None: it must return an ml_collections.ConfigDict",
     of_base("return c.to_dict()"): "get_config returned a value of type dict",
@@ -112,26 +112,26 @@ def test_a_wrong_file_is_one_line(capsys, folder, text, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("README.md", "--config README.md: the name of a config file ends in .py, or name an expe"),
+        ("README.md", "--config README.md: the name of a config file ends in .py, or a built-in"),
         ("noending", "--config noending: the name of a config file ends in .py"),
         ("folder.py", "--config folder.py is a folder: give a config file in it"),
         (".", "--config . is a folder"),
-        ("nothing.py", "there is no config file 'nothing.py', and no experiment of that name"),
-        ("quikstart", "no config file 'quikstart', and no experiment of that name: did you mean "),
+        ("nothing.py", "there is no config file or built-in experiment 'nothing.py'"),
+        ("quikstart", "no config file or built-in experiment 'quikstart': did you mean "),
         (
             "quickstart.py",
-            "no config file 'quickstart.py' here: the one that comes with the library",
+            "no config file 'quickstart.py' here: for the built-in experiment, use",
         ),
-        ("configs/mae.py:L/16", "comes with the library is --config mae:L/16"),
-        ("common", "no config file 'common', and no experiment of that name: choose bigan,"),
+        ("configs/mae.py:L/16", "built-in experiment, use --config mae:L/16"),
+        ("common", "no config file or built-in experiment 'common': choose bigan,"),
         ("mae:X", "mae.py:X: write SIZE/PATCH"),
         ("quickstart:5", "get_config takes no argument, but '5' was given after the colon"),
         ("compare_methods", "no function get_config(arg): it is for `mae-jax sweep`"),
-        ("/dev/null", "there is no config file '/dev/null'"),
+        ("/dev/null", "there is no config file or built-in experiment '/dev/null'"),
         ("a" * 300, "aaa: File name too long"),
         ("", "argument --config: it is empty"),
         (" ", "argument --config: it is empty"),
-        (":5", "there is no config file ''"),
+        (":5", "there is no config file or built-in experiment ''"),
     ],
 )
 def test_a_name_that_finds_nothing(capsys, folder, name, message):
@@ -182,8 +182,8 @@ def test_imports_from_before_the_experiments_were_in_the_package(capsys, folder,
         monkeypatch.delitem(sys.modules, module)
     said = mistake(capsys, "train", "--config", name, "--print-config")
     assert said == (
-        "mine.py, line 1: No module named 'configs': the library's own are in `mae_jax.configs`: "
-        "from mae_jax.configs import common"
+        "mine.py, line 1: No module named 'configs': the built-in experiments are in "
+        "`mae_jax.configs`: from mae_jax.configs import common"
     )
     monkeypatch.chdir(root)  # in a checkout they go on
     assert load_config(str(folder / name)).seed == 0
@@ -299,7 +299,7 @@ def test_ctrl_c_in_a_file_stops(capsys, folder):
         ("return {'a/b/0': 5}", "mine.py, a/b/0: get_config returned a value of type int"),
         ("return {1: common.base()}", "it must return a dict, name -> ConfigDict"),
         ("return {'a/b/0': ConfigDict()}", "mine.py, a/b/0: config has no section 'data'"),
-        ("sys.exit(7)", "it ends the command with SystemExit(7)"),
+        ("sys.exit(7)", "SystemExit(7) would end the command"),
     ],
 )
 def test_a_wrong_file_of_experiments(capsys, folder, text, message):
@@ -334,7 +334,7 @@ def test_init_starts_a_project_and_overwrites_nothing(capsys, folder):
     (folder / "my project" / "README.md").write_text("mine")
     (folder / "my project" / "experiment.py").unlink()
     said = mistake(capsys, "init", "my project")
-    assert "there is already my project/README.md" in said and "name another folder" in said
+    assert "would overwrite my project/README.md" in said and "name another folder" in said
     assert [path.name for path in (folder / "my project").iterdir()] == ["README.md"]
     assert (folder / "my project" / "README.md").read_text() == "mine"
     (folder / "mine").write_text("a file")

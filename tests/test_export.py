@@ -170,9 +170,9 @@ def test_the_five_lines_of_the_readme(exported, images, expected, monkeypatch):
         (dict(output="logits"), "output of mae: 'logits' is unknown: choose features, tokens"),
         (dict(kind="torch"), "format 'torch' is unknown: choose stablehlo, onnx"),
         (dict(kind="onnx"), "the name must end in .onnx"),
-        (dict(out="taken"), "taken is there already: choose another place, or remove it"),
-        (dict(out="taken/file.onnx", kind="onnx"), "file.onnx is there already"),
-        (dict(out="taken/file.onnx"), "file.onnx is there already"),
+        (dict(out="taken"), "taken exists already: choose another path, or remove it"),
+        (dict(out="taken/file.onnx", kind="onnx"), "file.onnx exists already"),
+        (dict(out="taken/file.onnx"), "file.onnx exists already"),
     ],
 )
 def test_mistakes_are_one_line(models, tmp_path, options, message):

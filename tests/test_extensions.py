@@ -69,7 +69,7 @@ def test_every_kind_of_name(kind, write):
     with pytest.raises(UserError) as error:
         BUILDERS[kind]()
     assert str(error.value) == (
-        f"my_project.mine: its make returned a value of type tuple, and must return a {kind}"
+        f"my_project.mine: make returned a value of type tuple, and must return a {kind}"
     )
 
 
@@ -108,7 +108,7 @@ def test_a_name_is_never_an_attribute(write):
     write("mine", MAKES + "class Method:\n    make = make\n")
     for name in ("my_project.mine.make", "my_project.mine.Method"):
         assert refused(name) == (
-            f"'{name}' is no module, but something in one: write my_project.mine, whose make is "
+            f"'{name}' is not a module but an attribute: write my_project.mine, whose make is "
             "called"
         )
 
@@ -116,8 +116,8 @@ def test_a_name_is_never_an_attribute(write):
 def test_missing_modules(write, tmp_path):
     write("mine"), write("others")
     assert refused("your_project.mine") == (
-        "no module 'your_project.mine' on the Python path: it is looked for in the current folder, "
-        f"{tmp_path}, and in what is installed"
+        "no module 'your_project.mine' on the Python path, which is the current folder, "
+        f"{tmp_path}, and the installed packages"
     )
     assert refused("my_project.mien").endswith("; its modules are mine, others")
     assert "write FOLDER.FILE, without .py" in refused("my_project/mine.py")
@@ -152,7 +152,7 @@ def test_the_fault_may_be_in_a_neighbor(write):
 def test_modules_without_make(write):
     path = write("empty", "make = 3\n")
     assert refused("my_project.empty") == (
-        f"my_project.empty has no function make, which is what is called ({path})"
+        f"my_project.empty has no function make ({path}): define make(...)"
     )
     (path.parent / "deep").mkdir()
     (path.parent / "deep" / "mine.py").write_text(MAKES)
@@ -247,7 +247,7 @@ def test_what_came_with_weights_is_never_imported(write, tmp_path, key, value):
     assert read_config(workdir) == config
     config.update_from_flattened_dict({key: value})
     (workdir / "config.json").write_text(to_json(config))
-    with pytest.raises(UserError, match=rf"config\.{key} names the module my_project\.mine, and"):
+    with pytest.raises(UserError, match=rf"config\.{key} names the module my_project\.mine, which"):
         read_config(workdir)
     (workdir / "checkpoints").mkdir()
     assert json.loads(to_json(read_config(workdir))) == json.loads(to_json(config))

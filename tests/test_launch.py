@@ -68,7 +68,7 @@ def test_local_gives_out_the_gpus_that_are_visible(root, listed, gpus):
     printed = bash(root, "local.sh", "--dry-run", str(gpus), **variables).splitlines()
     assert [line.split("--local-devices ")[1] for line in printed] == [f"{i} " for i in range(gpus)]
     error = bash(root, "local.sh", "--dry-run", str(gpus + 1), code=2, **variables)
-    assert f"{gpus + 1} processes take a GPU each, and there are {gpus}" in error
+    assert f"{gpus + 1} processes need a GPU each, and there are {gpus}" in error
 
 
 @pytest.mark.parametrize("listed", ["", "-1"])
@@ -117,20 +117,18 @@ def test_slurm_requeues_after_75_only(root, tmp_path, ended):
     )
     assert done.returncode == ended
     assert ("scontrol requeue 7" in done.stdout) == (ended == 75)
-    assert ("is not queued again" in done.stderr) == (ended == 75)
+    assert ("was not requeued" in done.stderr) == (ended == 75)
 
 
 def test_launchers_say_what_they_need(root, tmp_path):
     for name in ("bash", "dirname", "find", "wc"):
         (tmp_path / name).symlink_to(shutil.which(name))
     error = bash(root, "local.sh", "1", code=2, PATH=str(tmp_path))
-    assert error == (
-        "launch/local.sh: there is no mae-jax on the PATH: source .venv/bin/activate\n"
-    )
+    assert error == ("launch/local.sh: mae-jax is not on the PATH: source .venv/bin/activate\n")
     error = bash(root, "slurm.sh", code=2)
     assert error == "launch/slurm.sh: start it with sbatch, or give --dry-run\n"
     error = bash(root, "slurm.sh", code=2, PATH=str(tmp_path), SLURM_SUBMIT_DIR=str(tmp_path))
-    assert error.startswith("launch/slurm.sh: there is no mae-jax on the PATH: make .venv in /")
+    assert error.startswith("launch/slurm.sh: mae-jax is not on the PATH: create .venv in /")
 
 
 def test_tpu_pod_dry_run_makes_installs_and_trains(root):
@@ -166,14 +164,18 @@ def test_tpu_pod_makes_several_slices(root):
 @pytest.mark.parametrize(
     ("script", "changes", "reason"),
     [
-        ("tpu_pod.sh", dict(SLICES="0"), "SLICES=0 must be a whole number"),
-        ("tpu_pod.sh", dict(TYPE="v6e"), "TYPE=v6e is no v5litepod-16, v6e-32 or v5p-64; for"),
+        ("tpu_pod.sh", dict(SLICES="0"), "SLICES=0 must be a positive integer"),
+        (
+            "tpu_pod.sh",
+            dict(TYPE="v6e"),
+            "TYPE=v6e must be of the form v5litepod-16, v6e-32 or v5p-64; for",
+        ),
         ("tpu_pod.sh", dict(TYPE="tpu7x-64"), "TPU7x use launch/kubernetes.sh"),
         ("kubernetes.sh", dict(HOSTS="4"), "HOSTS=4 times CHIPS=4 are not the 32 chips of 4x8"),
         ("kubernetes.sh", dict(CHIPS="8"), "HOSTS=8 times CHIPS=8 are not the 32 chips of 4x8"),
         ("kubernetes.sh", dict(TOPOLOGY="2x2x4"), "are not the 16 chips of 2x2x4"),
         ("kubernetes.sh", dict(TOPOLOGY="4x"), "TOPOLOGY=4x must be of the form 4x4, or 2x2x4"),
-        ("kubernetes.sh", dict(SLICES="two"), "SLICES=two must be a whole number"),
+        ("kubernetes.sh", dict(SLICES="two"), "SLICES=two must be a positive integer"),
         (
             "kubernetes.sh",
             dict(SLICES="2", HOSTS="1", TOPOLOGY="2x2"),
@@ -380,11 +382,11 @@ def test_two_real_processes_stop_and_go_on(root, tmp_path):
     jobs.until(lambda: losses(run), script)
     script.send_signal(signal.SIGTERM)
     _, error = script.communicate(timeout=jobs.DEADLINE)
-    assert script.returncode == 75 and "start again to go on" in error, error
+    assert script.returncode == 75 and "run again to resume" in error, error
     assert error.count("with 3 change(s)") == 1, "the second process is quiet"
     children = jobs.start(tmp_path / "again", "train", *options, seconds=60)
     one, two = jobs.wait(tmp_path / "again", children)
-    assert (one.code, two.code) == (0, 0) and "going on from step" in one.error, one.error
+    assert (one.code, two.code) == (0, 0) and "resuming from step" in one.error, one.error
     assert not re.search("Gloo|Traceback", one.error + two.error), one.error + two.error
     assert [step for step, _ in losses(run)] == list(range(1, 41))
     lines = log.read(run / "metrics.jsonl")

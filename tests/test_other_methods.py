@@ -94,4 +94,4 @@ def test_views_are_asked_for_where_they_are_needed_and_only_there(tmp_path, caps
     )
     assert line == "mocov3 learns from two views of each image: set config.data.views=2"
     line = mistake(capsys, *command, "tests/helpers/tiny.py", "--config.data.views=2")
-    assert line == "mae looks at one view of an image: set config.data.views=1"
+    assert line == "mae uses one view of an image: set config.data.views=1"

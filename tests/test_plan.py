@@ -171,9 +171,9 @@ def test_check_prints_the_plan_and_writes_nothing(capsys, root, grey, tmp_path):
         assert words in printed, printed
     assert not list(tmp_path.iterdir())
     odd = mistake(capsys, *command, "--config.evals.run=knn(k=17)")
-    assert odd == "knn asks for 17 of only 16 training examples: lower k"
+    assert odd == "knn needs 17 training examples, and there are only 16: lower k"
     assert not list(tmp_path.iterdir())
-    assert run(*grey[1], "--check") == 0 and "going on from step 2" in capsys.readouterr().out
+    assert run(*grey[1], "--check") == 0 and "resuming from step 2" in capsys.readouterr().out
     there = [*grey[1], "--check", "--config.method.args.mask_ratio=0.5"]
     assert "mask_ratio: 0.75 there, 0.5 now" in mistake(capsys, *there)
 

@@ -118,7 +118,7 @@ def test_build_calls_make_with_the_text_and_more(tmp_path):
     assert spec.build(text, "data.sources").decoder.channels == 1
     source = spec.build(f"folder({str(tmp_path)!r})", "data.sources", channels=1)
     assert source.decoder.channels == 1
-    with pytest.raises(UserError, match="'channels' has its own place in the config"):
+    with pytest.raises(UserError, match="'channels' is a config value of its own"):
         spec.build(text, "data.sources", channels=3)
 
 

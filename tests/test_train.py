@@ -63,14 +63,14 @@ def test_killed_and_told_to_stop_it_ends_bit_for_bit_the_same(whole, tmp_path):
 
     process = start(tmp_path, "stop", 35)
     _, error = process.communicate(DEADLINE)
-    assert process.returncode == 75 and "start again to go on" in error
+    assert process.returncode == 75 and "run again to resume" in error
     assert "Traceback" not in error
     _, state = load_run(tmp_path)
     assert 35 <= int(state.step) < 40 and int(state.step) == losses(tmp_path)[-1][0]
 
     process = start(tmp_path)
     _, error = process.communicate(DEADLINE)
-    assert process.returncode == 0 and f"going on from step {state.step}" in error, error
+    assert process.returncode == 0 and f"resuming from step {state.step}" in error, error
     assert whole_log(tmp_path) == whole_log(whole)
     assert [step for step, _ in losses(tmp_path)] == list(range(1, 41))
     assert_same_leaves(final(tmp_path), final(whole))

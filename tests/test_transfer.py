@@ -157,17 +157,17 @@ def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
     [
         (["method.args.classes=3"], "10 classes, and config.method.args.classes=3"),
         (["data.fields=()", "evals.run="], "the training set has no labels"),
-        (["init_from.path=nowhere"], "there is no nowhere: give a file, a folder or hf://org/name"),
+        (["init_from.path=nowhere"], "there is no nowhere: pass a file, a folder or hf://org/name"),
         (
             ["method.args.encoder=vit(width=32, depth=1, heads=2, patch=4)"],
-            "is of another architecture: it is vit(width=16, depth=1, heads=2, patch=4)",
+            "has another architecture: it is vit(width=16, depth=1, heads=2, patch=4)",
         ),
         (
             ["method.args.encoder=vit(width=16, depth=1, heads=2, patch=2)"],
             "config.method.args.encoder=vit(width=16, depth=1, heads=2, patch=2)",
         ),
         (["method.args.tuned=2"], "tuned 2: choose 'all', 'mlp' or a number up to 1"),
-        (["data.subset=per_class(1000)"], "images, and 1000 are asked for"),
+        (["data.subset=per_class(1000)"], "images, fewer than 1000: lower it"),
         (["data.fields=()"], "classify needs labels"),
         (["evals.run=probe"], "there is no 'val' split: config.data.held_out is 0"),
         (

@@ -1,4 +1,4 @@
-"""Measurements of speed: the input pipeline (`data`), the training step (`step`) beside the same
-model of another library (`peer`), its collectives on many devices (`scaling`), and its program as
-compiled for other devices (`compile`).
+"""Benchmarks: the input pipeline (`data`), the training step (`step`) compared with the same model
+in another library (`peer`), its collectives on many devices (`scaling`), and the step compiled for
+accelerators that are not present (`compile`).
 """

@@ -1,4 +1,4 @@
-"""The memory of a device that a compiled program needs, read from XLA's dump of its buffers."""
+"""Device memory of a compiled program, from XLA's dump of its buffer assignment."""
 
 import re
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ _VALUE = re.compile(
 
 
 class Buffer(NamedTuple):
-    """A place in the memory for temporaries, where values lie one after another."""
+    """A region of the temporary memory, shared by values with disjoint lifetimes."""
 
     bytes: int
     shape: str
-    """Of its largest value, e.g. 'f32[256,16,197,197]'."""
+    """Shape of its largest value, e.g. 'f32[256,16,197,197]'."""
     modules: tuple[str, ...]
-    """What makes the values of at least half of its size, e.g. 'decoder/block_0/attention'."""
+    """Modules that compute its values of at least half its size: 'decoder/block_0/attention'."""
 
 
 class Memory(NamedTuple):
@@ -30,17 +30,17 @@ class Memory(NamedTuple):
     arguments: int
     """State and batch."""
     aliased: int
-    """Those of the arguments that outputs take over."""
+    """Donated arguments, whose buffers outputs reuse."""
     outputs: int
-    """Outputs that take over no argument."""
+    """Outputs that reuse no argument."""
     temporaries: int
     constants: int
     buffers: tuple[Buffer, ...]
-    """The largest places of temporaries; they need not be in use at the same time."""
+    """The largest temporary buffers; they need not be in use at the same time."""
 
     @property
     def total(self) -> int:
-        """All that must fit."""
+        """Bytes that must fit: arguments, outputs, temporaries and constants."""
         return self.arguments + self.outputs + self.temporaries + self.constants
 
 
@@ -49,14 +49,14 @@ def read_buffers(text: str, program: Program, largest: int = 12) -> Memory:
 
     Args:
         text: of '*buffer-assignment.txt'.
-        program: that it belongs to, which knows what values are for.
+        program: the program of the dump, which has the op_name of each value.
         largest: number of `buffers`.
     """
     sums = dict.fromkeys(("arguments", "aliased", "outputs", "temporaries", "constants"), 0)
-    places: dict[tuple[int, int], list[tuple[int, str, str]]] = {}
+    regions: dict[tuple[int, int], list[tuple[int, str, str]]] = {}
     for number, (size, rest, values) in enumerate(_allocations(text)):
         if re.search(r"\bcolor [1-9]", rest) or "thread-local" in rest:
-            continue  # on the chip
+            continue  # memory on the chip
         live = "maybe-live-out" in rest or "output shape" in rest
         if "parameter" in rest:
             sums["arguments"] += size
@@ -65,12 +65,12 @@ def read_buffers(text: str, program: Program, largest: int = 12) -> Memory:
             sums[_kind(rest, live)] += size
         if "preallocated-temp" in rest:
             for value in (one for one in values if not one["shape"].startswith("(")):
-                found = (int(value["size"]), value["name"], value["shape"])
-                places.setdefault((number, int(value["offset"])), []).append(found)
+                entry = (int(value["size"]), value["name"], value["shape"])
+                regions.setdefault((number, int(value["offset"])), []).append(entry)
     operations = {one.name: one.op_name for _, one in program.all()}
-    made = [_buffer(values, operations) for values in places.values()]
-    made.sort(key=lambda buffer: -buffer.bytes)
-    return Memory(**sums, buffers=tuple(made[:largest]))
+    buffers = [_buffer(values, operations) for values in regions.values()]
+    buffers.sort(key=lambda buffer: -buffer.bytes)
+    return Memory(**sums, buffers=tuple(buffers[:largest]))
 
 
 def _kind(rest: str, live: bool) -> str:
@@ -80,7 +80,7 @@ def _kind(rest: str, live: bool) -> str:
 
 
 def _allocations(text: str) -> Iterator[tuple[int, str, list[re.Match]]]:
-    """(size, description, values) of each."""
+    """(size, description, values) of each allocation."""
     current: tuple[int, str, list[re.Match]] | None = None
     for line in text.splitlines():
         if header := _ALLOCATION.match(line):

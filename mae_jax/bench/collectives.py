@@ -1,13 +1,12 @@
 """The collectives of a compiled program: how often they run in one call, and the bytes they move.
 
-Counted are the instructions after partitioning, those inside of loops as often as the loop runs
-where the compiler knows that, else once. Programs of TPUs repeat an asynchronous collective in
-every fusion that works while it is under way, each time with the same channel id: it counts once.
-An all-reduce whose fusion returns only a slice of the sum is a TPU's reduce-scatter, and counts as
-one. Bytes are per device, of ring algorithms on groups of n: an all-reduce moves 2 (n - 1) / n of
-its result, an all-gather (n - 1) / n, a reduce-scatter n - 1 times its result, an all-to-all
-(n - 1) / n, a permutation all. What goes from a slice of TPUs to the others over the network is a
-'send', of the bytes that a device hands over.
+They are counted after partitioning; inside a loop, times its trip count if the compiler knows it,
+else once. TPU programs repeat an asynchronous collective, with the same channel id, in every fusion
+that overlaps it: it counts once. An all-reduce whose fusion returns only a slice of the sum is a
+TPU's reduce-scatter, and counts as one. Bytes are per device, for ring algorithms on groups of n:
+an all-reduce moves 2 (n - 1) / n of its result, an all-gather (n - 1) / n, a reduce-scatter n - 1
+times its result, an all-to-all (n - 1) / n, a permutation all of it. Transfers between TPU slices
+over the data-center network are counted as 'send', with the bytes that a device sends.
 """
 
 import math
@@ -28,21 +27,21 @@ class Collective(NamedTuple):
 
     kind: str
     shapes: tuple[tuple[int, ...], ...]
-    """Of the arrays of its result, on one device."""
+    """Shapes of the arrays of its result, on one device."""
     payload: int
     """Bytes of its result."""
     moved: float
-    """Bytes that a device sends each time."""
+    """Bytes that a device sends per execution."""
     group: int
-    """Devices that take part together."""
+    """Number of participating devices."""
     times: int
     """How often it runs in one call of the program."""
     op_name: str
-    """What it was made for: a path of JAX, e.g. 'jit(step)/jvp(MAE)/encoder/embed/dot_general'."""
+    """The JAX operation that it implements: 'jit(step)/jvp(MAE)/encoder/embed/dot_general'."""
     asynchronous: bool
-    """The device computes meanwhile."""
+    """Whether it overlaps with computation."""
     gathers: int
-    """Bytes of an all-reduce's result that it gathers: each device puts its share into zeros."""
+    """Bytes that an all-reduce gathers by summing zero-padded shards."""
 
 
 def collectives(program: Program | str, devices: int) -> list[Collective]:
@@ -50,30 +49,30 @@ def collectives(program: Program | str, devices: int) -> list[Collective]:
 
     Args:
         program: parsed, or its text.
-        devices: of the program; the size of groups that are not written out.
+        devices: number of devices, the size of groups that the text does not list.
     """
     program = parse(program) if isinstance(program, str) else program
     times = program.times()
     wrapped = _wrapped(program)
-    found: dict[object, Collective] = {}
+    unique: dict[object, Collective] = {}
     for name, one in program.all():
         if one.opcode not in _OPCODES or not times[name]:
             continue
         is_async = one.opcode.endswith("-start") or one.opcode == "send"
         is_async = is_async or name in wrapped or _continues(program, name)
-        made = _collective(program, name, one, devices, times[name], is_async)
-        key = (made.kind, one.channel) if one.channel is not None else (name, one.name)
-        if key in found:
-            seen = found[key]
+        new = _collective(program, name, one, devices, times[name], is_async)
+        key = (new.kind, one.channel) if one.channel is not None else (name, one.name)
+        if key in unique:
+            seen = unique[key]
             is_async = seen.asynchronous or is_async
-            made = seen._replace(times=max(seen.times, made.times), asynchronous=is_async)
-        found[key] = made
-    return list(found.values())
+            new = seen._replace(times=max(seen.times, new.times), asynchronous=is_async)
+        unique[key] = new
+    return list(unique.values())
 
 
 def totals(found: Iterable[Collective]) -> dict[str, dict[str, float]]:
-    """By kind: 'count' of collectives that run in a call, how many of them are 'asynchronous',
-    'payload' and 'moved' bytes.
+    """Kind -> 'count' of executions in a call, how many of them are 'asynchronous', and the bytes
+    'payload' and 'moved'.
     """
     sums: dict[str, dict[str, float]] = {}
     for one in found:
@@ -137,7 +136,7 @@ def _collective(
 
 
 def _slice(program: Program, name: str, one: Instruction) -> tuple[Array, ...]:
-    """What a fused computation returns of an all-reduce, if a slice is all that is used."""
+    """The slices of an all-reduce that a fused computation returns, if it uses nothing else."""
     inside = program.computations[name]
     users = [user for user in inside.values() if one.name in user.operands]
     if name == program.entry or one.root or not users:
@@ -154,7 +153,7 @@ def _caller(program: Program, name: str) -> str:
 
 
 def _gathers(program: Program, name: str, one: Instruction) -> int:
-    """Bytes of an all-reduce's operands that are a share of the device put into zeros."""
+    """Bytes of an all-reduce's operands that are zero-padded shards."""
     return sum(
         array.bytes
         for operand, array in zip(one.operands, one.result, strict=False)
@@ -163,25 +162,25 @@ def _gathers(program: Program, name: str, one: Instruction) -> int:
 
 
 def _updates(program: Program, name: str, operand: str) -> bool:
-    """Whether a value of a computation was made by writing a slice into an array."""
-    inside, place = program.computations[name], 0
+    """Whether a value of a computation is the result of writing a slice into an array."""
+    inside, element = program.computations[name], 0
     source = inside.get(operand)
     while source and source.opcode in _PASSES and len(source.operands) == 1:
         index = re.search(r"\bindex=(\d+)", source.attributes)
-        place = int(index[1]) if index else place
+        element = int(index[1]) if index else element
         source = inside.get(source.operands[0])
     called = [callee for role, callee in source.callees if role == "calls"] if source else []
     if called and called[0] in program.computations:
         root = program.root(called[0])
-        if root.opcode == "tuple" and place < len(root.operands):
-            return _updates(program, called[0], root.operands[place])
+        if root.opcode == "tuple" and element < len(root.operands):
+            return _updates(program, called[0], root.operands[element])
         return _updates(program, called[0], root.name)
     return source is not None and source.opcode == "dynamic-update-slice"
 
 
 def _group(text: str, devices: int) -> int:
-    """The number of devices of a group, from any of the ways in which XLA writes groups:
-    {{0,1},{2,3}}, [2,2]<=[4], mesh['a'=2,'b'=2] {'b'}; {} or nothing are all devices.
+    """The number of devices of a group, in any of XLA's notations: {{0,1},{2,3}}, [2,2]<=[4],
+    mesh['a'=2,'b'=2] {'b'}; {} or a missing attribute means all devices.
     """
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", text)
     if listed:

@@ -1,11 +1,11 @@
-"""A config's training step, compiled for accelerators that are not here: memory, collectives,
-traffic of the main memory, and the bounds that follow.
+"""A config's training step, compiled for accelerators that are not present: memory, collectives,
+HBM traffic, and the resulting bounds.
 
-The step is compiled as training would compile it, for the devices of a topology by name; see
-`compile_run`. Nothing runs, so no time is measured: bytes over bandwidth and model FLOPs over the
-peak are bounds from below on the time of a step, and with `full` the compiler's own estimate of
-cycles says where it expects the time to go. What the compiler says of memory is exact. For GPUs,
-Triton's matrix products are left out, as they are chosen by timing on the device.
+The step is compiled as in training, for the devices of a named topology, see `compile_run`. Nothing
+runs, so no time is measured. Traffic over bandwidth and model FLOPs over peak FLOP/s are lower
+bounds on the time of a step; with `full`, the compiler also estimates cycles by part. The memory is
+exact. For GPUs, Triton's matrix products are disabled, because they are chosen by timing on the
+device.
 """
 
 import re
@@ -25,9 +25,9 @@ from mae_jax.bench.traffic import traffic
 
 Report = dict[str, Any]
 GATHERED = 0.1
-"""Share of the parameters that may be gathered by all-reduces: vectors are."""
+"""Share of the parameters that all-reduces may gather without a fault, as they do with vectors."""
 LARGEST = 16
-"""Modules that are listed by their traffic."""
+"""Number of modules listed, those with the most traffic."""
 
 
 def bench_compile(
@@ -43,10 +43,10 @@ def bench_compile(
     Args:
         name: of the config, for the report.
         image_size: see `make_setup`.
-        full: compile to the end, for the compiler's estimates of cycles; takes minutes.
+        full: compile to machine code, for the compiler's estimates of cycles; takes minutes.
 
     Returns:
-        All numbers, ready for JSON, as `report` says.
+        All numbers, ready for JSON, see `report`.
 
     Raises:
         UserError: see `compile_in_child`.
@@ -56,8 +56,8 @@ def bench_compile(
 
 
 def report(dump: Dump, topology: Topology) -> Report:
-    """What a dump says of a step. 'faults' are the reasons not to train like this, 'notes' the
-    limits of these numbers: lines, or none. Bytes and times are of one device and one step.
+    """The report of a step, from its dump. 'faults' are lines with reasons not to train like this,
+    'notes' are lines on the limits of the numbers. Bytes and times are per device and step.
     """
     facts, machine = dump.facts, topology.machine
     found = dict(
@@ -94,7 +94,7 @@ def report(dump: Dump, topology: Topology) -> Report:
 
 
 def memory(dump: Dump, program: Program, machine: Machine) -> Report:
-    """Bytes of a device's memory and their 'share' of what it has."""
+    """Bytes of device memory that the step needs, and their 'share' of the available memory."""
     needed = read_buffers(dump.buffers, program)
     sums = {name: value for name, value in needed._asdict().items() if name != "buffers"}
     largest = [one._asdict() for one in needed.buffers]
@@ -104,54 +104,54 @@ def memory(dump: Dump, program: Program, machine: Machine) -> Report:
 
 def communication(program: Program, facts: Report) -> Report:
     """The collectives by kind, and the bytes that all-gathers and all-reduces gather."""
-    found = collectives(program, facts["devices"])
+    moves = collectives(program, facts["devices"])
     return dict(
-        collectives=totals(found),
+        collectives=totals(moves),
         gathered=dict(
-            all_gather=sum(one.times * one.payload for one in found if one.kind == "all-gather"),
-            all_reduce=sum(one.times * one.gathers for one in found),
+            all_gather=sum(one.times * one.payload for one in moves if one.kind == "all-gather"),
+            all_reduce=sum(one.times * one.gathers for one in moves),
         ),
     )
 
 
 def attention(parts: dict[str, float]) -> float:
-    """The share of attention."""
+    """The share of attention in the traffic."""
     mine = sum(value for name, value in parts.items() if name.endswith("attention"))
     return mine / sum(parts.values()) if parts else 0.0
 
 
 def bounds(facts: Report, machine: Machine, moved: float) -> Report:
-    """Seconds below which a step cannot take, and the utilization that the longest of them leaves:
-    model FLOPs over the peak.
+    """Lower bounds on the seconds of a step, and the upper bound on model FLOPs utilization that
+    follows from them.
     """
-    found: Report = dict(memory=moved / machine.bandwidth)
+    limits: Report = dict(memory=moved / machine.bandwidth)
     if facts["flops_per_image"]:
         flops = facts["flops_per_image"] * facts["batch_size"] / facts["devices"]
-        found["arithmetic"] = flops / machine.flops
-        found["mfu"] = found["arithmetic"] / max(found["arithmetic"], found["memory"])
-    return found
+        limits["arithmetic"] = flops / machine.flops
+        limits["mfu"] = limits["arithmetic"] / max(limits["arithmetic"], limits["memory"])
+    return limits
 
 
 def cycles(program: Program) -> dict[str, float]:
-    """The compiler's estimate by part, where it says so: programs of TPUs, compiled to the end."""
-    found, times = Counter(), program.times()
+    """The compiler's estimate of cycles by part; only TPU programs compiled with `full` have it."""
+    sums, times = Counter(), program.times()
     fusions = (one for _, one in program.all() if one.opcode == "fusion")
     fused = {callee for one in fusions for _, callee in one.callees}
     for name, one in program.all():
         estimate = re.search(r'"estimated_cycles":"(\d+)"', one.attributes)
         if estimate and times[name] and name not in fused and one.opcode != "while":
-            found[part_of(one, program)] += times[name] * int(estimate[1])
-    return {part: float(found[part]) for part in PARTS if found[part]}
+            sums[part_of(one, program)] += times[name] * int(estimate[1])
+    return {part: float(sums[part]) for part in PARTS if sums[part]}
 
 
 def notes(program: Program) -> list[str]:
-    """What the numbers of a program leave out."""
+    """Lines on what the numbers of a program leave out."""
     loops = program.unknown_loops()
     return [f"loops of unknown length, which count once: {loops}"] if loops else []
 
 
 def faults(found: Report) -> list[str]:
-    """Why not to train like this."""
+    """Lines with reasons not to train like this."""
     lines = []
     gigas = found["memory"]["total"] / 1e9
     if not found["fits"]:
@@ -163,13 +163,13 @@ def faults(found: Report) -> list[str]:
         lines.append(
             f"parameters are gathered by all-reduce ({gathered['all_reduce'] / 1e6:,.0f} MB, while "
             f"{gathered['all_gather'] / 1e6:,.0f} MB by all-gather), which moves twice the bytes "
-            "and waits: take config.mesh.fsdp=8 or another part of the devices"
+            "and is synchronous: try config.mesh.fsdp=8, or another part of the devices"
         )
     return lines
 
 
 def refusal(message: str) -> str:
-    """The part of a compiler's message that says how much memory it wants."""
+    """The sentence of a compiler's message with the amount of memory."""
     text = message.partition("RESOURCE_EXHAUSTED: ")[2] or message
     found = re.match(r".*?\d.*?\.(?=\s|$)", text)  # up to the sentence with numbers
     return found[0] if found else text[:300]

@@ -1,9 +1,8 @@
-"""The process in which `bench compile` compiles a step for devices that are not here.
+"""The process in which `bench compile` compiles a step for devices that are not present.
 
-Reads JSON from standard input: the config, the image size, the topology, whether to compile to the
-end. Writes into the folder of the dump: `facts.json` before it compiles, and with `full` the text
-of the program. A mistake of the user ends it with code 2 and a line on standard output, a program
-that does not fit with code 3.
+Reads JSON from standard input: config, image size, topology, dump folder, and `full`. Writes into
+the folder: `facts.json` before it compiles, and with `full` the text of the program. Exit codes: 2
+after a user error, with a line on standard output; 3 if the program does not fit in memory.
 """
 
 import json
@@ -16,17 +15,17 @@ from mae_jax.errors import UserError
 
 FACTS, PROGRAM = "facts.json", "program.txt"
 OUT_OF_MEMORY = 3
-"""Exit code: the memory of a device does not suffice."""
+"""Exit code: the program does not fit in the memory of a device."""
 STEP = "jit_step"
-"""The compiler's name of the module of the step, a function `step` that is jitted."""
+"""XLA's name of the module of the jitted function `step`."""
 CUDNN = 91000
-"""Version 9.10, as in the descriptions of GPUs in `targets/`."""
+"""cuDNN 9.10, as in the descriptions of GPUs in `targets/`."""
 GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": "False"}
-"""Which kernels of Triton are fast is measured on a device."""
+"""Triton's kernels are chosen by timing on a device, and there is none."""
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Of the child: compilers without devices, that write what they do into a folder."""
+    """Environment of the child: no devices, and XLA's dump in a folder."""
     flags = (
         os.environ.get("XLA_FLAGS", ""),
         f"--xla_dump_to={folder}",
@@ -37,7 +36,7 @@ def environment(folder: Path) -> dict[str, str]:
         XLA_FLAGS=" ".join(flags),
         JAX_PLATFORMS="cpu",
         JAX_DISABLE_MOST_OPTIMIZATIONS="false",
-        JAX_ENABLE_COMPILATION_CACHE="false",  # what is read from it is not dumped
+        JAX_ENABLE_COMPILATION_CACHE="false",  # cached programs are not dumped
         TPU_SKIP_MDS_QUERY="1",
         TPU_WORKER_HOSTNAMES="localhost",
         TPU_ACCELERATOR_TYPE="v5litepod-4",
@@ -47,7 +46,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Compiles."""
+    """Compiles the step described on standard input."""
     task = json.load(sys.stdin)
     folder = Path(task["folder"])
     try:
@@ -68,7 +67,7 @@ def main() -> None:
 
 
 def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The step of a config, traced for a topology; and what the report needs to know of it."""
+    """The step of a config, lowered for a topology, and facts about it for the report."""
     import jax
 
     from mae_jax.bench.flops import count
@@ -102,13 +101,14 @@ def lower(task: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def options_for(platform: str, chosen: dict[str, str]) -> dict[str, str]:
-    """Compiler options for a platform: those chosen for training win."""
+    """Compiler options for a platform; those chosen for training take precedence."""
     return (GPU_OPTIONS if platform == "gpu" else {}) | chosen
 
 
 def describe_cudnn() -> None:
-    """Traces cuDNN's attention without cuDNN: JAX asks the library for its version, which decides
-    what it takes. There is no public way to say it; a test of `ops.attention` needs the same name.
+    """Makes cuDNN attention traceable without cuDNN: JAX queries the library's version, which
+    decides what is supported. There is no public way to set it; a test of `ops.attention` uses the
+    same private name.
     """
     from jax._src.cudnn import fused_attention_stablehlo as fused
 

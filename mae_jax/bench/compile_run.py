@@ -1,7 +1,7 @@
-"""Runs the compiler of an accelerator in a child process, and ends it once the program is known.
+"""Runs the compiler of an accelerator in a child process, and stops it once the program is known.
 
-Making machine code takes nearly all of a compiler's time, and the optimized program and the places
-of its buffers are written before. So the parent watches the folder of XLA's dump.
+Generating machine code takes most of the time, and XLA dumps the optimized program and its buffer
+assignment before. So the parent process watches the dump folder.
 """
 
 import importlib.metadata
@@ -25,30 +25,30 @@ from mae_jax.types import UserError
 
 CHILD = "mae_jax.bench.compile_child"
 SETTLED = 0.6
-"""Seconds after which a file that does not grow is complete."""
+"""Seconds without growth after which a file counts as complete."""
 _PROGRAMS = ("*after_optimizations_after_buffer_assignment.txt", "*gpu_after_optimizations.txt")
 _BUFFERS = "*after_optimizations-buffer-assignment.txt"
 
 
 class Dump(NamedTuple):
-    """What a compiler wrote."""
+    """The output of a compiler."""
 
     facts: dict[str, Any]
-    """Of `compile_child.lower`."""
+    """Facts from `compile_child.lower`."""
     program: str
-    """Text of the optimized program; empty where it does not fit."""
+    """Text of the optimized program; empty if it does not fit."""
     buffers: str
-    """Text of its buffers."""
+    """Text of its buffer assignment."""
     final: str
-    """Text of the program after the compiler's end, with its estimates of cycles; else empty."""
+    """With `full`, text of the compiled program, with estimates of cycles; else empty."""
     refused: str
-    """The compiler's message where the memory of a device does not suffice; else empty."""
+    """The compiler's message if the program does not fit in memory; else empty."""
     seconds: float
-    """From the start of the child."""
+    """Seconds since the start of the child."""
 
 
 def check_compiler(topology: Topology) -> None:
-    """Raises UserError where the compiler for a topology is not installed."""
+    """Raises UserError if the compiler for a topology is not installed."""
     if topology.platform == "tpu":
         if importlib.util.find_spec("libtpu"):
             return
@@ -74,10 +74,10 @@ def compile_in_child(
 
     Args:
         image_size: see `make_setup`.
-        full: to the end, for the compiler's estimates of time.
+        full: compile to machine code, for the compiler's estimates of cycles.
 
     Raises:
-        UserError: no compiler, a config or topology that cannot be, a compiler that fails.
+        UserError: the compiler is missing or fails, or the config or topology is invalid.
     """
     check_compiler(topology)
     with tempfile.TemporaryDirectory(prefix="mae_jax_compile_") as name:
@@ -109,10 +109,10 @@ def compile_in_child(
 
 
 def watch(child: subprocess.Popen, folder: Path, *, full: bool, label: str) -> int | None:
-    """Waits for a child, or for what it writes.
+    """Waits until a child ends, or has dumped the program.
 
     Returns:
-        The exit code of the child; None if it was not waited for, all being there.
+        The exit code of the child; None if it has dumped everything and still runs.
     """
     begun = time.monotonic()
     with progress(f"{label}: ") as show:
@@ -122,7 +122,7 @@ def watch(child: subprocess.Popen, folder: Path, *, full: bool, label: str) -> i
             phase = "tracing" if not (folder / FACTS).exists() else "compiling"
             files = dumped(folder)
             if files:
-                phase = "making machine code" if full else "reading the program"
+                phase = "generating machine code" if full else "reading the program"
             show(phase, time.monotonic() - begun)
             now = {path: path.stat().st_size for path in files}
             if now != sizes:
@@ -135,15 +135,15 @@ def watch(child: subprocess.Popen, folder: Path, *, full: bool, label: str) -> i
 
 
 def dumped(folder: Path) -> list[Path]:
-    """The files of the program and of its buffers, once both are there."""
+    """The files of the program and of its buffer assignment, once both exist."""
     programs = [path for pattern in _PROGRAMS for path in folder.glob(f"*.{STEP}{pattern}")]
     buffers = list(folder.glob(f"*.{STEP}{_BUFFERS}"))
     return [max(programs), max(buffers)] if programs and buffers else []
 
 
 class progress:
-    """Shows a phase and the seconds since the start on standard error: in one line of a terminal,
-    else a line for each phase.
+    """Prints a phase and the seconds since the start to standard error: on one line in a terminal,
+    otherwise one line for each phase.
     """
 
     def __init__(self, label: str):
@@ -161,7 +161,7 @@ class progress:
             self.status.stop()
 
     def show(self, phase: str, seconds: float) -> None:
-        """What is being done now."""
+        """Shows the current phase."""
         line = f"{self.label}{phase}, {seconds:.0f} s"
         if self.status:
             self.status.update(line)
@@ -171,18 +171,18 @@ class progress:
 
 
 def _collect(folder: Path, code: int | None, seconds: float) -> Dump:
-    """Reads what a child left that ended with a code."""
-    said = (folder / "out").read_text(errors="replace").strip()
+    """Reads the output of a child that ended with an exit code."""
+    output = (folder / "out").read_text(errors="replace").strip()
     if code == 2:
-        raise UserError(said)
+        raise UserError(output)
     if code not in (None, 0, OUT_OF_MEMORY):
         raise UserError(f"the compiler failed: {last_error((folder / 'err').read_text())}")
     facts = json.loads((folder / FACTS).read_text())
     if code == OUT_OF_MEMORY:
-        return Dump(facts, "", "", "", said, seconds)
+        return Dump(facts, "", "", "", output, seconds)
     if not (files := dumped(folder)):
         raise UserError(
-            "the compiler wrote no program: XLA's dump has other names than expected; use the "
+            "the compiler wrote no program, or XLA's dump has unexpected file names: use the "
             "versions of JAX and of the compiler that mae_jax is tested with"
         )
     program, buffers = (path.read_text(encoding="utf-8") for path in files)
@@ -192,7 +192,7 @@ def _collect(folder: Path, code: int | None, seconds: float) -> Dump:
 
 
 def last_error(text: str) -> str:
-    """The line of standard error that says most: the last one of an exception."""
+    """The most informative line of standard error: the last exception, or the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception"))]
-    return (named or lines or ["it said nothing"])[-1]
+    return (named or lines or ["no message"])[-1]

@@ -1,4 +1,4 @@
-"""Reports of `bench compile` as tables for the screen and as Markdown."""
+"""Tables of the reports of `bench compile`, for the terminal and as Markdown."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ COLUMNS = (
     "config",
     "devices",
     "mesh",
-    "images a device",
+    "images per device",
     "memory, GB",
-    "% of it",
+    "% of memory",
     "traffic, GB",
     "attention, %",
     "collectives, MB",
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def tables(report: Report) -> list[Table]:
-    """All of a report."""
+    """All tables of a report."""
     drawn = [_summary(report)]
     if "memory" in report:
         drawn += [_memory(report), _buffers(report), _collectives(report), _traffic(report)]
@@ -34,26 +34,26 @@ def tables(report: Report) -> list[Table]:
 
 def _table(title: str, *columns: str) -> Table:
     drawn = Table(title=title, box=SIMPLE, pad_edge=False, title_justify="left")
-    for place, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if place else "left")
+    for index, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if index else "left")
     return drawn
 
 
 def _summary(report: Report) -> Table:
     drawn = Table(title=title(report), box=SIMPLE, show_header=False, pad_edge=False)
     drawn.add_row("mesh", _mesh(report))
-    drawn.add_row("images a device", f"{report['images_per_device']:g}")
+    drawn.add_row("images per device", f"{report['images_per_device']:g}")
     for kind in report["attention"]:
         drawn.add_row("attention", kind)
     options = ",".join(f"{name}={value}" for name, value in report["compiler_options"].items())
     drawn.add_row("compiler options", options or "none")
-    drawn.add_row("fits into the memory of a device", "yes" if report["fits"] else "NO")
+    drawn.add_row("fits in the memory of a device", "yes" if report["fits"] else "NO")
     if "bounds" in report:
         for name, value in report["bounds"].items():
             if name == "mfu":
                 drawn.add_row("model FLOPs utilization at most, %", f"{100 * value:.0f}")
             else:
-                drawn.add_row(f"a step takes at least, ms: {name}", f"{1e3 * value:.2f}")
+                drawn.add_row(f"lower bound of a step, ms: {name}", f"{1e3 * value:.2f}")
     for line in report["notes"]:
         drawn.add_row("note", line)
     for line in report["faults"]:
@@ -62,18 +62,18 @@ def _summary(report: Report) -> Table:
 
 
 def title(report: Report) -> str:
-    """What was compiled for what."""
+    """Title of a report: config and devices."""
     label = parse_topology(report["topology"], report["slices"]).label
     return f"{report.get('config', '')} on {label} ({report['devices']} x {report['device']})"
 
 
 def _memory(report: Report) -> Table:
-    drawn = _table("memory of a device", "", "GB", "% of it")
-    whole = report["machine"]["memory"]
+    drawn = _table("memory of a device", "", "GB", "% of memory")
+    available = report["machine"]["memory"]
     for name in ("arguments", "aliased", "outputs", "temporaries", "constants", "total"):
         value = report["memory"][name]
         label = "  reused for outputs (donated)" if name == "aliased" else name
-        drawn.add_row(label, f"{value / 1e9:.3f}", f"{100 * value / whole:.1f}")
+        drawn.add_row(label, f"{value / 1e9:.3f}", f"{100 * value / available:.1f}")
     return drawn
 
 
@@ -100,19 +100,19 @@ def _collectives(report: Report) -> Table:
 
 
 def _traffic(report: Report) -> Table:
-    moved, taken = report["traffic"], report.get("cycles", {})
+    moved, estimates = report["traffic"], report.get("cycles", {})
     clock = report["machine"]["clock"]
-    columns = ("", "GB", "%") + (("% of cycles", "ms") if taken else ())
-    drawn = _table("traffic of the memory, by part", *columns)
-    whole = sum(taken.values())
-    for name in dict.fromkeys((*moved["parts"], *taken)):
+    columns = ("", "GB", "%") + (("% of cycles", "ms") if estimates else ())
+    drawn = _table("traffic of main memory, by part", *columns)
+    total = sum(estimates.values())
+    for name in dict.fromkeys((*moved["parts"], *estimates)):
         value = moved["parts"].get(name, 0.0)
         cells = [f"{value / 1e9:.2f}", f"{100 * value / moved['total']:.1f}"]
-        if taken:
-            mine = taken.get(name, 0.0)
-            cells += [f"{100 * mine / whole:.1f}", f"{1e3 * mine / clock:.2f}" if clock else ""]
+        if estimates:
+            count = estimates.get(name, 0.0)
+            cells += [f"{100 * count / total:.1f}", f"{1e3 * count / clock:.2f}" if clock else ""]
         drawn.add_row(name, *cells)
-    time = ["100.0", f"{1e3 * whole / clock:.2f}" if clock else ""] if taken else []
+    time = ["100.0", f"{1e3 * total / clock:.2f}" if clock else ""] if estimates else []
     drawn.add_row("all", f"{moved['total'] / 1e9:.2f}", "100.0", *time)
     drawn.add_row("without copies", f"{moved['without_copies'] / 1e9:.2f}", "")
     drawn.add_row("attention", "", f"{100 * moved['attention_share']:.1f}")
@@ -124,7 +124,7 @@ def _mesh(report: Report) -> str:
 
 
 def row(report: Report) -> list[str]:
-    """The cells of COLUMNS."""
+    """The cells of a report, in the order of COLUMNS."""
     if "error" in report:
         return [report["config"], report["topology"], *[""] * 9, report["error"]]
     label = parse_topology(report["topology"], report["slices"]).label
@@ -147,7 +147,7 @@ def row(report: Report) -> list[str]:
 
 
 def summary(reports: Sequence[Report]) -> Table:
-    """A row for each, without the faults, which are long."""
+    """A table with a row for each report, without the faults, which are long."""
     drawn = _table("compiled steps", *COLUMNS[:-1])
     for report in reports:
         drawn.add_row(*row(report)[:-1])
@@ -155,6 +155,6 @@ def summary(reports: Sequence[Report]) -> Table:
 
 
 def markdown(reports: Sequence[Report]) -> str:
-    """A row for each."""
+    """A Markdown table with a row for each report."""
     lines = [COLUMNS, ["---"] * 3 + ["--:"] * (len(COLUMNS) - 4) + ["---"], *map(row, reports)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

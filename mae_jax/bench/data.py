@@ -1,7 +1,7 @@
-"""How fast the input pipeline makes batches, beside the usual one.
+"""Throughput of the input pipeline, compared with raw decoding and a common Pillow pipeline.
 
-All rates of a table come from one run, each the median of several turns that alternate, so that a
-noisy machine disturbs all of them alike.
+All rates of a table come from one run, and each is the median of several interleaved turns, so that
+noise on the machine affects all of them equally.
 """
 
 import io
@@ -36,10 +36,10 @@ DECODE = "libjpeg-turbo decode"
 PILLOW = "Pillow pipeline"
 BATCH = 32
 SAMPLE = 256
-"""Image files that the references work on."""
+"""Maximum number of image files for the references."""
 
 Rate = Callable[[int], float]
-"""Number of threads -> images/s, measured once."""
+"""Number of threads -> images/s, one measurement."""
 
 
 class Memory(Source):
@@ -53,11 +53,11 @@ class Memory(Source):
         self.files, self.num_examples = files, len(files)
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
-        """'image', encoded, and not decoded before."""
+        """'image': encoded files, without a cached decoded image."""
         return {"image": [self.files[i].fresh() for i in indices]}
 
     def name(self, index: int) -> str:
-        """Its place."""
+        """The index, for messages."""
         return f"[{index}]"
 
 
@@ -69,19 +69,19 @@ def bench_data(
     turns: int = 5,
     seconds: float = 2.0,
 ) -> Table:
-    """The speed of a source and transforms, beside raw decoding and the usual Pillow pipeline on
-    the same files, with one thread and with more.
+    """Measures a source with transforms, raw decoding, and a common Pillow pipeline on the same
+    files, with different numbers of threads.
 
     Args:
-        source: spec string; empty: JPEGs of 500 x 375 pixels that are made for this, in memory, in
-            a folder and as ArrayRecord.
+        source: spec string; empty: generated JPEGs of 500 x 375 pixels, in memory, in a folder and
+            as ArrayRecord.
         transform: spec string of training transforms.
         workers: numbers of threads; empty: one, and one for each core.
-        turns: how often everything is measured.
-        seconds: how long a measurement lasts.
+        turns: number of measurements of each rate.
+        seconds: duration of a measurement.
 
     Raises:
-        UserError: a source or transform that cannot be built, or a number that is too small.
+        UserError: a source or transform that cannot be built, or a number that is not positive.
     """
     for name, value in [("turns", turns), ("seconds", seconds), *(("workers", n) for n in workers)]:
         if not value > 0:
@@ -100,27 +100,29 @@ def bench_data(
         rates = references(data, transforms, seconds) if files else {}
         rates |= {f"ours: {k}": ours(v, transforms, seconds) for k, v in sources.items()}
         workers = workers or sorted({1, cores()})
-        found = measure(rates, workers, turns)
+        medians = measure(rates, workers, turns)
     size = statistics.mean(map(len, data)) if files else None
-    return table(found, f"{transform}, median of {turns}", size)
+    return table(medians, f"{transform}, median of {turns}", size)
 
 
 def made(folder: Path) -> dict[str, Source]:
-    """JPEGs of 500 x 375 pixels and 60 to 110 kB, four crops of photographs each, three times."""
+    """Generated JPEGs in three kinds of sources: in memory, in a folder, and as ArrayRecord."""
     (folder / "jpeg").mkdir()
     for i, data in enumerate(jpegs()):
         (folder / "jpeg" / f"{i:03}.jpg").write_bytes(data)
-    found = prepare(folder / "jpeg", folder / "prepared", name="bench")
+    prepared = prepare(folder / "jpeg", folder / "prepared", name="bench")
     names = {
         "folder": f"folder({str(folder / 'jpeg')!r})",
-        "ArrayRecord": f"tfds({str(found.folder)!r})",
+        "ArrayRecord": f"tfds({str(prepared.folder)!r})",
     }
     sources = {name: build(text, "data.sources") for name, text in names.items()}
     return {"in memory": Memory(sample(sources["folder"])), **sources}
 
 
 def jpegs() -> Iterator[bytes]:
-    """`SAMPLE` files; the photographs that ship with the library are too small for one crop."""
+    """`SAMPLE` JPEGs of 500 x 375 pixels and 60 to 110 kB, each of four crops of the library's
+    photographs, which are smaller.
+    """
     pictures = photographs("train")
     rng = np.random.default_rng(0)
     for _ in range(SAMPLE):
@@ -138,7 +140,7 @@ def jpegs() -> Iterator[bytes]:
 
 
 def sample(source: Source) -> list[Encoded]:
-    """Some image files of a source, those that can be read; none if they are not all JPEGs."""
+    """Up to `SAMPLE` readable image files of a source; [] if they are not all JPEGs."""
     files = []
     for index in np.linspace(0, source.num_examples - 1, min(SAMPLE, source.num_examples)):
         try:
@@ -155,7 +157,9 @@ def sample(source: Source) -> list[Encoded]:
 def references(
     files: Sequence[bytes], transforms: Sequence[Transform], seconds: float
 ) -> dict[str, Rate]:
-    """Raw decoding, and, for a random crop, the pipeline that most people have."""
+    """Rates of raw decoding and, if the first transform is a random resized crop, of the common
+    pipeline in Pillow: decode, crop, bicubic resize, flip.
+    """
     rates = {DECODE: spread(lambda i: simplejpeg.decode_jpeg(files[i]), len(files), seconds)}
     crop = transforms[0] if transforms else None
     if isinstance(crop, RandomResizedCrop):
@@ -173,7 +177,7 @@ def references(
 
 
 def spread(function: Callable[[int], object], count: int, seconds: float) -> Rate:
-    """How often a function of 0, 1, ... count - 1 is called, by threads that share the numbers."""
+    """Calls per second of a function of 0, 1, ... count - 1, by threads that share the numbers."""
 
     def rate(threads: int) -> float:
         begun = time.perf_counter()
@@ -192,7 +196,7 @@ def spread(function: Callable[[int], object], count: int, seconds: float) -> Rat
 
 
 def ours(source: Source, transforms: Sequence[Transform], seconds: float) -> Rate:
-    """Batches of the input pipeline."""
+    """The rate of the input pipeline."""
     loader = Loader(source, transforms, fields=(), on_error="raise")
     rows_at = lambda step: training_rows(
         step, seed=0, num_examples=source.num_examples, batch_size=BATCH
@@ -201,7 +205,7 @@ def ours(source: Source, transforms: Sequence[Transform], seconds: float) -> Rat
     def rate(threads: int) -> float:
         done = 0
         batches = arrays.batches(loader, rows_at, itertools.count(), threads)
-        next(batches)  # with the others under way, the clock starts
+        next(batches)  # the clock starts when the workers have started
         begun = time.perf_counter()
         while time.perf_counter() < begun + seconds:
             next(batches)
@@ -216,22 +220,23 @@ def ours(source: Source, transforms: Sequence[Transform], seconds: float) -> Rat
 def measure(
     rates: dict[str, Rate], workers: Sequence[int], turns: int
 ) -> dict[tuple[str, int], float]:
-    """(name, threads) -> images/s, the median of all turns but a first one to warm up."""
-    found: dict[tuple[str, int], list[float]] = {}
+    """(name, threads) -> images/s, the median over all turns after one to warm up."""
+    values: dict[tuple[str, int], list[float]] = {}
     for turn in range(turns + 1):
         for (name, rate), threads in itertools.product(rates.items(), workers):
             value = rate(threads)
             if turn:
-                found.setdefault((name, threads), []).append(value)
-    return {key: statistics.median(values) for key, values in found.items()}
+                values.setdefault((name, threads), []).append(value)
+    return {key: statistics.median(rates_) for key, rates_ in values.items()}
 
 
 def table(rates: dict[tuple[str, int], float], title: str, size: float | None) -> Table:
-    """The rates, per thread too, and their ratios to the references with as many threads.
+    """A table of the rates, also per thread, and their ratios to the references with as many
+    threads.
 
     Args:
-        rates: of `measure`.
-        size: mean bytes of a file, if they are files.
+        rates: as `measure` returns them.
+        size: mean bytes of a file; None: the source has no files.
     """
     drawn = Table(title=title, box=SIMPLE, padding=(0, 1), pad_edge=False)
     for column in ("", "threads", "images/s", "each", "MB/s", "x decode", "x Pillow"):

@@ -1,12 +1,12 @@
-"""Model FLOPs by formula, for what is built of Vision Transformers.
+"""Model FLOPs by formula, for methods with a Vision Transformer.
 
-Counted are the matrix products of the mathematical model, a multiplication and an addition as two
-operations, as model FLOPs utilization wants it (PaLM, arXiv 2204.02311, appendix B): no softmax,
-norm or optimizer, nothing that is computed twice to save memory; and all that the model of the
-paper has, though our last decoder block leaves out what reaches no hidden patch. One block on T
-tokens of width D with an MLP of 4 D costs 24 T D^2 + 4 T^2 D. Training costs three times the
-forward pass of what learns, and one of what is frozen; as usual the first layer that learns counts
-in full, though nothing needs the gradient of its input.
+As in the definition of model FLOPs utilization (PaLM, arXiv 2204.02311, appendix B), these are the
+matrix products of the mathematical model, with a multiply-add as two operations, without softmax,
+norms, optimizer and rematerialization. They include all of the paper's model, although our last
+decoder block skips tokens that no masked patch depends on. One block on T tokens of width D with an
+MLP of 4 D costs 24 T D^2 + 4 T^2 D. Training costs three times the forward pass for trainable
+layers, and once for frozen ones; the first trainable layer counts in full, although the gradient of
+its input is not computed.
 """
 
 import math
@@ -31,7 +31,7 @@ class Flops(NamedTuple):
 
 
 def count(method: Method, shape: Sequence[int]) -> Flops | None:
-    """What a method costs on images of `shape` [*space, C]; None where there is no formula."""
+    """FLOPs of a method on images of `shape` [*space, C]; None if there is no formula."""
     match method:
         case MaskedAutoencoding(encoder=ViT()):
             return _mae(method, shape)
@@ -60,7 +60,7 @@ def _mae(method: MaskedAutoencoding, shape: Sequence[int]) -> Flops:
 
 
 def _finetuning(method: Finetuning, shape: Sequence[int]) -> Flops:
-    """Gradients go back from the head to the first layer that learns, and no further."""
+    """Gradients are computed from the head back to the first trainable layer."""
     encoder = method.encoder
     layers = vit(encoder, shape)
     learns = [bool(rule_of(method.rules(), f"encoder/{name}/kernel")) for name in layers]
@@ -73,17 +73,17 @@ def _finetuning(method: Finetuning, shape: Sequence[int]) -> Flops:
 
 
 def sites(encoder: ViT, shape: Sequence[int]) -> int:
-    """Patches of images of `shape` [*space, C]."""
+    """Number of patches of images of `shape` [*space, C]."""
     return math.prod(grid_of(shape[:-1], encoder.patch))
 
 
 def pixels(encoder: ViT, shape: Sequence[int]) -> int:
-    """Numbers in a patch of images of `shape` [*space, C]."""
+    """Number of values in a patch of images of `shape` [*space, C]."""
     return math.prod(patch_sides(encoder.patch, len(shape) - 1)) * shape[-1]
 
 
 def values(method: MaskedAutoencoding, shape: Sequence[int]) -> int:
-    """Numbers that a masked autoencoder predicts for each patch of images of `shape`."""
+    """Number of values that a masked autoencoder predicts for each patch of images of `shape`."""
     return method.target.width(patch_sides(method.unit, len(shape) - 1), shape[-1])
 
 
@@ -92,7 +92,7 @@ def vit(encoder: ViT, shape: Sequence[int], patches: int | None = None) -> dict[
 
     Args:
         shape: [*space, C] of the images.
-        patches: that the encoder sees, class tokens not among them; None: all.
+        patches: number of input patches, without class tokens; None: all.
     """
     width, patches = encoder.width, sites(encoder, shape) if patches is None else patches
     layers = {"embed": 2 * patches * pixels(encoder, shape) * width}
@@ -103,5 +103,5 @@ def vit(encoder: ViT, shape: Sequence[int], patches: int | None = None) -> dict[
 
 
 def block(tokens: int, width: int, hidden: int) -> tuple[int, int]:
-    """Forward operations of a block's attention, all of T x T, and of its MLP."""
+    """Forward operations of a block's attention (the full T x T) and of its MLP."""
     return 8 * tokens * width**2 + 4 * tokens**2 * width, 4 * tokens * width * hidden

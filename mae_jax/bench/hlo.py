@@ -1,10 +1,9 @@
-"""A compiled program, read from its text: computations, instructions, arrays, and how often each
+"""Parses the text of a compiled program: computations, instructions, arrays, and how often each
 computation runs in one call.
 
-The text is that of `compiled.as_text()`, or of a dump of XLA. An array notes the bytes that it
-occupies in the memory of the device, padding of tiles included, and the memory space that the
-compiler put it into: 0 is the device's main memory (HBM), other spaces are on the chip (of a TPU, 1
-is VMEM, 2 to 6 are scalars and flags).
+The text is from `compiled.as_text()`, or from an XLA dump. An array has the bytes that it occupies
+in device memory, including tile padding, and its memory space: 0 is the device's main memory (HBM),
+other spaces are on the chip (on a TPU, 1 is VMEM, 2 to 6 are scalars and flags).
 """
 
 import math
@@ -25,7 +24,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TWO_BRANCHES = re.compile(r"\b(?:true|false)_computation=%?([\w.-]+)")
 _NUMBERED = ("parameter", "constant")
 _ENDINGS = ("async-done", "async-update")
-"""Older versions write here again what the start calls."""
+"""Older versions of XLA repeat the callees of the start instruction here."""
 
 
 class Array(NamedTuple):
@@ -34,13 +33,13 @@ class Array(NamedTuple):
     dtype: str
     dims: tuple[int, ...]
     space: int
-    """Where it lies: 0 in the main memory of the device."""
+    """Memory space; 0 is the main memory of the device."""
     padded: int
-    """Bytes that it occupies there."""
+    """Bytes that it occupies, including tile padding."""
 
     @property
     def bytes(self) -> int:
-        """Bytes of its elements alone."""
+        """Bytes of its elements, without padding."""
         return itemsize(self.dtype) * math.prod(self.dims)
 
 
@@ -57,33 +56,33 @@ class Instruction(NamedTuple):
     """The rest of the line."""
     root: bool
     number: int
-    """Of a parameter its place, of a constant its value if it is a number from 0; else -1."""
+    """The index of a parameter, the value of a constant that is a natural number; else -1."""
 
     @property
     def op_name(self) -> str:
-        """The JAX operation it was made for: 'jit(step)/jvp(MAE)/encoder/embed/dot_general'."""
-        found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return found[1] if found else ""
+        """The JAX operation it implements: 'jit(step)/jvp(MAE)/encoder/embed/dot_general'."""
+        match = re.search(r'op_name="([^"]*)"', self.attributes)
+        return match[1] if match else ""
 
     @property
     def target(self) -> str:
-        """What a custom call calls."""
-        found = re.search(r'custom_call_target="([^"]*)"', self.attributes)
-        return found[1] if found else ""
+        """The target of a custom call."""
+        match = re.search(r'custom_call_target="([^"]*)"', self.attributes)
+        return match[1] if match else ""
 
     @property
     def channel(self) -> int | None:
         """The channel id of a collective."""
-        found = re.search(r"\bchannel_id=(\d+)", self.attributes)
-        return int(found[1]) if found else None
+        match = re.search(r"\bchannel_id=(\d+)", self.attributes)
+        return int(match[1]) if match else None
 
     @property
     def callees(self) -> list[tuple[str, str]]:
-        """(role, computation) of those it calls: calls, body, condition, to_apply or branch."""
+        """(role, computation) of each callee; roles: calls, body, condition, to_apply, branch."""
         if self.opcode in _ENDINGS:
             return []
         called = _CALLEES.findall(self.attributes)
-        names = [n for found in _BRANCHES.findall(self.attributes) for n in found.split(",")]
+        names = [n for listed in _BRANCHES.findall(self.attributes) for n in listed.split(",")]
         names += _TWO_BRANCHES.findall(self.attributes)
         return called + [("branch", name.strip().lstrip("%")) for name in names]
 
@@ -92,13 +91,13 @@ class Program(NamedTuple):
     """All computations of a compiled module."""
 
     computations: dict[str, dict[str, Instruction]]
-    """By name; in each the instructions by name, in the order of the schedule."""
+    """Name of a computation -> name of an instruction -> instruction, in the scheduled order."""
     entry: str
-    """The name of the computation that a call runs."""
+    """The name of the entry computation."""
 
     def times(self) -> dict[str, int]:
-        """How often each computation runs in one call; all branches of a conditional count, and the
-        body of a loop of unknown length counts once.
+        """Name of a computation -> how often it runs in one call. All branches of a conditional
+        count, and the body of a loop of unknown length counts once.
         """
         total = dict.fromkeys(self.computations, 0)
         self._visit(self.entry, 1, total)
@@ -112,18 +111,18 @@ class Program(NamedTuple):
                     self._visit(callee, times * (self.trips(one) if role == "body" else 1), total)
 
     def unknown_loops(self) -> int:
-        """The number of loops whose trip count is unknown, of those that a call reaches."""
+        """The number of loops with an unknown trip count that a call reaches."""
         times = self.times()
         reached = (one for name, one in self.all() if times[name] and one.opcode == "while")
         return sum(self._known_trips(one) is None for one in reached)
 
     def trips(self, loop: Instruction) -> int:
-        """How often a loop runs; 1 if it is unknown."""
+        """The trip count of a loop; 1 if it is unknown."""
         return self._known_trips(loop) or 1
 
     def _known_trips(self, loop: Instruction) -> int | None:
-        """How often a loop runs: as the compiler notes it, or by the constants that its condition
-        compares a counter with and that its body adds to it from 0; None: unknown.
+        """The trip count of a loop: the compiler's annotation, or bound / increment of a counter
+        from 0; None: unknown.
         """
         noted = _TRIPS.search(loop.attributes)
         if noted:
@@ -134,21 +133,21 @@ class Program(NamedTuple):
         compare = self.root(called["condition"])
         inside = self.computations[called["condition"]]
         counter, bound = (inside.get(name) for name in (compare.operands * 2)[:2])
-        place = re.search(r"\bindex=(\d+)", counter.attributes) if counter else None
-        if "direction=LT" not in compare.attributes or not place or bound.opcode != "constant":
+        index = re.search(r"\bindex=(\d+)", counter.attributes) if counter else None
+        if "direction=LT" not in compare.attributes or not index or bound.opcode != "constant":
             return None
-        return max(1, -(-bound.number // self._step(called["body"], int(place[1]))))
+        return max(1, -(-bound.number // self._step(called["body"], int(index[1]))))
 
-    def _step(self, body: str, place: int) -> int:
-        """Returns the increment that the loop body adds to element `place` of the loop's state."""
+    def _step(self, body: str, index: int) -> int:
+        """Returns the increment that the loop body adds to element `index` of the loop's state."""
         inside, root = self.computations[body], self.root(body)
-        after = inside.get(root.operands[place]) if place < len(root.operands) else None
+        after = inside.get(root.operands[index]) if index < len(root.operands) else None
         added = [inside[name].number for name in after.operands if name in inside] if after else []
         steps = [n for n in added if n > 0]
         return steps[0] if after and after.opcode == "add" and steps else 1
 
     def root(self, name: str) -> Instruction:
-        """What a computation returns."""
+        """The root instruction, whose result a computation returns."""
         instructions = list(self.computations[name].values())
         return next((one for one in instructions if one.root), instructions[-1])
 
@@ -199,18 +198,18 @@ def instruction(line: str) -> Instruction | None:
 
 
 def _closing(line: str, at: int) -> int:
-    """The place behind the parenthesis that closes the one at `at`."""
+    """The position after the parenthesis that closes the one at `at`."""
     depth = 0
-    for place in range(at, len(line)):
-        depth += {"(": 1, ")": -1}.get(line[place], 0)
+    for position in range(at, len(line)):
+        depth += {"(": 1, ")": -1}.get(line[position], 0)
         if depth == 0:
-            return place + 1
+            return position + 1
     return len(line)
 
 
 def arrays(shape: str) -> tuple[Array, ...]:
     """The arrays of a shape such as '(f32[8,3]{1,0:T(8,128)S(1)}, u32[])'."""
-    found = []
+    result = []
     for match in _ARRAY.finditer(shape):
         dims = tuple(int(n.lstrip("<=")) for n in match["dims"].split(",") if n)
         tiling = match["tiling"] or ""
@@ -218,24 +217,24 @@ def arrays(shape: str) -> tuple[Array, ...]:
         minor = [int(n) for n in (match["minor"] or "").split(",") if n]
         elements = _padded(dims, minor, tiling)
         size = itemsize(match["dtype"]) * elements
-        found.append(Array(match["dtype"], dims, int(space[1]) if space else 0, size))
-    return tuple(found)
+        result.append(Array(match["dtype"], dims, int(space[1]) if space else 0, size))
+    return tuple(result)
 
 
 def _padded(dims: tuple[int, ...], minor: list[int], tiling: str) -> int:
-    """Elements that an array occupies: its minor-most axes are filled up to whole tiles."""
+    """Elements that an array occupies: its minor-most axes are padded to whole tiles."""
     tile = re.match(r"T\(([\d,]+)\)", tiling)
     if not tile or not dims:
         return math.prod(dims)
     sides = [int(n) for n in tile[1].split(",")]
     order = [dims[axis] for axis in reversed(minor)] if minor else list(dims)
     order = [1] * (len(sides) - len(order)) + order
-    for place, side in enumerate(reversed(sides), start=1):
-        order[-place] = -(-order[-place] // side) * side
+    for axis, side in enumerate(reversed(sides), start=1):
+        order[-axis] = -(-order[-axis] // side) * side
     return math.prod(order)
 
 
 def itemsize(dtype: str) -> int:
-    """Bytes of one number: 4 for 'f32', 1 for 'pred' and for anything of 8 bits or less."""
+    """Bytes of one element: 4 for 'f32', 1 for 'pred' and types of 8 bits or less."""
     bits = re.match(r"[a-z]+(\d+)", dtype)
     return max(1, int(bits[1]) // 8) if bits else 1 if dtype == "pred" else 0

@@ -1,12 +1,12 @@
 """The accelerators that steps are compiled for: rates of one device, and names of topologies.
 
-A device is what JAX calls one: a chip, but of TPU7x half of it. Memory is what the compiler may
-use, as libtpu says itself when a program does not fit; of an H100 it is three quarters of its
-84.9 GB, which JAX takes by default (XLA_PYTHON_CLIENT_MEM_FRACTION=.75). Peak rates and bandwidths:
-the Cloud TPU page of each version (`jax.experimental.pallas.tpu.get_tpu_info` has the same within a
-percent, but 2.46e12 for the memory of v5p), and NVIDIA's data sheet of the H100 SXM. Clocks of
-TPUs: the peak over the operations of the matrix units in a cycle (v4 and v5p 8 units of 128 x 128 a
-chip, v5e 4); none where these are not published. That of the H100 is of its description in
+A device is a JAX device: a chip, but half a chip of TPU7x. Memory is the part that the compiler may
+use: on TPUs from libtpu's message when a program does not fit; on an H100 three quarters of its
+84.9 GB, JAX's default (XLA_PYTHON_CLIENT_MEM_FRACTION=.75). Peak rates and bandwidths are from the
+Cloud TPU page of each version (`jax.experimental.pallas.tpu.get_tpu_info` agrees within a percent,
+except 2.46e12 for the bandwidth of v5p), and from NVIDIA's data sheet of the H100 SXM. The clock of
+a TPU is its peak over the operations of its matrix units per cycle (v4 and v5p 8 units of 128 x 128
+per chip, v5e 4), None if these are not published; that of the H100 is from its description in
 `targets`.
 """
 
@@ -19,22 +19,22 @@ from mae_jax.errors import UserError
 
 GIB = 2**30
 TARGETS = Path(__file__).parent / "targets"
-"""Descriptions of GPUs, from github.com/openxla/xla (Apache 2.0), for compilers without one."""
+"""Descriptions of GPUs, from github.com/openxla/xla (Apache 2.0), to compile without a GPU."""
 
 
 class Machine(NamedTuple):
-    """A kind of accelerator; rates a second."""
+    """A kind of accelerator; all values are per device."""
 
     memory: int
-    """Bytes of its main memory that programs may use."""
+    """Bytes of main memory that programs may use."""
     bandwidth: float
-    """Bytes of that memory."""
+    """Bytes per second of main memory."""
     flops: float
-    """Peak of dense bfloat16."""
+    """Peak operations per second in dense bfloat16."""
     clock: float | None
-    """Hertz."""
+    """Hertz; None: not published."""
     axes: int
-    """Of the shape of a topology; 0: GPUs, in nodes."""
+    """Number of axes of a topology's shape; 0: GPUs, in nodes."""
 
 
 MACHINES = {
@@ -49,32 +49,32 @@ FORMS = "v5e:4x4, v6e:16x16, v5p:4x4x4, v4:2x2x2, tpu7x:2x2x1, h100:8 or (nodes 
 
 
 class Topology(NamedTuple):
-    """Devices and how they are wired."""
+    """Devices and their interconnect."""
 
     name: str
     """As the user writes it."""
     kind: str
-    """One of MACHINES."""
+    """A key of MACHINES."""
     shape: tuple[int, ...]
     slices: int
 
     @property
     def platform(self) -> str:
-        """Of JAX: 'tpu' or 'cuda'."""
+        """JAX's name of the platform: 'tpu' or 'cuda'."""
         return "tpu" if self.machine.axes else "cuda"
 
     @property
     def machine(self) -> Machine:
-        """Of its devices."""
+        """The kind of its devices."""
         return MACHINES[self.kind]
 
     @property
     def label(self) -> str:
-        """Its name, with the number of slices where there are several."""
+        """Its name, with the number of slices if there are several."""
         return self.name if self.slices == 1 else f"{self.slices} x {self.name}"
 
     def arguments(self) -> dict[str, Any]:
-        """Of `jax.experimental.topologies.get_topology_desc`."""
+        """Arguments for `jax.experimental.topologies.get_topology_desc`."""
         if self.platform == "cuda":  # slices x nodes x GPUs of a node
             nodes, gpus = ((1,) + self.shape)[-2:]
             target = (TARGETS / f"{self.kind}.txtpb").read_text(encoding="utf-8")
@@ -82,18 +82,18 @@ class Topology(NamedTuple):
         options: dict[str, Any] = dict(platform="tpu", topology_name=self.name)
         if self.slices > 1:
             options["num_slices"] = self.slices
-        if math.prod(self.shape) < 4:  # less than a host has
+        if math.prod(self.shape) < 4:  # fewer chips than a host has
             options["chips_per_host_bounds"] = (*self.shape, 1)[:3]
-        if self.kind == "v4":  # one device a chip, as on Cloud TPUs
+        if self.kind == "v4":  # one device per chip, as on Cloud TPUs
             options["chip_config_name"] = "megacore"
         return options
 
 
 def parse_topology(name: str, slices: int = 1) -> Topology:
-    """'v5e:4x4' as a topology.
+    """Parses the name of a topology, such as 'v5e:4x4'.
 
     Raises:
-        UserError: another name, or a number of slices that there cannot be.
+        UserError: an unknown name, or an invalid number of slices.
     """
     kind, _, sides = name.partition(":")
     axes = MACHINES[kind].axes if kind in MACHINES else -1

@@ -1,4 +1,4 @@
-"""To which part of a model an instruction of a compiled program belongs, by its op_name."""
+"""Assigns instructions of a compiled program to parts of the model, by their op_name."""
 
 import re
 
@@ -16,9 +16,9 @@ PARTS = (
     "copies",
     "other",
 )
-"""'attention' is what happens between the projections, and 'dense' these, the MLPs and whatever
-else a block does; 'copies' are those that the compiler adds, mostly between HBM and the memory of
-the chip; 'optimizer' has the norm and the sum of gradients too."""
+"""'attention' is everything between the projections; 'dense' is the projections, the MLPs and the
+rest of a block; 'copies' are added by the compiler, mostly between HBM and on-chip memory;
+'optimizer' includes the norm and the accumulation of gradients."""
 COLLECTIVES = frozenset(
     "all-reduce all-gather reduce-scatter collective-permute all-to-all send recv".split()
 )
@@ -28,14 +28,14 @@ _WORDS = re.compile(
     r"checkpoint|rematted_computation|while|body|cond|closed_call|branch_\d+_fun|shard_map|"
     r"custom_(jvp|vjp)_call\w*|pallas_call|vmap|remat2?"
 )
-"""Elements of an op_name that are no modules."""
+"""Elements of an op_name that are not modules."""
 _ATTENTION = re.compile(r"(self_|cross_)?(attention|attn)")
 _PROJECTIONS = frozenset("q k v kv qkv query key value proj out output projection".split())
 
 
 def module_of(op_name: str) -> str:
-    """'jit(step)/jvp(MAE)/decoder/block_0/attention/bhts,bhsd->bhtd/dot_general' to
-    'decoder/block_0/attention'; '' for what belongs to no module.
+    """The module of an op_name: 'decoder/block_0/attention' for
+    'jit(step)/jvp(MAE)/decoder/block_0/attention/bhts,bhsd->bhtd/dot_general'; '' for none.
     """
     path = op_name.partition(";")[0].split("/")[:-1]  # without the primitive
     modules = [name for name in path if re.fullmatch(r"\w+", name) and not _WORDS.fullmatch(name)]
@@ -43,7 +43,7 @@ def module_of(op_name: str) -> str:
 
 
 def part_of(one: Instruction, program: Program) -> str:
-    """The part of `PARTS` of an instruction."""
+    """The part of the model, one of `PARTS`, that an instruction belongs to."""
     called = [program.computations[name] for _, name in one.callees if name in program.computations]
     opcodes = {one.opcode.removesuffix("-start")}
     if called and one.opcode in ("fusion", "async-start"):
@@ -56,7 +56,7 @@ def part_of(one: Instruction, program: Program) -> str:
 
 
 def part_of_name(op_name: str) -> str:
-    """The part of `PARTS` of an op_name."""
+    """The part of the model, one of `PARTS`, that an op_name belongs to."""
     modules = module_of(op_name).split("/")
     if any(name.startswith("norm") for name in modules):
         return "norms"

@@ -1,12 +1,12 @@
-"""Where the time of a training step goes: its parts, compiled and timed on their own.
+"""Breakdown of a training step: its parts, compiled and timed separately.
 
-'gradient' is the loss and its gradient by all parameters, 'optimizer' the update and the norm of
-the gradient. Of a masked autoencoder the gradient is taken apart: 'encoder' goes forward and
-backward from pixels to tokens, with masks that are given and a gradient at the tokens that is made
-up; 'decoder' from tokens, that are made up, to predicted patches; 'loss' is the method's own loss
-of a network whose prediction is given: masks are drawn, targets made and compared. Pixels are
-normalized in two of these, and on their own the parts cannot overlap: their sum need not be the
-time of the step, and what is missing or too much is shown.
+'gradient' is the loss and its gradient with respect to all parameters; 'optimizer' is the update
+and the norm of the gradient. For a masked autoencoder the gradient has three parts: 'encoder' is
+the forward and backward pass from pixels to tokens, with a fixed mask and a synthetic gradient of
+the tokens; 'decoder' is the same from fixed tokens to predicted patches; 'loss' draws masks,
+computes targets, and compares them with a fixed prediction. Two parts normalize the pixels, and
+separate programs cannot overlap, so the sum of the parts differs from the time of the step; tables
+show the difference.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.types import Batch
 
 DISJOINT = ("encoder", "decoder", "loss", "optimizer")
-"""Those of a masked autoencoder that together are a step."""
+"""Parts of a masked autoencoder that add up to a step."""
 
 
 class Live:
-    """A train state that moves on: each call hands the old one to the next.
+    """A train state that advances with each call, because the calls donate it.
 
     Args:
         setup: of the config.
@@ -45,33 +45,33 @@ class Live:
         )(self.batch)
 
     def step(self) -> jax.Array:
-        """One training step; its loss."""
+        """Runs one training step; returns its loss."""
         self.state, metrics = self._step(self.state, self.batch)
         return metrics["loss"]
 
     def calls(self) -> dict[str, Callable[[], Any]]:
-        """The parts of the step, by name. Where a batch is split, a call computes a share of it
-        (the optimizer: an update).
+        """Part of the step -> function that runs it, on one microbatch if gradients are
+        accumulated (the optimizer: one update).
         """
         setup, key = self.setup, stream_key(0, "bench", 0)
-        whole = jax.tree.map(lambda x: x.sharding, setup.abstract_state)
+        shardings = jax.tree.map(lambda x: x.sharding, setup.abstract_state)
         split = meshes.batch_sharding(setup.mesh)
         gradient = _jit(
             setup,
             jax.value_and_grad(_loss(setup.method), has_aux=True),
-            ((meshes.replicated(setup.mesh), whole.extra), whole.params),
+            ((meshes.replicated(setup.mesh), shardings.extra), shardings.params),
         )
         move = _jit(
             setup,
             lambda state, gradients: update(
                 setup.tx, setup.method, state, jnp.zeros(()), gradients, state.extra
             )[0],
-            whole,
+            shardings,
             donate_argnums=0,
         )
         gradients = jax.jit(
             lambda params: jax.tree.map(lambda x: jnp.full(x.shape, 1e-6, x.dtype), params),
-            out_shardings=whole.params,
+            out_shardings=shardings.params,
         )(self.state.params)
 
         def optimizer() -> jax.Array:
@@ -85,13 +85,15 @@ class Live:
             "optimizer": optimizer,
         }
         if isinstance(setup.method, MaskedAutoencoding):
-            calls = _mae(self, key, whole.params, split) | calls
+            calls = _mae(self, key, shardings.params, split) | calls
         return calls
 
 
 def _jit(setup: Setup, function: Callable, shardings: Any, **options: Any) -> Callable:
-    """A function of what is on the mesh, compiled for it as the step is, with these shardings of
-    its results.
+    """Jits a function of arrays on the mesh with the step's compiler options.
+
+    Args:
+        shardings: of its results.
     """
     return jax.jit(
         meshes.on_mesh(setup.mesh)(function),

@@ -1,9 +1,9 @@
-"""The masked autoencoder of `transformers` (ViTMAEForPreTraining), trained by PyTorch on the same
-device, as a yardstick: the same shapes, images, mask ratio, type and optimizer.
+"""A reference for speed: the masked autoencoder of `transformers` (ViTMAEForPreTraining) in PyTorch
+on the same device, with the same shapes, images, mask ratio, type and optimizer.
 
-Beside the eager model stands the one of torch.compile. Both normalize the same uint8 images on the
-device, take AdamW in its fused form, and on a CPU as many threads as XLA has. In bfloat16 they run
-under autocast, in float32 on a GPU with the TensorFloat-32 that JAX takes there too.
+It runs in eager mode and with torch.compile. Both normalize the same uint8 images on the device,
+use fused AdamW, and on a CPU as many threads as XLA. In bfloat16 they run under autocast, in
+float32 on a GPU with TensorFloat-32, as JAX does.
 """
 
 import importlib.util
@@ -29,14 +29,14 @@ EAGER, COMPILED = "transformers, eager", "transformers, torch.compile"
 
 
 def make_peers(setup: Setup, name: str) -> tuple[dict[str, Work], list[str]]:
-    """Training steps of the peers, by name, and notes on what is left out.
+    """Training steps of the peers, by name, and notes on peers that are left out.
 
     Args:
         setup: of a masked autoencoder as in the paper.
         name: 'hf'.
 
     Raises:
-        UserError: an unknown peer, one that is not installed, or a config that it cannot follow.
+        UserError: an unknown or missing peer, or a config that it does not support.
     """
     check_choice("peer", name, ("hf",))
     for package in ("torch", "transformers"):
@@ -57,7 +57,7 @@ def make_peers(setup: Setup, name: str) -> tuple[dict[str, Work], list[str]]:
         try:
             compiled(1)
             works[COMPILED] = compiled
-        except Exception as error:  # whatever its compilers say must not cost the measurement
+        except Exception as error:  # a failure of its compilers must not stop the benchmark
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if reason:
         notes.append(f"torch.compile is left out: {reason}")
@@ -65,7 +65,7 @@ def make_peers(setup: Setup, name: str) -> tuple[dict[str, Work], list[str]]:
 
 
 def check_setup(setup: Setup) -> None:
-    """Raises UserError unless the peer can do what a config asks for."""
+    """Raises UserError unless the peer supports the config."""
     method, optimizer = setup.method, setup.config.optimizer
     if not isinstance(method, MaskedAutoencoding) or not isinstance(method.encoder, ViT):
         raise UserError("--peer hf is for masked autoencoders of a ViT: try configs/mae.py")
@@ -88,8 +88,8 @@ def check_setup(setup: Setup) -> None:
     for name, fits in same.items():
         if not fits:
             raise UserError(
-                f"--peer hf: ViTMAEForPreTraining cannot do what this config asks for in {name!r}: "
-                "leave it as in configs/mae.py"
+                f"--peer hf: ViTMAEForPreTraining does not support {name!r} of this config: leave "
+                "it as in configs/mae.py"
             )
     platform = setup.mesh.devices.flat[0].platform
     if platform not in ("cpu", "gpu") or (platform == "gpu" and setup.mesh.size > 1):
@@ -100,7 +100,7 @@ def check_setup(setup: Setup) -> None:
 
 
 def _no_compiler() -> str:
-    """Why torch.compile cannot work here; empty if it may."""
+    """Why torch.compile cannot run on this machine; '' if it may."""
     compiler = os.environ.get("CXX") or "g++"
     if not shutil.which(compiler) and not shutil.which("clang++"):
         return f"it needs a C++ compiler, and there is no {compiler}"
@@ -108,7 +108,7 @@ def _no_compiler() -> str:
 
 
 def make_model(setup: Setup):
-    """ViTMAEForPreTraining with the shapes of a config's model, in training mode."""
+    """Makes ViTMAEForPreTraining with the sizes of the config's model, in training mode."""
     import transformers
 
     method = setup.method
@@ -138,7 +138,7 @@ def make_trainer(setup: Setup, *, compiled: bool) -> Work:
     """Training steps of the peer on the config's batch.
 
     Args:
-        compiled: by torch.compile, the whole model.
+        compiled: whether to use torch.compile, on the whole model.
     """
     import torch
 

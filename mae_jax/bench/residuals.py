@@ -1,11 +1,11 @@
-"""Bytes that transformer blocks keep from the forward pass for the backward one, by formula.
+"""Residuals of transformer blocks, the activations kept for the backward pass, by formula.
 
-One block on T tokens of width D, with H heads and an MLP of r D, keeps for each image, in numbers
-of what it computes in: with remat 'full' its input, T D; with 'dots' also what its dense layers
-give, T D (1 + 3 + 1 + r); with 'none' what each operation needs, T D (8 + 2 r), and of attention
-'xla' the exponentials, H T^2, of 'blockwise' a second layout of its output, T D; the fused kernels
-keep neither. Norms' statistics and the rest are a few numbers a token. XLA may keep less, where it
-computes cheap things again, or on a CPU more: recomputing saves no memory there.
+One block on T tokens of width D, with H heads and an MLP of width r D, keeps for each image, in
+elements of its compute type: with remat 'full' its input, T D; with 'dots' also the outputs of its
+dense layers, T D (1 + 3 + 1 + r) in all; with 'none' the inputs of all operations, T D (8 + 2 r),
+plus for attention 'xla' the exponentials, H T^2, and for 'blockwise' a second layout of its output,
+T D; the fused kernels keep neither. Statistics of norms and the rest are a few numbers per token.
+XLA may keep less, by recomputing cheap operations, or on a CPU more: remat saves no memory there.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from mae_jax.types import Method
 def block_numbers(
     remat: str, *, tokens: int, width: int, heads: int, ratio: float, attention: str = "xla"
 ) -> float:
-    """Numbers that one block keeps of one image.
+    """Number of elements that one block keeps for one image.
 
     Args:
-        remat: a name of `models.transformer.REMAT`.
-        ratio: of the MLP's width to the block's.
-        attention: the kind that computes it, of `ops.attention.KINDS`.
+        remat: one of `models.transformer.REMAT`.
+        ratio: width of the MLP over the width of the block.
+        attention: its kernel, one of `ops.attention.KINDS`.
     """
     plain = {"full": 1, "dots": 5 + ratio, "none": 8 + 2 * ratio}[remat] * tokens * width
     extra = {"xla": heads * tokens**2, "blockwise": tokens * width}
@@ -39,12 +39,12 @@ def block_numbers(
 def kept(
     method: Method, shape: Sequence[int], images: int, attention: Sequence[str]
 ) -> dict[str, float] | None:
-    """Megabytes (10^6 bytes) that the blocks of a masked autoencoder keep, by remat, if encoder and
-    decoder had the same; None for other methods.
+    """Value of remat, for encoder and decoder -> megabytes (10^6 bytes) that the blocks of a masked
+    autoencoder keep; None for other methods.
 
     Args:
         shape: [*space, C].
-        images: that a device computes at once.
+        images: number of images per device and microbatch.
         attention: the lines of `ops.attention.record_kinds` for the step.
     """
     match method:
@@ -55,7 +55,7 @@ def kept(
     total = sites(encoder, shape)
     seen = total if encoder.mask_tokens else num_visible(total, method.mask_ratio)
     size = jnp.dtype(encoder.dtype).itemsize * images / 1e6
-    found = {}
+    megabytes = {}
     for remat in REMAT:
         numbers = encoder.depth * block_numbers(
             remat,
@@ -73,11 +73,11 @@ def kept(
             ratio=4,
             attention=_kind(attention, total + encoder.prefix, decoder),
         )
-        found[remat] = numbers * size
-    return found
+        megabytes[remat] = numbers * size
+    return megabytes
 
 
 def _kind(lines: Sequence[str], tokens: int, model: ViT | Decoder) -> str:
-    """The kind of attention of a model's blocks, by the lines of `record_kinds`."""
+    """The attention kernel of a model's blocks, from the lines of `record_kinds`."""
     end = f" {tokens} tokens, {model.heads} heads of {model.width // model.heads}"
     return next((line.split()[0] for line in lines if line.endswith(end)), "xla")

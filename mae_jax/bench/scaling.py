@@ -1,9 +1,9 @@
-"""What a training step costs in communication on many devices.
+"""Communication of a training step on many devices.
 
 The step of a config is compiled for meshes of 1, 2, 4, ... devices, and the collectives of the
-program are counted, see `collectives`; nothing is run. The devices are fake ones of a CPU, so the
-program is partitioned as on any device, but other compilers may still merge, split or replace
-collectives (a CPU's does not make reduce-scatters): `compile` asks them.
+program are counted, see `collectives`; nothing runs. The devices are fake CPU devices. The program
+is partitioned as on any device, but other compilers may merge, split or replace collectives (the
+CPU compiler creates no reduce-scatters): use `compile` for these.
 """
 
 import json
@@ -23,8 +23,8 @@ from mae_jax.config import from_json, to_json
 from mae_jax.types import UserError
 
 Row = dict[str, Any]
-"""Of a mesh: 'layout', 'devices', 'mesh', 'parameter_bytes', 'totals' as of `hlo.totals`, and the
-bytes of the 'largest_gather'."""
+"""The counts of a mesh: 'layout', 'devices', 'mesh', 'parameter_bytes', 'totals' (see
+`collectives.totals`), and the bytes of the 'largest_gather'."""
 
 _CHILD = "from mae_jax.bench.scaling import count_here; count_here()"
 
@@ -36,13 +36,13 @@ def bench_scaling(
 
     Args:
         image_size: see `make_setup`.
-        most: devices of the largest mesh, a power of two.
+        most: number of devices of the largest mesh, a power of two.
 
     Returns:
         'collectives', a list of rows, ready for JSON; `tables` draws it.
 
     Raises:
-        UserError: a config that cannot be built on these meshes, or numbers that make no sense.
+        UserError: a config that cannot be built on these meshes, or an invalid number of devices.
     """
     if most < 1 or most & (most - 1):
         raise UserError(f"--devices {most} must be a power of two, such as 8")
@@ -55,31 +55,31 @@ def bench_scaling(
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """What `bench_scaling` found, as tables."""
+    """The report of `bench_scaling` as tables."""
     return [table(report["collectives"])]
 
 
 def meshes(most: int) -> list[tuple[str, dict[str, int]]]:
-    """Layouts of 1, 2, 4, ... devices: the batch split alone, the parameters too, and half of each
-    (the parameters over two devices, copies of them over the others).
+    """Layouts of 1, 2, 4, ... devices: 'data' shards only the batch, 'fsdp' also the parameters,
+    and 'hybrid' shards the parameters over two devices and replicates them over the others.
     """
-    found = [("one device", dict(data=1, fsdp=1))]
+    layouts = [("one device", dict(data=1, fsdp=1))]
     for power in range(1, most.bit_length()):
         count = 2**power
-        found += [("data", dict(data=count, fsdp=1)), ("fsdp", dict(data=1, fsdp=count))]
+        layouts += [("data", dict(data=count, fsdp=1)), ("fsdp", dict(data=1, fsdp=count))]
         if count > 2:
-            found.append(("hybrid", dict(data=count // 2, fsdp=2)))
-    return found
+            layouts.append(("hybrid", dict(data=count // 2, fsdp=2)))
+    return layouts
 
 
 def count_elsewhere(config: ConfigDict, image_size: Sequence[int]) -> Row:
-    """`count` in a process of its own, which has as many fake devices as the config's mesh.
+    """Runs `count` in a subprocess with as many fake devices as the config's mesh.
 
     Raises:
-        UserError: what the other process says of the config.
+        UserError: the subprocess refuses the config.
     """
     devices = config.mesh.data * config.mesh.fsdp
-    # The last of two flags with one name counts.
+    # Of repeated flags the last one counts.
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     child = subprocess.run(
         [sys.executable, "-c", _CHILD],
@@ -96,7 +96,7 @@ def count_elsewhere(config: ConfigDict, image_size: Sequence[int]) -> Row:
 
 
 def count_here() -> None:
-    """The other end of `count_elsewhere`: reads from standard input, and writes a line of JSON."""
+    """The subprocess of `count_elsewhere`: reads standard input, and prints a line of JSON."""
     text, image_size = json.load(sys.stdin)
     try:
         row = count(from_json(text), image_size)
@@ -107,30 +107,30 @@ def count_here() -> None:
 
 
 def count(config: ConfigDict, image_size: Sequence[int] = ()) -> Row:
-    """The collectives of a config's step on the devices of this process."""
+    """Counts the collectives of a config's step on the devices of this process."""
     import jax
 
     from mae_jax.bench.setup import make_setup
 
     setup = make_setup(config, image_size)
     compiled = setup.step().lower(setup.abstract_state, setup.abstract_batch()).compile()
-    found = collectives(compiled.as_text(), setup.mesh.size)
+    moves = collectives(compiled.as_text(), setup.mesh.size)
     size = sum(
         leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(setup.abstract_state.params)
     )
-    gathers = [one.payload for one in found if one.kind == "all-gather"]
+    gathers = [one.payload for one in moves if one.kind == "all-gather"]
     return dict(
         devices=setup.mesh.size,
         mesh=dict(setup.mesh.shape),
         parameter_bytes=size,
-        totals=totals(found),
+        totals=totals(moves),
         largest_gather=max(gathers, default=0),
     )
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Collectives by mesh: how many run in a step, megabytes that a device sends, and these over
-    the bytes of all parameters.
+    """A table of collectives by mesh: executions per step, megabytes that a device sends, and these
+    over the bytes of all parameters.
     """
     kinds = [kind for kind in KINDS if any(kind in row["totals"] for row in rows)]
     title = "collectives of a compiled step: count, MB that each device sends"

@@ -1,4 +1,4 @@
-"""A run without its data: what a config trains, and made-up batches."""
+"""The training step of a config without its data, on synthetic batches."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from mae_jax.spec import call_section
 from mae_jax.types import Batch, UserError, image_shape
 
 NUM_EXAMPLES = 1_281_167
-"""Of ImageNet-1k; only the schedule of the learning rate depends on it."""
+"""Number of images of ImageNet-1k; only the learning rate schedule depends on it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Setup(Learner):
-    """What `make_setup` makes of a config."""
+    """A learner and the config that it was built from, see `make_setup`."""
 
     config: ConfigDict
 
@@ -33,12 +33,12 @@ class Setup(Learner):
 
     @property
     def dtype(self) -> str:
-        """What the network computes in."""
+        """Type of the network's computation, e.g. 'bfloat16'."""
         args = self.config.method.args
         return args.dtype if "dtype" in args else "float32"
 
     def batch(self) -> Batch:
-        """A global batch of noise, on the devices; labels are drawn too."""
+        """A global batch of random images and labels, on the devices."""
         rng, labels = np.random.default_rng(0), self.method.labels()
         rows = {
             name: rng.integers(0, labels.get(name, 256 if x.dtype == np.uint8 else 2), x.shape)
@@ -50,21 +50,21 @@ class Setup(Learner):
 def make_setup(
     config: ConfigDict, image_size: Sequence[int] = (), devices: Sequence[Any] | None = None
 ) -> Setup:
-    """Builds what a config names, but for its data, which may not be here.
+    """Builds a config without its data, which need not be on this machine.
 
     Args:
-        image_size: (side,), (height, width), these and the channels, or (depth, height, width,
-            channels); empty: what the config's training transform makes of color images, or where
-            it has none, the first training example.
+        image_size: (side,), (height, width), (height, width, channels) or (depth, height, width,
+            channels); empty: the size after the config's training transform of color images or,
+            without a transform, of the first training example.
         devices: see `make_mesh`.
 
     Raises:
-        UserError: anything in the config that cannot be built, or an image size that is not known.
+        UserError: the config cannot be built, or the image size is unknown.
     """
     shape, rows = sized(config, image_size)
     if shape:
         values, _ = standardize.resolve(config.method.args, channels=shape[-1], origins=())
-        config = standardize.applied(config, values)  # nothing here depends on them
+        config = standardize.applied(config, values)  # the values do not change the speed
     mesh = call_section(meshes.make_mesh, config.mesh, "mesh", devices=devices)
     meshes.check_batch(config.data.batch_size, mesh, config.accumulate)
     rows = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in rows.items()}
@@ -81,14 +81,14 @@ def make_setup(
 def sized(
     config: ConfigDict, image_size: Sequence[int] = ()
 ) -> tuple[tuple[int, ...] | None, Example]:
-    """[*space, C] of what a network is trained on, and a training batch of one, {} if it was not
-    necessary to make one; see `make_setup`.
+    """[*space, C] of the training images, and a training batch of one, {} if none was needed; see
+    `make_setup`.
     """
     size = tuple(image_size)
     if len(size) > 4 or any(side < 1 for side in size):
         raise UserError(
-            f"--image-size {' '.join(map(str, size))}: write a side, a height and a width, or "
-            "these and the number of channels; of volumes the depth before them"
+            f"--image-size {' '.join(map(str, size))}: pass SIDE, HEIGHT WIDTH, HEIGHT WIDTH "
+            "CHANNELS, or for volumes DEPTH HEIGHT WIDTH CHANNELS"
         )
     if size:
         size = size * 2 if len(size) == 1 else size
@@ -97,8 +97,8 @@ def sized(
     if not transforms:
         rows = call_section(make_data, config.data, "data").example("train")
         return image_shape(rows), rows
-    made = {"image": np.zeros((256, 256, 3), np.uint8)}
+    example = {"image": np.zeros((256, 256, 3), np.uint8)}
     params = draw(transforms, np.zeros(1, np.uint64))
     for transform, row in zip(transforms, params, strict=True):
-        made = transform.apply(made, row[0])
-    return made["image"].shape, {}
+        example = transform.apply(example, row[0])
+    return example["image"].shape, {}

@@ -1,10 +1,10 @@
-"""How fast the training step of a config is on this machine, and what of the machine it uses.
+"""Speed and utilization of a config's training step on this machine.
 
-The batch is made up and stays on the devices, so no input pipeline is timed. Everything is timed in
-turns that alternate: the step, its parts, a large product of matrices, and with `peer` the same
-model of another library. Model FLOPs utilization is the step's model FLOPs a second over the rate
-of that product in the same type and the same turn, times the number of devices: what this machine
-reaches here and now, not what its maker prints. Fake devices of a CPU count as one.
+The batch is synthetic and stays on the devices, so no input pipeline is timed. The step, its parts,
+a large matrix product and, with `peer`, the same model in another library are timed in interleaved
+turns. Model FLOPs utilization is the step's model FLOP/s over the FLOP/s of the matrix product, in
+the same type and turn, times the number of devices: the peak is measured, not taken from a data
+sheet. Fake devices of a CPU count as one.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from mae_jax.engine.costs import Costs
 from mae_jax.engine.memory import check_state, explained, step_advice
 
 SIDES = {"cpu": (1024, 2048, 3072)}
-"""Platform -> sides of the square products of which the fastest counts."""
+"""Platform -> sides of the square matrix products; the fastest one counts."""
 LARGE_SIDES = (4096, 8192)
 
 Report = dict[str, Any]
@@ -52,7 +52,7 @@ def bench_step(
     Args:
         image_size: see `make_setup`.
         turns, seconds: see `measure`.
-        peer: 'hf' to measure the same model of `transformers` too, see `peer.make_peers`.
+        peer: 'hf' to measure the same model in `transformers` too, see `peer.make_peers`.
 
     Returns:
         All numbers, ready for JSON; `tables` draws them.
@@ -68,37 +68,36 @@ def bench_step(
         works, notes = make_peers(setup, peer) if peer else ({}, [])
         compiled, costs, compiling = compile_twice(setup)
         live = Live(setup, compiled)
-        # What is compared most closely stands side by side.
+        # The step and its peers, whose ratio is reported, are timed next to each other.
         works = {"ours": repeat(live.step), **works}
         parts = live.calls()
         works |= {f"part {name}": repeat(call) for name, call in parts.items()}
         works |= products(setup.dtype)
-        found = measure(works, turns, seconds)
-    report = summary(setup, found, costs) | dict(compile_seconds=compiling, notes=notes)
+        times = measure(works, turns, seconds)
+    report = summary(setup, times, costs) | dict(compile_seconds=compiling, notes=notes)
     report["memory"] = memory(compiled, costs)
     report["xla_compiled_gflops"] = _compiled_gflops(setup, compiled)
     return report
 
 
 def compile_twice(setup: Setup) -> tuple[Callable, Costs, dict[str, float]]:
-    """The compiled step, what it costs (see `Setup.compile`), and the seconds from tracing to the
-    program: 'cold', and 'cached' with all forgotten but the persistent cache, which is a temporary
-    folder.
+    """The compiled step, its costs (see `Setup.compile`), and the seconds from tracing to the
+    program: 'cold', and 'cached' with only the persistent cache, a temporary folder, kept.
     """
-    taken, made = {}, []
+    seconds, compiled = {}, []
     with _private_cache():
         for name in ("cold", "cached"):
             jax.clear_caches()
             begun = time.perf_counter()
             step, costs = setup.compile()
-            taken[name] = time.perf_counter() - begun
-            made.append((step, costs))
-    return *made[0], taken  # a program from the cache knows less of itself
+            seconds[name] = time.perf_counter() - begun
+            compiled.append((step, costs))
+    return *compiled[0], seconds  # a program from the cache lacks some analyses
 
 
 @contextlib.contextmanager
 def _private_cache():
-    """Compiles into a persistent cache of our own, which is empty; the settings come back."""
+    """Uses an empty persistent compilation cache, and restores the settings afterwards."""
     now = jax.config
     old = dict(
         jax_enable_compilation_cache=now.jax_enable_compilation_cache,
@@ -116,11 +115,11 @@ def _private_cache():
 def _configure(settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
-    compilation_cache.reset_cache()  # the folder of the first use would stay
+    compilation_cache.reset_cache()  # otherwise JAX keeps the folder of its first use
 
 
 def products(dtype: str) -> dict[str, Work]:
-    """Products of square matrices on one device, by 'matmul SIDE'; see `product_flops`."""
+    """'matmul SIDE' -> product of square matrices on one device; see `product_flops`."""
     device = jax.local_devices()[0]
 
     def work(side: int) -> Work:
@@ -130,7 +129,7 @@ def products(dtype: str) -> dict[str, Work]:
         holder = [matrix]
 
         def call() -> jax.Array:
-            holder[0] = multiply(holder[0], matrix)  # one after another, as in a network
+            holder[0] = multiply(holder[0], matrix)  # sequential, as in a network
             return holder[0]
 
         return repeat(call)
@@ -144,11 +143,11 @@ def product_flops(name: str) -> int:
 
 
 def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report:
-    """The numbers of a measurement.
+    """The report of a measurement.
 
     Args:
-        found: seconds of a call, of `measure`.
-        costs: of `Setup.compile`.
+        found: name -> seconds per call, one for each turn, from `measure`.
+        costs: from `Setup.compile`.
     """
     step, images = np.array(found["ours"]), setup.batch_size
     rates = {
@@ -194,26 +193,26 @@ def summary(setup: Setup, found: dict[str, list[float]], costs: Costs) -> Report
 
 
 def devices(setup: Setup) -> int:
-    """Devices that have arithmetic units of their own: those of a CPU share its cores."""
+    """Number of devices with their own arithmetic units; those of a CPU share its cores."""
     return 1 if setup.mesh.devices.flat[0].platform == "cpu" else setup.mesh.size
 
 
 def _parts(setup: Setup, found: dict[str, list[float]], step: np.ndarray) -> Report:
-    """Each part's time in a whole step and its share of it, the shares turn by turn."""
+    """The time of each part in a step, and its share of the step's time in the same turn."""
     parts = {}
     for name, values in found.items():
         if name.startswith("part "):
             name = name.removeprefix("part ")
-            whole = np.array(values) * (1 if name == "optimizer" else setup.microbatches)
-            parts[name] = dict(ms=spread(1e3 * whole), share=spread(whole / step))
+            total = np.array(values) * (1 if name == "optimizer" else setup.microbatches)
+            parts[name] = dict(ms=spread(1e3 * total), share=spread(total / step))
     return parts
 
 
 def beside(found: dict[str, list[float]], batch_size: int) -> Report:
-    """Of each peer its rate, and the 'ratio' of ours to it, turn by turn.
+    """Peer -> its speed, and the 'ratio' of our speed to it, in the same turn.
 
     Args:
-        found: seconds of a call, of `measure`.
+        found: name -> seconds per call, one for each turn, from `measure`.
     """
     step = np.array(found["ours"])
     return {
@@ -228,8 +227,8 @@ def beside(found: dict[str, list[float]], batch_size: int) -> Report:
 
 
 def memory(compiled, costs: Costs) -> dict[str, float | None]:
-    """Megabytes of a device: what the step needs and its share that is temporary, by the compiler;
-    and the 'peak' of this process, parts and peers included, where the device keeps count.
+    """Megabytes of a device: of the 'step' and its 'temporary' part, from the compiler; and the
+    'peak' of this process, including parts and peers, if the device records it.
     """
     analysis = compiled.memory_analysis()
     stats = jax.local_devices()[0].memory_stats() or {}
@@ -241,25 +240,25 @@ def memory(compiled, costs: Costs) -> dict[str, float | None]:
 
 
 def _compiled_gflops(setup: Setup, compiled) -> float | None:
-    """Per image, what XLA counts in the program that runs; calls of libraries may count nothing,
-    and the body of a loop counts once.
+    """XLA's count for the compiled program, per image. Library calls may count nothing, and the
+    body of a loop counts once.
     """
     flops = (compiled.cost_analysis() or {}).get("flops")
     return flops * setup.mesh.size * setup.microbatches / setup.batch_size / 1e9 if flops else None
 
 
 def tables(report: Report) -> list[Table]:
-    """What `bench_step` found, as tables."""
+    """The report of `bench_step` as tables."""
     inputs = [f"{name}s of {' x '.join(map(str, x))}" for name, x in report["inputs"].items()]
     title = f"{report['batch_size']} {' and '.join(inputs)}, {report['dtype']}, {report['device']}"
     drawn = Table(title=title, box=SIMPLE, show_header=False, pad_edge=False)
-    gigas = lambda value: "not known" if value is None else f"{value:,.3f}"
+    gigas = lambda value: "unknown" if value is None else f"{value:,.3f}"
     drawn.add_row("images/s", shown(report["images_per_second"]))
-    drawn.add_row("ms a step", shown(report["ms_per_step"]))
+    drawn.add_row("ms per step", shown(report["ms_per_step"]))
     if "mfu" in report:
         drawn.add_row("model FLOPs utilization, %", shown(report["mfu"], scale=100))
     drawn.add_row("fastest product, GFLOP/s", shown(report["machine_gflops_per_second"], 0))
-    drawn.add_row("GFLOP an image, formula", gigas(report.get("model_gflops")))
+    drawn.add_row("GFLOPs per image, formula", gigas(report.get("model_gflops")))
     drawn.add_row("  XLA, as written", gigas(report["xla_program_gflops"]))
     drawn.add_row("  XLA, as compiled", gigas(report["xla_compiled_gflops"]))
     drawn.add_row("parameters, million", f"{report['parameters'] / 1e6:,.2f}")
@@ -275,7 +274,7 @@ def tables(report: Report) -> list[Table]:
 
 
 def _parts_table(report: Report) -> Table:
-    drawn = Table(title="parts, each on its own", box=SIMPLE, pad_edge=False)
+    drawn = Table(title="parts, timed separately", box=SIMPLE, pad_edge=False)
     for column in ("", "ms", "% of the step", "utilization, %"):
         drawn.add_column(column, justify="right" if column else "left")
     for name, part in report["parts"].items():
@@ -290,7 +289,7 @@ def _parts_table(report: Report) -> Table:
 def _peer_tables(report: Report) -> list[Table]:
     if not report["peers"]:
         return []
-    title = f"beside the same model elsewhere, {report['threads']} threads each"
+    title = f"the same model in another library, {report['threads']} threads each"
     drawn = Table(title=title, box=SIMPLE, pad_edge=False)
     for column in ("", "images/s", "ours over theirs"):
         drawn.add_column(column, justify="right" if column else "left")

@@ -1,6 +1,4 @@
-"""Clocks: several things timed in turns that alternate, so that what disturbs the machine for a
-while disturbs all of them alike.
-"""
+"""Timing in interleaved turns, so that temporary load on the machine affects all works equally."""
 
 import math
 import time
@@ -14,13 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mae_jax.types import UserError
 
 Work = Callable[[int], float]
-"""Does something so many times, waits for the last, and returns the seconds that it took."""
+"""Runs a computation a given number of times, waits for the last, and returns the seconds."""
 
 
 def repeat(call: Callable[[], Any]) -> Work:
-    """The work of calling a function of JAX: results are waited for once, after the last call. On a
-    CPU they are after each: its devices share threads, and calls that run at the same time and wait
-    for each other's collectives could hold all of them.
+    """The work of calling a JAX function, which blocks once, after the last call. On a CPU it
+    blocks after each call: its devices share threads, and concurrent calls that wait for each
+    other's collectives could occupy all of them.
     """
 
     def work(times: int) -> float:
@@ -37,21 +35,21 @@ def repeat(call: Callable[[], Any]) -> Work:
 
 
 def check_times(turns: int, seconds: float) -> None:
-    """Raises UserError unless there is something to measure."""
+    """Raises UserError unless both numbers are positive and finite."""
     for name, value in [("turns", turns), ("seconds", seconds)]:
         if not 0 < value < math.inf:
             raise UserError(f"--{name} {value} must be above 0, and finite")
 
 
 def measure(works: Mapping[str, Work], turns: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds of one call of each work, one number a turn.
+    """Measures works: name -> seconds per call, one number for each turn.
 
-    The first call of each compiles, the second says how many calls fill a turn, and a first turn
-    warms up: none of them is in the result.
+    The result excludes the first call of each work, which compiles, the second, which determines
+    the number of calls in a turn, and a first turn to warm up.
 
     Args:
-        turns: that are kept.
-        seconds: about how long each work is repeated in a turn; once at the least.
+        turns: number of measured turns.
+        seconds: approximate time of a work in a turn; it runs at least once.
     """
     found: dict[str, list[float]] = {name: [] for name in works}
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -74,7 +72,7 @@ def measure(works: Mapping[str, Work], turns: int, seconds: float) -> dict[str, 
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """'median', and the quartiles 'low' and 'high', between which half of the values lie."""
+    """The 'median' and the quartiles 'low' and 'high'."""
     low, median, high = np.percentile(values, (25, 50, 75))
     return dict(median=float(median), low=float(low), high=float(high))
 

@@ -1,10 +1,10 @@
 """Bytes that a compiled program moves between the chip and its main memory, by part of the model.
 
-Counted are the operands and results of the instructions that run, those in HBM only: what a TPU's
-compiler keeps in VMEM moves no bytes. Padding of tiles moves too. Of an operand that is only sliced
-the slices count, of an update in place the update. Loops count as often as they run where the
-compiler knows that, of a conditional the branch that moves most. Each operand counts once an
-instruction: a kernel that reads one twice moves more.
+They are the operands and results in HBM of all instructions that run: arrays that a TPU's compiler
+keeps in VMEM move no bytes. Tile padding counts. A sliced operand counts with its slices only, an
+in-place update with the update. A loop counts times its trip count, if the compiler knows it; of a
+conditional, the branch with the most traffic counts. Each operand counts once per instruction; a
+kernel that reads it twice moves more.
 """
 
 import re
@@ -30,18 +30,18 @@ class Traffic(NamedTuple):
     """Bytes of one call on one device."""
 
     parts: dict[str, float]
-    """By name of `PARTS`."""
+    """Part, one of `PARTS` -> bytes."""
     modules: dict[str, float]
-    """By module and what it does, e.g. 'decoder/block_0/attention'."""
+    """Module, e.g. 'decoder/block_0/attention' -> bytes."""
 
     @property
     def total(self) -> float:
-        """Of all parts."""
+        """Bytes of all parts."""
         return sum(self.parts.values())
 
 
 def traffic(program: Program) -> Traffic:
-    """Adds up what every instruction moves that runs in a call."""
+    """Adds up the bytes of all instructions that run in a call."""
     parts, modules = Counter(), Counter()
     for part, module, size in _moved(program, program.entry, 1):
         parts[part] += size
@@ -51,20 +51,20 @@ def traffic(program: Program) -> Traffic:
 
 
 def _moved(program: Program, name: str, times: int) -> list[tuple[str, str, float]]:
-    """(part, module, bytes) of what a computation does that runs so many times."""
-    found = []
+    """(part, module, bytes) of the instructions of a computation that runs `times` times."""
+    moved = []
     for one in program.computations[name].values():
         if one.opcode in ("while", "conditional", "call"):
-            found += _inside(program, one, times)
+            moved += _inside(program, one, times)
         elif size := bytes_of(program, name, one):
             part = part_of(one, program)
             module = module_of(one.op_name) if part != COPIES else ""
-            found.append((part, module or part, times * size))
-    return found
+            moved.append((part, module or part, times * size))
+    return moved
 
 
 def _inside(program: Program, one: Instruction, times: int) -> list[tuple[str, str, float]]:
-    """Of a loop, a conditional or a call."""
+    """As `_moved`, for the computations of a loop, a conditional or a call."""
     total = lambda moved: sum(size for _, _, size in moved)
     if one.opcode == "while":
         times *= program.trips(one)
@@ -78,7 +78,7 @@ def _inside(program: Program, one: Instruction, times: int) -> list[tuple[str, s
 
 
 def bytes_of(program: Program, name: str, one: Instruction) -> float:
-    """Bytes in HBM that an instruction of a computation reads and writes each time."""
+    """Bytes in HBM that an instruction of a computation reads and writes per execution."""
     around = program.computations[name]
     if one.opcode in _FREE or one.opcode.endswith("-done"):
         return 0
@@ -102,7 +102,7 @@ def bytes_of(program: Program, name: str, one: Instruction) -> float:
     result = one.result
     if one.opcode.endswith("-start") and one.opcode != "all-reduce-start":  # operands, results
         result = tuple(array for array in result if array.dims)[len(operands) :]
-    if one.target.startswith("__cu"):  # the last result is room for the library to work in
+    if one.target.startswith("__cu"):  # the last result is the library's workspace
         result = result[:-1] if len(result) > 1 and result[-1].dtype == "s8" else result
     return sum(map(_size, operands)) + _size(result)
 
@@ -117,13 +117,13 @@ class Fused:
         for one in self.inside.values():
             for operand in one.operands:
                 self.users.setdefault(operand, []).append(one)
-        # A TPU's asynchronous collective is in each fusion of its time, and is in memory once.
+        # A TPU repeats an asynchronous collective in each fusion that overlaps it: counts once.
         late = [one for one in self.inside.values() if "AsyncCollective" in one.target]
         starts = any(one.target == "AsyncCollectiveStart" for one in late)
         self.passing = COLLECTIVES if (late or "async_coll" in name) and not starts else ()
 
     def bytes(self, operands: list[tuple[Array, ...]]) -> float:
-        """What a call reads of its operands, and writes."""
+        """Bytes that a call reads from its operands and writes."""
         total = 0.0
         for one in self.inside.values():
             if one.opcode == "parameter" and one.number < len(operands):
@@ -133,7 +133,7 @@ class Fused:
         return total + sum(self.written(name) for name in results)
 
     def read(self, name: str, whole: float) -> float:
-        """Bytes that are used of an operand of `whole` bytes."""
+        """Bytes that are read from an operand of `whole` bytes."""
         used = whole if name == self.root.name else 0.0
         for user in self.users.get(name, ()):
             if user.opcode == "bitcast":
@@ -142,7 +142,7 @@ class Fused:
                 used += _padded(user.result)
             elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
                 continue
-            elif user.opcode == "pad":  # windows of products are padded, then sliced
+            elif user.opcode == "pad":  # padded windows of products are sliced afterwards
                 share = _padded(self.inside[name].result) / _padded(user.result)
                 used += share * self.read(user.name, whole / share)
             elif user.opcode == "fusion" and (nested := self.nested(user)):
@@ -154,18 +154,18 @@ class Fused:
         return min(used, whole)
 
     def nested(self, fusion: Instruction) -> "Fused | None":
-        """A fusion inside of this one, which is part of the same kernel."""
+        """A nested fusion, which is part of the same kernel."""
         called = next((callee for role, callee in fusion.callees if role == "calls"), "")
         return Fused(self.program, called) if called in self.program.computations else None
 
     def read_all(self, fusion: Instruction, name: str, whole: float) -> float:
-        """Bytes that this uses of an operand which the fusion that calls it may name repeatedly."""
+        """Bytes that are read from an operand, which the calling fusion may pass repeatedly."""
         places = [i for i, operand in enumerate(fusion.operands) if operand == name]
         inside = [one for one in self.inside.values() if one.opcode == "parameter"]
         return sum(self.read(one.name, whole) for one in inside if one.number in places)
 
     def written(self, name: str) -> float:
-        """Bytes of a result."""
+        """Bytes that are written for a result."""
         one = self.inside.get(name)
         size = _size(one.result) if one else 0
         while one and one.opcode == "bitcast":
@@ -180,10 +180,10 @@ class Fused:
 
 
 def _size(arrays: tuple[Array, ...]) -> float:
-    """Bytes of those arrays that are in HBM."""
+    """Bytes of the arrays in HBM."""
     return sum(array.padded for array in arrays if array.space == 0)
 
 
 def _padded(arrays: tuple[Array, ...]) -> float:
-    """Bytes of arrays wherever they are."""
+    """Bytes of the arrays in any memory space."""
     return sum(array.padded for array in arrays)

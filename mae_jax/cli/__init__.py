@@ -1,10 +1,10 @@
 """The command line: `mae-jax COMMAND`. Nothing else touches global state.
 
-Modules of the user's own are found from the current folder, see `extensions`.
+The user's own modules are imported from the current folder, see `extensions`.
 
-Exit codes: 0 done; 2 a mistake in the arguments, the config or the environment; 75 told to stop,
-start again to go on; 130 Ctrl-C; 1 a fault. All processes of a job end with the same one, but for
-those that a signal has killed.
+Exit codes: 0 done; 1 an internal error; 2 a mistake in the arguments, the config or the
+environment; 75 preempted, run again to resume; 130 Ctrl-C. All processes of a job end with the same
+code, except those killed by a signal.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from mae_jax.errors import Preempted, UserError
 from mae_jax.extensions import add_current_folder
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
-"""What makes the C++ parts of XLA, TensorFlow and gRPC write errors only."""
+"""Environment variables that limit the C++ logs of XLA, TensorFlow and gRPC to errors."""
 NOT_OURS = r"(orbax|flax|jax|jaxlib|tensorstore|etils|absl|google|tensorflow|tensorboard)\b"
 """Modules whose Python warnings are for developers, not for users."""
 
@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def quieten() -> None:
-    """Leaves the screen to what this run has to report: errors of libraries are shown, but none of
-    what they note about themselves. The environment's own settings count.
+    """Silences the info messages and developer warnings of libraries; their errors are shown.
+    Variables that are set in the environment take precedence.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for name in ("absl", "matplotlib"):  # Orbax' defaults; the font cache, the folder for it
@@ -71,10 +71,10 @@ def quieten() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like everything else here."""
+    """An argument parser that reports errors as `UserError`, in one line."""
 
     def error(self, message: str):
-        """Called by argparse."""
+        """Raises UserError; called by argparse."""
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="mae-jax",
         description="Masked autoencoders in JAX: train, evaluate, use.",
-        epilog="mae-jax COMMAND --help explains a command.",
+        epilog="Run mae-jax COMMAND --help for the arguments of a command.",
         allow_abbrev=False,
     )
     version = f"mae-jax {mae_jax.__version__}, Python {platform.python_version()}"
@@ -96,55 +96,56 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
-    text = "a project of your own: an experiment and a README to edit, ready to run"
+    text = "create a project: an experiment config and a README to edit, ready to run"
     add_init(command(commands.init, text))
     add_prepare(
         command(
             commands.prepare,
-            "a folder of images to ArrayRecord files, checked and measured; run again to go on",
+            "check images, convert them to ArrayRecord files and measure mean and std of the "
+            "pixels; run again to resume",
         )
     )
-    text = "train a model; run again to go on after an interruption"
+    text = "train a model; run again to resume after an interruption"
     add_train(command(commands.train, text))
-    text = "run all experiments of a file, and tabulate them; resumable"
+    text = "run all experiments of a file and tabulate the results; run again to resume"
     add_sweep(command(sweep.sweep, text))
-    text = "tables and pictures of a sweep, as Markdown and as HTML"
+    text = "write the tables and figures of a sweep as Markdown and HTML"
     add_report(command(sweep.report, text))
-    add_evaluate(command(commands.evaluate, "what a run's encoder or classifier is worth"))
-    text = "a picture of images beside their reconstructions"
+    add_evaluate(command(commands.evaluate, "evaluate a run's encoder or classifier"))
+    text = "draw images beside their reconstructions"
     add_reconstruct(command(commands.reconstruct, text))
-    text = "the features of a folder of images, as .npz or .safetensors"
+    text = "write the encoder's features of a folder of images as .npz or .safetensors"
     add_features(command(commands.features, text))
-    add_predict(command(commands.predict, "predictions for images, as files"))
-    add_weights(command(commands.weights, "published weights in, a run's weights out"))
-    text = "measure the input pipeline and the step; compile the step for other devices"
+    add_predict(command(commands.predict, "write predictions for images as files"))
+    add_weights(command(commands.weights, "import published weights, or export a run's weights"))
+    text = "time the input pipeline or the training step, or compile the step for other devices"
     add_bench(command(bench.bench, text))
-    command(commands.doctor, "devices, versions, memory, and what is missing")
+    command(commands.doctor, "report devices, versions, memory and missing packages")
     return parser
 
 
 def add_init(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax init`."""
     add = parser.add_argument
-    add("folder", type=path, metavar="FOLDER", help="to write into")
-    text = "write a module of each kind that configs can name instead, and an experiment with them"
+    add("folder", type=path, metavar="FOLDER", help="folder to write into")
+    text = "write an extension module of each kind and an experiment that uses them instead"
     add("--extensions", action="store_true", help=text)
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax train`."""
-    add_config(parser, "an experiment, e.g. quickstart, mae:L/16 or mine.py")
+    add_config(parser, "built-in experiment or config file, e.g. quickstart, mae:L/16 or mine.py")
     add = parser.add_mutually_exclusive_group().add_argument
-    text = "print the config with its changes as JSON, and end"
+    text = "print the resolved config as JSON and exit"
     add("--print-config", action="store_true", help=text)
-    text = "list the data, decode an image, print the plan and the memory it needs; write nothing"
+    text = "dry run: list the data, decode one image, trace the step, print the plan and its memory"
     add("--check", action="store_true", help=text)
     add_job(parser)
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax sweep`."""
-    add_config(parser, "a file of experiments, e.g. low_shot:scenes or mine.py")
+    add_config(parser, "built-in sweep or a file with get_configs, e.g. low_shot:scenes or mine.py")
     add_choice(parser)
     add_job(parser)
 
@@ -152,10 +153,13 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax evaluate`."""
     add_run(parser)
-    add_images(parser, "(instead of the run's test set; classes are told by their names)")
+    add_images(parser, "(default: the run's test set); classes are matched by name")
     add = parser.add_argument
-    add("--train", type=filled, metavar="FOLDER", help="instead of the run's training images")
-    add("--evals", metavar="SPEC", help="e.g. 'knn(k=20)|logistic' (default: the run's)")
+    text = "training images for evaluators that learn, folder or source (default: the run's)"
+    add("--train", type=filled, metavar="FOLDER", help=text)
+    add(
+        "--evals", metavar="SPEC", help="evaluators, e.g. 'knn(k=20)|logistic' (default: the run's)"
+    )
     add_job(parser)
 
 
@@ -164,16 +168,18 @@ def add_reconstruct(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_images(parser, "(default: the run's test set)")
     add = parser.add_argument
-    add("--out", type=path, help="PNG to write (default: in the run's figures/)")
+    text = "PNG file to write (default: figures/reconstructions.png in the workdir)"
+    add("--out", type=path, help=text)
     add("--count", type=int, default=8, help="number of images (default 8)")
-    add("--seed", type=int, default=0, help="of what is random, such as masks (default 0)")
+    add("--seed", type=int, default=0, help="random seed, e.g. of the masks (default 0)")
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax features`."""
     add_run(parser)
     add_images(parser, required=True)
-    parser.add_argument("--out", required=True, type=path, help="FILE.npz or FILE.safetensors")
+    text = "file to write, FILE.npz or FILE.safetensors"
+    parser.add_argument("--out", required=True, type=path, help=text)
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
@@ -188,12 +194,12 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def add_config(parser: argparse.ArgumentParser, text: str) -> None:
     """The arguments of commands that train."""
-    more = "; change any value with --config.key.path=value"
+    more = "; override any value with --config.key.path=value"
     parser.add_argument(
         "--config", required=True, type=filled, metavar="NAME[:ARG]", help=text + more
     )
     parser.add_argument(
-        "--workdir", type=local, help="where everything is written (default: runs/NAME_OF_CONFIG)"
+        "--workdir", type=local, help="folder for all output (default: runs/NAME_OF_CONFIG)"
     )
 
 
@@ -205,75 +211,83 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_images(parser: argparse.ArgumentParser, default: str = "", **options) -> None:
-    """The arguments of commands that look at images of the user's."""
-    text = f"a folder, or a source as in configs {default}".strip()
+    """The arguments of commands that read the user's images."""
+    text = f"a folder of images, or a source as in configs {default}".strip()
     parser.add_argument("--images", type=filled, metavar="FOLDER", help=text, **options)
     add_on_error(parser)
 
 
 def add_on_error(parser: argparse.ArgumentParser) -> None:
     """The argument of commands that read images."""
-    parser.add_argument("--on-error", metavar="HOW", help="'skip' unreadable images, or 'raise'")
+    text = "'skip' unreadable images or 'raise' an error (default: as in the run's config)"
+    parser.add_argument("--on-error", metavar="HOW", help=text)
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax prepare`."""
     add = parser.add_argument
-    text = "as in the source `folder`; or another source, e.g. \"dicom('study', window=(0, 80))\""
+    text = "a folder of images, or a source, e.g. \"dicom('study', window=(0, 80))\""
     add("--images", required=True, type=filled, metavar="FOLDER", help=text)
-    add("--out", required=True, type=path, metavar="FOLDER", help="writes OUT/NAME/1.0.0")
-    add("--name", type=filled, help="of the data set (default: that of the folder)")
-    add("--channels", type=int, help="of a folder: 3 (color, default), 1 (grey) or 4")
-    add("--held-out", type=float, default=0.0, metavar="SHARE", help="of images in a split 'test'")
-    add("--shard-megabytes", type=int, default=256, help="size of a file (default 256)")
-    add("--workers", type=int, default=0, help="threads (default: one a core)")
-    add("--beam", metavar="OPTIONS", help="e.g. runner=DirectRunner,direct_num_workers=4")
+    text = "data directory to write into; the data set becomes FOLDER/NAME/1.0.0"
+    add("--out", required=True, type=path, metavar="FOLDER", help=text)
+    add("--name", type=filled, help="name of the data set (default: the folder's name)")
+    text = "channels to read from a folder's images: 3 (color, default), 1 (gray) or 4 (with alpha)"
+    add("--channels", type=int, help=text)
+    text = "fraction of the images to put into a split 'test' (default 0)"
+    add("--held-out", type=float, default=0.0, metavar="SHARE", help=text)
+    text = "size of each output file in MB (default 256)"
+    add("--shard-megabytes", type=int, default=256, help=text)
+    add("--workers", type=int, default=0, help="number of threads (default: one per core)")
+    text = "write with Apache Beam and these options, e.g. runner=DirectRunner,direct_num_workers=4"
+    add("--beam", metavar="OPTIONS", help=text)
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax weights`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="import|export")
-    text = "a folder that all commands take as a --run, from weights of other packages"
+    text = "convert weights of other packages to a folder that commands accept as --run"
     make = functools.partial(actions.add_parser, allow_abbrev=False)
     add = make("import", help=text, description=text).add_argument
-    text = ".safetensors, .pth, a folder of Hugging Face, or hf://org/name[@revision]"
+    text = "a .safetensors or .pth file, a Hugging Face folder, or hf://org/name[@revision]"
     add("source", type=filled, metavar="SOURCE", help=text)
-    text = "which weights of a SOURCE with several sets, e.g. teacher or module.base_encoder"
+    text = "which weights to read if SOURCE has several, e.g. teacher or module.base_encoder"
     add("--key", type=filled, metavar="PATH", help=text)
-    text = "the only one to try, e.g. timm, hf, mae or a module of yours (default: all but yours)"
+    text = "weight layout: timm, hf, mae or a module of yours (default: try all built-in ones)"
     add("--layout", type=filled, metavar="NAME", help=text)
     add("--out", required=True, type=path, metavar="FOLDER", help="folder to create")
-    add("--heads", type=int, help="of an encoder of unusual width")
-    add("--decoder-heads", type=int, help="of a decoder of unusual width")
-    add("--encoder-only", action="store_true", help="leave decoder and head out")
-    add("--target", help="what a decoder predicts: normalized patches, or pixels")
-    add_image_size(add, "of the images it shall be for")
-    text = "how positions come to that size: bicubic, antialias (as timm) or recompute"
+    add("--heads", type=int, help="number of attention heads of an encoder of non-standard width")
+    text = "number of attention heads of a decoder of non-standard width"
+    add("--decoder-heads", type=int, help=text)
+    add("--encoder-only", action="store_true", help="leave out decoder and head")
+    text = "target of the decoder: 'normalized' (pixels of a patch, normalized) or 'pixels'"
+    add("--target", help=text)
+    add_image_size(add, "image size to resize the position embeddings for")
+    text = "how to resize position embeddings: bicubic, antialias (as timm) or recompute"
     add("--positions", metavar="HOW", help=text)
-    add("--mean", type=float, nargs="+", help="of the pixels in [0, 1] (default: what SOURCE says)")
-    add("--std", type=float, nargs="+", help="their deviation")
-    add("--allow", nargs="+", default=(), metavar="REGEX", help="names that may miss or be left")
-    text = "a run's weights in a layout of other packages, or as a function to serve"
+    text = "per-channel mean of pixels in [0, 1] (default: as SOURCE states)"
+    add("--mean", type=float, nargs="+", help=text)
+    add("--std", type=float, nargs="+", help="per-channel standard deviation, likewise")
+    text = "regexes of names that may be missing or unused"
+    add("--allow", nargs="+", default=(), metavar="REGEX", help=text)
+    text = "write a run's weights in the layout of another package, or the model as a function"
     add = make("export", help=text, description=text).add_argument
-    add("--run", required=True, type=path, metavar="WORKDIR", help="a run, or imported weights")
-    text = "timm, hf (Hugging Face), mae (the official code's), a module of yours; stablehlo, onnx"
-    add("--format", required=True, type=filled, metavar="NAME", help=text)
+    text = "workdir of a run, or a folder of imported weights"
+    add("--run", required=True, type=path, metavar="WORKDIR", help=text)
+    text = "layout: timm, hf (Hugging Face), mae (official code) or a module of yours; function: "
+    add("--format", required=True, type=filled, metavar="NAME", help=text + "stablehlo or onnx")
     add("--out", required=True, type=path, help="file to write; for hf and stablehlo a folder")
-    add("--encoder-only", action="store_true", help="leave decoder and head out")
-    add("--head", type=int, metavar="NUMBER", help="which one of a probe with several, from 0")
-    add_image_size(add, "of the run's images, where it does not say")
-    add("--output", help="of a function: features (default) or logits")
-    add(
-        "--images",
-        type=filled,
-        metavar="FOLDER",
-        help="of a function: any, where the run's are not here",
-    )
+    add("--encoder-only", action="store_true", help="leave out decoder and head")
+    text = "index of the linear probe's classifier to export, from 0, if it has several"
+    add("--head", type=int, metavar="NUMBER", help=text)
+    add_image_size(add, "size of the run's images, if the run does not record it")
+    add("--output", help="for stablehlo and onnx: features (default) or logits")
+    text = "for stablehlo and onnx: any images, if the run's own are not on this machine"
+    add("--images", type=filled, metavar="FOLDER", help=text)
 
 
 def add_image_size(add, text: str) -> None:
     """--image-size, one number or two."""
-    add("--image-size", type=size, metavar="H,W", help=f"{text}; one number: a square")
+    add("--image-size", type=size, metavar="H,W", help=f"{text}; one number for a square")
 
 
 def size(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Arguments of `mae-jax`, beside those in `cli.py`: paths, jobs, sweeps, measurements."""
+"""Argument types, and the arguments of jobs, sweeps, reports and benchmarks."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from mae_jax.errors import UserError
 
 
 def path(text: str) -> Path:
-    """A path that is not empty: Path("") is the current folder, an unset variable of a shell."""
+    """A path that is not empty; an unset shell variable would mean Path(""), the current folder."""
     return Path(filled(text))
 
 
@@ -19,48 +19,52 @@ def filled(text: str) -> str:
 
 
 def local(text: str) -> Path:
-    """A path of a file system: append, lock and rename are not to be had of object stores."""
+    """A path in a file system: object stores lack append, lock and rename."""
     if "://" in text:
         raise UserError(
-            f"--workdir {text}: write into a file system; mount the bucket (e.g. gcsfuse) and give "
-            "the path there"
+            f"--workdir {text}: must be in a file system: mount the bucket (e.g. with gcsfuse) and "
+            "give the path of the mount"
         )
     return path(text)
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `mae-jax sweep` that say what is run where."""
+    """The arguments of `mae-jax sweep` that select experiments and set how many run at a time."""
     add = parser.add_mutually_exclusive_group().add_argument
     add(
         "--only",
         metavar="EXPERIMENT",
-        help="run this one, here: its name, or its number, 1 for the first of the file, as in "
+        help="run this experiment only, in this process: its name, or its number from 1, as in "
         "sbatch --array=1-36 --gpus=1 --wrap 'mae-jax sweep --config FILE --only "
-        "$SLURM_ARRAY_TASK_ID'; without --only, all that is not done is run, and all tabulated",
+        "$SLURM_ARRAY_TASK_ID' (default: run all unfinished experiments, then tabulate all)",
     )
-    add("--list", action="store_true", help="print NUMBER NAME STATE of each, and run nothing")
-    text = "so many at a time (default 1), each on a GPU of its own; not for TPUs"
+    add("--list", action="store_true", help="print NUMBER NAME STATE of each experiment and exit")
+    text = "number of experiments to run at a time, each on its own GPU (default 1); not for TPUs"
     add("--jobs", type=int, default=1, help=text)
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
-    """The arguments of commands that may run as several processes, usually one a host."""
+    """The arguments of commands that may run as several processes, usually one per host."""
     add = parser.add_argument_group(
         "several processes",
-        "Each is started with the same command. SLURM, Open MPI and Cloud TPUs say by themselves "
-        "how many there are and which one this is; elsewhere say it here.",
+        "Start the same command once per process. Under SLURM, Open MPI and on Cloud TPUs the "
+        "number of processes and the index of each are detected; elsewhere set them here.",
     ).add_argument
-    add("--coordinator", type=filled, metavar="HOST:PORT", help="where process 0 is to listen")
-    add("--processes", type=int, metavar="N", help="how many there are")
-    add("--process", type=int, metavar="I", help="which one this is, from 0")
-    add("--local-devices", metavar="0,1", help="GPUs of this host for this process (default: all)")
+    text = "address where process 0 listens, the same for all processes"
+    add("--coordinator", type=filled, metavar="HOST:PORT", help=text)
+    add("--processes", type=int, metavar="N", help="number of processes in the job")
+    add("--process", type=int, metavar="I", help="index of this process, from 0")
+    text = "indices of this host's GPUs for this process to use (default: all)"
+    add("--local-devices", metavar="0,1", help=text)
     add(
         "--distributed",
         choices=("auto", "on", "off"),
         default="auto",
-        help="'off': a process on its own, whatever the launcher says; 'on': ask Kubernetes, too",
+        help="'auto' (default): detect the launcher; 'off': run as a single process; 'on': always "
+        "call jax.distributed.initialize, e.g. on Kubernetes",
     )
-    text = "a process that is silent for so long is dead (default 30), and all end within twice it"
+    text = "seconds without a heartbeat before a process counts as dead, 1 or more (default 30); "
+    text += "the job then ends within twice that"
     add("--heartbeat-timeout", type=float, default=30.0, metavar="SECONDS", help=text)
 
 
@@ -71,47 +75,52 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     def thing(name: str, text: str, timed: bool):
         add = things.add_parser(name, help=text, description=text, allow_abbrev=False).add_argument
         if timed:
-            add("--turns", type=int, default=5, help="measurements of each rate (default 5)")
-            add("--seconds", type=float, default=2.0, help="length of each (default 2)")
+            add("--turns", type=int, default=5, help="measurements per rate (default 5)")
+            text = "length of each measurement (default 2)"
+            add("--seconds", type=float, default=2.0, help=text)
         if name != "data":
             more = dict(action="append") if name == "compile" else {}
-            text = "an experiment" + "; repeat it for a table of several" * bool(more)
+            text = "built-in experiment or config file"
+            text += "; repeat the option for a table of several" * bool(more)
             add("--config", required=True, type=filled, metavar="NAME[:ARG]", help=text, **more)
-            text = "side, or height and width, and channels (default: what the config trains on)"
+            text = "SIDE; HEIGHT WIDTH; or every axis and the channels (default: as in training)"
             add("--image-size", type=int, nargs="+", default=(), metavar="N", help=text)
-            text = "all numbers; FILE.md: a table" if name == "compile" else "all numbers"
+            text = "file to write all numbers to"
+            text += "; FILE.md: a table" * bool(more)
             add("--out", type=path, metavar="FILE.json", help=text)
         return add
 
-    add = thing("data", "the input pipeline", timed=True)
-    text = "as in configs (default: JPEGs made for this)"
+    add = thing("data", "time the input pipeline", timed=True)
+    text = "data source as in configs (default: generated JPEGs)"
     add("--source", default="", metavar="SPEC", help=text)
-    text = "as in configs (default: a random crop of 224 pixels, and a flip)"
+    text = "transform as in configs (default: a random crop of 224 pixels and a flip)"
     crop = "random_resized_crop(224, scale=(0.2, 1))|flip"
     add("--transform", default=crop, metavar="SPEC", help=text)
-    add("--workers", type=int, nargs="+", default=(), help="numbers of threads")
-    add = thing("step", "a config's training step", timed=True)
-    add("--peer", default="", metavar="hf", help="transformers' ViTMAE beside ours")
-    add = thing("scaling", "a config's training step on many devices", timed=False)
-    add("--devices", type=int, default=8, help="the most to compile for (default 8)")
-    text = "compile a config's step for TPUs or GPUs by name: memory, collectives, memory traffic"
+    add("--workers", type=int, nargs="+", default=(), help="numbers of threads to try")
+    add = thing("step", "time a config's training step", timed=True)
+    text = "'hf': time the ViTMAE of Hugging Face transformers as well"
+    add("--peer", default="", metavar="hf", help=text)
+    add = thing("scaling", "count the collectives of a step on 1 to N devices", timed=False)
+    add("--devices", type=int, default=8, help="largest N, a power of two (default 8)")
+    text = "compile a config's step for named TPUs or GPUs: memory, collectives, memory traffic"
     add_compile(thing("compile", text, timed=False))
 
 
 def add_compile(add) -> None:
     """The arguments of `mae-jax bench compile`, beside the config's."""
-    text = "devices to compile for, which need not be here: v5e:4x4, v6e:16x16, v5p:4x4x4, h100:8"
-    text += "; several, with commas between, give a table"
+    text = "devices to compile for, not needed on this machine, e.g. v5e:4x4, v6e:16x16, v5p:4x4x4"
+    text += " or h100:8; several, separated by commas, for a table"
     add("--topology", required=True, type=filled, metavar="KIND:SHAPE", help=text)
     add("--slices", type=int, default=1, metavar="N", help="number of TPU slices (default 1)")
-    text = "compile to the end, for the compiler's estimate of cycles; minutes instead of seconds"
+    text = "run all compiler passes and report its estimate of cycles; takes minutes, not seconds"
     add("--full", action="store_true", help=text)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax report`."""
     add = parser.add_argument
-    add("--sweep", required=True, type=path, metavar="WORKDIR", help="of a sweep")
-    add("--out", type=path, metavar="FOLDER", help="default: WORKDIR/report")
-    add("--notes", type=path, metavar="FILE", help="Markdown to put in")
-    add("--title", default="", help="default: the workdir's name")
+    add("--sweep", required=True, type=path, metavar="WORKDIR", help="workdir of a sweep")
+    text = "folder to write the report into (default: WORKDIR/report)"
+    add("--out", type=path, metavar="FOLDER", help=text)
+    add("--notes", type=path, metavar="FILE", help="Markdown file to include in the report")
+    add("--title", default="", help="title of the report (default: the workdir's name)")

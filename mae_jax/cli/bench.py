@@ -28,7 +28,7 @@ def bench(args) -> int:
     for line in lines:
         print(line, file=sys.stderr)
     if args.what == "step":
-        if args.peer:  # JAX must leave memory of a GPU to PyTorch; read when the devices open
+        if args.peer:  # JAX must leave GPU memory to PyTorch; read when the backend initializes
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from mae_jax.bench import step as part
 
@@ -65,7 +65,9 @@ def _show_bench(tables, report, out: Path | None) -> None:
 
 
 def _bench_compile(args) -> int:
-    """One report in full, or a row for each config and topology. Code 1 if one has a fault."""
+    """Prints one full report, or a table with a row for each config and topology. Returns exit code
+    1 if any of them has a fault.
+    """
     from rich.console import Console
 
     from mae_jax.bench import compile_tables as drawn

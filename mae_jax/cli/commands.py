@@ -1,7 +1,7 @@
-"""What each command of `mae-jax` does: a function of its arguments, which returns the exit code.
+"""The commands of `mae-jax`: functions from parsed arguments to the exit code.
 
-Imports stand inside the functions: `mae-jax --help` needs none of them, and a process that only
-starts others must not open the devices.
+Imports are inside the functions because `mae-jax --help` needs none of them, and a process that
+only starts others must not initialize JAX's devices.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from mae_jax.engine.preemption import stoppable
 from mae_jax.errors import PREEMPTED, Preempted, UserError
 
 LONGEST = 80
-"""Letters of a name that is made of paths."""
+"""Largest number of characters in a file name derived from paths."""
 
 
 def job(args):
-    """What the command line says of the processes of this job."""
+    """The `Request` for this job's processes from the command line."""
     from mae_jax.distributed.launcher import Request
 
     given = vars(args)
@@ -27,9 +27,9 @@ def job(args):
 
 
 def no_overrides(args) -> None:
-    """For commands that read a run's own config."""
+    """Raises UserError if a command that takes no config got overrides."""
     if args.overrides:
-        why = ": a run keeps its config" if "run" in vars(args) else ""
+        why = ": it uses the config stored in the workdir" if "run" in vars(args) else ""
         raise UserError(f"{args.command} takes no --config.{args.overrides[0]}{why}")
 
 
@@ -66,7 +66,7 @@ def prepare(args) -> int:
 
 
 def experiment(args):
-    """The config that a command names, and what to report about it, a line each."""
+    """Loads the config of a command. Returns it, and the lines to report about it."""
     from mae_jax.config import check_sections, load_changed
     from mae_jax.experiment import notes
 
@@ -106,7 +106,7 @@ def check_run(config, workdir: Path, watchdog, deviations) -> int:
 
 
 def print_config(args) -> int:
-    """mae-jax train --print-config: the resolved config as JSON, without opening data or devices"""
+    """mae-jax train --print-config: prints the resolved config as JSON; opens no data or devices"""
     from mae_jax.config import to_json
 
     config, lines = experiment(args)
@@ -124,9 +124,9 @@ def train_job(config, workdir: Path, watchdog, deviations=(), *, stop) -> int:
     try:
         run_training(config, workdir, deviations, watchdog, stop)
     except Preempted as error:
-        code, line = PREEMPTED, f"{error}: start again to go on"
+        code, line = PREEMPTED, f"{error}: run again to resume"
     except Diverged as error:
-        code, line = 2, str(error)  # started again, it would diverge again
+        code, line = 2, str(error)  # a resumed run would diverge again
     else:
         return 0
     return code if watchdog.index else fail(line, code)
@@ -176,7 +176,7 @@ def evaluate(args) -> int:
 
 
 def results_suffix(images: str | None, train: str | None) -> str:
-    """What the name of the results of other images ends in: ('photos/a', None) to '_photos_a'."""
+    """The suffix of the results file for other images: ('photos/a', None) to '_photos_a'."""
     name = (f" {images}" if images else "") + (f" train {train}" if train else "")
     suffix = re.sub(r"\W+", "_", name).rstrip("_")
     if len(suffix) < LONGEST:
@@ -185,7 +185,7 @@ def results_suffix(images: str | None, train: str | None) -> str:
 
 
 def _report(data) -> None:
-    """Prints what the sources of a data set report at the start."""
+    """Prints the notes of the data sources."""
     for line in data.notes():
         print(line, flush=True)
 
@@ -198,7 +198,7 @@ def reconstruct(args) -> int:
 
     no_overrides(args)
     if args.count < 1:
-        raise UserError(f"--count {args.count}: at least one image is needed")
+        raise UserError(f"--count {args.count}: must be at least 1")
     out = args.out or args.run / "figures" / "reconstructions.png"
     check_file(out, "--out", (".png",))
     run, state = load_run(args.run, images=args.images, on_error=args.on_error)

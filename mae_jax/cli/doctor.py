@@ -1,4 +1,4 @@
-"""What this machine offers: devices, versions, memory, and what is missing."""
+"""`mae-jax doctor`: reports devices, versions, memory, and missing packages."""
 
 import importlib.metadata
 import importlib.util
@@ -41,7 +41,7 @@ OPTIONAL = {
 
 
 def report() -> int:
-    """Prints the report. Returns 0, or 2 if something that every run needs is missing."""
+    """Prints the report. Returns exit code 0, or 2 if a required package is missing."""
     console = Console()
     table = Table("what", "found", title=f"mae_jax {__version__}", show_header=False)
     table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
@@ -57,17 +57,17 @@ def report() -> int:
     table.add_row("processes", str(jax.process_count()))
     table.add_row("cores", str(os.cpu_count()))
     table.add_row("host memory", f"{_host_memory() / 2**30:.1f} GiB")
-    table.add_row("disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free")
+    table.add_row("disk", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free in this folder")
     cache = jax.config.jax_compilation_cache_dir
-    table.add_row("compilation cache", cache or "off: set JAX_COMPILATION_CACHE_DIR to keep one")
+    table.add_row("compilation cache", cache or "off: set JAX_COMPILATION_CACHE_DIR to a folder")
     for name, purpose in OPTIONAL.items():
-        found = importlib.util.find_spec(name) is not None
-        table.add_row(name, "found" if found else f"not here; needed for {purpose}")
+        installed = importlib.util.find_spec(name) is not None
+        table.add_row(name, "installed" if installed else f"not installed; needed for {purpose}")
     console.print(table)
     if jax.local_devices()[0].platform == "cpu":
         console.print(
-            "No accelerator: JAX computes on the CPU. For NVIDIA GPUs: "
-            "pip install 'jax\\[cuda12]', for TPUs: pip install 'jax\\[tpu]'.",
+            "No accelerator: JAX runs on the CPU. For NVIDIA GPUs: pip install 'jax\\[cuda12]'; "
+            "for TPUs: pip install 'jax\\[tpu]'.",
             highlight=False,
         )
     if missing:

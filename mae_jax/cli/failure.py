@@ -1,4 +1,4 @@
-"""What a user is told when something goes wrong: one line, and an exit code."""
+"""Errors as the user sees them: one line and an exit code."""
 
 import errno
 import os
@@ -23,35 +23,33 @@ MENDABLE = (
     errno.EISDIR,
     errno.EEXIST,
 )
-"""What the user can do something about when the file system refuses."""
+"""Errors of the file system that the user can fix."""
 
 
 def fail(message: str, code: int) -> int:
-    """Says in one line what went wrong."""
+    """Prints an error in one line to stderr. Returns the exit code."""
     print("mae-jax: " + " ".join(message.split()), file=sys.stderr)
     return code
 
 
 def explain(error: BaseException) -> tuple[int, str | None]:
-    """The exit code that an exception gives, and the line that says it; None if that cannot be said
-    in a line.
-    """
+    """The exit code of an exception, and its message in one line; None if a traceback is needed."""
     if isinstance(error, UserError):
         return 2, str(error)
     if isinstance(error, OSError) and error.errno in MENDABLE:
         return 2, f"{_reason(error)}: {error.filename or 'while writing'}"
     if isinstance(error, Preempted):
-        return PREEMPTED, f"{error}: start again to go on"
+        return PREEMPTED, f"{error}: run again to resume"
     if isinstance(error, KeyboardInterrupt):
         return 130, "stopped by Ctrl-C"
     if isinstance(error, SystemExit):
-        return 1, f"left with exit code {error.code}, before the others"
+        return 1, f"exited with code {error.code} before the other processes"
     return 1, None
 
 
 def _reason(error: OSError) -> str:
-    """Why the file system refuses."""
-    if error.errno == errno.EEXIST and error.filename is not None:  # where a folder is to be
+    """The reason of a file-system error, in words."""
+    if error.errno == errno.EEXIST and error.filename is not None:  # a folder cannot be created
         path = os.fsdecode(error.filename)
         if os.path.islink(path) and not os.path.exists(path):
             return f"this is a link to {os.readlink(path)}, which does not exist"

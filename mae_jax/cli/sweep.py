@@ -1,4 +1,4 @@
-"""`mae-jax sweep` and `mae-jax report`: many experiments, and the page that compares them."""
+"""`mae-jax sweep` and `mae-jax report`: run many experiments, and compare them in a report."""
 
 import os
 import sys
@@ -43,14 +43,14 @@ def sweep(args) -> int:
                 sweeping.collect(configs, workdir)  # the others may run elsewhere
         return code
     if find_process(job(args), os.environ) is not None:
-        raise UserError("a job of several processes trains one experiment: name it with --only")
+        raise UserError("a job of several processes runs one experiment: choose it with --only")
     if args.local_devices is not None:
         raise UserError(
-            "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES"
+            "--local-devices is for a single experiment: add --only, or set CUDA_VISIBLE_DEVICES"
         )
     check_all(configs)
     this = [sys.executable, "-m", "mae_jax", "sweep", "--config", args.config]
-    options = ["--workdir", str(workdir), "--distributed", "off"]  # as this process is alone too
+    options = ["--workdir", str(workdir), "--distributed", "off"]  # each child is a single process
     options += [*(f"--config.{text}" for text in args.overrides)]
     command = lambda name: [*this, *options, "--only", name]
     with args.stop.later() as stop:
@@ -60,8 +60,8 @@ def sweep(args) -> int:
     table = sweeping.collect(configs, workdir)
     Console().print(drawn(table, args.config))
     if left:
-        to_do = f"{len(left)} of {len(configs)} runs to do"
-        return fail(f"stopped with {to_do}: start again to go on", PREEMPTED)
+        to_do = f"{len(left)} of {len(configs)} runs left"
+        return fail(f"stopped with {to_do}: run again to resume", PREEMPTED)
     if failed:
         return fail(f"{len(failed)} of {len(configs)} runs failed: {', '.join(failed)}", 1)
     print(f"wrote {workdir / 'results.jsonl'} and {workdir / 'results.md'}")
@@ -69,7 +69,7 @@ def sweep(args) -> int:
 
 
 def check_all(configs) -> None:
-    """Raises UserError unless every experiment can work as far as its config alone tells."""
+    """Raises UserError if the config of any experiment is invalid; opens no data or devices."""
     from mae_jax.run import check
 
     for name, config in configs.items():

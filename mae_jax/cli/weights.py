@@ -1,4 +1,4 @@
-"""`mae-jax weights import` and `export`: published weights in, those of runs out."""
+"""`mae-jax weights`: imports published weights, and exports the weights of runs."""
 
 from mae_jax import export, weights
 from mae_jax.restore import load_run
@@ -11,7 +11,7 @@ from mae_jax.workdir import is_folder_of_weights, read_config
 def take(args) -> int:
     """mae-jax weights import"""
     if weights.is_run(args.source):
-        raise UserError(f"{args.source} is a run already: give it to other commands as --run")
+        raise UserError(f"{args.source} is already a run: pass it to other commands as --run")
     weights.check_new(args.out)
     options = weights.Options(
         encoder_only=args.encoder_only,
@@ -30,23 +30,23 @@ def take(args) -> int:
     weights.write_run(model, args.out)
     _print_mapping(table)
     height, width, channels = model.image
-    said = ", ".join(f"{name}={value!r}" for name, value in model.args.items())
+    listed = ", ".join(f"{name}={value!r}" for name, value in model.args.items())
     print(_images_line(model, args.source))
-    print(f"wrote {args.out}: {model.method} of images {height} x {width} x {channels}: {said}")
+    print(f"wrote {args.out}: {model.method} for {height} x {width} x {channels} images: {listed}")
     return 0
 
 
 def _images_line(model, source: str) -> str:
-    """How images will be made, and what of it SOURCE does not say or wants otherwise."""
-    line, said = f"images: {weights.transform_of(model)}", model.images
-    if said.transform:
+    """The preprocessing of images, and how it differs from what SOURCE states."""
+    line, stated = f"images: {weights.transform_of(model)}", model.images
+    if stated.transform:
         line += ", as used with these weights"
-    elif said.remark:
-        line += f", NOT as used with these weights: {said.remark}, which is not done here"
+    elif stated.remark:
+        line += f", NOT as used with these weights: {stated.remark}, which is not done here"
     else:
-        line += f": {source} does not say how they were made"
-    if said.transform and said.remark:
-        line += f", but {said.remark}"
+        line += f": {source} does not state its preprocessing"
+    if stated.transform and stated.remark:
+        line += f", but {stated.remark}"
     return line
 
 
@@ -62,7 +62,7 @@ def give(args) -> int:
         if vars(args)[name] is not None:
             raise UserError(f"--{name} is for the formats stablehlo and onnx, not {args.format}")
     if not weights.is_run(args.run):
-        raise UserError(f"{args.run} is no run: make one of it by mae-jax weights import")
+        raise UserError(f"{args.run} is not a run: convert it with mae-jax weights import")
     model, _ = weights.read(args.run)
     table = weights.write(
         model,
@@ -74,8 +74,8 @@ def give(args) -> int:
     )
     _print_mapping(table)
     if (args.out / "preprocessor_config.json").is_file():
-        said = read_config(args.run).data.eval_transform
-        print(f"images: its processor resizes them whole, bicubic; this run made them by {said}")
+        used = read_config(args.run).data.eval_transform
+        print(f"images: the processor resizes the whole image, bicubic; this run used {used}")
     print(f"wrote {args.out}")
     return 0
 
@@ -84,7 +84,8 @@ def _export_function(args) -> int:
     for name in ("head", "encoder_only", "image_size"):
         value = vars(args)[name]
         if value is not None and value is not False:
-            raise UserError(f"--{name.replace('_', '-')} is not for {args.format}: see --output")
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} is not for the format {args.format}: use --output instead")
     run, state = load_run(args.run, images=args.images)
     export.export(
         run,
@@ -106,42 +107,42 @@ def _print_mapping(table) -> None:
 
 
 def check(args, run, evaluators) -> None:
-    """Sees that it is known which class is which, and what evaluators of imported weights learn
-    from.
+    """Checks that classes and training images are known to the evaluators.
 
     Raises:
-        UserError: evaluators learn from images and none are given, or the classes are others.
+        UserError: imported weights, and evaluators that learn without --train; or other classes
+            than the model's.
     """
     if not is_folder_of_weights(args.run):
         _check_train(args, run, evaluators)
         return
     for evaluator in evaluators:
         if "train" in evaluator.needs and not args.train:
-            raise UserError(f"{evaluator.name} learns from images with labels: give --train FOLDER")
+            raise UserError(f"{evaluator.name} needs labeled training images: give --train FOLDER")
     option, split = ("--train", "train") if args.train else ("--images", "test")
-    found = len(run.data.source(split).names.get("label", ()))
-    classes = run.method.labels().get("label", found)
-    if classes != found:
-        more = "" if args.train else "; or give --train FOLDER with all of them"
+    count = len(run.data.source(split).names.get("label", ()))
+    classes = run.method.labels().get("label", count)
+    if classes != count:
+        more = "" if args.train else "; or give --train FOLDER with all classes"
         raise UserError(
-            f"{option} has {found} classes, and these weights {classes}: the folders in the order "
-            f"of their names must be the classes{more}"
+            f"{option} has {count} classes, and these weights {classes}: it needs one sub-folder "
+            f"per class, which in sorted order are the classes{more}"
         )
 
 
 def _check_train(args, run, evaluators) -> None:
-    """Raises UserError if --train numbers classes otherwise than the logits that are read."""
+    """Raises UserError if the classes of --train are not those of the logits that are read."""
     readers = [evaluator for evaluator in evaluators if {*evaluator.outputs} != {"features"}]
     if not args.train or not readers:
         return
-    found = run.data.source("train").names.get("label", ())
+    given = run.data.source("train").names.get("label", ())
     try:
         source = build(read_config(args.run).data.train, "data.sources")
         learned = source.names.get("label", ())
-    except UserError:  # it is not on this machine: as of imported weights, the number must do
-        learned = found if len(found) == run.method.labels().get("label") else None
-    if learned is None or tuple(learned) != tuple(found):
+    except UserError:  # it is not on this machine: compare the number only, as for imported weights
+        learned = given if len(given) == run.method.labels().get("label") else None
+    if learned is None or tuple(learned) != tuple(given):
         raise UserError(
-            f"{readers[0].name} reads logits of the classes that the run has learned, and those of "
-            "--train are others, or in another order: leave out --train"
+            f"{readers[0].name} reads logits of the run's own classes, and --train has others, or "
+            "another order: leave out --train"
         )

@@ -1,10 +1,10 @@
-"""From a source of examples to batches: the batch at step s is a pure function of (seed, s).
-
-TensorFlow lives behind this door, and is opened only if the 'tf' pipeline is asked for.
+"""The input pipeline, from sources of examples to batches: that of step s is a pure function of
+(seed, s). TensorFlow is imported only for the 'tf' pipeline.
 """
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import itertools
 from collections import Counter
@@ -35,7 +35,7 @@ class Data:
     batch_size: int
     eval_batch_size: int
     transforms: Mapping[str, list[Transform]]
-    """Stage, 'train' or 'eval' -> what is applied to each example."""
+    """Stage, 'train' or 'eval' -> transforms of each example."""
     fields: Sequence[str]
     pipeline: str
     workers: int
@@ -45,7 +45,7 @@ class Data:
     process_index: int
     process_count: int
     empty_classes: Sequence[str] = ()
-    """Of the training set: those without an image."""
+    """Classes of the training set without an image."""
     _loaders: dict[tuple[str, str, str], Loader] = dataclasses.field(default_factory=dict)
     _skipped: Counter = dataclasses.field(default_factory=Counter)
 
@@ -56,12 +56,12 @@ class Data:
 
     @property
     def skipped(self) -> int:
-        """How many images in the batches that `train` has given stand in for bad ones."""
+        """Number of unreadable images that the batches of `train` have replaced so far."""
         return self._skipped["train"]
 
     def fingerprints(self) -> dict[str, str]:
-        """Split -> what tells its examples from others: a run goes on with the same ones only.
-        'reading': how their pixels are made, where that has changed: a run that goes on reports it.
+        """Fingerprint of each split's list of examples: a run refuses to resume if one has changed.
+        'reading' says how decoding differs from earlier versions; a resumed run reports changes.
         """
         readings = {source.reading: None for source in self.sources.values() if source.reading}
         return {
@@ -70,18 +70,18 @@ class Data:
         } | ({"reading": "; ".join(readings)} if readings else {})
 
     def notes(self) -> list[str]:
-        """What to report about the examples at the start, one line each."""
+        """Lines about the examples to report at the start of a run."""
         lines = []
-        for split in sorted(self.sources.keys() - {"val"}, reverse=True):  # a part of 'train'
+        for split in sorted(self.sources.keys() - {"val"}, reverse=True):  # val is part of train
             source = self.sources[split]
-            found = [classes.counted(source)] if "label" in self.fields else []
-            lines += [f"config.data.{split}: {line}" for line in (*found, *source.notes) if line]
+            counts = [classes.counted(source)] if "label" in self.fields else []
+            lines += [f"config.data.{split}: {line}" for line in (*counts, *source.notes) if line]
         return lines
 
     def train(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """This process' rows of the endless stream of batches from `start_step` on."""
-        rows_at = lambda step: training_rows(
-            step,
+        """This process's rows of the endless stream of training batches from `start_step` on."""
+        rows_at = functools.partial(
+            training_rows,
             seed=self.seed,
             num_examples=self.num_examples,
             batch_size=self.batch_size,
@@ -99,45 +99,44 @@ class Data:
     ) -> Iterator[dict[str, np.ndarray]]:
         """One pass over a split with the evaluation transforms.
 
-        The last batch is filled up to the batch size; 'valid' [b] bool is False on what fills it,
-        and on what stands in for an image that could not be read.
+        The last batch is padded to the batch size. 'valid' [b] bool is False for padding and for
+        rows that replace an unreadable image.
 
         Args:
             split: 'train', 'test' or 'val'.
-            limit: take this many examples only, spread over the split by a fixed permutation.
-            then: spec string of more transforms, e.g. 'corruption(fog, severity=3)'.
+            limit: use only this many examples, spread over the split by a fixed permutation.
+            then: spec string of transforms to append, e.g. 'corruption(fog, severity=3)'.
         """
         source = self.source(split)
         if limit is not None and limit < 1:
             raise UserError(f"limit {limit}: at least one example is needed")
         count, steps = self._eval_count(split, limit), range(self.eval_steps(split, limit))
-        place = lambda step: evaluation_rows(
-            step,
+        positions_at = functools.partial(
+            evaluation_rows,
             num_examples=count,
             batch_size=self.eval_batch_size,
             process_index=self.process_index,
             process_count=self.process_count,
         )
-        pick = lambda i: permute(i, source.num_examples, 0) if count < source.num_examples else i
 
         def rows_at(step: int) -> Rows:
-            places, mask = place(step)
-            read = pick(places[: max(1, mask.sum())])  # what fills the batch need not be read
-            return Rows(read, hash_words(read))
+            positions, valid = positions_at(step)
+            indices = positions[: max(1, valid.sum())]  # padding need not be read
+            if count < source.num_examples:
+                indices = permute(indices, source.num_examples, 0)
+            return Rows(indices, hash_words(indices))
 
         loaded = arrays.batches(
             self._loader(split, "eval", then), rows_at, iter(steps), self.workers
         )
         for step, batch in zip(steps, loaded, strict=True):
-            mask = place(step)[1]
-            if mask.all():
+            valid = positions_at(step)[1]
+            if valid.all():
                 yield batch
                 continue
-            fill = lambda rows, mask=mask: np.append(
-                rows, np.repeat(rows[-1:], len(mask) - len(rows), axis=0), axis=0
-            )
-            batch = {name: fill(rows) for name, rows in batch.items()}
-            yield {**batch, "valid": batch["valid"] & mask}
+            padded = np.minimum(np.arange(len(valid)), len(batch["valid"]) - 1)  # the last row
+            batch = {name: rows[padded] for name, rows in batch.items()}
+            yield {**batch, "valid": batch["valid"] & valid}
 
     def sizes(self, split: str) -> np.ndarray:
         """[N, rank] sizes of a split's images, not transformed, but the channels; zeros for one
@@ -160,7 +159,7 @@ class Data:
         return originals.read(self._loader(split, "eval"), rows, self.workers)
 
     def eval_steps(self, split: str, limit: int | None = None) -> int:
-        """How many batches `eval` makes."""
+        """Number of batches of `eval`."""
         return -(-self._eval_count(split, limit) // self.eval_batch_size)
 
     def _eval_count(self, split: str, limit: int | None = None) -> int:
@@ -168,19 +167,18 @@ class Data:
         return min(limit or count, count)
 
     def least_bytes(self, stage: str) -> int:
-        """Bytes that every image has at least after the transforms of a stage, as far as these
-        tell without an image: of one channel.
+        """Lower bound on the bytes of one channel of an image after the transforms; 0: unknown.
 
         Args:
-            stage: 'train' or 'eval': which transforms.
+            stage: whose transforms, 'train' or 'eval'.
         """
         return max((transform.pixels for transform in self.transforms[stage]), default=0)
 
     def example(self, stage: str, split: str = "train") -> dict[str, np.ndarray]:
-        """A batch of one: what batches look like.
+        """A batch of one example, which shows the fields, shapes and dtypes of batches.
 
         Args:
-            stage: 'train' or 'eval': which transforms.
+            stage: whose transforms, 'train' or 'eval'.
             split: 'train', 'test' or 'val'.
         """
         loader = self._loader(split, stage)
@@ -191,11 +189,11 @@ class Data:
         return batch
 
     def sample(self, count: int) -> dict[str, np.ndarray]:
-        """So many training examples, the same in all processes: a function of the seed."""
+        """`count` training examples, a function of the seed and so the same in all processes."""
         loader, size = self._loader("train", "train"), self.num_examples
         batch = loader.buffers(count)
-        read = permute(np.arange(count) % size, size, self.seed)
-        loader.load(Rows(read, hash_words(np.arange(count, dtype=np.uint64), self.seed)), batch)
+        indices = permute(np.arange(count) % size, size, self.seed)
+        loader.load(Rows(indices, hash_words(np.arange(count, dtype=np.uint64), self.seed)), batch)
         return {name: rows for name, rows in batch.items() if name != "valid"}
 
     def source(self, split: str) -> Source:
@@ -243,31 +241,31 @@ def make_data(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Data:
-    """Opens the sources of a training set and, optionally, of a test set.
+    """Opens the sources of a training set and, optionally, a test set.
 
     Args:
         train, test: spec strings of sources, e.g. "folder('photos')" or
             'fashion_scenes(split=train)', or paths of folders of images.
-        subset: spec string: which part of the training set to use, with few labels.
-        held_out: share of that which is not trained on, and is the split 'val'.
-        batch_size: of the global batch in training.
-        eval_batch_size: the same in evaluation; 0: as in training.
+        subset: spec string of a labeled subset of the training set, e.g. 'share(0.01)'; '': all.
+        held_out: share of the training set that is not trained on but becomes the split 'val'.
+        batch_size: global batch size in training.
+        eval_batch_size: global batch size in evaluation; 0: as in training.
         train_transform, eval_transform: spec strings of transforms.
-        fields: of the sources that batches carry beside 'image'; a source need not have 'label',
-            nor 'image' if it has any of the others.
-        pipeline: 'arrays' (plain threads) or 'tf' (tf.data) for training batches, the same ones;
-            evaluation always uses 'arrays'.
-        workers: threads; 0: one for each core, at most 64.
-        on_error: what to do about an image that cannot be read: 'raise', or 'skip' it (training
-            takes another one instead, evaluation leaves it out).
-        views: of each training image, by other draws of the transforms: 'image', and 'image2' for
-            methods that compare two.
-        seed: of order and augmentation.
-        process_index, process_count: which rows of each global batch are ours.
+        fields: fields of the sources that batches hold, besides 'image'. A source may lack 'label',
+            and it may lack 'image' if it has another field.
+        pipeline: 'arrays' (threads) or 'tf' (tf.data) for training; the batches are the same.
+            Evaluation always uses 'arrays'.
+        workers: threads; 0: one per core, at most 64.
+        on_error: for an unreadable image, 'raise' or 'skip': training replaces it by another one,
+            evaluation leaves it out.
+        views: independently augmented views of each training image: 1, or 2 ('image' and 'image2')
+            for methods that compare two.
+        seed: seed of order and augmentation.
+        process_index, process_count: which rows of each global batch this process loads.
 
     Raises:
-        UserError: unknown names, missing folders, a batch that the processes cannot share; images
-            that are known to be damaged, if these are not skipped.
+        UserError: unknown names, missing folders, a batch size that `process_count` does not
+            divide; images that are known to be damaged, unless `on_error` is 'skip'.
     """
     _check(pipeline, on_error, batch_size, process_count, views, workers)
     transforms = {
@@ -304,7 +302,7 @@ def make_data(
 def _check(
     pipeline: str, on_error: str, batch_size: int, process_count: int, views: int, workers: int
 ) -> None:
-    """Raises UserError if an option of `make_data` cannot be."""
+    """Raises UserError if an option of `make_data` is invalid."""
     check_choice("pipeline", pipeline, PIPELINES)
     if pipeline == "tf" and importlib.util.find_spec("tensorflow") is None:
         raise UserError("pipeline 'tf' needs TensorFlow: install tensorflow-cpu, or use 'arrays'")
@@ -315,5 +313,5 @@ def _check(
         raise UserError(f"views {views}: give 1, or 2 for methods that compare two views")
     if not 0 <= workers <= MAX_WORKERS:
         raise UserError(
-            f"workers {workers}: give a number of threads up to {MAX_WORKERS}, or 0 for one a core"
+            f"workers {workers}: give up to {MAX_WORKERS} threads, or 0 for one per core"
         )

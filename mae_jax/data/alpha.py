@@ -1,4 +1,4 @@
-"""Transparent images: their alpha channel, and what shows through."""
+"""Transparent images: alpha channels, transparent colors, and compositing on a background."""
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -12,10 +12,14 @@ Color = tuple[int, int, int]
 
 
 def color_of(where: str, background: str | int | Color) -> Color:
-    """The color that an argument names: a name or '#rrggbb', a grey level, or three numbers.
+    """The color that an argument specifies: a name, '#rrggbb', a gray level, or three numbers.
+
+    Args:
+        where: the argument's owner, for messages.
+        background: the argument.
 
     Raises:
-        UserError: it is none of these.
+        UserError: `background` is none of these.
     """
     if isinstance(background, str):
         try:
@@ -27,17 +31,18 @@ def color_of(where: str, background: str | int | Color) -> Color:
         if len(color) == 3 and all(type(v) is int and 0 <= v <= 255 for v in color):
             return color
     raise UserError(
-        f"{where}: background {background} is no color: give a name such as white, '#rrggbb', a "
-        "grey level from 0 to 255, or (red, green, blue)"
+        f"{where}: background {background} is not a color: give a name such as white, '#rrggbb', a "
+        "gray level from 0 to 255, or (red, green, blue)"
     )
 
 
 def has_alpha(image: Image.Image, data: bytes) -> bool:
-    """Whether pixels of an opened image may be transparent, by its header.
+    """Whether pixels of an opened image may be transparent, according to its header.
 
     Args:
-        image: a TGA that declares no bits of alpha has none, whatever its fourth channel holds.
-        data: of the file.
+        image: the opened image. A TGA that declares no alpha bits has no alpha, whatever its fourth
+            channel holds.
+        data: bytes of the file.
     """
     if image.format == "TGA" and image.mode == "RGBA" and not data[17] & 0x0F:
         return False
@@ -48,7 +53,7 @@ def has_alpha(image: Image.Image, data: bytes) -> bool:
 
 
 def correct_key(image: Image.Image, data: bytes) -> None:
-    """Brings the color that a PNG declares transparent to the 8 bits that Pillow decodes to."""
+    """Scales the transparent color of a PNG to the 8 bits that Pillow decodes to."""
     key = image.info.get("transparency")
     if image.format != "PNG":
         return
@@ -60,23 +65,23 @@ def correct_key(image: Image.Image, data: bytes) -> None:
 
 
 def with_alpha(image: Image.Image) -> Image.Image:
-    """The same in RGBA."""
-    image = image.convert("LA") if image.mode == "La" else image  # premultiplied grey
+    """Converts an image to RGBA."""
+    image = image.convert("LA") if image.mode == "La" else image  # premultiplied gray
     return image.convert("RGBA")
 
 
 def without(image: Image.Image) -> Image.Image:
-    """The same without what only looks like alpha, see `has_alpha`."""
+    """Drops a fourth channel or a transparent color that is not alpha by `has_alpha`."""
     image.info.pop("transparency", None)
     return image.convert("RGB") if image.mode == "RGBA" else image
 
 
 def composited(pixels: np.ndarray, background: Color) -> np.ndarray:
-    """Color and alpha in front of a background.
+    """Composites an image on a background.
 
     Args:
         pixels: [H, W, 4] uint8: red, green, blue, alpha, not premultiplied.
-        background: of the result.
+        background: color that shows through.
 
     Returns:
         [H, W, 3] uint8, rounded.

@@ -1,5 +1,5 @@
-"""The input pipeline in plain threads: no TensorFlow. The work is done in chunks of a batch, so
-that large batches use all threads and small ones are made ahead.
+"""The input pipeline on a thread pool, without TensorFlow. Work is split into chunks of a batch:
+large batches use all threads, and small ones are prefetched.
 """
 
 from collections import deque
@@ -12,20 +12,20 @@ from mae_jax.data.loader import Loader
 from mae_jax.data.order import Rows
 
 CHUNK = 32
-"""Largest number of examples that a thread makes at a time."""
+"""Most examples that a thread loads at a time."""
 
-_AHEAD = 2  # batches that are under way at least
+_AHEAD = 2  # batches in flight, at least
 
 
 def batches(
     loader: Loader, rows_at: Callable[[int], Rows], steps: Iterator[int], workers: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The batches of these steps, in order, made ahead by threads.
+    """The batches of `steps`, in order, prefetched by threads.
 
     Args:
-        loader: makes examples.
-        rows_at: step -> which examples, and their seeds.
-        steps: which batches.
+        loader: loads examples.
+        rows_at: step -> indices and seeds of its examples.
+        steps: steps of the batches.
         workers: number of threads.
     """
     pending: deque[tuple[dict, list[Future]]] = deque()
@@ -43,7 +43,7 @@ def batches(
 
 
 def _start(pool: ThreadPoolExecutor, loader: Loader, rows: Rows) -> tuple[dict, list[Future]]:
-    """A batch that is being filled."""
+    """A batch, and the futures of the chunks that fill it."""
     batch = loader.buffers(len(rows.indices))
     futures = []
     for first in range(0, len(rows.indices), CHUNK):

@@ -1,6 +1,6 @@
-"""Classes of two sources, told apart by their names: what a test set calls 0 must be what the
-training set calls 0. Sets such as ImageNet-A, -R and -Sketch have some of ImageNet's classes only,
-under the same names, and are numbered anew.
+"""Matches the classes of a test set to those of the training set by name. Sets such as ImageNet-A,
+-R and -Sketch have a subset of ImageNet's classes under the same names; their labels are renumbered
+to those of the training set.
 """
 
 from collections import Counter
@@ -14,29 +14,29 @@ from mae_jax.types import UserError
 
 
 class Renumbered(Wrapper):
-    """A source whose labels are numbers in a longer list of classes.
+    """A source with its labels renumbered to a longer list of classes.
 
     Args:
-        source: has labels.
+        source: source with labels.
         class_names: the longer list.
-        own_names: its own names as that list writes them.
+        own_names: classes of the source, spelled as in that list.
     """
 
     def __init__(self, source: Source, class_names: Sequence[str], own_names: Sequence[str]):
         super().__init__(source)
         self.names = {**source.names, "label": tuple(class_names)}
-        place = {name: number for number, name in enumerate(class_names)}
-        self.numbers = np.array([place[name] for name in own_names], np.int32)
+        label = {name: number for number, name in enumerate(class_names)}
+        self.numbers = np.array([label[name] for name in own_names], np.int32)
 
     def read(self, indices: np.ndarray):
-        """Rows of every field, see `Source`."""
+        """Rows of every field; see `Source`."""
         fields = dict(self.source.read(indices))
         labels = np.asarray(fields["label"])
         fields["label"] = np.where(labels < 0, labels, self.numbers[labels])  # -1: unknown
         return fields
 
     def class_counts(self):
-        """[classes] int of the longer list, if the source itself counts them."""
+        """[classes] int of the longer list; None if the source does not count its own."""
         counts = self.source.class_counts()
         if counts is None:
             return None
@@ -44,20 +44,22 @@ class Renumbered(Wrapper):
 
 
 def like(source: Source, train: Source, fields: Sequence[str]) -> Source:
-    """A test set whose label numbers are those of the training set. Names that differ only in the
-    form of Unicode, as those of macOS differ from others, are the same.
+    """Renumbers the labels of a test set to those of the training set. Names that differ only in
+    Unicode normalization, such as names from macOS, count as equal.
 
     Args:
-        fields: those that are used.
+        source: the test set.
+        train: the training set.
+        fields: fields in use; without 'label' nothing is renumbered.
 
     Raises:
-        UserError: it has classes that the training set has not.
+        UserError: the test set has classes that the training set lacks.
     """
     for field in (source.names.keys() & train.names.keys() & {*fields}) - {"label"}:
         if tuple(source.names[field]) != tuple(train.names[field]):
             raise UserError(
-                f"the classes of {field!r} in config.data.train and config.data.test differ: give "
-                "both the same ones, in the same order"
+                f"the classes of {field!r} in config.data.train and config.data.test differ: use "
+                "the same classes in the same order"
             )
     if "label" not in fields:
         return source
@@ -76,14 +78,13 @@ def like(source: Source, train: Source, fields: Sequence[str]) -> Source:
         ]
         raise UserError(
             f"the classes of config.data.train and config.data.test differ: {shortened(shown)} "
-            "only in the latter; give both the same ones, or do without labels: "
-            "config.data.fields=()"
+            "only in the latter; use the same classes, or no labels: config.data.fields=()"
         )
     return Renumbered(source, ours, matched)
 
 
 def counted(source: Source) -> str:
-    """The classes of a source and, where it knows them without reading, how many examples each has:
+    """The classes of a source, with example counts if these are known without reading the examples:
     '2 classes: cat 3, dog 4'; empty if it has no labels.
     """
     names = source.class_names
@@ -97,6 +98,6 @@ def counted(source: Source) -> str:
 
 
 def shortened(names: Sequence[str]) -> str:
-    """The first eight of some names."""
+    """The first eight names, comma-separated, and the number of the others."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(names[:8]) + more

@@ -1,12 +1,12 @@
-"""What corruptions do to the pixels of an image: fourteen formulas of Hendrycks and Dietterich 2019
-(arXiv 1903.12261); `data/transforms/corruption.py` has the strengths.
+"""Pixel formulas of fourteen corruptions of ImageNet-C (Hendrycks and Dietterich 2019, arXiv
+1903.12261); `data/transforms/corruption.py` has their strengths per severity.
 
-A formula takes an image [H, W, C] uint8 of 1 or 3 channels, a key and its strengths, and gives the
-grey levels of the result [H, W, C], which need not be integers nor in [0, 255]. Lengths are in
-pixels of an image whose shorter side is 224, and scaled for others.
+A formula takes an image [H, W, C] uint8 of 1 or 3 channels, a random key and its strengths, and
+returns gray levels [H, W, C], not necessarily integers or in [0, 255]. Lengths are in pixels of an
+image with a shorter side of 224, and are scaled for other sizes.
 
 The paper's code differs in details: its larger disks brighten by 1%, its zooms are up to half a
-pixel off the middle, its streaks go through whole pixels, and grey levels are rounded down.
+pixel off center, its streaks pass through whole pixels, and it rounds gray levels down.
 """
 
 import functools
@@ -25,62 +25,62 @@ SIDE = 224
 
 
 def _bits(key, shape: tuple[int, ...]) -> np.ndarray:
-    """uint16, uniform: each word of 64 bits serves four, alike on machines of either byte order."""
+    """Uniform uint16, four from each 64-bit word, independent of the machine's byte order."""
     count = math.prod(shape)
     words = hash_words(key, np.arange(-(-count // 4)))
     return words.astype("<u8").view("<u2")[:count].reshape(shape)
 
 
 def _uniform(key, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 in (0, 1), the middles of 65536 equal intervals."""
+    """Uniform float32 in (0, 1), the midpoints of 65536 equal intervals."""
     return (_bits(key, shape).astype(np.float32) + 0.5) / 65536
 
 
 def _normal(key, shape: tuple[int, ...]) -> np.ndarray:
-    """float32, standard normal."""
+    """Standard normal float32."""
     return _quantiles()[_bits(key, shape)]
 
 
 @functools.cache
 def _quantiles() -> np.ndarray:
-    """[65536] float32: normal numbers of equal probability, looked up with uniform ones."""
+    """[65536] float32: normal quantiles of equal probability, indexed by uniform numbers."""
     return special.ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32)
 
 
 @functools.cache
 def _poisson(photons: float) -> np.ndarray:
-    """[256, K] float64: probability of at most k photons where white has `photons` of them."""
+    """[256, K] float64: P(at most k photons) at each gray level; white has `photons` on average."""
     most = math.ceil(photons + 6 * math.sqrt(photons)) + 6
     return special.pdtr(np.arange(most), photons * np.arange(256)[:, None] / 255)
 
 
 def _scale(image: np.ndarray) -> float:
-    """How many pixels of an image one of the paper's is."""
+    """Pixels of this image per pixel of the paper's."""
     return min(image.shape[:2]) / SIDE
 
 
 def _canvas(image: np.ndarray) -> tuple[int, int]:
-    """(height, width) of the image at the size of the paper's."""
+    """(height, width) of the image when its shorter side is scaled to `SIDE`."""
     height, width = image.shape[:2]
     return round(height / _scale(image)), round(width / _scale(image))
 
 
 def _stretch(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[h, w] to float32 of `size` (height, width): bilinear, antialiased where it shrinks."""
+    """Resizes [h, w] to float32 of `size` (height, width): bilinear, antialiased if it shrinks."""
     picture = Image.fromarray(field.astype(np.float32))
     return np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def _sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """[H, W, C] float32: the image at these places [H, W], bilinear, mirrored at its borders."""
-    places = np.stack([rows, columns])
-    sample = lambda channel: ndimage.map_coordinates(channel, places, np.float32, 1, "mirror")
+    """[H, W, C] float32: the image at coordinates [H, W], bilinear, mirrored at its borders."""
+    points = np.stack([rows, columns])  # [2, H, W]
+    sample = lambda channel: ndimage.map_coordinates(channel, points, np.float32, 1, "mirror")
     return np.stack([sample(image[:, :, i]) for i in range(image.shape[2])], axis=2)
 
 
 def _kernel(y: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[n, n] of sum 1, n odd, from weights at places between pixels: the four around share each,
-    so that lengths below a pixel count.
+    """[n, n] of sum 1, n odd, from weights at subpixel coordinates, which are split bilinearly
+    among four pixels.
     """
     reach = math.ceil(max(np.abs(y).max(), np.abs(x).max()))
     kernel = np.zeros((2 * reach + 2,) * 2)
@@ -93,7 +93,7 @@ def _kernel(y: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _correlate(image: np.ndarray, kernel: np.ndarray, border: str) -> np.ndarray:
-    """[H, W, C] float32: sums around each pixel, weighted; `border` as in `numpy.pad`."""
+    """[H, W, C] float32: cross-correlation with the kernel by FFT; `border` as in `numpy.pad`."""
     reach = len(kernel) // 2
     padded = np.pad(image.astype(np.float32), ((reach, reach), (reach, reach), (0, 0)), border)
     size = [fft.next_fast_len(side, real=True) for side in padded.shape[:2]]
@@ -104,29 +104,29 @@ def _correlate(image: np.ndarray, kernel: np.ndarray, border: str) -> np.ndarray
 
 
 def gaussian_noise(image, key, std):
-    """Normal noise of this standard deviation, where 1 is white."""
+    """Adds normal noise of this standard deviation, where 1 is white."""
     return image + 255 * std * _normal(key, image.shape)
 
 
 def shot_noise(image, key, photons):
-    """The light is counted in photons, of which white has this many on average (Poisson)."""
+    """Poisson noise: each value is a photon count, `photons` of them on average for white."""
     table = _poisson(photons)
-    # One search for all grey levels: level g's probabilities are looked up between g and g + 1.
+    # One search for all gray levels: level g's probabilities are looked up between g and g + 1.
     ladder = (table + np.arange(256)[:, None]).ravel()
-    place = np.searchsorted(ladder, image + _uniform(key, image.shape).astype(np.float64), "right")
-    return 255 / photons * (place - image * np.int64(table.shape[1]))
+    found = np.searchsorted(ladder, image + _uniform(key, image.shape).astype(np.float64), "right")
+    return 255 / photons * (found - image * np.int64(table.shape[1]))
 
 
 def impulse_noise(image, key, share):
-    """This share of all values becomes black or white, with the same odds."""
+    """Sets this share of all values to black or white, with equal probability."""
     u = _uniform(key, image.shape)
     return np.where(u < share, np.where(u < share / 2, 0, 255), image)
 
 
 def defocus_blur(image, key, radius, softness):
-    """The mean over a disk, whose edge is softened by a normal distribution of this deviation."""
+    """The mean over a disk, softened at its edge by a Gaussian of standard deviation `softness`."""
     scale = _scale(image)
-    fine = math.ceil(scale)  # taps per pixel of the paper: those of a large image leave no gaps
+    fine = math.ceil(scale)  # taps per pixel of the paper, so that large images have no gaps
     steps = np.arange(-(radius + 2) * fine, (radius + 2) * fine + 1)
     disk = (steps[:, None] ** 2 + steps**2 <= (radius * fine) ** 2).astype(np.float64)
     disk = ndimage.gaussian_filter(disk, softness * fine)
@@ -136,32 +136,32 @@ def defocus_blur(image, key, radius, softness):
 
 
 def glass_blur(image, key, sigma, reach, rounds):
-    """Between two normal blurs, each pixel takes the value of one up to `reach` away, in rounds.
+    """Between two Gaussian blurs, each pixel copies one up to `reach` away, for several rounds.
 
-    The paper means to swap them, but its `x[i], x[j] = x[j], x[i]` copies the rows of an array:
-    published numbers are of copies, and so is this.
+    The paper means to swap pixels, but its `x[i], x[j] = x[j], x[i]` copies on views of an array.
+    Published numbers are of these copies, so this copies too.
     """
     scale, (height, width) = _scale(image), image.shape[:2]
     sigmas = (sigma * scale, sigma * scale, 0)
     origin = np.arange(height * width)
     for number in range(rounds):
-        origin = origin[_copy_neighbours(hash_words(key, number), height, width, reach)]
+        origin = origin[_copy_neighbors(hash_words(key, number), height, width, reach)]
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    rows, columns = (place.reshape(height, width) for place in np.divmod(origin, width))
+    rows, columns = (index.reshape(height, width) for index in np.divmod(origin, width))
     soft = ndimage.gaussian_filter(image.astype(np.float32), sigmas, mode="nearest")
     moved = _sample(soft, y + scale * (rows - y), x + scale * (columns - x))
     return ndimage.gaussian_filter(moved, sigmas, mode="nearest")
 
 
-def _copy_neighbours(key, height: int, width: int, reach: int) -> np.ndarray:
+def _copy_neighbors(key, height: int, width: int, reach: int) -> np.ndarray:
     """[H * W]: where each pixel comes from after one round of `glass_blur`."""
     inside = np.zeros((height, width), bool)
     inside[reach + 1 : height - reach + 1, reach + 1 : width - reach + 1] = True
     pixels = np.flatnonzero(inside)
     down, right = (_bits(key, (2, len(pixels))) * np.int64(2 * reach) >> 16) - reach
     chosen = pixels + down * width + right
-    # The round goes backwards, so a later pixel has already changed, an earlier one has not.
-    # Numbers from `count` on stand for changed pixels: follow them until all are unchanged ones.
+    # The round runs backwards: later pixels have already changed, earlier ones have not.
+    # Indices from `count` on mean changed pixels: follow them until all are unchanged pixels.
     count = height * width
     follow = np.concatenate([np.arange(count)] * 2)
     follow[count + pixels] = np.where(chosen > pixels, count + chosen, chosen)
@@ -171,12 +171,12 @@ def _copy_neighbours(key, height: int, width: int, reach: int) -> np.ndarray:
 
 
 def motion_blur(image, key, radius, sigma):
-    """A one-sided normal streak, 2 * radius + 1 long, at up to 45 degrees to the horizontal."""
+    """A one-sided Gaussian streak, 2 * radius + 1 long, within 45 degrees of the horizontal."""
     return _streak(image, radius, sigma, math.pi / 2 * (_uniform(key, (1,))[0] - 0.5))
 
 
 def _streak(image, radius, sigma, angle) -> np.ndarray:
-    """What `motion_blur` does, at an angle in radians, clockwise on the screen."""
+    """`motion_blur` at an angle in radians, clockwise on the screen."""
     scale = _scale(image)
     steps = np.arange(0, 2 * radius + 1e-9, 1 / math.ceil(scale))
     weights = np.exp(-((steps / sigma) ** 2) / 2)
@@ -185,7 +185,7 @@ def _streak(image, radius, sigma, angle) -> np.ndarray:
 
 
 def zoom_blur(image, key, zooms):
-    """The mean of the image and of its middle, enlarged by each of these factors."""
+    """The mean of the image and its center enlarged by each of these factors."""
     height, width = image.shape[:2]
     picture, total = _picture(image), image.astype(np.float32)
     for zoom in zooms:
@@ -197,8 +197,8 @@ def zoom_blur(image, key, zooms):
 
 
 def snow(image, key, mean, std, grain, threshold, radius, sigma, kept):
-    """Flakes that fall and rise, on a picture that is whitened where it is not `kept`: normal noise
-    above a threshold, as coarse as its grain, then streaks of `motion_blur`.
+    """Adds flakes, and their rotation by 180 degrees, to an image whitened by the share 1 - kept.
+    Flakes are normal noise of this grain size above a threshold, blurred as in `motion_blur`.
     """
     canvas = np.array(_canvas(image))
     noise = mean + std * _normal(hash_words(key, 0), tuple(np.ceil(canvas / grain).astype(int)))
@@ -207,13 +207,13 @@ def snow(image, key, mean, std, grain, threshold, radius, sigma, kept):
     angle = -math.pi / 2 * (_uniform(hash_words(key, 1), (1,))[0] + 0.5)
     flakes = _streak(flakes[:, :, None], radius, sigma, angle)[:, :, 0]
     flakes = _stretch(flakes, image.shape[:2])[:, :, None]
-    grey = image @ np.float32([0.299, 0.587, 0.114] if image.shape[2] == 3 else [1])
-    white = np.maximum(image, 1.5 * grey[:, :, None] + 127.5)
+    gray = image @ np.float32([0.299, 0.587, 0.114] if image.shape[2] == 3 else [1])
+    white = np.maximum(image, 1.5 * gray[:, :, None] + 127.5)
     return kept * image + (1 - kept) * white + 255 * (flakes + flakes[::-1, ::-1])
 
 
 def fog(image, key, thickness, decay):
-    """Clouds (a plasma fractal) are added, and the brightest value stays what it is."""
+    """Adds clouds (a plasma fractal), and rescales to keep the brightest possible value."""
     height, width = _canvas(image)
     clouds = _plasma(key, 2 ** math.ceil(math.log2(max(height, width))), decay)
     clouds = 255 * thickness * _stretch(clouds[:height, :width], image.shape[:2])[:, :, None]
@@ -222,7 +222,7 @@ def fog(image, key, thickness, decay):
 
 
 def _plasma(key, side: int, decay: float) -> np.ndarray:
-    """[side, side] in [0, 1], a power of two: midpoint displacement (diamond-square) on a torus."""
+    """[side, side] in [0, 1]: midpoint displacement (diamond-square) on a torus; side is 2**n."""
     field, amplitude = np.zeros((1, 1)), 1.0
     while len(field) < side:
         count = 2 * len(field)
@@ -241,7 +241,7 @@ def _plasma(key, side: int, decay: float) -> np.ndarray:
 
 
 def brightness(image, key, amount):
-    """The value in HSV grows by this much, where 1 is white; hue and saturation stay."""
+    """Raises the value in HSV by this amount, where 1 is white; hue and saturation stay."""
     value = image.max(axis=2, keepdims=True).astype(np.float32)
     lighter = np.minimum(value + 255 * amount, 255)
     return np.where(value > 0, image * (lighter / np.maximum(value, 1)), lighter)
@@ -255,7 +255,7 @@ def contrast(image, key, kept):
 
 def elastic_transform(image, key, strength, sigma, shift):
     """A random affine map, which moves three corners of a square of 2 / 3 of the image by up to
-    `shift`, then displacements: uniform noise in [-strength, strength], blurred with `sigma`.
+    `shift`; then displacements, uniform noise in [-strength, strength] blurred with `sigma`.
     """
     canvas, scale = _canvas(image), _scale(image)
     y, x = np.mgrid[: image.shape[0], : image.shape[1]] / scale
@@ -265,14 +265,14 @@ def elastic_transform(image, key, strength, sigma, shift):
     middle, half = np.array(canvas) // 2, SIDE // 3
     corners = middle + half * np.array([[1, 1], [-1, 1], [-1, -1]])
     moved = corners + shift * (2 * _uniform(hash_words(key, 2), (3, 2)) - 1)
-    # The map that sends the moved corners back: where each pixel of the result comes from.
+    # The inverse map, from the moved corners: where each pixel of the result comes from.
     back = np.linalg.solve(np.column_stack([moved, np.ones(3)]), corners)
     rows, columns = (back[0, i] * y + back[1, i] * x + back[2, i] for i in (0, 1))
     return _sample(image, rows * scale, columns * scale)
 
 
 def _smooth(noise: np.ndarray, sigma: float) -> np.ndarray:
-    """A normal blur, mirrored at the borders: by cosines, as its width may exceed the image's."""
+    """Gaussian blur, mirrored at the borders. By DCT, since sigma may exceed the image's size."""
     waves = fft.dctn(noise, norm="ortho")
     for axis, side in enumerate(noise.shape):
         damping = np.exp(-((np.pi * sigma * np.arange(side) / side) ** 2) / 2)
@@ -281,7 +281,7 @@ def _smooth(noise: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def pixelate(image, key, share):
-    """Shrunk to this share of its sides, and enlarged: pixels become visible."""
+    """Shrinks the image to this share of its sides and enlarges it again, without smoothing."""
     height, width = image.shape[:2]
     small = (max(1, int(width * share)), max(1, int(height * share)))
     picture = _picture(image).resize(small, Image.Resampling.BOX)
@@ -289,12 +289,12 @@ def pixelate(image, key, share):
 
 
 def jpeg_compression(image, key, quality):
-    """Through a JPEG of this quality, 1 to 95."""
+    """Compresses as a JPEG of this quality, 1 to 95, and decodes it."""
     file = io.BytesIO()
     _picture(image).save(file, "JPEG", quality=quality)
     return images.Encoded(file.getvalue(), image.shape[2]).pixels()
 
 
 def _picture(image: np.ndarray) -> Image.Image:
-    """Pillow's image."""
+    """[H, W, C] uint8 as a Pillow image."""
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

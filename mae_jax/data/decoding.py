@@ -1,9 +1,9 @@
-"""Opening image files with Pillow: which formats, how large, upright or not, with alpha or not.
+"""Opens image files with Pillow, and reads their depth where Pillow hides it.
 
-Differs from `Image.open` in four things. Formats that run a program, hold documents or videos, or
-that Pillow names but cannot read, are not tried, whatever a file is called. The limit on pixels is
-an argument, not one for the whole process. PNG files may hold profiles and texts of any size. Of a
-TIFF file, the first page is read that is neither an overview nor a mask.
+Four differences from `Image.open`. Formats that run a program, hold documents or videos, or that
+Pillow lists but cannot read, are never tried, whatever the file name. The limit on pixels is an
+argument instead of a global. PNG files may hold profiles and texts of any size. For a TIFF file,
+overviews and masks before the first full page are skipped.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from PIL import Image, UnidentifiedImageError
 T = TypeVar("T")
 
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
-"""Larger images are refused, like Pillow does: a small file may unpack to fill the memory."""
+"""Larger images are refused, as in Pillow, since a small file may unpack to fill the memory."""
 
 _NO_IMAGES = frozenset(("EPS", "WMF", "PDF", "MPEG", "FLI", "BUFR", "GRIB", "HDF5", "IPTC"))
-"""Formats of Pillow's that are left out: programs that it would run, documents, videos, stubs."""
+"""Pillow's formats that are not tried: those that run programs, documents, videos, stubs."""
 _SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC = 254, 255, 258, 262  # tags of TIFF
 _SAMPLE_FORMAT = 339  # 1: unsigned, 2: signed integers, 3: floats
 _REDUCED, _MASK = 1, 4  # bits of _SUBFILE; 2 is a page of several
@@ -37,7 +37,7 @@ class BadImage(Exception):
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """The formats that are read, those of Pillow here but a few."""
+    """Supported formats: those of the installed Pillow except `_NO_IMAGES`."""
     Image.preinit()  # the most common ones first
     Image.init()
     return tuple(name for name in Image.ID if name in Image.OPEN and name not in _NO_IMAGES)
@@ -45,29 +45,30 @@ def formats() -> tuple[str, ...]:
 
 @functools.cache
 def extensions() -> tuple[str, ...]:
-    """What files of these formats are called, in small letters, the most common ones first."""
+    """File extensions of the supported formats, in lower case, the most common ones first."""
     readable = (*formats(), "MPO")  # opened as a JPEG
     known = Image.registered_extensions()
-    found = sorted(end for end, name in known.items() if name in readable)
+    supported = sorted(end for end, name in known.items() if name in readable)
     common = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-    return (*common, *(end for end in found if end not in common))
+    return (*common, *(end for end in supported if end not in common))
 
 
 def allow(max_pixels: int) -> None:
-    """Raises the limit that some of Pillow's readers check, one for the whole process, to this."""
+    """Raises Pillow's process-wide limit on pixels, which some of its readers check."""
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
 @contextlib.contextmanager
 def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """An image file whose header has been read, at the page that counts.
+    """Opens an image file at its first full page, without decoding the pixels.
 
     Args:
-        data: of the file.
+        data: bytes of the file.
         max_pixels: larger images are refused.
 
     Raises:
-        BadImage: no format that is known, or too large.
+        BadImage: the image is too large.
+        UnidentifiedImageError: the format is unknown.
     """
     try:
         image = _open(data)
@@ -86,11 +87,11 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
 
 
 def decoded(data: bytes, max_pixels: int, decode: Callable[[Image.Image, bytes], T]) -> T:
-    """What a function makes of an opened image and the bytes of its file. If profiles or texts in a
-    PNG are larger than Pillow accepts, it is opened again without them.
+    """Applies a function to an opened image and the bytes of its file. If the profiles or texts of
+    a PNG are larger than Pillow accepts, it is opened again without them.
 
     Raises:
-        BadImage: see `opened`; and what `decode` raises.
+        BadImage, UnidentifiedImageError: see `opened`; and what `decode` raises.
     """
     try:
         with opened(data, max_pixels) as image:
@@ -104,7 +105,7 @@ def decoded(data: bytes, max_pixels: int, decode: Callable[[Image.Image, bytes],
 
 
 def bits_of_color(image: Image.Image, data: bytes) -> int:
-    """Bits of each channel where there are several and Pillow reduces them to 8, otherwise 8."""
+    """Bits per channel of a color image that Pillow reduces to 8 bits; 8 for all others."""
     if image.format == "PNG":
         return 16 if data[24] == 16 and data[25] in (2, 4, 6) else 8
     if image.format == "TIFF":
@@ -114,25 +115,25 @@ def bits_of_color(image: Image.Image, data: bytes) -> int:
     if image.mode[0] not in "IF" and image.format == "JPEG2000":
         return max(8, _bits_of_jpeg2000(data))
     if image.format == "AVIF":  # ISO/IEC 14496-15: av1C; AV1-ISOBMFF 2.3.3
-        place = data.find(b"av1C")
-        flags = data[place + 6] if 0 <= place < len(data) - 6 else 0
+        start = data.find(b"av1C")
+        flags = data[start + 6] if 0 <= start < len(data) - 6 else 0
         return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
     return 8
 
 
-def deep_grey(image: Image.Image, data: bytes) -> tuple[np.ndarray, int]:
-    """Values of a grey image of more than 8 bits, as stored, and their highest possible one.
+def deep_gray(image: Image.Image, data: bytes) -> tuple[np.ndarray, int]:
+    """Values of a gray image of more than 8 bits, as stored, and the highest possible value.
 
     Args:
-        image: loaded, of a mode that starts with I or F.
-        data: of the file.
+        image: loaded image of a mode that starts with I or F.
+        data: bytes of the file.
 
     Returns:
-        [H, W] and, for example, 65535, or 0 for 32 bits and for signed values. Where a file says
-        that white is its lowest value, these are as stored nevertheless, see `white_is_zero`.
+        [H, W] and the highest value, e.g. 65535; 0 for 32 bits and for signed values. Values of a
+        file where white is the lowest value are not inverted, see `white_is_zero`.
     """
     values = np.asarray(image)
-    if image.format == "PPM" and image.mode == "I":  # Pillow stretches them to 16 bits
+    if image.format == "PPM" and image.mode == "I":  # Pillow scales the values to 16 bits
         highest = int(image.info["maximum"])
         return np.rint(values * (highest / 65535)).astype(np.uint16), highest
     if image.mode == "I" and image.format == "TIFF" and _is_uint32(image):
@@ -140,10 +141,10 @@ def deep_grey(image: Image.Image, data: bytes) -> tuple[np.ndarray, int]:
     if not image.mode.startswith("I;16"):
         return values, 0
     bits = 16
-    if image.format == "JPEG2000":  # here too
+    if image.format == "JPEG2000":  # scaled to 16 bits, too
         bits = _bits_of_jpeg2000(data)
         values = values >> (16 - bits)
-        if _is_signed_jpeg2000(data):  # Pillow has raised them above 0
+        if _is_signed_jpeg2000(data):  # Pillow has shifted them to be positive
             return values.astype(np.int32) - 2 ** (bits - 1), 0
     elif image.format == "TIFF":
         bits = max(_tag(image, _BITS, (16,)))
@@ -151,12 +152,16 @@ def deep_grey(image: Image.Image, data: bytes) -> tuple[np.ndarray, int]:
 
 
 def white_is_zero(image: Image.Image) -> bool:
-    """Whether a grey TIFF of more than 8 bits is inverted. Of 8 bits, Pillow does that itself."""
+    """Whether a gray TIFF of more than 8 bits must be inverted. Pillow itself inverts 8 bits."""
     return image.format == "TIFF" and image.mode[0] in "IF" and _tag(image, _PHOTOMETRIC, 1) == 0
 
 
 def load(image: Image.Image) -> None:
-    """Decodes the pixels, and keeps what Pillow forgets then."""
+    """Decodes the pixels in place, and stores the maximum of a PPM, which Pillow discards.
+
+    Raises:
+        BadImage: a TIFF of signed 8-bit values.
+    """
     if image.format == "PPM" and image.mode == "I":
         image.info["maximum"] = _maximum(image)
     if image.format == "TIFF" and image.mode == "L" and 2 in _tag(image, _SAMPLE_FORMAT, (1,)):
@@ -165,11 +170,11 @@ def load(image: Image.Image) -> None:
 
 
 def why_unidentified(data: bytes) -> str:
-    """Why a file was not opened."""
+    """The reason why a file could not be identified, for a message."""
     if data.startswith(_TIFF):
         return (
             "a TIFF that Pillow does not read: damaged, or of values (64 bits, half floats, "
-            "grey and alpha of 16 bits ...) or channels that only the source tiff(...) reads"
+            "gray and alpha of 16 bits ...) or channels that only the source tiff(...) reads"
         )
     if data.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the image: git lfs pull"
@@ -195,23 +200,23 @@ def _open(data: bytes) -> Image.Image:
                 file.seek(0)
                 return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
-            continue  # of another format after all
+            continue  # not this format after all
     raise UnidentifiedImageError
 
 
 def _without_texts(data: bytes) -> bytes:
-    """A PNG without its profile and texts, but for those that may name an orientation."""
-    parts, place = [data[:8]], 8
-    while place + 8 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] not in _TEXTS or data.startswith(_NEEDED, place + 8):
-            parts.append(data[place:end])
-        place = end
-    return b"".join(parts)
+    """A PNG without its profile and texts, except those that may hold an orientation."""
+    chunks, start = [data[:8]], 8
+    while start + 8 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] not in _TEXTS or data.startswith(_NEEDED, start + 8):
+            chunks.append(data[start:end])
+        start = end
+    return b"".join(chunks)
 
 
 def _to_full_page(image: Image.Image) -> None:
-    """Goes to the first page that is not an overview or a mask, if the first of all is one."""
+    """Seeks the first page that is neither an overview nor a mask; page 0 if there is none."""
     page = 0
     try:
         while _is_reduced(image):
@@ -240,17 +245,17 @@ def _tag(image: Image.Image, number: int, default):
 
 
 def _maximum(image: Image.Image) -> int:
-    """The value of white in the header of a PPM or PGM file that is not loaded yet."""
+    """The value of white in the header of a PPM or PGM image that is not yet loaded."""
     args = image.tile[0][3]
     return int(args[1]) if isinstance(args, tuple) and args[1] else {"I;16B": 65535}.get(args, 255)
 
 
 def _is_signed_jpeg2000(data: bytes) -> bool:
-    place = data.find(b"\xff\x4f\xff\x51")
-    return 0 <= place < len(data) - 42 and data[place + 42] & 0x80 > 0
+    start = data.find(b"\xff\x4f\xff\x51")
+    return 0 <= start < len(data) - 42 and data[start + 42] & 0x80 > 0
 
 
 def _bits_of_jpeg2000(data: bytes) -> int:
-    """Of the first channel, by the marker segment SIZ (ISO/IEC 15444-1, A.5.1)."""
-    place = data.find(b"\xff\x4f\xff\x51")
-    return (data[place + 42] & 0x7F) + 1 if 0 <= place < len(data) - 42 else 8
+    """Bits of the first channel, from the marker segment SIZ (ISO/IEC 15444-1, A.5.1)."""
+    start = data.find(b"\xff\x4f\xff\x51")
+    return (data[start + 42] & 0x7F) + 1 if 0 <= start < len(data) - 42 else 8

@@ -1,4 +1,4 @@
-"""Color images of more than 8 bits a channel, which Pillow reduces to 8: all bits of them."""
+"""Decodes color images of more than 8 bits per channel, which Pillow would reduce to 8."""
 
 import importlib
 import io
@@ -10,17 +10,17 @@ _LEFT_OUT = "leave window out, which keeps the upper 8 bits"
 
 
 def deep_color(image: Image.Image, data: bytes) -> np.ndarray:
-    """The values of a file, as stored.
+    """The values of a file at full depth, as stored.
 
     Args:
-        image: opened, see `decoding.opened`; tells the format and the page.
-        data: of the file.
+        image: opened image, which holds format and page; see `decoding.opened`.
+        data: bytes of the file.
 
     Returns:
-        [H, W, 2 to 4] uint16: grey or red, green and blue; then alpha, if there is any.
+        [H, W, 2 to 4] uint16: gray, or red, green and blue; then alpha, if there is any.
 
     Raises:
-        ValueError: a package is missing, or a kind of file that cannot be read this way.
+        ValueError: a package is missing, or this kind of file is not supported.
     """
     if image.format == "PPM":
         return _portable_pixmap(image, data)
@@ -28,7 +28,7 @@ def deep_color(image: Image.Image, data: bytes) -> np.ndarray:
         return _tiff(image, data)
     codecs = _package("imagecodecs")
     decode = {"PNG": "png_decode", "JPEG2000": "jpeg2k_decode", "AVIF": "avif_decode"}
-    # getattr: imagecodecs makes its functions when they are asked for.
+    # imagecodecs defines its functions lazily, in a module __getattr__.
     return getattr(codecs, decode[image.format])(data)
 
 
@@ -56,7 +56,7 @@ def _tiff(image: Image.Image, data: bytes) -> np.ndarray:
 
 
 def _with_alpha(page, values: np.ndarray) -> np.ndarray:
-    """Drops what a file declares to be neither color nor alpha (extra samples of kind 0)."""
+    """Drops extra samples that the file declares as neither color nor alpha (kind 0)."""
     colors = values.shape[2] - len(page.extrasamples)
     alphas = [i for i, kind in enumerate(page.extrasamples, colors) if kind == 2]
     return values[:, :, [*range(colors), *alphas[:1]]]

@@ -1,9 +1,9 @@
-"""Compressed DICOM images that pydicom does not decode by itself: a plugin for its decoders
-(pydicom's guides/decoding/decoder_plugins) that calls imagecodecs.
+"""A pydicom decoder plugin that decodes compressed DICOM images with imagecodecs (pydicom's
+guides/decoding/decoder_plugins).
 
-JPEG lossless, JPEG of 12 bits, JPEG-LS, JPEG 2000 and high-throughput JPEG 2000. pydicom and Pillow
-decode RLE and JPEG of 8 bits; where Pillow decodes JPEG 2000 (one channel, or 8 bits), it is asked
-first.
+Adds lossless JPEG, 12-bit JPEG, JPEG-LS, JPEG 2000 and high-throughput JPEG 2000. pydicom and
+Pillow decode RLE and 8-bit JPEG themselves; where Pillow supports JPEG 2000 (one channel, or 8
+bits), it is tried first.
 """
 
 import functools
@@ -30,16 +30,16 @@ CODECS = {
 """Transfer syntax -> codec of imagecodecs."""
 
 DECODER_DEPENDENCIES = dict.fromkeys(CODECS, ("numpy", "imagecodecs"))
-"""Part of pydicom's interface: what is missing where a decoder is not available."""
+"""Part of pydicom's interface: packages that each decoder needs."""
 
 
 def is_available(uid: str) -> bool:
-    """Part of pydicom's interface: whether this plugin decodes a transfer syntax here."""
+    """Part of pydicom's interface: whether this plugin can decode a transfer syntax."""
     try:
         import imagecodecs
     except ImportError:
         return False
-    # getattr: imagecodecs has a module of functions for each codec, made when it is asked for.
+    # imagecodecs defines its codecs lazily, in a module __getattr__.
     return bool(getattr(imagecodecs, CODECS[uid].upper()).available)
 
 
@@ -48,7 +48,7 @@ def decode_frame(data: bytes, runner: "DecodeRunner") -> bytes:
 
     Args:
         data: the compressed frame.
-        runner: holds what the header says; gets what the decoded frame is.
+        runner: options from the header; updated to describe the decoded frame.
     """
     import imagecodecs
 

@@ -1,7 +1,7 @@
-"""The headers of DICOM files: what a file is, where its pixels are, and how they are stored.
+"""Reads DICOM headers: the kind of a file, and position, layout and type of its pixels.
 
-Much that clinical archives hold breaks the standard in some way. What can be read without a guess
-at the pixels' values is read; anything else is refused by the name of the element.
+Many files in clinical archives violate the standard. A file is read if that needs no guess about
+pixel values; otherwise it is refused, and the message names the element.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pydicom
     from pydicom.uid import UID
 
-GREY = ("MONOCHROME1", "MONOCHROME2")
+GRAY = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
@@ -39,10 +39,10 @@ _TAGS = (
 )
 # Elements of the group 7FE0.
 _PIXELS = {8: "FloatPixelData", 9: "DoubleFloatPixelData", 16: "PixelData"}
-# Kinds that always have pixels, besides those whose name has 'Image' in it.
+# Kinds that always have pixels, besides those with 'Image' in their name.
 _WITH_PIXELS = ("Segmentation", "Parametric Map")
 _LONG = (b"OB", b"OW", b"OF", b"OD", b"UN")
-# Groups and elements that a data set may start with.
+# Group -> elements that a data set may start with.
 _FIRST = {2: range(0x20), 8: {0, 1, 5, 6, 8, 0x12, 0x13, 0x14, 0x16, 0x18, 0x20, 0x60}}
 _UNKNOWN_LENGTH = 0xFFFFFFFF
 
@@ -57,30 +57,30 @@ class _Element(NamedTuple):
 
 
 class Image(NamedTuple):
-    """An image, open to be read."""
+    """An open DICOM image."""
 
     header: "pydicom.Dataset"
     syntax: "UID"
     """How the pixels are stored."""
     pixels: BinaryIO
-    """A file at the start of their value."""
+    """File positioned at the start of the pixels."""
     options: dict[str, Any]
-    """The image's size and type, as pydicom's decoders want them."""
+    """Size and type of the image, as options of pydicom's decoders."""
 
     @property
     def frames(self) -> int:
-        """How many images the file holds."""
+        """Number of frames in the file."""
         return self.options["number_of_frames"]
 
     @property
     def photometric(self) -> str:
-        """One of `GREY`, `COLOR` or `PALETTE`."""
+        """One of `GRAY`, `COLOR` or `PALETTE`."""
         return self.options["photometric_interpretation"]
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether a file starts as DICOM files do: with the mark DICM after 128 bytes, or, as old ones,
-    with the first element of a header. One that cannot be opened may be one.
+    """Whether a file starts like DICOM: with DICM after 128 bytes or, in old files, directly with
+    the first element of a header. True for a file that cannot be opened.
     """
     try:
         with path.open("rb") as file:
@@ -106,14 +106,14 @@ def opened(path: Path) -> Iterator[Image]:
     """Opens an image.
 
     Raises:
-        NoImage: it is none by its kind, e.g. a report; names the kind.
-        BadImage: it is damaged, or an element is missing or makes no sense; says which.
+        NoImage: the file is of a kind without an image, e.g. a report; names the kind.
+        BadImage: the file is damaged, or an element is missing or invalid; names the element.
     """
     with path.open("rb") as file:
         head = file.read(132)
         if not _starts_dicom(head):
             start = f"it starts with {head[:16]!r}" if head else "it is empty"
-            raise BadImage(f"it is no DICOM file: {start}")
+            raise BadImage(f"it is not a DICOM file: {start}")
         file.seek(0)
         yield _read(file)
 
@@ -137,7 +137,7 @@ def _read(file: BinaryIO) -> Image:
 
 
 def _inflated(header: "pydicom.Dataset") -> tuple[io.BytesIO, _Element | None]:
-    """The pixels of a data set that was compressed as a whole, in memory."""
+    """The pixels, in memory, of a data set that is compressed as a whole (deflated)."""
     from pydicom.uid import ExplicitVRLittleEndian
 
     keyword = next((name for name in _PIXELS.values() if name in header), None)
@@ -148,10 +148,9 @@ def _inflated(header: "pydicom.Dataset") -> tuple[io.BytesIO, _Element | None]:
 
 
 def _find_pixels(file: BinaryIO, declared: "UID | None") -> _Element | None:
-    """The element with the pixels, if there is one. The file is at its tag, and left at its value.
+    """The pixel element, if there is one. Moves the file from the element's tag to its value.
 
-    Of pixels that are not compressed, the file itself shows how they are stored, whatever its
-    header says.
+    The layout of uncompressed pixels follows from the file itself; the header may be wrong.
     """
     from pydicom import uid
 
@@ -166,7 +165,7 @@ def _find_pixels(file: BinaryIO, declared: "UID | None") -> _Element | None:
     file.seek(start + (12 if explicit else 8))
     if length == _UNKNOWN_LENGTH:
         if declared is None or not declared.is_encapsulated:
-            raise BadImage("its pixels are compressed, and it does not say how (TransferSyntaxUID)")
+            raise BadImage("its pixels are compressed, but its TransferSyntaxUID does not say how")
         return _Element(_PIXELS[element], vr, length, declared)
     if declared is not None and declared.is_encapsulated:
         raise BadImage(f"its pixels should be compressed ({declared.name}), and are not")
@@ -177,7 +176,7 @@ def _find_pixels(file: BinaryIO, declared: "UID | None") -> _Element | None:
 
 
 def kind_of(header: "pydicom.Dataset") -> str:
-    """What a file holds, in the words of the standard, e.g. 'RT Plan'; empty if it does not say."""
+    """Kind of a file as the standard names it, e.g. 'RT Plan'; empty if the header has none."""
     from pydicom.uid import UID
 
     kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
@@ -185,28 +184,28 @@ def kind_of(header: "pydicom.Dataset") -> str:
 
 
 def _without_pixels(header: "pydicom.Dataset") -> Exception:
-    """What a file without pixels is, by its kind."""
+    """The error for a file without pixels: `NoImage` if its kind has none, else `BadImage`."""
     kind = kind_of(header)
     if not kind:
-        return BadImage("it has no pixels, and does not say what it is (SOPClassUID)")
+        return BadImage("it has no pixels and no SOPClassUID")
     if "Image" in kind or kind in _WITH_PIXELS:
         return BadImage(f"it has no pixels (PixelData), as files of its kind have: {kind}")
     return NoImage(kind)
 
 
 def _options(header: "pydicom.Dataset", element: _Element) -> dict[str, Any]:
-    """Size and type of an image, checked."""
+    """Checked size and type of an image, as options of pydicom's decoders."""
     photometric = header.get("PhotometricInterpretation")
-    samples = integer(header, "SamplesPerPixel", 1 if photometric in (*GREY, PALETTE) else None)
+    samples = integer(header, "SamplesPerPixel", 1 if photometric in (*GRAY, PALETTE) else None)
     if not photometric and samples == 1:
         photometric = "MONOCHROME2"
-    if photometric not in (*GREY, PALETTE, *COLOR):
+    if photometric not in (*GRAY, PALETTE, *COLOR):
         raise BadImage(
-            f"images of the kind {photometric!r} (PhotometricInterpretation) are not supported: "
-            f"convert it to one of {', '.join((*GREY, PALETTE, *COLOR))}"
+            f"PhotometricInterpretation {photometric!r} is not supported: "
+            f"convert it to one of {', '.join((*GRAY, PALETTE, *COLOR))}"
         )
     if samples != (3 if photometric in COLOR else 1):
-        raise BadImage(f"its SamplesPerPixel is {samples}, which does not go with {photometric}")
+        raise BadImage(f"its SamplesPerPixel is {samples}, which does not match {photometric}")
     if photometric == PALETTE and "RedPaletteColorLookupTableDescriptor" not in header:
         raise BadImage("its palette has no RedPaletteColorLookupTableDescriptor")
     options = {
@@ -234,23 +233,23 @@ def _options(header: "pydicom.Dataset", element: _Element) -> dict[str, Any]:
 
 
 def _frames(header: "pydicom.Dataset", options: dict[str, Any], element: _Element) -> int:
-    """The number of frames; where the header does not say, as many as the pixels make."""
-    named = integer(header, "NumberOfFrames", 0)
-    if named < 0:
-        raise BadImage(f"its NumberOfFrames is {named}")
+    """Number of frames; inferred from the size of the pixels if the header has none."""
+    declared = integer(header, "NumberOfFrames", 0)
+    if declared < 0:
+        raise BadImage(f"its NumberOfFrames is {declared}")
     if element.syntax.is_encapsulated:
-        return named or 1
+        return declared or 1
     size = frame_bytes(options)
-    needed = math.ceil(size * max(named, 1))
+    needed = math.ceil(size * max(declared, 1))
     if element.length < needed:
         raise BadImage(f"it has {element.length} bytes of pixels, and by its header {needed}")
     count = int(element.length // size)
-    exact = size > 1 and element.length - count * size <= 1  # an even number of bytes
-    return named or (count if exact else 1)
+    exact = size > 1 and element.length - count * size <= 1  # padded to an even number of bytes
+    return declared or (count if exact else 1)
 
 
 def frame_bytes(options: dict[str, Any]) -> float:
-    """Bytes of a frame that is not compressed; not whole if a pixel is a bit."""
+    """Bytes of an uncompressed frame; fractional for pixels of one bit."""
     pixels = options["rows"] * options["columns"] * options["samples_per_pixel"]
     if options["photometric_interpretation"] == "YBR_FULL_422":
         pixels = pixels // 3 * 2  # two pixels share their color
@@ -258,10 +257,10 @@ def frame_bytes(options: dict[str, Any]) -> float:
 
 
 def check_whole(image: Image, frame: int) -> None:
-    """Raises BadImage if the file ends within a frame that is not compressed."""
+    """Raises BadImage if the file ends within an uncompressed frame."""
     start = image.pixels.tell()
     size = image.pixels.seek(0, os.SEEK_END)
     image.pixels.seek(start)
     needed = math.ceil(frame_bytes(image.options) * (frame + 1))
     if not image.syntax.is_encapsulated and start + needed > size:
-        raise BadImage(f"it is cut off: {size - start} of {needed} bytes of pixels are there")
+        raise BadImage(f"it is cut off after {size - start} of {needed} bytes of pixels")

@@ -1,4 +1,4 @@
-"""Numbers of DICOM headers, which are texts of any content, lists, or missing."""
+"""Parses numbers in DICOM headers, which may be missing, lists, or arbitrary text."""
 
 import math
 from typing import TYPE_CHECKING
@@ -10,13 +10,15 @@ if TYPE_CHECKING:
 
 
 def integer(header: "pydicom.Dataset", keyword: str, default: int | None = None) -> int:
-    """A whole number of a header.
+    """An integer in a header.
 
     Args:
-        default: if it is missing or empty; None: it is needed.
+        header: data set.
+        keyword: name of the element.
+        default: value if the element is missing or empty; None: the element is required.
 
     Raises:
-        BadImage: it is missing and needed, or is no whole number.
+        BadImage: the element is required and missing, or is not an integer.
     """
     value = number(header, keyword)
     if value is None:
@@ -24,15 +26,15 @@ def integer(header: "pydicom.Dataset", keyword: str, default: int | None = None)
             raise BadImage(f"it has no {keyword}")
         return default
     if not value.is_integer():
-        raise BadImage(f"its {keyword} is {value:g}, which is no whole number")
+        raise BadImage(f"its {keyword} is {value:g}, which is not an integer")
     return int(value)
 
 
 def number(header: "pydicom.Dataset", keyword: str) -> float | None:
-    """A number of a header, the first one if there are several; None if it is missing or empty.
+    """A number in a header, the first one of a list; None if it is missing or empty.
 
     Raises:
-        BadImage: it is something else.
+        BadImage: the element is not a finite number.
     """
     try:
         value = header.get(keyword)
@@ -40,9 +42,9 @@ def number(header: "pydicom.Dataset", keyword: str) -> float | None:
             value = value[0] if len(value) else None
         if value is None or value == "":
             return None
-        found = float(value)
-    except Exception as error:  # pydicom raises errors of several kinds on what is no number
-        raise BadImage(f"its {keyword} is no number ({' '.join(str(error).split())})") from error
-    if not math.isfinite(found):
-        raise BadImage(f"its {keyword} is {found}")
-    return found
+        parsed = float(value)
+    except Exception as error:  # pydicom raises errors of several kinds on other values
+        raise BadImage(f"its {keyword} is not a number ({' '.join(str(error).split())})") from error
+    if not math.isfinite(parsed):
+        raise BadImage(f"its {keyword} is {parsed}")
+    return parsed

@@ -1,5 +1,5 @@
-"""What `mae-jax prepare` packs: the files of a folder as they are, or the examples of any source as
-PNG files of the pixels that it gives, which loses nothing.
+"""Examples that `mae-jax prepare` packs: the files of a folder unchanged, or the images of another
+source losslessly as PNG.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from mae_jax.data.statistics import histogram
 from mae_jax.spec import build, parse
 from mae_jax.types import UserError
 
-_SAMPLE = 8  # examples whose size as PNG is measured, to choose the number of shards
-_TRIES = 1000  # examples of which one must be readable
+_SAMPLE = 8  # examples encoded as PNG to estimate sizes, for the number of shards
+_TRIES = 1000  # one of the first so many examples must be readable
 
 Advance = Callable[[int], None] | None
 
@@ -41,7 +41,7 @@ class FolderExamples:
         return iter(range(len(self.files)))
 
     def shard(self, path: Path, rows: np.ndarray, threads: int, advance: Advance) -> Shard:
-        """A shard of some of them; see `Shard`."""
+        """A shard of the examples in `rows` [n]; see `Shard`."""
         part = Part(self.files, rows)
         return Shard(path, part, self.channels, threads, advance, self.files.root)
 
@@ -52,7 +52,7 @@ class SourceExamples:
     def __init__(self, text: str, channels: int | None):
         self.source = build(text, "data.sources")
         self._reasons: list[str] = []
-        self.channels, self.sizes = self._look(text, channels)
+        self.channels, self.sizes = self._inspect(text, channels)
         self.origin = {
             "source": text,
             "images": self.source.num_examples,
@@ -63,25 +63,25 @@ class SourceExamples:
         return iter(range(self.source.num_examples))
 
     def shard(self, path: Path, rows: np.ndarray, threads: int, advance: Advance) -> Shard:
-        """A shard of some of them; see `Shard`."""
+        """A shard of the examples in `rows` [n]; see `Shard`."""
         return SourceShard(path, rows, self.channels, threads, advance, self.source)
 
-    def _look(self, text: str, channels: int | None) -> tuple[int, np.ndarray]:
-        """The number of channels and [N] bytes, as estimated from some examples."""
-        count, found = self.source.num_examples, []
-        first = next((i for i in range(min(count, _TRIES)) if self._measure(i, found)), None)
+    def _inspect(self, text: str, channels: int | None) -> tuple[int, np.ndarray]:
+        """Number of channels, and estimated bytes [N] of the examples, from a sample of them."""
+        count, sample = self.source.num_examples, []
+        first = next((i for i in range(min(count, _TRIES)) if self._measure(i, sample)), None)
         if first is None:
             raise UserError(
                 f"none of the first {min(count, _TRIES)} images of {text} can be read; the first "
                 f"is {self.source.name(0)}: {self._reasons[0]}"
             )
         for i in np.unique(np.linspace(first, count - 1, _SAMPLE).astype(int)):
-            self._measure(i, found)
-        fields, shape, _ = found[0]
+            self._measure(i, sample)
+        fields, shape, _ = sample[0]
         if more := sorted(fields - {"image", "label"}):
             raise UserError(
-                f"a prepared set has images and labels, and {text} has {', '.join(more)}, too: "
-                "leave them out of it"
+                f"a prepared set holds images and labels only: {text} also has {', '.join(more)}; "
+                "leave them out"
             )
         if shape[2] not in MODES:
             raise UserError(
@@ -92,12 +92,12 @@ class SourceExamples:
             raise UserError(
                 f"channels {channels}: images of {text} have {shape[2]}; leave --channels out"
             )
-        sizes = [len(data) for _, found_shape, data in found if found_shape[2] in MODES]
+        sizes = [len(data) for _, other, data in sample if other[2] in MODES]
         return shape[2], np.full(count, int(np.mean(sizes)), np.int64)
 
-    def _measure(self, index: int, found: list) -> bool:
-        """Adds fields, shape and PNG of an example; False if it cannot be read, with the reason
-        added to `_reasons`.
+    def _measure(self, index: int, sample: list) -> bool:
+        """Appends fields, shape and PNG of an example to `sample`. Returns False if the example is
+        unreadable, and appends the reason to `_reasons`.
         """
         try:
             row = self.source.read(np.array([index]))
@@ -112,13 +112,13 @@ class SourceExamples:
                 + ": train on the source itself"
             )
         data = encode_png(pixels) if pixels.shape[2] in MODES else b""
-        found.append((set(row), pixels.shape, data))
+        sample.append((set(row), pixels.shape, data))
         return True
 
 
 @dataclasses.dataclass
 class SourceShard(Shard):
-    """Examples of a source, which is `images`; `files` are their places in it."""
+    """A shard of examples of a source. `images` is the source, `files` are indices into it."""
 
     def _open(self, file: int):
         source: Source = self.images
@@ -136,12 +136,12 @@ class SourceShard(Shard):
 
 
 def open_examples(images: str | Path, channels: int | None) -> FolderExamples | SourceExamples:
-    """What a user wants to be packed.
+    """Opens the examples to pack.
 
     Args:
         images: a folder, or the spec string of a source, e.g. "dicom('study', window=(0, 80))".
-        channels: to which images of a folder are decoded, 3 if None; of a source: those that its
-            images have, if not None.
+        channels: channels to decode the images of a folder to, None: 3. For a source, None or the
+            channels that its images have.
 
     Raises:
         UserError: the folder or the source cannot be opened, or its images cannot be packed.
@@ -149,31 +149,31 @@ def open_examples(images: str | Path, channels: int | None) -> FolderExamples | 
     text = str(images)
     if not is_spec(text):
         return FolderExamples(expanded(text).absolute(), 3 if channels is None else channels)
-    path, own = _plain_folder(text)
+    path, declared = _plain_folder(text)
     if path is None:
         return SourceExamples(text, channels)
-    if None not in (own, channels) and own != channels:
-        raise UserError(f"--channels {channels} and {text}: leave one of them out")
-    return open_examples(path, channels if own is None else own)
+    if None not in (declared, channels) and declared != channels:
+        raise UserError(f"--channels {channels} contradicts {text}: leave one of them out")
+    return open_examples(path, channels if declared is None else declared)
 
 
 def _plain_folder(text: str) -> tuple[str | None, int | None]:
-    """Path and channels of a spec of `folder` with no other arguments; else (None, None)."""
+    """Path and channels of a `folder` spec without other arguments; else (None, None)."""
     name, args, options = parse(text)[0] if len(parse(text)) == 1 else ("", (), {})
     options = {**dict(zip(("path",), args)), **options}
     if name != "folder" or len(args) > 1 or not {"path"} <= options.keys() <= {"path", "channels"}:
         return None, None
-    build(text, "data.sources")  # which checks them
+    build(text, "data.sources")  # checks the arguments
     return options["path"], options.get("channels")
 
 
 def is_spec(text: str) -> bool:
-    """Whether this is the spec string of a source, not a path."""
+    """Whether `text` is the spec string of a source, not a path."""
     return "(" in text and not expanded(text).exists()
 
 
 def default_name(images: str | Path) -> str:
-    """A name for the data set, after the folder or what a source reads."""
+    """A name for the data set, after the folder or the path that a source reads."""
     text = str(images)
     path = Path(text).resolve()
     if is_spec(text) and (calls := parse(text)):
@@ -183,7 +183,7 @@ def default_name(images: str | Path) -> str:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """[H, W, C] uint8, C = 1, 3 or 4, as the bytes of a PNG file."""
+    """Encodes [H, W, C] uint8, C = 1, 3 or 4, as the bytes of a PNG file."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     file = io.BytesIO()
     image.save(file, "png")
@@ -191,5 +191,5 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, 0 if it is gone: it will be among the unreadable ones."""
+    """Bytes of a file; 0 if it is gone, which counts it as unreadable later."""
     return path.stat().st_size if path.exists() else 0

@@ -1,5 +1,5 @@
-"""The fields of a batch: their types, how a transform moves them with the image, and what fills
-them where an image ends. A field that no table knows passes through as it is.
+"""The fields of a batch: their types, how transforms move them with the image, and their value
+outside the image. Unknown fields pass through unchanged.
 """
 
 import dataclasses
@@ -14,46 +14,47 @@ from mae_jax.spec import check_choice
 from mae_jax.types import IGNORE
 
 NO_BOX = -1
-"""In labels of boxes: beside a box that is none."""
+"""Label of padding in 'box_label'."""
 
 MOVES = ("pixels", "nearest", "boxes", "none")
-"""How geometry moves a field: by interpolation, by nearest neighbors, as boxes, or not at all."""
+"""How a geometric transform moves a field: interpolated, by nearest neighbor, as boxes, or not."""
 
 OWN = "(fields)"
-"""Where an example holds the `Field`s of its source that `FIELDS` does not know, if any."""
+"""Key of an example for the `Field`s that its source declares, if any."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Field:
-    """One field of the examples of a source."""
+    """Type and geometry of one field."""
 
     dtype: type | None = None
-    """In batches; None: that of the source."""
+    """Type in batches; None: as in the source."""
     move: str = "none"
-    """One of `MOVES`. Boxes are [..., 4] (ymin, xmin, ymax, xmax) as shares of the height and
-    width, all zeros for none; with other ranks, the lower then the upper end of each axis."""
+    """One of `MOVES`. Boxes are [..., 4] (ymin, xmin, ymax, xmax) as fractions of height and width,
+    zeros for padding; for images of other ranks, all lower ends, then all upper ends."""
     fill: int = 0
-    """Of 'nearest': what comes from outside the image."""
+    """Value outside the image if `move` is 'nearest'."""
 
     def __post_init__(self):
         check_choice("move", self.move, MOVES)
 
 
 FIELDS: Mapping[str, Field] = {
-    "image": Field(move="pixels"),  # [*space, C], uint8 usual, or encoded
+    "image": Field(move="pixels"),  # [*space, C], usually uint8, or encoded
     "label": Field(dtype=np.int32),
     "segmentation": Field(dtype=np.int32, move="nearest", fill=IGNORE),  # [*space], classes
     "box": Field(dtype=np.float32, move="boxes"),
-    "box_label": Field(dtype=np.int32),  # -1 beside a box that is none
+    "box_label": Field(dtype=np.int32),  # -1 for padding
     "text": Field(dtype=np.int32),  # [L], tokens
 }
 
 
 def ignored(name: str, more: Mapping[str, Field] = MappingProxyType({})) -> int | None:
-    """The value of a field that stands for no class; None: there is none.
+    """The value of a field that means no class; None if there is none.
 
     Args:
-        more: fields of a source that FIELDS does not know.
+        name: the field.
+        more: fields that the source declares, besides FIELDS.
     """
     if name == "box_label":
         return NO_BOX
@@ -62,23 +63,23 @@ def ignored(name: str, more: Mapping[str, Field] = MappingProxyType({})) -> int 
 
 
 class Geometry(Protocol):
-    """Moves the content of an image; see `geometry`."""
+    """A geometric transform; see `geometry` for implementations."""
 
     def pixels(self, values: np.ndarray | Encoded) -> np.ndarray:
         """[*space, C], interpolated."""
 
     def nearest(self, values: np.ndarray, field: Field) -> np.ndarray:
-        """[*space, ...], by nearest neighbors; `field.fill` from outside."""
+        """[*space, ...], by nearest neighbor; `field.fill` outside the image."""
 
     def boxes(self, boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Boxes as shares of an image of this shape [*space], clipped; zeros if nothing is left."""
+        """Boxes of an image of this shape [*space], clipped to the result; zeros if outside."""
 
 
 def move(example: Mapping[str, Any], geometry: Geometry) -> dict[str, Any]:
-    """The example with its image moved, and all fields that move with it.
+    """Applies a geometric transform to the image and all fields that move with it.
 
     Raises:
-        BadImage: a field is not as large as the image.
+        BadImage: a field and the image differ in size.
     """
     shape, moved = space_of(example["image"]), dict(example)
     for name, field in {**example.get(OWN, {}), **FIELDS}.items():
@@ -87,9 +88,9 @@ def move(example: Mapping[str, Any], geometry: Geometry) -> dict[str, Any]:
         if field.move == "pixels":
             moved[name] = geometry.pixels(example[name])
         elif field.move == "nearest":
-            found = example[name].shape
-            if found[: len(shape)] != shape:
-                raise BadImage(f"its {name} is {found}, the image {shape}")
+            size = example[name].shape
+            if size[: len(shape)] != shape:
+                raise BadImage(f"its {name} is {size}, the image {shape}")
             moved[name] = geometry.nearest(example[name], field)
         elif field.move == "boxes":
             boxes = np.asarray(example[name], np.float64)
@@ -98,11 +99,11 @@ def move(example: Mapping[str, Any], geometry: Geometry) -> dict[str, Any]:
 
 
 def space_of(image: np.ndarray | Encoded) -> tuple[int, ...]:
-    """The sizes of an image's axes but the channels: (height, width)."""
+    """Shape of an image without the channels, e.g. (height, width)."""
     return image.shape if isinstance(image, Encoded) else image.shape[:-1]
 
 
 def boxes_from_centers(boxes: np.ndarray) -> np.ndarray:
-    """[n, 4] (x, y, width, height) as shares, of the center as in YOLO, to the boxes of a batch."""
-    center, half = boxes[:, [1, 0]], boxes[:, [3, 2]] / 2
+    """Converts YOLO boxes [n, 4] (x, y, width, height) of centers to (ymin, xmin, ymax, xmax)."""
+    center, half = boxes[:, [1, 0]], boxes[:, [3, 2]] / 2  # (y, x), [n, 2]
     return np.clip(np.concatenate([center - half, center + half], axis=1), 0, 1)

@@ -1,4 +1,4 @@
-"""The files below a folder: what all sources that read files share."""
+"""Lists the files below a folder, for all sources that read files."""
 
 import array
 import errno
@@ -19,15 +19,15 @@ from mae_jax.types import UserError
 
 
 class Files:
-    """Files below a folder, their names in a temporary file: memory holds eight bytes for each.
+    """Files below a folder. Names are kept in a temporary file, so memory holds 8 bytes per file.
 
-    If all of them stand in sub-folders, the direct sub-folders are the classes, in the order of
-    their names; `empty_classes` are sub-folders without a file. What systems, editors and network
-    drives leave behind is left out, see `leftovers`. Safe to read from several threads.
+    If all files are in sub-folders, the direct sub-folders are the classes, in the order of their
+    names; `empty_classes` are sub-folders without a file. Files left behind by systems, editors and
+    network drives are left out, see `leftovers`. Safe to read from several threads.
 
     Args:
         root: the folder.
-        wanted: whether a file is one of those looked for; None: it is a part of one of them.
+        wanted: whether to list a file; None: the file is part of another one, and not counted.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -36,12 +36,12 @@ class Files:
     def __init__(self, root: Path, wanted: Callable[[Path], bool | None]):
         self.root = root
         self.leftovers: Counter[str] = Counter()
-        """What systems and programs left behind: kind -> how many."""
+        """Leftovers of systems and programs: kind -> count."""
         self.others: Counter[str] = Counter()
-        """Files that are not wanted: extension -> how many."""
+        """Files that are not wanted: extension -> count."""
         self._file = tempfile.TemporaryFile()
         self._ends = array.array("q", [0])
-        beside: list[str] = []  # the first of the files beside the sub-folders
+        beside: list[str] = []  # the first file directly in the root
         count_beside = 0
         classes: dict[str, int] = {}
         direct: list[str] = []
@@ -54,9 +54,9 @@ class Files:
             if top:
                 direct = list(subfolders)
             for path in (Path(folder, name) for name in self._without_leftovers(sorted(names))):
-                found = wanted(path)
-                if not found:
-                    if found is not None:
+                matches = wanted(path)
+                if not matches:
+                    if matches is not None:
                         self.others[path.suffix.lower() or path.name] += 1
                     continue
                 name = path.relative_to(root).as_posix()
@@ -71,14 +71,14 @@ class Files:
         self.empty_classes = () if beside else tuple(n for n in direct if n not in classes)
         self.digest = digest.hexdigest()[:16]
         self.notes = tuple(self._notes())
-        """What to report at the start, one line each: what is left out, what is no class."""
+        """Lines to report at the start of a run: files left out, folders that are not classes."""
         self.no_classes: tuple[str, ...] = ()
-        """Of the notes: that there are no classes, and why."""
+        """The note that explains why there are no classes, if there is one."""
         if beside and classes:
             self.no_classes = (
                 f"no classes: {number(count_beside, 'file')}, e.g. {beside[0]!r}, beside "
-                f"{number(len(classes), 'sub-folder')}; move what is beside them into one, and the "
-                "sub-folders are classes",
+                f"{number(len(classes), 'sub-folder')}; move the files into a sub-folder to use "
+                "the sub-folders as classes",
             )
             self.notes += self.no_classes
 
@@ -100,7 +100,7 @@ class Files:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The sub-folders, or nothing if files stand beside them."""
+        """Names of the sub-folders; empty if there are files beside them."""
         return tuple(self._labels)
 
     def label(self, index: int) -> int:
@@ -112,7 +112,7 @@ class Files:
         return np.fromiter(map(self.label, range(len(self))), np.int32, len(self))
 
     def path(self, index: int) -> Path:
-        """Where a file is."""
+        """Absolute path of a file."""
         return self.root / self[index]
 
     def __len__(self) -> int:
@@ -130,12 +130,12 @@ class Files:
 
 
 def number(count: int, one: str, several: str = "") -> str:
-    """'1 file' or '2 files'."""
+    """A count with its noun: '1 file' or '2 files'."""
     return f"{count} {one if count == 1 else several or one + 's'}"
 
 
 def counted(counts: Mapping[str, int], most: int = 8) -> str:
-    """'.txt 3, .csv 1 and 4 more': the most frequent of what was counted."""
+    """The most frequent names and their counts: '.txt 3, .csv 1 and 4 more'."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     more = sum(count for _, count in ordered[most:])
     shown = ", ".join(f"{printable(name)} {count}" for name, count in ordered[:most])
@@ -143,16 +143,16 @@ def counted(counts: Mapping[str, int], most: int = 8) -> str:
 
 
 def find(source: str, path: str, wanted: Callable[[Path], bool | None], looked_for: str) -> Files:
-    """The files of one kind below a folder, also through links: folder by folder, sorted.
+    """The files of one kind below a folder, through links too: folder by folder, sorted.
 
     Args:
-        source: its name, for messages.
+        source: name of the source, for messages.
         path: the folder; '~' is expanded.
-        wanted: whether a file is one of those looked for.
-        looked_for: the same in words.
+        wanted: whether to list a file; see `Files`.
+        looked_for: description of the wanted files, for messages.
 
     Raises:
-        UserError: no such folder, or no such files in it.
+        UserError: there is no such folder, or no wanted file in it.
     """
     root = existing(source, path)
     try:
@@ -160,49 +160,49 @@ def find(source: str, path: str, wanted: Callable[[Path], bool | None], looked_f
     except OSError as error:
         raise UserError(f"{source}: cannot read the folder {str(root)!r}: {error}") from error
     if not len(files):
-        found = "; ".join(("", *files.notes))
+        notes = "; ".join(("", *files.notes))
         raise UserError(
-            f"{source}: no files in {str(root)!r} that it reads: looked for {looked_for}{found}"
+            f"{source}: no files in {str(root)!r} that it reads: looked for {looked_for}{notes}"
         )
     return files
 
 
 def existing(kind: str, path: str) -> Path:
-    """A folder that is there, or a UserError."""
+    """The path of a folder; raises UserError if there is none."""
     root = expanded(path)
     try:
-        found = bool(path) and root.is_dir()
+        is_folder = bool(path) and root.is_dir()
     except OSError as error:  # e.g. a name that is too long
         raise UserError(f"{kind}: cannot open {path!r}: {error.strerror}") from error
-    if not found:
+    if not is_folder:
         raise UserError(f"{kind}: there is no folder {path!r}: give the path of a folder")
     return root
 
 
 def expanded(path: str | Path) -> Path:
-    """A path whose '~' stands for a home folder; '~user' of no user stays, and is not found."""
+    """Expands '~' in a path; '~user' stays as it is if there is no such user."""
     return Path(os.path.expanduser(path))
 
 
 def _leads_back(folder: str, name: str) -> bool:
-    """Whether a sub-folder is a link to the folder itself or to one above it."""
+    """Whether a sub-folder is a link to the folder itself or to one above it: a cycle."""
     path = os.path.join(folder, name)
     return os.path.islink(path) and Path(folder).resolve().is_relative_to(Path(path).resolve())
 
 
 def check_regular(path: Path) -> None:
-    """Raises BadImage for a pipe, socket or device: to open a pipe waits for ever."""
+    """Raises BadImage for a pipe, socket or device, since opening a pipe may block forever."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise BadImage(f"it is a pipe, socket or device, not a file: {path}")
 
 
 def read_bytes(path: Path) -> bytes:
-    """What is in a file.
+    """The contents of a file.
 
     Raises:
-        BadImage: it is not there, or is a folder, pipe, socket or device.
-        OSError: anything else, which may be over soon and must not look like a bad image.
+        BadImage: the file is missing, or is a folder, pipe, socket or device.
+        OSError: any other failure, which may be transient and must not count as a bad image.
     """
     try:
         check_regular(path)

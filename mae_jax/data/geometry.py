@@ -1,5 +1,5 @@
-"""How transforms move the content of images: a window that is cut out and resized, and affine
-maps. Each moves pixels, segmentations and boxes alike, see `fields.move`.
+"""Geometric transforms: crop and resize, and affine maps. Each is applied consistently to pixels,
+segmentations and boxes, see `fields.move`.
 """
 
 import dataclasses
@@ -13,16 +13,16 @@ from mae_jax.data.fields import Field
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Window:
-    """A box is cut out and, in 2-D, resized with antialiasing."""
+    """Crops a box and, in 2-D, resizes it with antialiasing."""
 
     box: images.Box
-    """(top, left, height, width) in pixels; the start, then the extent along all axes."""
+    """(top, left, height, width) in pixels; in general, start and then extent along all axes."""
     size: tuple[int, ...]
-    """(height, width) of the result; of any rank if the extent is the same."""
+    """(height, width) of the result; for other ranks, equal to the extent of the box."""
     mirror: bool = False
-    """Whether the last axis is reversed: left and right change places."""
+    """Whether to reverse the last axis, left to right."""
     kernel: str = "bicubic"
-    """The image's, a name of `resizing.KERNELS`."""
+    """Resampling kernel for pixels, a name in `resizing.KERNELS`."""
 
     def pixels(self, values):
         """See `Geometry`."""
@@ -35,12 +35,12 @@ class Window:
     def nearest(self, values, field):
         """See `Geometry`."""
         rank = len(self.size)
-        places = [
+        indices = [
             (self.box[axis] + (np.arange(n) + 0.5) * self.box[axis + rank] / n).astype(int)
             for axis, n in enumerate(self.size)
         ]
-        places[-1] = places[-1][:: -1 if self.mirror else 1]
-        return values[np.ix_(*places)]
+        indices[-1] = indices[-1][:: -1 if self.mirror else 1]
+        return values[np.ix_(*indices)]  # [*size, ...]
 
     def boxes(self, boxes, shape):
         """See `Geometry`."""
@@ -58,25 +58,25 @@ class Window:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Affine:
-    """An affine map in 2-D, bicubic; the size stays."""
+    """An affine map in 2-D with bicubic interpolation; the size of the image stays."""
 
     matrix: np.ndarray
-    """[2, 3], which sends a place (x, y, 1) in the result to where it comes from, in pixels from
-    the upper left corner."""
+    """[2, 3], maps (x, y, 1) in the result to (x, y) in the image, in pixels from the upper left
+    corner."""
     fill: tuple[int, int, int]
-    """(red, green, blue) of pixels from outside the image; their luminance in a grey image."""
+    """(red, green, blue) outside the image; a gray image gets its luminance."""
 
     def pixels(self, values):
         """See `Geometry`: [H, W, 1 or 3] uint8."""
         image = pillow_of(values)
         red, green, blue = self.fill
-        grey = round(0.299 * red + 0.587 * green + 0.114 * blue)
+        gray = round(0.299 * red + 0.587 * green + 0.114 * blue)
         moved = image.transform(
             image.size,
             Image.Transform.AFFINE,
             self.matrix.ravel().tolist(),
             Image.Resampling.BICUBIC,
-            fillcolor=grey if image.mode == "L" else self.fill,
+            fillcolor=gray if image.mode == "L" else self.fill,
         )
         return np.asarray(moved).reshape(values.shape)
 
@@ -86,13 +86,13 @@ class Affine:
         y, x = np.mgrid[:height, :width] + 0.5
         columns, rows = (np.floor(a * x + b * y + c).astype(int) for a, b, c in self.matrix)
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        # In the type of batches: a bool has no room for the value of IGNORE.
+        # In the dtype of batches, since bool cannot hold IGNORE.
         moved = np.full(values.shape, field.fill, field.dtype or values.dtype)
         moved[inside] = values[rows[inside], columns[inside]]
         return moved
 
     def boxes(self, boxes, shape):
-        """See `Geometry`: the hulls of their moved corners."""
+        """See `Geometry`: bounding boxes of the moved corners."""
         matrix, size = self.matrix, np.array(shape[::-1])
         corners = boxes[..., [[1, 0], [1, 2], [3, 0], [3, 2]]] * size  # [..., 4, 2] of (x, y)
         moved = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T / size
@@ -102,5 +102,5 @@ class Affine:
 
 
 def pillow_of(pixels: np.ndarray) -> Image.Image:
-    """[H, W, 1 or 3] uint8 as Pillow's."""
+    """[H, W, 1 or 3] uint8 as a Pillow image."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

@@ -1,11 +1,10 @@
-"""Image files: decoding, cropping and resizing of one image, as fast as a CPU can.
+"""Fast decoding, cropping and resizing of single images on the CPU.
 
-Pillow reads every format and settles what is right. JPEGs, almost all of the data that people
-train on, go through libjpeg-turbo itself, to the same pixels, and are decoded at 1/2, 1/4 or 1/8
-of their size (by leaving out high frequencies, a cheap and good low-pass filter) where that is
-still at least twice the size asked for. Resizing is bicubic with antialiasing as in Pillow, in
-SIMD integer arithmetic (`fast_image_resize`): on photographs nearly all pixels are within a grey
-level of Pillow's, and the worst are 8 off.
+Pillow reads all formats and is the reference. JPEGs are decoded by libjpeg-turbo directly, to the
+same pixels. They are decoded at 1/2, 1/4 or 1/8 of their size if that is still at least twice the
+size of the result: leaving out high frequencies is a cheap and good low-pass filter. Resizing is
+antialiased bicubic as in Pillow, in SIMD integer arithmetic (`fast_image_resize`): on photographs,
+nearly all pixels are within one gray level of Pillow's, and the worst are 8 off.
 """
 
 import math
@@ -25,26 +24,26 @@ from mae_jax.data.resizing import resize
 from mae_jax.types import UserError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-"""Number of channels -> what Pillow calls it."""
+"""Number of channels -> mode of Pillow."""
 
 Box = Sequence[float]
 """(top, left, height, width) in pixels."""
 
 
 Window = tuple[float, float]
-"""(low, high): the values that become 0 and 255, linearly; those outside are clipped."""
+"""(low, high): the values that map linearly to 0 and 255; values outside are clipped."""
 
 
 class Encoded:
-    """The bytes of an image file, decoded when and as far as they are needed.
+    """An encoded image, decoded lazily and at the resolution that is needed.
 
     Args:
-        data: a JPEG, PNG or whatever else Pillow reads.
-        channels: 1 (grey), 3 (RGB) or 4 (RGB and alpha) to convert to.
-        window: values that become 0 and 255, for images of more than 8 bits; None: all that their
-            bits can hold.
-        background: what shows through transparent pixels, unless 4 channels keep the alpha.
-        max_pixels: larger images cannot be read.
+        data: bytes of a file in any format that Pillow reads.
+        channels: channels to convert to: 1 (gray), 3 (RGB) or 4 (RGB and alpha).
+        window: values that become 0 and 255, for images of more than 8 bits; None: the full range
+            of their bits.
+        background: color behind transparent pixels; unused with 4 channels.
+        max_pixels: larger images are refused.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Encoded:
         self._jpeg_shape = self._plain_jpeg()
 
     def fresh(self) -> "Encoded":
-        """The same, not decoded yet."""
+        """A copy that is not decoded yet."""
         options = dict(background=self.background, max_pixels=self.max_pixels)
         return Encoded(self.data, self.channels, self.window, **options)
 
@@ -74,16 +73,16 @@ class Encoded:
 
     @property
     def orientation(self) -> int:
-        """How the image is stored, 1 to 8 as in Exif; 1 is upright. 0 if the file has no header."""
+        """Orientation of the stored image, 1 (upright) to 8 as in Exif; 0 if it cannot be read."""
         if self._orientation is None:
             self._orientation = self._find_orientation()
         return self._orientation
 
     def pixels(self) -> np.ndarray:
-        """The whole image, upright by its orientation in Exif, TIFF or XMP: [H, W, C] uint8.
+        """The whole image, turned upright by its orientation in Exif, TIFF or XMP: [H, W, C] uint8.
 
         Raises:
-            BadImage: it cannot be decoded.
+            BadImage: the image cannot be decoded.
         """
         if self._pixels is None:
             self._pixels = self._decode_jpeg(1) if self._jpeg_shape else None
@@ -92,8 +91,8 @@ class Encoded:
         return self._pixels
 
     def at_least(self, box: Box, size: tuple[int, int]) -> tuple[np.ndarray, Box]:
-        """Pixels from which to cut a box that is then resized to `size` (height, width): the whole
-        image, at a lower resolution if that is enough; and where the box is in them.
+        """Pixels for cropping `box` and resizing it to `size` (height, width): the image, decoded
+        at a lower resolution if that suffices, and the box at that resolution.
         """
         factor = 1
         while factor < 8 and all(b >= 4 * factor * s for b, s in zip(box[2:], size, strict=True)):
@@ -110,11 +109,11 @@ class Encoded:
             return 1
         try:
             return decoding.decoded(self.data, self.max_pixels, lambda image, _: orientation(image))
-        except Exception:  # decoding will report what is wrong
+        except Exception:  # decoding reports the error
             return 0
 
     def _plain_jpeg(self) -> tuple[int, int] | None:
-        """(height, width) if libjpeg-turbo alone can decode this to the right pixels."""
+        """(height, width) of an upright JPEG that libjpeg-turbo decodes like Pillow, else None."""
         if self.channels not in (1, 3) or not self._is_jpeg() or self.orientation != 1:
             return None
         try:
@@ -128,7 +127,7 @@ class Encoded:
         return self.data[:2] == b"\xff\xd8"
 
     def _decode_jpeg(self, factor: int) -> np.ndarray | None:
-        """The image at 1 / factor of its size, or None if Pillow should say what is wrong."""
+        """The image at 1 / factor of its size; None if damaged, for Pillow to report why."""
         height, width = (-(-side // factor) for side in self._jpeg_shape)
         try:
             return simplejpeg.decode_jpeg(
@@ -156,13 +155,13 @@ class Encoded:
         bits = decoding.bits_of_color(image, data)
         transparent = alpha.has_alpha(image, data)
         if bits > 8 and self.window is not None:
-            turn = orientation(image)  # as stored, Pillow has turned nothing yet
+            turn = orientation(image)  # Pillow turns an image only on loading
             image, transparent = self._windowed_color(deep_color(image, data), bits)
         else:
             decoding.load(image)
-            turn = orientation(image)  # 1 where Pillow has turned it by now
+            turn = orientation(image)  # 1 if Pillow has turned it on loading
             if image.mode[0] in "IF":
-                image, transparent = self._windowed_grey(image, data)
+                image, transparent = self._windowed_gray(image, data)
             else:
                 alpha.correct_key(image, data)
         if not transparent:
@@ -175,23 +174,25 @@ class Encoded:
         pixels = pixels.reshape(*pixels.shape[:2], self.channels)
         return np.ascontiguousarray(turned(pixels, turn))
 
-    def _windowed_grey(self, image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:
-        """Grey pixels of more than 8 bits as 8 bits, and whether there is alpha beside them."""
-        values, highest = decoding.deep_grey(image, data)
+    def _windowed_gray(self, image: Image.Image, data: bytes) -> tuple[Image.Image, bool]:
+        """Gray pixels of more than 8 bits mapped to 8, and whether the result has alpha."""
+        values, highest = decoding.deep_gray(image, data)
         if self.window is None and not highest:
             raise BadImage(
                 f"pixels of 32 bits, or signed ({image.mode}): give the source a window=(low, high)"
             )
-        grey = window_to_bytes(values, self.window or (0, highest))
-        grey = 255 - grey if decoding.white_is_zero(image) else grey
+        gray = window_to_bytes(values, self.window or (0, highest))
+        gray = 255 - gray if decoding.white_is_zero(image) else gray
         key = image.info.get("transparency")
         if not isinstance(key, int):
-            return Image.fromarray(grey), False
+            return Image.fromarray(gray), False
         opaque = np.where(values == key, 0, 255).astype(np.uint8)
-        return Image.fromarray(np.stack([grey, opaque], axis=2)), True
+        return Image.fromarray(np.stack([gray, opaque], axis=2)), True
 
     def _windowed_color(self, values: np.ndarray, bits: int) -> tuple[Image.Image, bool]:
-        """Color of more than 8 bits through the window, its alpha by all of its bits."""
+        """Color of more than 8 bits mapped by the window, and whether it has alpha. Alpha is mapped
+        from its full range.
+        """
         colors = 1 if values.shape[2] < 3 else 3
         pixels = window_to_bytes(values, self.window)
         pixels[:, :, colors:] = window_to_bytes(values[:, :, colors:], (0, 2**bits - 1))
@@ -199,11 +200,11 @@ class Encoded:
 
 
 def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A segmentation: the numbers [H, W] in an image file of one channel, a palette's included,
-    upright by its own orientation.
+    """Decodes a segmentation [H, W] from an image file of one channel or with a palette (of which
+    it returns the indices), turned upright by its own orientation.
 
     Raises:
-        BadImage: it cannot be decoded, or has several channels.
+        BadImage: the file cannot be decoded, or has several channels.
     """
     try:
         mask = decoding.decoded(data, max_pixels, _numbers)
@@ -222,15 +223,15 @@ def _numbers(image: Image.Image, data: bytes) -> np.ndarray:
 
 
 def window_to_bytes(values: np.ndarray, window: Window) -> np.ndarray:
-    """Numbers of any shape and depth to uint8 through a window; NaN becomes 0."""
+    """Maps values of any shape and type to uint8 by a window; NaN becomes 0."""
     low, high = window
-    # in single precision, large integers would be rounded
+    # float32 would round large integers.
     scaled = (values.astype(np.float64) - low) * (255 / (high - low))
     return np.rint(np.clip(np.nan_to_num(scaled, nan=0, posinf=255), 0, 255)).astype(np.uint8)
 
 
 def check_window(kind: str, window: Any) -> None:
-    """Raises UserError unless this is None or (low, high), finite and ascending."""
+    """Raises UserError unless `window` is None or (low, high), finite and ascending."""
     if window is None:
         return
     pair = isinstance(window, Sequence) and len(window) == 2
@@ -246,19 +247,19 @@ def check_window(kind: str, window: Any) -> None:
 def cut(
     image: np.ndarray | Encoded, box: Box, size: tuple[int, int], kernel: str = "bicubic"
 ) -> np.ndarray:
-    """Cuts a box out of an image and resizes it, antialiased.
+    """Crops a box from an image and resizes it with antialiasing.
 
     Args:
         image: [H, W, C] uint8, or encoded.
         box: (top, left, height, width) in pixels of the whole image.
         size: (height, width) of the result.
-        kernel: a name of `resizing.KERNELS`.
+        kernel: a name in `resizing.KERNELS`.
 
     Returns:
         [*size, C] uint8.
 
     Raises:
-        BadImage: it cannot be decoded, or the result would fill the memory.
+        BadImage: the image cannot be decoded, or the result would have over `MAX_PIXELS`.
     """
     if size[0] * size[1] > MAX_PIXELS:
         raise BadImage(f"{size[0]} x {size[1]} pixels after resizing: over {MAX_PIXELS}")
@@ -274,7 +275,7 @@ def cut(
 
 
 def mirror(image: np.ndarray) -> np.ndarray:
-    """Left and right change places: [H, W, C] uint8. By channels, which is five times faster."""
+    """Mirrors [H, W, C] uint8 left to right, channel by channel, which is five times faster."""
     mirrored = np.empty_like(image)
     for channel in range(image.shape[2]):
         mirrored[:, :, channel] = image[:, ::-1, channel]
@@ -282,5 +283,5 @@ def mirror(image: np.ndarray) -> np.ndarray:
 
 
 def pixels_of(image: Any) -> Any:
-    """[H, W, C] uint8 of an image if it is encoded; whatever else it is, as it is."""
+    """Decodes an image that is `Encoded` to [H, W, C] uint8; returns any other value unchanged."""
     return image.pixels() if isinstance(image, Encoded) else image

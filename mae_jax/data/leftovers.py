@@ -1,10 +1,10 @@
-"""What systems, editors and network drives leave in folders: files and folders that hold nothing of
-the user's, or copies of it.
+"""Recognizes leftovers: files and folders that systems, editors and network drives create, with no
+user data or only copies of it.
 
-Nearly all of it is hidden, its name starts with a dot: `.DS_Store`, `._cat.jpg`, `.Trashes` of
+Nearly all are hidden, with a name that starts with a dot: `.DS_Store`, `._cat.jpg`, `.Trashes` of
 macOS; `.goutputstream-X`, `.Trash-1000`, `.directory` of desktops; `.nfs01`, `.fuse_hidden01`,
 `.cat.jpg.Xa81Bc` (rsync), `.@__thumb`, `.snapshot` of drives and copies; `.ipynb_checkpoints`,
-`.git`, `.~lock.x#` of programs. The rest has the names below.
+`.git`, `.~lock.x#` of programs. The others have the names below.
 """
 
 import re
@@ -24,9 +24,9 @@ FOLDERS = frozenset(
         *("__pycache__", "_svn", "_gsdata_"),
     )
 )
-"""Names of folders, in small letters."""
+"""Names of folders, in lower case."""
 FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"))
-"""Names of files, in small letters."""
+"""Names of files, in lower case."""
 
 _FILE = re.compile(
     r"~\$.*"  # locks of Microsoft Office
@@ -42,10 +42,10 @@ _FILE = re.compile(
 
 
 def is_leftover(name: str, *, folder: bool) -> bool:
-    """Whether a file or folder of this name is such a thing.
+    """Whether a file or folder is a leftover, judged by its name.
 
     Args:
-        name: without the folders above it.
+        name: the name, without parent folders.
         folder: whether it is a folder.
     """
     if name.startswith("."):
@@ -56,7 +56,7 @@ def is_leftover(name: str, *, folder: bool) -> bool:
 
 
 def kind(name: str, *, folder: bool) -> str:
-    """What it is counted as: '.DS_Store', '._*', '*.part', '@eaDir/'."""
+    """The kind under which a leftover is counted: '.DS_Store', '._*', '*.part', '@eaDir/'."""
     if folder:
         return f"{name}/"
     for start in ("._", ".nfs", ".fuse_hidden", ".goutputstream", ".~lock", "~$", "~syncthing~"):

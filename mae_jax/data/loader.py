@@ -1,4 +1,4 @@
-"""Makes examples: reads them, transforms them, and deals with those that cannot be read."""
+"""Loads examples: reads and transforms them, and replaces or reports unreadable ones."""
 
 import logging
 import os
@@ -18,14 +18,14 @@ from mae_jax.types import UserError
 logger = logging.getLogger(__name__)
 
 ON_ERROR = ("raise", "skip")
-_TRIES = 10  # replacements of an example that cannot be read, before giving up
+_TRIES = 10  # replacements to try for an unreadable example, before an error
 
 Spec = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 """Field -> shape and dtype of one example."""
 
 
 def cores() -> int:
-    """Number of processor cores that this process may use: so many threads make batches."""
+    """Number of CPU cores that this process may use: the default number of loader threads."""
     limited = hasattr(os, "sched_getaffinity")  # not on a Mac
     return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
 
@@ -35,11 +35,11 @@ class Loader:
 
     Args:
         source: examples.
-        transforms: applied to each.
-        fields: those that a batch has beside 'image'; a source need not have 'label', nor 'image'.
-        on_error: what to do about an image that cannot be read: 'raise', or 'skip', which takes
-            another one in its place, chosen by the example's seed.
-        views: how often each image is transformed, with other draws each time: 'image', 'image2'.
+        transforms: applied to each example.
+        fields: fields of a batch besides 'image'. A source may lack 'label' and 'image'.
+        on_error: for an unreadable image, 'raise', or 'skip' to replace it by another one, chosen
+            by the example's seed.
+        views: independently transformed views of each image: 'image', 'image2'.
 
     Raises:
         UserError: the source lacks one of the fields.
@@ -61,7 +61,7 @@ class Loader:
         self._spec: Spec | None = None
 
     def spec(self) -> Spec:
-        """What every example looks like, found out by making the first one."""
+        """Shape and dtype of each field, from loading the first example."""
         if self._spec is None:
             first = Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64))
             example = self._make(first)[0][0]
@@ -89,45 +89,44 @@ class Loader:
         return {**arrays, "valid": np.ones(count, bool)}
 
     def load(self, rows: Rows, out: Mapping[str, np.ndarray]) -> None:
-        """Makes some examples.
+        """Loads examples into arrays.
 
         Args:
-            rows: which, and their seeds.
-            out: field -> array [n, ...] to fill; 'valid' is set to False where another example had
-                to take the place of one that cannot be read.
+            rows: indices and seeds of the examples.
+            out: field -> array [n, ...] to fill. 'valid' is False for a replacement of an
+                unreadable example.
 
         Raises:
-            UserError: an image that cannot be read (unless they are skipped), or images of
-                different sizes.
+            UserError: an image is unreadable (unless skipped), or images differ in size.
         """
-        examples, good = self._make(rows)
-        out["valid"][:] = good
+        examples, valid = self._make(rows)
+        out["valid"][:] = valid
         for name, (shape, _) in self.spec().items():
-            for place, example in enumerate(examples):
+            for row, example in enumerate(examples):
                 if np.shape(example[name]) != shape:
                     self._fail_shape(name, np.shape(example[name]), shape)
-                out[name][place] = example[name]
+                out[name][row] = example[name]
 
     def _make(self, rows: Rows) -> tuple[list[dict], np.ndarray]:
-        """Examples, and which of them are those that were asked for."""
+        """Examples, and [n] bool, False for replacements of unreadable ones."""
         params = self._draw(rows.seeds)
         try:
             read = self._rows(rows.indices)
-        except BadImage:  # then one by one, to see which
+        except BadImage:  # read one by one below, to find out which
             read = [None] * len(rows.indices)
-        examples, good = [], np.ones(len(read), bool)
-        for place, example in enumerate(read):
-            index, seed = int(rows.indices[place]), rows.seeds[place]
+        examples, valid = [], np.ones(len(read), bool)
+        for row, example in enumerate(read):
+            index, seed = int(rows.indices[row]), rows.seeds[row]
             try:
                 example = self._read(index) if example is None else example
                 examples.append(
-                    self._transform(example, [[p[place] for p in view] for view in params])
+                    self._transform(example, [[p[row] for p in view] for view in params])
                 )
             except BadImage as error:
                 examples.append(self._replace(index, seed, error))
-                good[place] = False
-            read[place] = None  # whole images are large, what is left of them is not
-        return examples, good
+                valid[row] = False
+            read[row] = None  # frees the full image, which is larger than its crop
+        return examples, valid
 
     def original(self, index: int, *, decoded: bool = False) -> dict | None:
         """An example as the source has it, not transformed; None if it is skipped.
@@ -151,22 +150,21 @@ class Loader:
         return self._rows(np.array([index]))[0]
 
     def _rows(self, indices: np.ndarray) -> list[dict]:
-        """Examples: rows of fields, of the source's fields of rows."""
+        """One dict of fields per example, from the source's rows per field."""
         fields = self.source.read(indices)
         own = {OWN: self.source.fields} if self.source.fields else {}
-        return [
-            dict(zip(fields, row, strict=True)) | own for row in zip(*fields.values(), strict=True)
-        ]
+        rows = zip(*fields.values(), strict=True)
+        return [dict(zip(fields, row, strict=True)) | own for row in rows]
 
     def _draw(self, seeds: np.ndarray) -> list[list[np.ndarray]]:
-        """The numbers of every view, for every transform; those of the first are as if alone."""
+        """Parameters per view and transform; those of the first view do not depend on `views`."""
         more = [
             draw(self.transforms, hash_words(seeds, view)) for view in range(1, 1 + len(self.views))
         ]
         return [draw(self.transforms, seeds), *more]
 
     def _transform(self, example: dict, params: list[list[np.ndarray]]) -> dict:
-        """The example with its views; what moves with the pixels moves with the first."""
+        """The example with its views; fields that move with the image follow the first view."""
         if self.views and "image" not in example:
             raise UserError("config.data.views=2 needs images, the source has none: set it to 1")
         first, *others = (self._view(example, numbers) for numbers in params)
@@ -178,7 +176,7 @@ class Loader:
         return {name: pixels_of(value) for name, value in example.items()}
 
     def _replace(self, index: int, seed: np.uint64, error: BadImage) -> dict:
-        """Another example, the same one for the same seed."""
+        """A replacement of an unreadable example, a function of the seed."""
         reason = self._fail(index, error)
         for attempt in range(_TRIES):
             seed = hash_words(seed, attempt)
@@ -188,9 +186,7 @@ class Loader:
                 return self._transform(self._read(other), params)
             except BadImage:
                 continue
-        raise UserError(
-            f"{reason}; and neither could {_TRIES} others drawn in its place"
-        ) from error
+        raise UserError(f"{reason}; nor any of {_TRIES} replacements: repair the data") from error
 
     def _fail(self, index: int, error: BadImage) -> str:
         """Why an image cannot be read: raised, or reported once if such images are skipped."""
@@ -209,5 +205,5 @@ class Loader:
         raise UserError(
             f"{name}s of different sizes in a batch, e.g. {expected} and {shape}: end the "
             "transforms with random_resized_crop(...) or resize(...)|center_crop(...), and have "
-            "the source give as many boxes and as long texts for every example"
+            "the source pad boxes and texts to one length"
         )

@@ -1,4 +1,4 @@
-"""What the texts in `config.data.train` and `test` name: sources, or folders of images."""
+"""Opens the sources in `config.data.train` and `config.data.test`: source specs or folders."""
 
 import pkgutil
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from mae_jax.types import UserError
 
 
 def source_spec(text: str, where: str) -> str:
-    """The spec string of a source: a folder that exists, 'photos', becomes "folder('photos')". What
-    is the name of a source stays one, and 'my_project.my_source' if no folder is called that.
+    """The spec string of a source. An existing folder, 'photos', becomes "folder('photos')". Names
+    of built-in sources take precedence over folders, and folders over 'my_project.my_source'.
 
     Args:
-        text: as the user wrote it.
-        where: which setting it is, for messages.
+        text: value of the setting.
+        where: name of the setting, for messages.
 
     Raises:
-        UserError: neither a source nor a folder.
+        UserError: `text` is neither a source nor a folder.
     """
-    known = [found.name for found in pkgutil.iter_modules(sources.__path__)]
+    known = [module.name for module in pkgutil.iter_modules(sources.__path__)]
     try:
         names = [call.name for call in parse(text)]
     except UserError:
@@ -37,11 +37,11 @@ def source_spec(text: str, where: str) -> str:
         return f"folder({text!r})"
     if is_file:
         raise UserError(
-            f"{where}={text} is a file: name a folder of images, or a source that reads this file, "
+            f"{where}={text} is a file: give a folder of images, or a source that reads this file, "
             f"such as array_file({text!r})"
         )
     if "(" in text or any(map(is_extension, names)):
-        return text  # the spec language says what is wrong
+        return text  # building the spec reports the error
     raise UserError(
         f"{where}={text}: there is no folder of that name here (that would be folder({text!r})), "
         f"and no source{nearest(text, known)}"
@@ -49,16 +49,16 @@ def source_spec(text: str, where: str) -> str:
 
 
 def open_sources(texts: Mapping[str, str]) -> dict[str, Source]:
-    """The source of each split that names one; nothing is opened before all can be.
+    """Opens the source of each split. All specs are checked before the first source is opened.
 
     Args:
-        texts: split -> as the user wrote it; empty: none, which 'train' may not be.
+        texts: split -> value of its setting; empty for no source, except for 'train'.
 
     Raises:
-        UserError: neither a source nor a folder, or what the source raises.
+        UserError: a setting is neither a source nor a folder; and what the source raises.
     """
     if not texts["train"]:
-        raise UserError("config.data.train is empty: name a source, e.g. folder('photos')")
+        raise UserError("config.data.train is empty: give a source, e.g. folder('photos')")
     named = {split: text for split, text in texts.items() if text}
     specs = {split: source_spec(text, f"config.data.{split}") for split, text in named.items()}
     for spec in specs.values():
@@ -71,7 +71,7 @@ def open_sources(texts: Mapping[str, str]) -> dict[str, Source]:
 
 
 def check_damaged(sources: Mapping[str, Source]) -> None:
-    """Raises UserError if it is known before they are read that examples are damaged."""
+    """Raises UserError if a source knows of damaged examples."""
     for split, source in sources.items():
         if source.damaged:
             count, more = len(source.damaged), " and others" if len(source.damaged) > 1 else ""

@@ -1,5 +1,5 @@
-"""Names of classes: which look the same and are not, which are the same and do not look it, and
-which a prepared data set cannot hold.
+"""Class names: Unicode normalization, names that look alike, and names that a prepared data set
+cannot hold.
 """
 
 import unicodedata
@@ -10,30 +10,28 @@ from mae_jax.types import UserError
 
 
 def composed(name: str) -> str:
-    """The name in one of the forms of Unicode, NFC: macOS writes accents as letters of their own,
-    other systems do not.
-    """
+    """Normalizes a name to Unicode NFC. macOS stores accents as separate code points (NFD)."""
     return unicodedata.normalize("NFC", name)
 
 
 def printable(name: str) -> str:
-    """A name for messages: quoted if it holds what a terminal does not show."""
+    """A name for messages: quoted if it has outer blanks or characters that are not printable."""
     return name if name.isprintable() and name.strip() == name else repr(name)
 
 
 def look_alikes(names: Sequence[str]) -> Iterator[str]:
-    """A line for classes that could be one, and are not: 'cat' and 'Cat', 'cat' and 'cat '."""
+    """A line for each group of separate classes with similar names: 'cat', 'Cat' and 'cat '."""
     groups = _groups(names, lambda name: " ".join(composed(name).casefold().split()))
     for group in groups:
-        yield f"classes of their own, though their names look the same: {', '.join(group)}"
+        yield f"separate classes, though their names look the same: {', '.join(group)}"
 
 
 def check_for_labels_file(names: Sequence[str]) -> None:
-    """Checks that a prepared set can hold these classes: TFDS keeps their names as the lines of a
-    text file in UTF-8, without the blanks around them.
+    """Checks that a prepared set can hold these class names. TFDS stores them as lines of a UTF-8
+    file and strips the blanks around them.
 
     Raises:
-        UserError: it would lose or change a name, and shift the labels of all that follow.
+        UserError: a name would be lost or changed, which would shift the labels after it.
     """
     reasons = {
         "is not UTF-8": lambda name: not _is_utf8(name),
@@ -41,8 +39,8 @@ def check_for_labels_file(names: Sequence[str]) -> None:
         "is nothing but blanks": lambda name: not name.strip(),
         "starts or ends with a blank": lambda name: name.strip() != name,
     }
-    for reason, is_so in reasons.items():
-        if wrong := [name for name in names if is_so(name)]:
+    for reason, applies in reasons.items():
+        if wrong := [name for name in names if applies(name)]:
             raise UserError(
                 f"the class {wrong[0]!r} {reason}, which a prepared data set cannot hold: rename "
                 "its folder, or train on the folder itself"
@@ -58,7 +56,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def _groups(names: Sequence[str], key: Callable[[str], str]) -> Iterator[list[str]]:
-    """Names with the same key, as Python writes them; in ASCII if they differ in form only."""
+    """Groups of names with the same key, as reprs; in ASCII if they differ in NFC form only."""
     groups = defaultdict(list)
     for name in names:
         groups[key(name)].append(name)

@@ -1,8 +1,8 @@
-"""Which examples a step sees, and the randomness of each: pure functions of (seed, step).
+"""Indices and seeds of the examples of a step, as pure functions of (seed, step).
 
-The training set is an endless stream of epochs, each in its own order; step s takes the positions
-[s * B, (s + 1) * B) of it, whatever the number of processes. Nothing is stored and nothing is
-skipped: a run may start at any step at once, and epochs join without a gap.
+The training set is an endless stream of epochs, each in its own random order. Step s reads the
+positions [s * B, (s + 1) * B) of the stream, whatever the number of processes. No state is stored,
+so a run resumes at any step at once; batches may span two epochs, and no example is dropped.
 """
 
 from typing import NamedTuple
@@ -18,9 +18,9 @@ class Rows(NamedTuple):
     """The rows of one batch that one process loads."""
 
     indices: np.ndarray
-    """[b] int64: which examples of the source."""
+    """[b] int64: indices of the examples in the source."""
     seeds: np.ndarray
-    """[b] uint64: the randomness of each, a function of (seed, epoch, example)."""
+    """[b] uint64: seed of each example, a function of (seed, epoch, example)."""
 
 
 def training_rows(
@@ -35,15 +35,17 @@ def training_rows(
     """The rows of the global batch at `step` that belong to a process.
 
     Args:
-        step: from 0.
-        seed: of the run.
+        step: step, from 0.
+        seed: seed of the run.
         num_examples: size of the training set.
-        batch_size: of the global batch, divisible by `process_count`.
+        batch_size: global batch size, divisible by `process_count`.
+        process_index: this process.
+        process_count: number of processes.
     """
     rows = batch_size // process_count
     first = step * batch_size + process_index * rows
-    epochs, places = np.divmod(np.arange(first, first + rows), num_examples)
-    indices = permute(places, num_examples, hash_words(_ORDER, seed, epochs))
+    epochs, positions = np.divmod(np.arange(first, first + rows), num_examples)
+    indices = permute(positions, num_examples, hash_words(_ORDER, seed, epochs))
     return Rows(indices, hash_words(_EXAMPLE, seed, epochs, indices))
 
 
@@ -55,10 +57,10 @@ def evaluation_rows(
     process_index: int = 0,
     process_count: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same for one pass in order: indices [b], and a mask [b] that is False where the last
-    batch is padded (with the last example again).
+    """The rows of one pass in order: indices [b], and `valid` [b] bool, False where the last batch
+    is padded with the last example; see `training_rows`.
     """
     rows = batch_size // process_count
     first = step * batch_size + process_index * rows
-    places = np.arange(first, first + rows)
-    return np.minimum(places, num_examples - 1), places < num_examples
+    positions = np.arange(first, first + rows)
+    return np.minimum(positions, num_examples - 1), positions < num_examples

@@ -1,4 +1,4 @@
-"""Which way up an image is: the orientation that Exif, TIFF and XMP name, 1 to 8."""
+"""Reads the orientation of an image (1 to 8 in Exif, TIFF or XMP), and turns arrays and boxes."""
 
 import numpy as np
 from PIL import Image
@@ -8,16 +8,16 @@ _KNOWN = range(1, 9)
 
 
 def orientation(image: Image.Image) -> int:
-    """The orientation of an opened image; 1 if it names none, or one that cannot be read."""
+    """Orientation of an opened image; 1 if it is missing or invalid."""
     try:
-        found = int(image.getexif().get(_TAG, 1))
+        value = int(image.getexif().get(_TAG, 1))
     except Exception:  # any tag of the wrong type
         return 1
-    return found if found in _KNOWN else 1
+    return value if value in _KNOWN else 1
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """An array turned upright.
+    """Turns an array upright.
 
     Args:
         values: [H, W, ...] as stored.
@@ -36,11 +36,11 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def turned_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:
-    """Boxes of the stored image as boxes of the upright one.
+    """Converts boxes in a stored image to boxes in the upright one.
 
     Args:
-        boxes: [n, 4] (ymin, xmin, ymax, xmax) as shares of the height and width. Rows of zeros,
-            which stand for no box, stay.
+        boxes: [n, 4] (ymin, xmin, ymax, xmax) as fractions of height and width. Rows of zeros,
+            which are padding, stay.
         orientation: as in `turned`.
     """
     corners = boxes.reshape(-1, 2, 2)  # [n, (min, max), (y, x)]

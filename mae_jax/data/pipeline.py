@@ -1,5 +1,5 @@
-"""The input pipeline in tf.data: the same batches as `arrays`, bit for bit, scheduled by
-TensorFlow. With sources.tfds and prepare, all that touches TensorFlow.
+"""The input pipeline in tf.data: bit for bit the batches of `arrays`, scheduled by TensorFlow. Only
+this module, sources.tfds and prepare use TensorFlow.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,8 +22,8 @@ def batches(
     size = len(rows_at(0).indices)
     count = -(-size // CHUNK)
     chunk = -(-size // count)
-    extra = count * chunk - size  # rows that make all chunks as long, made and dropped
-    failures: list[Exception] = []  # as they were, where TensorFlow only keeps their text
+    extra = count * chunk - size  # padding rows that make all chunks the same length
+    failures: list[Exception] = []  # the original exceptions: TensorFlow keeps only their text
 
     def chunks():
         for step in steps:

@@ -1,12 +1,11 @@
-"""A folder of images to ArrayRecord files, by TensorFlow Datasets (TFDS): its builder, its writer.
+"""Packs images into ArrayRecord files as a TensorFlow Datasets (TFDS) data set.
 
-Every image is decoded once, to check it and to measure the set; what is written is the file as it
-is. TFDS writes the shards one after the other, or Apache Beam does, on as many machines as it has.
-A finished shard is not written again: a run that was cut off has lost the one it was at (with
-Beam, the ones), and goes on there.
+Every image is decoded once, to check it and to measure the set; a folder's files are written
+unchanged. TFDS writes the shards one by one, or Apache Beam writes them on several machines.
+Finished shards are kept: an interrupted run loses only the shards in progress, and resumes there.
 
-Images are in the order of a hash of their names, so that a part of a split, e.g. 'train[:10%]', is
-like the whole of it, and so is the part that is held out.
+Images are ordered by a hash of their names. So a part of a split, e.g. 'train[:10%]', is a random
+sample of it, and so is the held-out split.
 """
 
 import contextlib
@@ -38,20 +37,20 @@ from mae_jax.data.shards import ORIGIN, TEMPORARY, VERSION, make_builder, write
 from mae_jax.data.statistics import usable
 from mae_jax.types import UserError
 
-_PAUSE = 10  # seconds between two lines of progress, where there is no terminal
+_PAUSE = 10  # seconds between progress lines without a terminal
 
 
 class Summary(NamedTuple):
-    """What `prepare` has made, or found made."""
+    """A complete prepared data set."""
 
     folder: Path
-    """What the source `tfds` opens."""
+    """Folder to open with the source `tfds`."""
     statistics: Mapping[str, Mapping[str, Any]]
-    """Split -> see `Tally.summary`."""
+    """Split -> its `Tally.summary`."""
     unreadable: int
-    """Number of images that were left out."""
+    """Number of images left out."""
     found: bool
-    """Whether there was nothing to do."""
+    """Whether the set was complete already."""
 
 
 def prepare(
@@ -67,29 +66,29 @@ def prepare(
 ) -> Summary:
     """Writes OUT/NAME/1.0.0, a TFDS data set in ArrayRecord files.
 
-    Beside the files of TFDS it holds 'statistics.json', see `Tally.summary`, for each split;
-    'unreadable.json', the images left out, and why; 'source.json', what it was made of. A set that
-    is complete is left as it is. Until then, all is in OUT/NAME/unfinished.
+    Besides the files of TFDS, the set holds 'statistics.json', the `Tally.summary` of each split;
+    'unreadable.json', the images left out, and why; and 'source.json', the images and arguments. A
+    complete set is left unchanged; an incomplete one is in OUT/NAME/unfinished.
 
     Args:
-        images: a folder, with a sub-folder for each class or without, see the source `folder`: its
-            files are packed as they are. Or the spec string of any other source: its images are
-            packed as PNG files of the pixels that it gives.
-        out: where TFDS keeps data sets.
-        name: of the data set: small letters, digits and underscores.
-        channels: what the images of a folder are decoded to, to measure them: 3 (color, default), 1
-            (grey) or 4. A source decides for itself.
-        held_out: the share of images in a second split, 'test'; which, depends on their names only.
-            Slices of one file are in the same split.
-        shard_megabytes: size of a file to aim at; as much memory is needed.
-        workers: threads that decode; 0: one for each core, at most 16, or a single one with Beam.
-        beam: options of Apache Beam, e.g. 'runner=DirectRunner,direct_num_workers=4'; all of its
-            machines have to see the folders under the same paths.
+        images: a folder, with or without a sub-folder for each class (see the source `folder`); its
+            files are packed unchanged. Or the spec string of any other source; its images are
+            packed losslessly as PNG.
+        out: parent folder of TFDS data sets.
+        name: name of the data set: lower-case letters, digits and underscores.
+        channels: channels to decode the images of a folder to when measuring them: 3 (color,
+            default), 1 (gray) or 4. A source determines its own.
+        held_out: share of the images, in [0, 1), in a second split 'test'. The choice depends on
+            names only; slices of one file stay together.
+        shard_megabytes: target size of a file, and of the memory to write it.
+        workers: decoding threads; 0: one per core, at most 16, or a single one with Beam.
+        beam: options of Apache Beam, e.g. 'runner=DirectRunner,direct_num_workers=4'; its machines
+            must share the folders under the same paths.
 
     Raises:
-        UserError: an argument cannot be, no image can be read, OUT/NAME is of other images or
-            arguments, or somebody else is writing it.
-        OSError: a file cannot be read or written, the disk is full. Mend it, and start again.
+        UserError: an argument is invalid, no image is readable, OUT/NAME holds other images or
+            arguments, or another process is writing it.
+        OSError: a file cannot be read or written, e.g. the disk is full. Fix it and start again.
     """
     _check(name, held_out, shard_megabytes, workers, beam)
     if beam is not None and is_spec(str(images)):
@@ -112,8 +111,8 @@ def prepare(
         shutil.rmtree(unfinished, ignore_errors=True)
     else:
         shown = contextlib.nullcontext() if beam else _progress(len(examples.sizes))
-        with _alone(unfinished), shown as advance:
-            _go_on(root, unfinished, origin)
+        with _locked(unfinished), shown as advance:
+            _set_up(root, unfinished, origin)
             threads = workers or (1 if beam else min(16, cores()))
             shards = {
                 split: [
@@ -136,9 +135,9 @@ def prepare(
 
 
 def describe(summary: Summary) -> str:
-    """For people: what there is, what is not, and how to train on it."""
+    """A report for users: number of images, images left out, and options to train on the set."""
     path, statistics = summary.folder, summary.statistics
-    counts = " and ".join(f"{found['images']} {split}" for split, found in statistics.items())
+    counts = " and ".join(f"{stats['images']} {split}" for split, stats in statistics.items())
     lines = [f"{path} is complete: {counts} images" + (", as it was" if summary.found else "")]
     if summary.unreadable:
         lines += [f"left out {summary.unreadable} that cannot be read: {path / 'unreadable.json'}"]
@@ -155,19 +154,19 @@ def describe(summary: Summary) -> str:
 
 
 def _quoted(text: str) -> str:
-    """For a shell: in double quotes if that will do."""
+    """Quotes text for a shell, in double quotes if possible."""
     return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def shard_rows(
     examples: FolderExamples | SourceExamples, held_out: float, shard_bytes: int
 ) -> dict[str, list[np.ndarray]]:
-    """Which images go where: split -> for each shard [n] int, in the order of their names' hashes.
+    """Assigns images to shards: split -> indices [n] of each shard, ordered by the hash of names.
 
     Args:
-        examples: images; their groups are not split.
+        examples: images; those of one group stay in one split.
         held_out: share of groups in 'test'.
-        shard_bytes: shards have at most one image more than that.
+        shard_bytes: target size of a shard, exceeded by at most one image.
 
     Raises:
         UserError: a split would be empty.
@@ -188,21 +187,21 @@ def shard_rows(
 
 
 def _hashes(names: Iterable[str]) -> np.ndarray:
-    """[N] uint64, of names."""
+    """[N] uint64 hashes of names."""
     digests = (hashlib.sha256(os.fsencode(name)).digest()[:8] for name in names)
     return np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64)
 
 
 def _check(name: str, held_out: float, shard_megabytes: float, workers: int, beam: str | None):
-    """Raises UserError if an argument cannot be."""
+    """Raises UserError if an argument is invalid."""
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise UserError(f"name {name!r}: start with a small letter; small letters, digits and _")
+        raise UserError(f"name {name!r}: use lower-case letters, digits and _, a letter first")
     if not 0 <= held_out < 1:
         raise UserError(f"held_out {held_out}: give a share of the images, in [0, 1), e.g. 0.1")
     if shard_megabytes * 2**20 < 1:
         raise UserError(f"shard_megabytes {shard_megabytes}: give a number above 0, e.g. 256")
     if workers < 0:
-        raise UserError(f"workers {workers}: give a number of threads, or 0 for one a core")
+        raise UserError(f"workers {workers}: give a number of threads, or 0 for one per core")
     beam_modules = [] if beam is None else ["apache_beam"]
     modules = ["tensorflow_datasets", "array_record", *beam_modules]
     for module in modules:
@@ -211,60 +210,60 @@ def _check(name: str, held_out: float, shard_megabytes: float, workers: int, bea
 
 
 def _compare(path: Path, origin: Mapping[str, Any]) -> None:
-    """Raises UserError if what was or is being written is of other images or arguments."""
+    """Raises UserError if the set at `path` was made of other images or arguments."""
     if not path.exists():
-        raise UserError(f"{path.parent} is a data set of somebody else: choose another name or out")
+        raise UserError(f"{path.parent} was not made by prepare: choose another name or out")
     old = json.loads(path.read_text(encoding="utf-8"))
     changes = [f"{k}: {old.get(k)} there, {v} now" for k, v in origin.items() if old.get(k) != v]
     if changes:
         raise UserError(
-            f"{path.parent} is of other images or arguments ({'; '.join(changes)}): choose another "
+            f"{path.parent} holds other images or arguments ({'; '.join(changes)}): choose another "
             "name or out, or remove it"
         )
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Locks the folder against other processes."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"somebody else is writing {folder.parent}: wait for it") from error
+            raise UserError(f"another process is writing {folder.parent}: wait for it") from error
         yield
 
 
-def _go_on(root: Path, unfinished: Path, origin: Mapping[str, Any]) -> None:
-    """Makes of what a run has left behind what another can go on with."""
+def _set_up(root: Path, unfinished: Path, origin: Mapping[str, Any]) -> None:
+    """Prepares the folder for a new run, or to resume an interrupted one."""
     path = unfinished / ORIGIN
     if path.exists():
         _compare(path, origin)
     temporary = path.with_suffix(TEMPORARY)
     temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-    for left in root.glob(f"incomplete.*_{VERSION}"):  # TFDS' own, with the shards at the end
-        for shard in left.glob("*.array_record-*"):
+    for incomplete in root.glob(f"incomplete.*_{VERSION}"):  # folders of TFDS with finished shards
+        for shard in incomplete.glob("*.array_record-*"):
             os.replace(shard, unfinished / shard.name)
-        shutil.rmtree(left)
+        shutil.rmtree(incomplete)
     for file in unfinished.glob(f"*{TEMPORARY}"):
         file.unlink()
 
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line now and then elsewhere; gives the function that moves it."""
+    """A progress bar on a terminal, else periodic lines; yields the function that advances it."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, TimeRemainingColumn(), console=console)
     task = bar.add_task("images", total=total)
-    said = time.monotonic()
+    reported = time.monotonic()
 
     def advance(count: int) -> None:
-        nonlocal said
+        nonlocal reported
         bar.advance(task, count)
-        if not console.is_terminal and time.monotonic() > said + _PAUSE:
-            said = time.monotonic()
+        if not console.is_terminal and time.monotonic() > reported + _PAUSE:
+            reported = time.monotonic()
             print(f"{int(bar.tasks[0].completed)}/{total} images", file=sys.stderr, flush=True)
 
     with bar if console.is_terminal else contextlib.nullcontext():

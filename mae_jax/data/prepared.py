@@ -1,4 +1,4 @@
-"""What `mae-jax prepare` has measured of a data set: mean and deviation of its splits."""
+"""Mean and standard deviation of a data set's splits, as measured by `mae-jax prepare`."""
 
 import json
 import re
@@ -11,30 +11,29 @@ from mae_jax.data.tfds_sets import first_line
 from mae_jax.types import UserError
 
 STATISTICS = "statistics.json"
-"""File that `mae-jax prepare` writes: split -> see `Tally.summary`."""
+"""File that `mae-jax prepare` writes: split -> its `Tally.summary`."""
 
 
 def statistics_of(info, split: str, channels: int, window: Window | None) -> Statistics | None:
-    """Mean and deviation of a split, or of the split that it is a part of.
+    """Mean and standard deviation of a split, or of the full split that it is a part of.
 
-    None if they were not measured, or of other pixels: of another number of channels, without the
-    window, or of another one of several splits.
+    None if they were not measured, or not for these pixels: for another number of channels, with a
+    window, or for a combination of splits.
 
     Args:
-        info: of a TFDS builder.
-        split: as TFDS writes it, e.g. 'train[:90%]'.
-        channels, window: to which images are decoded.
+        info: `DatasetInfo` of a TFDS builder.
+        split: split as in TFDS, e.g. 'train[:90%]'.
+        channels, window: options with which images are decoded.
 
     Raises:
-        UserError: the file with them is damaged.
+        UserError: the file is damaged.
     """
     path = Path(info.data_dir, STATISTICS)
     splits = {part.strip() for part in re.sub(r"\[.*?\]", "", split).split("+")}
     if not path.exists() or window is not None or len(splits) > 1:
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        measured = found.get(splits.pop())
+        measured = json.loads(path.read_text(encoding="utf-8")).get(splits.pop())
         if measured is None or len(measured["mean"]) != channels:
             return None
         return Statistics(tuple(map(float, measured["mean"])), usable(measured["std"]))

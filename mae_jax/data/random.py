@@ -1,9 +1,9 @@
-"""Counter-based randomness for the data pipeline: every number is a hash of who asks for it.
+"""Counter-based random numbers for the data pipeline: each is a hash of its seed and counters.
 
-`jax.random` would work, but data workers should not hold a device, and the streams of
-`numpy.random.Generator` may change between numpy releases; these hashes never do, cost one
-vectorised pass over a batch, and give the same numbers in any order and in any process.
-The mixing function is the finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+`jax.random` would make data workers hold a device, and the streams of `numpy.random.Generator` may
+change between numpy releases. These hashes never change, take one vectorized pass over a batch, and
+are the same in any order and in any process. The mixing function is the finalizer of SplitMix64
+(Steele, Lea, Flood 2014).
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ def hash_words(*words) -> np.ndarray:
     """A 64-bit hash of a sequence of words.
 
     Args:
-        words: integers or integer arrays that broadcast together; negative ones wrap.
+        words: integers or integer arrays that broadcast together; negative values wrap.
 
     Returns:
         uint64 array of the broadcast shape.
@@ -30,11 +30,11 @@ def hash_words(*words) -> np.ndarray:
 
 
 def uniform(seeds: np.ndarray, count: int) -> np.ndarray:
-    """`count` independent numbers, uniform in [0, 1), for each seed.
+    """`count` independent uniform numbers in [0, 1) for each seed.
 
     Args:
         seeds: [B] uint64, from `hash_words`.
-        count: how many numbers a seed gives.
+        count: numbers per seed.
 
     Returns:
         [B, count] float64, each a multiple of 2**-53.
@@ -44,16 +44,16 @@ def uniform(seeds: np.ndarray, count: int) -> np.ndarray:
 
 
 def permute(positions: np.ndarray, size: int, key) -> np.ndarray:
-    """Where a keyed permutation of [0, size) sends these positions; computed, never stored.
+    """Applies a keyed permutation of [0, size) to positions, without storing the permutation.
 
-    A Feistel network over the smallest even number of bits that holds `size`; a value that lands
-    outside is sent through again until it lands inside ("cycle walking", Black and Rogaway 2002),
-    fewer than four times on average.
+    A Feistel network over the smallest even number of bits that holds `size`. A value outside the
+    range passes through again until it is inside ("cycle walking", Black and Rogaway 2002), fewer
+    than four times on average.
 
     Args:
         positions: integers in [0, size), any shape.
-        size: number of elements that are permuted, at least 1.
-        key: int or uint64 arrays of the same shape: one permutation for each value.
+        size: number of permuted elements, at least 1.
+        key: int, or uint64 array of the same shape; each value is another permutation.
 
     Returns:
         int64 array of the shape of `positions`.

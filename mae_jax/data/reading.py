@@ -1,5 +1,5 @@
-"""How image files become pixels: the options that sources of such files share, and what is known of
-the files by looking at a few.
+"""Decoding options shared by the sources of image files, and warnings about options from inspecting
+a few files.
 """
 
 from collections import Counter
@@ -20,32 +20,33 @@ CHANGES = (
     "white as zero; integers of 32 bits above 2**31 - 1 in TIFF files, and signed ones in JPEG "
     "2000, keep their values; of a TIFF, overviews and masks are passed over"
 )
-"""What differs from earlier versions of this package."""
+"""How decoding differs from earlier versions of this package. A run stores this text and reports it
+if it has changed, so do not reword it."""
 
 LOOKED_AT = 32
-"""Files that are looked at when a source is opened, spread over all of them."""
+"""Files to inspect when a source is opened, spread over all of them."""
 
-_LARGE = 2**26  # pixels of images that are not decoded for a look
-_DARK = 16  # images that use less than this part of their range are nearly black
+_LARGE = 2**26  # images of more pixels are not decoded for inspection
+_DARK = 16  # images that use less than 1 / 16 of their range are nearly black
 
 
 def spread(count: int) -> list[int]:
-    """At most `LOOKED_AT` of so many examples."""
+    """Indices of at most `LOOKED_AT` of `count` examples, evenly spaced."""
     return np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
 
 
 class Reading:
-    """Makes `Encoded` images of the bytes of files.
+    """Turns the bytes of image files into `Encoded` images, with the options of a source.
 
     Args:
         where: name of the source, for messages.
-        channels: 3 (color), 1 (grey) or 4 (color and alpha).
+        channels: 3 (color), 1 (gray) or 4 (color and alpha).
         window: (low, high), the values that become 0 and 255, for images of more than 8 bits.
-        background: what shows through transparent pixels.
+        background: color behind transparent pixels.
         max_pixels: larger images are refused.
 
     Raises:
-        UserError: an option is not like that.
+        UserError: an option is invalid.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Reading:
             decoding.allow(max_pixels)
 
     def __call__(self, data: bytes) -> Encoded:
-        """The image of a file."""
+        """The encoded image of a file's bytes."""
         return Encoded(
             data,
             self.channels,
@@ -84,57 +85,58 @@ class Reading:
         )
 
     def look(self, files: Iterable[bytes]) -> tuple[str, ...]:
-        """What some files show of all, a line each: options that change pixels, or should.
+        """Inspects some files. Returns a line for each option that affects their pixels, or that
+        they seem to need.
 
         Args:
-            files: their bytes; those that are no images are passed over.
+            files: bytes of the files; unreadable ones are skipped.
         """
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         dark_bits = 0
         for data in files:
-            found["all"] += 1
+            counts["all"] += 1
             try:
                 facts = decoding.decoded(data, self.max_pixels, self._facts)
-            except Exception:  # training will report what is wrong with it, if it comes to that
+            except Exception:  # reading the file in training reports the error
                 continue
-            found.update(
+            counts.update(
                 {"alpha": facts.alpha, "dark": facts.dark_bits > 0, "8 bits": facts.bits == 8}
             )
             dark_bits = max(dark_bits, facts.dark_bits)
-        return tuple(self._lines(found, dark_bits))
+        return tuple(self._lines(counts, dark_bits))
 
     def _facts(self, image: Image.Image, data: bytes) -> "_Facts":
-        """Of an opened image."""
+        """Transparency and depth of an opened image."""
         color_bits = decoding.bits_of_color(image, data)
-        grey = image.mode[0] in "IF"
+        gray = image.mode[0] in "IF"
         has_alpha = alpha.has_alpha(image, data)
         dark_bits = 0
-        if (grey or color_bits > 8) and self.window is None and np.prod(image.size) < _LARGE:
+        if (gray or color_bits > 8) and self.window is None and np.prod(image.size) < _LARGE:
             dark_bits = _dark_bits(image, data)
-        return _Facts(has_alpha, 16 if grey else color_bits, dark_bits)
+        return _Facts(has_alpha, 16 if gray else color_bits, dark_bits)
 
-    def _lines(self, found: Counter, dark_bits: int) -> Iterator[str]:
-        some = lambda key: f"{found[key]} of {found['all']} images looked at"
-        if found["alpha"] and self.channels != 4:
+    def _lines(self, counts: Counter, dark_bits: int) -> Iterator[str]:
+        some = lambda key: f"{counts[key]} of {counts['all']} images looked at"
+        if counts["alpha"] and self.channels != 4:
             yield (
                 f"transparent pixels show the background {self._background} ({some('alpha')} have "
                 "an alpha channel): choose it with background=..., or keep it with channels=4"
             )
-        if found["dark"]:
+        if counts["dark"]:
             yield (
                 f"{some('dark')} have room for more than 8 bits, and use {dark_bits} at most: they "
                 f"are nearly black; give window=(0, {2**dark_bits - 1})"
             )
-        if found["8 bits"] and self.window is not None:
+        if counts["8 bits"] and self.window is not None:
             yield (f"window={self.window} does not change images of 8 bits ({some('8 bits')} are)")
 
 
 class _Facts(NamedTuple):
     alpha: bool
     bits: int
-    """Of each channel; 16 for all that have more than 8 and are grey."""
+    """Bits per channel; 16 for all gray images of more than 8."""
     dark_bits: int
-    """Bits that the values need, if they leave most of the range unused; otherwise 0."""
+    """Bits that the values need if the image is nearly black, else 0."""
 
 
 def _dark_bits(image: Image.Image, data: bytes) -> int:
@@ -142,7 +144,7 @@ def _dark_bits(image: Image.Image, data: bytes) -> int:
     if image.mode[0] not in "IF":  # color, of which Pillow keeps the upper 8 bits
         highest, top = 256 * int(np.asarray(image).max()) + 255, 65535
     else:
-        values, top = decoding.deep_grey(image, data)
+        values, top = decoding.deep_gray(image, data)
         highest = 0 if decoding.white_is_zero(image) else int(values.max())
     dark = 0 < highest <= top // _DARK
     return highest.bit_length() if dark else 0

@@ -1,4 +1,4 @@
-"""Resizing arrays of bytes, antialiased as in Pillow, in SIMD integer arithmetic."""
+"""Resizes uint8 images with antialiasing as in Pillow, in SIMD integer arithmetic."""
 
 import threading
 
@@ -17,11 +17,11 @@ KERNELS = {
     "lanczos": resizer.ResizeAlg.convolution(resizer.FilterType.lanczos3),
     "nearest": resizer.ResizeAlg.nearest(),
 }
-"""How images are resized: Pillow's names. All but 'nearest' are wider where an image shrinks."""
+"""Resampling kernels, named as in Pillow. All but 'nearest' widen when an image shrinks."""
 
 
 class _Thread(threading.local):
-    """A `Resizer` keeps buffers, and serves one thread."""
+    """One `Resizer` per thread, since it holds buffers."""
 
     def __init__(self):
         self.resizer = resizer.Resizer()
@@ -33,7 +33,7 @@ _THREAD = _Thread()
 def resize(
     image: np.ndarray, box: tuple[float, ...], size: tuple[int, int], kernel: str = "bicubic"
 ) -> np.ndarray:
-    """Resizes a box of an image.
+    """Crops a box of an image and resizes it.
 
     Args:
         image: [H, W, C] uint8.
@@ -44,9 +44,9 @@ def resize(
     Returns:
         [*size, C] uint8.
     """
-    groups = np.split(image, range(4, image.shape[2], 4), axis=2)  # it knows up to four channels
-    parts = [_resize(group, box, size, KERNELS[kernel]) for group in groups]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    groups = np.split(image, range(4, image.shape[2], 4), axis=2)  # the library takes 1 to 4
+    resized = [_resize(group, box, size, KERNELS[kernel]) for group in groups]
+    return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
 
 
 def _resize(

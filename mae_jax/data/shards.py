@@ -1,7 +1,7 @@
-"""The shards of a data set that is being prepared, and the TFDS builder that puts them together.
+"""Shards of a data set that is being prepared, and the TFDS builder that assembles them.
 
-A shard is finished when its file has its name: it is written under another one, after its counts.
-`Shard` and `Writer` can be sent to other machines.
+A shard is finished once its file exists: it is written under a temporary name, and renamed after
+its counts are written. `Shard` and `Writer` can be pickled for other machines.
 """
 
 import contextlib
@@ -26,24 +26,23 @@ from mae_jax.data.statistics import Tally, histogram
 from mae_jax.types import UserError
 
 ORIGIN = "source.json"
-"""File that says what a set was made of."""
+"""File with the images and arguments that a set was made of."""
 VERSION = "1.0.0"
-"""Of every set that is made here; TFDS wants one."""
+"""Version of every prepared set, which TFDS requires."""
 
 TEMPORARY = ".tmp"
-"""How files that are not whole end."""
+"""Suffix of incomplete files."""
 
 _AHEAD = 4  # images a thread may be ahead of the writer
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 class Part:
-    """(name, label) of some files, read only when they are asked for; labels are -1 if there are no
-    classes.
+    """(name, label) of some files of a folder, generated lazily; labels are -1 without classes.
 
     Args:
-        files: of a folder.
-        rows: [n] int, which of them.
+        files: all files of the folder.
+        rows: [n] int, indices of the files.
     """
 
     def __init__(self, files: Files, rows: np.ndarray):
@@ -59,15 +58,15 @@ class Part:
 
 @dataclasses.dataclass
 class Shard:
-    """The examples of one shard: what TFDS' `ShardBasedBuilder` calls to get them.
+    """The examples of one shard, as a callable for TFDS' `ShardBasedBuilder`.
 
     Args:
-        path: of the finished file.
-        files: their names and labels; -1 if there are no classes.
-        channels: what to decode them to.
-        threads: that decode.
-        advance: told how many images more have been looked at; stays on this machine.
-        images: their folder.
+        path: path of the finished file.
+        files: (name, label) of each image; labels are -1 without classes.
+        channels: channels to decode images to.
+        threads: number of decoding threads.
+        advance: called with the number of images just processed; dropped when pickled.
+        images: folder of the images.
     """
 
     path: Path
@@ -81,9 +80,9 @@ class Shard:
         return {**vars(self), "files": list(self.files), "advance": None}
 
     def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The images that can be read, as (number, example) of TFDS; counts them all.
+        """Yields (key, example) of TFDS for each readable image, and writes the shard's counts.
 
-        Of a finished shard, as many empty examples: TFDS counts them, and asks for no more.
+        For a finished shard, yields as many empty examples, since TFDS only counts them.
         """
         if self.path.exists():
             tally = self.tally()
@@ -91,11 +90,11 @@ class Shard:
             yield from ((i, _example(b"", "", min(tally.labels))) for i in range(tally.images))
             return
         tally = Tally(self.channels)
-        for (name, label), data, found in self._looked_at():
-            if isinstance(found, BadImage):
-                tally.unreadable[name] = str(found)
+        for (name, label), data, result in self._results():
+            if isinstance(result, BadImage):
+                tally.unreadable[name] = str(result)
             else:
-                tally.add(len(data), *found, label)
+                tally.add(len(data), *result, label)
                 yield tally.images - 1, _example(data, name, label)
             self._advance(1)
         temporary = self.counts.with_suffix(TEMPORARY)
@@ -104,7 +103,7 @@ class Shard:
 
     @property
     def counts(self) -> Path:
-        """The file with the counts of the finished shard."""
+        """Path of the file with the counts of the finished shard."""
         return self.path.with_name(f"{self.path.name}.json")
 
     def tally(self) -> Tally:
@@ -115,8 +114,8 @@ class Shard:
         if self.advance:
             self.advance(count)
 
-    def _looked_at(self):
-        """What `_open` returns for all files, in order; some threads ahead."""
+    def _results(self):
+        """Results of `_open` for all files, in order, prefetched by threads."""
         pending: deque = deque()
         with ThreadPoolExecutor(self.threads) as pool:
             for file in self.files:
@@ -127,12 +126,12 @@ class Shard:
                 yield future.result()
 
     def _open(self, file: Any):
-        """(name, label) of a file, its bytes, and what `_look` has found."""
+        """(name, label) of a file, and its `_measure`."""
         name, label = file
-        return (name, label), *self._look(name)
+        return (name, label), *self._measure(name)
 
-    def _look(self, name: str):
-        """The bytes of a file, and (shape, histogram) of the image, or what is wrong with it."""
+    def _measure(self, name: str):
+        """The bytes of a file, and (shape, histogram) of its image or the `BadImage` error."""
         data = b""
         try:
             data = read_bytes(self.images / name)
@@ -143,10 +142,10 @@ class Shard:
 
 
 class Writer:
-    """TFDS' writer of ArrayRecord files, for files that are whole or not there."""
+    """TFDS' writer of ArrayRecord files, made atomic."""
 
     def write(self, path, examples: Iterable[tuple[int, bytes]]) -> None:
-        """Writes the serialised examples to `path`, unless it is there.
+        """Writes serialized examples to `path`, unless the file exists.
 
         Raises:
             OSError: the file cannot be written, e.g. because the disk is full.
@@ -163,7 +162,7 @@ class Writer:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except RuntimeError as error:  # all that array_record raises
+        except RuntimeError as error:  # the only type that array_record raises
             code = next((code for code in _CODES if os.strerror(code) in str(error)), None)
             if code is None:
                 raise
@@ -180,11 +179,17 @@ def _example(data: bytes, name: str, label: int) -> dict[str, Any]:
 def make_builder(
     name: str, out: Path, class_names: Sequence[str], shards: Mapping[str, Sequence[Shard]]
 ):
-    """The TFDS builder of these shards, split by split, which are all in one folder.
+    """The TFDS builder of a data set from its shards.
 
-    Its data set has 'image', 'label' if there are classes and 'filename', and beside the files of
-    TFDS 'statistics.json', see `Tally.summary`, for each split; 'unreadable.json', name and reason
-    of every image that is left out; and the `ORIGIN` of the shards.
+    The set has the features 'image', 'filename' and, if there are classes, 'label'. Besides the
+    files of TFDS, it holds 'statistics.json', the `Tally.summary` of each split; 'unreadable.json',
+    name and reason of each image left out; and the `ORIGIN` of the shards.
+
+    Args:
+        name: name of the data set.
+        out: parent folder of TFDS data sets.
+        class_names: names of the classes; empty for none.
+        shards: split -> its shards, all in one folder.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_builder
@@ -209,7 +214,7 @@ def make_builder(
             return Writer()
 
         def _download_and_prepare(self, dl_manager, download_config=None):
-            # TFDS empties its own folder when it is interrupted: the shards come there at the end.
+            # TFDS empties its folder when interrupted, so shards are moved into it at the end.
             final, self._data_dir = self._data_dir, str(folder)
             try:
                 super()._download_and_prepare(dl_manager, download_config)
@@ -217,7 +222,7 @@ def make_builder(
                 self._data_dir = final
             counts = {split: [part.tally() for part in parts] for split, parts in shards.items()}
             _write_reports(Path(final), counts, class_names)
-            # After Beam, TFDS has the lengths in the order of '0', '1', '10', '11', '2'.
+            # After Beam, TFDS lists the shards' lengths in the order '0', '1', '10', '11', '2'.
             infos = [
                 info.replace(
                     shard_lengths=[tally.images for tally in counts[info.name]],
@@ -235,15 +240,15 @@ def make_builder(
 
 
 def write(builder, downloads: Path, beam: str | None) -> None:
-    """Has TFDS write a data set, by itself or with Apache Beam.
+    """Writes a data set with TFDS, in this process or with Apache Beam.
 
     Args:
-        builder: see `make_builder`.
-        downloads: a folder that TFDS wants.
+        builder: builder of the set, see `make_builder`.
+        downloads: download folder, which TFDS requires.
         beam: None, or options of Beam, e.g. 'runner=FlinkRunner,parallelism=8'.
 
     Raises:
-        UserError: Beam has no such runner, or no image can be read.
+        UserError: Beam has no such runner, or no image is readable.
     """
     import tensorflow_datasets as tfds
 
@@ -258,7 +263,7 @@ def write(builder, downloads: Path, beam: str | None) -> None:
         except (ValueError, ImportError) as error:
             raise UserError(f"Beam cannot run with {beam!r}: {error}") from error
         config = {"beam_options": options, "beam_runner": runner}
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS says that it downloads
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints that it downloads
         builder.download_and_prepare(
             download_dir=downloads, download_config=tfds.download.DownloadConfig(**config)
         )
@@ -267,7 +272,7 @@ def write(builder, downloads: Path, beam: str | None) -> None:
 def _write_reports(
     folder: Path, counts: Mapping[str, Sequence[Tally]], class_names: Sequence[str]
 ) -> None:
-    """What is in each split, and what is not."""
+    """Writes the statistics of each split, and the list of images left out."""
     totals = {split: Tally.total(tallies) for split, tallies in counts.items()}
     unreadable = {name: why for total in totals.values() for name, why in total.unreadable.items()}
     for split, total in totals.items():

@@ -1,5 +1,5 @@
-"""What the sources of medical and scientific images share: a folder of files that hold one or more
-slices each, and values of any depth that a window maps to bytes.
+"""Base of the sources of medical and scientific images: a folder of files that hold one or more
+slices each, with values of any depth that a window maps to uint8.
 """
 
 import array
@@ -25,39 +25,37 @@ PACKAGES = {
     "nifti": ("nibabel",),
     "tiff": ("tifffile", "imagecodecs"),
 }
-"""What reads the files of each source; the first one is needed for all of them."""
+"""Source -> packages that read its files; only the first is always needed."""
 
-_CHUNK = 1000  # files whose headers are read ahead
+_CHUNK = 1000  # files with headers read ahead
 
 
 class NoImage(Exception):
-    """A file that is not meant to be an image; the message names its kind, e.g. 'RT Plan'."""
+    """Raised for a file of a kind without an image; the message names the kind, e.g. 'RT Plan'."""
 
 
 class Remarks:
-    """Facts about files, each with the number of files that it holds for; safe to share among
-    threads.
-    """
+    """Counts facts about files, with an example file for each; thread-safe."""
 
     def __init__(self):
         self._found: dict[str, tuple[int, str]] = {}
         self._lock = threading.Lock()
 
     def add(self, fact: str, name: str) -> None:
-        """Counts one file."""
+        """Counts the file `name` for a fact."""
         with self._lock:
             count, first = self._found.get(fact, (0, name))
             self._found[fact] = (count + 1, min(first, name))
 
     def counts(self) -> str:
-        """'3 RT Plan, e.g. a/plan.dcm; 1 Comprehensive SR, e.g. b/report.dcm'; empty if none."""
+        """All in a line: '3 RT Plan, e.g. a/plan.dcm; 1 Comprehensive SR, e.g. b/report.dcm'."""
         items = sorted(self._found.items(), key=lambda item: (-item[1][0], item[0]))
         return "; ".join(
             f"{count} {fact}, e.g. {printable(first)}" for fact, (count, first) in items
         )
 
     def lines(self) -> list[str]:
-        """'FACT: 3 files, e.g. a/scan.dcm' each."""
+        """A line for each fact: 'FACT: 3 files, e.g. a/scan.dcm'."""
         return [
             f"{fact}: {count} file{'s' * (count > 1)}, e.g. {printable(first)}"
             for fact, (count, first) in sorted(self._found.items())
@@ -65,22 +63,22 @@ class Remarks:
 
 
 class Slices(Source):
-    """Slices of files, read when asked for; each is an example. None of the files stays open;
-    memory holds 16 bytes for each, however many slices it has.
+    """Slices of files as examples, read on demand. No file stays open; memory holds 16 bytes per
+    file, however many slices it has.
 
-    Files that are no images by their kind are left out, and counted in `notes`. A file that is
-    damaged counts as one example, which cannot be read, and is in `damaged`. Neither makes a class.
+    Files of a kind without an image are left out, and counted in `notes`. A damaged file counts as
+    one unreadable example, and is listed in `damaged`. Neither creates a class.
 
     Args:
-        files: those that hold the slices.
-        count: path -> how many slices the file has, from its header. Raises NoImage for what is to
-            be left out, UserError for what the user must change before anything can be read;
-            anything else means that the file is damaged.
-        load: (path, which slice) -> [H, W, C] uint8.
-        remarks: facts that `count` adds to `notes`.
+        files: the files.
+        count: path -> number of slices in the file, from its header. Raises NoImage for a file to
+            leave out, UserError for a problem that the user must fix first, and any other error
+            for a damaged file.
+        load: (path, slice index) -> [H, W, C] uint8.
+        remarks: facts that `count` collects, for `notes`.
 
     Raises:
-        UserError: `count` raises it, or not one of the files can be read.
+        UserError: from `count`, or because no file is readable.
     """
 
     def __init__(
@@ -93,7 +91,7 @@ class Slices(Source):
         self.files, self._load = files, load
         self._left_out, self._damaged = Remarks(), {}
         counts = array.array("q")
-        with ThreadPoolExecutor(16) as pool:  # most of the time goes into waiting for the disk
+        with ThreadPoolExecutor(16) as pool:  # mostly waits for the disk
             for first in range(0, len(files), _CHUNK):
                 chunk = range(first, min(first + _CHUNK, len(files)))
                 counts.extend(pool.map(lambda i: self._count(i, count), chunk))
@@ -108,7 +106,7 @@ class Slices(Source):
         left_out = self._left_out.counts()
         self.notes = (
             *(note for note in files.notes if not (self._labels and note in files.no_classes)),
-            *([f"left out what is no image: {left_out}"] if left_out else []),
+            *([f"left out files without an image: {left_out}"] if left_out else []),
             *([f"cannot read {len(self.damaged)}, e.g. {self.damaged[0]}"] if self.damaged else []),
             *(remarks.lines() if remarks else []),
         )
@@ -117,16 +115,16 @@ class Slices(Source):
         """'image' [H, W, C] uint8 of each index, and 'label' if there are classes.
 
         Raises:
-            BadImage: a slice cannot be read; says why.
+            BadImage: a slice cannot be read.
         """
-        places = [self._place(index) for index in indices]
-        fields = {"image": [self._image(file, k) for file, k, _ in places]}
+        located = [self._locate(index) for index in indices]
+        fields = {"image": [self._image(file, k) for file, k, _ in located]}
         if self.class_names:
-            fields["label"] = [self._labels[_class(self.files[file])] for file, _, _ in places]
+            fields["label"] = [self._labels[_class(self.files[file])] for file, _, _ in located]
         return fields
 
     def class_counts(self) -> np.ndarray | None:
-        """[classes] int, slices of each class, by the headers alone."""
+        """[classes] int, slices of each class, from the headers."""
         if not self.class_names:
             return None
         slices = np.diff(self._ends, prepend=0)
@@ -135,23 +133,21 @@ class Slices(Source):
         return np.bincount(labels, slices[files], len(self.class_names)).astype(int)
 
     def name(self, index: int) -> str:
-        """What an example is called: 'patient1/scan.dcm[3]', or just the file if that is all of
-        it.
-        """
-        file, k, count = self._place(index)
+        """Name of an example: 'patient1/scan.dcm[3]', or just the file if it has one slice."""
+        file, k, count = self._locate(index)
         return self.files[file] if count == 1 else f"{self.files[file]}[{k}]"
 
     def group(self, index: int) -> str:
         """The file: neighboring slices are almost the same image."""
-        return self.files[self._place(index)[0]]
+        return self.files[self._locate(index)[0]]
 
     def _count(self, file: int, count: Callable[[Path], int]) -> int:
-        """How many examples a file is."""
+        """Number of examples of a file: its slices, 0 if left out, 1 if damaged."""
         path = self.files.path(file)
         try:
             check_regular(path)
-            found = count(path)
-            if found < 1:
+            slices = count(path)
+            if slices < 1:
                 raise BadImage("there is no image in it")
         except UserError:
             raise
@@ -161,10 +157,10 @@ class Slices(Source):
         except Exception as error:  # on damaged files, readers raise errors of a dozen kinds
             self._damaged[file] = reason(error)
             return 1
-        return found
+        return slices
 
     def _check_any(self, counts: array.array) -> None:
-        """Raises UserError if none of the files is an image that can be read."""
+        """Raises UserError if no file is a readable image."""
         if len(self._damaged) < sum(count > 0 for count in counts):
             return
         if self._damaged:
@@ -180,7 +176,7 @@ class Slices(Source):
         )
 
     def _classes(self, counts: array.array) -> dict[str, int]:
-        """The classes, as `Files` has them, of the files that are images alone."""
+        """Class -> label, as in `Files`, from the files that are readable images only."""
         if not self._damaged and 0 not in counts:
             return {name: label for label, name in enumerate(self.files.class_names)}
         names = (self.files[i] for i, n in enumerate(counts) if n and i not in self._damaged)
@@ -191,8 +187,8 @@ class Slices(Source):
             classes.setdefault(_class(name), len(classes))
         return classes
 
-    def _place(self, index: int) -> tuple[int, int, int]:
-        """Which file, which of its slices, and how many it has."""
+    def _locate(self, index: int) -> tuple[int, int, int]:
+        """File index, slice index in that file, and number of its slices."""
         file = int(np.searchsorted(self._ends, index, side="right"))
         first = int(self._ends[file - 1]) if file else 0
         return file, int(index) - first, int(self._ends[file]) - first
@@ -207,8 +203,8 @@ class Slices(Source):
 
 
 def require(kind: str) -> None:
-    """Raises UserError if the package that reads files of this kind is not installed. From then on
-    that package does not log: each file that it cannot read is reported in one line.
+    """Raises UserError if the package that reads files of this kind is not installed. Silences its
+    logs and warnings, since this library reports each unreadable file in one line.
     """
     package = PACKAGES[kind][0]
     try:
@@ -223,11 +219,11 @@ def require(kind: str) -> None:
 
 
 def no_window(what: str, values: np.ndarray) -> UserError:
-    """The error that asks for a window.
+    """The error for values that need a window.
 
     Args:
-        what: holds the values; starts the message.
-        values: all or some of them, any shape.
+        what: holder of the values, the start of the message.
+        values: all or some of the values, any shape.
     """
     if values.dtype.kind not in "biuf":
         return UserError(f"{what} holds {values.dtype} values: save them as integers or floats")
@@ -240,10 +236,10 @@ def no_window(what: str, values: np.ndarray) -> UserError:
 
 
 def to_bytes(values: np.ndarray, window: Window | None) -> np.ndarray:
-    """Values of any shape and depth to uint8 through a window; NaN becomes 0.
+    """Maps values of any shape and type to uint8 by a window; NaN becomes 0.
 
     Raises:
-        ValueError: there is no window, and the values are not uint8 already.
+        ValueError: `window` is None and the values are not uint8.
     """
     if window is None:
         if values.dtype != np.uint8:
@@ -253,7 +249,7 @@ def to_bytes(values: np.ndarray, window: Window | None) -> np.ndarray:
 
 
 def reason(error: Exception) -> str:
-    """The message of an error in one line, or its kind if it has none."""
+    """The message of an error in one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -1,7 +1,6 @@
-"""What a set of images is like: means and deviations of its channels, sizes, classes.
+"""Statistics of a set of images: mean and standard deviation of its channels, sizes, classes.
 
-Everything is counted in whole numbers, so that counts of parts add up to the counts of the whole,
-exactly, in whatever order.
+All counts are integers, so the counts of parts add up exactly, in any order.
 """
 
 from collections import Counter
@@ -12,26 +11,33 @@ import numpy as np
 from PIL import Image
 
 COUNTERS = ("heights", "widths", "labels")
-_ROUNDING = 1e-9  # more than rounding leaves of the deviation of equal values
+_ROUNDING = 1e-9  # above the rounding error in the standard deviation of equal values
 
 
 class Tally:
-    """Counts over images that are added one by one.
+    """Counts over images, added one by one.
 
     Args:
-        channels: of the images.
+        channels: number of channels of the images.
     """
 
     def __init__(self, channels: int):
         self.images = self.bytes = 0
-        self.values = np.zeros((channels, 256), np.int64)  # how many pixels have which value
+        self.values = np.zeros((channels, 256), np.int64)  # histograms of the pixels
         self.heights: Counter[int] = Counter()
         self.widths: Counter[int] = Counter()
         self.labels: Counter[int] = Counter()
         self.unreadable: dict[str, str] = {}
 
     def add(self, size: int, shape: Sequence[int], values: np.ndarray, label: int) -> None:
-        """Counts one image: bytes of its file, (height, width), its `histogram` and class."""
+        """Counts one image.
+
+        Args:
+            size: bytes of its file.
+            shape: (height, width).
+            values: its `histogram`.
+            label: its class.
+        """
         self.images += 1
         self.bytes += size
         self.values += values
@@ -45,16 +51,16 @@ class Tally:
 
     @classmethod
     def from_json(cls, counts: Mapping[str, Any]) -> "Tally":
-        """What `to_json` was made of."""
+        """Restores a tally from the result of `to_json`."""
         tally = cls(len(counts["values"]))
         vars(tally).update(counts, values=np.array(counts["values"], np.int64))
-        for name in COUNTERS:  # JSON has no numbers for keys
+        for name in COUNTERS:  # JSON turns integer keys into strings
             vars(tally)[name] = Counter({int(k): n for k, n in counts[name].items()})
         return tally
 
     @classmethod
     def total(cls, tallies: Sequence["Tally"]) -> "Tally":
-        """Counts of several sets together, of at least one."""
+        """The sum of at least one tally."""
         total = cls(len(tallies[0].values))
         for tally in tallies:
             total.images += tally.images
@@ -66,11 +72,12 @@ class Tally:
         return total
 
     def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """What people and configs need.
+        """Statistics for users and configs.
 
-        'mean' and 'std' of each channel, over all pixels of all images (so that large images count
-        for more), values in [0, 1]; 'height' and 'width' in pixels; number of 'images', 'bytes' of
-        their files, 'unreadable' ones that are not among them, images of all 'classes'.
+        'mean' and 'std' of each channel over all pixels of all images (so large images count more),
+        for values in [0, 1]; 'min', 'median' and 'max' of 'height' and 'width' in pixels; numbers
+        of 'images', of 'bytes' of their files, of 'unreadable' images, which are not among
+        'images', and of images in each of the 'classes'.
         """
         values, pixels = np.arange(256) / 255, self.values.sum(axis=1)
         mean = self.values @ values / pixels
@@ -89,14 +96,14 @@ class Tally:
 
 
 def usable(std: Sequence[float]) -> tuple[float, ...]:
-    """Deviations to divide by: 1 for a channel that is the same everywhere, such as the alpha of
-    images without transparency.
+    """Standard deviations to divide by, with 1 for constant channels, e.g. the alpha of opaque
+    images.
     """
     return tuple(float(value) if value > _ROUNDING else 1.0 for value in std)
 
 
 def histogram(pixels: np.ndarray) -> np.ndarray:
-    """How many pixels of each channel have which value: [H, W, C] uint8 to [C, 256]."""
+    """Histograms [C, 256] of the channels of an image [H, W, C] uint8."""
     channels = pixels.shape[2]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     return np.array(image.histogram()).reshape(channels, 256)

@@ -1,4 +1,4 @@
-"""Parts of a source: held out for validation, or as few labels as an experiment allows."""
+"""Subsets of a source: a validation split, or a small labeled subset."""
 
 from collections.abc import Callable
 
@@ -14,42 +14,46 @@ WAY_OUT = "give a share in (0, 1) that leaves some on both sides"
 
 
 class Part(Wrapper):
-    """Some examples of a source.
+    """A subset of the examples of a source.
 
     Args:
-        source: the whole.
-        places: [n] int64, of its examples.
-        labels: [N] of all examples; None: as the whole knows them.
+        source: the full source.
+        indices: [n] int64, its examples to use.
+        labels: [N] labels of all its examples; None: `source.labels()`.
     """
 
-    def __init__(self, source: Source, places: np.ndarray, labels: np.ndarray | None = None):
+    def __init__(self, source: Source, indices: np.ndarray, labels: np.ndarray | None = None):
         super().__init__(source)
-        self.places, self.num_examples, self._labels = places, len(places), labels
+        self.indices, self.num_examples, self._labels = indices, len(indices), labels
 
     def labels(self) -> np.ndarray | None:
-        """[n] int32 of the part, if the labels are known without reading the examples."""
+        """[n] int32; None if the labels are unknown without reading the examples."""
         labels = self.source.labels() if self._labels is None else self._labels
-        return None if labels is None else labels[self.places]
+        return None if labels is None else labels[self.indices]
 
     def read(self, indices: np.ndarray):
-        """Rows of every field, see `Source`."""
-        return self.source.read(self.places[np.asarray(indices)])
+        """Rows of every field; see `Source`."""
+        return self.source.read(self.indices[np.asarray(indices)])
 
     def name(self, index: int) -> str:
-        """What the whole calls it."""
-        return self.source.name(int(self.places[index]))
+        """Name of the example in the full source."""
+        return self.source.name(int(self.indices[index]))
 
     def group(self, index: int) -> str:
-        """As in the whole."""
-        return self.source.group(int(self.places[index]))
+        """Group of the example in the full source."""
+        return self.source.group(int(self.indices[index]))
 
 
 def hold_out(source: Source, share: float) -> tuple[Part, Part]:
-    """A source in two parts, the same ones every time: what remains, and what is held out, of each
-    class if the source knows the labels without reading the examples.
+    """Splits a source deterministically into (training, held-out) parts, stratified by class if the
+    labels are known without reading the examples.
+
+    Args:
+        source: the full source.
+        share: share to hold out, in (0, 1).
 
     Raises:
-        UserError: a part, or what remains of a class, would be empty.
+        UserError: a part, or the training part of a class, would be empty.
     """
     if not 0 < share < 1:
         raise UserError(f"held_out {share}: {WAY_OUT}")
@@ -68,10 +72,10 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
 
 
 def check(text: str, held_out: float) -> None:
-    """Checks `data.subset` and `data.held_out` as far as they tell without the examples.
+    """Checks `data.subset` and `data.held_out` before any example is read.
 
     Raises:
-        UserError: no such rule, or no such share.
+        UserError: there is no such rule, or the share is not in (0, 1).
     """
     if text:
         _rule(text)
@@ -80,10 +84,10 @@ def check(text: str, held_out: float) -> None:
 
 
 def subset(source: Source, text: str) -> Source:
-    """The part that a spec string names: 'share(0.01, seed=1)' or 'per_class(10, seed=1)'.
+    """The subset that a spec string describes: 'share(0.01, seed=1)' or 'per_class(10, seed=1)'.
 
     Raises:
-        UserError: no such rule, or a class without enough examples.
+        UserError: there is no such rule, or a class has too few examples.
     """
     choose = _rule(text)
     labels = labels_of(source)
@@ -91,7 +95,7 @@ def subset(source: Source, text: str) -> Source:
 
 
 def _rule(text: str):
-    """What a spec string names: labels and names of classes -> the examples to use."""
+    """The rule of a spec string: (labels, class names) -> indices of the examples to use."""
     rules = {"share": _share, "per_class": _per_class}
     calls = parse(text)
     if len(calls) != 1 or calls[0].name not in rules:
@@ -101,7 +105,7 @@ def _rule(text: str):
 
 
 def _share(share: float, *, seed: int = 0):
-    """The same share of every class, at least one example of each."""
+    """A rule that picks this share of each class, but at least one example."""
     if not 0 < share <= 1:
         raise UserError(f"subset share({share}): give a share in (0, 1]")
     return lambda labels, names: _pick(
@@ -110,7 +114,7 @@ def _share(share: float, *, seed: int = 0):
 
 
 def _per_class(count: int, *, seed: int = 0):
-    """As many of every class."""
+    """A rule that picks `count` examples of each class."""
     if count < 1:
         raise UserError(f"subset per_class({count}): at least one is needed")
     return lambda labels, names: _pick(labels, names, lambda n: count, _SUBSET, seed)
@@ -119,23 +123,31 @@ def _per_class(count: int, *, seed: int = 0):
 def _pick(
     labels: np.ndarray, names, wanted: Callable[[int], int], stream: int, seed: int
 ) -> np.ndarray:
-    """[n] int64 examples, in the order of the whole."""
+    """[n] int64, indices of random examples of each class, ascending.
+
+    Args:
+        labels: [N], labels of all examples.
+        names: names of the classes.
+        wanted: size of a class -> examples to pick from it.
+        stream: number of the random stream.
+        seed: seed of the choice.
+    """
     chosen = []
     for label in range(len(names)):
-        places = np.flatnonzero(labels == label)
-        count = wanted(len(places))
-        if count > len(places):
+        members = np.flatnonzero(labels == label)
+        count = wanted(len(members))
+        if count > len(members):
             raise UserError(
-                f"class {names[label]!r} has {len(places)} images, and {count} are asked for"
+                f"class {names[label]!r} has {len(members)} images, fewer than {count}: lower it"
             )
-        order = np.argsort(hash_words(stream, seed, places), kind="stable")
-        chosen.append(places[order[:count]])
+        order = np.argsort(hash_words(stream, seed, members), kind="stable")
+        chosen.append(members[order[:count]])
     return np.sort(np.concatenate(chosen))
 
 
 def labels_of(source: Source) -> np.ndarray:
-    """[N] int32, or a UserError if there are none. Where the source does not know them by heart,
-    every example is read once, but not decoded.
+    """Labels [N] int32 of all examples; raises UserError if there are none. If the source does not
+    know them, every example is read once, without decoding.
     """
     if not source.class_names:
         raise UserError("subset needs labels: give a folder with one sub-folder for each class")

@@ -1,4 +1,4 @@
-"""Finding a data set that TensorFlow Datasets (TFDS) has prepared, by its folder or its name."""
+"""Finds data sets prepared by TensorFlow Datasets (TFDS), by folder or by name."""
 
 import difflib
 import importlib.util
@@ -14,20 +14,20 @@ _INFO = "dataset_info.json"
 
 
 def open_builder(path_or_name: str, data_dir: str | None):
-    """The TFDS builder of a prepared set; imports none of the code that prepares sets.
+    """The read-only TFDS builder of a prepared set.
 
     Args:
-        path_or_name: of a folder, or as TFDS names its sets.
-        data_dir: where TFDS keeps sets with a name; None for its own default.
+        path_or_name: path of the set's folder, or its name in TFDS.
+        data_dir: parent folder of named sets; None for the default of TFDS.
 
     Raises:
-        UserError: there is none; says what there is.
+        UserError: there is no such set; the message lists the sets there are.
     """
     if importlib.util.find_spec("tensorflow_datasets") is None:
         raise UserError("tfds needs TensorFlow Datasets: pip install tensorflow-datasets")
     for text in (path_or_name, data_dir or ""):
         if "://" in text:
-            raise UserError(f"{text!r} is not on a disk: copy or mount it, and give that path")
+            raise UserError(f"{text!r} is not a local path: copy or mount it, and give that path")
     import tensorflow_datasets as tfds
 
     folder = expanded(path_or_name)
@@ -49,7 +49,7 @@ def open_builder(path_or_name: str, data_dir: str | None):
 
 
 def _not_found(name: str, root: Path, known: Collection[str]) -> str:
-    """Why there is no set of this name, and what to do; `known` are those that TFDS can prepare."""
+    """The message for a missing set; `known` are the names of sets that TFDS can prepare."""
     first = name.split(":")[0].split("/")[0]
     close = difflib.get_close_matches(first, known, n=1)
     if first in known:
@@ -61,12 +61,12 @@ def _not_found(name: str, root: Path, known: Collection[str]) -> str:
 
 
 def _below(root: Path) -> str:
-    """What is prepared in a folder, if anything, in brackets."""
-    found = [path for depth in (1, 2, 3) for path in root.glob("*/" * depth + _INFO)]
-    names = sorted(path.parent.relative_to(root).as_posix() for path in found)
+    """The sets prepared below a folder, in brackets; empty if there are none."""
+    infos = [path for depth in (1, 2, 3) for path in root.glob("*/" * depth + _INFO)]
+    names = sorted(path.parent.relative_to(root).as_posix() for path in infos)
     return f" (there is {', '.join(names)})" if names else ""
 
 
 def first_line(error: Exception) -> str:
-    """Of the message of an error of TFDS, which may have many."""
+    """The first line of an error's message, since messages of TFDS may have many."""
     return str(error).split("\n")[0]

@@ -1,8 +1,7 @@
-"""Random access to TFRecord files, through an index that is made by reading their headers.
+"""Random access to TFRecord files, through an index built from the headers of their records.
 
-A record is the length of its data (uint64), a checksum of that (uint32), the data, and a checksum
-of it (uint32). The checksums are not looked at: what is wrong with an image shows when it is
-decoded.
+A record is the length of its data (uint64), a checksum of the length (uint32), the data, and a
+checksum of the data (uint32). Checksums are not verified, since decoding detects damaged images.
 """
 
 import bisect
@@ -15,27 +14,27 @@ import numpy as np
 
 from mae_jax.types import UserError
 
-_THREADS = 16  # that read headers at once: a disk serves several sooner than one
+_THREADS = 16  # threads that read headers, since disks serve concurrent reads faster
 _HEADER, _FOOTER = 12, 4  # bytes around the data
 
 
 class TFRecords:
-    """The records of some TFRecord files, by number; to be read by any number of threads.
+    """Indexed records of TFRecord files; safe to read from several threads.
 
     Args:
-        instructions: TFDS' `FileInstruction`s: which records of which files.
+        instructions: `FileInstruction`s of TFDS: the records to use of each file.
 
     Raises:
-        UserError: a file is missing, or holds another number of records than it should.
+        UserError: a file is missing, or has an unexpected number of records.
     """
 
     def __init__(self, instructions: Sequence):
         self.paths = [part.filename for part in instructions]
         with ThreadPoolExecutor(_THREADS) as pool:
-            found = pool.map(offsets_in, self.paths, [p.examples_in_shard for p in instructions])
+            index = pool.map(offsets_in, self.paths, [p.examples_in_shard for p in instructions])
             self.offsets = [
                 offsets[part.skip : part.skip + part.take + 1].copy()
-                for part, offsets in zip(instructions, found, strict=True)
+                for part, offsets in zip(instructions, index, strict=True)
             ]
         self.ends = list(itertools.accumulate(len(offsets) - 1 for offsets in self.offsets))
 
@@ -46,12 +45,12 @@ class TFRecords:
         """The data of one record.
 
         Raises:
-            ValueError: the file is another than when it was opened.
+            ValueError: the file has changed since it was opened.
         """
         shard = bisect.bisect_right(self.ends, index)
-        place = index - (self.ends[shard - 1] if shard else 0)
-        start, end = self.offsets[shard][place : place + 2].tolist()
-        with open(self.paths[shard], "rb", buffering=0) as file:  # there may be thousands of them
+        row = index - (self.ends[shard - 1] if shard else 0)
+        start, end = self.offsets[shard][row : row + 2].tolist()
+        with open(self.paths[shard], "rb", buffering=0) as file:  # too many to keep all open
             record = os.pread(file.fileno(), end - start, start)
         if start + _HEADER + _length(record) + _FOOTER != end or len(record) != end - start:
             raise ValueError(f"{self.paths[shard]} has changed since it was opened")
@@ -59,10 +58,10 @@ class TFRecords:
 
 
 def offsets_in(path: str, count: int) -> np.ndarray:
-    """Where the records of a file start, and where the last one ends: [count + 1] int64.
+    """Offsets [count + 1] int64 of the records in a file, and of the end of the last one.
 
     Raises:
-        UserError: there is no such file, or it does not hold `count` whole records.
+        UserError: there is no such file, or it does not hold exactly `count` records.
     """
     offsets, position = np.zeros(count + 1, np.int64), 0
     try:

@@ -1,1 +1,1 @@
-"""Runs of several processes: which process this is, and that all end together."""
+"""Multi-process runs: detects this process's place in the job, and ends all processes together."""

@@ -1,1 +1,1 @@
-"""What every run shares and no run names: mesh, step, optimizer, checkpoints, log."""
+"""The engine of every run: mesh, step, optimizer, checkpoints, log."""

@@ -1,9 +1,9 @@
 """Checkpoints of the train state: written in the background, verified when read. The only module
 that imports Orbax.
 
-Orbax does not verify array data: a flipped bit restores silently wrong. So a digest of every leaf
-is stored beside the state and compared on restore; a checkpoint that fails is set aside under
-another name and the one before it is used.
+Orbax does not verify array data: a flipped bit would restore a wrong value silently. So a digest of
+every leaf is stored with the state and compared on restore. A checkpoint that fails is renamed, and
+the one before it is used.
 """
 
 import contextlib
@@ -29,19 +29,19 @@ logger = logging.getLogger(__name__)
 
 
 class OtherModel(UserError):
-    """A checkpoint is whole, but of another model."""
+    """A checkpoint is intact, but of another model."""
 
 
 class Checkpoints:
     """The checkpoints of one run, `<folder>/<step>`.
 
-    Use as a context manager: leaving it waits for the write that is under way.
+    Use as a context manager: its exit waits for a write in progress.
 
     Args:
-        folder: where they are; made if missing.
+        folder: folder of the checkpoints; created if missing.
         every: steps between two saves.
-        keep: how many of the newest stay; at least 2, so that a broken one can be replaced.
-        read_only: change nothing in the folder, in which a run may be writing.
+        keep: number of newest checkpoints to keep; at least 2, so that a broken one has a fallback.
+        read_only: change nothing in the folder, as a run may be writing there.
     """
 
     def __init__(self, folder: str | Path, *, every: int, keep: int = 2, read_only: bool = False):
@@ -71,7 +71,7 @@ class Checkpoints:
         self.close()
 
     def steps(self) -> list[int]:
-        """Steps that are there, oldest first."""
+        """Steps with a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
     def due(self, step: int) -> bool:
@@ -79,10 +79,10 @@ class Checkpoints:
         return step % self.every == 0
 
     def save(self, state: Any, step: int) -> None:
-        """Starts writing the state after `step` steps; a step that is there already stays.
+        """Starts writing the state after `step` steps, unless that step has a checkpoint.
 
         Raises:
-            UserError: the disk has no room for it.
+            UserError: the disk is full.
         """
         if step in self._manager.all_steps():
             return
@@ -96,7 +96,7 @@ class Checkpoints:
             self._manager.save(step, force=True, args=args)
 
     def _check_room(self, state: Any) -> None:
-        # Orbax writes a part for each process, then merges the parts: twice the state for a while.
+        # Orbax writes a part per process, then merges the parts: for a while twice the state.
         needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
         free = shutil.disk_usage(self.folder).free
         if free < needed:
@@ -104,30 +104,30 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _disk_full(self):
-        """Turns any error for want of space, also of an earlier write, into one clear line."""
+        """Turns an error of a full disk, also from an earlier write, into a one-line UserError."""
         try:
             yield
         except Exception as error:  # TensorStore raises ValueError, the file system OSError
             full = errno.ENOSPC, errno.EDQUOT
-            said = any(os.strerror(number) in str(error) for number in full)
-            if not said and not (isinstance(error, OSError) and error.errno in full):
+            named = any(os.strerror(number) in str(error) for number in full)
+            if not named and not (isinstance(error, OSError) and error.errno in full):
                 raise
-            whole = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
-            last = f"the last good one is at step {max(whole)}" if whole else "there is none yet"
-            reason = _first_line(error) if isinstance(error, OSError) else "it ended while writing"
+            steps = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
+            last = f"the last good one is at step {max(steps)}" if steps else "there is none yet"
+            reason = _first_line(error) if isinstance(error, OSError) else "a write failed"
             raise UserError(
                 f"disk full: no room for a checkpoint in {self.folder} ({reason}); {last}: free "
-                "some space and start again to go on"
+                "some space and run again to resume"
             ) from error
 
     def restore(self, abstract_state: Any) -> Any | None:
-        """The newest checkpoint that is whole, or None if there is none.
+        """Restores the newest intact checkpoint; None if there are no checkpoints.
 
         Args:
-            abstract_state: shapes and shardings of the state to restore, or a state like it.
+            abstract_state: shapes and shardings of the state to restore, or such a state.
 
         Raises:
-            UserError: checkpoints are there, but none of them is whole.
+            UserError: no checkpoint is intact, or the newest is of another model.
         """
         steps, broken = self.steps(), {}
         for step in reversed(steps):
@@ -135,7 +135,7 @@ class Checkpoints:
                 state = self._read(abstract_state, step)
             except UserError:
                 raise
-            except Exception as error:  # Orbax raises many kinds for damaged files
+            except Exception as error:  # Orbax raises many types for damaged files
                 broken[step] = _first_line(error)
                 logger.warning(
                     "checkpoint %s is unreadable (%s); trying the one before", step, broken[step]
@@ -153,13 +153,13 @@ class Checkpoints:
         return None
 
     def leaves(self, step: int) -> dict[str, list]:
-        """What was stored beside a state: path -> [shape, digest]."""
+        """Reads what is stored with a state: path -> [shape, digest]."""
         with contextlib.closing(ocp.JsonCheckpointHandler()) as handler:
             return handler.restore(self.folder / str(step) / "leaves", ocp.args.JsonRestore())
 
     def _read(self, abstract_state: Any, step: int) -> Any:
-        """A state in all processes, or an exception in all. Orbax' manager would have them wait for
-        each other while they read, also for one that has raised; its handlers do not.
+        """Reads a state in all processes, or raises in all. Uses Orbax's handlers, as its manager
+        makes the processes wait for each other, even for one that has raised.
         """
         saved, state = raise_together(lambda: self._load(abstract_state, step))
         raise_together(lambda: self._verify(saved, state))
@@ -181,18 +181,18 @@ class Checkpoints:
             raise ValueError(f"digest of {wrong[0]} differs from what was saved")
 
     def _leaves(self, state: Any) -> dict[str, list]:
-        """What is stored beside a state: path -> [shape, digest]."""
+        """Computes what is stored with a state: path -> [shape, digest]."""
         digests = jax.device_get(self._digest(state))
         return {name: [shape, int(digests[name])] for name, shape in shapes_of(state).items()}
 
     def _check_model(self, abstract_state: Any, saved: dict[str, list]) -> None:
-        """Raises OtherModel if a checkpoint is whole, but of another model."""
-        here = shapes_of(abstract_state)
-        there = {name: shape for name, (shape, _) in saved.items()}
-        differ = [path for path in {*here, *there} if here.get(path) != there.get(path)]
-        # Moments differ where parameters do, and have longer names.
+        """Raises OtherModel if a checkpoint has leaves of other names or shapes."""
+        wanted = shapes_of(abstract_state)
+        stored = {name: shape for name, (shape, _) in saved.items()}
+        differ = [path for path in {*wanted, *stored} if wanted.get(path) != stored.get(path)]
+        # Name a parameter first: its optimizer moments differ as well, under longer names.
         for path in sorted(differ, key=lambda path: (not path.startswith("params/"), path))[:1]:
-            theirs, ours = (shapes.get(path, "not in it") for shapes in (there, here))
+            theirs, ours = (shapes.get(path, "not in it") for shapes in (stored, wanted))
             raise OtherModel(
                 f"the checkpoint in {self.folder} is of another model: {path} is {theirs} there "
                 f"and {ours} here"
@@ -214,7 +214,7 @@ class Checkpoints:
         """Waits until everything is written.
 
         Raises:
-            UserError: the last write failed for want of space.
+            UserError: the last write failed because the disk is full.
         """
         with self._disk_full():
             try:
@@ -224,7 +224,7 @@ class Checkpoints:
 
 
 def check_checkpoints(*, every: int, keep: int = 2) -> None:
-    """Raises UserError unless checkpoints can be written like this, see `Checkpoints`."""
+    """Raises UserError unless the arguments of `Checkpoints` are in range."""
     if every < 1 or keep < 2:
         raise UserError(
             f"config.checkpoint: every={every}, keep={keep}: need every >= 1 and keep >= 2"
@@ -232,13 +232,15 @@ def check_checkpoints(*, every: int, keep: int = 2) -> None:
 
 
 def read_leaves(folder: str | Path, parts: Sequence[str]) -> dict[str, np.ndarray]:
-    """What is in the newest checkpoint of any run, whatever its model: path -> array.
+    """Reads the newest checkpoint of any run without knowing its model: path -> array.
 
     Args:
-        parts: of the state, 'params' and 'extra'; the paths begin with them.
+        folder: folder of the checkpoints.
+        parts: fields of the state to read, 'params' or 'extra'; each path begins with its field.
 
     Raises:
-        UserError: there is none, or it is damaged. The one before it would be another start.
+        UserError: there is no checkpoint, or the newest is damaged. There is no fallback to the one
+            before, which would silently be another initialization.
     """
     folder = Path(folder).absolute()
     if not folder.is_dir():
@@ -249,10 +251,10 @@ def read_leaves(folder: str | Path, parts: Sequence[str]) -> dict[str, np.ndarra
         step = checkpoints.steps()[-1]
         try:
             return _read_leaves(folder / str(step), checkpoints.leaves(step), parts)
-        except Exception as error:  # Orbax raises many kinds for damaged files
+        except Exception as error:  # Orbax raises many types for damaged files
             raise UserError(
-                f"checkpoint {step} in {folder} is unreadable ({_first_line(error)}): start that "
-                "run again, it mends its last checkpoint from the one before"
+                f"checkpoint {step} in {folder} is unreadable ({_first_line(error)}): resume that "
+                "run, which falls back to the checkpoint before and writes this one again"
             ) from error
 
 

@@ -1,5 +1,5 @@
-"""Options of the XLA compiler, by platform: where its own defaults are not the best for these
-programs, and where a config asks for others.
+"""Options of the XLA compiler, by platform: defaults that are better for these programs than XLA's
+own, and the options of a config.
 """
 
 import re
@@ -25,21 +25,21 @@ DEFAULTS: Mapping[str, Options] = {
     "gpu": {},
     "cpu": {},
 }
-"""Platform -> options that differ from the compiler's. A compiler that does not take one of them
-does without it, see `changed_options`.
+"""Platform -> options that differ from XLA's defaults. An option that a compiler does not accept is
+left out and reported, see `changed_options`.
 """
 
 
 def compiler_options(mesh: Mesh, *, tpu: str = "", gpu: str = "", cpu: str = "") -> Options:
-    """The options to compile with on a mesh: `DEFAULTS`, changed by those of a config.
+    """The compiler options for a mesh: `DEFAULTS`, updated by those of a config.
 
     Args:
-        tpu, gpu, cpu: 'name=value,name=value' for a platform; the value 'default' leaves an option
-            to the compiler.
+        tpu, gpu, cpu: 'name=value,name=value' for a platform; the value 'default' keeps XLA's own
+            default of an option.
 
     Raises:
-        UserError: an option of the config that cannot be read, or that the compiler of the mesh
-            does not take.
+        UserError: an option of the config that is malformed, or that the compiler of the mesh does
+            not accept.
     """
     given = {name: parse(name, text) for name, text in (("tpu", tpu), ("gpu", gpu), ("cpu", cpu))}
     platform = platform_of(mesh)
@@ -55,10 +55,10 @@ def compiler_options(mesh: Mesh, *, tpu: str = "", gpu: str = "", cpu: str = "")
 
 
 def parse(platform: str, text: str) -> Options:
-    """Reads the options of a platform; see `compiler_options`.
+    """Parses the options of a platform; see `compiler_options`.
 
     Raises:
-        UserError: not of the form, or an option twice.
+        UserError: malformed text, or an option twice.
     """
     if not isinstance(text, str):
         raise UserError(f"config.compiler.{platform}={text} must be text: '' for no options")
@@ -67,10 +67,10 @@ def parse(platform: str, text: str) -> Options:
         name, equals, value = part.partition("=")
         where = f"config.compiler.{platform}: {part!r}"
         if not equals or not re.fullmatch(r"xla_\w+", name):
-            raise UserError(f"{where} is no option: write xla_NAME=VALUE,xla_NAME=VALUE")
+            raise UserError(f"{where} is not an option: write xla_NAME=VALUE,xla_NAME=VALUE")
         if name in options:
-            raise UserError(f"{where} sets {name} again: leave one of them")
-        # XLA on CPUs knows True, and not true.
+            raise UserError(f"{where} sets {name} again: keep one of them")
+        # XLA on CPUs accepts True, but not true.
         options[name] = value.capitalize() if value.lower() in ("true", "false") else value
     return options
 
@@ -86,11 +86,11 @@ def check(*, tpu: str = "", gpu: str = "", cpu: str = "") -> None:
 
 
 def changed_options(options: Options, mesh: Mesh) -> list[str]:
-    """Lines to report: defaults that the compiler does not take, and options that are not the
-    defaults.
+    """Lines to report: defaults that the compiler does not accept, and options that differ from
+    `DEFAULTS`.
 
     Args:
-        options: of `compiler_options` for this mesh.
+        options: result of `compiler_options` for this mesh.
     """
     platform, lines = platform_of(mesh), []
     defaults = dict(DEFAULTS.get(platform, {}))
@@ -98,8 +98,8 @@ def changed_options(options: Options, mesh: Mesh) -> list[str]:
         if reason := _refusal(mesh, {name: defaults[name]}):
             shown = _shown({name: defaults.pop(name)})
             lines.append(
-                f"XLA for {platform} does not take the default compiler option {shown} ({reason}): "
-                "it is left out"
+                f"XLA for {platform} does not accept the default compiler option {shown} "
+                f"({reason}): it is left out"
             )
     if options != defaults:
         lines.append(f"compiler options for {platform}: {_shown(options) or 'none'}")
@@ -107,18 +107,18 @@ def changed_options(options: Options, mesh: Mesh) -> list[str]:
 
 
 def check_accepted(mesh: Mesh, options: Options) -> None:
-    """Raises UserError unless the compiler of the mesh takes the options of a config."""
+    """Raises UserError unless the compiler of the mesh accepts the options of a config."""
     if reason := _refusal(mesh, options):
         platform = platform_of(mesh)
         raise UserError(
-            f"XLA for {platform} does not take the compiler options {_shown(options)} ({reason}): "
-            f"change config.compiler.{platform}; NAME=default leaves an option out"
+            f"XLA for {platform} does not accept the compiler options {_shown(options)} "
+            f"({reason}): change config.compiler.{platform}; NAME=default leaves an option out"
         )
 
 
 def _refusal(mesh: Mesh, options: Options) -> str:
-    """Why the compiler of the mesh does not take options, or ''. It reads them before it compiles,
-    so an empty program is enough.
+    """Why the compiler of the mesh refuses options; '' if it accepts them. It parses them before it
+    compiles, so an empty program is enough.
     """
     if not options:
         return ""
@@ -131,5 +131,5 @@ def _refusal(mesh: Mesh, options: Options) -> str:
 
 
 def _shown(options: Options) -> str:
-    """Options as a config has them."""
+    """Options in the form of a config."""
     return ",".join(f"{name}={value}" for name, value in options.items())

@@ -1,5 +1,5 @@
-"""What a training step costs: the arithmetic of the program that is given to the compiler, and the
-memory of what the compiler makes of it. Unlike timings these are the same on every run.
+"""The costs of a training step: FLOPs of the lowered program and memory of the compiled one. Unlike
+timings, they are the same on every run.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import jax
 from mae_jax.types import Batch, TrainState
 
 Costs = dict[str, Any]
-"""'parameters' and 'encoder_parameters', how many numbers; 'gflops_per_image' of the whole step,
-10^9 operations; 'step_megabytes' on each device, 10^6 bytes; None where a compiler does not say;
-'image', [*space, C] of those it learns from, if any; 'device', 'jax'."""
+"""'parameters' and 'encoder_parameters': numbers of parameters; 'gflops_per_image': 10^9 operations
+of the whole step per image; 'step_megabytes': 10^6 bytes per device; both None if the compiler does
+not report them; 'image': shape [*space, C] of the training images, or None; 'device'; 'jax'."""
 
 
 def compile_step(
@@ -21,12 +21,12 @@ def compile_step(
     """Compiles a jitted training step for batches of one size.
 
     Args:
-        step: of `make_train_step`.
+        step: result of `make_train_step`.
         abstract_state, batch: shapes and shardings of the state and of a global batch.
-        parts: of the batch that the step computes one after another.
+        parts: number of microbatches of the batch.
 
     Returns:
-        The step, and what it costs: state, batch and temporaries all count as memory.
+        The compiled step, and its costs. The memory includes state, batch and temporaries.
     """
     lowered = step.lower(abstract_state, batch)
     compiled = lowered.compile()
@@ -42,7 +42,7 @@ def compile_step(
         device=f"{mesh.devices.flat[0].device_kind} x {mesh.size}",
         jax=jax.__version__,
     )
-    if counted and "flops" in counted:  # a loop over the parts is counted once
+    if counted and "flops" in counted:  # XLA counts the loop over microbatches once
         costs["gflops_per_image"] = counted["flops"] * parts / len(next(iter(batch.values()))) / 1e9
     if memory is not None:
         needed = memory.argument_size_in_bytes + memory.output_size_in_bytes

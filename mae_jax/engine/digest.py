@@ -1,4 +1,4 @@
-"""Digests and shapes of every leaf of a tree: what a checkpoint is verified by."""
+"""Digests and shapes of every leaf of a tree, to verify checkpoints."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from mae_jax.rules import path_of
 
 def digest(tree: Any) -> dict[str, jax.Array]:
     """A 32-bit digest of every leaf: the sum of its words, each times an odd number that depends
-    on its place, modulo 2^32.
+    on its position, modulo 2^32.
 
-    Integer sums do not depend on their order, so every mesh gives the same digest, and it needs no
-    transfer. A single changed word always changes it.
+    Integer sums do not depend on their order, so every mesh computes the same digest, on the
+    devices. A single changed word always changes the digest.
 
     Args:
-        tree: arrays of 1, 2 or 4 bytes an element.
+        tree: arrays of 1, 2 or 4 bytes per element.
 
     Returns:
         path -> uint32 scalar.
@@ -28,16 +28,16 @@ def digest(tree: Any) -> dict[str, jax.Array]:
             if x.dtype != bool
             else x
         )
-        place = jnp.zeros(x.shape, jnp.uint32)
+        index = jnp.zeros(x.shape, jnp.uint32)  # position in row-major order
         for axis, length in enumerate(x.shape):
-            place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        return jnp.sum(bits.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
+            index = index * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        return jnp.sum(bits.astype(jnp.uint32) * (2 * index + 1), dtype=jnp.uint32)
 
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {path_of(path): leaf_digest(leaf) for path, leaf in leaves}
 
 
 def shapes_of(tree: Any) -> dict[str, list[int]]:
-    """path -> shape."""
+    """The shape of every leaf: path -> shape."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {path_of(path): list(leaf.shape) for path, leaf in leaves}

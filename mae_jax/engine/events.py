@@ -1,7 +1,7 @@
-"""TensorBoard's event files, written by TensorBoard's own record writer and protocol buffers.
+"""TensorBoard event files, written with TensorBoard's own record writer and protocol buffers.
 
-Its `EventFileWriter` is left alone: it imports TensorFlow where that is installed, and writes in a
-thread that ends when the disk is full. Here a failed write raises `OSError` in the caller.
+Its `EventFileWriter` is not used: it imports TensorFlow if that is installed, and it writes in a
+thread that dies when the disk is full. Here a failed write raises `OSError` in the caller.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ class Events:
     """One event file of a run.
 
     Args:
-        folder: that holds the event files of the run; made if missing.
-        purge_step: TensorBoard ignores what earlier files hold of this step and later ones.
+        folder: folder of the run's event files; created if missing.
+        purge_step: TensorBoard ignores events of earlier files from this step on.
     """
 
     def __init__(self, folder: Path, *, purge_step: int):
@@ -31,12 +31,12 @@ class Events:
         self._file = self.path.open("ab", buffering=0)
         self._writer = RecordWriter(self)
         session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        # The order is TensorBoard's protocol: the version first, then where this file begins.
+        # TensorBoard requires this order: the version, then the step where this file begins.
         self._add(event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
         self._add(event_pb2.Event(wall_time=now, step=purge_step, session_log=session))
 
     def write(self, data: bytes) -> None:
-        """Appends one whole record; called by the record writer."""
+        """Appends one complete record; called by the record writer."""
         while data:  # an unbuffered write may be short
             data = data[self._file.write(data) :]
 
@@ -68,6 +68,6 @@ class Events:
         self._writer.write(event.SerializeToString())
 
     def close(self) -> None:
-        """Closes the file; everything is written already."""
+        """Closes the file, which is unbuffered and so complete."""
         with contextlib.suppress(OSError):
             self._file.close()

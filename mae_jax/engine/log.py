@@ -1,5 +1,5 @@
-"""What a run reports while it trains: `metrics.jsonl`, TensorBoard events, and a progress bar on a
-terminal or plain lines elsewhere.
+"""The log of a training run: `metrics.jsonl`, TensorBoard events, and a progress bar on a terminal
+or plain lines elsewhere.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 class Log:
-    """Writes the metrics of one run; on processes other than the first it does nothing.
+    """Writes the metrics of one run; does nothing in processes other than the first.
 
     Use as a context manager.
 
     Args:
-        workdir: of the run.
-        start: steps done so far: later lines, written by a run that was cut off, are dropped.
+        workdir: workdir of the run.
+        start: steps done so far; lines of later steps, left by an interrupted run, are dropped.
         total: steps of the whole run.
         every: steps between two lines of training metrics.
     """
@@ -67,27 +67,27 @@ class Log:
 
     @contextlib.contextmanager
     def _writing_events(self):
-        """Says which files could not be written."""
+        """Turns a failed write of TensorBoard events into a one-line UserError."""
         try:
             yield
         except OSError as error:
             raise UserError(
                 f"cannot write the events for TensorBoard in {self.path.parent / 'events'} "
-                f"({error.strerror}): free some space or mend the folder, and start again to go on"
+                f"({error.strerror}): free some space or fix the folder, and run again to resume"
             ) from error
 
     def has_evaluation(self, step: int) -> bool:
-        """Whether the results of an evaluation after `step` steps were written."""
+        """Whether the log has evaluation results after `step` steps."""
         lines = [line for line in read(self.path) if line["step"] == step]
         return any(name.startswith(EVAL) for line in lines for name in line)
 
     def advance(self, step: int) -> None:
-        """Moves the bar to `step` steps done."""
+        """Moves the progress bar to `step` steps done."""
         if self.active:
             self.progress.update(self.task, completed=step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Records values after `step` steps, all_true."""
+        """Records values after `step` steps in the file, in TensorBoard and on the screen."""
         if not self.active:
             return
         now = time.time()
@@ -112,9 +112,9 @@ class Log:
 
         Args:
             step: steps done.
-            name: what it is filed under.
+            name: tag in TensorBoard.
             pixels: [H, W, 3] uint8.
-            text: Markdown that says what it shows.
+            text: description in Markdown.
         """
         if not self.active:
             return
@@ -126,8 +126,8 @@ class Log:
 
 
 def drop_after(path: Path, step: int) -> None:
-    """Removes the lines of a metrics file that are later than `step`, and a last one cut short. A
-    file with damaged lines is kept under another name.
+    """Removes the lines of a metrics file after `step`, and a truncated last line. If lines are
+    damaged, a copy of the file is kept under another name.
     """
     lines, damaged = _parse(path)
     if damaged:
@@ -142,8 +142,8 @@ def drop_after(path: Path, step: int) -> None:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics file; none if it is missing. A last one cut short is left out; so are
-    damaged ones, with a warning.
+    """The lines of a metrics file; none if it is missing. A truncated last line is left out; so are
+    damaged lines, with a warning.
     """
     lines, damaged = _parse(path)
     if damaged:
@@ -157,12 +157,12 @@ def _damage(path: Path, damaged: Sequence[int]) -> str:
 
 
 def _parse(path: Path) -> tuple[list[dict[str, float]], list[int]]:
-    """The lines that are whole, each kind once for a step, and the numbers of damaged ones."""
-    found: dict[tuple, dict[str, float]] = {}
+    """The intact lines, one for each step and set of names, and the numbers of damaged lines."""
+    parsed: dict[tuple, dict[str, float]] = {}
     damaged = []
     *lines, rest = path.read_bytes().split(b"\n") if path.exists() else [b""]
     for number, line in enumerate([*lines, rest], 1):
-        content = line.strip(b"\0 \t\r")  # a crash may leave zeros where a line was to be
+        content = line.strip(b"\0 \t\r")  # a crash may leave zeros in place of a line
         if not content and not line.strip():
             continue
         try:
@@ -171,15 +171,15 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], list[int]]:
             values = None
         key = _key(values)
         if key is not None:
-            damaged += [number] if key in found else []
-            found[key] = values
+            damaged += [number] if key in parsed else []
+            parsed[key] = values
         elif number <= len(lines):
             damaged.append(number)
-    return list(found.values()), damaged
+    return list(parsed.values()), damaged
 
 
 def _key(values) -> tuple | None:
-    """Step and names of a line; None if it is none of ours."""
+    """Step and names of a line; None if it is not a line of metrics."""
     number = lambda value: isinstance(value, int | float) and not isinstance(value, bool)
     if not isinstance(values, dict) or not all(map(number, values.values())):
         return None

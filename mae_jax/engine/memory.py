@@ -1,8 +1,7 @@
-"""The memory of the devices: whether there is enough of it, asked before anything is allocated, and
-what to report where it runs out all the same.
+"""Checks of device memory before anything is allocated, and error messages if it runs out anyway.
 
-JAX on a CPU can wait for ever for the outputs of a program one of whose outputs cannot be allocated
-(seen in 0.10.2), so what cannot fit must not be started.
+JAX on a CPU can wait forever for the outputs of a program if one of them cannot be allocated (seen
+in 0.10.2), so a program that does not fit must not be started.
 """
 
 import contextlib
@@ -25,13 +24,13 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 @contextlib.contextmanager
 def explained(advice: str | Callable[[], str]):
-    """Turns a device's lack of memory inside into one line.
+    """Turns an out-of-memory error inside into a one-line UserError.
 
     Args:
-        advice: which setting to lower; a function is called once memory ran out.
+        advice: which setting to lower; a function is called only if memory ran out.
 
     Raises:
-        UserError: memory ran out; other errors pass.
+        UserError: memory ran out. Other errors pass through.
     """
     try:
         yield
@@ -39,16 +38,16 @@ def explained(advice: str | Callable[[], str]):
         text = str(error)
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in text:
             raise
-        whose = "this machine" if isinstance(error, MemoryError) else "a device"
-        wanted = re.search(r"allocat\w+ ([\d.]+ ?\w+)", text)
-        asked = f", which wanted {wanted[1]} at once" if wanted else ""
+        owner = "this machine" if isinstance(error, MemoryError) else "a device"
+        size = re.search(r"allocat\w+ ([\d.]+ ?\w+)", text)
+        asked = f" for an allocation of {size[1]}" if size else ""
         way_out = advice() if callable(advice) else advice
-        raise UserError(f"the memory of {whose} is not enough{asked}: {way_out}") from error
+        raise UserError(f"the memory of {owner} is not enough{asked}: {way_out}") from error
 
 
 def free_memory() -> int | None:
-    """Bytes that each local device can still hold. The devices of a CPU share what the machine has
-    available. None if the platform does not report it.
+    """Free bytes on each local device; CPU devices share the machine's memory. None if the platform
+    does not report it.
     """
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
@@ -61,15 +60,15 @@ def free_memory() -> int | None:
 
 
 def host_memory() -> int | None:
-    """Bytes that this process can still allocate: the least of what the machine, its cgroups and
-    its resource limits leave. None where the system does not report it.
+    """Bytes that this process can still allocate: the minimum over the machine, the cgroups and the
+    resource limit of the process. None if the system does not report any.
     """
-    found = [_machine(), *_cgroups(), _limit()]
-    return min((size for size in found if size is not None), default=None)
+    sizes = [_machine(), *_cgroups(), _limit()]
+    return min((size for size in sizes if size is not None), default=None)
 
 
 def _machine() -> int | None:
-    """What Linux expects to be available without swapping, and the free swap."""
+    """Available bytes according to Linux, plus the free swap."""
     try:
         lines = (PROC / "meminfo").read_text().splitlines()
     except OSError:
@@ -79,8 +78,8 @@ def _machine() -> int | None:
 
 
 def _cgroups() -> list[int]:
-    """What the memory limit of each cgroup around this process leaves (versions 2 and 1). Cached
-    files count as free: Linux drops them first.
+    """Bytes left under the memory limit of each cgroup of this process (versions 2 and 1). Cached
+    files count as free, as Linux drops them first.
     """
     try:
         lines = [line.split(":", 2) for line in (PROC / "self/cgroup").read_text().splitlines()]
@@ -109,7 +108,7 @@ def _cgroups() -> list[int]:
 
 
 def _limit() -> int | None:
-    """What `ulimit -v` leaves."""
+    """Bytes left under the limit of `ulimit -v`."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return None
@@ -121,7 +120,7 @@ def _limit() -> int | None:
 
 
 def bytes_on_device(tree: Any) -> int:
-    """Bytes of a tree of arrays, or of shapes with shardings, on each device that holds it."""
+    """Bytes per device of a tree of arrays, or of shapes with shardings."""
 
     def size(leaf):
         shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape
@@ -131,15 +130,15 @@ def bytes_on_device(tree: Any) -> int:
 
 
 def check_room(needed: int, what: str, advice: str) -> None:
-    """Checks that each local device has so many bytes free.
+    """Checks that each local device has enough free memory.
 
     Args:
-        needed: bytes on each device.
-        what: needs them, the beginning of the message.
+        needed: bytes per device.
+        what: what needs them, the subject of the message.
         advice: which setting to lower.
 
     Raises:
-        UserError: they are not free.
+        UserError: there is not enough.
     """
     free = free_memory()
     if free is None or needed <= free:
@@ -150,19 +149,19 @@ def check_room(needed: int, what: str, advice: str) -> None:
         f" on each of {len(devices)} devices, which share the memory" if shared else " on a device"
     )
     raise UserError(
-        f"{what} needs {readable(needed)}{each}, and {readable(free)} are free: {advice}"
+        f"{what} needs {readable(needed)}{each}, and only {readable(free)} are free: {advice}"
     )
 
 
 def check_state(abstract_state: Any, what: str = "train state (parameters and moments)") -> None:
-    """Checks that the devices can hold a train state before anything of it is made.
+    """Checks that the devices can hold a train state, before it is allocated.
 
     Args:
-        abstract_state: shapes with shardings, of all of it or of a part.
-        what: that is, for the message.
+        abstract_state: shapes and shardings of the state or of a part of it.
+        what: name of that part, for the message.
 
     Raises:
-        UserError: they cannot.
+        UserError: the devices have too little memory.
     """
     leaves = jax.tree_util.tree_leaves_with_path(abstract_state)
     path, largest = max(leaves, key=lambda leaf: bytes_on_device(leaf[1]))
@@ -178,10 +177,10 @@ def check_state(abstract_state: Any, what: str = "train state (parameters and mo
 
 
 def step_advice(config: ConfigDict) -> str:
-    """What to change if the memory of a device is not enough for a training step, best first.
+    """Which settings to change if a training step does not fit in device memory, best first.
 
-    Parts of 32 images of a ViT-B/16 move less memory than the whole batch where much of them fits
-    into a TPU's fast memory; computing blocks again costs time all_true.
+    Microbatches of 32 images of a ViT-B/16 also move less memory than the whole batch if much of
+    them fits into a TPU's fast memory. Rematerialization costs time on every platform.
     """
     args = config.method.args
     advice = (
@@ -189,7 +188,7 @@ def step_advice(config: ConfigDict) -> str:
         f"({config.accumulate} now)"
     )
     if jax.local_devices()[0].platform == "tpu":
-        advice += ": parts of 32 images or fewer a chip also move less memory"
+        advice += ": microbatches of 32 images or fewer per chip also move less memory"
     if "encoder" in args and str(args.encoder).startswith("vit"):
         decoder = " and decoder_remat=full" if "decoder_remat" in args else ""
         advice += f"; then set remat=full in vit(...){decoder}"

@@ -1,4 +1,4 @@
-"""Devices as a mesh with the axes 'data' and 'fsdp', and how arrays are laid out on it."""
+"""The device mesh with the axes 'data' and 'fsdp', and the shardings of arrays on it."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -13,22 +13,22 @@ from jax.sharding import PartitionSpec as P
 from mae_jax.types import Batch, UserError
 
 MAX_BATCH = 2**31 - 1
-"""Rows are counted in int32."""
+"""Largest batch size: rows are counted in int32."""
 
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over all devices of all processes.
+    """A mesh over all devices of all processes. `data` or `fsdp` may be -1: all remaining devices.
 
     Args:
-        data: devices along which only the batch is split.
-        fsdp: neighbouring devices along which the batch, the parameters and their moments are split
-            (FSDP, arXiv 2304.11277; with data over 1, each group of them holds a copy). One of both
-            may be -1: all that remain.
-        devices: to use, e.g. of a topology to compile for; None: `jax.devices()`.
+        data: number of groups of devices. Each holds a copy of the parameters and a part of the
+            batch.
+        fsdp: number of neighboring devices in a group, over which the batch, the parameters and
+            their moments are sharded (FSDP, arXiv 2304.11277).
+        devices: devices to use, e.g. of a topology to compile for; None: `jax.devices()`.
 
     Raises:
-        UserError: the two do not multiply to the number of devices, or an fsdp group does not fit
-            in a slice of TPUs.
+        UserError: data * fsdp is not the number of devices, or an fsdp group does not fit in a TPU
+            slice.
     """
     devices = jax.devices() if devices is None else list(devices)
     count = len(devices)
@@ -45,11 +45,11 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = 
 
 
 def _arranged(devices: Sequence[Any], data: int, fsdp: int) -> np.ndarray:
-    """Devices as [data, fsdp], those of an fsdp group close to each other: in a block of chips on a
-    TPU, one host after another elsewhere.
+    """Arranges devices as [data, fsdp], with neighbors in an fsdp group: a block of chips on a TPU,
+    host after host elsewhere.
     """
     slice_of = lambda device: getattr(device, "slice_index", 0)  # not all platforms have one
-    if devices[0].platform != "tpu":  # hosts of GPUs are slices too, which jax.make_mesh refuses
+    if devices[0].platform != "tpu":  # a GPU host counts as a slice, which jax.make_mesh refuses
         by_host = lambda device: (slice_of(device), device.process_index, device.id)
         return np.array(sorted(devices, key=by_host), object).reshape(data, fsdp)
     slices = len({slice_of(device) for device in devices})
@@ -59,7 +59,7 @@ def _arranged(devices: Sequence[Any], data: int, fsdp: int) -> np.ndarray:
             f"mesh fsdp={fsdp} does not fit in one of {slices} slices of {most} devices: set "
             f"config.mesh.fsdp={most}, or a divisor of it, and config.mesh.data=-1"
         )
-    # Chips have places in a grid or torus, and a group may need a part of one of its axes.
+    # Chips form a grid or torus, and a group may need a part of one of its axes.
     shape, split = (data // slices, fsdp), dict(allow_split_physical_axes=True)
     try:
         if slices == 1:
@@ -67,19 +67,19 @@ def _arranged(devices: Sequence[Any], data: int, fsdp: int) -> np.ndarray:
         return mesh_utils.create_hybrid_device_mesh(shape, (slices, 1), devices, **split)
     except (ValueError, TypeError) as error:  # JAX 0.10 loses a factor of sizes such as 10 and 14
         raise UserError(
-            f"JAX finds no place for mesh data={data}, fsdp={fsdp} on these chips ({error}): set "
+            f"JAX cannot arrange the mesh data={data}, fsdp={fsdp} on these chips ({error}): set "
             "config.mesh.fsdp to another divisor of the number of chips, and config.mesh.data=-1"
         ) from error
 
 
 def platform_of(mesh: Mesh) -> str:
-    """'cpu', 'gpu' or 'tpu': of the mesh's devices, which need not be those of this process."""
+    """'cpu', 'gpu' or 'tpu': the platform of the mesh's devices, which may differ from JAX's."""
     return mesh.devices.flat[0].platform
 
 
 def on_mesh(mesh: Mesh) -> Callable[[Callable], Callable]:
-    """A decorator of functions that are compiled for a mesh: what they call can ask which devices
-    it is for, and kernels that XLA does not partition can split their work over them.
+    """A decorator for functions to compile for a mesh. Inside, code can query the mesh, and kernels
+    that XLA does not partition can shard their work over it.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -94,18 +94,18 @@ def on_mesh(mesh: Mesh) -> Callable[[Callable], Callable]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """A replicated sharding: every device holds the full array."""
     return NamedSharding(mesh, P())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows split over all devices."""
+    """The sharding of a batch: rows are split over all devices."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def infer_shardings(tree: Any, mesh: Mesh) -> Any:
-    """A layout for every leaf, an array or a shape: the largest axis that the fsdp axis of the mesh
-    divides, if there is one, is split over it.
+    """A sharding for every leaf, an array or a shape: its largest axis that is divisible by the
+    mesh's fsdp axis is split over it; without such an axis it is replicated.
     """
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _fsdp_spec(leaf.shape, mesh)), tree)
 
@@ -120,7 +120,7 @@ def _fsdp_spec(shape: tuple[int, ...], mesh: Mesh) -> P:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
-    """Global arrays from the rows that this process holds of each field."""
+    """Builds global arrays from this process's rows of each field."""
     sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
@@ -129,13 +129,13 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
 
 
 def check_count(batch_size: int) -> None:
-    """Raises UserError unless there can be so many images in a batch."""
+    """Raises UserError unless a batch size is in range."""
     if not 1 <= batch_size <= MAX_BATCH:
         raise UserError(f"config.data.batch_size={batch_size} must be from 1 to {MAX_BATCH}")
 
 
 def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises UserError unless a global batch splits evenly over the devices."""
+    """Raises UserError unless a global batch splits evenly over devices and microbatches."""
     check_count(batch_size)
     parts = mesh.size * accumulate
     if batch_size % parts:

@@ -1,4 +1,6 @@
-"""Reads the metrics of a running step loop without making the device wait, and watches them."""
+"""Reads the metrics of training steps without making the device wait, logs them, and detects
+divergence.
+"""
 
 import contextlib
 import math
@@ -12,18 +14,18 @@ from mae_jax.engine.optim import Schedule
 
 
 class Diverged(Exception):
-    """Loss or gradients were not finite for too many steps in a row."""
+    """Loss or gradients were not finite for too many consecutive steps."""
 
 
 class Meter:
-    """Reads each step's metrics once the next step is under way, and logs them when due.
+    """Reads each step's metrics once the next step has started, and logs them when due.
 
     Args:
-        log: where lines go; its `every` and `total` say when.
-        schedule: step -> learning rate, logged beside the metrics.
-        batch_size: images a step.
-        max_skipped: steps in a row that may have a loss or gradient that is not finite.
-        bad_images: how many images could not be read so far; logged if there are any.
+        log: the log to write to, every `log.every` steps and after the last.
+        schedule: step -> learning rate, logged with the metrics.
+        batch_size: images per step.
+        max_skipped: consecutive steps with a non-finite loss or gradient at which training stops.
+        bad_images: returns the number of unreadable images so far; logged if it is not 0.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Starts a new interval of timing."""
+        """Starts a new timing interval."""
         self.begun, self.waited, self.steps = time.monotonic(), 0.0, 0
 
     @contextlib.contextmanager
@@ -53,18 +55,18 @@ class Meter:
         self.waited += time.monotonic() - begun
 
     def stepped(self, done: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes the metrics of step number `done`, which was just started, and settles those of
-        the step before.
+        """Stores the metrics of step `done`, which has just started, and reads those of the step
+        before.
 
         Raises:
-            Diverged: `max_skipped` steps in a row were not finite.
+            Diverged: `max_skipped` consecutive steps were not finite.
         """
         previous, self.pending = self.pending, (done, metrics)
         if previous is not None:
             self._settle(*previous)
 
     def settle(self) -> None:
-        """Waits for the step that is under way."""
+        """Waits for the running step, and reads its metrics."""
         if self.pending is not None:
             self._settle(*self.pending)
             self.pending = None
@@ -85,7 +87,7 @@ class Meter:
 
     def _write(self, done: int, values: Mapping[str, float]) -> None:
         elapsed = time.monotonic() - self.begun
-        # JSON has no NaN: a value that is not finite is left out, and 'skipped' counts the step.
+        # JSON has no NaN: non-finite values are left out, and 'skipped' counts the step.
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         speed = {
             "images_per_s": round(self.steps * self.batch_size / elapsed, 1),

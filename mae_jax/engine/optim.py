@@ -1,7 +1,7 @@
 """Learning rates and optimizers.
 
-The learning rate is a function of the trainer's step, not of a count inside the optimizer, so that
-a skipped update does not shift the schedule.
+The learning rate is a function of the train state's step, not of a count inside the optimizer, so
+that a skipped update does not shift the schedule.
 """
 
 import math
@@ -19,12 +19,12 @@ from mae_jax.types import UserError
 Schedule = Callable[[Any], jax.Array]
 
 MAX_STEPS = 2**31 - 1
-"""Steps are counted in int32."""
+"""Largest number of steps: they are counted in int32."""
 TINY, HUGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
 
 
 class Plan(NamedTuple):
-    """A schedule and the numbers that it was resolved to."""
+    """A learning-rate schedule with its resolved numbers."""
 
     schedule: Schedule
     steps: int
@@ -44,12 +44,14 @@ def make_plan(
     """Linear warm-up from 0, then a half cosine to `min_lr`, per step.
 
     Args:
-        base_lr: for a batch of 256; the peak is base_lr * batch_size / 256 (arXiv 1706.02677).
-        epochs, warmup_epochs: lengths, in passes over `num_examples`.
-        batch_size: global, accumulation included.
+        base_lr: learning rate per 256 images; the peak is base_lr * batch_size / 256 (arXiv
+            1706.02677).
+        epochs, warmup_epochs: lengths of run and warm-up, in passes over `num_examples`.
+        min_lr: learning rate at the end.
+        batch_size: global batch size, over all microbatches.
 
     Raises:
-        UserError: see `check_schedule`; more steps than can be counted.
+        UserError: see `check_schedule`; or more than `MAX_STEPS` steps.
     """
     check_schedule(
         base_lr=base_lr,
@@ -79,11 +81,11 @@ def make_plan(
 def check_schedule(
     *, base_lr: float, epochs: float, warmup_epochs: float, min_lr: float = 0.0, batch_size: int
 ) -> None:
-    """Checks what `make_plan` is given, as far as it does not depend on the number of examples.
+    """Checks the arguments of `make_plan` that do not depend on the number of examples.
 
     Raises:
-        UserError: nothing to train, a warm-up longer than the run, or a learning rate that is
-            negative, that float32 does not hold, or that ends above its peak.
+        UserError: no epochs, a warm-up longer than the run, or a learning rate that is negative,
+            not representable in float32, or above its peak at the end.
     """
     for name, value in dict(epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr).items():
         if not 0 <= value < math.inf:
@@ -100,7 +102,7 @@ def check_schedule(
     if not TINY < peak < HUGE:
         raise UserError(
             f"config.schedule.base_lr={base_lr} * config.data.batch_size={batch_size} / 256 = "
-            f"{peak:.3g}, which float32 does not hold"
+            f"{peak:.3g}, which float32 cannot represent: choose another base_lr"
         )
     if min_lr > peak:
         raise UserError(
@@ -124,11 +126,14 @@ def make_optimizer(
 
     Args:
         name: 'adamw' (arXiv 1711.05101, decay times learning rate), 'sgd' or 'lars' (arXiv
-            1708.03888); b1 is the momentum of both. SGD's decay is outside of its momentum, like
-            AdamW's, and so about 1 / (1 - b1) times weaker than PyTorch's.
+            1708.03888). SGD's weight decay is decoupled from its momentum, like AdamW's, and so
+            about 1 / (1 - b1) times weaker than PyTorch's.
         schedule: step -> learning rate.
-        rules: (regex, (lr factor, decay factor)) over parameter paths, or (regex, None): frozen,
-            without moments.
+        rules: (regex, (lr factor, decay factor)) over parameter paths, or (regex, None) for frozen
+            parameters, which have no moments.
+        weight_decay: weight decay, times the decay factor of `rules`.
+        b1: decay of Adam's first moment; the momentum of SGD and LARS.
+        b2: decay of Adam's second moment.
         clip: largest global gradient norm; None: no clipping.
 
     Raises:
@@ -159,9 +164,9 @@ def make_optimizer(
 
 
 def _scale_by_lars(weight_decay: float, momentum: float, rules: Rules):
-    """Decay, then the trust ratio, .001 |parameter| / |update|, then momentum, and the learning
-    rate comes after that; vectors are neither decayed nor scaled. That is the rule of the official
-    linear probes; `optax.lars` has the learning rate inside the momentum and scales vectors too.
+    """LARS as in the official linear probes: weight decay, the trust ratio .001 |parameter| /
+    |update|, momentum, and then the learning rate. Vectors are neither decayed nor scaled.
+    `optax.lars` applies the learning rate before the momentum, and scales vectors too.
     """
     matrices = lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree)
 

@@ -1,11 +1,11 @@
-"""Requests to stop: SIGTERM (preemption, schedulers), SIGHUP (the terminal or connection is gone)
-and Ctrl-C end a run after the step that is under way, with a checkpoint; outside the training loop,
-where there is nothing to save, they end it at once. Either way the exit code is 75.
+"""Requests to stop: SIGTERM (preemption, schedulers), SIGHUP (lost terminal or connection) and
+Ctrl-C end a run after the running step, with a checkpoint. Outside the training loop, where there
+is nothing to save, they end it at once. Either way the exit code is 75.
 
-With several processes JAX itself listens for SIGTERM to any of them and makes all stop at the same
-step; its handler replaces ours, and the other signals are passed on to it.
+With several processes, JAX handles a SIGTERM to any of them and makes all stop at the same step;
+its handler replaces ours, and the other signals are forwarded as SIGTERM.
 
-Imports nothing heavy: commands install the handlers before they import JAX.
+Nothing heavy is imported, as commands install the handlers before they import JAX.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from collections.abc import Callable
 from mae_jax.errors import PREEMPTED, Preempted
 
 PATIENCE = 3.0
-"""Seconds that compiled code may keep Python from handling a signal where nothing is to be saved.
-Schedulers kill after 30 s or more."""
+"""Seconds that compiled code may delay Python's signal handler if there is nothing to save; then
+the process ends without it. Schedulers kill after 30 s or more."""
 BEFORE = "stopped before the training"
 
 
 class StopRequests:
-    """Context manager that handles the signals; `requested(step)` must be asked once at every step,
-    by all processes. Outside the main thread it handles none.
+    """Context manager that handles the signals; all processes must call `requested(step)` once per
+    step. Outside the main thread it handles no signals.
 
     Args:
-        leave: ends the process with an exit code, at once, where nothing is to be saved; by default
-            `Preempted` is raised there. Amid imports an exception would come out as another one.
+        leave: ends the process at once with an exit code, if there is nothing to save. None: raise
+            `Preempted` instead, which amid imports may surface as another exception.
     """
 
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -41,21 +41,21 @@ class StopRequests:
     def __init__(self, leave: Callable[[int], None] | None = None):
         self._leave = leave
         self.told = False
-        """Whether a request has come, as far as this process knows."""
+        """Whether this process knows of a request."""
         self._raise: str | None = None  # the text of Preempted; None: nothing is raised
         self._saved = False
         self._previous = {}
-        self._write: int | None = None  # the end of the pipe that the interpreter writes to
+        self._write: int | None = None  # the end of the pipe that Python's wakeup fd writes to
 
     def __enter__(self):
         if threading.current_thread() is not threading.main_thread():
             return self
         for number in self.signals:
-            found = signal.getsignal(number)
-            # Under nohup SIGHUP is ignored, and in the background of a script SIGINT: so they stay.
-            ignored = found is signal.SIG_IGN and number != signal.SIGTERM
+            handler = signal.getsignal(number)
+            # nohup ignores SIGHUP, and a shell's background jobs SIGINT: keep ignoring them.
+            ignored = handler is signal.SIG_IGN and number != signal.SIGTERM
             if not ignored and not (number == signal.SIGTERM and _jax_listens()):
-                self._previous[number] = signal.SIG_DFL if found is None else found
+                self._previous[number] = signal.SIG_DFL if handler is None else handler
                 signal.signal(number, self._handle)
         read, self._write = os.pipe()
         os.set_blocking(self._write, False)
@@ -69,12 +69,12 @@ class StopRequests:
             signal.signal(number, handler)
         if self._write is not None:
             signal.set_wakeup_fd(self._wakeup)
-            os.close(self._write)  # which ends the thread
+            os.close(self._write)  # ends the thread
         self._previous, self._write = {}, None
 
     def _handle(self, number, frame):
-        if number != signal.SIGHUP:  # which may come from the terminal, and from its shell again
-            signal.signal(number, self._previous[number])  # a second one acts at once
+        if number != signal.SIGHUP:  # may come twice, from the terminal and from its shell
+            signal.signal(number, self._previous[number])  # a second signal acts at once
         if _jax_listens():
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -86,14 +86,14 @@ class StopRequests:
     def _end(self) -> None:
         """Ends the process if there is nothing to save."""
         if self._leave and self._saved:
-            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides it
-            text = f"{show_cursor}mae-jax: {self._raise}: start again to go on\n"
+            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # hidden by a progress bar
+            text = f"{show_cursor}mae-jax: {self._raise}: run again to resume\n"
             os.write(2, text.encode())
             self._leave(PREEMPTED)
 
     def _watch(self, read: int) -> None:
-        """Ends the process where Python does not come to handle a signal, as while compiled code
-        runs: if there is nothing to save, or at the second signal. A thread runs meanwhile.
+        """Ends the process if Python cannot run the handler, e.g. while compiled code runs: at the
+        first signal if there is nothing to save, else at the second. Runs in a thread.
         """
         seen = Counter()
         with open(read, "rb", buffering=0) as file:
@@ -112,7 +112,7 @@ class StopRequests:
         """Inside, a request raises `Preempted(text)`.
 
         Args:
-            saved: whether there is nothing to save, so that the process may also just end.
+            saved: whether there is nothing to save, so that the process may end without raising.
         """
         with self._inside(text, saved=saved):
             if self.told and not _jax_listens():
@@ -122,13 +122,13 @@ class StopRequests:
 
     @contextlib.contextmanager
     def later(self):
-        """Inside, a request is only noted, for `requested`."""
+        """Inside, a request is only recorded, for `requested`."""
         with self._inside(None, saved=False):
             yield self
 
     @contextlib.contextmanager
     def giving_up(self):
-        """A request ends what is inside before its end, and the code after it goes on."""
+        """A request cuts the code inside short; execution continues after the block."""
         with contextlib.suppress(Preempted), self._inside("", saved=False):
             yield
 
@@ -142,7 +142,7 @@ class StopRequests:
             self._raise, self._saved = before
 
     def requested(self, step: int) -> bool:
-        """Whether to stop now. Once true it stays so: JAX says it at one step only."""
+        """Whether to stop now. Once true it stays true, as JAX reports it at one step only."""
         if _jax_listens():
             from jax.experimental import multihost_utils
 
@@ -150,8 +150,8 @@ class StopRequests:
         return self.told
 
     def polls(self, text: str, step: int) -> Callable[[], None]:
-        """A function that raises `Preempted(text)` if a request has come; all processes call it
-        equally often, after `step` steps.
+        """A function that raises `Preempted(text)` if a request has come. After `step` steps, all
+        processes must call it equally often.
         """
         steps = itertools.count(step + 1)
 
@@ -163,13 +163,13 @@ class StopRequests:
 
 
 def _jax_listens() -> bool:
-    """Whether this process belongs to a job of several."""
+    """Whether this process is one of several, and JAX handles SIGTERM."""
     distributed = getattr(sys.modules.get("jax"), "distributed", None)  # it may be half imported
     return distributed is not None and distributed.is_initialized()
 
 
 def stoppable(command: Callable) -> Callable:
-    """Makes a command handle requests to stop from its start on; `args.stop` are the requests."""
+    """A decorator for commands, which handles requests to stop from their start, as `args.stop`."""
 
     @functools.wraps(command)
     def run(args) -> int:

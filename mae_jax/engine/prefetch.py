@@ -8,18 +8,18 @@ from typing import Any
 from mae_jax.types import Batch
 
 AHEAD = 2
-"""Batches on the devices beside the one in use: one ready, one on its way."""
+"""Batches on the devices besides the one in use: one ready, one in transfer."""
 
 
 def prefetch(
     batches: Generator[Mapping[str, Any]], put: Callable[[Mapping[str, Any]], Batch]
 ) -> Generator[Batch]:
-    """The same batches as global arrays. Transfers are asynchronous: while a step runs, the next
-    batch is there already and the one after it is being moved.
+    """Yields the batches as global arrays. Transfers are asynchronous: while a step runs, the next
+    batch is on the devices already, and the one after it is in transfer.
 
     Args:
-        batches: rows of this process; closed at the end.
-        put: starts a transfer.
+        batches: batches of this process's rows; closed at the end.
+        put: starts the transfer of a batch.
     """
     ready: deque[Batch] = deque()
     with contextlib.closing(batches):

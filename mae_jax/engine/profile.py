@@ -1,4 +1,4 @@
-"""A trace of a few steps, for `xprof`, TensorBoard's profile tab, or https://ui.perfetto.dev."""
+"""A profiler trace of a few steps, for `xprof`, TensorBoard or https://ui.perfetto.dev."""
 
 import re
 from pathlib import Path
@@ -9,24 +9,24 @@ from mae_jax.types import UserError
 
 
 class Profile:
-    """Context manager around a loop, which asks `due` before each step. Every process traces what
-    it does itself; of several, each into a folder of its own.
+    """Context manager around a training loop, which calls `due` before each step. Every process
+    traces its own work; several processes write a folder each.
 
     Args:
-        steps: 'FIRST:LAST', the steps to trace, both of them too; empty: none. The first steps of a
-            process compile and fill caches: start at the tenth or so.
+        steps: 'FIRST:LAST', the steps to trace, inclusive; empty: none. The first steps of a
+            process compile and fill caches, so start at about the tenth.
         total: steps of the run.
-        folder: where the trace is written.
+        folder: folder to write the trace into.
 
     Raises:
-        UserError: no such text, or steps that the run has not.
+        UserError: a malformed text, or a first step after the end of the run.
     """
 
     def __init__(self, *, steps: str, total: int, folder: Path = Path("profile")):
-        found = re.fullmatch(r"(\d+):(\d+)", steps)
-        if steps and not (found and 1 <= int(found[1]) <= int(found[2])):
+        match = re.fullmatch(r"(\d+):(\d+)", steps)
+        if steps and not (match and 1 <= int(match[1]) <= int(match[2])):
             raise UserError(f"config.profile={steps!r}: write FIRST:LAST, e.g. 20:22; empty: none")
-        self.first, self.last = (int(found[1]), int(found[2])) if found else (0, 0)
+        self.first, self.last = (int(match[1]), int(match[2])) if match else (0, 0)
         if self.first > total:
             raise UserError(f"config.profile={steps!r}: the run has {total} steps")
         self.folder, self.running = folder, False
@@ -35,15 +35,15 @@ class Profile:
         return self
 
     def __exit__(self, kind, *error):
-        if kind is None:  # of a failure there are more important things to say
+        if kind is None:  # after an exception, the exception matters more
             self.end()
 
     def due(self, step: int) -> bool:
-        """Whether to `turn` before this step, which must wait until nothing is under way."""
+        """Whether to call `turn` before this step, once all previous steps are complete."""
         return self.first > 0 and (self.first <= step <= self.last) != self.running
 
     def end(self) -> None:
-        """Writes a trace that is not at its last step yet."""
+        """Ends and writes a running trace."""
         if self.running:
             self.turn()
 

@@ -1,5 +1,5 @@
-"""The progress bar of a run, whole at any width: bar, steps done and time left always, and as many
-of the newest metrics as fit beside them.
+"""The progress bar of a run, for any terminal width: bar, steps done, time left, and as many of the
+newest metrics as fit.
 """
 
 import sys
@@ -19,19 +19,19 @@ from rich.table import Column
 from rich.text import Text
 
 EVAL = "eval/"
-"""What the names of evaluation results begin with."""
+"""Prefix of evaluation metrics."""
 FIRST = ("loss", "skipped", "bad_images", "images_per_s", "data_wait")
 """Metrics that a narrow terminal shows first."""
 LAST = ("lr", "grad_norm", "skipped_in_a_row")
 """Metrics that a narrow terminal leaves out first."""
 BAR, CLOCK = 8, 9
-"""Columns of the shortest bar, and of the time left of a run of up to 999 hours."""
+"""Widths of the shortest bar and of the time left, for runs of up to 999 hours, in columns."""
 PERIOD = 600.0
 """Seconds over which the speed is averaged: a step may take minutes."""
 
 
 def on_terminal(console: Console) -> bool:
-    """Whether somebody watches: a bar in a file or a dumb terminal would be noise."""
+    """Whether to draw a bar: in a file or a dumb terminal it would be noise."""
     return console.is_interactive and sys.stderr.isatty()
 
 
@@ -39,8 +39,8 @@ def make_progress(console: Console, *, visible: bool) -> Progress:
     """A bar for one task, whose field `values` are the newest metrics.
 
     Args:
-        console: where it is drawn.
-        visible: whether it is drawn at all; it knows the time left in any case.
+        console: console to draw on.
+        visible: whether to draw the bar; the time left is estimated in any case.
     """
     return Progress(
         TextColumn("{task.description}"),
@@ -70,11 +70,11 @@ class Newest(ProgressColumn):
 
 
 def describe(values: Mapping[str, float], width: int | None = None) -> str:
-    """One line for people: the data-wait share in per cent, other values in four digits.
+    """Metrics as one line: the data-wait share in percent, other values with four digits.
 
     Args:
-        values: by name; counts of what went wrong are left out while they are 0.
-        width: columns; the least important values are left out until the line fits.
+        values: metric -> value; counts of skipped steps are left out while they are 0.
+        width: columns; the least important metrics are left out until the line fits.
     """
     shown = {k: v for k, v in values.items() if v or not k.startswith("skipped")}
     texts = {name: _text(name, value) for name, value in shown.items()}
@@ -84,7 +84,7 @@ def describe(values: Mapping[str, float], width: int | None = None) -> str:
 
 
 def _rank(name: str) -> int:
-    """Place of a metric in the order in which they are shown where room is short."""
+    """Rank of a metric; if space is short, those of highest rank are left out first."""
     if name in FIRST:
         return FIRST.index(name)
     return len(FIRST) + (1 + LAST.index(name) if name in LAST else 0)

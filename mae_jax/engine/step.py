@@ -1,5 +1,5 @@
-"""The train state and the one jitted step that moves it: sharded, donated, accumulated, and safe
-against losses and gradients that are not finite.
+"""The train state and its jitted update: sharded over a mesh, with donated buffers and gradient
+accumulation. Steps with a non-finite loss or gradient are skipped.
 """
 
 import zlib
@@ -18,7 +18,8 @@ from mae_jax.types import Batch, Extra, Method, Params, Skips, TrainState, UserE
 
 
 def stream_key(seed: int, stream: str, step) -> jax.Array:
-    """The key of a named stream of randomness at a step: a pure function of its arguments."""
+    """The PRNG key of a named random stream at a step: a pure function of (seed, stream, step)."""
+    # CRC32, because Python's `hash` of a string differs between processes.
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
     return jax.random.fold_in(key, step)
 
@@ -32,16 +33,18 @@ def plan_state(
     seed: int,
     sample: Callable[[int], Mapping[str, Any]] | None = None,
 ) -> tuple[Callable[[], TrainState], TrainState]:
-    """How the train state starts, and how it is laid out.
+    """Plans the initialization of the train state and its sharding.
 
     Args:
-        batch: arrays or shapes of one batch.
-        sample: makes so many training examples, for a method with `Method.constants`.
+        batch: arrays of one batch, or their shapes and types.
+        seed: of the run.
+        sample: returns the given number of training examples, for a method with constants.
 
     Returns:
-        A function that makes the initial state, born sharded, and raises UserError if the devices
-        cannot hold it; and its shapes with their shardings.
+        A function that initializes the state in its shards, and raises UserError if the devices
+        cannot hold it; and the abstract state: shapes, types and shardings.
     """
+    # One row for each device: the smallest batch that all of them can share.
     rows = {k: jax.ShapeDtypeStruct((mesh.size, *v.shape[1:]), v.dtype) for k, v in batch.items()}
 
     @on_mesh(mesh)
@@ -51,13 +54,14 @@ def plan_state(
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, params, tx.init(params), extra, Skips(zero, zero))
 
-    shapes = jax.eval_shape(init)
+    shapes = jax.eval_shape(init)  # traces `init` without computing anything
     shardings = infer_shardings(shapes, mesh)
     abstract_state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,
         shardings,
     )
+    # Initialized in shards: no device has to hold the whole state.
     initialize = jax.jit(init, out_shardings=shardings)
 
     def initial_state() -> TrainState:
@@ -65,29 +69,29 @@ def plan_state(
         state = initialize()
         if not method.sample:
             return state
-        found = method.constants(sample(method.sample))
-        check_constants(found, state.extra)
-        placed = {name: jax.tree.map(place, state.extra[name], x) for name, x in found.items()}
-        return state.replace(extra=state.extra | placed)
+        constants = method.constants(sample(method.sample))
+        check_constants(constants, state.extra)
+        sharded = {name: jax.tree.map(place, state.extra[name], x) for name, x in constants.items()}
+        return state.replace(extra=state.extra | sharded)
 
     return initial_state, abstract_state
 
 
-def check_constants(found: Extra, initial: Extra) -> None:
-    """Raises UserError unless constants can stand where `init` has made room for them."""
-    if not found:
+def check_constants(constants: Extra, initial: Extra) -> None:
+    """Raises UserError unless constants exist and have the shapes of the initial collections."""
+    if not constants:
         raise UserError("a method with `sample` has no constants: return them, or set sample = 0")
     shapes = lambda tree: jax.tree.map(np.shape, tree)
-    for name, new in found.items():
+    for name, new in constants.items():
         if name not in initial or shapes(new) != shapes(initial[name]):
             raise UserError(
-                f"constants: {name!r} has the shapes {shapes(new)}, and init made "
-                f"{shapes(initial.get(name))}: make both the same, of a target in `initial`"
+                f"constants: {name!r} has the shapes {shapes(new)}, but init returned "
+                f"{shapes(initial.get(name))}: return equal shapes, in a target from `initial`"
             )
 
 
 def place(old: jax.Array, new: Any) -> jax.Array:
-    """An array where another one was, with its type and sharding."""
+    """Converts `new` to an array with the type and sharding of `old`."""
     return jax.device_put(np.asarray(new, old.dtype), old.sharding)
 
 
@@ -101,15 +105,16 @@ def make_train_step(
     accumulate: int = 1,
     compiler_options: Mapping[str, str] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles (state, batch) -> (state, metrics). The old state's buffers are reused.
+    """Builds the jitted train step, (state, batch) -> (state, metrics). It donates the old state.
 
-    A loss or gradient that is not finite leaves parameters, moments and collections as they were;
-    'skipped' counts such steps, 'skipped_in_a_row' those since the last good one.
+    A step with a non-finite loss or gradient leaves parameters, optimizer state and collections
+    unchanged. The metric 'skipped' counts these steps, 'skipped_in_a_row' only the current streak.
 
     Args:
-        abstract_state: shapes and shardings of the state.
+        abstract_state: shapes, types and shardings of the state.
         seed: of the run.
-        accumulate: parts into which a batch is split to save memory; their gradients are averaged.
+        accumulate: number of microbatches, which reduce the memory for activations; loss, metrics
+            and gradients are averaged over them.
         compiler_options: see `engine.compiler`.
     """
 
@@ -117,7 +122,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch):
         key = stream_key(seed, "train", state.step)
         gradient = jax.value_and_grad(
-            lambda params, extra, part, key: _loss(method, params, extra, part, key, state.step),
+            lambda params, extra, rows, key: _loss(method, params, extra, rows, key, state.step),
             has_aux=True,
         )
         (loss, (extra, metrics)), grads = _accumulated(gradient, state, batch, key, accumulate)
@@ -136,7 +141,7 @@ def make_train_step(
         step,
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
+        donate_argnums=0,  # the state, which the next one replaces in memory
         compiler_options=compiler_options or None,
     )
 
@@ -149,10 +154,11 @@ def update(
     grads: Params,
     extra: Extra,
 ) -> tuple[TrainState, jax.Array]:
-    """The state after an optimizer step, and the global norm of the gradients.
+    """Applies an optimizer step; returns the next state and the global norm of the gradients.
 
-    If the loss or the norm is not finite, only the counts move. All that moves is in one branch:
-    with a choice after each update, as in `optax.apply_if_finite`, XLA keeps a copy of the moments.
+    If the loss or the norm is not finite, only the step and skip counts change. A single `cond`
+    contains the whole update: with a `where` on each result, as in `optax.apply_if_finite`, XLA
+    keeps a copy of the moments.
     """
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -172,6 +178,7 @@ def update(
 
 def _loss(method: Method, params, extra, batch: Batch, key: jax.Array, step):
     output = method.loss(params, extra, batch, key, step)
+    # Checked here: a missing collection would fail later, as a pytree mismatch without a name.
     if jax.tree.structure(output.extra) != jax.tree.structure(extra):
         raise UserError(
             f"{type(method).__name__}.loss returned the collections {sorted(output.extra)}, and "
@@ -180,31 +187,33 @@ def _loss(method: Method, params, extra, batch: Batch, key: jax.Array, step):
     return output.loss, (output.extra, dict(output.metrics))
 
 
-def _accumulated(gradient, state: TrainState, batch: Batch, key: jax.Array, parts: int):
-    """Loss, collections, metrics and gradients, averaged over `parts` parts of the batch."""
-    if parts == 1:
+def _accumulated(gradient, state: TrainState, batch: Batch, key: jax.Array, count: int):
+    """Loss, metrics and gradients averaged over `count` microbatches, and the last collections."""
+    if count == 1:
         return gradient(state.params, state.extra, batch, key)
-    # Part i takes every parts-th row, so that each device splits its own rows and none travel.
+    # [B, ...] to [count, B / count, ...]. Microbatch i has every count-th row, not a contiguous
+    # block, so that each device splits the rows it holds and none are exchanged.
     split = jax.tree.map(
-        lambda x: jnp.moveaxis(x.reshape(len(x) // parts, parts, *x.shape[1:]), 1, 0), batch
+        lambda x: jnp.moveaxis(x.reshape(len(x) // count, count, *x.shape[1:]), 1, 0), batch
     )
 
-    def body(carry, part):
+    def body(carry, microbatch):
         extra, i = carry
         (loss, (extra, metrics)), grads = gradient(
-            state.params, extra, part, jax.random.fold_in(key, i)
+            state.params, extra, microbatch, jax.random.fold_in(key, i)
         )
         return (extra, i + 1), (loss, metrics, grads)
 
-    def add(carry, part):
+    def add(carry, microbatch):
         carry, total = carry
-        carry, sums = body(carry, part)
-        return (carry, jax.tree.map(jnp.add, total, sums)), None
+        carry, results = body(carry, microbatch)
+        return (carry, jax.tree.map(jnp.add, total, results)), None
 
+    # Sums are carried: as outputs of the scan, the gradients of all microbatches would be stacked.
     zero = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype),
         jax.eval_shape(body, (state.extra, 0), jax.tree.map(lambda x: x[0], split))[1],
     )
     ((extra, _), total), _ = jax.lax.scan(add, ((state.extra, 0), zero), split)
-    loss, metrics, grads = jax.tree.map(lambda x: x / parts, total)
+    loss, metrics, grads = jax.tree.map(lambda x: x / count, total)
     return (loss, (extra, metrics)), grads

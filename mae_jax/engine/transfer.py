@@ -1,4 +1,4 @@
-"""Parameters of one run as the start of another."""
+"""Initializes parameters from saved ones."""
 
 import re
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from mae_jax.types import Adapt, UserError
 def transfer(
     params: Any, saved: Mapping[str, np.ndarray], *, missing: str, adapt: Adapt, where: str = ""
 ) -> Any:
-    """Fills parameters with saved ones of the same paths; what else was saved is not used.
+    """Replaces parameters by saved ones of the same paths; other saved arrays are ignored.
 
     Args:
-        params: the fresh parameters, arrays or shapes with shardings.
+        params: the initial parameters, arrays or shapes with shardings.
         saved: path -> array.
-        missing: regex of the paths that may keep their fresh values.
-        adapt: fits arrays to other images, those of the right shape too: as many patches may be in
-            other rows.
+        missing: regex of the paths that may keep their initial values.
+        adapt: (path, array) -> array for this run's images. Called for arrays of the right shape
+            too, as the same number of patches may form another grid.
         where: prefix of the paths in messages.
 
     Raises:
-        UserError: a parameter that is not there, or of another shape: the checkpoint is of another
+        UserError: a parameter is missing or of another shape: the checkpoint is of another
             architecture.
     """
 
@@ -42,8 +42,7 @@ def transfer(
         if array.shape != leaf.shape:
             raise UserError(
                 f"the checkpoint is of another architecture: {where}{name} is "
-                f"{list(array.shape)} there "
-                f"and {list(leaf.shape)} here"
+                f"{list(array.shape)} there and {list(leaf.shape)} here"
             )
         return jax.device_put(np.asarray(array, leaf.dtype), leaf.sharding)
 

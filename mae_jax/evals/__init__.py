@@ -1,1 +1,1 @@
-"""What an encoder is worth: one evaluator a file, each with `make(**kwargs)`."""
+"""Evaluators of encoders and classifiers, one per file, each with `make(**kwargs)`."""

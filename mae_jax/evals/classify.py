@@ -1,8 +1,8 @@
-"""How well a classifier classifies: top-1 and top-5 accuracy, negative log-likelihood, and expected
+"""Metrics of a classifier: top-1 and top-5 accuracy, negative log-likelihood, and expected
 calibration error (Guo et al. 2017, arXiv 1706.04599).
 
-Every example is scored by itself, in float64, and the scores are added exactly: the numbers do not
-depend on the batch size, on padding, or on how many devices and processes share the work.
+Each example is scored independently, in float64, and the scores are summed exactly: results do not
+depend on the batch size, on padding, or on the number of devices and processes.
 """
 
 import math
@@ -18,20 +18,19 @@ ONE_CLASSIFIER = (
     "it needs one classifier: fine-tune or probe first, by tasks.finetune, or tasks.linear_probe "
     "with one head, config.method.args.lr_factors=(1.0,)"
 )
-"""What to do about a model without logits."""
+"""The way out where a model has no logits."""
 
 
 ROWS = 1024
-"""That are scored at once, in float64."""
+"""Examples that are scored at once: bounds the memory for logits in float64."""
 
 
 class Scores(NamedTuple):
-    """What a classifier says of each of N examples."""
+    """Scores of N examples."""
 
     rank: np.ndarray
-    """[N] int: how many classes stand before the true one; 0 if it is the predicted one. Of equal
-    logits the smaller class stands first, as for argmax: who says the same of every image is right
-    by chance."""
+    """[N] int: number of classes that rank before the true one; 0 if the prediction is correct.
+    Ties rank the smaller class first, as argmax does: constant logits give chance accuracy."""
     nll: np.ndarray
     """[N] float64: -log of the probability of the true class, in nats."""
     confidence: np.ndarray
@@ -45,20 +44,20 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
 
     Args:
         split: of the data.
-        limit: use this many examples only.
-        among: 'all' classes of the classifier compete, or those 'present' among the labels of the
-            split: the protocol of ImageNet-A and -R, which have 200 of the 1000 classes.
+        limit: maximum number of examples; None: all.
+        among: classes that compete: 'all' of the classifier, or only those 'present' among the
+            labels of the split (the protocol of ImageNet-A and -R, with 200 of the 1000 classes).
 
     Raises:
-        UserError: an unknown `among`; when called: labels that are none of the classifier's, no
-            examples.
+        UserError: an unknown `among`; when called: labels outside of the classifier's classes, or
+            no examples.
     """
     check_choice("among", among, ("all", "present"))
     check_limit("classify", limit)
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        found = read_split(predict, data, split, limit)
-        logits, labels = found["logits"], found["label"]
+        outputs = read_split(predict, data, split, limit)
+        logits, labels = outputs["logits"], outputs["label"]
         check_labels(labels, logits.shape[-1], split)
         present = np.unique(labels)
         if not len(present):
@@ -88,14 +87,14 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
 def classified(
     predict: Predict, batch, *, split: str, output: str = "logits"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [n, ..., classes] and labels [n] of the rows of a batch that are no padding.
+    """Logits [n, ..., classes] and labels [n] of the rows of a batch that are not padding.
 
     Args:
-        split: what messages call it.
-        output: of the model, that is wanted.
+        split: its name, for messages.
+        output: name of the model output to read.
 
     Raises:
-        UserError: labels that are none of the classifier's.
+        UserError: labels outside of the classifier's classes.
     """
     outputs = predict(batch)
     keep = np.asarray(outputs["valid"])
@@ -118,12 +117,12 @@ def check_labels(
         raise UserError(
             f"{field} {label} of the {split} split is none of the {classes} classes of the "
             f"classifier, 0 to {classes - 1}: check config.method.args.classes, and that the split "
-            "has the classes that it was trained on"
+            "has the same classes as the training data"
         )
 
 
 def summary(scores: Scores, classes: int) -> dict[str, float]:
-    """The metrics of all examples, see `make`."""
+    """The metrics over all examples, see `make`."""
     metrics = {"top1": float(np.mean(scores.rank < 1))}
     if classes > 5:
         metrics["top5"] = float(np.mean(scores.rank < 5))
@@ -141,24 +140,24 @@ def score(logits: np.ndarray, labels: np.ndarray) -> Scores:
     """
     logits = logits.astype(np.float64)
     true = labels[:, None]
-    own, classes = np.take_along_axis(logits, true, axis=1), np.arange(logits.shape[1])
-    # "Not smaller" rather than "larger": nothing is right about a logit that is not a number.
-    before = np.where(classes < true, ~(logits < own), ~(logits <= own)) & (classes != true)
+    logit, classes = np.take_along_axis(logits, true, axis=1), np.arange(logits.shape[1])
+    # "Not smaller" rather than "larger", so that a NaN logit counts as a wrong prediction.
+    above = np.where(classes < true, ~(logits < logit), ~(logits <= logit)) & (classes != true)
     largest = logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(logits - largest).sum(axis=1))
-    return Scores(before.sum(axis=1), log_sum + (largest - own)[:, 0], np.exp(-log_sum))
+    return Scores(above.sum(axis=1), log_sum + (largest - logit)[:, 0], np.exp(-log_sum))
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 15) -> float:
-    """Expected calibration error: the mean over examples of |accuracy - mean confidence| in the bin
-    of each, the bins being (0, 1/15], (1/15, 2/15], ... (Guo et al. 2017, equation 3).
+    """Expected calibration error: the mean over bins of |accuracy - mean confidence|, weighted by
+    the number of examples; the bins are (0, 1/15], (1/15, 2/15], ... (Guo et al. 2017, equation 3).
 
     Args:
         confidence: [N] float64 in (0, 1]: the probability of the predicted class.
-        correct: [N] bool: whether it was the true one.
-        bins: of equal width.
+        correct: [N] bool: whether the prediction is correct.
+        bins: number of bins, of equal width.
     """
-    place = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
+    index = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
     surplus = correct - confidence
-    gaps = [abs(math.fsum(surplus[place == number])) for number in range(bins)]
+    gaps = [abs(math.fsum(surplus[index == number])) for number in range(bins)]
     return math.fsum(gaps) / len(confidence)

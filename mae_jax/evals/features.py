@@ -1,4 +1,4 @@
-"""What an evaluator is, and the frozen features of a whole split, which several of them read."""
+"""The `Evaluator` type, and frozen features of a whole split, computed once for all evaluators."""
 
 import dataclasses
 import functools
@@ -11,17 +11,22 @@ import numpy as np
 from mae_jax.types import Batch, Metric, UserError
 
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
-"""A batch of this process' rows to outputs for the rows of all processes, and the fields of these
-that the model does not read ('label', 'valid', ...)."""
+"""A batch with this process's rows -> the model's outputs for the global batch, and those of its
+fields that the model does not read ('label', 'valid', ...)."""
 
 
 class EvalData(Protocol):
-    """What evaluators need of the data; `mae_jax.data.Data` is one."""
+    """The data that evaluators iterate over; `mae_jax.data.Data` implements it."""
 
     def eval(
         self, split: str, limit: int | None = None, then: str = ""
     ) -> Iterable[Mapping[str, np.ndarray]]:
-        """Batches of a split, padded rows marked False in 'valid'."""
+        """Batches of a split; 'valid' is False on padding rows.
+
+        Args:
+            limit: maximum number of examples; None: all.
+            then: spec string of more transforms, e.g. 'corruption(fog, severity=3)'.
+        """
 
     def source(self, split: str) -> Any:
         """The source of a split: `names` of classes by field, and the `name` of each example."""
@@ -37,35 +42,35 @@ class EvalData(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """What the `make` of every evaluator returns: called with a `Predict` and the data, it gives
-    metrics by name.
+    """An evaluator, as every `make` returns it. Called with a `Predict` and the data, it returns
+    metric -> value.
     """
 
     name: str
     run: Callable[[Predict, EvalData], dict[str, float]]
-    """With `reduce`, what it predicts are the results of that."""
+    """(predict, data) -> metric -> value. With `reduce`, `predict` returns its results."""
     outputs: tuple[str, ...]
-    """Of the model, those that it reads: 'features', 'logits', ..."""
+    """Outputs of the model that it reads: 'features', 'logits', ..."""
     needs: Mapping[str, tuple[str, ...]]
     """Split of the data -> fields that it reads, e.g. {'test': ('label',)}."""
     metrics: Mapping[str, Metric]
-    """How each of its metrics is shown; those that are not in a result are ignored."""
+    """Metric -> how it is shown. Metrics that are missing from a result are ignored."""
     reduce: Callable[[Mapping[str, jax.Array], Batch], Any] | None = None
-    """(outputs, batch) -> small arrays, on the devices: where outputs are too large to leave them,
-    e.g. a confusion matrix of a batch. Rows whose batch['valid'] is False do not count."""
+    """(outputs, batch) -> small arrays, computed on the devices where the outputs are too large to
+    copy to the host, e.g. a confusion matrix. It must ignore rows where batch['valid'] is False."""
     adds: Callable[[Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, jax.ShapeDtypeStruct]] = dict
     """Batch -> shapes of the fields that `run` adds to batches of the data for `reduce`."""
     baselines: bool = False
     """Whether to evaluate raw pixels and the encoder before training, too."""
     advice: str = ""
-    """What to do about a model that does not have the outputs, for the message."""
+    """The way out where the model lacks the outputs, for the error message."""
     examples: int = 1
-    """So many of the split 'train' are needed, if it reads that one."""
+    """Minimum number of training examples, if it reads the split 'train'."""
     memory: Callable[[int, int, int], int] = lambda examples, width, classes: 0
-    """Bytes of a device that it needs at least for its own computations, given the number of
-    training examples, the width of the features, and the number of classes."""
+    """(training examples, width of the features, classes) -> bytes of device memory that its own
+    computations need at least."""
     limit: int | None = None
-    """It uses this many training examples only."""
+    """Maximum number of training examples that it uses; None: all."""
 
     def declared(self, name: str) -> Metric | None:
         """How a metric is shown; None: the evaluator has none of this name. A declaration of
@@ -80,7 +85,7 @@ class Evaluator:
 
 
 def check_limit(name: str, limit: int | None) -> None:
-    """Raises UserError unless a limit on the number of examples leaves any.
+    """Raises UserError if a limit on the number of examples leaves none.
 
     Args:
         name: of the evaluator.
@@ -93,11 +98,11 @@ def check_limit(name: str, limit: int | None) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Shared:
-    """The `Predict` that the evaluators of one evaluation share, so that they share passes too."""
+    """A `Predict` that the evaluators of one evaluation share: each split is predicted once."""
 
     predict: Predict
     wanted: Mapping[str, frozenset[str]]
-    """Split -> what any of them reads of it, outputs and fields."""
+    """Split -> outputs and fields that any of the evaluators reads."""
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
         """The outputs of a batch."""
@@ -105,7 +110,7 @@ class Shared:
 
 
 def shared(predict: Predict, evaluators: Sequence[Evaluator]) -> Shared:
-    """A function for evaluators without `reduce`."""
+    """The `Predict` for evaluators without `reduce`."""
     wanted: dict[str, frozenset[str]] = {}
     for evaluator in evaluators:
         for split, fields in evaluator.needs.items():
@@ -126,8 +131,8 @@ class Features(NamedTuple):
 def read_split(
     predict: Predict, data: EvalData, split: str, limit: int | None = None
 ) -> dict[str, np.ndarray]:
-    """What is predicted for a split, [N, ...] each, without the rows that only fill the last batch.
-    Evaluators that share `predict` share the pass.
+    """Outputs and fields of a split, [N, ...] each, without padding rows. Evaluators that share
+    `predict` share the pass over the data.
     """
     wanted = predict.wanted.get(split) if isinstance(predict, Shared) else None
     parts: dict[str, list[np.ndarray]] = {}
@@ -141,5 +146,5 @@ def read_split(
 
 def extract(predict: Predict, data: EvalData, split: str, limit: int | None = None) -> Features:
     """The features of a labeled split."""
-    found = read_split(predict, data, split, limit)
-    return Features(found["features"].astype(np.float32), found["label"])
+    outputs = read_split(predict, data, split, limit)
+    return Features(outputs["features"].astype(np.float32), outputs["label"])

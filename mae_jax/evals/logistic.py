@@ -1,8 +1,8 @@
-"""Multinomial logistic regression on frozen, standardised features, solved to convergence on the
+"""Multinomial logistic regression on frozen, standardized features, solved to convergence on the
 device with L-BFGS: a linear probe without a learning rate to choose.
 
 The objective is scikit-learn's, divided by C and the number of examples: mean cross-entropy +
-l2 / 2 * |W|^2, the intercept free; C = 1 / (l2 * N).
+l2 / 2 * |W|^2, with no penalty on the intercept; C = 1 / (l2 * N).
 """
 
 import functools
@@ -32,9 +32,12 @@ def make(*, l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | 
     """An evaluator: run(predict, data) -> {'logistic': accuracy in [0, 1] on the test split}.
 
     Args:
-        l2: penalties to choose from: the one that is best on a fifth of the training examples,
-            fitted on the others, is then fitted on all of them. One alone is simply used.
-        limit: use this many training examples only.
+        l2: penalty, or several to choose from. Each is fitted on four fifths of the training
+            examples and scored on the rest; the best one is then fitted on all of them.
+        limit: maximum number of training examples; None: all.
+
+    Raises:
+        UserError: a penalty that is not positive, or no penalty.
     """
     penalties = (l2,) if isinstance(l2, (int, float)) else tuple(l2)
     check_limit("logistic", limit)
@@ -62,14 +65,14 @@ def make(*, l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | 
 
 
 def memory(examples: int, width: int, classes: int) -> int:
-    """Bytes on a device: the features and logits [N, D] and [N, classes], the whitening [D, D], and
-    the points and gradients [D + 1, classes] that L-BFGS keeps, float32.
+    """Bytes on a device: features [N, D], logits [N, classes], the whitening [D, D], and the points
+    and gradients [D + 1, classes] in the history of L-BFGS, all float32.
     """
     return 4 * (examples * (width + classes) + width**2 + 20 * (width + 1) * classes)
 
 
 def choose(features: np.ndarray, labels: np.ndarray, penalties: Sequence[float]) -> float:
-    """The penalty that classifies a held-out fifth of the examples best."""
+    """The penalty with the best accuracy on a held-out fifth of the examples."""
     if len(penalties) == 1:
         return penalties[0]
     held_out = np.random.default_rng(0).random(len(labels)) < 0.2
@@ -83,7 +86,7 @@ def choose(features: np.ndarray, labels: np.ndarray, penalties: Sequence[float])
 
 
 def accuracy(solution: Solution, features: np.ndarray, labels: np.ndarray) -> float:
-    """Share of examples [N, D] whose largest logit is that of their label."""
+    """Top-1 accuracy of a classifier on features [N, D] with labels [N]."""
     logits = features @ np.asarray(solution.weights) + np.asarray(solution.bias)
     return float(np.mean(np.argmax(logits, axis=1) == labels))
 
@@ -97,16 +100,16 @@ def fit(
     max_steps: int = 1000,
     tolerance: float = 1e-6,
 ) -> Solution:
-    """Minimises the objective above.
+    """Minimizes the objective above.
 
     Args:
-        features: [N, D]. labels: [N] int, from 0.
+        features: [N, D].
+        labels: [N] int, from 0.
         l2: strength of the penalty.
-        weights: [N], what each example counts in the mean: 0 leaves it out. All count the same if
-            there are none.
-        max_steps: how often the objective may be evaluated.
-        tolerance: a step that promises to gain less than this share of the objective, or of what
-            has been gained since the start if that is less, is not taken any more.
+        weights: [N] weights of the examples in the mean, 0 to leave one out; None: all equal.
+        max_steps: maximum number of evaluations of the objective.
+        tolerance: stop when the predicted decrease of the next step is below this share of the
+            objective, or of the decrease since the start if that is smaller.
     """
     weights = np.ones(len(labels)) if weights is None else weights
     return _solve(
@@ -121,7 +124,7 @@ def fit(
 
 
 class _Search(NamedTuple):
-    """A point of L-BFGS, and where it leads: z - length * direction is tried next."""
+    """State of the line search: a point, and the step z - length * direction to try next."""
 
     z: jax.Array
     value: jax.Array
@@ -153,11 +156,11 @@ def _solve(features, labels, weights, *, classes: int, l2, max_steps, tolerance)
         value, gradient = jax.value_and_grad(objective)(z)
         direction, memory = lbfgs.update(gradient, last.memory, z)
         slope = jnp.vdot(gradient, direction)
-        found = _Search(z, value, direction, slope, 1.0, memory, last.count)
-        # Armijo's condition; what float32 rounds off is no loss.
+        accepted = _Search(z, value, direction, slope, 1.0, memory, last.count)
+        # Armijo's condition, with a tolerance for rounding in float32.
         enough = value <= (1 + 1e-6) * last.value - 1e-4 * last.length * last.slope
         shorter = last._replace(length=last.length / 2)
-        best = jax.tree.map(functools.partial(jnp.where, enough), found, shorter)
+        best = jax.tree.map(functools.partial(jnp.where, enough), accepted, shorter)
         return best._replace(count=last.count + 1)
 
     def unfinished(last: _Search):
@@ -165,17 +168,17 @@ def _solve(features, labels, weights, *, classes: int, l2, max_steps, tolerance)
         worth = last.slope > tolerance * gained
         return worth & (last.length > 1e-3) & (last.count < max_steps)
 
-    # The first step goes nowhere, down from an endless height: it evaluates the start. The
-    # objective written once, rather than before the loop and in it, compiles in less time.
+    # The first step has direction 0 and starts from a huge value, so it only evaluates the start.
+    # Tracing the objective once, instead of before and inside the loop, compiles faster.
     zero, far = jnp.zeros((features.shape[1] + 1, classes)), jnp.float32(1e30)
     start = _Search(zero, far, zero, far, 1.0, lbfgs.init(zero), 0)
     return unwhiten(jax.lax.while_loop(unfinished, step, start).z)
 
 
 def _whitening(features, l2):
-    """[D, D] that takes whitened weights to weights. The Hessian is at most (features' features / N
-    / 2 + l2) in each class (Boehning 1992): in coordinates whitened by that bound, L-BFGS needs
-    tens of steps where it would need thousands.
+    """Matrix [D, D] from whitened weights to weights. The Hessian of each class is bounded by
+    X^T X / (2 N) + l2 (Boehning 1992); whitened by that bound, L-BFGS needs tens of steps instead
+    of thousands.
     """
     gram = jnp.matmul(features.T, features, precision="highest") / (2 * len(features))
     ridge = jnp.maximum(l2, 1e-5 * jnp.trace(gram) / len(gram))

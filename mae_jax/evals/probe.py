@@ -1,5 +1,5 @@
-"""Linear probes with several learning rates at once: the head that is best on held-out training
-images is the one that is reported.
+"""Linear probes with several learning rates at once: reports the head with the best accuracy on
+held-out training images.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from mae_jax.types import Metric
 
 def make():
     """An evaluator: run(predict, data) -> {'probe': accuracy in [0, 1] on the test split, 'val':
-    that of the same head on the split 'val', 'head': its number}.
+    accuracy of the same head on the split 'val', 'head': number of the head, from 0}.
     """
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
@@ -31,9 +31,9 @@ def make():
 
 
 def accuracies(predict: Predict, data: EvalData, split: str) -> np.ndarray:
-    """[heads] float64, of every head of a linear probe."""
+    """Accuracy of each head of a linear probe, [heads] float64."""
     hits = []
     for batch in data.eval(split):
         logits, labels = classified(predict, batch, split=split, output="head_logits")
-        hits.append(logits.argmax(axis=2) == labels[:, None])
+        hits.append(logits.argmax(axis=2) == labels[:, None])  # [n, heads]
     return np.concatenate(hits).mean(axis=0)

@@ -1,5 +1,5 @@
-"""How a classifier bears corrupted images: the protocol of ImageNet-C (Hendrycks and Dietterich
-2019, arXiv 1903.12261) on any labeled data set, by `mae_jax/data/transforms/corruption.py`.
+"""Robustness of a classifier to corruptions: the protocol of ImageNet-C (Hendrycks and Dietterich
+2019, arXiv 1903.12261) on any labeled data set, with `mae_jax/data/transforms/corruption.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ ALEXNET = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-"""Every corruption but frost, and AlexNet's mean top-1 error over its severities on ImageNet-C, as
+"""Corruption (all but frost) -> AlexNet's top-1 error on ImageNet-C, mean over severities, as
 published with the paper's code."""
 
 
@@ -44,20 +44,19 @@ def make(
     split, each on the same images: 'robustness_error', the mean over kinds and severities;
     'robustness/clean', without corruption; 'robustness/<kind>', the mean over severities.
 
-    With a reference also 'mce_14': the mean over kinds of error / AlexNet's error, 1 where AlexNet
-    is. The paper's mCE is 100 times that over fifteen kinds on stored JPEGs: without frost and that
-    compression this is close to it, but not the same number.
+    With a reference also 'mce_14', the mean over kinds of error / AlexNet's error. It is close to
+    the paper's mCE / 100, but not equal: mCE includes frost, and reads images stored as JPEGs.
 
     Args:
-        kinds: of corruption: 'all' fourteen, or some, e.g. ('fog', 'snow').
+        kinds: corruptions: 'all' fourteen, or some, e.g. ('fog', 'snow').
         severities: from 1 to 5.
-        limit: use this many test examples only.
+        limit: maximum number of test examples; None: all.
         reference: 'alexnet', for classifiers of the 1000 classes of ImageNet; it needs all kinds
             and severities.
 
     Raises:
-        UserError: an argument that is not one of these; when called: a reference for other than
-            1000 classes.
+        UserError: an unknown kind, severity or reference; when called: a reference for a classifier
+            of other than 1000 classes.
     """
     check_limit("robustness", limit)
     names = _names(kinds)
@@ -71,8 +70,8 @@ def make(
         errors = {}
         for name in names:
             specs = [f"corruption({name}, severity={level})" for level in levels]
-            found = [_error(predict, data.eval("test", limit, then=s), reference) for s in specs]
-            errors[name] = float(np.mean(found))
+            values = [_error(predict, data.eval("test", limit, then=s), reference) for s in specs]
+            errors[name] = float(np.mean(values))
         metrics = {"robustness_error": float(np.mean(list(errors.values())))}
         metrics |= {"robustness/clean": clean}
         metrics |= {f"robustness/{name}": error for name, error in errors.items()}
@@ -94,7 +93,7 @@ def make(
 
 
 def _names(kinds: str | Sequence[str]) -> tuple[str, ...]:
-    """The corruptions that are asked for."""
+    """The names of the corruptions in `kinds`."""
     if kinds == "all":
         return tuple(ALEXNET)
     names = (kinds,) if isinstance(kinds, str) else tuple(kinds)
@@ -107,7 +106,7 @@ def _names(kinds: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_reference(reference: str | None, names: Sequence[str], levels: Sequence[int]) -> None:
-    """Raises UserError unless there is such a reference, for these kinds and severities."""
+    """Raises UserError unless the reference is known for these kinds and severities."""
     if reference not in (None, "alexnet"):
         raise UserError(f"robustness: reference={reference!r}: choose alexnet, or leave it out")
     if reference and (sorted(names) != sorted(ALEXNET) or sorted(levels) != list(SEVERITIES)):
@@ -120,7 +119,7 @@ def _check_reference(reference: str | None, names: Sequence[str], levels: Sequen
 def _error(
     predict: Predict, batches: Iterable[Mapping[str, np.ndarray]], reference: str | None
 ) -> float:
-    """Share of the examples whose largest logit is not that of their label."""
+    """Top-1 error in [0, 1]."""
     wrong = []
     for batch in batches:
         logits, labels = classified(predict, batch, split="test")

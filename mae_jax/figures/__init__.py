@@ -1,1 +1,1 @@
-"""Pictures of one run, in its folder `figures/`: one kind a file, each with `make(**kwargs)`."""
+"""Figures of one run, in its folder `figures/`: one kind per file, each with `make(**kwargs)`."""

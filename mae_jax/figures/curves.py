@@ -1,5 +1,5 @@
-"""Learning curves of one run: its loss and learning rate, and the metrics of its evaluators on the
-way, beside those of raw pixels and of the encoder before training.
+"""Learning curves of one run: training loss and learning rate, and the metrics of its evaluations,
+with the baselines (raw pixels, the encoder before training) as horizontal lines.
 """
 
 from matplotlib.axes import Axes
@@ -13,15 +13,15 @@ from mae_jax.types import Metric
 
 
 def make() -> Figure:
-    """Draws loss and learning rate on the left; on the right of them the metrics that comparisons
-    show, those of one unit in one place.
+    """Draws loss and learning rate in the left panel, then the metrics that comparisons show, one
+    panel per unit.
     """
     draw = lambda context: [save(drawn(context), context.folder / "curves.png")]
     return Figure(name="curves", files=("curves.png",), draw=draw)
 
 
 def drawn(context: FigureContext) -> Canvas:
-    """The figure."""
+    """The learning curves as a figure."""
     names = sorted({name for line in context.lines for name in line if name.startswith(EVAL)})
     metrics = filled(context.metrics, [name.removeprefix(EVAL) for name in names])
     units = dict.fromkeys(metric.unit for metric in metrics.values() if metric.table)
@@ -49,17 +49,17 @@ def drawn(context: FigureContext) -> Canvas:
 
 
 def _plot(axis: Axes, context: FigureContext, name: str, metric: Metric, color: str) -> None:
-    """A metric on the way and at the end, and the baselines' as lines across."""
+    """Plots a metric during training and at the end, and its baselines as horizontal lines."""
     points = {line["step"]: line[EVAL + name] for line in context.lines if EVAL + name in line}
-    *baselines, own = context.results.items() or [("", {})]
-    if name in own[1]:
-        points[context.step] = own[1][name]
+    *baselines, final = context.results.items() or [("", {})]
+    if name in final[1]:
+        points[context.step] = final[1][name]
     values = [scaled(metric, value) for value in points.values()]
     axis.plot(list(points), values, f"{color}o-", markersize=3, label=name)
     baselines = [item for item in baselines if name in item[1]]
-    for (baseline, found), style in zip(baselines, ("--", ":"), strict=False):
+    for (baseline, metrics), style in zip(baselines, ("--", ":"), strict=False):
         axis.axhline(
-            scaled(metric, found[name]),
+            scaled(metric, metrics[name]),
             color=color,
             linestyle=style,
             linewidth=1,

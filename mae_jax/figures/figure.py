@@ -1,4 +1,4 @@
-"""What a figure is, and what it may draw from."""
+"""The `Figure` type, and the context that figures draw from."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -14,47 +14,48 @@ from mae_jax.types import Method, Metric
 
 
 class FigureContext(NamedTuple):
-    """A run and its state, as figures see them; the same in all processes."""
+    """A run and its state, for figures; the same in all processes but for `results`."""
 
     method: Method
     step: int
     """Steps done."""
     folder: Path
-    """Where files go; it is there."""
+    """An existing folder for the files."""
     lines: Sequence[Mapping[str, float]]
-    """Of metrics.jsonl so far."""
+    """Lines of metrics.jsonl so far."""
     results: Mapping[str, Mapping[str, float]]
-    """Representation -> metric -> value after these steps; the last one is the run's own. {}: not
-    evaluated yet. The first process has them, others may not: draw by them, and predict without."""
+    """Representation -> metric -> value after these steps: the baselines, then the run's own. {}:
+    not evaluated yet. Processes other than the first may lack them, so calls of `predict` must not
+    depend on them."""
     metrics: Mapping[str, Metric]
     """Declarations of the metrics in results and lines."""
     data: EvalData
     predict: Callable[[Sequence[str]], Predict]
-    """Outputs -> function of a batch that computes these."""
+    """Names of outputs -> a function from a batch to these outputs."""
     pictures: Callable[[int, int], dict[str, np.ndarray]]
     """(count, seed) -> the method's pictures of the first held-out images, each
-    [count, *space, C] uint8, in the order in which they are drawn; `seed` is of the masks."""
+    [count, *space, C] uint8, in the order in which they are drawn. `seed` draws the masks."""
 
 
 def draws_always(method: Method) -> str | None:
-    """The `check` of figures of any method."""
+    """A `check` that accepts every method."""
     return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """What the `make` of every figure returns."""
+    """A figure, as every `make` returns it."""
 
     name: str
     files: tuple[str, ...]
-    """The names of those that it writes."""
+    """Names of the files that it writes."""
     draw: Callable[[FigureContext], list[Path]]
     """Writes the files, see `save`, and returns their paths. Called in all processes."""
     check: Callable[[Method], str | None] = draws_always
-    """Why there is nothing to draw for a method; None: there is something."""
+    """Returns why there is nothing to draw for a method, or None."""
     log: Callable[[FigureContext], tuple[np.ndarray, str]] | None = None
-    """A picture for TensorBoard at each evaluation, [H, W, 3] uint8, and Markdown that says what it
-    shows. Called in all processes."""
+    """Returns a picture [H, W, 3] uint8 and its caption in Markdown, for TensorBoard at each
+    evaluation. Called in all processes."""
 
 
 def save(figure: matplotlib.figure.Figure, path: Path) -> Path:

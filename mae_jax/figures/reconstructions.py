@@ -1,5 +1,5 @@
-"""What a method sees and predicts of images: one row for each kind of picture, one column for each
-image, every row labeled with what it is.
+"""Inputs and predictions of a method: one labeled row per kind of picture (image, masked image,
+prediction, ...), one column per image.
 """
 
 import textwrap
@@ -15,15 +15,15 @@ from mae_jax.figures.figure import Figure, FigureContext, save
 from mae_jax.types import Method, UserError
 
 SIDE = 1.1
-"""Inches that an image is wide."""
+"""Width of an image in inches."""
 
 
 def make(count: int = 8) -> Figure:
-    """Draws the pictures of the method (`Method.pictures`): images as they are, of volumes and
-    videos the middle slice, signals as lines.
+    """Draws the pictures of the method (`Method.pictures`): images, the middle slice of volumes and
+    videos, and signals as lines.
 
     Args:
-        count: how many images.
+        count: number of images.
     """
     if count < 1:
         raise UserError(f"reconstructions: count={count} must be at least 1")
@@ -38,7 +38,7 @@ def make(count: int = 8) -> Figure:
 
 
 def nothing_to_draw(method: Method) -> str | None:
-    """Why a method has no pictures; None: it has some."""
+    """Why a method has no pictures, or None if it has."""
     return None if method.pictures() else "the method predicts nothing that can be drawn"
 
 
@@ -46,8 +46,8 @@ def draw_pictures(pictures: Mapping[str, np.ndarray], path: Path) -> Path:
     """Draws a row for each kind of picture, in their order.
 
     Args:
-        pictures: what they show -> [B, *space, C] uint8. If C is not 3, the first channel of images
-            is drawn, and all of signals.
+        pictures: label -> [B, *space, C] uint8. If C is not 3, the first channel of images is
+            drawn, and all channels of signals.
         path: of the PNG.
 
     Returns:
@@ -57,8 +57,8 @@ def draw_pictures(pictures: Mapping[str, np.ndarray], path: Path) -> Path:
 
 
 def logged(context: FigureContext, count: int) -> tuple[np.ndarray, str]:
-    """The same for TensorBoard, [H, W, 3] uint8, and the labels; images of one size are shown pixel
-    by pixel.
+    """The picture for TensorBoard, [H, W, 3] uint8, and its labels. Images of one size are tiled
+    pixel by pixel.
     """
     rows = labeled(context.pictures(count, 0))
     text = "Rows, from the top: " + "; ".join(" ".join(label.split()) for label in rows)
@@ -68,7 +68,7 @@ def logged(context: FigureContext, count: int) -> tuple[np.ndarray, str]:
 
 
 def labeled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Label -> images [B, H, W, C] or signals [B, L, C] of each row, from the top."""
+    """Label of each row, from the top -> images [B, H, W, C] or signals [B, L, C]."""
     rows = {}
     for name, images in pictures.items():
         label = textwrap.fill(name, 24)
@@ -81,7 +81,7 @@ def labeled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def tiled(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Rows [B, H, W, C] of images of one size as one picture without labels, [H, W, 3] uint8."""
+    """Tiles rows of images [B, H, W, C] of one size into one picture [rows * H, B * W, 3] uint8."""
     shown = [images if images.shape[3] == 3 else images[..., :1] for images in rows.values()]
     # [rows, B, H, W, 3]
     images = np.stack([np.broadcast_to(image, (*image.shape[:3], 3)) for image in shown])
@@ -97,7 +97,7 @@ def raster(figure: Canvas) -> np.ndarray:
 
 
 def drawn(rows: Mapping[str, np.ndarray]) -> Canvas:
-    """The figure of rows that are `labeled`."""
+    """The figure of `labeled` rows."""
     first = next(iter(rows.values()))
     count, ratio = len(first), first.shape[1] / first.shape[2] if first.ndim == 4 else 0.6
     figure = Canvas((2.0 + SIDE * count, SIDE * ratio * len(rows) + 0.1), dpi=150)

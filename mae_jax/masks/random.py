@@ -1,4 +1,4 @@
-"""Random masks (arXiv 2111.06377, section 3)."""
+"""Random masking (arXiv 2111.06377, section 3)."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from mae_jax.masks import MaskContext, Strategy
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Random(Strategy):
-    """Every patch is as likely to be masked as any other."""
+    """Masks patches uniformly at random, without replacement."""
 
     def score(self, key: jax.Array, context: MaskContext) -> jax.Array:
         """[B, L] float32."""
@@ -17,5 +17,5 @@ class Random(Strategy):
 
 
 def make() -> Random:
-    """Masks patches independently of each other."""
+    """Random masking: every patch has the same probability of being masked."""
     return Random()

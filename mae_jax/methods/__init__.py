@@ -1,4 +1,4 @@
-"""Learning without labels: one pretext task a file, each with `make(**kwargs) -> Method`."""
+"""Self-supervised methods, one pretext task per file, each with `make(**kwargs) -> Method`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,14 +10,15 @@ from mae_jax.types import Method
 
 
 def make_method(*, name: str, args: Mapping[str, Any], total_steps: int = 1) -> Method:
-    """A method, 'mae', a task, 'tasks.finetune', or a module of the user's, 'my_project.method'.
+    """Builds a method by name.
 
     Args:
-        args: of the module's `make`.
+        name: a method, 'mae'; a task, 'tasks.finetune'; or a user's module, 'my_project.method'.
+        args: arguments of the module's `make`.
         total_steps: length of the run.
 
     Raises:
-        UserError: no such module, or arguments that it does not take.
+        UserError: an unknown module or invalid arguments.
     """
     make = maker(name, "methods")
     method = check_made(call_section(make, args, "method.args"), Method, name)

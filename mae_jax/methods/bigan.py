@@ -1,7 +1,6 @@
-"""Bidirectional adversarial learning, BiGAN (Donahue et al., arXiv 1605.09782) and ALI (Dumoulin et
-al., 1606.00704): a discriminator tells pairs of a real image and what the encoder makes of it from
-pairs of what the generator makes of a random vector and that vector. Encoder and generator learn to
-deceive it, and where they succeed they are each other's inverse.
+"""Bidirectional GANs, BiGAN (Donahue et al., arXiv 1605.09782) and ALI (Dumoulin et al., arXiv
+1606.00704): a discriminator distinguishes pairs (image, encoding) from pairs (generated image,
+latent). Encoder and generator are trained to fool it, and are inverse to each other at the optimum.
 """
 
 import dataclasses
@@ -27,23 +26,24 @@ LOSSES = {
         lambda real, fake: real.mean() - fake.mean(),
     ),
 }
-"""(the discriminator's loss, that of encoder and generator) of the logits of real and of made pairs
-[B]. 'nonsaturating': cross-entropy, and the same with the labels exchanged (1605.09782, its
-inverse objective); 'hinge': 1705.02894, for pairs 1907.02544.
+"""Kind -> (loss of the discriminator, loss of encoder and generator), functions of the logits [B]
+of real and of generated pairs. 'nonsaturating' is cross-entropy, with swapped labels for encoder
+and generator (the inverse objective of arXiv 1605.09782); 'hinge' follows arXiv 1705.02894, and for
+pairs 1907.02544.
 """
 
 
 class Pairs(NamedTuple):
-    """What the discriminator is shown of one batch."""
+    """The discriminator's inputs for one batch: real pairs and generated pairs."""
 
     images: jax.Array
-    """[B, H, W, C] real, normalized."""
+    """[B, H, W, C], real images, normalized."""
     encoded: jax.Array
-    """[B, Z], their latents."""
+    """[B, Z], encodings of `images`."""
     made: jax.Array
-    """[B, H, W, C], generated from"""
+    """[B, H, W, C], images generated from `drawn`."""
     drawn: jax.Array
-    """[B, Z], from N(0, I)."""
+    """[B, Z], latents drawn from N(0, I)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +55,7 @@ class BiGAN(LatentMethod):
     discriminator_lr: float
 
     def rules(self) -> Rules:
-        """The discriminator has a learning rate of its own."""
+        """The discriminator has its own learning rate factor."""
         return (
             (r"^discriminator/.*(bias|scale)$", (self.discriminator_lr, 0.0)),
             (r"^discriminator/", (self.discriminator_lr, 1.0)),
@@ -63,10 +63,10 @@ class BiGAN(LatentMethod):
         )
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this size and number of channels."""
+        """Initializes parameters for images of this size and number of channels."""
         keys = jax.random.split(key, 4)
-        images = self.normalize(batch["image"])
-        features = jnp.zeros((len(images), self.encoder.width))
+        images = self.normalize(batch["image"])  # [B, H, W, C]
+        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
         latents = jnp.zeros((len(images), self.latent))
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
@@ -76,36 +76,38 @@ class BiGAN(LatentMethod):
         }, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """The discriminator's loss plus that of encoder and generator. The gradient of each reaches
-        its own parameters only: all of them take one step, against the others as they were.
+        """The loss of the discriminator plus that of encoder and generator. Stopped gradients
+        confine each to its own parameters, so that both players take a simultaneous step.
 
-        The metrics are the two losses, and 'right', the share of pairs the discriminator knows.
+        The metrics are the two losses, 'discriminator' and 'generator', and
+        'discriminator_accuracy', the fraction of pairs that the discriminator classifies correctly.
         """
         pairs = self.pairs(params, batch, key)
-        of_discriminator, of_others = LOSSES[self.loss_kind]
-        seen = jax.tree.map(jax.lax.stop_gradient, pairs)
-        real, fake = self.judge(params["discriminator"], seen)
+        discriminator_loss, generator_loss = LOSSES[self.loss_kind]
+        constant_pairs = jax.tree.map(jax.lax.stop_gradient, pairs)
+        real, fake = self.judge(params["discriminator"], constant_pairs)  # [B] each
+        # The second evaluation has gradients for encoder and generator, not for the discriminator.
         fixed = jax.tree.map(jax.lax.stop_gradient, params["discriminator"])
         losses = {
-            "discriminator": of_discriminator(real, fake),
-            "generator": of_others(*self.judge(fixed, pairs)),
+            "discriminator": discriminator_loss(real, fake),
+            "generator": generator_loss(*self.judge(fixed, pairs)),
         }
-        right = 0.5 * (jnp.mean(real > 0) + jnp.mean(fake < 0))
-        return Output(sum(losses.values()), extra, {**losses, "discriminator_accuracy": right})
+        accuracy = 0.5 * (jnp.mean(real > 0) + jnp.mean(fake < 0))
+        return Output(sum(losses.values()), extra, {**losses, "discriminator_accuracy": accuracy})
 
     def latents(self, params: Params, features: jax.Array) -> jax.Array:
-        """A linear function of the features."""
+        """Latents [B, Z] as a linear function of features [B, D]."""
         return self.head(self.latent).apply({"params": params["latent"]}, features)
 
     def pairs(self, params: Params, batch: Batch, key: jax.Array) -> Pairs:
-        """The real pairs of a batch, and as many made ones."""
+        """The real pairs of a batch, and equally many generated ones."""
         images = self.normalize(batch["image"])
-        encoded = self.latents(params, self.features(params, images))
-        drawn = jax.random.normal(key, encoded.shape)
+        encoded = self.latents(params, self.features(params, images))  # [B, Z]
+        drawn = jax.random.normal(key, encoded.shape)  # [B, Z]
         return Pairs(images, encoded, self.generate(params, drawn, images), drawn)
 
     def judge(self, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
-        """Logits [B] of the real and of the made pairs, by a discriminator of these parameters."""
+        """Logits [B] of the real and of the generated pairs, by a discriminator with `params`."""
         logits = lambda images, latents: self.discriminator.apply(
             {"params": params}, images, latents
         )
@@ -125,21 +127,22 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> BiGAN:
-    """Bidirectional adversarial learning.
+    """Builds a bidirectional GAN (BiGAN).
 
     Args:
         encoder: spec string of the encoder.
-        pool: 'cls' or 'mean' of the patches: the features, which latents are computed from.
+        pool: features from the tokens: 'cls' or 'mean' of the patches. Latents are linear in them.
         latent: size of the latent vectors.
-        decoder_width: channels of the generator's coarsest map, halved each time its sides double.
-        discriminator_width: channels of its first map, doubled each time the sides halve.
+        decoder_width: channels of the generator's coarsest map, halved at each upsampling.
+        discriminator_width: channels of the discriminator's first map, doubled at each
+            downsampling, up to 8 times.
         loss: 'nonsaturating', as in the paper, or 'hinge'.
-        discriminator_lr: its learning rate, as a multiple of the others'.
+        discriminator_lr: learning rate of the discriminator, as a multiple of the others'.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the networks compute in, 'float32' or 'bfloat16'.
+        dtype: of the networks' computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     check_choice("loss", loss, LOSSES)
     if min(latent, decoder_width, discriminator_width) < 1:

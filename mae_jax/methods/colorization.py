@@ -1,5 +1,5 @@
-"""Colorization (Zhang, Isola and Efros 2016, arXiv 1603.08511): the encoder sees the lightness of
-an image, and predicts the colors of its patches, as distributions over bins of Lab's ab plane.
+"""Colorization (Zhang, Isola and Efros 2016, arXiv 1603.08511): the encoder sees the lightness L of
+an image, and a head predicts its colors, as distributions over bins of the ab plane of CIE Lab.
 """
 
 import dataclasses
@@ -29,28 +29,28 @@ class Colorization(ImageMethod):
     prior_decay: float
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this size, and the prior of the bins, which starts
-        uniform. The encoder has one channel, whatever the images have.
+        """Initializes parameters for images of this size, and a uniform prior over the bins. The
+        encoder's input, the lightness, has one channel.
         """
         keys = jax.random.split(key)
         light = self.normalize(batch["image"])
-        sites = jnp.zeros((1, 1, self.encoder.width))
+        tokens = jnp.zeros((1, 1, self.encoder.width))
         count = len(lab.bins())
         return {
             "encoder": self.encoder.init(keys[0], light)["params"],
-            "head": self.head.init(keys[1], sites)["params"],
+            "head": self.head.init(keys[1], tokens)["params"],
         }, {"prior": jnp.full(count, 1 / count, jnp.float32), "seen": jnp.zeros(count)}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy between the softly encoded colors and their prediction, each place
-        weighted by how rare its nearest bin is; the mean over the places, as in the paper not
-        divided by the weights, which are 1 on average under the prior.
+        """Cross-entropy with the soft-encoded colors, weighted by the rarity of the nearest bin.
+        As in the paper, the mean over positions is not divided by the weights, whose mean under the
+        prior is 1. The metric 'top1' is the accuracy for the nearest bins.
 
-        The weights come from the prior before this batch, so no example's depends on the others;
-        'seen' adds up the shares of the bins, of all parts of a batch.
+        The weights come from the prior before this batch, so that examples do not depend on each
+        other. 'seen' accumulates the frequencies of the bins over microbatches.
 
         Raises:
-            UserError: the images have no colors.
+            UserError: images that are not RGB.
         """
         images = batch["image"]
         if images.shape[-1] != 3:
@@ -58,33 +58,34 @@ class Colorization(ImageMethod):
                 f"colorization cannot learn colors from images of {images.shape[-1]} channels: "
                 "train it on RGB images"
             )
-        colors = self.to_lab(images)
-        logits = self.logits(params, colors)
-        indices, weights = lab.encode_soft(self.places(colors), lab.bins())
-        # Only the few bins with a weight are looked up: dense targets would take far longer.
-        found = jnp.take_along_axis(jax.nn.log_softmax(logits), indices, axis=-1)
-        errors = -jnp.sum(weights * found, axis=-1)
-        balance = lab.class_weights(extra["prior"], self.rebalance)[indices[..., 0]]
-        shares = lab.histogram(indices, weights, logits.shape[-1])
-        hit = jnp.argmax(logits, axis=-1) == indices[..., 0]
-        metrics = {"top1": jnp.mean(hit.astype(jnp.float32))}
+        colors = self.to_lab(images)  # [B, H, W, 3]
+        logits = self.logits(params, colors)  # [B, L, P, Q]
+        indices, weights = lab.encode_soft(self.places(colors), lab.bins())  # [B, L, P, 5] each
+        # Only the few bins with nonzero weight are gathered: dense targets would take far longer.
+        log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), indices, axis=-1)
+        errors = -jnp.sum(weights * log_probs, axis=-1)  # [B, L, P]
+        balance = lab.class_weights(extra["prior"], self.rebalance)[indices[..., 0]]  # [B, L, P]
+        shares = lab.histogram(indices, weights, logits.shape[-1])  # [Q]
+        correct = jnp.argmax(logits, axis=-1) == indices[..., 0]
+        metrics = {"top1": jnp.mean(correct.astype(jnp.float32))}
         return Output(jnp.mean(balance * errors), extra | {"seen": extra["seen"] + shares}, metrics)
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """The prior moves towards the shares of the bins in the batch. The paper smooths its prior
-        by a Gaussian of deviation 5; the soft encoding, which has the same, is all its smoothing.
+        """Updates the prior, a moving average of the frequencies of the bins in the batches. The
+        paper smooths its prior by a Gaussian of deviation 5; here the soft encoding, whose Gaussian
+        has the same deviation, is the only smoothing.
         """
-        shares = extra["seen"] / extra["seen"].sum()
-        prior = self.prior_decay * extra["prior"] + (1 - self.prior_decay) * shares
+        frequencies = extra["seen"] / extra["seen"].sum()
+        prior = self.prior_decay * extra["prior"] + (1 - self.prior_decay) * frequencies
         return {"prior": prior, "seen": jnp.zeros_like(extra["seen"])}
 
     def adapt(self, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
-        """As of images of one channel, the lightness."""
+        """Adapts the encoder to images with one channel, the lightness."""
         return super().adapt((*shape[:-1], 1), old)
 
     def pictures(self) -> Pictures:
-        """Draws the original; what the encoder sees; and the same lightness with the annealed means
-        of the predicted colors, scaled up bilinearly. Gray images are colored too.
+        """Draws the original; its lightness, which is the encoder's input; and the lightness with
+        the annealed means of the predicted colors, upsampled bilinearly. Also for gray images.
         """
         return self._draw
 
@@ -92,11 +93,11 @@ class Colorization(ImageMethod):
         images = batch["image"]
         colors = self.to_lab(images)
         batch_size, height, width, _ = colors.shape
-        means = lab.annealed_mean(self.logits(params, colors), lab.bins())
+        means = lab.annealed_mean(self.logits(params, colors), lab.bins())  # [B, L, P, 2]
         rows, columns = grid_of((height, width), self.encoder.patch)
         means = means.reshape(batch_size, rows * columns, -1)  # [B, L, P 2]
         ab = unpatchify(means, self.encoder.patch // self.stride, (rows, columns))  # [B, h, w, 2]
-        ab = jax.image.resize(ab, (batch_size, height, width, 2), "linear")
+        ab = jax.image.resize(ab, (batch_size, height, width, 2), "linear")  # [B, H, W, 2]
         light = colors[..., :1]
         return {
             "original": jnp.broadcast_to(images, colors.shape),
@@ -105,10 +106,10 @@ class Colorization(ImageMethod):
         }
 
     def to_lab(self, images: jax.Array) -> jax.Array:
-        """Lab [B, H, W, 3] float32 of uint8 images [B, H, W, 3], or [B, H, W, 1] of gray values.
+        """Converts uint8 RGB [B, H, W, 3] or gray [B, H, W, 1] images to Lab [B, H, W, 3] float32.
 
         Raises:
-            UserError: any other number of channels.
+            UserError: another number of channels.
         """
         if images.shape[-1] not in (1, 3):
             raise UserError(
@@ -119,36 +120,36 @@ class Colorization(ImageMethod):
         return lab.rgb_to_lab(jnp.broadcast_to(rgb, (*rgb.shape[:-1], 3)))
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """uint8 images [B, H, W, 3], or 1 for gray values, to network inputs [B, H, W, 1]."""
+        """Converts uint8 RGB [B, H, W, 3] or gray [B, H, W, 1] images to inputs [B, H, W, 1]."""
         return self.lightness(self.to_lab(images))
 
     def lightness(self, colors: jax.Array) -> jax.Array:
-        """Network inputs [B, H, W, 1] of Lab images: (L - 50) / 25, which lies in [-2, 2] and has
-        about mean 0 and deviation 1 in photographs.
+        """Network inputs [B, H, W, 1] from Lab images: (L - 50) / 25, in [-2, 2], with mean about 0
+        and standard deviation about 1 for photographs.
         """
         return (colors[..., :1] - 50) / 25
 
     def places(self, colors: jax.Array) -> jax.Array:
-        """The targets [B, L, P, 2] of Lab images: ab averaged over squares of the stride, P of them
-        in each site, row-major as the sites are.
+        """Target colors [B, L, P, 2] of Lab images: the mean ab of each square of side `stride`.
+        Each of the L patches has P squares; both are in row-major order.
         """
         batch, height, width, _ = colors.shape
         rows, columns = height // self.stride, width // self.stride
-        # [B, rows, stride, columns, stride, 2]
+        # [B, rows, stride, columns, stride, 2], whose mean is [B, rows, columns, 2]
         ab = colors[..., 1:].reshape(batch, rows, self.stride, columns, self.stride, 2)
-        per_site = self.encoder.patch // self.stride
+        side = self.encoder.patch // self.stride  # of a patch, in squares
         # [B, L, 2 P] to [B, L, P, 2]
-        return patchify(ab.mean(axis=(2, 4)), per_site).reshape(batch, -1, per_site**2, 2)
+        return patchify(ab.mean(axis=(2, 4)), side).reshape(batch, -1, side**2, 2)
 
     def logits(self, params: Params, colors: jax.Array) -> jax.Array:
-        """[B, L, P, Q] float32: for each place of `places`, of each bin."""
-        sites = self.tokens(params, self.lightness(colors))[:, self.encoder.prefix :]
-        logits = self.head.apply({"params": params["head"]}, sites).astype(jnp.float32)
-        return logits.reshape(*sites.shape[:2], -1, len(lab.bins()))  # of [B, L, P Q]
+        """Logits [B, L, P, Q] float32 over the Q bins, for each square of `places`."""
+        tokens = self.tokens(params, self.lightness(colors))[:, self.encoder.prefix :]  # [B, L, D]
+        logits = self.head.apply({"params": params["head"]}, tokens).astype(jnp.float32)
+        return logits.reshape(*tokens.shape[:2], -1, len(lab.bins()))  # of [B, L, P Q]
 
 
 def _to_bytes(light: jax.Array, ab: jax.Array) -> jax.Array:
-    """uint8 sRGB of L and ab."""
+    """L [B, H, W, 1] and ab [B, H, W, 2] to sRGB [B, H, W, 3] uint8."""
     rgb = lab.lab_to_rgb(jnp.concatenate([light, ab], axis=-1))
     return jnp.round(rgb * 255).astype(jnp.uint8)
 
@@ -162,27 +163,27 @@ def make(
     prior_decay: float = 0.99,
     dtype: str = "float32",
 ) -> Colorization:
-    """Colorization.
+    """Builds a colorization method.
 
     Args:
         encoder: spec string of the encoder.
-        pool: 'mean' of the patches, whose colors are predicted, or 'cls'.
-        stride: side in pixels of the squares that get a color each; it divides the encoder's
-            patch. The paper's is 4.
-        rebalance: the paper's lambda in (0, 1], 0.5 there: how far from the inverse of the prior
-            the weights of the bins are; 1: all colors weigh the same.
-        prior_decay: in [0, 1), of the moving average of the bins' shares over the batches.
-        dtype: what the network computes in, 'float32' or 'bfloat16'.
+        pool: features from the tokens: 'mean' of the patches, or 'cls'.
+        stride: side in pixels of the squares whose mean color is predicted; a divisor of the
+            encoder's patch. The paper's is 4.
+        rebalance: the paper's lambda in (0, 1], 0.5 there: weight of the uniform distribution mixed
+            into the prior, by whose inverse colors are weighted; 1: all weights are equal.
+        prior_decay: decay of the moving average of the bins' frequencies, in [0, 1).
+        dtype: of the network's computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     if not 0 < rebalance <= 1 or not 0 <= prior_decay < 1:
         raise UserError(
             f"rebalance={rebalance} must be in (0, 1], 1 for none, and prior_decay={prior_decay} "
             "in [0, 1)"
         )
-    lightness = dict(mean=(0.5,), std=(0.25,))  # what `normalize` removes, of L / 100
+    lightness = dict(mean=(0.5,), std=(0.25,))  # of L / 100, equal to `lightness` of L
     fields = Colorization.fields(encoder=encoder, pool=pool, dtype=dtype, **lightness)
     patch = fields["encoder"].patch
     if not isinstance(patch, int) or stride < 1 or patch % stride:

@@ -1,8 +1,8 @@
-"""Context encoders (arXiv 1604.07379): masked pixels are zeros in the image, and an autoencoder
-predicts them.
+"""Context encoders (Pathak et al. 2016, arXiv 1604.07379): an autoencoder inpaints images in which
+masked pixels are zero.
 
-The paper adds an adversarial loss, which is not here, and masks the center or random regions; ours
-are the masks of `mae_jax.masks`, on patches of any size.
+Two differences from the paper: there is no adversarial loss, and the masks are those of
+`mae_jax.masks`, on patches of any size, instead of the center or random regions.
 """
 
 import dataclasses
@@ -22,15 +22,16 @@ class ContextEncoder(UNetMethod):
     """The method; `make` documents the fields."""
 
     side: int
-    """Of a masked patch, in pixels."""
+    """Side of a masked patch in pixels."""
 
     @property
     def unit(self) -> int:
-        """See `make`."""
+        """Side of a masked patch in pixels."""
         return self.side
 
     def network_inputs(self, images: jax.Array, mask: Mask) -> tuple[jax.Array, None]:
-        """Images with zeros, the mean color after normalization, in place of masked pixels."""
+        """Normalized images [B, *space, C] with masked pixels set to 0, which is the mean color."""
+        # [B, L] to [B, *grid, 1]
         visible = ~mask.mask.reshape(-1, *grid_of(images.shape[1:-1], self.unit), 1)
         return apply_mask(self.normalize(images), upsample_mask(visible, self.unit)), None
 
@@ -51,28 +52,28 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> ContextEncoder:
-    """Inpainting with an autoencoder.
+    """Builds a context encoder.
 
     Args:
-        encoder: spec string, e.g. 'convnext(T)' or 'vit(B, patch=16)'; its `patch`, the total
-            stride, is a power of two.
-        decoder_width: channels after the first upsampling; each further one has half.
-        skips: whether the decoder reads all maps of a convolutional encoder (a UNet), or the last
-            one only.
+        encoder: spec string, e.g. 'convnext(T)' or 'vit(B, patch=16)', with a total stride
+            (`patch`) that is a power of two.
+        decoder_width: channels after the first upsampling; each further one halves them.
+        skips: skip connections from all feature maps of a convolutional encoder (a UNet), or only
+            the last map.
         mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)' or 'grid'.
-        mask_ratio: share of masked pixels, in [0, 1).
+        mask_ratio: fraction of masked pixels, in [0, 1).
         unit: side in pixels of a masked patch, 1 for single pixels; 0: the encoder's patch.
         loss: 'mse' or 'l1'.
-        target: spec string of `mae_jax.targets`: 'pixels(normalize=True)' are those of each patch,
-            normalized by its own mean and deviation.
+        target: spec string of `mae_jax.targets`; 'pixels(normalize=True)' normalizes each patch by
+            its own mean and standard deviation.
         loss_on: 'masked' pixels only, or 'all'.
-        pool: 'cls' (for a convolutional encoder the same) or 'mean': how `predict` computes
-            features.
+        pool: features from the tokens: 'mean' of the patches or 'cls', which are equal for a
+            convolutional encoder.
         mean, std: of the pixels in [0, 1], one number or one per channel.
         dtype: of the network's computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     options = unet_options(
         encoder=encoder,
@@ -90,6 +91,6 @@ def make(
     )
     if unit < 0:
         raise UserError(f"unit={unit}: give a side in pixels, or 0 for the encoder's patch")
-    if unit == 1 and options["target"].normalize:
+    if unit == 1 and options["target"].normalize:  # a patch of one pixel has no variance
         raise UserError("unit=1 leaves nothing to normalize: set target='pixels(normalize=False)'")
     return ContextEncoder(side=unit or options["encoder"].patch, **options)

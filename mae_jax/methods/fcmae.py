@@ -1,8 +1,8 @@
-"""Masked autoencoding with a convolutional encoder that computes as if masked pixels did not exist,
-and a UNet as decoder (SparK, arXiv 2301.03580; FCMAE, arXiv 2301.00808).
+"""Fully convolutional masked autoencoders (FCMAE, arXiv 2301.00808; SparK, arXiv 2301.03580): a
+convolutional encoder processes the visible patches only, and a UNet decoder predicts the others.
 
-The papers use sparse convolutions; dense ones whose masked positions are set to zero after every
-operation compute the same. A ViT encodes the visible patches only, as in MAE.
+The papers use sparse convolutions. Here dense convolutions compute the same, with masked positions
+reset to zero after every operation. A ViT encodes the visible patches only, as in MAE.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class FCMAE(UNetMethod):
         return self.encoder.patch
 
     def network_inputs(self, images: jax.Array, mask: Mask) -> tuple[jax.Array, Mask]:
-        """Images and mask: the encoder leaves out what is masked."""
+        """Normalized images [B, *space, C], and the mask, which the encoder applies."""
         return self.normalize(images), mask
 
 
@@ -43,27 +43,27 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> FCMAE:
-    """Masked autoencoding with a sparse convolutional encoder.
+    """Builds a fully convolutional masked autoencoder.
 
     Args:
-        encoder: spec string, e.g. 'convnext(T)' or 'vit(B, patch=16)'; its `patch`, the total
-            stride, is a power of two.
-        decoder_width: channels after the first upsampling; each further one has half.
-        skips: whether the decoder reads all maps of a convolutional encoder (a UNet), or the last
-            one only.
+        encoder: spec string, e.g. 'convnext(T)' or 'vit(B, patch=16)', with a total stride
+            (`patch`) that is a power of two.
+        decoder_width: channels after the first upsampling; each further one halves them.
+        skips: skip connections from all feature maps of a convolutional encoder (a UNet), or only
+            the last map.
         mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)' or 'grid'.
-        mask_ratio: share of masked patches, in [0, 1).
+        mask_ratio: fraction of masked patches, in [0, 1).
         loss: 'mse' or 'l1'.
-        target: spec string of `mae_jax.targets`: 'pixels(normalize=True)' are those of each patch,
-            normalized by its own mean and deviation.
+        target: spec string of `mae_jax.targets`; 'pixels(normalize=True)' normalizes each patch by
+            its own mean and standard deviation.
         loss_on: 'masked' patches only, or 'all'.
-        pool: 'cls' (for a convolutional encoder the same) or 'mean': how `predict` computes
-            features.
+        pool: features from the tokens: 'mean' of the patches or 'cls', which are equal for a
+            convolutional encoder.
         mean, std: of the pixels in [0, 1], one number or one per channel.
         dtype: of the network's computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     return FCMAE(
         **unet_options(

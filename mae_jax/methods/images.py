@@ -1,4 +1,4 @@
-"""What methods that train one encoder of images share: its features, and how it is loaded."""
+"""Base class of methods with one image encoder: features, and loading of pre-trained weights."""
 
 import dataclasses
 import math
@@ -18,25 +18,27 @@ from mae_jax.types import Adapt, Batch, Extra, Method, Params, UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ImageMethod(Method):
-    """A method with an encoder of images, whose parameters are params['encoder']."""
+    """A method with an image encoder, whose parameters are params['encoder']."""
 
     encoder: Encoder
     pool: str
-    """'cls' or 'mean': what is called features."""
+    """How tokens are pooled to features: 'cls' or 'mean'."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of the pixels in [0, 1], one number or one per channel."""
+    """Mean and standard deviation of the pixels in [0, 1], one number or one per channel."""
 
     @staticmethod
     def fields(
         *, encoder: str, pool: str, mean: Sequence[float], std: Sequence[float], dtype: str, **more
     ) -> dict[str, Any]:
-        """The fields above, from the arguments that every `make` has.
+        """Builds the fields above from the arguments that all `make` functions share.
 
         Args:
-            encoder: spec string.
-            dtype: what the encoder computes in, 'float32' or 'bfloat16'.
-            more: other arguments of the encoder.
+            encoder: spec string of the encoder.
+            pool: 'cls' or 'mean'.
+            mean, std: of the pixels in [0, 1], one number or one per channel.
+            dtype: of the encoder's computations, 'float32' or 'bfloat16'.
+            more: further arguments of the encoder.
 
         Raises:
             UserError: an unknown name or value.
@@ -45,43 +47,43 @@ class ImageMethod(Method):
         return dict(encoder=network, pool=pool, mean=tuple(mean), std=tuple(std))
 
     def loads(self) -> Mapping[str, str]:
-        """The encoder; learned positions may start from sine-cosine ones."""
+        """The encoder. Learned positions keep their sine-cosine initialization if not loaded."""
         return {"params/encoder": "^positions$"}
 
     def offers(self) -> tuple[str, ...]:
-        """'features' [B, D] float32 and 'tokens' [B, prefix + L, D] of whole images."""
+        """'features' [B, D] float32 and 'tokens' [B, prefix + L, D] of unmasked images."""
         return ("features", "tokens")
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """See `offers`."""
-        tokens = self.tokens(params, self.normalize(batch["image"]))
-        found = {"tokens": tokens, "features": self.pooled(tokens)}
-        return {name: found[name] for name in outputs}
+        tokens = self.tokens(params, self.normalize(batch["image"]))  # [B, prefix + L, D]
+        available = {"tokens": tokens, "features": self.pooled(tokens)}
+        return {name: available[name] for name in outputs}
 
     def normalize(self, images: jax.Array, *, pixels: int = 1) -> jax.Array:
-        """uint8 images [B, *space, C] to float32 network inputs; or patches, of so many pixels."""
+        """Normalizes uint8 images [B, *space, C], or patches [B, L, pixels * C], to float32."""
         return normalize(images, self.mean, self.std, pixels=pixels)
 
     def tokens(self, params: Params, images: jax.Array) -> jax.Array:
-        """Tokens [B, prefix + L, D] of normalized images."""
+        """Encodes normalized images [B, *space, C] as tokens [B, prefix + L, D]."""
         return self.encoder.apply({"params": params["encoder"]}, images)
 
     def pooled(self, tokens: jax.Array) -> jax.Array:
-        """Features [B, D] float32 of tokens."""
+        """Pools tokens [B, prefix + L, D] to features [B, D] float32."""
         return pooled(tokens, self.pool, prefix=self.encoder.prefix)
 
     def features(self, params: Params, images: jax.Array) -> jax.Array:
-        """Features [B, D] float32 of normalized images."""
+        """Encodes normalized images [B, *space, C] as features [B, D] float32."""
         return self.pooled(self.tokens(params, images))
 
     def adapt(self, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
         """Resamples the patch embedding to another number of channels, and learned positions to
-        another grid. Where `old` is not known, their grid is taken to be square.
+        another grid. If `old` is unknown, the old grid is assumed to be square.
 
         Raises:
-            UserError: `old` has another number of axes.
+            UserError: `old` and `shape` differ in their number of axes.
         """
         encoder, rank = self.encoder, len(shape) - 1
         if old is not None and len(old) != len(shape):
@@ -92,14 +94,14 @@ class ImageMethod(Method):
         area, prefix = math.prod(patch_sides(encoder.stem, rank)), encoder.prefix
 
         def resample(path: str, array: np.ndarray):
-            if path == "embed/kernel" and array.shape[0] % area == 0:
+            if path == "embed/kernel" and array.shape[0] % area == 0:  # [prod(stem) * C, D]
                 return resample_channels(jnp.asarray(array), array.shape[0] // area, shape[-1])
-            if path == "positions":
+            if path == "positions":  # [prefix + L, D]
                 side = round((len(array) - prefix) ** (1 / rank))
-                there = grid_of(old[:-1], encoder.patch) if old else (side,) * rank
-                if len(array) == prefix + math.prod(there):
+                old_grid = grid_of(old[:-1], encoder.patch) if old else (side,) * rank
+                if len(array) == prefix + math.prod(old_grid):
                     grid = grid_of(shape[:-1], encoder.patch)
-                    return resample_positions(jnp.asarray(array), there, grid, prefix=prefix)
+                    return resample_positions(jnp.asarray(array), old_grid, grid, prefix=prefix)
             return array
 
         return resample

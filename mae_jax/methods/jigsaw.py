@@ -1,6 +1,6 @@
-"""Jigsaw puzzles (arXiv 1603.09246): nine tiles of an image are shuffled by one of a set of
-permutations; say which. The paper's shifts between the channels and its gray images, which are to
-hide chromatic aberration, are left out.
+"""Jigsaw puzzles (Noroozi and Favaro 2016, arXiv 1603.09246): nine tiles of an image are shuffled
+by a permutation from a fixed set, and the network classifies which one. The paper's shifts between
+color channels and its grayscale images, against chromatic aberration, are not included.
 """
 
 import dataclasses
@@ -18,11 +18,12 @@ from mae_jax.types import UserError
 
 
 class PuzzleHead(nn.Module):
-    """A layer for each tile by itself, then a perceptron on all nine."""
+    """A dense layer shared by the tiles, then an MLP on the features of all nine."""
 
     hidden: int
-    """Width of what each tile contributes; the hidden layer of the perceptron is 8 times that."""
+    """Width of the features of each tile; the hidden layer of the MLP is 8 times as wide."""
     permutations: int
+    """Number of classes."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -31,7 +32,7 @@ class PuzzleHead(nn.Module):
         dense = lambda width, name: nn.Dense(
             width, kernel_init=dense_init, dtype=self.dtype, name=name
         )
-        x = nn.gelu(dense(self.hidden, "tile")(features), approximate=False)
+        x = nn.gelu(dense(self.hidden, "tile")(features), approximate=False)  # [B, 9, hidden]
         x = x.reshape(len(x), -1)  # [B, 9 hidden]
         x = nn.gelu(dense(8 * self.hidden, "fc1")(x), approximate=False)
         return dense(self.permutations, "fc2")(x).astype(jnp.float32)
@@ -42,25 +43,26 @@ class Jigsaw(TileMethod):
     """The method; `make` documents the fields."""
 
     orders: tuple[tuple[int, ...], ...]
-    """The permutations: the tile at a place i of a shuffled image is from cell orders[label][i]."""
+    """The permutations: tile i of a shuffled image comes from cell orders[label][i]."""
 
     def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The puzzles that the network is asked about.
+        """Draws one puzzle for each image.
 
         Args:
+            key: source of randomness.
             images: [B, H, W, C] uint8.
 
         Returns:
-            [B, 9, tile, tile, C] float32, shuffled tiles, each normalized by itself; [B] int: by
-            which permutation.
+            Shuffled tiles [B, 9, tile, tile, C] float32, normalized per tile; and the indices of
+            their permutations, [B] int.
 
         Raises:
-            UserError: tiles that do not fit.
+            UserError: tiles that do not fit into the images.
         """
         cut_key, label_key = jax.random.split(key)
-        nine = tiles.cut(cut_key, images, self.tile)
+        nine = tiles.cut(cut_key, images, self.tile)  # [B, 9, tile, tile, C]
         label = jax.random.randint(label_key, (len(images),), 0, len(self.orders))
-        order = jnp.asarray(self.orders)[label]
+        order = jnp.asarray(self.orders)[label]  # [B, 9]
         shuffled = jnp.take_along_axis(nine, order[:, :, None, None, None], axis=1)
         return tiles.normalize_tiles(shuffled.astype(jnp.float32) / 255), label
 
@@ -76,22 +78,22 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> Jigsaw:
-    """Jigsaw puzzles.
+    """Builds a jigsaw puzzle method.
 
     Args:
         encoder: spec string of the encoder.
-        pool: 'cls' or 'mean' of the sites of a tile, and of an image in `predict`.
-        tile: side in pixels, a multiple of the encoder's patch, smaller than a third of the images
-            for gaps between tiles: for images of 224 pixels 64, as in the paper.
-        permutations: how many there are to choose from, 2 or more: the more, the harder.
-        hidden: width of what each tile contributes to the puzzle; the layer that sees all nine is 8
-            times as wide.
-        mean, std: of the pixels in [0, 1] of whole images, one number or one per channel; tiles are
-            normalized by their own.
-        dtype: what the networks compute in, 'float32' or 'bfloat16'.
+        pool: features from the tokens of a tile, or in `predict` of an image: 'cls' or 'mean' of
+            the patches.
+        tile: side of a tile in pixels: a multiple of the encoder's patch, and less than a third of
+            the image for gaps between tiles. The paper's is 64, which fits images of 224 pixels.
+        permutations: number of permutations, at least 2; more make the task harder.
+        hidden: width of the features of each tile; the layer over all nine is 8 times as wide.
+        mean, std: of the pixels in [0, 1], one number or one per channel, for whole images in
+            `predict`; tiles are normalized by their own.
+        dtype: of the networks' computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     if hidden < 1:
         raise UserError(f"hidden={hidden} must be positive")

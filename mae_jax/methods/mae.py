@@ -1,5 +1,6 @@
-"""Masked autoencoding (He et al. 2021, arXiv 2111.06377): mask most patches, encode the rest,
-predict the masked ones. Images may have any number of dimensions: signals, images, volumes, videos.
+"""Masked autoencoders (MAE, He et al. 2021, arXiv 2111.06377): mask a high ratio of random patches,
+encode the visible ones, and reconstruct the masked ones from the encodings and mask tokens. Images
+may have any number of dimensions: signals, images, volumes, videos.
 """
 
 import dataclasses
@@ -43,25 +44,26 @@ class MaskedAutoencoding(MaskedMethod):
         return self.model.apply(variables, self.normalize(images), mask, values=values)
 
     def reconstruct_for_loss(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
-        """Predictions [B, K, V]: with loss_on='masked', of the masked patches alone. Pixels stay
-        bytes until the visible patches are taken.
+        """Predictions [B, K, V], with loss_on='masked' of the masked patches only. The encoder
+        normalizes the pixels itself, after it has gathered the visible patches as bytes.
         """
+        # Visible patches are not predicted, which saves their share of the decoder's last block.
         masked_only, values = self.loss_on == "masked", self.values(images)
         variables = {"params": params}
         return self.model.apply(variables, images, mask, masked_only, self.normalize, values)
 
     def take(self, patches: jax.Array, mask: Mask) -> jax.Array:
-        """Those patches of [B, L, ...]."""
+        """The patches that `reconstruct_for_loss` predicts, [B, L, ...] to [B, K, ...]."""
         if self.loss_on == "all":
             return patches
         return take_tokens(patches, mask.masked, kind=self.decoder.gather)
 
     def in_loss(self, mask: Mask) -> jax.Array:
-        """All of them count."""
+        """[B, K] True: every patch that `reconstruct_for_loss` predicts counts in the loss."""
         return jnp.ones_like(mask.mask if self.loss_on == "all" else mask.masked, bool)
 
     def values(self, images: jax.Array) -> int:
-        """Number of values that are predicted for each patch of images [B, *space, C]."""
+        """Number of values V to predict for each patch of images [B, *space, C]."""
         return self.target.width(self.sides(images), images.shape[-1])
 
 
@@ -85,34 +87,34 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> MaskedAutoencoding:
-    """Masked autoencoding.
+    """Builds a masked autoencoder (MAE).
 
     Args:
         encoder: spec string, e.g. 'vit(B, patch=16)', 'vit(width=96, depth=4, heads=3, patch=4)'
             or 'convnext(T)'.
-        decoder_width, decoder_depth, decoder_heads: shape of the transformer decoder.
-        decoder_attention, decoder_remat, decoder_gather: how it is computed, like the `attention`,
-            `remat` and `gather` of vit(...).
+        decoder_width, decoder_depth, decoder_heads: size of the transformer decoder.
+        decoder_attention, decoder_remat, decoder_gather: the decoder's `attention`, `remat` and
+            `gather`, see `models.vit.make`.
         mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)' or 'grid'.
-        mask_ratio: share of masked patches, in [0, 1).
+        mask_ratio: fraction of masked patches, in [0, 1).
         loss: 'mse' or 'l1'.
-        target: spec string of `mae_jax.targets`: 'pixels(normalize=True)' are those of each patch
-            with its mean and deviation removed.
+        target: spec string of `mae_jax.targets`; 'pixels(normalize=True)' normalizes each patch by
+            its own mean and standard deviation.
         loss_on: 'masked' patches only, as in the paper, or 'all'.
-        mask_tokens_in_encoder: the ablation in which the encoder sees mask tokens too.
-        pool: 'cls' or 'mean': what `predict` calls features.
+        mask_tokens_in_encoder: encode mask tokens in place of masked patches, an ablation.
+        pool: features from the tokens: 'cls' or 'mean' of the patches.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the network computes in, 'float32' or 'bfloat16'.
+        dtype: of the network's computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     options = masked_options(
         mask=mask, mask_ratio=mask_ratio, target=target, loss=loss, loss_on=loss_on
     )
     shape = dict(width=decoder_width, depth=decoder_depth, heads=decoder_heads)
     check_shape("decoder", **shape)
-    more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # an argument of ViTs alone
+    more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # only ViTs have this argument
     options |= MaskedMethod.fields(
         encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype, **more
     )

@@ -1,4 +1,4 @@
-"""What masked autoencoders share: masks and targets by their specs, the loss, and pictures."""
+"""Base class of masked autoencoders: masks, targets, the loss on masked patches, and pictures."""
 
 import abc
 import dataclasses
@@ -22,17 +22,21 @@ from mae_jax.types import Batch, Extra, Output, Params, Pictures, UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class MaskedMethod(ImageMethod):
-    """A method that predicts the masked patches of images. What its target learns from data is
+    """A method that predicts the masked patches of images. The constants of its target, if any, are
     extra['target'].
+
+    In shapes, L is the number of patches, K the number of patches predicted for the loss (not of
+    visible ones, as in `Mask`), and V the number of values predicted for each.
     """
 
     strategy: masks.Strategy
     mask_ratio: float
+    """Fraction of masked patches, in [0, 1)."""
     target: Target
     loss_kind: str
-    """One of the target's losses."""
+    """One of `target.losses`."""
     loss_on: str
-    """'masked' patches only, or 'all'."""
+    """Patches that count in the loss: 'masked' or 'all'."""
 
     @property
     def sample(self) -> int:
@@ -42,67 +46,67 @@ class MaskedMethod(ImageMethod):
     @property
     @abc.abstractmethod
     def model(self) -> nn.Module:
-        """The network, of which the encoder is the part 'encoder'."""
+        """The network, with the encoder as its submodule 'encoder'."""
 
     @property
     @abc.abstractmethod
     def unit(self) -> int | tuple[int, ...]:
-        """Side of a patch in pixels, or one for each axis: what is masked as a whole."""
+        """Side of a masked patch in pixels, or one side for each axis."""
 
     @abc.abstractmethod
     def init_params(self, key: jax.Array, images: jax.Array, mask: Mask) -> Params:
-        """Parameters for images [B, *space, C] uint8."""
+        """Initializes parameters for images [B, *space, C] uint8."""
 
     @abc.abstractmethod
     def reconstruct(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
         """Predictions [B, L, V] of all patches of images [B, *space, C] uint8."""
 
     def reconstruct_for_loss(self, params: Params, images: jax.Array, mask: Mask) -> jax.Array:
-        """Predictions [B, K, V] of the patches that `take` takes."""
+        """Predictions [B, K, V] of the patches that `take` selects. By default all: K = L."""
         return self.reconstruct(params, images, mask)
 
     def take(self, patches: jax.Array, mask: Mask) -> jax.Array:
-        """Of [B, L, ...] the patches [B, K, ...] that are predicted for the loss."""
+        """Selects the patches that `reconstruct_for_loss` predicts: [B, L, ...] to [B, K, ...]."""
         return patches
 
     def in_loss(self, mask: Mask) -> jax.Array:
-        """[B, K] bool: which of these count in the loss."""
+        """Which of the K patches count in the loss, [B, K] bool."""
         return mask.mask if self.loss_on == "masked" else jnp.ones_like(mask.mask)
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Parameters for images of this shape."""
+        """Initializes parameters, and the target's constants, for images of this shape."""
         images = batch["image"]
         params = self.init_params(key, images, self.draw_mask(key, images))
         return params, self.extra(self.target.initial(self.sides(images), images.shape[-1]))
 
     def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
-        """Those of the target; without a sample, they stay as they start."""
+        """Computes the target's constants; without a sample, their initial values are final."""
         if not self.sample:
             return {}
         return self.extra(self.target.constants(sample, self.sides(sample["image"])))
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """The error of predictions under a mask of its own for every example."""
+        """The mean error of the predictions, under a new random mask for every example."""
         images = batch["image"]
         mask = self.draw_mask(key, images, step)
-        prediction = self.reconstruct_for_loss(params, images, mask)
+        prediction = self.reconstruct_for_loss(params, images, mask)  # [B, K, V]
         return Output(self.error(prediction, extra, images, mask), extra, {})
 
     def error(
         self, prediction: jax.Array, extra: Extra, images: jax.Array, mask: Mask
     ) -> jax.Array:
-        """The loss of predictions [B, K, V] of `reconstruct_for_loss`."""
+        """The loss of predictions [B, K, V] by `reconstruct_for_loss`, a scalar."""
         context = TargetContext(
             patch=self.sides(images),
             take=lambda patches: self.take(patches, mask),
             normalize=self.normalize,
         )
-        target = self.target.make(extra.get("target", {}), images, context)
-        errors = self.target.errors(prediction, target, self.loss_kind)
+        target = self.target.make(extra.get("target", {}), images, context)  # [B, K, V]
+        errors = self.target.errors(prediction, target, self.loss_kind)  # [B, K, ...]
         return losses.masked_mean(errors, self.in_loss(mask))
 
     def pictures(self) -> Pictures | None:
-        """See `ops.pictures.reconstructions`; None for targets that are no pixels."""
+        """See `ops.pictures.reconstructions`; None for targets other than pixels."""
         return self.draw if self.target.drawable else None
 
     def draw(
@@ -114,15 +118,14 @@ class MaskedMethod(ImageMethod):
         key: jax.Array | None = None,
         mask: Mask | None = None,
     ) -> dict[str, jax.Array]:
-        """What `pictures` returns, for a mask that is given, or drawn by a key (one of its own
-        without it).
-        """
+        """Draws reconstructions, see `pictures`, under the given mask, or one sampled by `key`."""
         images = batch["image"]
-        if mask is None:
+        if mask is None:  # a fixed key by default: pictures of different steps have equal masks
             mask = self.draw_mask(jax.random.key(0) if key is None else key, images)
-        raw = self.reconstruct(params, images, mask).astype(jnp.float32)
-        patches = patchify(self.normalize(images), self.unit)
+        raw = self.reconstruct(params, images, mask).astype(jnp.float32)  # [B, L, V]
+        patches = patchify(self.normalize(images), self.unit)  # [B, L, P]
         predicted = self.target.to_pixels(extra.get("target", {}), raw, patches)
+        # Draw the raw output, too, if it is per-patch normalized pixels.
         relative = predicted is not raw and raw.shape == predicted.shape
         return pictures.reconstructions(
             images,
@@ -135,7 +138,7 @@ class MaskedMethod(ImageMethod):
         )
 
     def draw_mask(self, key: jax.Array, images: jax.Array, step: jax.Array | int = 0) -> Mask:
-        """One mask per example of images [B, *space, C]."""
+        """Samples one mask per example of images [B, *space, C]."""
         context = masks.MaskContext(
             grid=grid_of(images.shape[1:-1], self.unit),
             batch=len(images),
@@ -151,17 +154,23 @@ class MaskedMethod(ImageMethod):
 
     @staticmethod
     def extra(constants: Any) -> Extra:
-        """The collections that hold a target's constants; none if it has none."""
+        """Collections with a target's constants; empty if it has none."""
         return {"target": constants} if constants else {}
 
 
 def masked_options(
     *, mask: str, mask_ratio: float, target: str, loss: str, loss_on: str
 ) -> dict[str, Any]:
-    """Fields of a `MaskedMethod` from options of its `make`, checked.
+    """Checks options of a `make` function and builds the fields of a `MaskedMethod`.
+
+    Args:
+        mask, target: spec strings.
+        mask_ratio: fraction of masked patches, in [0, 1).
+        loss: one of the target's losses.
+        loss_on: 'masked' or 'all'.
 
     Raises:
-        UserError: a value that cannot be.
+        UserError: an unknown or invalid value.
     """
     predicted = build(target, "targets", Target)
     check_choice("loss", loss, predicted.losses)

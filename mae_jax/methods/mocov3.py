@@ -1,8 +1,8 @@
-"""MoCo v3 (arXiv 2104.02057): what the network predicts from one view of an image should match what
-a slowly moving copy of it, the momentum encoder, says of the other view, better than what that says
-of other images. There is no queue: the others are those of the global batch.
+"""MoCo v3 (Chen et al. 2021, arXiv 2104.02057): the prediction from one view of an image must match
+the momentum encoder's embedding of the other view, against those of the other images of the global
+batch (InfoNCE without a queue).
 
-The patch embedding of a ViT stays as it was drawn, which is what makes training stable there.
+The patch embedding of a ViT is frozen at its random initialization, which stabilizes its training.
 """
 
 import dataclasses
@@ -37,20 +37,20 @@ class MoCoV3(ImageMethod):
     solarize: tuple[float, float]
 
     def rules(self) -> Rules:
-        """Biases and norms are not decayed, and the patch embedding of a ViT does not learn."""
+        """Biases and norms are not decayed, and the patch embedding of a ViT is frozen."""
         frozen = ((r"^encoder/embed/", None),) if isinstance(self.encoder, ViT) else ()
         return (*frozen, *DECAY_MATRICES)
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this size and number of channels, and the momentum
-        encoder with its projector, which start as the same.
+        """Initializes parameters for images of this size and number of channels, and the momentum
+        encoder and projector as a copy of them.
 
         Raises:
             UserError: the batch has no 'image2'.
         """
         keys = jax.random.split(key, 3)
         images, _ = views.two_views(batch, "mocov3")
-        features = jnp.zeros((len(images), self.encoder.width))
+        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
         projected = jnp.zeros((len(images), self.projector.widths[-1]))
         base = {
             "encoder": self.encoder.init(keys[0], self.normalize(images))["params"],
@@ -60,9 +60,10 @@ class MoCoV3(ImageMethod):
         return base | {"predictor": predictor}, {"momentum": base}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """InfoNCE of both directions, added; the metric 'found' is the share of queries whose key
-        is the most similar.
+        """The sum of InfoNCE in both directions. The metric 'top1' is the fraction of queries whose
+        most similar key is their positive.
         """
+        # As in BYOL, the two views differ in their probabilities of blur and solarization.
         strengths = zip(self.blur, self.solarize, strict=True)
         pairs = zip(jax.random.split(key), views.two_views(batch, "mocov3"), strengths, strict=True)
         images = views.interleave(  # [2 B, H, W, C]
@@ -72,25 +73,26 @@ class MoCoV3(ImageMethod):
             )
         )
         images = pixels.standardize(images, self.mean, self.std)
-        queries = self.queries(params, images)
-        keys = self.project(extra["momentum"], images)
-        losses, found = zip(
+        queries = self.queries(params, images)  # [B, D] of each view
+        keys = self.project(extra["momentum"], images)  # [B, D] of each view
+        # Each view's queries are compared with the keys of the other view.
+        losses, accuracies = zip(
             *(
                 info_nce(query, other, temperature=self.temperature)
                 for query, other in zip(queries, reversed(keys), strict=True)
             )
         )
-        return Output(sum(losses), extra, {"top1": sum(found) / 2})
+        return Output(sum(losses), extra, {"top1": sum(accuracies) / 2})
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Moves the momentum encoder towards the parameters; its momentum rises to 1 on half a
-        cosine.
+        """Updates the momentum encoder, an exponential moving average of the parameters. Its
+        momentum rises from `momentum` to 1 by a half-cosine schedule.
         """
         progress = jnp.clip(step / self.total_steps, 0, 1)
-        pace = (1 - self.momentum) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        rate = (1 - self.momentum) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
         base = {name: params[name] for name in extra["momentum"]}
-        # In this form what does not learn does not drift either.
-        move = lambda old, new: old + pace * (new - old)
+        # Unlike m old + (1 - m) new, this form leaves frozen parameters exactly unchanged.
+        move = lambda old, new: old + rate * (new - old)
         return {"momentum": jax.tree.map(move, extra["momentum"], base)}
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
@@ -99,18 +101,19 @@ class MoCoV3(ImageMethod):
         return {"momentum": base}
 
     def queries(self, params: Params, images: jax.Array) -> list[jax.Array]:
-        """What is predicted from each of two interleaved views [2 B, H, W, C], normalized: two
-        [B, predictor's last width] float32.
+        """Predictions from two interleaved, normalized views [2 B, H, W, C]: one array
+        [B, last width of the predictor] float32 for each view.
         """
         predict = lambda x: self.predictor.apply({"params": params["predictor"]}, x)
         return [predict(x) for x in self.project(params, images)]
 
     def project(self, params: Params, images: jax.Array) -> list[jax.Array]:
-        """The projections of two interleaved views [2 B, H, W, C], normalized: two
-        [B, projector's last width] float32. BatchNorm sees one view at a time, as in the authors'
-        code.
+        """Projections of two interleaved, normalized views [2 B, H, W, C]: one array
+        [B, last width of the projector] float32 for each view. BatchNorm normalizes each view
+        separately, as in the authors' code.
         """
         project = lambda x: self.projector.apply({"params": params["projector"]}, x)
+        # The encoder runs once on both views, [2 B, D], and the projector on each, [B, D].
         return [project(x) for x in views.separate(self.features(params, images))]
 
 
@@ -129,29 +132,29 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> MoCoV3:
-    """MoCo v3. Batches need two views of each image, and with accumulation of gradients a view is
-    told apart from those of its part of the batch only.
+    """Builds MoCo v3. Batches need two views of each image. With gradient accumulation, the
+    negatives are those of the microbatch, not of the whole batch.
 
     Args:
         encoder: spec string, e.g. 'vit(B, patch=16)' or 'convnext(T)'.
-        projector, predictor: widths of their layers, the last the same; the authors' projector has
-            three layers on a ViT and two, (4096, 256), on a convolutional network.
-        temperature: of the cosine similarities.
-        momentum: of the momentum encoder at the first step, in [0, 1]; it rises to 1 in the run.
+        projector, predictor: widths of their layers, with equal last widths. The authors' projector
+            has three layers for ViTs and two, (4096, 256), for convolutional networks.
+        temperature: divides the cosine similarities, positive.
+        momentum: initial momentum of the momentum encoder, in [0, 1]; it rises to 1 over the run.
         jitter: strengths of brightness, contrast, saturation and hue, see `views.photometric`.
-        blur, solarize: probabilities in the first view and in the second.
-        pool: 'cls' or 'mean': what is called features and goes into the projector.
+        blur, solarize: probabilities for the first and for the second view.
+        pool: features from the tokens, the input of the projector: 'cls' or 'mean' of the patches.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the networks compute in, 'float32' or 'bfloat16'.
+        dtype: of the networks' computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     widths = {"projector": tuple(projector), "predictor": tuple(predictor)}
     for name, value in widths.items():
         check_widths(name, value)
     if projector[-1] != predictor[-1]:
-        raise UserError(f"the last widths differ, but are compared: {widths}")
+        raise UserError(f"the last widths must be equal, as their outputs are compared: {widths}")
     if len(blur) != 2 or len(solarize) != 2:
         raise UserError(f"blur={blur} and solarize={solarize}: give one for each of the two views")
     views.check_strengths(jitter, (*blur, *solarize))

@@ -1,5 +1,6 @@
-"""Relative position (arXiv 1505.05192): given the tile at the center of an image and one of its
-eight neighbors, say which neighbor it is.
+"""Relative position, or context prediction (Doersch et al. 2015, arXiv 1505.05192): from the
+central tile of an image and one of its eight neighbors, the network classifies which neighbor it
+is.
 """
 
 import dataclasses
@@ -18,9 +19,10 @@ from mae_jax.types import UserError
 
 
 class PairHead(nn.Module):
-    """A perceptron with one hidden layer, on the features of both tiles."""
+    """An MLP with one hidden layer, on the concatenated features of both tiles."""
 
     hidden: int
+    """Width of the hidden layer."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -39,27 +41,31 @@ class RelativePosition(TileMethod):
     """The method; `make` documents the fields."""
 
     colors: str
+    """Treatment of chromatic aberration: 'drop', 'project' or 'keep'."""
 
     def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The pairs that the network is asked about.
+        """Draws one pair of tiles from each image.
 
         Args:
+            key: source of randomness.
             images: [B, H, W, C] uint8.
 
         Returns:
-            [B, 2, tile, tile, C] float32: the central tile and the neighbor; [B] int: which of
-            the eight, row-major around the center.
+            The central tile and a random neighbor, [B, 2, tile, tile, C] float32; and the index of
+            the neighbor, [B] int, from 0 to 7 in row-major order around the center.
 
         Raises:
-            UserError: tiles that do not fit, or colors to be taken out of other than 3 channels.
+            UserError: tiles that do not fit into the images, or images that are not RGB unless
+                colors='keep'.
         """
         cut_key, label_key, color_key = jax.random.split(key, 3)
-        nine = tiles.cut(cut_key, images, self.tile)
+        nine = tiles.cut(cut_key, images, self.tile)  # [B, 9, tile, tile, C]
         label = jax.random.randint(label_key, (len(images),), 0, 8)
-        place = label + (label >= 4)  # 4 is the center
-        other = jnp.take_along_axis(nine, place[:, None, None, None, None], axis=1)
-        pairs = jnp.concatenate([nine[:, 4:5], other], axis=1)
-        if self.colors == "project":
+        cell = label + (label >= 4)  # skips cell 4, the center
+        # [B, 1, tile, tile, C]
+        neighbor = jnp.take_along_axis(nine, cell[:, None, None, None, None], axis=1)
+        pairs = jnp.concatenate([nine[:, 4:5], neighbor], axis=1)  # [B, 2, tile, tile, C]
+        if self.colors == "project":  # before the normalization, which may scale channels apart
             pairs = tiles.project_colors(pairs.astype(jnp.float32) / 255)
             return pixels.standardize(pairs, self.mean, self.std), label
         pairs = self.normalize(pairs)
@@ -77,21 +83,22 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> RelativePosition:
-    """Relative position.
+    """Builds a relative position method.
 
     Args:
         encoder: spec string of the encoder.
-        pool: 'cls' or 'mean' of the sites of a tile, and of an image in `predict`.
-        tile: side in pixels, a multiple of the encoder's patch, smaller than a third of the images
-            for gaps between tiles: for images of 224 pixels 64.
-        colors: against chromatic aberration 'drop' leaves each tile one channel, 'project' takes
-            out the axis from magenta to green, 'keep' leaves colors alone.
-        hidden: width of the layer between the features of both tiles and the answer.
+        pool: features from the tokens of a tile, or in `predict` of an image: 'cls' or 'mean' of
+            the patches.
+        tile: side of a tile in pixels: a multiple of the encoder's patch, and less than a third of
+            the image for gaps between tiles, e.g. 64 for images of 224 pixels.
+        colors: against chromatic aberration, 'drop' keeps one channel of each tile and 'project'
+            removes the green-magenta axis; 'keep' does not change colors.
+        hidden: width of the hidden layer of the head.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the networks compute in, 'float32' or 'bfloat16'.
+        dtype: of the networks' computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     check_choice("colors", colors, ("drop", "project", "keep"))
     if hidden < 1:

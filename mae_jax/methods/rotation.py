@@ -1,7 +1,8 @@
-"""Rotation (arXiv 1803.07728): by how many quarter turns has an image been rotated?
+"""Rotation prediction (RotNet, Gidaris et al. 2018, arXiv 1803.07728): the network classifies by
+which multiple of 90 degrees an image was rotated.
 
-As in the paper, every image is seen in all four rotations at every step, which is found to work
-better than one drawn at random. So a batch of B images costs as much as 4 B of them elsewhere.
+As in the paper, each step includes all four rotations of every image, which works better than one
+random rotation. A batch of B images therefore costs as much as 4 B images.
 """
 
 import dataclasses
@@ -27,32 +28,32 @@ class Rotation(ImageMethod):
     head: nn.Dense
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this size and number of channels."""
+        """Initializes parameters for images of this size and number of channels."""
         keys = jax.random.split(key)
         images = self.normalize(rotations(batch["image"])[:, 0])
-        features = jnp.zeros((len(images), self.encoder.width))
+        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
             "head": self.head.init(keys[1], features)["params"],
         }, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy of the four rotations, for all four of each image."""
-        turned = rotations(batch["image"])
-        label = jnp.broadcast_to(jnp.arange(4), turned.shape[:2]).reshape(-1)  # [4 B]
-        images = self.normalize(turned)
-        features = self.features(params, images.reshape(-1, *images.shape[2:]))
+        """Cross-entropy over the four classes, for all four rotations of each image."""
+        rotated = rotations(batch["image"])  # [B, 4, S, S, C]
+        label = jnp.broadcast_to(jnp.arange(4), rotated.shape[:2]).reshape(-1)  # [4 B]
+        images = self.normalize(rotated)
+        features = self.features(params, images.reshape(-1, *images.shape[2:]))  # [4 B, D]
         logits = self.head.apply({"params": params["head"]}, features).astype(jnp.float32)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         return Output(loss, extra, {"top1": jnp.mean(jnp.argmax(logits, axis=1) == label)})
 
 
 def rotations(images: jax.Array) -> jax.Array:
-    """Images [B, S, S, C] of any type, turned counterclockwise by 0, 1, 2 and 3 quarter turns:
+    """Rotates images [B, S, S, C] of any type counterclockwise by 0, 90, 180 and 270 degrees:
     [B, 4, S, S, C].
 
     Raises:
-        UserError: the images are not square.
+        UserError: images that are not square.
     """
     height, width = images.shape[1:3]
     if height != width:
@@ -60,6 +61,7 @@ def rotations(images: jax.Array) -> jax.Array:
             f"images of {height} x {width} are not square and change their shape with a quarter "
             f"turn: crop them, e.g. train_transform=random_resized_crop({min(height, width)})"
         )
+    # Axis 1, not concatenated rows: all rotations of an image stay on its device.
     return jnp.stack([jnp.rot90(images, turns, axes=(1, 2)) for turns in range(4)], axis=1)
 
 
@@ -71,16 +73,16 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> Rotation:
-    """Rotation.
+    """Builds a rotation prediction method.
 
     Args:
         encoder: spec string of the encoder.
-        pool: 'cls' or 'mean' of the patches.
+        pool: features from the tokens: 'cls' or 'mean' of the patches.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the networks compute in, 'float32' or 'bfloat16'.
+        dtype: of the networks' computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     return Rotation(
         **Rotation.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),

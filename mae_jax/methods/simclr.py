@@ -1,5 +1,5 @@
-"""SimCLR (arXiv 2002.05709): of all images in the global batch, a view of one should look most like
-the other view of the same.
+"""SimCLR (Chen et al. 2020, arXiv 2002.05709): the projections of two augmented views of an image
+are pulled together, and pushed away from those of the other images of the global batch (NT-Xent).
 """
 
 import dataclasses
@@ -29,33 +29,35 @@ class SimCLR(ImageMethod):
     blur: float
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this size and number of channels.
+        """Initializes parameters for images of this size and number of channels.
 
         Raises:
             UserError: the batch has no 'image2'.
         """
         keys = jax.random.split(key)
         images, _ = views.two_views(batch, "simclr")
-        features = jnp.zeros((len(images), self.encoder.width))
+        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
         return {
             "encoder": self.encoder.init(keys[0], self.normalize(images))["params"],
             "projector": self.projector.init(keys[1], features)["params"],
         }, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """NT-Xent; the metric 'found' is the share of views whose other view is the most similar.
+        """NT-Xent. The metric 'top1' is the fraction of views whose most similar candidate is the
+        other view of their image.
 
-        BatchNorm in the projector sees both views together, as in the authors' code.
+        BatchNorm in the projector normalizes both views together, as in the authors' code.
         """
         images = views.interleave(*views.two_views(batch, "simclr"))  # [2 B, H, W, C]
         images = views.photometric(key, images, jitter=self.jitter, blur=self.blur, solarize=0)
+        # [2 B, last width of the projector]
         projected = self.project(params, pixels.standardize(images, self.mean, self.std))
-        loss, found = nt_xent(*views.separate(projected), temperature=self.temperature)
-        return Output(loss, extra, {"top1": found})
+        loss, accuracy = nt_xent(*views.separate(projected), temperature=self.temperature)
+        return Output(loss, extra, {"top1": accuracy})
 
     def project(self, params: Params, images: jax.Array) -> jax.Array:
-        """Normalized images [N, H, W, C] to [N, projector's last width] float32."""
-        features = self.features(params, images)
+        """Projects normalized images [N, H, W, C] to [N, last width of the projector] float32."""
+        features = self.features(params, images)  # [N, D]
         return self.projector.apply({"params": params["projector"]}, features)
 
 
@@ -71,21 +73,21 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> SimCLR:
-    """SimCLR. Batches need two views of each image, and with accumulation of gradients a view is
-    told apart from those of its part of the batch only.
+    """Builds SimCLR. Batches need two views of each image. With gradient accumulation, the
+    negatives are those of the microbatch, not of the whole batch.
 
     Args:
         encoder: spec string, e.g. 'vit(B, patch=16)' or 'convnext(T)'.
-        projector: widths of its layers, the last that of what is compared.
-        temperature: of the cosine similarities. 0.1 at ImageNet, 0.5 at CIFAR.
+        projector: widths of its layers; the last is the size of the embeddings in the loss.
+        temperature: divides the cosine similarities, positive. 0.1 on ImageNet, 0.5 on CIFAR.
         jitter: strengths of brightness, contrast, saturation and hue, see `views.photometric`.
-        blur: probability that a view is blurred; the paper's is 0 at CIFAR.
-        pool: 'cls' or 'mean': what is called features and goes into the projector.
+        blur: probability that a view is blurred; the paper's is 0 on CIFAR.
+        pool: features from the tokens, the input of the projector: 'cls' or 'mean' of the patches.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the networks compute in, 'float32' or 'bfloat16'.
+        dtype: of the networks' computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     check_widths("projector", tuple(projector))
     views.check_strengths(jitter, (blur,))

@@ -1,5 +1,5 @@
-"""What methods share that ask something about tiles of an image: the encoder sees each tile by
-itself, and a head answers from the features of all of them.
+"""Base class of pretext tasks on tiles of an image: the encoder encodes each tile separately, and a
+head classifies from the features of all tiles.
 """
 
 import abc
@@ -18,43 +18,43 @@ from mae_jax.types import Batch, Extra, Output, Params
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TileMethod(ImageMethod):
-    """A method whose question is `draw`."""
+    """A classification task on tiles; subclasses define it by `draw`."""
 
     rank: ClassVar[int | None] = 2
 
     head: nn.Module
-    """[B, N, D] features of N tiles to logits [B, answers]."""
+    """Features [B, N, D] of N tiles to logits [B, classes]."""
     tile: int
     """Side of the tiles in pixels."""
 
     @staticmethod
     def fields(*, encoder: str, tile: int, **more: Any) -> dict[str, Any]:
-        """Those of an image method whose encoder can learn from tiles, and the side of these."""
+        """Builds the fields of an image method and checks that its encoder can train on tiles."""
         fields = ImageMethod.fields(encoder=encoder, **more)
         check_tiles(fields["encoder"], encoder, tile)
         return fields | {"tile": tile}
 
     @abc.abstractmethod
     def draw(self, key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Tiles [B, N, tile, tile, C] float32 of images [B, H, W, C] uint8, and the right answers
-        [B] int.
+        """Draws tiles [B, N, tile, tile, C] float32 from images [B, H, W, C] uint8, and the labels
+        [B] int of the task.
         """
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this number of channels."""
+        """Initializes parameters for images of this number of channels."""
         keys = jax.random.split(key, 3)
-        seen, _ = self.draw(keys[0], batch["image"])
-        features = jnp.zeros((*seen.shape[:2], self.encoder.width))
+        tiles, _ = self.draw(keys[0], batch["image"])
+        features = jnp.zeros((*tiles.shape[:2], self.encoder.width))
         return {
-            "encoder": self.encoder.init(keys[1], seen[:, 0])["params"],
+            "encoder": self.encoder.init(keys[1], tiles[:, 0])["params"],
             "head": self.head.init(keys[2], features)["params"],
         }, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy of the answers, one question about each image."""
-        seen, label = self.draw(key, batch["image"])
-        features = self.features(params, seen.reshape(-1, *seen.shape[2:]))  # [B N, D]
-        features = features.reshape(*seen.shape[:2], -1)  # [B, N, D]
+        """Cross-entropy of the labels that `draw` returns, one for each image."""
+        tiles, label = self.draw(key, batch["image"])
+        features = self.features(params, tiles.reshape(-1, *tiles.shape[2:]))  # [B N, D]
+        features = features.reshape(*tiles.shape[:2], -1)  # [B, N, D]
         logits = self.head.apply({"params": params["head"]}, features)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         return Output(loss, extra, {"top1": jnp.mean(jnp.argmax(logits, axis=1) == label)})

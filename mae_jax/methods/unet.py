@@ -1,5 +1,5 @@
-"""What `fcmae` and `context_encoder` share: a convolutional decoder, a UNet if the encoder has
-feature maps to skip from.
+"""Base class of `fcmae` and `context_encoder`: masked autoencoders with a convolutional decoder and
+optional skip connections from the encoder's feature maps (a UNet).
 """
 
 import abc
@@ -21,7 +21,7 @@ from mae_jax.types import Params, UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class UNetMethod(MaskedMethod):
-    """A masked autoencoder whose decoder is made of transposed convolutions."""
+    """A masked autoencoder with a decoder of transposed convolutions."""
 
     decoder_width: int
     skips: bool
@@ -34,7 +34,7 @@ class UNetMethod(MaskedMethod):
 
     @abc.abstractmethod
     def network_inputs(self, images: jax.Array, mask: Mask) -> tuple[jax.Array, Mask | None]:
-        """Normalized images [B, *space, C], and the mask if the network applies it."""
+        """Normalized images [B, *space, C], and the mask, or None if it is already applied."""
 
     def init_params(self, key: jax.Array, images: jax.Array, mask: Mask) -> Params:
         """See `MaskedMethod`."""
@@ -44,7 +44,7 @@ class UNetMethod(MaskedMethod):
         """Predictions [B, L, prod(unit) * C] of all patches."""
         inputs = self.network_inputs(images, mask)
         predicted = self.model.apply({"params": params}, *inputs)  # [B, *space, C]
-        return patchify(predicted, self.unit)
+        return patchify(predicted, self.unit)  # [B, L, prod(unit) * C]
 
 
 def unet_options(
@@ -62,10 +62,10 @@ def unet_options(
     std: Sequence[float],
     dtype: str,
 ) -> dict[str, Any]:
-    """Fields of a `UNetMethod` from options of its `make`, checked.
+    """Checks the arguments of a `make` function and builds the fields of a `UNetMethod`.
 
     Raises:
-        UserError: a value that cannot be.
+        UserError: an unknown or invalid value.
     """
     options = masked_options(
         mask=mask, mask_ratio=mask_ratio, target=target, loss=loss, loss_on=loss_on

@@ -1,1 +1,1 @@
-"""Networks, and networks only: no losses, no masking policy, no mesh axis names."""
+"""Network architectures as Flax modules. Losses, masking policies and sharding are elsewhere."""

@@ -1,4 +1,4 @@
-"""An encoder with a linear classifier on top, as it is fine-tuned (arXiv 2111.06377, A.1)."""
+"""An encoder with a linear classification head, as MAE fine-tunes it (arXiv 2111.06377, A.1)."""
 
 import jax
 from flax import linen as nn
@@ -6,12 +6,14 @@ from flax import linen as nn
 from mae_jax.models.encoder import Encoder, pooled
 from mae_jax.models.norm import LayerNorm
 
-head_init = nn.initializers.normal(2e-5)
+head_init = nn.initializers.normal(2e-5)  # the deviation of MAE's official fine-tuning
 
 
 class Classifier(nn.Module):
-    """With `pool` 'mean', the mean of the patch tokens and a norm of its own, which stands in for
-    the encoder's last one; with 'cls', the mean of the class tokens after that.
+    """Pools the encoder's tokens and classifies the result.
+
+    With `pool` 'mean' the head reads the mean of the patch tokens after its own LayerNorm, which
+    replaces the encoder's final norm; with 'cls', the mean of the class tokens after that norm.
     """
 
     encoder: Encoder
@@ -21,8 +23,9 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Images [B, *space, C] float to features [B, D] and logits [B, classes], float32."""
+        # [B, prefix + L, D] to [B, D]
         features = pooled(self.encoder(images, train=train), self.pool, prefix=self.encoder.prefix)
         if self.pool == "mean":
             features = LayerNorm(name="fc_norm")(features)
         head = nn.Dense(self.classes, kernel_init=head_init, name="head")
-        return features, head(features)  # float32, or close classes would tie
+        return features, head(features)  # float32: in bfloat16, close logits would tie

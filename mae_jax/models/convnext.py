@@ -1,12 +1,11 @@
-"""A hierarchical convolutional encoder after ConvNeXt V2 (arXiv 2301.00808), which can see a part
-of an image only.
+"""ConvNeXt V2, a hierarchical convolutional encoder (arXiv 2301.00808), on whole or masked images.
 
-With a mask, the encoder computes as if masked pixels did not exist (SparK, arXiv 2301.03580; FCMAE,
-in the paper above): masked positions are set to zero again after every operation that mixes
-positions, and statistics are taken over visible positions only. So masked content neither leaks
-into the features nor dilutes them. The mask's unit is the total stride, `patch`.
+With a mask, dense convolutions emulate the sparse ones of FCMAE (in the same paper) and SparK
+(arXiv 2301.03580): masked positions are reset to zero after every operation that mixes positions,
+and global statistics cover visible positions only. Masked content thus neither leaks into the
+features nor dilutes them. A masked patch has the side of the total stride, `patch`.
 
-The output has the form of a ViT's: one token for the whole image, here the mean over the (visible)
+The output has the layout of a ViT's: one token for the whole image, here the mean over the visible
 positions, then one token per position. Weights are initialized from a normal distribution with
 standard deviation 0.02, biases with 0.
 """
@@ -43,8 +42,8 @@ weight_init = nn.initializers.normal(0.02)
 
 
 class GRN(nn.Module):
-    """Global response normalization (arXiv 2301.00808, section 3.3): channels compete by their norm
-    over the visible positions. Starts as the identity.
+    """Global response normalization (arXiv 2301.00808, section 3.3): scales a channel by its norm
+    over the visible positions, relative to the mean norm of all channels. Starts as the identity.
     """
 
     @nn.compact
@@ -53,16 +52,16 @@ class GRN(nn.Module):
         scale = self.param("scale", nn.initializers.zeros, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         wide = x.astype(jnp.float32)
-        # The small number keeps the gradient finite where a channel is silent.
         positions = tuple(range(1, x.ndim - 1))
         square = jnp.square(apply_mask(wide, visible)).sum(axis=positions, keepdims=True)
+        # [B, 1, ..., 1, C]. The constant keeps the gradient finite where a channel is zero.
         norm = jnp.sqrt(square + 1e-12)
-        share = norm / (norm.mean(axis=-1, keepdims=True) + 1e-6)
-        return (wide * (scale * share + 1) + bias).astype(x.dtype)
+        response = norm / (norm.mean(axis=-1, keepdims=True) + 1e-6)
+        return (wide * (scale * response + 1) + bias).astype(x.dtype)
 
 
 class Block(nn.Module):
-    """A depthwise convolution, then a multilayer perceptron at every position."""
+    """A residual branch: depthwise convolution, LayerNorm, then an MLP with GRN per position."""
 
     kernel: int
     drop_path: float
@@ -70,7 +69,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, visible: jax.Array | None, train: bool = False) -> jax.Array:
-        """x [B, *space, C], zero where it is not visible [B, *space, 1], to the same."""
+        """x [B, *space, C] to the same shape; input and output are zero at masked positions.
+
+        Args:
+            visible: [B, *space, 1] bool; None: all positions.
+            train: applies stochastic depth, which needs the random stream 'drop_path'.
+        """
         width = x.shape[-1]
         dense = lambda size, name: nn.Dense(
             size, kernel_init=weight_init, dtype=self.dtype, name=name
@@ -78,45 +82,46 @@ class Block(nn.Module):
         y = nn.Conv(
             width,
             (self.kernel,) * (x.ndim - 2),
-            feature_group_count=width,
+            feature_group_count=width,  # depthwise
             kernel_init=weight_init,
             dtype=self.dtype,
             name="spatial",
         )(x)
         y = LayerNorm(dtype=self.dtype, name="norm")(y)
-        y = nn.gelu(dense(4 * width, "fc1")(y), approximate=False)
+        y = nn.gelu(dense(4 * width, "fc1")(y), approximate=False)  # [B, *space, 4 C]
         y = dense(width, "fc2")(GRN(name="response")(y, visible))
         rng = lambda: self.make_rng("drop_path")
+        # The convolution and the biases have written to masked positions: zero them again.
         return x + apply_mask(drop_path(rng, y, self.drop_path if train else 0), visible)
 
 
 class ConvNeXt(Encoder):
-    """The encoder."""
+    """The ConvNeXt V2 encoder; `make` checks its fields."""
 
     widths: tuple[int, ...]
-    """Of the stages, each of which halves the sides of its map."""
+    """Channels of each stage. Every stage after the first halves the sides of the feature map."""
     depths: tuple[int, ...]
-    """Blocks of the stages."""
+    """Number of blocks of each stage."""
     stem: int = 4
-    """Side in pixels of what becomes one position of the first map."""
+    """Side and stride in pixels of the patches that the stem embeds."""
     kernel: int = 7
     """Side of the depthwise convolutions."""
     drop_path: float = 0.0
-    """Of the last block; it rises from 0 in the first."""
+    """Rate of stochastic depth in the last block; it rises linearly from 0 in the first."""
     final_norm: bool = True
     dtype: Any = jnp.float32
 
     prefix = 1
-    """The mean over the positions."""
+    """The first token is the mean over the positions."""
 
     @property
     def width(self) -> int:
-        """Of the tokens."""
+        """Channels D of the tokens."""
         return self.widths[-1]
 
     @property
     def patch(self) -> int:
-        """Total stride: side in pixels of a position of the last map."""
+        """Total stride: side in pixels of one position of the last feature map."""
         return self.stem * 2 ** (len(self.widths) - 1)
 
     @property
@@ -126,25 +131,25 @@ class ConvNeXt(Encoder):
 
     @property
     def architecture(self) -> tuple:
-        """What must be the same for parameters to fit: not how it is trained or computed."""
+        """The options that determine the shapes of the parameters; see `Encoder`."""
         return ("convnext", self.widths, self.depths, self.stem, self.kernel)
 
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
-        """The mean over what is visible, then the visible positions; see `Encoder`."""
+        """The mean over the visible positions, then the visible positions; see `Encoder`."""
         images = images if normalize is None else normalize(images)
         _, last = self.run(images, mask, train=train)
-        tokens = last.reshape(len(last), -1, self.width)  # [B, L, D]
+        tokens = last.reshape(len(last), -1, self.width)  # [B, *grid, D] to [B, L, D]
         if mask is not None:
-            tokens = jnp.take_along_axis(tokens, mask.keep[:, :, None], axis=1)
-        whole = tokens.astype(jnp.float32).mean(axis=1, keepdims=True)
-        return jnp.concatenate([whole.astype(tokens.dtype), tokens], axis=1)
+            tokens = jnp.take_along_axis(tokens, mask.keep[:, :, None], axis=1)  # [B, K, D]
+        mean = tokens.astype(jnp.float32).mean(axis=1, keepdims=True)  # [B, 1, D]
+        return jnp.concatenate([mean.astype(tokens.dtype), tokens], axis=1)
 
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
-        """Maps of the stages, see `Encoder`."""
+        """Feature maps of the stages, from fine to coarse; see `Encoder`."""
         maps, _ = self.run(images, train=train)
         return [maps[number] for number in chosen("stage", len(maps), taps)]
 
@@ -152,17 +157,18 @@ class ConvNeXt(Encoder):
     def run(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
     ) -> tuple[list[jax.Array], jax.Array]:
-        """The map [B, *space, width] of each stage, and the last one after the final norm; all are
-        zero at masked positions. See `__call__`.
+        """The feature map [B, *positions, width] of each stage, and the last one after the final
+        norm. All are zero at masked positions. For the arguments see `Encoder`.
         """
         grid = grid_of(images.shape[1:-1], self.patch)
-        visible = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)  # of [B, L]
+        visible = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)  # [B, *grid, 1]
         dense = lambda width, name: nn.Dense(
             width, kernel_init=weight_init, dtype=self.dtype, name=name
         )
         norm = lambda name: LayerNorm(dtype=self.dtype, name=name)
         x, maps, block = apply_mask(images, upsample_mask(visible, self.patch)), [], 0
         for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
+            # [B, *positions, 1] for the positions of `x` at this stage
             at_stage = upsample_mask(visible, 2 ** (len(self.widths) - 1 - stage))
             if stage == 0:
                 positions = grid_of(x.shape[1:-1], self.stem)
@@ -182,7 +188,7 @@ class ConvNeXt(Encoder):
 
 
 class Downsample(nn.Module):
-    """Halves the sides of a map: every 2 x 2 (in n dimensions 2^n) positions become one."""
+    """Downsamples by 2: LayerNorm, then a convolution of side and stride 2 as a dense layer."""
 
     width: int
     dtype: Any
@@ -193,16 +199,17 @@ class Downsample(nn.Module):
         grid = grid_of(x.shape[1:-1], 2)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         fc = nn.Dense(self.width, kernel_init=weight_init, dtype=self.dtype, name="fc")
-        return fc(patchify(x, 2)).reshape(len(x), *grid, self.width)  # of [B, L, width]
+        # [B, *space, C] to [B, L, 2^n C] to [B, L, width] to [B, *grid, width]
+        return fc(patchify(x, 2)).reshape(len(x), *grid, self.width)
 
 
 def apply_mask(x: jax.Array, visible: jax.Array | None) -> jax.Array:
-    """x [B, *space, C] with zeros where it is not visible [B, *space, 1]; None: all is."""
+    """Zeroes x [B, *space, C] where `visible` [B, *space, 1] is False; None: all is visible."""
     return x if visible is None else jnp.where(visible, x, 0)
 
 
 def upsample_mask(visible: jax.Array | None, factor: int | Sequence[int]) -> jax.Array | None:
-    """A map [B, *space, 1] with every position repeated `factor` times along each axis."""
+    """Upsamples a mask [B, *space, 1]: repeats every position `factor` times along each axis."""
     if visible is None:
         return None
     for axis, count in enumerate(patch_sides(factor, visible.ndim - 2), start=1):
@@ -221,18 +228,19 @@ def make(
     final_norm: bool = True,
     dtype: Any = jnp.float32,
 ) -> ConvNeXt:
-    """A convolutional encoder of a named size, or of free widths and depths.
+    """Builds a ConvNeXt V2 encoder of a named size, or with the given widths and depths.
 
     Args:
-        size: one of A, F, P, N, T, B, L, H.
-        widths, depths: of each stage; they also override the size's.
-        stem: side in pixels of a position of the first map; each further stage doubles it.
+        size: one of A, F, P, N, T, B, L, H; see `SIZES`.
+        widths, depths: channels and number of blocks of each stage; they override the size's.
+        stem: side and stride of the first layer in pixels; each further stage doubles the stride.
         kernel: side of the depthwise convolutions, odd.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
-        final_norm: whether tokens are normalized; a classifier on their mean has a norm of its own.
+        final_norm: normalize the last feature map; off for a classifier, whose head has a norm.
+        dtype: of the computations; parameters are float32.
 
     Raises:
-        UserError: an unknown size or an impossible shape.
+        UserError: an unknown size or an invalid value.
     """
     if size is not None and size not in SIZES:
         raise UserError(f"convnext size {size!r} is unknown{nearest(size, SIZES)}")

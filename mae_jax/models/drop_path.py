@@ -1,4 +1,4 @@
-"""Stochastic depth (arXiv 1603.09382), of all encoders."""
+"""Stochastic depth (arXiv 1603.09382), shared by all encoders."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ import jax
 
 
 def drop_path(rng: Callable[[], jax.Array], branch: jax.Array, rate: float) -> jax.Array:
-    """A branch [B, ...] of a residual network, zero for a share of the examples and scaled up for
-    the others.
+    """Drops a residual branch [B, ...] for random examples, and scales it by 1 / (1 - rate) for the
+    others.
 
     Args:
-        rng: gives a key; only called if the rate is not 0.
-        rate: in [0, 1).
+        rng: returns a key; called only if the rate is not 0.
+        rate: probability that an example's branch is dropped, in [0, 1).
     """
     if rate == 0:
         return branch
-    shape = (len(branch),) + (1,) * (branch.ndim - 1)
+    shape = (len(branch),) + (1,) * (branch.ndim - 1)  # one draw per example: [B, 1, ..., 1]
     kept = jax.random.bernoulli(rng(), 1 - rate, shape)
     return branch * (kept / (1 - rate)).astype(branch.dtype)

@@ -1,4 +1,4 @@
-"""What methods and tasks know of an encoder, whichever network it is."""
+"""The interface that all encoders share, and their construction from spec strings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,71 +14,74 @@ from mae_jax.types import UserError
 
 
 class Encoder(nn.Module):
-    """Turns images [B, *space, C] into tokens [B, prefix + L, D]: `prefix` tokens for the whole
-    image, then one for each site, in row-major order.
+    """Encodes images [B, *space, C] as tokens [B, prefix + L, D]: `prefix` tokens for the whole
+    image (class tokens), then one for each patch, in row-major order.
 
-    Beside what is below it has, as fields or properties: `width`, D; `depth`, the number of its
-    blocks; `patch`, the side of a site in pixels, or one for each axis; `dtype`, what it computes
-    in.
+    Subclasses also define, as fields or properties: `width`, D; `depth`, the number of blocks;
+    `patch`, the side of a patch in pixels, or one side for each axis; `dtype` of the computations.
     """
 
-    # Without annotations, which would make them fields of every encoder.
+    # Not annotated: an annotation would make it a dataclass field of every encoder.
     prefix = 0
+    """Number of tokens in front of the patch tokens."""
     mask_tokens = False
-    """Whether masked sites stay among the tokens."""
+    """Whether the output includes masked patches, which were encoded as mask tokens."""
     learned_positions = False
-    """Whether parameters fit one size of images only."""
+    """Whether positions are parameters, which then fit only one image size."""
 
     @property
     def stem(self) -> int | tuple[int, ...]:
-        """Side in pixels of what the first layer sees at once."""
+        """Side of the first layer's patches in pixels, or one side for each axis."""
         return self.patch
 
     @property
     def architecture(self) -> tuple:
-        """What must be the same for parameters to fit: not how it is trained or computed."""
+        """The options that must be equal for weights to be loaded: those that determine the shapes
+        and the use of the parameters, not those of training or of the kernels.
+        """
         kind = type(self).__name__
         raise UserError(f"encoders of the kind {kind} are not loaded: define their `architecture`")
 
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
-        """Encodes whole images, or their visible patches.
+        """Encodes whole images, or their visible patches only.
 
         Args:
-            images: [B, *space, C] float, or uint8 with `normalize`; of any shape and number of
-                channels.
+            images: [B, *space, C] float, or uint8 with `normalize`.
             mask: which patches are visible; None: all.
-            train: whether paths are dropped, which needs the random stream 'drop_path'.
-            normalize: makes floats of images that are uint8, `ops.pixels.normalize` with its mean
-                and std.
+            train: applies stochastic depth, which needs the random stream 'drop_path'.
+            normalize: converts uint8 images or patches to float, as `ops.pixels.normalize` with
+                its mean and std bound.
 
         Returns:
-            [B, prefix + K, D] tokens after the final norm: first those of the whole image, then
-            the visible patches in the order of `mask.keep` (with `mask_tokens`, or without a mask:
-            all L in image order).
+            [B, prefix + K, D] tokens after the final norm: the prefix, then the K visible patches
+            in the order of `mask.keep`. Without a mask, or with `mask_tokens`, all L patches
+            follow in image order.
         """
         raise NotImplementedError
 
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
-        """Inner maps [B, *sites, width of the stage] of images [B, *space, C] float, for dense
-        heads: outputs of blocks or stages, without any norm.
+        """Intermediate feature maps [B, *grid, width], for dense prediction heads: outputs of
+        blocks or stages, before any norm.
 
         Args:
-            taps: numbers of the blocks or stages; None: all.
+            images: [B, *space, C] float.
+            train: as in `__call__`.
+            taps: indices of the blocks or stages; None: all.
         """
-        raise UserError(f"encoders of the kind {type(self).__name__} have no inner maps")
+        raise UserError(f"encoders of the kind {type(self).__name__} have no feature maps")
 
     def attention_weights(
         self, images: jax.Array, *, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
-        """What each token attends to: [B, heads, T, T] float32 for each block.
+        """Attention weights [B, heads, T, T] float32 (query, key) of each block.
 
         Args:
             images: [B, *space, C] float.
-            taps: numbers of the blocks; None: all.
+            taps: indices of the blocks; None: all.
         """
         raise UserError(f"encoders of the kind {type(self).__name__} have no attention")
 
@@ -91,12 +94,13 @@ def make_encoder(text: str, *, pool: str, dtype: str, **more: Any) -> Encoder:
     """Builds the encoder of a spec string, e.g. 'vit(B, patch=16)' or 'convnext(T)'.
 
     Args:
-        pool: 'cls' or 'mean', checked here because everything has it.
-        dtype: what it computes in, 'float32' or 'bfloat16'.
-        more: arguments that have their own place in the config.
+        text: the spec string.
+        pool: 'cls' or 'mean', how its tokens will be pooled; checked here for all methods.
+        dtype: of the computations, 'float32' or 'bfloat16'.
+        more: further arguments of the encoder, which the config holds outside of the spec string.
 
     Raises:
-        UserError: an unknown name or value.
+        UserError: an unknown name or value, or pool='cls' without a class token.
     """
     check_choice("pool", pool, POOLS)
     check_choice("dtype", dtype, DTYPES)
@@ -107,15 +111,15 @@ def make_encoder(text: str, *, pool: str, dtype: str, **more: Any) -> Encoder:
 
 
 def check_tiles(network: Encoder, text: str, tile: int) -> None:
-    """Checks that an encoder can learn from tiles and be used on whole images.
+    """Checks that an encoder can train on tiles and then encode whole images.
 
     Args:
-        text: its spec string.
+        text: spec string of the encoder, for the message.
         tile: side of the tiles in pixels.
 
     Raises:
-        UserError: a tile that is not a multiple of the encoder's patch, or an encoder whose
-            parameters fit one size of images only.
+        UserError: a tile that is not a multiple of the encoder's patch, or an encoder with learned
+            positions, which fit only one image size.
     """
     if tile < 1 or any(tile % side for side in one_or_all(network.patch)):
         raise UserError(
@@ -129,12 +133,12 @@ def check_tiles(network: Encoder, text: str, tile: int) -> None:
 
 
 def pooled(tokens: jax.Array, pool: str, *, prefix: int) -> jax.Array:
-    """Features [B, D] float32 of tokens [B, prefix + L, D].
+    """Pools tokens [B, prefix + L, D] to features [B, D] float32.
 
     Args:
-        pool: 'cls', the mean of the class tokens, the first `prefix`; or 'mean', that of the sites.
-        prefix: of the encoder.
+        pool: 'cls', the mean of the first `prefix` tokens; or 'mean', the mean of the patch tokens.
+        prefix: number of class tokens of the encoder.
     """
     tokens = tokens.astype(jnp.float32)
-    part = tokens[:, :prefix] if pool == "cls" else tokens[:, prefix:]
-    return part[:, 0] if part.shape[1] == 1 else part.mean(axis=1)
+    chosen = tokens[:, :prefix] if pool == "cls" else tokens[:, prefix:]  # [B, prefix or L, D]
+    return chosen[:, 0] if chosen.shape[1] == 1 else chosen.mean(axis=1)

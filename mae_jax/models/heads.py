@@ -1,5 +1,5 @@
-"""What stands on an encoder while it learns without labels: the projectors and predictors of SimCLR
-(arXiv 2002.05709) and MoCo v3 (arXiv 2104.02057).
+"""Projection and prediction heads for contrastive learning, as in SimCLR (arXiv 2002.05709) and
+MoCo v3 (arXiv 2104.02057).
 """
 
 from typing import Any
@@ -13,9 +13,10 @@ from mae_jax.types import UserError
 
 
 class BatchNorm(nn.Module):
-    """Normalizes each feature over the batch, which under jit is the global one (arXiv 1502.03167).
-    It keeps no running statistics: heads are thrown away after training, and nothing is ever
-    predicted with them.
+    """Batch normalization (arXiv 1502.03167) over the global batch, across all devices under jit.
+
+    It keeps no running statistics, because the heads are discarded after pre-training and never
+    used for inference.
     """
 
     use_scale: bool = True
@@ -26,6 +27,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, D] to [B, D] float32."""
         x = x.astype(jnp.float32)
+        # Under jit, means over the sharded axis B are global: XLA adds the all-reduce.
         x = (x - x.mean(axis=0)) * jax.lax.rsqrt(x.var(axis=0) + self.epsilon)
         if self.use_scale:
             x = x * self.param("scale", nn.initializers.ones, x.shape[-1:])
@@ -35,12 +37,12 @@ class BatchNorm(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """Linear layers without biases, each followed by BatchNorm, and all but the last by ReLU."""
+    """Linear layers without bias, each followed by BatchNorm and, except for the last, by ReLU."""
 
     widths: tuple[int, ...]
-    """Of the layers, the output's last."""
+    """Output widths of the layers."""
     last_scale: bool = False
-    """Whether the last BatchNorm has a scale; it has no bias."""
+    """Whether the last BatchNorm has a learned scale; it never has a bias."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -52,11 +54,11 @@ class ProjectionHead(nn.Module):
                 width, use_bias=False, kernel_init=dense_init, dtype=self.dtype, name=f"fc{i}"
             )(x)
             x = BatchNorm(i < last or self.last_scale, i < last, name=f"norm{i}")(x)
-            x = nn.relu(x) if i < last else x
+            x = nn.relu(x) if i < last else x  # [B, widths[i]]
         return x
 
 
 def check_widths(name: str, widths: tuple[int, ...]) -> None:
-    """Raises UserError unless a head can have layers of these widths."""
+    """Raises UserError unless these are valid layer widths of a head called `name`."""
     if not widths or not all(isinstance(width, int) and width > 0 for width in widths):
         raise UserError(f"{name}={widths}: give the positive widths of its layers, e.g. (512, 128)")

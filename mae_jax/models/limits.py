@@ -1,5 +1,5 @@
-"""How large a network may be: a larger one would be traced for hours before its memory is known.
-And which of its layers can be asked for.
+"""Limits on the size of networks, and checks of layer indices. A network beyond the limits would be
+traced for hours before its memory is known.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ def check_size(name: str, *, width: int, depth: int, heads: int = 1) -> None:
     """Checks the size of a network.
 
     Args:
-        name: of the network, for the message.
-        width: of its widest layer.
+        name: name of the network, for the message.
+        width: number of channels of its widest layer.
         depth: number of blocks.
-        heads: of its attention.
+        heads: number of attention heads.
 
     Raises:
-        UserError: it is not positive, or too large.
+        UserError: a number that is not positive or exceeds its limit.
     """
     if min(width, depth, heads) < 1:
         raise UserError(f"{name}: width {width}, depth {depth} and heads {heads} must be positive")
@@ -30,14 +30,15 @@ def check_size(name: str, *, width: int, depth: int, heads: int = 1) -> None:
 
 
 def chosen(name: str, count: int, taps: Sequence[int] | None) -> list[int]:
-    """Which of `count` layers are meant, counted from 0.
+    """Resolves indices of layers to numbers in [0, count).
 
     Args:
-        name: of such a layer, for the message.
-        taps: numbers; negative ones count from the end; None: all.
+        name: what the layers are called in the message, e.g. 'block'.
+        count: number of layers.
+        taps: indices; negative ones count from the end; None: all layers.
 
     Raises:
-        UserError: a layer that there is not.
+        UserError: an index out of range.
     """
     taps = range(count) if taps is None else taps
     for number in taps:

@@ -1,5 +1,5 @@
-"""The masked autoencoder (arXiv 2111.06377): an encoder of visible patches, and a light transformer
-decoder that predicts every patch from the encoded ones and learned mask tokens.
+"""The masked autoencoder (arXiv 2111.06377): an encoder of the visible patches, and a lightweight
+transformer decoder that reconstructs the image from their encodings and mask tokens.
 """
 
 import math
@@ -19,7 +19,7 @@ from mae_jax.ops.posemb import sincos
 
 
 class Decoder(nn.Module):
-    """Transformer decoder; the paper's has width 512, depth 8 and 16 heads for every encoder."""
+    """The transformer decoder. The paper uses width 512, depth 8 and 16 heads for every encoder."""
 
     width: int = 512
     depth: int = 8
@@ -38,21 +38,22 @@ class Decoder(nn.Module):
         values: int,
         masked_only: bool = False,
     ) -> jax.Array:
-        """Predicts every patch, or the masked ones alone.
+        """Predicts every patch, or only the masked ones.
 
-        The blocks see [class tokens, visible, masked]: attention does not mind the order, so that
-        only positions are taken by index. What the last block makes of visible tokens would not
-        reach the masked ones any more: there they are keys and values alone.
+        The sequence is [class tokens, visible, masked]. Attention is permutation-equivariant, so
+        unshuffling the tokens to image order is unnecessary: only the positions are gathered. With
+        `masked_only`, the last block computes no queries for the class and visible tokens, whose
+        outputs nothing would read.
 
         Args:
-            tokens: [B, prefix + K, D] from the encoder, any number of class tokens first.
-            mask: the mask that the encoder was given; None: `tokens` are whole and in image order.
+            tokens: [B, prefix + K, D] from the encoder, class tokens first.
+            mask: the mask that the encoder applied; None: `tokens` has all patches in image order.
             grid: number of patches along each axis.
-            values: numbers to predict for each patch.
-            masked_only: needs a mask.
+            values: number of values V to predict for each patch.
+            masked_only: predict only the masked patches; needs a mask.
 
         Returns:
-            [B, L, values] in image order; with `masked_only`, [B, L - K, values] in the order of
+            [B, L, V] in image order; with `masked_only`, [B, L - K, V] in the order of
             `mask.masked`.
         """
         length = math.prod(grid)
@@ -60,7 +61,7 @@ class Decoder(nn.Module):
         prefix = tokens.shape[1] - visible
         x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(tokens)
         positions = jnp.asarray(sincos(grid, self.width), x.dtype)  # [L, D]
-        first, x = x[:, :prefix], x[:, prefix:]
+        first, x = x[:, :prefix], x[:, prefix:]  # [B, prefix, D], [B, K, D]
         if mask is not None:
             token = self.param("mask_token", token_init, (1, 1, self.width)).astype(x.dtype)
             token = jnp.broadcast_to(token, (x.shape[0], length - visible, self.width))
@@ -76,16 +77,16 @@ class Decoder(nn.Module):
             attention=self.attention,
             remat=self.remat,
             skip=prefix + visible * masked_only,
-        ).last  # [B, L or L - K, D]
+        ).last  # [B, L, D], or [B, L - K, D] with `masked_only`
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         x = nn.Dense(values, kernel_init=dense_init, dtype=self.dtype, name="predict")(x)
         if mask is None or masked_only:
             return x
-        return take_tokens(x, mask.restore, kind=self.gather)
+        return take_tokens(x, mask.restore, kind=self.gather)  # [B, L, V] unshuffled
 
 
 class MAE(nn.Module):
-    """Encoder and decoder. The mask is an argument, so the network is a plain function."""
+    """Encoder and decoder. The mask is an argument, so the network itself is deterministic."""
 
     encoder: Encoder
     decoder: Decoder
@@ -103,14 +104,14 @@ class MAE(nn.Module):
         Args:
             images: [B, *space, C] float, or uint8 with `normalize`.
             mask: which patches the encoder sees.
-            masked_only: not those that it sees.
-            normalize: `images` are uint8, and this makes floats of them, `ops.pixels.normalize`
-                with its mean and std. A ViT takes the visible patches as bytes and normalizes
-                these alone.
-            values: numbers to predict for each patch; None: its pixels.
+            masked_only: predict only the masked patches.
+            normalize: converts uint8 images or patches to float, as `ops.pixels.normalize` with
+                its mean and std bound. A ViT gathers the visible patches as bytes first and
+                normalizes only these.
+            values: number of values V to predict for each patch; None: its pixels times channels.
 
         Returns:
-            [B, L, values] in image order, or [B, L - K, values] in the order of `mask.masked`.
+            [B, L, V] in image order, or [B, L - K, V] in the order of `mask.masked`.
         """
         patch = self.encoder.patch
         tokens = self.encoder(images, mask, normalize=normalize)
@@ -119,6 +120,7 @@ class MAE(nn.Module):
             values = math.prod(patch_sides(patch, len(grid))) * images.shape[-1]
         if not self.encoder.mask_tokens:
             return self.decoder(tokens, mask, grid, values, masked_only)
+        # The encoder has put mask tokens in place, so `tokens` has all patches in image order.
         prediction = self.decoder(tokens, None, grid, values)
         if not masked_only:
             return prediction

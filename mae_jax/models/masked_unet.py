@@ -1,4 +1,4 @@
-"""A masked autoencoder whose decoder is made of transposed convolutions."""
+"""A masked autoencoder with a decoder of transposed convolutions, and optional skip connections."""
 
 from typing import Any
 
@@ -15,12 +15,13 @@ from mae_jax.ops.patches import grid_of
 
 
 class MaskedUNet(nn.Module):
-    """Encoder and decoder. The mask is an argument, so the network is a plain function."""
+    """Encoder and decoder. The mask is an argument, so the network itself is deterministic."""
 
     encoder: Encoder
     decoder_width: int
+    """Channels after the decoder's first upsampling."""
     skips: bool
-    """The decoder sees the finer maps of a convolutional encoder too."""
+    """Skip connections: the decoder also reads the finer feature maps of a ConvNeXt (a UNet)."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -29,25 +30,25 @@ class MaskedUNet(nn.Module):
 
         Args:
             images: [B, *space, C] float.
-            mask: which patches the encoder sees, the others become learned tokens in front of the
-                decoder; None: it sees all of `images`, in which masked pixels are already zero.
+            mask: which patches the encoder sees; mask tokens replace the others before the decoder.
+                None: the encoder sees all of `images`, whose masked pixels are already zero.
 
         Returns:
             [B, *space, C] float32.
         """
         encoder, (batch, *space, channels) = self.encoder, images.shape
         grid = grid_of(space, encoder.patch)
-        visible = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)
+        visible = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)  # [B, *grid, 1]
         if self.skips:
             maps, last = encoder.run(images, mask)
             maps = [*maps[:-1], last]
         else:
             tokens = encoder(images, mask)[:, encoder.prefix :]  # [B, K, D]
             if mask is not None and not encoder.mask_tokens:
-                # Zeros stand for the masked patches: they are replaced below.
+                # [B, L, D], unshuffled. Mask tokens replace the zeros of the masked patches below.
                 tokens = jnp.pad(tokens, ((0, 0), (0, mask.masked.shape[1]), (0, 0)))
                 tokens = jnp.take_along_axis(tokens, mask.restore[:, :, None], axis=1)
-            maps = [tokens.reshape(batch, *grid, encoder.width)]
+            maps = [tokens.reshape(batch, *grid, encoder.width)]  # [B, *grid, D]
         filled = [self.with_mask_tokens(x, visible, i) for i, x in enumerate(reversed(maps))]
         decoder = UNetDecoder(
             self.decoder_width, encoder.patch, channels, self.dtype, name="decoder"
@@ -55,7 +56,7 @@ class MaskedUNet(nn.Module):
         return decoder(filled[0], filled[1:])
 
     def with_mask_tokens(self, x: jax.Array, visible: jax.Array | None, number: int) -> jax.Array:
-        """A map [B, *positions, D] with a learned token where it is not visible."""
+        """Replaces masked positions of a feature map [B, *positions, D] by its own mask token."""
         if visible is None:
             return x
         token = self.param(f"mask_token_{number}", token_init, (x.shape[-1],))

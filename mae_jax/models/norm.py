@@ -1,4 +1,4 @@
-"""Layer normalization as all networks here use it."""
+"""Layer normalization (arXiv 1607.06450) as a module, shared by all networks."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mae_jax.ops.norm import layer_norm
 
 
 class LayerNorm(nn.Module):
-    """Over the last axis, with epsilon 1e-6 and float32 statistics."""
+    """Layer normalization over the last axis, with epsilon 1e-6 and float32 statistics."""
 
     dtype: Any = jnp.float32
 
@@ -19,4 +19,4 @@ class LayerNorm(nn.Module):
         """[..., D] to [..., D]."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return layer_norm(x, scale, bias, self.dtype)
+        return layer_norm(x, scale, bias, self.dtype)  # parameters stay float32

@@ -1,7 +1,7 @@
-"""Transformer blocks as Vision Transformers have them (arXiv 2010.11929), shared by encoders and
-decoders: pre-norm, exact GELU, LayerNorm with epsilon 1e-6, Xavier-uniform weights. Parameters are
-float32; `dtype` is what the matrix products run in, while softmax and normalization statistics stay
-in float32.
+"""Transformer blocks of Vision Transformers (arXiv 2010.11929), shared by encoders and decoders:
+pre-norm, exact GELU, LayerNorm with epsilon 1e-6, Xavier-uniform weights. Parameters are float32.
+`dtype` is the type of matrix products and activations; softmax and normalization statistics are
+always float32.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from mae_jax.ops.gather import KINDS
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
-dense_init = nn.initializers.xavier_uniform()
+dense_init = nn.initializers.xavier_uniform()  # as in the official MAE and the JAX ViT
 token_init = nn.initializers.normal(0.02)
 
 REMAT = {
@@ -28,30 +28,35 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What the backward pass finds saved of each block: everything; the results of its dense layers;
-its input alone (arXiv 1604.06174). XLA's CPU backend computes again, but saves no memory by it.
+"""Rematerialization policies (arXiv 1604.06174), by the residuals that each block saves for the
+backward pass: all; only the outputs of its dense layers; only its input. On CPUs, XLA recomputes
+but saves no memory.
 """
 
 
 class QKV(nn.Module):
-    """One dense layer for all three. The first tokens may need no queries."""
+    """Projects tokens to queries, keys and values by one dense layer."""
 
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: int = 0) -> list[jax.Array]:
-        """[B, T, D] to queries [B, T - skip, D] and keys and values [B, T, D]."""
+        """[B, T, D] to queries [B, T - skip, D], keys [B, T, D] and values [B, T, D].
+
+        Args:
+            skip: number of first tokens that need no queries.
+        """
         width = x.shape[-1]
         kernel = self.param("kernel", dense_init, (width, 3 * width))
         bias = self.param("bias", nn.initializers.zeros, (3 * width,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        queries, keys, values = split(x @ kernel + bias, 3)
-        # Skipped after the product: a slice of a kernel that is split over devices costs permutes.
+        queries, keys, values = split(x @ kernel + bias, 3)  # of [B, T, 3 D]
+        # Sliced after the product: slicing a kernel that is sharded over devices costs collectives.
         return [queries[:, skip:], keys, values]
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. Queries, keys and values come from one product."""
+    """Multi-head self-attention (arXiv 1706.03762)."""
 
     heads: int
     dtype: Any = jnp.float32
@@ -61,24 +66,25 @@ class Attention(nn.Module):
     def __call__(
         self, x: jax.Array, skip: int = 0, weights: bool = False, *, bias=None, mask=None
     ) -> tuple[jax.Array, jax.Array | None]:
-        """[B, T, D] to [B, T - skip, D], for which the first `skip` tokens are keys and values
-        alone; and the weights [B, H, T - skip, T] float32 if asked for.
+        """Tokens [B, T, D] to outputs [B, T - skip, D], and attention weights or None.
 
         Args:
+            skip: number of first tokens that serve as keys and values only, without an output.
+            weights: also return the attention weights [B, H, T - skip, T] float32.
             bias, mask: see `ops.attention.attention`.
         """
         width = x.shape[-1]
-        parts = QKV(self.dtype, name="qkv")(x, skip)
+        qkv = QKV(self.dtype, name="qkv")(x, skip)
         # [B, T, D] to [B, T, H, d], of queries [B, T - skip, H, d]
-        parts = [y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in parts]
-        shown = attention_weights(*parts[:2], bias=bias, mask=mask) if weights else None
-        x = attention(*parts, bias=bias, mask=mask, kind=self.attention)  # [B, T - skip, H, d]
+        qkv = [y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in qkv]
+        shown = attention_weights(*qkv[:2], bias=bias, mask=mask) if weights else None
+        x = attention(*qkv, bias=bias, mask=mask, kind=self.attention)  # [B, T - skip, H, d]
         x = x.reshape(*x.shape[:2], width)  # [B, T - skip, D]
         return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="proj")(x), shown
 
 
 class Mlp(nn.Module):
-    """Two dense layers with an exact GELU between."""
+    """The MLP of a block: two dense layers with an exact GELU in between."""
 
     hidden: int
     dtype: Any = jnp.float32
@@ -88,7 +94,7 @@ class Mlp(nn.Module):
         """[B, T, D] to [B, T, D]."""
         width = x.shape[-1]
         x = nn.Dense(self.hidden, kernel_init=dense_init, dtype=self.dtype, name="fc1")(x)
-        x = gelu(x)
+        x = gelu(x)  # [B, T, hidden]
         return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="fc2")(x)
 
 
@@ -99,7 +105,7 @@ class Block(nn.Module):
     mlp_ratio: float = 4.0
     dtype: Any = jnp.float32
     drop_path: float = 0.0
-    """Probability that an example skips a branch, in training (stochastic depth, 1603.09382)."""
+    """Rate of stochastic depth in training (arXiv 1603.09382)."""
 
     attention: str = "auto"
 
@@ -114,8 +120,11 @@ class Block(nn.Module):
         bias: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """[B, T, D] to [B, T - skip, D]: what would become of the first `skip` tokens is not
-        computed; and the weights of the attention if asked for, see `Attention`.
+        """Tokens [B, T, D] to [B, T - skip, D], and attention weights or None; see `Attention`.
+
+        Args:
+            train: applies stochastic depth, which needs the random stream 'drop_path'.
+            skip: number of first tokens whose outputs are not computed.
         """
         hidden = int(x.shape[-1] * self.mlp_ratio)
         y = LayerNorm(dtype=self.dtype, name="norm1")(x)
@@ -123,28 +132,29 @@ class Block(nn.Module):
         rng = lambda: self.make_rng("drop_path")
         layer = Attention(self.heads, self.dtype, self.attention, name="attention")
         y, shown = layer(y, skip, weights, bias=bias, mask=mask)
-        x = x[:, skip:] + drop_path(rng, y, rate)
+        x = x[:, skip:] + drop_path(rng, y, rate)  # [B, T - skip, D]
         y = LayerNorm(dtype=self.dtype, name="norm2")(x)
         return x + drop_path(rng, Mlp(hidden, self.dtype, name="mlp")(y), rate), shown
 
 
 def block_class(remat: str) -> type[Block]:
-    """`Block`, or one that saves less for the backward pass: a name of `REMAT`."""
+    """`Block`, rematerialized by the policy of this name in `REMAT`."""
     if remat == "none":
         return Block
-    # Only positional arguments can be static; arrays are given by keyword.
+    # (2, 3, 4) are train, skip and weights. Static arguments must be positional, so callers pass
+    # bias and mask, which are arrays, by keyword.
     return nn.remat(Block, policy=REMAT[remat], static_argnums=(2, 3, 4))
 
 
 class Trunk(NamedTuple):
-    """What blocks compute."""
+    """The outputs of a stack of blocks."""
 
     last: jax.Array
-    """[B, T - skip, D], the output of the last one."""
+    """[B, T - skip, D], the output of the last block."""
     taps: list[jax.Array]
-    """Outputs of those that were asked for, [B, T, D] each; of the last block [B, T - skip, D]."""
+    """Outputs of the requested blocks, [B, T, D] each; of the last block [B, T - skip, D]."""
     weights: list[jax.Array]
-    """Attention of those that were asked for, [B, heads, T, T] float32 each; of the last block
+    """Attention weights of the requested blocks, [B, heads, T, T] float32 each; of the last block
     [B, heads, T - skip, T]."""
 
 
@@ -165,26 +175,26 @@ def blocks(
     skip: int = 0,
     train: bool = False,
 ) -> Trunk:
-    """The blocks of a transformer. Call it inside of `nn.compact`: they become the caller's
-    submodules 'block_0', 'block_1', ...
+    """Applies a stack of transformer blocks. Call it inside of `nn.compact`: the blocks become the
+    caller's submodules 'block_0', 'block_1', ...
 
     Args:
-        x: [B, T, D].
-        depth, heads, mlp_ratio, dtype, attention, remat: see `make`.
-        drop_path: of the last block; it rises from 0 in the first.
-        taps, weighted: numbers of the blocks whose output, and whose attention, is returned too;
-            negative ones count from the end; None: all.
-        bias, mask: of the attention of each block, see `ops.attention.attention`.
-        skip: first tokens that are of no use after the last block.
-        train: paths are dropped.
+        x: tokens [B, T, D].
+        depth, heads, mlp_ratio, dtype, attention, remat: see `models.vit.make`.
+        drop_path: rate of the last block; it rises linearly from 0 in the first.
+        taps, weighted: indices of the blocks whose outputs, or attention weights, are also
+            returned; negative ones count from the end; None: all.
+        bias, mask: for the attention of every block, see `ops.attention.attention`.
+        skip: number of first tokens whose outputs the last block does not compute.
+        train: applies stochastic depth.
 
     Raises:
-        UserError: a block that there is not.
+        UserError: an index of a block out of range.
     """
     taps, weighted = (chosen("block", depth, numbers) for numbers in (taps, weighted))
     block, outputs, shown = block_class(remat), {}, {}
     for i in range(depth):
-        one = block(
+        layer = block(
             heads=heads,
             mlp_ratio=mlp_ratio,
             dtype=dtype,
@@ -192,14 +202,14 @@ def blocks(
             attention=attention,
             name=f"block_{i}",
         )
-        skipped = skip if i == depth - 1 else 0
-        x, shown[i] = one(x, train, skipped, i in weighted, bias=bias, mask=mask)
+        skipped = skip if i == depth - 1 else 0  # earlier blocks need all tokens as keys and values
+        x, shown[i] = layer(x, train, skipped, i in weighted, bias=bias, mask=mask)
         outputs[i] = x
     return Trunk(x, [outputs[i] for i in taps], [shown[i] for i in weighted])
 
 
 def check_shape(name: str, *, width: int, depth: int, heads: int) -> None:
-    """Raises UserError unless this is a transformer that can be built."""
+    """Raises UserError unless these are valid sizes of a transformer."""
     check_size(name, width=width, depth=depth, heads=heads)
     if width % heads:
         raise UserError(f"{name}: width {width} must be a multiple of its {heads} heads")
@@ -208,7 +218,7 @@ def check_shape(name: str, *, width: int, depth: int, heads: int) -> None:
 def check_choices(
     name: str, shape: dict[str, int], *, attention: str, remat: str, gather: str, dtype: Any
 ) -> None:
-    """Raises UserError unless a transformer of this width and heads can be computed like this."""
+    """Raises UserError unless these are valid options for a transformer of this width and heads."""
     check_attention(name, attention, width=shape["width"], heads=shape["heads"], dtype=dtype)
     check_choice(f"{name}: remat", remat, REMAT)
     check_choice(f"{name}: gather", gather, KINDS)

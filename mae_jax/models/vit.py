@@ -1,10 +1,9 @@
-"""The Vision Transformer (arXiv 2010.11929) as masked autoencoders use it (arXiv 2111.06377), for
-images of any number of dimensions: fixed sine-cosine positions and class tokens. Given a mask it
-sees the visible patches only, which is what makes MAE pre-training cheap.
+"""The Vision Transformer (arXiv 2010.11929) as the encoder of MAE (arXiv 2111.06377): with fixed
+sine-cosine positions and class tokens, for images of any number of dimensions. With a mask it
+encodes the visible patches only, which makes MAE pre-training cheap.
 
-What costs time or memory can be chosen, and changes no number beyond rounding: the kernel of
-`attention`, what the backward pass computes again (`remat`), and how visible patches are taken
-(`gather`).
+Three options set the cost in time and memory and change results by rounding only: the `attention`
+kernel, rematerialization in the backward pass (`remat`), and how patches are indexed (`gather`).
 """
 
 import math
@@ -42,22 +41,23 @@ SIZES = {
 
 
 class ViT(Encoder):
-    """The encoder."""
+    """The Vision Transformer; `make` checks and documents its fields."""
 
     width: int
     depth: int
     heads: int
     patch: int | tuple[int, ...] = 16
-    """Side of a patch in pixels, or one for each axis."""
+    """Side of a patch in pixels, or one side for each axis."""
     mlp_ratio: float = 4.0
+    """Ratio of the MLP's hidden width to `width`."""
     class_tokens: int = 1
     """Number of learned tokens in front of the patches."""
     mask_tokens: bool = False
-    """Keep masked patches in the sequence as a learned token: the paper's ablation."""
+    """Encode masked patches as mask tokens instead of dropping them: an ablation of MAE."""
     drop_path: float = 0.0
-    """Of the last block; it rises from 0 in the first."""
+    """Rate of stochastic depth in the last block; it rises linearly from 0 in the first."""
     learned_positions: bool = False
-    """Sine-cosine positions are where parameters start, for patches and the class token."""
+    """Train the positions of patches and class tokens, initialized to the sine-cosine ones."""
     final_norm: bool = True
     dtype: Any = jnp.float32
     attention: str = "auto"
@@ -66,45 +66,47 @@ class ViT(Encoder):
 
     @property
     def prefix(self) -> int:
-        """Number of tokens in front of those of the patches."""
+        """Number of tokens in front of the patch tokens."""
         return self.class_tokens
 
     @property
     def architecture(self) -> tuple:
-        """What must be the same for parameters to fit: not how it is trained or computed."""
+        """The options that determine the parameters and their use; see `Encoder`."""
         shape = (self.width, self.depth, self.heads, self.patch, self.mlp_ratio)
         return ("vit", *shape, self.class_tokens)
 
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
-        """The class tokens, then the visible patches; see `Encoder`. Bytes are normalized after the
-        visible patches were taken.
+        """The class tokens, then the visible patches; see `Encoder`. With `normalize`, visible
+        patches are gathered as bytes first, which moves a quarter of the memory of float32.
         """
         return self.run(images, mask, train=train, normalize=normalize).last
 
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
-        """Outputs of blocks [B, *grid, D], without the class tokens and any norm.
+        """Outputs of blocks [B, *grid, D], without class tokens and before any norm.
 
         Args:
             images: [B, *space, C] float.
-            taps: numbers of the blocks; None: all.
+            train: as in `Encoder`.
+            taps: indices of the blocks; None: all.
         """
         grid = grid_of(images.shape[1:-1], self.patch)
         outputs = self.run(images, train=train, taps=taps).taps
-        return [x[:, self.prefix :].reshape(-1, *grid, self.width) for x in outputs]  # of [B, L, D]
+        # [B, prefix + L, D] to [B, *grid, D]
+        return [x[:, self.prefix :].reshape(-1, *grid, self.width) for x in outputs]
 
     def attention_weights(
         self, images: jax.Array, *, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
-        """What each token attends to: [B, heads, T, T] float32 for each block, of which the last
-        axis sums to 1, where the T tokens are the class tokens and all patches.
+        """Attention weights [B, heads, T, T] float32 (query, key) of each block, for the class
+        tokens followed by all patches. Each row sums to 1.
 
         Args:
             images: [B, *space, C] float.
-            taps: numbers of the blocks; None: all.
+            taps: indices of the blocks; None: all.
         """
         return self.run(images, weighted=taps).weights
 
@@ -119,23 +121,26 @@ class ViT(Encoder):
         taps: Sequence[int] | None = (),
         weighted: Sequence[int] | None = (),
     ) -> Trunk:
-        """All that the network computes, of which `last` is after the final norm; see `__call__`
-        and `blocks`.
+        """All outputs of the network. `last` is after the final norm, the others are before any.
+        For the arguments see `Encoder` and `blocks`.
         """
         space = images.shape[1:-1]
         patches = patchify(images, self.patch)  # [B, L, prod(patch) * C]
         first, positions = self.positions(grid_of(space, self.patch))
+        # Visible patches are gathered before the embedding, which then skips the masked ones.
         if mask is not None and not self.mask_tokens:
             patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)  # [B, K, ...]
             positions = gathers.take_tokens(positions, mask.keep, kind=self.gather)  # [B, K, D]
         if normalize is not None:
             patches = normalize(patches, pixels=math.prod(patch_sides(self.patch, len(space))))
+        # A dense layer on flat patches equals the usual convolution of stride `patch`. [B, K, D]
         x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
         if mask is not None and self.mask_tokens:
             token = self.param("mask_token", token_init, (1, 1, self.width))
-            x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)
+            x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)  # [B, L, D]
         x = x + positions.astype(x.dtype)
         if self.prefix:
+            # [1, prefix, D]
             tokens = self.param("cls_token", token_init, (1, self.prefix, self.width)) + first
             x = prepend(tokens, x)  # [B, prefix + K, D]
         trunk = blocks(
@@ -156,15 +161,15 @@ class ViT(Encoder):
         return trunk._replace(last=LayerNorm(dtype=self.dtype, name="norm")(trunk.last))
 
     def positions(self, grid: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """Those of the class tokens [prefix, D], which start at zero, and of the patches [L, D]."""
-        start = jnp.asarray(with_prefix(grid, self.width, self.prefix))
+        """Positions of the class tokens [prefix, D], initially zero, and of the patches [L, D]."""
+        table = jnp.asarray(with_prefix(grid, self.width, self.prefix))  # [prefix + L, D]
         if self.learned_positions:
-            start = self.param("positions", lambda key: start)
-        return start[: self.prefix], start[self.prefix :]
+            table = self.param("positions", lambda key: table)
+        return table[: self.prefix], table[self.prefix :]
 
 
 def prepend(tokens: jax.Array, x: jax.Array) -> jax.Array:
-    """Puts tokens [1, N, D] in front of every sequence of x [B, T, D]."""
+    """Prepends tokens [1, N, D] to every sequence of x [B, T, D]: [B, N + T, D]."""
     tokens = jnp.broadcast_to(tokens.astype(x.dtype), (x.shape[0], *tokens.shape[1:]))
     return jnp.concatenate([tokens, x], axis=1)
 
@@ -187,21 +192,26 @@ def make(
     gather: str = "take",
     dtype: Any = jnp.float32,
 ) -> ViT:
-    """A ViT of a named size, or of free width, depth and heads (each also overrides the size's).
+    """Builds a ViT of a named size, or with the given width, depth and heads.
 
     Args:
-        size: one of Ti, S, B, L, H.
-        patch: side of a patch in pixels, or one for each axis: (2, 16, 16).
+        size: one of Ti, S, B, L, H; see `SIZES`.
+        patch: side of a patch in pixels, or one side for each axis: (2, 16, 16).
+        width, depth, heads: channels, blocks and attention heads; they override the size's.
+        mlp_ratio: ratio of the MLP's hidden width to `width`.
         class_tokens: number of learned tokens in front of the patches; 0 for none.
+        mask_tokens: encode masked patches as mask tokens instead of dropping them.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
-        attention: kind of kernel, of `ops.attention.CHOICES`; 'auto': what suits the devices.
-        remat: what the backward pass finds saved, a name of `REMAT`: 'none' is fast, 'dots' and
-            'full' save memory.
+        learned_positions: train the positions, which then fit only one image size.
+        final_norm: normalize the output; off for a classifier, whose head has a norm.
+        attention: kernel, one of `ops.attention.CHOICES`; 'auto' chooses by the devices.
+        remat: rematerialization, a name of `REMAT`: 'none' is fastest, 'dots' and 'full' save
+            memory.
         gather: 'take' or 'onehot', see `ops.gather`.
+        dtype: of matrix products and activations; parameters are float32.
 
     Raises:
-        UserError: unknown size, an incomplete shape, heads that do not divide the width, or a
-            choice that there is not.
+        UserError: an unknown size or option, an incomplete shape, or an invalid value.
     """
     if size is not None and size not in SIZES:
         raise UserError(f"vit size {size!r} is unknown{nearest(size, SIZES)}")
@@ -213,7 +223,7 @@ def make(
     choices = dict(attention=attention, remat=remat, gather=gather, dtype=dtype)
     check_choices("vit", shape, **choices)
     sides = one_or_all(patch)
-    patch = sides[0] if len({*sides}) == 1 else sides  # (16, 16) is 16
+    patch = sides[0] if len({*sides}) == 1 else sides  # (16, 16) becomes 16
     if not sides or min(sides) < 1 or mlp_ratio * shape["width"] < 1:
         raise UserError(f"vit: patch={patch} and mlp_ratio={mlp_ratio} must be positive")
     if class_tokens < 0:

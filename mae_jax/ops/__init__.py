@@ -1,1 +1,1 @@
-"""Pure functions on arrays. Random ones take the key first: f(key, x, ...)."""
+"""Pure functions on arrays. Random functions take the PRNG key first: f(key, x, ...)."""

@@ -1,11 +1,10 @@
-"""Photometric augmentation and label mixing on the device: color jitter, gray, blur and solarize
-with torchvision's definitions, as SimCLR (arXiv 2002.05709, appendix A) and BYOL (arXiv
-2006.07733, appendix B) compose them, mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) with
-timm's.
+"""Data augmentation on the device. Color jitter, grayscale, blur and solarization follow
+torchvision, for the pipelines of SimCLR (arXiv 2002.05709, appendix A) and BYOL (arXiv 2006.07733,
+appendix B). Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) follow timm.
 
-Images are float32 [B, H, W, C], for mixing [B, *space, C], in [0, 1], before and after. Every
-example has draws of its own (mixing has one draw for the batch, as timm has), which depend on the
-key and the batch size and not on the devices. Options are Python numbers; the rest may be traced.
+Inputs and outputs are float32 images in [0, 1], [B, H, W, C], or [B, *space, C] for mixing. Random
+parameters are drawn per example (for mixing per batch, as in timm) and depend on the key and the
+batch size, not on the number of devices. Options are Python numbers; arrays may be traced.
 """
 
 import jax
@@ -30,18 +29,18 @@ def color_jitter(
     hue: float,
     probability: float = 1.0,
 ) -> jax.Array:
-    """Random brightness, contrast, saturation and hue, in a random order: torchvision's
-    `ColorJitter`. Values are clipped to [0, 1] after each of the four.
+    """Adjusts brightness, contrast, saturation and hue in random order, as torchvision's
+    `ColorJitter`. Values are clipped to [0, 1] after each adjustment.
 
     Args:
         images: [B, H, W, C]; three channels if saturation or hue is not 0.
-        brightness, contrast, saturation: the factor is uniform in [max(0, 1 - x), 1 + x]; 0 is
-            none. 0.8 in SimCLR, 0.4, 0.4 and 0.2 in BYOL.
-        hue: the shift is uniform in [-hue, hue] turns, at most 0.5; 0 is none. 0.2 in SimCLR.
-        probability: that an example is changed at all. 0.8 in SimCLR.
+        brightness, contrast, saturation: strengths s, for factors uniform in [max(0, 1 - s),
+            1 + s]; 0 turns the adjustment off. 0.8 in SimCLR; 0.4, 0.4 and 0.2 in BYOL.
+        hue: in [0, 0.5], for shifts uniform in [-hue, hue] turns; 0 turns it off. 0.2 in SimCLR.
+        probability: probability that an example is changed. 0.8 in SimCLR.
 
     Raises:
-        UserError: not float32, not three channels, or a number out of its range.
+        UserError: images that are not float32 or not RGB, or a number out of its range.
     """
     _check(images, probability=probability)
     strengths = (brightness, contrast, saturation, hue)
@@ -60,27 +59,28 @@ def color_jitter(
 
 
 def _draw_jitter(key, batch, strengths):
-    """The adjustments of each example in its order: kinds [N, B] int, and amounts [N, B], where N
-    counts the strengths that are not 0.
+    """Kinds [N, B] int and amounts [N, B] of the N adjustments with nonzero strength, in the order
+    in which each example applies them.
     """
     used = jnp.array([kind for kind in range(4) if strengths[kind]], jnp.int32)
     strength = jnp.array(strengths, jnp.float32)
-    middle = jnp.array([1.0, 1.0, 1.0, 0.0])
+    middle = jnp.array([1.0, 1.0, 1.0, 0.0])  # factors around 1, hue shifts around 0
     lowest = (middle - strength).at[:3].max(0)
     order_key, amount_key = jax.random.split(key)
+    # A random permutation for each example: the ranks of uniform noise.
     order = jnp.argsort(jax.random.uniform(order_key, (batch, len(used))), axis=1)
-    kinds = used[order]
+    kinds = used[order]  # [B, N]
     amounts = jax.random.uniform(amount_key, (batch, 4), minval=lowest, maxval=middle + strength)
     return kinds.T, jnp.take_along_axis(amounts, kinds, axis=1).T
 
 
 def grayscale(key: jax.Array, images: jax.Array, *, probability: float) -> jax.Array:
-    """Takes the color out of some examples: all channels become the luminance 0.2989 R + 0.587 G
-    + 0.114 B (ITU-R 601; torchvision's `RandomGrayscale`). 0.2 of them in SimCLR.
+    """Converts random examples to gray, as torchvision's `RandomGrayscale`: all channels become the
+    luminance 0.2989 R + 0.587 G + 0.114 B (ITU-R 601).
 
     Args:
         images: [B, H, W, 3].
-        probability: that an example is changed.
+        probability: probability that an example is changed. 0.2 in SimCLR.
 
     Raises:
         UserError: not float32, not three channels, or a probability outside [0, 1].
@@ -91,13 +91,13 @@ def grayscale(key: jax.Array, images: jax.Array, *, probability: float) -> jax.A
 
 
 def gaussian_blur(key: jax.Array, images: jax.Array, *, probability: float) -> jax.Array:
-    """Gaussian blur of random width, with reflected borders: torchvision's `GaussianBlur`. An
-    example's standard deviation is uniform in `SIGMA`; the kernel is SimCLR's: a tenth of the
-    shorter side, made odd (23 for 224 pixels), but 3 at least.
+    """Gaussian blur of random width, with reflected borders, as torchvision's `GaussianBlur`. The
+    standard deviation of an example is uniform in `SIGMA`. The kernel size is SimCLR's: a tenth of
+    the shorter side, made odd (23 for 224 pixels), and at least 3.
 
     Args:
         images: [B, H, W, C].
-        probability: that an example is changed. 0.5 in SimCLR.
+        probability: probability that an example is changed. 0.5 in SimCLR.
 
     Raises:
         UserError: not float32, or a probability outside [0, 1].
@@ -112,33 +112,33 @@ def gaussian_blur(key: jax.Array, images: jax.Array, *, probability: float) -> j
 def _blurred(images, sigmas, radius):
     """Images [B, H, W, C] blurred with standard deviations [B], by kernels of 2 radius + 1 taps."""
     rows, columns = (_blur_matrix(sigmas, side, radius) for side in images.shape[1:3])
+    # Gaussians are separable: one matrix for the rows and one for the columns of each image.
     blurred = jnp.einsum("byv,bxu,bvuc->byxc", rows, columns, images, precision="highest")
     return jnp.clip(blurred, 0, 1)
 
 
 def _blur_matrix(sigmas, side, radius):
-    """[B, side, side]: entry (i, j) is pixel j's weight in blurred pixel i.
+    """[B, side, side]: entry (i, j) is the weight of pixel j in blurred pixel i.
 
-    Matrix products, because every example has a kernel of its own: XLA's convolution with a group
-    for each example took ten times as long on CPU.
+    The blur is a matrix product because each example has its own kernel: a convolution with one
+    group per example took ten times as long on CPUs.
     """
     i, j = jnp.arange(side)[:, None], jnp.arange(side)
     sigmas = sigmas[:, None, None]
     tap = lambda offset: jnp.where(
         jnp.abs(offset) <= radius, jnp.exp(-0.5 * (offset / sigmas) ** 2), 0
     )
-    # A pixel is seen directly and, except for the outermost, in the mirrors at both borders.
+    # Pixel j contributes directly and, unless it is the border pixel, by reflection at each border.
     weights = tap(i - j) + (j > 0) * tap(i + j) + (j < side - 1) * tap(2 * (side - 1) - i - j)
     return weights / weights.sum(axis=2, keepdims=True)
 
 
 def solarize(key: jax.Array, images: jax.Array, *, probability: float) -> jax.Array:
-    """Inverts the values from `THRESHOLD` on, x -> 1 - x: torchvision's `RandomSolarize`. In BYOL
-    0.2 of one of the two views.
+    """Inverts values of at least `THRESHOLD`, x -> 1 - x, as torchvision's `RandomSolarize`.
 
     Args:
         images: [B, H, W, C].
-        probability: that an example is changed.
+        probability: probability that an example is changed. In BYOL 0.2 for one of the views.
 
     Raises:
         UserError: not float32, or a probability outside [0, 1].
@@ -148,16 +148,16 @@ def solarize(key: jax.Array, images: jax.Array, *, probability: float) -> jax.Ar
 
 
 def soft_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Array:
-    """Labels as distributions, smoothed as in timm: smoothing / classes everywhere, and
-    1 - smoothing more at the label.
+    """Label smoothing as in timm: probability smoothing / classes for every class, plus
+    1 - smoothing for the label.
 
     Args:
         labels: [B] int, in [0, classes).
-        classes: how many there are.
-        smoothing: the share that is spread over all classes, in [0, 1]. 0.1 when MAE fine-tunes.
+        classes: number of classes.
+        smoothing: probability mass spread over all classes, in [0, 1]. 0.1 in MAE fine-tuning.
 
     Returns:
-        [B, classes] float32 whose rows sum to 1.
+        [B, classes] float32; rows sum to 1.
 
     Raises:
         UserError: a smoothing outside [0, 1].
@@ -175,30 +175,29 @@ def mixup_cutmix(
     mixup_alpha: float,
     cutmix_alpha: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899), by chance where both are on: timm's
-    `Mixup` in mode 'batch' with corrected lambda.
+    """Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899) of a batch with its reverse, as timm's
+    `Mixup` in mode 'batch' with corrected lambda. If both are on, each has probability 1/2.
 
-    The partner of an example is at its place in the reversed batch. Mixup is lam * x +
-    (1 - lam) * x[::-1] of images and labels alike; CutMix pastes a rectangle (interval, box) of
-    x[::-1] into x, 1 - lam of the image before the borders cut it, and mixes labels by its share.
+    With lam from Beta(alpha, alpha), mixup returns lam * x + (1 - lam) * x[::-1] for images and
+    labels. CutMix pastes a box of x[::-1] into x. The box covers 1 - lam of the image before it is
+    clipped at the borders; labels are mixed by its clipped volume.
 
     Args:
         images: [B, *space, C].
         labels: [B, classes] float32, soft targets.
-        mixup_alpha: lambda is from Beta(alpha, alpha); 0 turns mixup off. 0.8 when MAE fine-tunes.
-        cutmix_alpha: likewise for CutMix, 1.0 when MAE fine-tunes. Both 0: nothing is mixed.
+        mixup_alpha: alpha of mixup; 0 turns it off. 0.8 in MAE fine-tuning.
+        cutmix_alpha: alpha of CutMix; 0 turns it off. 1.0 in MAE fine-tuning.
 
     Returns:
-        mixed images and labels, of the same shapes.
+        Mixed images and labels, of the same shapes.
 
     Raises:
-        UserError: images not float32, labels that are no soft targets for them, or a number out
-            of its range.
+        UserError: images that are not float32, labels of another shape, or a negative alpha.
     """
     _check(images)
     if labels.ndim != 2 or len(labels) != len(images):
         raise UserError(
-            f"labels of shape {labels.shape} are no soft targets [{len(images)}, classes] for "
+            f"labels of shape {labels.shape} are not soft targets [{len(images)}, classes] for "
             f"{len(images)} images: see soft_targets"
         )
     for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
@@ -209,35 +208,36 @@ def mixup_cutmix(
     share_cut = 0.5 if mixup_alpha and cutmix_alpha else float(cutmix_alpha > 0)
     switch_key, lam_key, box_key = jax.random.split(key, 3)
     space = images.shape[1:-1]
+    # One draw for the whole batch, of shape [1, ..., 1] to broadcast over [B, *space].
     cut = jax.random.bernoulli(switch_key, share_cut, (1,) * (1 + len(space)))
     alpha = jnp.where(cut, float(cutmix_alpha), float(mixup_alpha))
     lam = jax.random.beta(lam_key, alpha, alpha)
     outside = ~_box(box_key, lam, space)  # [1, *space]
-    own = jnp.where(cut, outside, lam)[..., None]
-    share = jnp.where(cut, outside.mean(), lam).reshape(1, 1)
+    weight = jnp.where(cut, outside, lam)[..., None]  # [1, *space, 1], of each pixel
+    share = jnp.where(cut, outside.mean(), lam).reshape(1, 1)  # of the labels
     return (
-        images * own + images[::-1] * (1 - own),
+        images * weight + images[::-1] * (1 - weight),
         labels * share + labels[::-1] * (1 - share),
     )
 
 
 def _box(key, lam, space):
-    """True inside a box [1, *space] of about 1 - lam [1, ..., 1] of the image and its proportions,
-    centered anywhere, cut off at the borders: in two dimensions timm's `rand_bbox`.
+    """A mask [1, *space], True inside a random box with the aspect ratio of the image and about
+    1 - lam of its volume, clipped at the borders: in two dimensions timm's `rand_bbox`.
     """
     mask, rank = True, len(space)
     root = jnp.sqrt(1 - lam) if rank == 2 else (1 - lam) ** (1 / rank)
     for axis, side in enumerate(space):
-        # timm cuts half a side on either side of the center, both rounded down.
+        # As timm, which rounds down both the side of the box and half of it.
         half = jnp.floor(jnp.floor(side * root) / 2)
         center = jax.random.randint(jax.random.split(key, rank)[axis], lam.shape, 0, side)
-        place = jnp.arange(side).reshape([1, *(-1 if a == axis else 1 for a in range(rank))])
-        mask &= (center - half <= place) & (place < center + half)
+        at = jnp.arange(side).reshape([1, *(-1 if a == axis else 1 for a in range(rank))])
+        mask &= (center - half <= at) & (at < center + half)  # broadcasts over the other axes
     return mask
 
 
 def _sometimes(key, probability, changed, images):
-    """What is `changed` for a share of the examples, what it was for the others."""
+    """Selects `changed` for each example with this probability, and `images` otherwise."""
     coins = jax.random.bernoulli(key, float(probability), (len(images), 1, 1, 1))
     return jnp.where(coins, changed, images)
 

@@ -1,9 +1,8 @@
-"""Contrastive losses: NT-Xent of SimCLR (arXiv 2002.05709) and InfoNCE as MoCo v3 has it (arXiv
+"""Contrastive losses: NT-Xent of SimCLR (arXiv 2002.05709) and InfoNCE of MoCo v3 (arXiv
 2104.02057).
 
-Under jit with arrays that are split over devices, the others that a view is told apart from are
-those of the whole batch, on all devices: a row's similarities stay on its device, and only the
-embeddings are gathered.
+Under jit with sharded arrays, the negatives are those of the global batch: embeddings are gathered
+from all devices, and each device computes the similarities of its own rows.
 """
 
 import jax
@@ -14,7 +13,7 @@ from mae_jax.types import UserError
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Rows [N, D] scaled to length 1, float32; a row of zeros stays one, with a gradient of 0."""
+    """L2-normalizes rows [N, D], in float32. Rows of zeros stay zero, with a gradient of zero."""
     x = x.astype(jnp.float32)
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     zero = square < 1e-24
@@ -22,55 +21,58 @@ def unit(x: jax.Array) -> jax.Array:
 
 
 def nt_xent(one: jax.Array, two: jax.Array, *, temperature: float) -> tuple[jax.Array, jax.Array]:
-    """The normalised temperature-scaled cross-entropy of SimCLR (arXiv 2002.05709, equation 1):
-    each of the 2 B views has to find the other view of its image among the 2 B - 1 others.
+    """The normalized temperature-scaled cross-entropy of SimCLR (arXiv 2002.05709, equation 1): for
+    each of the 2 B views, the positive is the other view of its image, among 2 B - 1 candidates.
 
     Args:
-        one, two: [B, D], two views of the same images.
-        temperature: of the cosine similarities, positive.
+        one, two: [B, D], embeddings of two views of the same images.
+        temperature: divides the cosine similarities, positive.
 
     Returns:
-        The mean over the views, at least 0, and the share of them that find it; scalars, float32.
+        Mean loss over the views, at least 0, and top-1 accuracy: the fraction of views whose
+        nearest candidate is the positive. Scalars, float32.
     """
     _check_others(len(one))
-    # Rows 2 i and 2 i + 1 are image i: on the same device, which they are not one after the other.
-    z = jnp.stack([unit(one), unit(two)], axis=1).reshape(2 * len(one), -1)
+    # Image i has rows 2 i and 2 i + 1, so that both are on its device. Concatenated views would
+    # have to move between devices.
+    z = jnp.stack([unit(one), unit(two)], axis=1).reshape(2 * len(one), -1)  # [2 B, D]
     rows = jnp.arange(len(z))
-    logits = jnp.matmul(z, z.T, precision="highest") / temperature
-    logits = jnp.where(rows[:, None] == rows, -jnp.inf, logits)
-    return _cross_entropy(logits, rows ^ 1)
+    logits = jnp.matmul(z, z.T, precision="highest") / temperature  # [2 B, 2 B]
+    logits = jnp.where(rows[:, None] == rows, -jnp.inf, logits)  # a view is no candidate of itself
+    return _cross_entropy(logits, rows ^ 1)  # 2 i <-> 2 i + 1
 
 
 def info_nce(
     queries: jax.Array, keys: jax.Array, *, temperature: float
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss of MoCo v3 (arXiv 2104.02057, algorithm 1) in one direction: each query has to find
-    its key among the B keys. Scaled by 2 x temperature.
+    """The InfoNCE loss of MoCo v3 (arXiv 2104.02057, algorithm 1) in one direction: the positive of
+    a query is the key of the same row, among the B keys. Scaled by 2 x temperature.
 
     Args:
-        queries, keys: [B, D]; no gradient reaches the keys.
-        temperature: of the cosine similarities, positive.
+        queries, keys: [B, D]; gradients do not flow to the keys.
+        temperature: divides the cosine similarities, positive.
 
     Returns:
-        The mean over the queries, at least 0, and the share of them that find it; scalars, float32.
+        Mean loss over the queries, at least 0, and top-1 accuracy: the fraction of queries whose
+        nearest key is the positive. Scalars, float32.
     """
     _check_others(len(queries))
     keys = jax.lax.stop_gradient(unit(keys))
-    logits = jnp.matmul(unit(queries), keys.T, precision="highest") / temperature
-    loss, found = _cross_entropy(logits, jnp.arange(len(keys)))
-    return 2 * temperature * loss, found
+    logits = jnp.matmul(unit(queries), keys.T, precision="highest") / temperature  # [B, B]
+    loss, accuracy = _cross_entropy(logits, jnp.arange(len(keys)))
+    return 2 * temperature * loss, accuracy
 
 
 def _check_others(count: int) -> None:
-    """Raises UserError if an image has no other to be told apart from: nothing would be learned."""
+    """Raises UserError if an image has no negatives, which would make the loss constant."""
     if count < 2:
         raise UserError(
-            "contrastive learning tells images apart, and there is one in a batch, or in the part "
-            "of it that is computed at a time: raise config.data.batch_size, or lower "
+            "contrastive learning needs at least 2 images in a batch, and with config.accumulate "
+            f"in each microbatch, but has {count}: raise config.data.batch_size, or lower "
             "config.accumulate"
         )
 
 
-def _cross_entropy(logits, own):
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, own)
-    return losses.mean(), jnp.mean(jnp.argmax(logits, axis=1) == own)
+def _cross_entropy(logits, labels):
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean(), jnp.mean(jnp.argmax(logits, axis=1) == labels)

@@ -1,8 +1,8 @@
-"""CIE Lab, and colours as classes of its ab plane, as colorization uses them (Zhang, Isola and
-Efros 2016, arXiv 1603.08511).
+"""CIE Lab colors, and their quantization in the ab plane for colorization as classification (Zhang,
+Isola and Efros 2016, arXiv 1603.08511).
 
-sRGB is that of IEC 61966-2-1 with values in [0, 1]. Lab is of the white point D65 seen under 2
-degrees: L in [0, 100], a and b within about [-108, 99]. Matrix and constants have the digits of
+sRGB follows IEC 61966-2-1, with values in [0, 1]. Lab has the white point D65 and the 2 degree
+observer: L in [0, 100], a and b within about [-108, 99]. Matrix and constants are those of
 scikit-image's `rgb2lab`.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 GRID = 10
 """Side of a bin of the ab plane."""
 
-# From linear sRGB to CIE XYZ, and the XYZ of white.
+# The matrix from linear sRGB to CIE XYZ, and the white point in XYZ.
 XYZ_OF_RGB = (
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),
@@ -25,41 +25,41 @@ WHITE = (0.95047, 1.0, 1.08883)
 
 
 def rgb_to_lab(rgb: jax.Array) -> jax.Array:
-    """sRGB in [0, 1] to Lab.
+    """Converts sRGB to Lab.
 
     Args:
-        rgb: [..., 3] float.
+        rgb: [..., 3] float in [0, 1].
 
     Returns:
-        [..., 3], L, a and b, of the same type.
+        (L, a, b) [..., 3] of the same type.
     """
     return _to_lab(rgb, jnp)
 
 
 def lab_to_rgb(lab: jax.Array) -> jax.Array:
-    """Lab to sRGB, clipped to [0, 1] where it is no colour of sRGB.
+    """Converts Lab to sRGB, clipped to [0, 1] outside of the sRGB gamut.
 
     Args:
         lab: [..., 3] float.
 
     Returns:
-        [..., 3] of the same type.
+        [..., 3] of the same type, in [0, 1].
     """
     y = (lab[..., 0] + 16) / 116
-    # Out of the gamut z may fall below 0, the darkest there is; scikit-image stops there too.
+    # Outside of the gamut z may be negative; scikit-image clips it at 0, too.
     ratios = (lab[..., 1] / 500 + y, y, jnp.maximum(y - lab[..., 2] / 200, 0))
     xyz = jnp.stack(
         [w * jnp.where(t > 0.2068966, t**3, (t - 16 / 116) / 7.787) for w, t in zip(WHITE, ratios)],
         axis=-1,
     )
     linear = _mix(xyz, np.linalg.inv(XYZ_OF_RGB), jnp)
-    # The power sees no value of the other branch, where its gradient would be infinite or nan.
+    # The maximum keeps the gradient of the power finite where `where` selects the other branch.
     curve = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
     return jnp.clip(jnp.where(linear > 0.0031308, curve, 12.92 * linear), 0, 1)
 
 
 def _to_lab(rgb, xp):
-    """`rgb_to_lab` with the arrays of jax.numpy or numpy."""
+    """`rgb_to_lab` for the array module `xp`, jax.numpy or numpy."""
     curve = ((xp.maximum(rgb, 0.04045) + 0.055) / 1.055) ** 2.4
     xyz = _mix(xp.where(rgb > 0.04045, curve, rgb / 12.92), XYZ_OF_RGB, xp)
     x, y, z = (
@@ -70,8 +70,8 @@ def _to_lab(rgb, xp):
 
 
 def _mix(values, matrix, xp):
-    """[..., 3] times a 3 x 3 matrix. Sums are written out: in a matrix product accelerators would
-    round the factors to bfloat16 or tf32.
+    """Multiplies [..., 3] by a 3 x 3 matrix. The sums are explicit because accelerators would round
+    the factors of a matrix product to bfloat16 or TF32.
     """
     rows = [[float(weight) for weight in row] for row in matrix]
     return xp.stack([sum(w * values[..., i] for i, w in enumerate(row)) for row in rows], axis=-1)
@@ -79,98 +79,98 @@ def _mix(values, matrix, xp):
 
 @functools.cache
 def bins() -> np.ndarray:
-    """Centres of the bins of the ab plane: [261, 2] float32, multiples of 10, read-only.
+    """Centers of the bins of the ab plane: [261, 2] float32, multiples of 10, read-only.
 
-    The plane is cut into squares of side 10 around the multiples of 10; a bin is a square into
-    which at least one 8-bit sRGB colour falls. The paper has 313: its list also has squares around
-    the gamut in which there is no colour. Only the faces of the RGB cube are enumerated: from any
-    colour on, a change of L alone leaves the gamut through a face, at the same a and b.
+    A bin is a square of side 10 around multiples of 10 that contains at least one 8-bit sRGB color.
+    The paper's 313 bins also include squares at the border of the gamut without any color. It is
+    enough to enumerate the faces of the RGB cube: when L alone changes, any color leaves the gamut
+    through a face, with the same a and b.
     """
     levels = np.arange(256) / 255
     one, two = (axis.ravel() for axis in np.meshgrid(levels, levels))
-    reach = 15  # squares on each side of 0, more than there are colours for
+    reach = 15  # squares on each side of 0, more than the gamut covers
     filled = np.zeros((2 * reach + 1, 2 * reach + 1), bool)
     for axis in range(3):
         for end in (0.0, 1.0):
             face = np.insert(np.stack([one, two], axis=-1), axis, end, axis=-1)
-            nearest = np.rint(_to_lab(face, np)[:, 1:] / GRID).astype(int)
+            nearest = np.rint(_to_lab(face, np)[:, 1:] / GRID).astype(int)  # [256^2, 2]
             filled[tuple(nearest.T + reach)] = True
-    centres = (np.argwhere(filled) - reach).astype(np.float32) * GRID
-    centres.setflags(write=False)
-    return centres
+    centers = (np.argwhere(filled) - reach).astype(np.float32) * GRID
+    centers.setflags(write=False)
+    return centers
 
 
 def encode_soft(
     ab: jax.Array, centres: jax.Array, *, neighbours: int = 5, sigma: float = 5.0
 ) -> tuple[jax.Array, jax.Array]:
-    """The paper's soft encoding: the nearest bins of every colour, weighted by a Gaussian of their
+    """The paper's soft encoding: the nearest bins of each color, weighted by a Gaussian of their
     distance.
 
     Args:
-        ab: [..., 2] float32.
-        centres: [Q, 2] of the bins.
-        neighbours: bins that share a colour.
+        ab: colors [..., 2] float32.
+        centres: centers of the Q bins, [Q, 2].
+        neighbours: number of bins that encode a color.
         sigma: standard deviation of the Gaussian.
 
     Returns:
-        Which bins they are [..., neighbours] int32, the nearest first (of two that are as near, the
-        one with the lower number), and their weights [..., neighbours], which sum to 1.
+        Indices of the bins [..., neighbours] int32, nearest first (ties go to the lower index), and
+        their weights [..., neighbours], which sum to 1.
     """
     centres = jnp.asarray(centres)
-    squared = (ab[..., :1] - centres[:, 0]) ** 2 + (ab[..., 1:] - centres[:, 1]) ** 2
-    # Computed once: a second computation, fused elsewhere, might differ from its own minimum.
+    squared = (ab[..., :1] - centres[:, 0]) ** 2 + (ab[..., 1:] - centres[:, 1]) ** 2  # [..., Q]
+    # The barrier prevents a second, fused computation, whose rounding could miss the minimum below.
     squared = jax.lax.optimization_barrier(squared)
     numbers = jnp.arange(len(centres))
     indices, least = [], []
-    # Not jax.lax.top_k, which collects the distances of all devices on each of them.
+    # Not jax.lax.top_k, which gathers the distances of all devices on each device.
     for _ in range(neighbours):
         least.append(squared.min(axis=-1, keepdims=True))
         number = jnp.where(squared == least[-1], numbers, len(centres)).min(axis=-1, keepdims=True)
         indices.append(number)
         squared = jnp.where(numbers == number, jnp.inf, squared)
-    # A softmax of these exponents is the Gaussians divided by their sum.
+    # The softmax of these exponents equals the Gaussians divided by their sum.
     exponents = -jnp.concatenate(least, axis=-1) / (2 * sigma**2)
     return jnp.concatenate(indices, axis=-1), jax.nn.softmax(exponents, axis=-1)
 
 
 def histogram(indices: jax.Array, weights: jax.Array, count: int) -> jax.Array:
-    """Shares [count] of the bins among softly encoded images; they sum to 1.
+    """Frequencies [count] of the bins in softly encoded images; they sum to 1.
 
     Args:
-        indices, weights: [B, ..., neighbours] of `encode_soft`.
+        indices, weights: [B, ..., neighbours] from `encode_soft`.
         count: number of bins.
     """
-    # Sums of comparisons, since accelerators scatter in any order, with other last bits each time.
-    # Image by image, so that the float32 sums stay short, and rows stay on their devices.
-    places = tuple(range(1, indices.ndim))
+    # Not a scatter-add, whose order of summation, and so the last bits, varies on accelerators.
+    # Each image is summed first: short float32 sums, and no row leaves its device.
+    axes = tuple(range(1, indices.ndim))
     hits = jnp.where(indices[..., None] == jnp.arange(count), weights[..., None], 0)
-    return hits.sum(axis=places).mean(axis=0) / (weights[0].size // weights.shape[-1])
+    return hits.sum(axis=axes).mean(axis=0) / (weights[0].size // weights.shape[-1])
 
 
 def class_weights(prior: jax.Array, uniform: float) -> jax.Array:
-    """Weights [Q] that make rare colours count: the paper's equation 4.
+    """Class rebalancing: weights [Q] that favor rare colors (equation 4 of the paper).
 
-    They are proportional to 1 / ((1 - uniform) prior + uniform / Q), and 1 on average under the
-    prior.
+    They are proportional to 1 / ((1 - uniform) prior + uniform / Q), with mean 1 under the prior.
 
     Args:
-        prior: [Q], the shares of the bins.
-        uniform: in (0, 1], the paper's lambda, 0.5 there; 1: all weights are 1.
+        prior: [Q], frequencies of the bins.
+        uniform: lambda of the paper, in (0, 1], 0.5 there; with 1 all weights are 1.
     """
     weights = 1 / ((1 - uniform) * prior + uniform / len(prior))
     return weights / jnp.sum(prior * weights)
 
 
 def annealed_mean(logits: jax.Array, centres: jax.Array, *, temperature: float = 0.38) -> jax.Array:
-    """One colour of a distribution over bins: the paper's equation 5, the mean of the distribution
-    sharpened by a temperature, between its mean (1) and its mode (towards 0).
+    """The annealed mean of a distribution over bins (equation 5 of the paper).
 
     Args:
         logits: [..., Q].
-        centres: [Q, 2] of the bins.
+        centres: centers of the Q bins, [Q, 2].
+        temperature: sharpens the distribution before the mean: 1 returns its mean, and towards 0
+            its mode.
 
     Returns:
         ab [..., 2] float32.
     """
-    share = jax.nn.softmax(logits.astype(jnp.float32) / temperature, axis=-1)
-    return jnp.stack([jnp.sum(share * centres[:, i], axis=-1) for i in range(2)], axis=-1)
+    probability = jax.nn.softmax(logits.astype(jnp.float32) / temperature, axis=-1)  # [..., Q]
+    return jnp.stack([jnp.sum(probability * centres[:, i], axis=-1) for i in range(2)], axis=-1)

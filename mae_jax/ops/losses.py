@@ -9,15 +9,15 @@ ERRORS = {"mse": jnp.square, "l1": jnp.abs}
 
 
 def patch_statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation of each patch, over its pixels and channels together.
+    """Mean and standard deviation of each patch, over all its pixels and channels.
 
-    The variance is the unbiased one (divided by n - 1) plus 1e-6, as in the official code.
+    The variance is unbiased (divided by n - 1), plus 1e-6, as in the official code.
 
     Args:
         patches: [..., P].
 
     Returns:
-        two arrays [..., 1], float32.
+        Mean and standard deviation, [..., 1] float32 each.
     """
     patches = patches.astype(jnp.float32)
     mean = patches.mean(axis=-1, keepdims=True)
@@ -26,16 +26,16 @@ def patch_statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def normalize_patches(patches: jax.Array) -> jax.Array:
-    """The per-patch normalized target: [..., P] with mean 0 and variance 1 in every patch."""
+    """Normalizes each patch [..., P] to mean 0 and variance 1: MAE's target with norm_pix_loss."""
     mean, std = patch_statistics(patches)
     return (patches - mean) / std
 
 
 def errors(prediction: jax.Array, target: jax.Array, kind: str) -> jax.Array:
-    """Errors of single values, float32, of the shape of both arrays.
+    """Elementwise errors, float32, of the shape of both arrays.
 
     Args:
-        kind: 'mse' squared or 'l1' absolute difference.
+        kind: 'mse', squared difference, or 'l1', absolute difference.
 
     Raises:
         UserError: an unknown kind.
@@ -45,15 +45,16 @@ def errors(prediction: jax.Array, target: jax.Array, kind: str) -> jax.Array:
 
 
 def masked_mean(errors: jax.Array, scored: jax.Array) -> jax.Array:
-    """Mean error of the scored places of the whole batch.
+    """Mean error over the scored entries of the whole batch.
 
     Args:
-        errors: [B, L, P] float32, or any shape that `scored` leads.
-        scored: bool or 0/1, the leading axes of `errors` or all of them.
+        errors: [B, L, P] float32, or another shape.
+        scored: [B, L] bool or 0/1; in general, its shape is a prefix of that of `errors`.
 
     Returns:
         Scalar float32; 0 if nothing is scored.
     """
+    # [B, L, 1]
     weights = scored.astype(jnp.float32).reshape(scored.shape + (1,) * (errors.ndim - scored.ndim))
-    places = jnp.sum(weights) * (errors.size // max(1, weights.size))
-    return jnp.sum(errors * weights) / jnp.maximum(places, 1)
+    count = jnp.sum(weights) * (errors.size // max(1, weights.size))
+    return jnp.sum(errors * weights) / jnp.maximum(count, 1)

@@ -1,5 +1,5 @@
-"""Layer normalization (arXiv 1607.06450) with a gradient of its own that needs the input and two
-numbers a row: the generic one keeps three arrays of the input's size.
+"""Layer normalization (arXiv 1607.06450) with a custom gradient that saves only the input and two
+numbers per row. JAX's default gradient saves three residuals of the size of the input.
 """
 
 from functools import partial
@@ -9,19 +9,22 @@ import jax
 import jax.numpy as jnp
 
 EPSILON = 1e-6
-"""What norms, and a probe's BatchNorm, add to the variance."""
+"""Added to the variance by layer norms and by the BatchNorm of linear probes."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: Any = jnp.float32
 ) -> jax.Array:
-    """(x - mean) / sqrt(variance + EPSILON) * scale + bias, over the last axis, in float32.
+    """(x - mean) / sqrt(variance + EPSILON) * scale + bias over the last axis, computed in float32.
 
     Args:
         x: [..., D].
         scale, bias: [D] float32.
-        dtype: of the result, [..., D].
+        dtype: type of the result.
+
+    Returns:
+        [..., D].
     """
     return _forward(x, scale, bias, dtype)[0]
 
@@ -36,19 +39,19 @@ def _forward(x, scale, bias, dtype):
 
 
 def _backward(dtype, saved, gradient):
-    """For x, n = x normalized, g = gradient * scale: (g - mean(g) - n mean(g n)) / deviation.
+    """With n the normalized x and g = gradient * scale, d_x = (g - mean(g) - n mean(g n)) / std.
 
-    No array as large as x is made of x or of the scale alone: XLA on CPUs would make it early and
-    keep it for here. So it is mean - x, which the forward pass has not, and a product with scale.
+    Written so that XLA on CPUs keeps no further array as large as x from the forward pass: mean - x
+    cannot be merged with its x - mean, and `average` multiplies by `scale` as a matrix product.
     """
-    x, scale, mean, inverse = saved
+    x, scale, mean, inverse = saved  # mean, inverse: [..., 1]
     gradient = gradient.astype(jnp.float32)
     opposite = mean - x.astype(jnp.float32)
     along = gradient * opposite * inverse
     average = lambda y: jnp.matmul(y, scale, precision="highest")[..., None] / x.shape[-1]
     d_x = (gradient * scale - average(gradient) - opposite * average(along) * inverse) * inverse
     rows = tuple(range(x.ndim - 1))
-    return d_x.astype(x.dtype), -along.sum(axis=rows), gradient.sum(axis=rows)
+    return d_x.astype(x.dtype), -along.sum(axis=rows), gradient.sum(axis=rows)  # [..., D], [D], [D]
 
 
 layer_norm.defvjp(_forward, _backward)

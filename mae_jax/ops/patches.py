@@ -1,7 +1,8 @@
-"""Images to sequences of patches and back, in the order of the MAE paper (arXiv 2111.06377), in any
+"""Converts images to sequences of patches and back, in the layout of MAE (arXiv 2111.06377), in any
 number of dimensions: signals [B, T, C], images [B, H, W, C], volumes and videos [B, D, H, W, C].
 
-Tokens run row-major over the image; inside a token the values run (row, column, channel).
+Tokens are in row-major order over the image, and values within a token in (row, column, channel)
+order.
 """
 
 import itertools
@@ -13,17 +14,18 @@ import jax
 from mae_jax.types import UserError
 
 AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
-"""Names of the axes of an image, by their number."""
+"""Names of the spatial axes, by their number, for error messages."""
 
 
 def patch_sides(patch: int | Sequence[int], rank: int) -> tuple[int, ...]:
-    """Side of a patch along each of `rank` axes.
+    """Side of a patch along each spatial axis.
 
     Args:
         patch: one side for all axes, or one for each.
+        rank: number of spatial axes.
 
     Raises:
-        UserError: as many sides as there are no axes.
+        UserError: a number of sides other than 1 or `rank`.
     """
     if isinstance(patch, int):
         return (patch,) * rank
@@ -36,7 +38,7 @@ def patch_sides(patch: int | Sequence[int], rank: int) -> tuple[int, ...]:
 
 
 def one_or_all(patch: int | Sequence[int]) -> tuple[int, ...]:
-    """The sides of a patch, one of them where it is the same along each axis."""
+    """Normalizes a patch option to a tuple: (side,) for all axes, or one side for each axis."""
     return (patch,) if isinstance(patch, int) else tuple(patch)
 
 
@@ -48,9 +50,10 @@ def grid_of(shape: Sequence[int], patch: int | Sequence[int]) -> tuple[int, ...]
         patch: side of the patches, or one side for each axis.
 
     Raises:
-        UserError: a side is not a multiple of the patch.
+        UserError: an image side that is not a multiple of the patch's.
     """
     sides = patch_sides(patch, len(shape))
+    # Named axes for a readable message.
     names = AXES.get(len(shape)) or [f"axis {i}" for i in range(len(shape))]
     for name, length, side in zip(names, shape, sides, strict=True):
         if side < 1 or length < side or length % side:
@@ -62,20 +65,20 @@ def grid_of(shape: Sequence[int], patch: int | Sequence[int]) -> tuple[int, ...]
 
 
 def patchify(images: jax.Array, patch: int | Sequence[int]) -> jax.Array:
-    """[B, *space, C] images to [B, L, prod(patch) * C] tokens."""
+    """Splits images [B, *space, C] into patches [B, L, prod(patch) * C]."""
     batch, *space, channels = images.shape
     rank, grid, sides = len(space), grid_of(space, patch), patch_sides(patch, len(space))
-    # [B, rows, patch, columns, patch, C] to [B, rows, columns, patch, patch, C]
+    # [B, H, W, C] to [B, rows, p, columns, p, C] to [B, rows, columns, p, p, C] to [B, L, p p C]
     x = images.reshape(batch, *itertools.chain(*zip(grid, sides, strict=True)), channels)
     x = x.transpose(0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1)
     return x.reshape(batch, math.prod(grid), math.prod(sides) * channels)
 
 
 def unpatchify(tokens: jax.Array, patch: int | Sequence[int], grid: tuple[int, ...]) -> jax.Array:
-    """[B, L, prod(patch) * C] tokens back to [B, *space, C] images."""
+    """The inverse of `patchify`: patches [B, L, prod(patch) * C] to images [B, *space, C]."""
     batch, _, values = tokens.shape
     rank, sides = len(grid), patch_sides(patch, len(grid))
-    # [B, rows, columns, patch, patch, C] to [B, rows, patch, columns, patch, C]
+    # [B, L, p p C] to [B, rows, columns, p, p, C] to [B, rows, p, columns, p, C] to [B, H, W, C]
     x = tokens.reshape(batch, *grid, *sides, values // math.prod(sides))
     pairs = itertools.chain(*((1 + i, 1 + rank + i) for i in range(rank)))
     x = x.transpose(0, *pairs, 2 * rank + 1)

@@ -1,4 +1,4 @@
-"""What a picture of masked reconstructions needs."""
+"""Pictures of masked images and their reconstructions, as in figure 2 of arXiv 2111.06377."""
 
 from collections.abc import Sequence
 
@@ -19,26 +19,27 @@ def reconstructions(
     std: Sequence[float],
     relative: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """Every way to look at a prediction.
+    """Draws predictions next to their originals.
 
     Args:
         original: [B, *space, C] uint8.
-        predicted: [B, L, P] pixels of all patches, in the range of the network's inputs.
+        predicted: [B, L, P] predicted pixels of all patches, normalized like the network's inputs.
         masked: [B, L] bool.
-        patch: side in pixels, or one for each axis.
-        mean, std: of the network's inputs.
-        relative: [B, L, P] the same in standard deviations of each patch, if that is what the
-            network predicts.
+        patch: side of a patch in pixels, or one side for each axis.
+        mean, std: of the pixels in [0, 1], which normalized the network's inputs.
+        relative: [B, L, P] the raw output, for networks that predict patches normalized by their
+            own mean and standard deviation. Drawn as gray plus a quarter of the range per standard
+            deviation.
 
     Returns:
-        Label -> [B, *space, C] uint8: the original; with masked patches gray; the predicted pixels,
-        for `relative` below the network's own output, gray plus a quarter of the range per standard
-        deviation; and with the visible patches in place.
+        Label -> pictures [B, *space, C] uint8: the original; the masked image; the network's
+        output; and the prediction with the visible patches pasted in.
     """
-    grid, place = grid_of(original.shape[1:-1], patch), masked[:, :, None]
+    grid, where = grid_of(original.shape[1:-1], patch), masked[:, :, None]  # [B, L, 1]
     target = patchify(pixels.normalize(original, mean, std), patch)
     gray = pixels.normalize(jnp.full_like(original, 128), mean, std)
 
+    # [B, L, P] to [B, *space, C] uint8
     def show(tokens: jax.Array, mean: Sequence[float] = mean, std: Sequence[float] = std):
         return pixels.to_bytes(unpatchify(tokens, patch, grid), mean, std)
 
@@ -50,7 +51,7 @@ def reconstructions(
         }
     return {
         "original": original,
-        "masked (what the encoder sees)": show(jnp.where(place, patchify(gray, patch), target)),
+        "masked (what the encoder sees)": show(jnp.where(where, patchify(gray, patch), target)),
         **outputs,
-        "the same, visible patches pasted in": show(jnp.where(place, predicted, target)),
+        "the same, visible patches pasted in": show(jnp.where(where, predicted, target)),
     }

@@ -1,4 +1,6 @@
-"""Between bytes and what a network sees. uint8 crosses to the device; floats live only there."""
+"""Normalization of pixels. Images are transferred to devices as uint8, and converted to float32 and
+normalized there.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,16 +18,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def normalize(
     images: jax.Array, mean: Sequence[float], std: Sequence[float], *, pixels: int = 1
 ) -> jax.Array:
-    """[B, *space, C] uint8 to float32 with this mean and standard deviation (of [0, 1]) removed.
+    """Normalizes uint8 images to float32: (x / 255 - mean) / std.
 
-    The same of patches [B, L, prod(patch) * C], with `pixels` = prod(patch): patches can be taken
-    as bytes and normalized afterwards, which moves a quarter of the memory.
+    Patches can be gathered as bytes and normalized afterwards, which moves a quarter of the memory.
 
     Args:
-        pixels: in the last axis, one after another, each with its channels.
+        images: [B, *space, C], or patches [B, L, pixels * C].
+        mean, std: of the pixels in [0, 1], one number or one per channel.
+        pixels: number of pixels in the last axis, prod(patch) for patches.
 
     Raises:
-        UserError: as many numbers as neither 1 nor the channels, or see `check_statistics`.
+        UserError: a number of values other than 1 or C, or values that are not statistics of pixels
+            in [0, 1], see `check_statistics`.
     """
     check_statistics(mean, std)
     channels = images.shape[-1] // pixels
@@ -35,20 +39,21 @@ def normalize(
                 f"config.method.args.{name} has {len(values)} values for {channels} channels: give "
                 "one for each, or one for all"
             )
+    # Channels are innermost in a patch: repeat the statistics for each of its pixels.
     mean, std = (values if len(values) == 1 else (*values,) * pixels for values in (mean, std))
     return standardize(images.astype(jnp.float32) / 255, mean, std)
 
 
 def check_statistics(mean: Any, std: Any, where: str = "") -> None:
-    """Checks that a mean and a standard deviation are of pixels in [0, 1], not in [0, 255].
+    """Checks that mean and std are statistics of pixels in [0, 1], not in [0, 255].
 
     Args:
-        mean: numbers in [0, 1].
-        std: numbers in (0, 1].
-        where: what the message starts with, e.g. 'config.method.args.'.
+        mean: sequence of numbers in [0, 1].
+        std: sequence of numbers in (0, 1].
+        where: prefix of the message, e.g. 'config.method.args.'.
 
     Raises:
-        UserError: they are not.
+        UserError: another type, or a number out of its range.
     """
     for name, values in (("mean", mean), ("std", std)):
         valid = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
@@ -71,11 +76,11 @@ def check_statistics(mean: Any, std: Any, where: str = "") -> None:
 
 
 def standardize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """The same of images [B, *space, C] float32 in [0, 1]."""
+    """Normalizes float32 images [B, *space, C] in [0, 1]: (x - mean) / std."""
     return (images - jnp.asarray(mean)) / jnp.asarray(std)
 
 
 def to_bytes(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """The inverse of `normalize`, rounded and clipped to uint8."""
+    """The inverse of `normalize`: float images [B, *space, C] to uint8, rounded and clipped."""
     pixels = (images * jnp.asarray(std) + jnp.asarray(mean)) * 255
     return jnp.clip(jnp.round(pixels), 0, 255).astype(jnp.uint8)

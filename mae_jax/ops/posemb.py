@@ -1,9 +1,8 @@
-"""Fixed sine-cosine position embeddings in any number of dimensions; in two, those that the
-official MAE computes.
+"""Fixed sine-cosine position embeddings in any number of dimensions; in two, identical to those of
+the official MAE.
 
-The axes stand in the channels from the last one on: column, row, depth. Each has the same even
-number of channels, [sin | cos], not interleaved, with frequencies 10000^(-k / n), k = 0 ... n - 1.
-Channels that are left over are zero.
+The axes have equal, even numbers of channels, in the order column, row, depth: [sin | cos], not
+interleaved, with frequencies 10000^(-k / n) for k = 0 ... n - 1. Remaining channels are zero.
 """
 
 import numpy as np
@@ -12,7 +11,7 @@ from mae_jax.types import UserError
 
 
 def sincos(grid: tuple[int, ...], width: int) -> np.ndarray:
-    """Position embedding of every patch of a grid.
+    """Position embeddings of all patches of a grid.
 
     Args:
         grid: number of patches along each axis.
@@ -24,7 +23,7 @@ def sincos(grid: tuple[int, ...], width: int) -> np.ndarray:
     Raises:
         UserError: the width is too small.
     """
-    count = width // (2 * len(grid))  # frequencies of an axis
+    count = width // (2 * len(grid))  # frequencies per axis
     if count < 1:
         raise UserError(
             f"width {width} is too small for sine-cosine positions in {len(grid)} dimensions: it "
@@ -35,10 +34,10 @@ def sincos(grid: tuple[int, ...], width: int) -> np.ndarray:
     for position in reversed(np.indices(grid)):
         angles = position.reshape(-1, 1) * omega  # [L, count]
         parts += [np.sin(angles), np.cos(angles)]
-    table = np.concatenate(parts, axis=1).astype(np.float32)
+    table = np.concatenate(parts, axis=1).astype(np.float32)  # [L, 2 count * rank]
     return np.pad(table, ((0, 0), (0, width - table.shape[1])))
 
 
 def with_prefix(grid: tuple[int, ...], width: int, prefix: int = 1) -> np.ndarray:
-    """The same [prefix + L, D] behind rows of zeros: the positions of `prefix` class tokens."""
+    """Position embeddings [prefix + L, D], with zeros for `prefix` class tokens first."""
     return np.pad(sincos(grid, width), ((prefix, 0), (0, 0)))

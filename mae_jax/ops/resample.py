@@ -1,4 +1,4 @@
-"""Parameters of an encoder for images of another size or number of channels."""
+"""Resamples parameters of an encoder for images of another size or number of channels."""
 
 import jax
 import jax.numpy as jnp
@@ -15,21 +15,21 @@ def resample_positions(
     prefix: int = 1,
     kernel: str = "bicubic",
 ) -> jax.Array:
-    """Positions for another grid of patches, bicubic along each axis.
+    """Interpolates position embeddings to another grid of patches, bicubic along each axis.
 
     Args:
-        positions: [prefix + L, D], those of the class tokens first.
-        old, new: number of patches along each axis.
-        prefix: number of class tokens, whose positions stay.
-        kernel: 'bicubic' (Keys' with a = -0.75, edges repeated: PyTorch's, and so that of the
-            official MAE and of transformers) or 'antialias' (a = -0.5, wider where the grid
-            shrinks: Pillow's, and timm's).
+        positions: [prefix + L, D], class tokens first.
+        old, new: number of patches along each axis, with L and L' patches in all.
+        prefix: number of class tokens, whose positions do not change.
+        kernel: 'bicubic', Keys' kernel with a = -0.75 and repeated edges, as in PyTorch, the
+            official MAE and transformers; or 'antialias', with a = -0.5 and a kernel that widens
+            when the grid shrinks, as in Pillow and timm.
 
     Returns:
         [prefix + L', D].
 
     Raises:
-        UserError: grids of different numbers of axes.
+        UserError: grids with different numbers of axes.
     """
     if len(old) != len(new):
         raise UserError(f"positions of a grid {old} cannot become those of a grid {new}")
@@ -39,7 +39,7 @@ def resample_positions(
     if kernel == "antialias":
         table = jax.image.resize(table, (*new, table.shape[-1]), "bicubic", antialias=True)
     else:
-        # In two dimensions "ai,bj,ijz->abz": a matrix [new, old] for each axis.
+        # One matrix [new, old] for each axis; in two dimensions "ai,bj,ijz->abz".
         before, after = "ijklmn"[: len(old)], "abcdef"[: len(old)]
         formula = ",".join(map("".join, zip(after, before, strict=True)))
         matrices = map(_bicubic, old, new)
@@ -48,7 +48,7 @@ def resample_positions(
 
 
 def _bicubic(old: int, new: int) -> np.ndarray:
-    """The matrix [new, old] of an interpolation along one axis, by Keys' kernel (1981)."""
+    """The matrix [new, old] of an interpolation along one axis with the kernel of Keys (1981)."""
     at = (np.arange(new) + 0.5) * old / new - 0.5
     taps = np.floor(at).astype(int)[:, None] + np.arange(-1, 3)
     x, a = np.abs(at[:, None] - taps), -0.75
@@ -62,10 +62,10 @@ def _bicubic(old: int, new: int) -> np.ndarray:
 
 
 def resample_channels(kernel: jax.Array, old: int, new: int) -> jax.Array:
-    """A patch embedding for another number of channels.
+    """Adapts a patch embedding to another number of channels.
 
-    To one channel, the sum over all: a gray image gives what it gave as a color image. To several,
-    the mean over the old ones for each, scaled so that equal channels give what they gave.
+    Each new channel gets the sum of the old channels' weights divided by the number of new ones. An
+    image with equal channels, such as a gray one, then keeps its embedding.
 
     Args:
         kernel: [prod(patch) * old, D], channels innermost.

@@ -1,6 +1,6 @@
-"""Tiles of images, for tasks that ask where a part belongs: cut with random gaps, robbed of what
-gives their places away without being understood, and the orders in which they are shuffled
-(relative position, arXiv 1505.05192; jigsaw puzzles, arXiv 1603.09246).
+"""Tiles of images for spatial pretext tasks (relative position, arXiv 1505.05192; jigsaw puzzles,
+arXiv 1603.09246): cut with random gaps, with low-level position cues (chromatic aberration,
+brightness, contrast) removed, and permuted.
 """
 
 import jax
@@ -11,23 +11,22 @@ from mae_jax.types import UserError
 
 
 def cut(key: jax.Array, images: jax.Array, tile: int) -> jax.Array:
-    """Nine square tiles of each image, one from each of its 3 x 3 cells.
+    """Cuts nine square tiles from each image, one from each cell of a 3 x 3 grid.
 
-    A cell is a third of the image in each direction, rounded down; what remains is left out, half
-    of it on each side. A tile lies anywhere inside of its cell with equal probability,
-    independently of all others, so there are gaps of random width between neighbours: lines and
-    textures that go on across a border give nothing away. A tile as large as its cell leaves no
-    gaps.
+    A cell is a third of the image in each direction, rounded down, and the grid is centered. The
+    position of a tile in its cell is uniform and independent of the others. The random gaps between
+    tiles prevent a shortcut: lines and textures that continue across borders. A tile as large as
+    its cell leaves no gaps.
 
     Args:
         images: [B, H, W, C] of any type.
-        tile: side in pixels.
+        tile: side of a tile in pixels.
 
     Returns:
         [B, 9, tile, tile, C], row-major over the cells.
 
     Raises:
-        UserError: a tile that does not fit in a cell.
+        UserError: a tile larger than a cell.
     """
     batch, height, width, channels = images.shape
     rows, columns = height // 3, width // 3
@@ -38,24 +37,25 @@ def cut(key: jax.Array, images: jax.Array, tile: int) -> jax.Array:
             f"{columns} pixels, a third of each side, so the largest tile is {largest}"
         )
     room = jnp.array([rows - tile + 1, columns - tile + 1])
-    places = jax.random.randint(key, (batch, 9, 2), 0, room)
+    corners = jax.random.randint(key, (batch, 9, 2), 0, room)  # (row, column) within the cell
     cells = np.stack(np.mgrid[:3, :3], axis=-1).reshape(9, 2) * [rows, columns]
-    places += cells + [height % 3 // 2, width % 3 // 2]
+    corners += cells + [height % 3 // 2, width % 3 // 2]
 
-    def take(image, place):
-        return jax.lax.dynamic_slice(image, (*place, 0), (tile, tile, channels))
+    def take(image, corner):
+        return jax.lax.dynamic_slice(image, (*corner, 0), (tile, tile, channels))
 
-    return jax.vmap(jax.vmap(take, (None, 0)))(images, places)
+    return jax.vmap(jax.vmap(take, (None, 0)))(images, corners)  # over images, then their 9 tiles
 
 
 def drop_colors(key: jax.Array, tiles: jax.Array) -> jax.Array:
-    """Leaves every tile one of its three channels, chosen at random; the others become Gaussian
-    noise around 0 with 1/100 of the standard deviation of the one that stays (arXiv 1505.05192,
-    section 3.1). Lenses bend colours differently, so channels that do not quite lie on top of each
-    other would tell how far from the centre of the photograph a tile is.
+    """Color dropping (arXiv 1505.05192, section 3.1): keeps one random channel of each tile and
+    replaces the others by Gaussian noise of mean 0 and 1/100 of that channel's standard deviation.
+
+    It removes chromatic aberration: lenses shift the channels against each other, by an amount that
+    reveals the distance of a tile from the center of the photograph.
 
     Args:
-        tiles: [..., H, W, 3] float, with the mean of the data at 0.
+        tiles: [..., H, W, 3] float, normalized by the mean of the data.
 
     Raises:
         UserError: not three channels.
@@ -70,26 +70,26 @@ def drop_colors(key: jax.Array, tiles: jax.Array) -> jax.Array:
 
 
 def project_colors(tiles: jax.Array) -> jax.Array:
-    """Removes from every colour its part along a = (-1, 2, -1), the axis from magenta to green, on
-    which lenses err most: x (I - a'a / aa') for colours x that are rows (arXiv 1505.05192, section
-    3.1). All other directions stay, grey among them.
+    """Projection (arXiv 1505.05192, section 3.1): removes from each color its component along
+    a = (-1, 2, -1), the green-magenta axis, where chromatic aberration is strongest. Each row x
+    becomes x (I - a'a / aa'). Orthogonal directions, including gray, do not change.
 
     Args:
-        tiles: [..., 3] float, RGB on one scale.
+        tiles: [..., 3] float RGB, with the same scale for all channels.
 
     Raises:
         UserError: not three channels.
     """
     _check_rgb(tiles)
-    # Not a matrix product: accelerators would round its factors to bfloat16 or tf32.
+    # Not a matrix product: accelerators would round its factors to bfloat16 or TF32.
     excess = (2 * tiles[..., 1:2] - tiles[..., :1] - tiles[..., 2:]) / 6
     return tiles + excess * jnp.array([1, -2, 1], tiles.dtype)
 
 
 def normalize_tiles(tiles: jax.Array) -> jax.Array:
-    """Removes the mean and the standard deviation of each channel of each tile, as brightness and
-    contrast of neighbours are alike (arXiv 1603.09246). A variance counts as 1e-6
-    more than it is, so that an even tile is 0.
+    """Normalizes each channel of each tile to mean 0 and standard deviation 1 (arXiv 1603.09246),
+    because neighbors share brightness and contrast. 1e-6 is added to the variance, so that a
+    constant tile becomes 0.
 
     Args:
         tiles: [..., H, W, C] float, in [0, 1].
@@ -100,40 +100,39 @@ def normalize_tiles(tiles: jax.Array) -> jax.Array:
 
 
 def permutations(count: int, *, seed: int) -> np.ndarray:
-    """Orders of nine tiles that differ in as many places as a greedy search can make them.
+    """A set of permutations of nine tiles with large pairwise Hamming distances, by greedy search.
 
-    The first is drawn at random. Then always comes the one of the 9! whose smallest Hamming
-    distance to those chosen is largest; among equals the one with the largest sum of distances, and
-    among those the first in lexicographic order. Algorithm 1 of arXiv 1603.09246 goes by the sum
-    alone, which lets in orders that are nearly equal to one of those chosen, and two such are
-    almost impossible to tell apart: two of its hundred differ in 2 places, any two of these in 6
-    at least.
+    The first permutation is random. Each next one maximizes the smallest Hamming distance to those
+    already chosen; ties are broken by the largest sum of distances, then by lexicographic order.
+    Algorithm 1 of arXiv 1603.09246 maximizes the sum only, and so admits pairs of nearly equal
+    permutations, which are hard to distinguish: among 100 of its permutations some differ in only 2
+    positions, among 100 of these all in at least 6.
 
     Args:
-        count: how many, from 2 to 9! = 362,880. The time grows with it.
-        seed: of the first one.
+        count: number of permutations, from 2 to 9! = 362,880. The time grows with it.
+        seed: of the first permutation.
 
     Returns:
-        [count, 9] uint8, in the order in which they were chosen.
+        [count, 9] uint8, in the order of their choice.
 
     Raises:
         UserError: a count out of its range.
     """
-    everything = _all_permutations(9)
-    if not 2 <= count <= len(everything):
-        raise UserError(f"{count} permutations of nine tiles: choose 2 to {len(everything)}")
-    places = np.ascontiguousarray(everything.T)  # a place after another is what is compared fast
-    nearest = np.full(len(everything), 10, np.int32)
-    total = np.zeros(len(everything), np.int32)
-    chosen = [np.random.default_rng(seed).integers(len(everything))]
+    candidates = _all_permutations(9)  # [9!, 9]
+    if not 2 <= count <= len(candidates):
+        raise UserError(f"{count} permutations of nine tiles: choose 2 to {len(candidates)}")
+    columns = np.ascontiguousarray(candidates.T)  # [9, 9!]: comparing contiguous rows is fastest
+    nearest = np.full(len(candidates), 10, np.int32)
+    total = np.zeros(len(candidates), np.int32)
+    chosen = [np.random.default_rng(seed).integers(len(candidates))]
     while len(chosen) < count:
-        distance = np.zeros(len(everything), np.uint8)
-        for place in places:
-            distance += place != place[chosen[-1]]
+        distance = np.zeros(len(candidates), np.uint8)
+        for column in columns:
+            distance += column != column[chosen[-1]]
         np.minimum(nearest, distance, out=nearest)
         total += distance
-        chosen.append(np.argmax(nearest * (9 * count) + total))
-    return everything[chosen]
+        chosen.append(np.argmax(nearest * (9 * count) + total))  # total < 9 count breaks ties
+    return candidates[chosen]
 
 
 def _all_permutations(size):
@@ -141,7 +140,7 @@ def _all_permutations(size):
     if size == 0:
         return np.zeros((1, 0), np.uint8)
     rest = _all_permutations(size - 1)
-    # What follows a first number are the others, closed up: those from it on are one larger.
+    # After a first number come the permutations of the others: numbers from it on shift by one.
     after = lambda first: np.insert(rest + (rest >= first).astype(np.uint8), 0, first, axis=1)
     return np.concatenate([after(first) for first in range(size)])
 
@@ -149,6 +148,6 @@ def _all_permutations(size):
 def _check_rgb(tiles):
     if tiles.shape[-1] != 3:
         raise UserError(
-            f"taking colour out of tiles needs 3 channels (RGB), but these have {tiles.shape[-1]}: "
-            "leave them as they are with colors=keep"
+            f"removing color from tiles needs 3 channels (RGB), but these have {tiles.shape[-1]}: "
+            "set colors=keep"
         )

@@ -1,6 +1,6 @@
-"""Two views of each image, for contrastive learning: the photometric part of their augmentation, on
-the device (SimCLR, arXiv 2002.05709, appendix A; BYOL, arXiv 2006.07733, appendix B). The random
-crop and flip are the loader's.
+"""Two views of each image for contrastive learning, with photometric augmentation on the device
+(SimCLR, arXiv 2002.05709, appendix A; BYOL, arXiv 2006.07733, appendix B). The data loader applies
+the random crop and flip.
 """
 
 from collections.abc import Sequence
@@ -20,22 +20,23 @@ def photometric(
     blur: float,
     solarize: float,
 ) -> jax.Array:
-    """Colour jitter with probability 0.8, grey with 0.2, then blur and solarisation. Every example
-    has draws of its own.
+    """Color jitter with probability 0.8, grayscale with 0.2, then blur and solarization, each drawn
+    per example.
 
     Args:
         images: [B, H, W, C] uint8.
         jitter: strengths of brightness, contrast, saturation and hue, see `augment.color_jitter`:
-            (0.8, 0.8, 0.8, 0.2) in SimCLR at ImageNet's size and half of it at CIFAR's,
-            (0.4, 0.4, 0.2, 0.1) in BYOL and MoCo v3. All 0: neither jitter nor grey. Images that
-            have not three channels never turn grey, and need 0 for saturation and hue.
+            (0.8, 0.8, 0.8, 0.2) in SimCLR on ImageNet and half of it on CIFAR,
+            (0.4, 0.4, 0.2, 0.1) in BYOL and MoCo v3. If all are 0, grayscale is off, too. Images
+            with other than 3 channels are never converted to gray, and need 0 for saturation and
+            hue.
         blur, solarize: their probabilities, in [0, 1].
 
     Returns:
         [B, H, W, C] float32 in [0, 1].
 
     Raises:
-        UserError: images without colour, and a jitter of colour; or see `check_strengths`.
+        UserError: saturation or hue for images that are not RGB, or see `check_strengths`.
     """
     check_strengths(jitter, (blur, solarize))
     brightness, contrast, saturation, hue = jitter
@@ -45,6 +46,7 @@ def photometric(
             f"jitter={tuple(jitter)}: images of {channels} channels have neither saturation nor "
             f"hue, set jitter=({brightness}, {contrast}, 0, 0)"
         )
+    # One key for each operation: switching one off does not change the draws of the others.
     keys = jax.random.split(key, 4)
     images = images.astype(jnp.float32) / 255
     if any(jitter):
@@ -67,12 +69,12 @@ def photometric(
 
 
 def check_strengths(jitter: Sequence[float], probabilities: Sequence[float]) -> None:
-    """Raises UserError unless these are four strengths of jitter, hue at most 0.5, and
-    probabilities.
+    """Raises UserError unless `jitter` is four strengths of at least 0, hue at most 0.5, and
+    all probabilities are in [0, 1].
     """
     if len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5:
         raise UserError(
-            f"jitter={tuple(jitter)}: give four numbers from 0 on, of brightness, contrast, "
+            f"jitter={tuple(jitter)}: give four numbers of at least 0, for brightness, contrast, "
             "saturation and hue, the last at most 0.5, e.g. (0.4, 0.4, 0.2, 0.1)"
         )
     if not all(0 <= probability <= 1 for probability in probabilities):
@@ -80,13 +82,13 @@ def check_strengths(jitter: Sequence[float], probabilities: Sequence[float]) -> 
 
 
 def two_views(batch: Batch, name: str) -> tuple[jax.Array, jax.Array]:
-    """'image' and 'image2' of a batch, each [B, H, W, C] uint8.
+    """Returns 'image' and 'image2' of a batch, each [B, H, W, C] uint8.
 
     Args:
-        name: of the method, for the message.
+        name: name of the method, for the message.
 
     Raises:
-        UserError: there is one view only.
+        UserError: the batch has only one view.
     """
     if "image2" not in batch:
         raise UserError(f"{name} learns from two views of each image: set config.data.views=2")
@@ -94,13 +96,13 @@ def two_views(batch: Batch, name: str) -> tuple[jax.Array, jax.Array]:
 
 
 def interleave(one: jax.Array, two: jax.Array) -> jax.Array:
-    """Two views, each [B, ...], as one batch [2 B, ...]: example i at 2 i and 2 i + 1, so that no
-    row leaves its device.
+    """Interleaves two views, [B, ...] each, to one batch [2 B, ...]. Example i has rows 2 i and
+    2 i + 1, so that no row leaves its device.
     """
     return jnp.stack([one, two], axis=1).reshape(2 * len(one), *one.shape[1:])
 
 
 def separate(both: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The inverse of `interleave`."""
-    both = both.reshape(len(both) // 2, 2, *both.shape[1:])
+    """The inverse of `interleave`: [2 B, ...] to two views [B, ...]."""
+    both = both.reshape(len(both) // 2, 2, *both.shape[1:])  # [B, 2, ...]
     return both[:, 0], both[:, 1]

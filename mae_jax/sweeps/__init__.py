@@ -1,1 +1,1 @@
-"""Sweeps: many experiments of one file, their processes, and their reports."""
+"""Sweeps: runs all experiments of one file in a pool of processes, and reports the results."""

@@ -1,4 +1,4 @@
-"""Tables that compare the rows of a sweep: what they reach, and what they cost."""
+"""Tables that compare the rows of a sweep: metrics and costs."""
 
 import math
 import statistics
@@ -16,16 +16,15 @@ class Finished:
     """One finished run of a sweep.
 
     Attributes:
-        row: what is compared.
-        column: under which condition.
-        seed: which repetition.
-        step: steps that it took.
-        results: representation -> metric -> value; the last one is the run's own, those before are
-            its baselines.
-        metrics: their declarations.
-        lines: of metrics.jsonl.
-        batch_size: images a step; None if it is not known any more.
-        costs: what costs.json holds; may be empty.
+        row: what is compared, e.g. a method.
+        column: the condition of the comparison.
+        seed: the repetition.
+        step: number of training steps.
+        results: representation -> metric -> value: the baselines, then the run's own.
+        metrics: metric -> declaration.
+        lines: lines of metrics.jsonl.
+        batch_size: images per step; None: not known.
+        costs: contents of costs.json; may be empty.
     """
 
     row: str
@@ -44,23 +43,23 @@ class Finished:
         return f"{self.row}/{self.column}/{self.seed}"
 
     def record(self) -> dict[str, Any]:
-        """Its line of a sweep's results.jsonl."""
+        """The line of this run in the sweep's results.jsonl."""
         metrics = {name: metric._asdict() for name, metric in self.metrics.items()}
-        place = dict(row=self.row, column=self.column, seed=self.seed)
-        return place | dict(step=self.step, results=self.results, metrics=metrics)
+        key = dict(row=self.row, column=self.column, seed=self.seed)
+        return key | dict(step=self.step, results=self.results, metrics=metrics)
 
     @property
     def own(self) -> Mapping[str, float]:
-        """Metric -> value of what it trained."""
+        """Metric -> value of the run's own representation."""
         return list(self.results.values())[-1]
 
     @property
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
-        """Representation -> metric -> value of what it is compared with."""
+        """Baseline -> metric -> value."""
         return dict(list(self.results.items())[:-1])
 
     def timeline(self) -> tuple[list[int], list[float]]:
-        """Steps, and the minutes that training took up to each, from the speeds in the log."""
+        """Steps, and minutes of training up to each of them, from the logged images/s."""
         steps, minutes = [0], [0.0]
         for line in self.lines:
             if line.get("images_per_s") and self.batch_size:
@@ -79,32 +78,32 @@ def by_row(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
 
 
 def with_baselines(runs: Sequence[Finished]) -> dict[str, list[Finished]]:
-    """Column -> the runs of its first row that has baselines."""
-    found: dict[str, list[Finished]] = {}
+    """Column -> the runs of its first row with baselines."""
+    groups: dict[str, list[Finished]] = {}
     for run in runs:
-        group = found.setdefault(run.column, []) if run.baselines else []
+        group = groups.setdefault(run.column, []) if run.baselines else []
         if not group or group[0].row == run.row:
             group.append(run)
-    return found
+    return groups
 
 
 def declared(runs: Sequence[Finished]) -> dict[str, Metric]:
-    """Metric -> its declaration, of all that the runs have; the first run that has it counts."""
-    found: dict[str, Metric] = {}
+    """Metric -> its declaration, for all metrics of the runs; of several, that of the first run."""
+    metrics: dict[str, Metric] = {}
     for run in runs:
         names = (name for values in run.results.values() for name in values)
-        found = filled(run.metrics, names) | found
-    return found
+        metrics = filled(run.metrics, names) | metrics
+    return metrics
 
 
 def comparison_table(runs: Sequence[Finished], table: str = "main") -> list[list[str]]:
-    """Rows of Markdown cells, the heading first: mean ± sample standard deviation over the seeds
-    of each metric in each column, the baselines first. The best means of a column are bold, also
-    where a baseline has them. Empty if there is nothing to show.
+    """Rows of Markdown cells: the heading, the baselines, then the rows of the sweep. A cell is the
+    mean ± sample standard deviation over the seeds of a metric in a column. The best means of a
+    column are bold, baselines included. Empty if no metric is in this table.
 
     Args:
         runs: of a sweep.
-        table: for metrics that are declared for this one.
+        table: shows metrics that are declared for this table.
     """
     known = declared(runs)
     metrics = dict.fromkeys(name for run in runs for name in run.own if known[name].table == table)
@@ -113,7 +112,7 @@ def comparison_table(runs: Sequence[Finished], table: str = "main") -> list[list
     keys = sorted(dict.fromkeys(keys), key=lambda key: columns.index(key[0]))
     groups = with_baselines(runs)
     names = dict.fromkeys(name for group in groups.values() for name in group[0].baselines)
-    # A unit stays on the line of its metric.
+    # A non-breaking space keeps a unit on the line of its metric.
     titles = [f"{plain(c)}: {heading(m, known[m]).replace(' ', chr(160))}" for c, m in keys]
     lines: dict[tuple[bool, str], list[str]] = {}  # (whether it is a baseline, its name) -> cells
     for column, metric in keys:
@@ -136,7 +135,7 @@ def comparison_table(runs: Sequence[Finished], table: str = "main") -> list[list
 
 
 def _best(metric: Metric, values: Mapping[Any, Sequence[float]]) -> list[Any]:
-    """The rows whose mean, as shown, is the best of several."""
+    """The rows with the best mean, rounded as in the table."""
     means = {
         row: float(shown(metric, statistics.fmean(numbers)))
         for row, numbers in values.items()
@@ -150,8 +149,8 @@ def _best(metric: Metric, values: Mapping[Any, Sequence[float]]) -> list[Any]:
 
 
 def cost_table(runs: Sequence[Finished]) -> list[list[str]]:
-    """Rows of Markdown cells, the heading first: the median over the seeds of what each row costs.
-    A column that no run has is left out.
+    """Rows of Markdown cells, the heading first: the median cost of each row over its seeds.
+    Measures that no run has are left out.
 
     Args:
         runs: of one column of the sweep.
@@ -183,10 +182,10 @@ def _speed(run: Finished) -> float | None:
 
 
 def number(value: float) -> str:
-    """Three digits, or all of a whole number: '0.0123', '12.3', '1,235'."""
+    """Three significant digits, or all digits before the point: '0.0123', '12.3', '1,235'."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is, in a table too."""
+    """Escapes characters that Markdown would interpret, in tables too."""
     return "".join(f"\\{character}" if character in "\\`*[]<|" else character for character in text)

@@ -1,11 +1,11 @@
-"""Many experiments from one file, each in a process and a workdir of its own.
+"""Runs the experiments of one file, each in its own process and workdir.
 
-A name is ROW/COLUMN/SEED: what is compared, under which condition, which repetition. The table has
-mean and sample standard deviation over the seeds. Everything is collected from the workdirs, so a
-sweep that was stopped goes on where it was, and one that is done is only tabulated again.
+A name is ROW/COLUMN/SEED: what is compared, the condition, and the repetition. The table has mean
+and sample standard deviation over the seeds. All results are read from the workdirs, so a stopped
+sweep resumes, and a finished one is only tabulated again.
 
-An experiment may start from another of the file: config.init_from.path is then the name of that,
-and it waits until that has results; so that needs evaluators, too.
+An experiment may load weights from another one: config.init_from.path is then its name. It starts
+when the other one has results, which therefore needs evaluators.
 """
 
 import json
@@ -39,13 +39,13 @@ from mae_jax.workdir import (
 
 
 def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, str]:
-    """Where config.init_from.path is the name of another experiment, makes it the workdir of that.
+    """Replaces names of experiments in config.init_from.path by their workdirs.
 
     Returns:
-        Name -> name of what it starts from, of the experiments that start from another.
+        Name -> name of the experiment that it starts from, for those that start from another.
 
     Raises:
-        UserError: an experiment would wait for itself.
+        UserError: experiments start from each other in a cycle.
     """
     paths = {name: config.init_from.path for name, config in configs.items()}
     starts = {name: path for name, path in paths.items() if path in configs}
@@ -55,7 +55,7 @@ def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, str]:
             chain.append(starts[chain[-1]])
             if chain[-1] in chain[:-1]:
                 raise UserError(
-                    f"config.init_from.path goes in a circle: {' from '.join(chain)}: one of these "
+                    f"config.init_from.path has a cycle, {' from '.join(chain)}: one of these "
                     "experiments must start from none of the others"
                 )
     for name, start in starts.items():
@@ -64,8 +64,8 @@ def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, str]:
 
 
 def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
-    """Raises UserError unless every name is ROW/COLUMN/SEED, and what workdirs hold is of the same
-    experiments, from the same starts.
+    """Raises UserError unless every name is ROW/COLUMN/SEED, and existing workdirs have the same
+    configs and initial weights.
     """
     for name, config in configs.items():
         if len([part for part in name.split("/") if part.strip(".")]) != 3 or name.count("/") != 2:
@@ -73,29 +73,26 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
         folder, start = workdir / name, config.init_from.path
         changes_since(folder, _adopted(config.copy_and_resolve_references(), folder))
         if start and (folder / "origin.json").is_file():
-            way_out = "remove it to take the start as it is now, or use another --workdir"
-            check = lambda found: has(found, "step", "digest")
-            then = read_json(folder / "origin.json", way_out, check)
-            there = origin(start)
-            if there and {key: then[key] for key in there} != there:
+            way_out = "remove it to start from the current weights, or use another --workdir"
+            check = lambda record: has(record, "step", "digest")
+            old = read_json(folder / "origin.json", way_out, check)
+            new = origin(start)
+            if new and {key: old[key] for key in new} != new:
                 raise UserError(
-                    f"{folder} started from {start} as it was (step {then['step']}), which is "
-                    f"another now (step {there['step']}): use another --workdir, or remove the "
-                    "folder"
+                    f"{folder} started from {start} at step {old['step']}, which has changed since "
+                    f"(now step {new['step']}): use another --workdir, or remove the folder"
                 )
 
 
 def _adopted(config: ConfigDict, folder: Path) -> ConfigDict:
-    """The config with the mean and standard deviation that a workdir has recorded, where they
-    follow the data.
-    """
+    """The config with the mean and std that a workdir recorded, if the data determines them."""
     image, values = image_of(folder), recorded(folder)
     if image and values:
         origin = standardize.Origin("as recorded", lambda: values)
         args = config.method.args
-        found, _ = standardize.resolve(args, channels=image[-1], origins=[origin])
+        resolved, _ = standardize.resolve(args, channels=image[-1], origins=[origin])
         with config.ignore_type():
-            args.update(found)
+            args.update(resolved)
     return config
 
 
@@ -109,10 +106,10 @@ def listing(configs: Mapping[str, ConfigDict], workdir: Path) -> str:
 def chosen(
     only: str, configs: Mapping[str, ConfigDict], starts: Mapping[str, str], workdir: Path
 ) -> str:
-    """The name of one experiment, told by its name or by its number in the file, from 1 on.
+    """The name of the experiment in --only, a name or a number in the order of the file, from 1.
 
     Raises:
-        UserError: there is no such one, or what it starts from is not finished.
+        UserError: there is no such experiment, or the one that it starts from is not finished.
     """
     name = only
     if only.lstrip("-").isdecimal():
@@ -124,7 +121,7 @@ def chosen(
     start = starts.get(name)
     if start and not finished(workdir / start, configs[start]):
         raise UserError(
-            f"--only {only}: its start {start} is not finished: run it first, --only {start}"
+            f"--only {only}: {start}, which it starts from, is not finished: run --only {start}"
         )
     return name
 
@@ -138,20 +135,20 @@ def sweep(
     devices: Sequence[str | None],
     stop: StopRequests | None = None,
 ) -> tuple[dict[str, str], list[str]]:
-    """Runs what is not done yet. A run that fails stops only those that start from it.
+    """Runs the unfinished experiments. A failure skips only experiments that start from that one.
 
     Args:
         configs: name -> experiment.
-        workdir: each runs in workdir/NAME; what it prints is in workdir/NAME/log.txt.
-        command: name -> arguments of a process that runs it.
-        starts: name -> name of what it starts from, as `link` returns it.
-        devices: so many run at a time, each with one of these, as `pool.devices` returns them.
-        stop: requests to stop, if they are handled already.
+        workdir: an experiment runs in workdir/NAME and prints into workdir/NAME/log.txt.
+        command: name -> command line of the process that runs it.
+        starts: name -> name of the experiment that it starts from, as `link` returns it.
+        devices: one per process at a time, as `pool.devices` returns them.
+        stop: requests to stop, if signals are handled already.
 
     Returns:
-        Name -> why, of each run that failed; and the runs still to do, if it was told to stop.
+        Name -> reason of each failure; and the names still to run, if stopped.
     """
-    # JAX's cache may be shared: who reads an entry while another writes it compiles for itself.
+    # Processes may share JAX's cache: one that reads an incomplete entry compiles by itself.
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(workdir / "compiled"))
 
     def begin(name: str, device: str | None) -> subprocess.Popen:
@@ -162,13 +159,13 @@ def sweep(
         folder = workdir / name
         if code or not finished(folder, configs[name]):
             return False, _reason(code, folder / "log.txt")
-        found = read_results(folder / "results.json")
-        own, metrics = list(found["final"].values())[-1], found["metrics"]
+        results = read_results(folder / "results.json")
+        own, metrics = list(results["final"].values())[-1], results["metrics"]
         return True, "  ".join(f"{name} {shown(metrics[name], own[name])}" for name in own)
 
     def say(name: str, text: str) -> None:
-        place = f"[{list(configs).index(name) + 1}/{len(configs)}] {name}"
-        console.print(f"{place}: {text}", highlight=False, soft_wrap=True)
+        label = f"[{list(configs).index(name) + 1}/{len(configs)}] {name}"
+        console.print(f"{label}: {text}", highlight=False, soft_wrap=True)
 
     todo = [name for name, config in configs.items() if not finished(workdir / name, config)]
     how = dict(devices=devices, begin=begin, judge=judge, say=say, stop=stop)
@@ -176,7 +173,7 @@ def sweep(
 
 
 def _reason(code: int, log: Path) -> str:
-    """Why a run failed: the signal that ended it, or the last line that it wrote."""
+    """Why a run failed: the signal that killed it, or its last line of output."""
     if code < 0:
         memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{memory}"
@@ -187,30 +184,30 @@ def _reason(code: int, log: Path) -> str:
 
 
 def finished(folder: Path, config: ConfigDict) -> bool:
-    """Whether a workdir holds the results of this experiment, by these evaluators."""
+    """Whether a workdir has final results by the evaluators of this config."""
     path = folder / "results.json"
     try:
-        found = read_results(path) if path.is_file() else {}
+        results = read_results(path) if path.is_file() else {}
     except UserError:  # the run evaluates once more, and sets the damaged file aside
         return False
-    if not found.get("final"):
+    if not results.get("final"):
         return False
     # Older results do not name their evaluators.
-    ended_by = found.get("evaluators") or read_config(folder).evals.run
-    return ended_by == config.evals.run
+    evaluators = results.get("evaluators") or read_config(folder).evals.run
+    return evaluators == config.evals.run
 
 
 def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]:
-    """Writes `experiments.json`, the names of all, `results.jsonl`, a line for each finished run,
-    and `results.md`, the table of them, which it returns.
+    """Writes `experiments.json` (all names), `results.jsonl` (a line for each finished run) and
+    `results.md` (their table). Returns the table.
     """
     runs = []
     for name, config in configs.items():
         if finished(workdir / name, config):
-            found = read_results(workdir / name / "results.json")
-            place = dict(zip(("row", "column", "seed"), name.split("/"), strict=True))
-            values = dict(step=found["step"], results=found["final"], metrics=found["metrics"])
-            runs.append(Finished(**place, **values))
+            content = read_results(workdir / name / "results.json")
+            key = dict(zip(("row", "column", "seed"), name.split("/"), strict=True))
+            results, metrics = content["final"], content["metrics"]
+            runs.append(Finished(**key, step=content["step"], results=results, metrics=metrics))
     workdir.mkdir(parents=True, exist_ok=True)
     write(workdir / "experiments.json", json.dumps(list(configs), indent=0))
     write(workdir / "results.jsonl", "\n".join(json.dumps(run.record()) for run in runs))
@@ -220,8 +217,8 @@ def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]
 
 
 def tabulate(runs: Sequence[Finished]) -> list[list[str]]:
-    """Rows of text, the heading first: what is compared and by which metric, then the conditions.
-    Metrics that are in no comparison are left out.
+    """Rows of text, the heading first: a row of the sweep, a metric, and its values by column.
+    Metrics that are declared for no table are left out.
     """
     metrics = declared(runs)
     cells: dict[tuple[str, str, str], list[float]] = {}

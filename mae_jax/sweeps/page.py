@@ -1,5 +1,5 @@
-"""Markdown to one HTML page that needs nothing else: pictures and style are in it, it has no
-script, asks for nothing over a network, and is readable on a telephone and in the dark.
+"""Converts Markdown to one self-contained HTML page with inline pictures and style, without scripts
+or network requests, for narrow screens and dark mode too.
 """
 
 import base64
@@ -51,15 +51,15 @@ HEAD = """<!doctype html>
 
 
 def page(text: str, folder: Path, title: str) -> str:
-    """The HTML.
+    """Renders Markdown as an HTML page.
 
     Args:
         text: Markdown with tables. HTML in it is shown as text.
-        folder: what the paths of pictures start from.
+        folder: base of the relative paths of pictures.
         title: of the window.
 
     Raises:
-        UserError: a picture that is not a file.
+        UserError: a picture is missing, or is not an image file.
     """
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(text)
@@ -68,7 +68,7 @@ def page(text: str, folder: Path, title: str) -> str:
             if child.type == "image":
                 child.attrs["src"] = _inlined(folder, unquote(str(child.attrs["src"])))
     body = markdown.renderer.render(tokens, markdown.options, {})
-    # A wide table scrolls by itself, also with the keyboard.
+    # A wide table scrolls inside the page, also with the keyboard.
     body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>')
     body = body.replace("</table>", "</table></div>")
     head = HEAD.format(title=html.escape(title), style=STYLE)
@@ -79,6 +79,6 @@ def _inlined(folder: Path, source: str) -> str:
     """A picture as a data URI."""
     kind = mimetypes.guess_type(source)[0] or ""
     if not kind.startswith("image/") or not (folder / source).is_file():
-        raise UserError(f"picture {source!r}: not a PNG, JPEG or SVG file, seen from {folder}")
+        raise UserError(f"picture {source!r}: not a PNG, JPEG or SVG file in {folder}")
     data = base64.b64encode((folder / source).read_bytes()).decode()
     return f"data:{kind};base64,{data}"

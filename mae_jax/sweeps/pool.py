@@ -1,4 +1,4 @@
-"""Processes side by side: so many at a time, each with a device of its own, some after others."""
+"""Runs subprocesses in dependency order, a fixed number at a time, each on its own GPU."""
 
 import contextlib
 import ctypes
@@ -16,31 +16,31 @@ from mae_jax.engine.preemption import StopRequests
 from mae_jax.types import PREEMPTED, UserError
 
 POLL = 0.2
-"""Seconds from one look at the processes to the next."""
+"""Seconds between two polls of the processes."""
 PATIENCE = 15
-"""Looks between a request to stop and passing it on."""
+"""Polls between a request to stop and terminating the processes."""
 
 
 def devices(jobs: int) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES of each of so many processes; None: as it is here.
+    """CUDA_VISIBLE_DEVICES for each of `jobs` processes; None: unchanged.
 
-    A single one has all GPUs, of several each has one. On CPUs they share the cores. A TPU belongs
-    to the process that comes first and the others would fail: there, one at a time.
+    A single process gets all GPUs, several get one each. On CPUs they share the cores. Use one at a
+    time on a TPU: the first process locks it, and the others would fail.
 
     Raises:
-        UserError: fewer GPUs than processes: the last of these would compute on the CPU.
+        UserError: fewer GPUs than processes, some of which would compute on the CPU.
     """
     if jobs < 1:
-        raise UserError(f"--jobs {jobs}: at least 1 must run at a time")
+        raise UserError(f"--jobs {jobs} must be at least 1")
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = visible_gpus(os.environ)
-    hidden = listed is not None and not found or os.environ.get("JAX_PLATFORMS") == "cpu"
-    if jobs == 1 or hidden:  # GPUs that somebody has hidden stay hidden
+    gpus = visible_gpus(os.environ)
+    hidden = listed is not None and not gpus or os.environ.get("JAX_PLATFORMS") == "cpu"
+    if jobs == 1 or hidden:  # GPUs that the user has hidden stay hidden
         return [None] * jobs
-    names = found or [str(slot) for slot in range(jobs)]
+    names = gpus or [str(slot) for slot in range(jobs)]
     if jobs > len(names):
         where = "CUDA_VISIBLE_DEVICES lists" if listed else "this machine has"
-        raise UserError(f"--jobs {jobs}: each takes a GPU, and {where} {len(names)}")
+        raise UserError(f"--jobs {jobs}: each uses a GPU, and {where} {len(names)}: lower --jobs")
     return names[:jobs]
 
 
@@ -60,21 +60,21 @@ def schedule(
     say: Callable[[str, str], None],
     stop: StopRequests | None = None,
 ) -> tuple[dict[str, str], list[str]]:
-    """Runs processes, in this order as far as they need not wait. One that fails does not stop the
-    others, but fails those that come after it. If this process is told to stop, or one of them was,
-    all are told.
+    """Runs processes in this order, except that a process waits for its dependency. A failure does
+    not stop the others, but fails the processes that depend on it. A request to stop, to this
+    process or to one of them, stops all.
 
     Args:
         names: of the processes.
-        after: name -> the one that must have ended well before it.
-        devices: so many run at a time, each with one of these.
-        begin: (name, device) -> the process, started.
-        judge: (name, exit code) -> whether it ended well, and what to say of it.
+        after: name -> name of the process that must have succeeded before.
+        devices: one per process at a time.
+        begin: (name, device) -> the started process.
+        judge: (name, exit code) -> whether it succeeded, and a text for `say`.
         say: called with (name, text).
-        stop: requests to stop, if they are handled already.
+        stop: requests to stop, if signals are handled already.
 
     Returns:
-        Name -> why, of each that failed; and the names of those still to do if it was stopped.
+        Name -> reason of each failure; and the names still to run, if stopped.
     """
     todo, failed, stopped, waited = list(names), {}, [], 0
     running: dict[int, _Running] = {}
@@ -82,7 +82,7 @@ def schedule(
         while True:
             if stopped or stop.requested(0):
                 waited += 1
-                # Whoever told us may have told them, too; a second signal would end them at once.
+                # The sender may have signaled them, too, and a second signal kills them at once.
                 if waited == PATIENCE:
                     for _, child, _ in running.values():
                         child.terminate()
@@ -91,7 +91,7 @@ def schedule(
                 while free and (name := _next(todo, running, after)):
                     todo.remove(name)
                     if after.get(name) in failed:
-                        failed[name] = f"its start {after[name]} failed"
+                        failed[name] = f"{after[name]}, which it starts from, failed"
                         say(name, failed[name])
                     else:
                         slot = free.pop(0)
@@ -105,8 +105,8 @@ def schedule(
                     continue
                 del running[slot]
                 took = f"{time.monotonic() - began:.0f} s"
-                good, text = judge(name, code)
-                if good:
+                succeeded, text = judge(name, code)
+                if succeeded:
                     say(name, f"{text}  ({took})")
                 elif code == PREEMPTED or stopped or stop.requested(0):
                     stopped.append(name)
@@ -119,7 +119,7 @@ def schedule(
 def _next(
     todo: Sequence[str], running: Mapping[int, _Running], after: Mapping[str, str]
 ) -> str | None:
-    """The first that waits for none of the others; None if there is none."""
+    """The first process that waits for no pending one; None if there is none."""
     pending = {*todo, *(name for name, *_ in running.values())}
     return next((name for name in todo if after.get(name) not in pending), None)
 
@@ -127,9 +127,10 @@ def _next(
 def launch(
     command: Sequence[str], log: Path, environment: Mapping[str, str | None]
 ) -> subprocess.Popen:
-    """Starts a process that appends what it prints to `log`, with changes to its environment.
+    """Starts a process that appends its output to `log`. Values in `environment` override the
+    current ones; None: unchanged.
 
-    On Linux it ends when this process does, even if that is killed.
+    On Linux the process ends with this one, even if this one is killed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     changes = {name: value for name, value in environment.items() if value is not None}
@@ -140,11 +141,11 @@ def launch(
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ | changes,
-            start_new_session=True,  # Ctrl-C is ours to pass on
+            start_new_session=True,  # Ctrl-C reaches only this process, which stops the others
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
 
 
 def _end_with_parent() -> None:
-    """In the child: if the parent is killed, so is this, or it would hold the workdir."""
+    """Runs in the child: it is killed with its parent, because it would keep the workdir locked."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

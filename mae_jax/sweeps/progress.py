@@ -1,5 +1,5 @@
-"""How the rows of a sweep learn: metrics on the way, over examples or over time, a line for each
-row; and their losses, a small picture for each. All are narrow enough for a telephone.
+"""Learning curves of a sweep: metrics during training over examples or time, with a line for each
+row; and training losses, with a panel for each row. All fit narrow screens.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ from mae_jax.tables import heading, scaled
 from mae_jax.types import Metric
 
 WIDTH = 4.6
-"""Inches. Type of 9 points is then readable where the page is 360 pixels wide."""
+"""Inches. Text of 9 points is then readable on a page 360 pixels wide."""
 
-# Seven colours that most people can tell apart (Okabe and Ito 2008, without yellow).
+# Seven colors that color-blind readers distinguish (Okabe and Ito 2008, without yellow).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":")
 MARKERS = "osD^vP*X<>hd"
-POINTS = 150  # of a loss; more would not be seen
+POINTS = 150  # maximum of a loss curve; more would not be visible
 
 
 def style(number: int) -> dict[str, str]:
-    """Colour, line and marker of a row, the same in all pictures."""
+    """Color, line style and marker of a row, the same in all figures."""
     return {
         "color": COLORS[number % len(COLORS)],
         "linestyle": LINES[number // len(COLORS) % len(LINES)],
@@ -35,8 +35,8 @@ def style(number: int) -> dict[str, str]:
 
 
 def metrics_on_the_way(runs: Sequence[Finished]) -> dict[str, Metric]:
-    """The metrics that the runs of some row logged while they trained, in their order, but for
-    those that are in no comparison.
+    """The metrics that the runs of some row logged during training, in their order, without those
+    that are declared for no table.
     """
     names = [name for run in runs for line in run.lines for name in line if name.startswith(EVAL)]
     names = [name.removeprefix(EVAL) for name in dict.fromkeys(names)]
@@ -49,23 +49,23 @@ def metrics_on_the_way(runs: Sequence[Finished]) -> dict[str, Metric]:
 
 
 def examples(run: Finished, steps: Sequence[int]) -> list[float]:
-    """The examples that a run had seen after so many steps."""
+    """Number of examples that a run had seen after each of `steps`."""
     return [step * (run.batch_size or 0) for step in steps]
 
 
 def minutes(run: Finished, steps: Sequence[int]) -> list[float]:
-    """How long a run had trained after so many steps."""
+    """Minutes of training after each of `steps`."""
     return list(np.interp(steps, *run.timeline()))
 
 
 AXES = {"examples seen": examples, "minutes of training": minutes}
-"""Label of a horizontal axis -> function of a run and steps."""
+"""Label of a horizontal axis -> function from a run and its steps to positions."""
 
 
 def draw_metric(
     runs: Sequence[Finished], name: str, metric: Metric, label: str, path: Path
 ) -> Path:
-    """Draws a metric, a line for each row: the mean over its seeds, and their range.
+    """Draws a metric with a line for each row, the mean over its seeds, and a band, their range.
 
     Args:
         runs: of one column of the sweep.
@@ -113,25 +113,25 @@ def draw_metric(
 def over_seeds(
     group: Sequence[Finished], name: str, axis: Callable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean position [points] and values [points, seeds], as stored, of a metric where all seeds
-    have been evaluated.
+    """Mean positions [points] and unscaled values [points, seeds] of a metric at the steps where
+    all seeds were evaluated.
     """
-    found = []
+    curves = []
     for run in group:
         points = {line["step"]: line[EVAL + name] for line in run.lines if EVAL + name in line}
         if points and name in run.own:
             points[run.step] = run.own[name]
         if points:
-            found.append((run, points))
-    if not found:
+            curves.append((run, points))
+    if not curves:
         return np.zeros(0), np.zeros((0, 0))
-    steps = sorted(set.intersection(*(set(points) for _, points in found)))
-    x = np.mean([axis(run, steps) for run, _ in found], axis=0)
-    return x, np.array([[points[step] for _, points in found] for step in steps])
+    steps = sorted(set.intersection(*(set(points) for _, points in curves)))
+    x = np.mean([axis(run, steps) for run, _ in curves], axis=0)
+    return x, np.array([[points[step] for _, points in curves] for step in steps])
 
 
 def draw_losses(runs: Sequence[Finished], path: Path) -> Path:
-    """Draws the training loss of each row over the examples seen, a thin line for each seed.
+    """Draws the training loss over the examples seen, a panel for each row, a line for each seed.
 
     Args:
         runs: of one column of the sweep.
@@ -163,7 +163,7 @@ def draw_losses(runs: Sequence[Finished], path: Path) -> Path:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Writes an SVG that is the same for the same numbers."""
+    """Writes an SVG that depends only on the numbers, not on date or random ids."""
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(color="0.92", linewidth=0.8)

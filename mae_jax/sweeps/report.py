@@ -1,5 +1,5 @@
-"""The report of a sweep, from what its workdir holds: one Markdown file with pictures beside it,
-and the same as one HTML page. Nothing is run: what is missing is left out.
+"""The report of a sweep: a Markdown file with figures, and the same as one HTML page. It reads only
+the workdir and runs nothing; missing results are left out.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from mae_jax.workdir import (
 logger = logging.getLogger(__name__)
 
 UNTOLD = ("seed", "fingerprints.", *MAY_CHANGE)
-"""Keys of a config that tell nothing about what was compared; evals., among them, do."""
+"""Prefixes of config keys that are not part of the comparison, except `evals.`."""
 
 
 def report(workdir: Path, out: Path, *, notes: Path | None = None, title: str = "") -> list[Path]:
@@ -51,19 +51,18 @@ def report(workdir: Path, out: Path, *, notes: Path | None = None, title: str = 
 
     Args:
         workdir: of a sweep.
-        out: folder; made if missing.
-        notes: Markdown that goes in after the first table.
-        title: of the page; by default the workdir's name.
+        out: folder; created if missing.
+        notes: Markdown to insert after the results.
+        title: of the page; default: the workdir's name.
 
     Returns:
         The two pages.
 
     Raises:
-        UserError: not a sweep's workdir, no finished run, no such notes, or a picture in them that
-            is missing.
+        UserError: not the workdir of a sweep, no finished run, or missing notes or pictures.
     """
     if notes and not notes.is_file():
-        raise UserError(f"--notes {notes}: there is no such file")
+        raise UserError(f"--notes {notes}: no such file")
     runs, configs = read_runs(workdir)
     title = title or f"Comparison: {workdir.resolve().name}"
     (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -88,10 +87,10 @@ def report(workdir: Path, out: Path, *, notes: Path | None = None, title: str = 
 
 
 def read_runs(workdir: Path) -> tuple[list[Finished], dict[str, ConfigDict]]:
-    """The finished runs of a sweep in its order, and the configs of those whose folder is there.
+    """The finished runs of a sweep in its order, and the configs of those with a folder.
 
     Raises:
-        UserError: not a sweep's workdir, or no run has finished.
+        UserError: not the workdir of a sweep, or no run has finished.
     """
     path = workdir / "results.jsonl"
     if not path.is_file():
@@ -123,20 +122,20 @@ def read_finished(path: Path) -> list[Finished]:
         UserError: one of them is damaged.
     """
     keys = ("row", "column", "seed", "step", "results")
-    way_out = "start `mae-jax sweep` again: it writes it anew"
+    way_out = "run `mae-jax sweep` again to rewrite it"
     check = lambda line: is_record(line, *keys) and line["results"]
-    found = []
-    for place, line in enumerate(path.read_bytes().splitlines(), 1):
+    runs = []
+    for index, line in enumerate(path.read_bytes().splitlines(), 1):
         if line.strip():
-            record = parse_json(line, f"line {place} of {path}", way_out, check)
+            record = parse_json(line, f"line {index} of {path}", way_out, check)
             values = {key: record[key] for key in keys}
-            found.append(Finished(metrics=metrics_of(record), **values))
-    return found
+            runs.append(Finished(metrics=metrics_of(record), **values))
+    return runs
 
 
 def read_costs(path: Path) -> dict[str, Any]:
-    """What a run's `costs.json` holds; nothing, with a warning, if it is damaged."""
-    way_out = "the report is without the costs of this run"
+    """The contents of a run's `costs.json`; {}, with a warning, if it is damaged."""
+    way_out = "the report leaves out the costs of this run"
     try:
         return read_json(path, way_out, lambda costs: has(costs, "device", "jax"))
     except UserError as error:
@@ -145,7 +144,7 @@ def read_costs(path: Path) -> dict[str, Any]:
 
 
 def introduction(runs: Sequence[Finished]) -> str:
-    """What was run, in a few sentences."""
+    """Sentences about the runs: names, examples, devices and versions."""
     named = zip(*((run.row, run.column, run.seed) for run in runs), strict=True)
     rows, columns, seeds = (list(dict.fromkeys(names)) for names in named)
     seen = sorted({run.step * run.batch_size for run in runs if run.batch_size})
@@ -162,17 +161,17 @@ def introduction(runs: Sequence[Finished]) -> str:
 
 
 def missing(runs: Sequence[Finished], workdir: Path) -> str:
-    """Which experiments of the sweep have no result."""
+    """The list of experiments of the sweep without results."""
     path = workdir / "experiments.json"
-    way_out = "start `mae-jax sweep` again, which writes it anew"
-    check = lambda found: isinstance(found, list) and all(isinstance(x, str) for x in found)
-    wanted = read_json(path, way_out, check) if path.is_file() else []
-    names = [name for name in wanted if name not in {run.name for run in runs}]
+    way_out = "run `mae-jax sweep` again to rewrite it"
+    check = lambda content: isinstance(content, list) and all(isinstance(x, str) for x in content)
+    experiments = read_json(path, way_out, check) if path.is_file() else []
+    names = [name for name in experiments if name not in {run.name for run in runs}]
     return f"**Without a result:** {', '.join(map(code, names))}." if names else ""
 
 
 def results(runs: Sequence[Finished]) -> list[str]:
-    """The tables of results."""
+    """The section with the tables of results."""
     text = (
         "Mean ± sample standard deviation over the seeds, on held-out images. The best mean of "
         "each column is bold, baselines included"
@@ -187,11 +186,11 @@ def results(runs: Sequence[Finished]) -> list[str]:
 
 
 def costs(runs: Sequence[Finished]) -> list[str]:
-    """The table of costs."""
+    """The section with the table of costs."""
     text = (
-        f"Of the training under {plain(runs[0].column)}; medians over the seeds. Minutes and "
+        f"Training under {plain(runs[0].column)}; medians over the seeds. Minutes and "
         "images/s are from the log, without evaluation. GFLOPs are of the training "
-        "step, forward and backward, before the compiler merges anything; memory is that of the "
+        "step, forward and backward, before compiler optimizations; memory is that of the "
         "compiled step, arguments and temporaries."
     )
     table = cost_table(runs)
@@ -199,7 +198,7 @@ def costs(runs: Sequence[Finished]) -> list[str]:
 
 
 def curves(runs: Sequence[Finished], out: Path) -> list[str]:
-    """The pictures of how the rows learn."""
+    """The section with the learning curves."""
     drawn = []
     labels = [*progress.AXES] if any(len(run.timeline()[0]) > 1 for run in runs) else []
     for metric, declaration in progress.metrics_on_the_way(runs).items():
@@ -213,33 +212,33 @@ def curves(runs: Sequence[Finished], out: Path) -> list[str]:
         drawn.append("Lines are means over the seeds, bands their range; the best is named first.")
     if any("loss" in line for run in runs for line in run.lines) and labels:
         progress.draw_losses(runs, out / "figures/losses.svg")
-        text = "training loss against examples seen, a small picture for each row"
+        text = "training loss against examples seen, a panel for each row"
         drawn += [
             picture(text, "figures/losses.svg"),
-            "Training losses, a line for each seed. Those of different methods cannot be compared.",
+            "Training losses, a line for each seed; not comparable between methods.",
         ]
     return [f"## Curves under {plain(runs[0].column)}", *drawn] if drawn else []
 
 
 def figures(runs: Sequence[Finished], workdir: Path, out: Path) -> list[str]:
-    """The figures of the first run of each row that has some, but for its curves."""
+    """The section with the figures, except curves, of the first run of each row that has any."""
     parts = []
     for number_, (row, group) in enumerate(by_row(runs).items(), 1):
-        found = {run.name: sorted((workdir / run.name).glob("figures/*.png")) for run in group}
-        kept = {name: [p for p in paths if p.stem != "curves"] for name, paths in found.items()}
+        drawn = {run.name: sorted((workdir / run.name).glob("figures/*.png")) for run in group}
+        kept = {name: [p for p in paths if p.stem != "curves"] for name, paths in drawn.items()}
         run, paths = next(((name, paths) for name, paths in kept.items() if paths), ("", []))
         parts += [f"{code(run)}:"] if paths else []
         for path in paths:
             name = f"figures/{slug(path.stem)}_{number_}_{slug(row)}.png"
             shutil.copyfile(path, out / name)
             parts.append(picture(f"{path.stem} of {row}", name))
-    text = "What the first run of each row drew, of those that drew something."
-    return ["## What they see", text, *parts] if parts else []
+    text = "Figures of the first run of each row that has any."
+    return ["## Figures", text, *parts] if parts else []
 
 
 def settings(runs: Sequence[Finished], configs: Mapping[str, ConfigDict]) -> list[str]:
-    """The config of the first run, in what the first under each other condition differs from it,
-    and in what the first run of each row differs from the first under its condition.
+    """The section with the config of the first run, the differences of the first run of each column
+    from it, and the differences of the first run of each row from the first run of its column.
     """
     known = [run for run in runs if run.name in configs]
     firsts: dict[str, str] = {}
@@ -254,14 +253,14 @@ def settings(runs: Sequence[Finished], configs: Mapping[str, ConfigDict]) -> lis
         firsts.setdefault(run.column, run.name)
         rows.add(run.row)
     text = (
-        "The config of the first run, and in what others differ: the first under each condition, "
-        "and the first of each row. `config.json` in a run's folder is the whole."
+        "The config of the first run, and the differences of others from it: the first under each "
+        "condition, and the first of each row. `config.json` in a run's folder is complete."
     )
-    return ["## How it was made", text, "\n".join(lines)] if lines else []
+    return ["## Settings", text, "\n".join(lines)] if lines else []
 
 
 def described(base: ConfigDict, config: ConfigDict) -> str:
-    """What differs: 'key=value' of each; another method with those arguments that differ."""
+    """The differences as 'key=value'; another method as 'name(argument=value, ...)'."""
     changed = {
         key: new
         for key, (_, new) in differences(base, config).items()
@@ -287,10 +286,10 @@ def picture(text: str, name: str) -> str:
 
 
 def code(text: str) -> str:
-    """Text in Markdown's type for code."""
+    """Text as inline code in Markdown."""
     return "`" + text.replace("`", "'") + "`"
 
 
 def slug(text: str) -> str:
-    """What may stand in a file's name."""
+    """Replaces characters that are not safe in the name of a file."""
     return re.sub(r"\W+", "_", text)

@@ -1,5 +1,6 @@
-"""What a decoder predicts of each masked patch: one kind a file, whose `make(**options)` returns a
-`Target`. A config names one by a spec string: target='pixels(normalize=False)'.
+"""Targets that masked autoencoders predict, one per file. Its `make(**options)` returns a `Target`.
+
+A config selects one by a spec string: target='pixels(normalize=False)'.
 """
 
 import abc
@@ -13,63 +14,65 @@ import numpy as np
 from mae_jax.ops import losses
 
 Constants = Any
-"""A tree of arrays; {} for none."""
+"""A pytree of arrays that a target computes from data before training; {} if none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetContext:
-    """What a target needs to know of the batch and of the method."""
+    """The functions and sizes of the method that targets use."""
 
     patch: tuple[int, ...]
-    """Side of a patch along each axis."""
+    """Side of a patch in pixels along each axis."""
     take: Callable[[jax.Array], jax.Array]
-    """Of an array [B, L, ...] the patches that are scored, [B, K, ...]: take early, and bytes where
-    possible, so that nothing is computed for the others."""
+    """Gathers the K patches that are predicted for the loss: [B, L, ...] to [B, K, ...]. Call it
+    early, on bytes if possible, so that nothing is computed for the other patches."""
     normalize: Callable[..., jax.Array]
-    """(images, or patches with pixels=prod(patch)) uint8 -> float32, as the encoder sees them."""
+    """Normalizes uint8 images, or patches with pixels=prod(patch), to the encoder's inputs."""
 
 
 class Target(abc.ABC):
-    """What a decoder predicts: derive a frozen, `kw_only` dataclass from it."""
+    """Base class of prediction targets. Subclasses are frozen, `kw_only` dataclasses."""
 
     sample: ClassVar[int] = 0
-    """Number of training examples that `constants` needs."""
+    """Number of training examples that `constants` reads."""
     losses: ClassVar[tuple[str, ...]] = tuple(losses.ERRORS)
-    """Values of the method's option `loss` that this target can be compared by."""
+    """Supported values of the method's option `loss`."""
     drawable: ClassVar[bool] = False
     """Whether `to_pixels` is defined."""
 
     @abc.abstractmethod
     def width(self, patch: tuple[int, ...], channels: int) -> int:
-        """Number of values that are predicted for each patch of these sides."""
+        """Number of values V to predict for each patch with these sides and channels."""
 
     @abc.abstractmethod
     def make(self, constants: Constants, images: jax.Array, context: TargetContext) -> jax.Array:
-        """The target of each scored patch.
+        """Computes the targets of the patches that `context.take` gathers.
 
         Args:
-            constants: of `constants`.
+            constants: result of `constants`.
             images: [B, *space, C] uint8.
-            context: of the batch.
+            context: see `TargetContext`.
 
         Returns:
             [B, K, V], usually float32, without gradients.
         """
 
     def initial(self, patch: tuple[int, ...], channels: int) -> Constants:
-        """Constants of the right shapes, with any values; the right ones where `sample` is 0."""
+        """Constants with their final shapes; also with their final values if `sample` is 0."""
         return {}
 
     def constants(self, sample: Mapping[str, np.ndarray], patch: tuple[int, ...]) -> Constants:
-        """Constants from training examples, e.g. a basis or a codebook. Called once, not traced."""
+        """Computes constants from training examples, e.g. a basis or a codebook. Called once,
+        outside of jit.
+        """
         return {}
 
     def errors(self, prediction: jax.Array, target: jax.Array, kind: str) -> jax.Array:
-        """Errors [B, K, ...] float32, of which the loss is the mean.
+        """Errors [B, K, ...] float32; the loss is their mean.
 
         Args:
-            prediction: [B, K, width].
-            target: of `make`.
+            prediction: [B, K, V].
+            target: result of `make`.
             kind: one of `losses`.
         """
         return losses.errors(prediction, target, kind)
@@ -77,13 +80,15 @@ class Target(abc.ABC):
     def to_pixels(
         self, constants: Constants, prediction: jax.Array, patches: jax.Array
     ) -> jax.Array:
-        """Predictions as pixels, for pictures.
+        """Converts predictions to pixels, for pictures.
 
         Args:
-            prediction: [B, L, width] float32, of all patches.
-            patches: [B, L, P] float32, the true pixels as the encoder sees them.
+            constants: result of `constants`.
+            prediction: [B, L, V] float32, of all patches.
+            patches: [B, L, P] float32, the true normalized pixels.
 
         Returns:
-            [B, L, P] float32 in the range of `patches`; `prediction` itself if it is that.
+            [B, L, P] float32, normalized like `patches`; the object `prediction` itself if it
+            already is.
         """
         raise NotImplementedError

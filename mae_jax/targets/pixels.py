@@ -1,4 +1,6 @@
-"""The pixels of masked patches, as they are or normalized (arXiv 2111.06377, section 4.1)."""
+"""The pixels of masked patches as targets, optionally normalized per patch (arXiv 2111.06377,
+section 4.1).
+"""
 
 import dataclasses
 import math
@@ -13,27 +15,28 @@ from mae_jax.targets import Constants, Target, TargetContext
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pixels(Target):
-    """Pixels as the encoder sees them."""
+    """The pixels of a patch, normalized like the encoder's inputs."""
 
     normalize: bool
-    """Whether the mean and deviation of each patch are removed."""
+    """Whether each patch is also normalized by its own mean and standard deviation."""
 
     drawable: ClassVar[bool] = True
 
     def width(self, patch: tuple[int, ...], channels: int) -> int:
-        """Pixels of a patch times channels."""
+        """Number of pixels of a patch times channels."""
         return math.prod(patch) * channels
 
     def make(self, constants: Constants, images: jax.Array, context: TargetContext) -> jax.Array:
-        """[B, K, width] float32."""
-        patches = context.take(patchify(images, context.patch))  # bytes [B, K, width]
+        """Pixels of the patches that count in the loss, [B, K, V] float32."""
+        # Gathered as bytes, which moves a quarter of the memory of float32. [B, K, V]
+        patches = context.take(patchify(images, context.patch))
         patches = context.normalize(patches, pixels=math.prod(context.patch))
         return losses.normalize_patches(patches) if self.normalize else patches
 
     def to_pixels(
         self, constants: Constants, prediction: jax.Array, patches: jax.Array
     ) -> jax.Array:
-        """By means of the TRUE mean and deviation of each patch, if they were removed."""
+        """Undoes the per-patch normalization, with the mean and deviation of the TRUE patches."""
         if not self.normalize:
             return prediction
         mean, std = losses.patch_statistics(patches)
@@ -41,9 +44,9 @@ class Pixels(Target):
 
 
 def make(normalize: bool = True) -> Pixels:
-    """Pixels of each masked patch.
+    """The pixels of each masked patch.
 
     Args:
-        normalize: remove the mean and deviation of each patch.
+        normalize: normalize each patch by its own mean and standard deviation.
     """
     return Pixels(normalize=normalize)

@@ -1,1 +1,1 @@
-"""Learning with labels from a pre-trained encoder, one task a file; see `types.Method`."""
+"""Downstream tasks for pre-trained encoders, one per file. A task is a `types.Method`, too."""

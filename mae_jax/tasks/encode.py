@@ -1,5 +1,5 @@
-"""An encoder as it is, such as one that others have trained: it gives features, and nothing is
-learned. Fine-tuning and probing start from it.
+"""Feature extraction by an encoder without training, such as one with imported weights. Fine-tuning
+and linear probing can start from it.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ class Encoding(ImageMethod):
     """The task; `make` documents the fields."""
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this size and number of channels."""
+        """Initializes parameters for images of this size and number of channels."""
         images = self.normalize(batch["image"])
         return {"encoder": self.encoder.init(key, images)["params"]}, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Raises UserError: there is none."""
+        """Raises UserError, because this task has no loss."""
         raise UserError("tasks.encode learns nothing: train tasks.finetune, with init_from.path")
 
 
@@ -33,15 +33,15 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> Encoding:
-    """An encoder.
+    """Builds the task of extracting features with an encoder.
 
     Args:
-        encoder: spec string.
-        pool: 'cls' or 'mean' of the patches, after the encoder's norm: what are called features.
+        encoder: spec string of the encoder.
+        pool: features from the tokens after the final norm: 'cls' or 'mean' of the patches.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what it computes in, 'float32' or 'bfloat16'.
+        dtype: of the encoder's computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     return Encoding(**Encoding.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype))

@@ -1,5 +1,6 @@
-"""Fine-tuning (arXiv 2111.06377, A.1): the whole encoder, or its last blocks, learns to classify;
-mixed images, soft targets, and learning rates that fall from block to block towards the input.
+"""Fine-tuning (arXiv 2111.06377, A.1): trains a pre-trained encoder, or only its last blocks, with
+a linear classification head. The recipe has mixup, CutMix, label smoothing, stochastic depth and
+layer decay.
 """
 
 import dataclasses
@@ -30,11 +31,11 @@ class Finetuning(ImageMethod):
 
     @property
     def model(self) -> Classifier:
-        """The network."""
+        """Encoder and linear head."""
         return Classifier(self.encoder, self.classes, self.pool)
 
     def labels(self) -> Mapping[str, int]:
-        """One label for each image."""
+        """The field 'label', with `classes` classes."""
         return {"label": self.classes}
 
     def rules(self) -> Rules:
@@ -42,16 +43,18 @@ class Finetuning(ImageMethod):
         return layer_rules(self.encoder.depth, self.layer_decay, self.trainable)
 
     def offers(self) -> tuple[str, ...]:
-        """'features' [B, D], inputs of the head, and 'logits' [B, classes], both float32."""
+        """'features' [B, D], the inputs of the head, and 'logits' [B, classes], both float32."""
         return ("features", "logits")
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters for images of this size and number of channels."""
+        """Initializes parameters for images of this size and number of channels, and their EMA."""
         params = self.model.init(key, self.normalize(batch["image"]))["params"]
         return params, {"ema": params} if self.ema else {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy with soft targets, of mixed images."""
+        """Cross-entropy with soft targets, after mixup or CutMix. The metric 'top1' is the accuracy
+        for the class with the largest target.
+        """
         mix_key, drop_key = jax.random.split(key)
         targets = augment.soft_targets(batch["label"], self.classes, self.smoothing)
         images, targets = augment.mixup_cutmix(
@@ -61,45 +64,49 @@ class Finetuning(ImageMethod):
             mixup_alpha=self.mixup,
             cutmix_alpha=self.cutmix,
         )
+        # Without gradients for frozen blocks, XLA skips their backward pass.
         variables = {"params": freeze(params, self.rules())}
         _, logits = self.model.apply(variables, images, True, rngs={"drop_path": drop_key})
+        # Mean over the batch; targets and logits are [B, classes].
         loss = -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
-        hit = jnp.argmax(logits, axis=1) == jnp.argmax(targets, axis=1)
-        return Output(loss, extra, {"top1": jnp.mean(hit.astype(jnp.float32))})
+        correct = jnp.argmax(logits, axis=1) == jnp.argmax(targets, axis=1)
+        return Output(loss, extra, {"top1": jnp.mean(correct.astype(jnp.float32))})
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
-        """Those of the averaged weights, if there are any."""
+        """See `offers`. Uses the EMA of the parameters if `ema` is on."""
         params = extra["ema"] if self.ema else params
         images = self.normalize(batch["image"])
         features, logits = self.model.apply({"params": params}, images)
-        found = {"features": features, "logits": logits}
-        return {name: found[name] for name in outputs}
+        available = {"features": features, "logits": logits}
+        return {name: available[name] for name in outputs}
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
-        """Moves the averaged weights."""
+        """Updates the EMA of the parameters."""
         if not self.ema:
             return extra
-        decay = jnp.float32(self.ema)
+        decay = jnp.float32(self.ema)  # 1 - decay in float32 as well, so that the weights add to 1
         return {"ema": jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, extra["ema"], params)}
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
-        """The averaged weights start as the weights."""
+        """Resets the EMA to the loaded parameters."""
         return {"ema": params} if self.ema else extra
 
 
 def layer_rules(depth: int, layer_decay: float, trainable: int | str) -> Rules:
-    """(regex, (lr factor, decay factor) or None) for an encoder of `depth` blocks and its head.
-    What stands in front of a block in a convolutional encoder goes with it.
+    """Rules of layer decay, (regex, (learning rate factor, weight decay factor) or None if frozen).
 
-    The factor of block i is layer_decay ** (depth - i), of what comes before the first block
-    layer_decay ** (depth + 1), of what follows the last 1. Biases, norms, positions and the class
-    token are not decayed.
+    The learning rate factor of block i is layer_decay ** (depth - i), of the layers before the
+    first block layer_decay ** (depth + 1), and of those after the last block 1. The downsampling
+    layer in front of a convolutional block has the factor of this block. Weight decay does not
+    apply to biases, norms, positions and class tokens.
 
     Args:
-        trainable: 'all'; a number of last blocks; or 'mlp': the MLP of the last block. The head and
-            the norm in front of it always learn.
+        depth: number of blocks of the encoder.
+        layer_decay: ratio of the learning rates of consecutive blocks, in (0, 1].
+        trainable: 'all'; a number of last blocks; or 'mlp', the MLP of the last block and its norm.
+            The head and the norms after the last block are always trained.
     """
     count = depth if trainable == "all" else 0 if trainable == "mlp" else trainable
     first = layer_decay ** (depth + 1)
@@ -116,7 +123,7 @@ def layer_rules(depth: int, layer_decay: float, trainable: int | str) -> Rules:
     group(r"^encoder/embed", first, trainable == "all")
     for i in range(depth):
         group(rf"^encoder/(block|down)_{i}/", layer_decay ** (depth - i), i >= depth - count)
-    group("", 1.0, True)
+    group("", 1.0, True)  # the rest: the final norms and the head
     return tuple(rules)
 
 
@@ -136,23 +143,23 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> Finetuning:
-    """Fine-tuning.
+    """Builds the fine-tuning task.
 
     Args:
-        encoder: spec string of the encoder that was pre-trained.
-        classes: their number.
-        pool: 'mean' of the patches with a norm of its own, or 'cls'.
-        drop_path: rate of stochastic depth in the last block.
-        layer_decay: factor of the learning rate from block to block, towards the input.
-        trainable: 'all', the number of last blocks that learn, or 'mlp' for half a block.
-        smoothing: of labels.
-        mixup, cutmix: their alphas, 0 for none; where both are on, each has half of the batches.
-        ema: decay of averaged weights, which then do the predicting; 0: none.
+        encoder: spec string of the pre-trained encoder.
+        classes: number of classes, at least 2.
+        pool: features from the tokens: 'mean' of the patches, followed by a LayerNorm, or 'cls'.
+        drop_path: rate of stochastic depth in the last block, in [0, 1).
+        layer_decay: factor of the learning rate per block towards the input, in (0, 1].
+        trainable: 'all', the number of last blocks to train, or 'mlp', the MLP of the last block.
+        smoothing: label smoothing, in [0, 1).
+        mixup, cutmix: their alphas, 0 for off; if both are on, each has probability 1/2 per batch.
+        ema: decay of the parameters' exponential moving average, used by `predict`; 0: no EMA.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the network computes in, 'float32' or 'bfloat16'.
+        dtype: of the network's computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     if classes < 2 or not 0 < layer_decay <= 1 or not 0 <= smoothing < 1 or not 0 <= ema < 1:
         raise UserError(
@@ -162,7 +169,7 @@ def make(
     shared = dict(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
     fields = Finetuning.fields(**shared, drop_path=drop_path, final_norm=pool == "cls")
     network = fields["encoder"]
-    if isinstance(network, ViT):
+    if isinstance(network, ViT):  # as in the official code, positions are trained, too
         network = network.clone(learned_positions=True)
     trainable = int(trainable) if str(trainable).isdigit() else trainable
     if trainable not in ("all", "mlp") and trainable not in range(network.depth + 1):

@@ -1,6 +1,6 @@
-"""Linear probing (arXiv 2111.06377, A.1): the encoder is frozen, its features go through a
-BatchNorm without parameters, and a linear classifier learns. Several learning rates are tried at
-once, as heads side by side on the same features; the evaluator `probe` picks one of them.
+"""Linear probing (arXiv 2111.06377, A.1): a linear classifier is trained on the features of a
+frozen encoder, after a BatchNorm without affine parameters. One run can sweep learning rates, with
+one head for each on the same features; the evaluator `probe` selects a head.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from mae_jax.rules import Rules, freeze
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 MOMENTUM = 0.9
-"""Of the running statistics; what PyTorch calls a momentum of 0.1."""
+"""Decay of the running statistics; PyTorch's momentum of 0.1 is one minus it."""
 
 head_init = nn.initializers.normal(0.01)
 
@@ -30,23 +30,23 @@ class LinearProbing(ImageMethod):
     lr_factors: tuple[float, ...]
 
     def labels(self) -> Mapping[str, int]:
-        """One label for each image."""
+        """The field 'label', with `classes` classes."""
         return {"label": self.classes}
 
     def rules(self) -> Rules:
-        """The encoder stays as it is, and each head has a learning rate of its own."""
+        """The encoder is frozen, and each head has its own learning rate factor."""
         heads = [(rf"^head_{i}/", (lr, 1.0)) for i, lr in enumerate(self.lr_factors)]
         return ((r"^encoder/", None), *heads)
 
     def offers(self) -> tuple[str, ...]:
-        """'features' [B, D] as the encoder gives them, and 'head_logits' [B, heads, classes]; with
-        one head also 'logits' [B, classes].
+        """'features' [B, D] of the encoder, before BatchNorm; 'head_logits' [B, heads, classes];
+        and, with one head only, 'logits' [B, classes].
         """
-        alone = ("logits",) if len(self.lr_factors) == 1 else ()
-        return ("features", "head_logits", *alone)
+        single = ("logits",) if len(self.lr_factors) == 1 else ()
+        return ("features", "head_logits", *single)
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Fresh parameters, and the running statistics of the features."""
+        """Initializes parameters, and the running statistics of the features."""
         encoder_key, head_key = jax.random.split(key)
         images = self.normalize(batch["image"])
         width, keys = self.encoder.width, jax.random.split(head_key, len(self.lr_factors))
@@ -61,34 +61,39 @@ class LinearProbing(ImageMethod):
         return params, {"mean": jnp.zeros(width), "var": jnp.ones(width)}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy, added over the heads, which so learn as if each were alone."""
+        """The sum of the heads' cross-entropies: heads share no trained parameters, so each trains
+        as in a run with one head. The metric 'top1' is the accuracy of the best head.
+        """
         images = self.normalize(batch["image"])
-        features = self.features(freeze(params, self.rules()), images)
+        features = self.features(freeze(params, self.rules()), images)  # [B, D]
         mean, var = features.mean(axis=0), features.var(axis=0)
+        # As in PyTorch, running statistics hold the unbiased variance.
         unbiased = var * len(features) / max(1, len(features) - 1)
         move = lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new
         extra = {"mean": move(extra["mean"], mean), "var": move(extra["var"], unbiased)}
         logits = self.logits(params, (features - mean) * jax.lax.rsqrt(var + EPSILON))
-        labels = jnp.broadcast_to(batch["label"][:, None], logits.shape[:2])
+        labels = jnp.broadcast_to(batch["label"][:, None], logits.shape[:2])  # [B, heads]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        hits = jnp.argmax(logits, axis=2) == labels
-        return Output(losses.mean(axis=0).sum(), extra, {"top1": hits.mean(axis=0).max()})
+        correct = jnp.argmax(logits, axis=2) == labels
+        return Output(losses.mean(axis=0).sum(), extra, {"top1": correct.mean(axis=0).max()})
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """See `offers`."""
         features = self.features(params, self.normalize(batch["image"]))
+        # [B, D], by the running statistics as in PyTorch's evaluation mode
         scaled = (features - extra["mean"]) * jax.lax.rsqrt(extra["var"] + EPSILON)
         logits = self.logits(params, scaled)
-        found = {"features": features, "head_logits": logits, "logits": logits[:, 0]}
-        return {name: found[name] for name in outputs}
+        available = {"features": features, "head_logits": logits, "logits": logits[:, 0]}
+        return {name: available[name] for name in outputs}
 
     def logits(self, params: Params, features: jax.Array) -> jax.Array:
-        """[B, heads, classes] of features [B, D]."""
+        """Logits [B, heads, classes] from normalized features [B, D]."""
         heads = [params[f"head_{i}"] for i in range(len(self.lr_factors))]
-        logits = [features @ head["kernel"] + head["bias"] for head in heads]
-        return jnp.concatenate([one[:, None] for one in logits], axis=1)  # no stack in jax2onnx
+        logits = [features @ head["kernel"] + head["bias"] for head in heads]  # [B, classes] each
+        # Not jnp.stack, which jax2onnx does not support.
+        return jnp.concatenate([x[:, None] for x in logits], axis=1)
 
 
 def make(
@@ -101,18 +106,18 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> LinearProbing:
-    """Linear probing.
+    """Builds the linear probing task.
 
     Args:
-        encoder: spec string of the encoder that was pre-trained.
-        classes: their number.
-        pool: 'cls' or 'mean' of the patches, after the encoder's norm.
-        lr_factors: one head for each, times the learning rate of the schedule.
+        encoder: spec string of the pre-trained encoder.
+        classes: number of classes, at least 2.
+        pool: features from the tokens after the final norm: 'cls' or 'mean' of the patches.
+        lr_factors: factors of the scheduled learning rate, positive, with one head for each.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the encoder computes in, 'float32' or 'bfloat16'.
+        dtype: of the encoder's computations, 'float32' or 'bfloat16'.
 
     Raises:
-        UserError: a value that is not among those above.
+        UserError: an unknown or invalid value.
     """
     if classes < 2 or not lr_factors or min(lr_factors) <= 0:
         raise UserError(f"classes={classes} must be at least 2, lr_factors={lr_factors} positive")

@@ -1,10 +1,10 @@
-"""Weights in and out: the layouts of the official MAE, timm and Hugging Face, and our own runs.
+"""Import and export of weights: layouts of the official MAE, timm and Hugging Face, and our runs.
 
-`files.py` opens files: `kinds.py` tells what they are, `parts.py` which arrays in them are wanted.
-`rewrite.py` and `layout.py`, with the tables of `layouts/`, bring these to our names; `infer.py`
-finds the `model.py` that they are of, from what stands beside them (`described.py`,
-`processor.py`), `heads.py` and `positions.py`. `runs.py` takes weights out of runs and makes
-folders that our commands use like runs; `export.py` writes what others read, by `saving.py`.
+`files.py` reads files: `kinds.py` detects their type, `parts.py` selects the arrays of the model.
+`rewrite.py` and `layout.py`, with the tables of `layouts/`, convert these to our names. `infer.py`
+infers the `Model` from shapes and the accompanying configs (`described.py`, `processor.py`),
+`heads.py` and `positions.py`. `runs.py` reads the weights of runs and writes folders that all
+commands use like runs. `export.py` writes the layouts of others, through `saving.py`.
 """
 
 import logging
@@ -49,24 +49,24 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 LEFT_OVER = "(left over)"
-LETS_PASS = "mae-jax weights import --allow REGEX lets names pass"
+LETS_PASS = "mae-jax weights import --allow REGEX accepts such names"
 TABLES = (POSITIONS, DECODER_POSITIONS)
 
 
 def read(source: str | Path, options: Options | None = None) -> tuple[Model, list[Mapped]]:
-    """Weights from wherever they are.
+    """Reads weights from a run, a file, a folder or the Hugging Face hub.
 
     Args:
         source: a workdir, a file (.safetensors, .pth), a folder of Hugging Face, or hf://org/name.
-        options: what the weights do not say.
+        options: facts that the file does not contain, and what to read.
 
     Returns:
-        The model, and what became what: 'theirs' is '(created)' for a parameter that was allowed to
-        be missing, 'ours' is LEFT_OVER for what was not used; what was not wanted is not in it.
+        The model, and the table of names. In it 'theirs' is '(created)' for a parameter that was
+        allowed to be missing, and 'ours' is LEFT_OVER for an array that was not used.
 
     Raises:
-        UserError: not weights, of another model, incomplete, with more in them than is known, or
-            with values that are not finite.
+        UserError: no weights, another model, missing or unknown arrays, or values that are not
+            finite.
     """
     options = options or Options()
     if is_run(source):
@@ -75,8 +75,8 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
     changed = rewritten(found.arrays, found.name)
     if any(what.startswith("(folded") for what in changed.used.values()):
         logger.warning(
-            "the LayerScale of %s is folded into the layers that it follows: its features are the "
-            "same, and training has no factors of their own",
+            "the LayerScale of %s is folded into the preceding layers: features are the same, but "
+            "training has no separate factors",
             found.name,
         )
     params, table = _mapped(found, changed, options)
@@ -86,20 +86,23 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
     names = {row.ours: row.theirs for row in table}
     kernel = changed.arrays[names["encoder/embed/kernel"]]
     if kernel.shape[2] != kernel.shape[3]:
-        raise UserError(f"{found.name} has patches that are not square: {list(kernel.shape[2:])}")
+        raise UserError(
+            f"{found.name} has patches of {kernel.shape[2]} x {kernel.shape[3]}: only square ones "
+            "are supported"
+        )
     dtypes = {path: found.arrays[names[path]].dtype for path in TABLES if path in names}
     try:
         patch = kernel.shape[2], kernel.shape[1]
         model = model_of(found, params, patch, options, dtypes)
     except KeyError as error:
-        raise UserError(f"{found.name} lacks {error.args[0]}: it is not whole") from error
+        raise UserError(f"{found.name} lacks {error.args[0]}: it is incomplete") from error
     return _completed(model, table, found.name, options)
 
 
 def _mapped(
     found: Found, changed: Rewritten, options: Options
 ) -> tuple[dict[str, np.ndarray], list[Mapped]]:
-    """The arrays in our names, by the layout that knows most of them."""
+    """The arrays in our names, by the layout that matches most of them."""
     arrays = changed.arrays
     rows = max(tables(options.layout), key=lambda rows: known(arrays, rows))
     params, table = to_ours(arrays, rows)
@@ -107,15 +110,15 @@ def _mapped(
         raise other_model(found.name, list(found.arrays), options.layout)
     if "encoder/cls_token" not in params:
         raise UserError(
-            f"{found.name} is of another model: it has no class token (nor have I-JEPA, SigLIP and "
-            "timm's gap models), and these layouts have one"
+            f"{found.name} holds another model: it has no class token, which these layouts need "
+            "(I-JEPA, SigLIP and timm's gap models have none)"
         )
     used = {name for row in table for name in row.theirs.split(" + ")}
     left = [name for name in arrays if name not in used]
     allow = f"; {LETS_PASS}"
     if found.beside and not left:
         allow = f"; --key {found.key} leaves them out{allow}"
-    what = f"{found.name} has more than is known here"
+    what = f"{found.name} has unknown arrays"
     _refuse([*left, *found.beside], options, what, allow, theirs=True)
     shapes = {name: arrays[name].shape for name in left}
     shapes |= {name: found.arrays[name].shape for name in changed.used}
@@ -128,14 +131,14 @@ def _refuse(names: list[str], options: Options, what: str, way: str, *, theirs: 
     try:
         names = [n for n in names if not any(re.search(pattern, n) for pattern in options.allow)]
     except re.error as error:
-        raise UserError(f"--allow {options.allow}: no regular expressions ({error})") from error
+        raise UserError(f"--allow {options.allow}: no regular expression ({error})") from error
     if names:
         raise UserError(f"{what}: {described_names(names, theirs=theirs)}{way}")
 
 
 def _completed(model: Model, table: list[Mapped], name: str, options: Options):
-    """The model, its parameters checked against those of the network; what may be missing is made
-    as for a fresh one.
+    """Checks the parameters against those of the network, and initializes those that may be missing
+    as a new model does.
     """
     args = {key: value for key, value in model.args.items() if value != ()}
     method = make_method(name=model.method, args=args)
@@ -144,19 +147,19 @@ def _completed(model: Model, table: list[Mapped], name: str, options: Options):
     shapes = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0), batch), sep="/")
     for path, array in model.params.items():
         if path not in shapes:
-            raise UserError(f"{name} is of another model: {path} has no place in {model.args}")
+            raise UserError(f"{name} holds another model: {model.args} has no parameter {path}")
         if array.shape != shapes[path].shape:
             raise UserError(
-                f"{name} is of another model: {path} is {list(array.shape)} there and "
+                f"{name} holds another model: {path} has shape {list(array.shape)}, and "
                 f"{list(shapes[path].shape)} in {model.args['encoder']}"
             )
     missing = [path for path in shapes if path not in model.params]
-    what = f"{name} lacks what {model.args['encoder']} needs"
+    what = f"{name} lacks parameters of {model.args['encoder']}"
     _refuse(missing, options, what, f"; {LETS_PASS}", theirs=False)
     if missing:
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), batch)
-        fresh = traverse_util.flatten_dict(init(jax.random.key(0), zeros), sep="/")
-        model.params.update({path: np.asarray(fresh[path]) for path in missing})
+        initial = traverse_util.flatten_dict(init(jax.random.key(0), zeros), sep="/")
+        model.params.update({path: np.asarray(initial[path]) for path in missing})
         table = table + [Mapped(path, "(created)", shapes[path].shape) for path in missing]
     dropped = {POSITIONS: model.params, DECODER_POSITIONS: {}}
     table = [

@@ -1,5 +1,5 @@
-"""What stands beside arrays and says what they do not: our own notes, the config.json of Hugging
-Face or of timm, and a preprocessor_config.json.
+"""Facts about a model that its arrays do not contain, from our own metadata, a config.json of
+Hugging Face or timm, and a preprocessor_config.json.
 """
 
 import logging
@@ -16,7 +16,7 @@ from mae_jax.weights.processor import pixels_of
 logger = logging.getLogger(__name__)
 
 TYPES = ("vit", "vit_mae", "vit_msn", "beit")
-"""Values of model_type whose networks are built here; of BEiT, those without relative positions."""
+"""Values of model_type that are supported; BEiT only without relative positions."""
 TIMM_POOLS = {"token": "cls", "avg": "mean"}
 SHAPES = {
     *("img_size", "patch_size", "in_chans", "num_classes", "global_pool", "class_token"),
@@ -24,7 +24,7 @@ SHAPES = {
     *("drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "pos_drop_rate"),
     *("dynamic_img_size", "weight_init", "strict_img_size"),
 }
-"""Arguments of timm's VisionTransformer that its weights show, or that change no feature."""
+"""Arguments of timm's VisionTransformer that follow from the weights or do not change features."""
 SAME = dict(
     heads="num_attention_heads",
     decoder_heads="decoder_num_attention_heads",
@@ -37,11 +37,11 @@ NAMES = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H"}
 
 
 def described(found: Found) -> dict[str, Any]:
-    """What is said of 'heads', 'image' (height, width), 'mean', 'std', 'pool', 'decoder_heads',
-    'target' and 'mask_ratio'; what is not said is not in it.
+    """The known ones of 'heads', 'image' (height, width), 'mean', 'std', 'pool', 'decoder_heads',
+    'target' and 'mask_ratio'.
 
     Raises:
-        UserError: it is of a network that is not built here, or damaged.
+        UserError: the network is not supported, or a config is damaged.
     """
     try:
         known = _described(found)
@@ -50,8 +50,8 @@ def described(found: Found) -> dict[str, Any]:
             raise ValueError(f"{size} is no height and width of images")
     except (AttributeError, TypeError, ValueError) as error:  # values of other kinds than usual
         raise UserError(
-            f"{found.name}: what config.json, preprocessor_config.json or the file itself says of "
-            f"the model is damaged ({error})"
+            f"{found.name}: the description of the model in config.json, preprocessor_config.json "
+            f"or the file itself is damaged ({error})"
         ) from error
     return known
 
@@ -60,7 +60,7 @@ def _described(found: Found) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if not found.config and any(name.startswith(HUGGING_FACE) for name in found.arrays):
         logger.warning(
-            "%s has no config.json beside it: taken as hidden_act=gelu and layer_norm_eps=%g",
+            "%s has no config.json next to it: assuming hidden_act=gelu and layer_norm_eps=%g",
             *(found.name, EPSILON),
         )
     if "hidden_size" in found.config:
@@ -75,46 +75,46 @@ def _hugging_face(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     config = dict(model_type="vit", hidden_act="gelu", layer_norm_eps=EPSILON) | dict(config)
     if config["model_type"] not in TYPES:
         raise UserError(
-            f"{name} is of another model, model_type={config['model_type']!r} in its config.json: "
+            f"{name} holds another model, model_type={config['model_type']!r} in its config.json: "
             f"choose one of {', '.join(TYPES)}"
         )
     if config["hidden_act"] != "gelu":
-        raise UserError(f"{name} has hidden_act={config['hidden_act']!r}, not gelu")
+        raise UserError(f"{name} has hidden_act={config['hidden_act']!r}: only gelu is supported")
     epsilon = config["layer_norm_eps"]
     if epsilon > EPSILON:
         raise UserError(
-            f"{name} has layer_norm_eps={epsilon:g}: of another model, here it is {EPSILON:g}"
+            f"{name} holds another model: it has layer_norm_eps={epsilon:g}, and ours {EPSILON:g}"
         )
     if epsilon < EPSILON:
         logger.warning(
-            "%s says layer_norm_eps=%g: here it is %g, with which the official models were trained",
+            "%s has layer_norm_eps=%g: ours is %g, with which the official models were trained",
             *(name, epsilon, EPSILON),
         )
-    said = {key: value for key, value in config.items() if value is not None}
-    known = {ours: said[theirs] for ours, theirs in SAME.items() if theirs in said}
-    if "image_size" in said:
-        size = said["image_size"]
+    values = {key: value for key, value in config.items() if value is not None}
+    known = {ours: values[theirs] for ours, theirs in SAME.items() if theirs in values}
+    if "image_size" in values:
+        size = values["image_size"]
         known["image"] = tuple(size) if isinstance(size, list) else (size, size)
-    if "norm_pix_loss" in said:
-        known["target"] = "normalized" if said["norm_pix_loss"] else "pixels"
+    if "norm_pix_loss" in values:
+        known["target"] = "normalized" if values["norm_pix_loss"] else "pixels"
     return known
 
 
 def check_sizes(found: Found, *, width: int, depth: int, patch: int) -> None:
-    """Checks that a config.json of Hugging Face is of the encoder whose arrays are beside it.
+    """Checks that a config.json of Hugging Face describes an encoder of these sizes.
 
     Raises:
-        UserError: it is of an encoder of another size.
+        UserError: it describes an encoder of another size.
     """
     if "hidden_size" not in found.config:
         return
     sizes = dict(hidden_size=width, num_hidden_layers=depth, patch_size=patch)
     for key, size in sizes.items():
-        said = found.config[key] if key in found.config else size
-        if said not in (size, [size, size]):
+        value = found.config[key] if key in found.config else size
+        if value not in (size, [size, size]):
             raise UserError(
-                f"{found.name}: config.json is of another model, or the weights are not whole: "
-                f"{key}={said!r} there, {size} in the weights"
+                f"{found.name}: config.json describes another model, or weights are missing: "
+                f"{key}={value!r} in config.json, {size} in the weights"
             )
 
 
@@ -125,16 +125,16 @@ def _timm(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         pool = config["global_pool"]
         if pool not in TIMM_POOLS:
             raise UserError(
-                f"{name} has global_pool={pool!r} in its config.json: there are "
-                f"{', '.join(TIMM_POOLS)} here"
+                f"{name} has global_pool={pool!r} in its config.json: only {', '.join(TIMM_POOLS)} "
+                "are supported"
             )
         known |= dict(pool=TIMM_POOLS[pool])
     more = config["model_args"] if "model_args" in config else {}
     unknown = sorted(more.keys() - SHAPES)
     if unknown:
         raise UserError(
-            f"{name} is of another model: {unknown[0]}={more[unknown[0]]!r} in model_args of its "
-            "config.json is not known here"
+            f"{name} holds another model: {unknown[0]}={more[unknown[0]]!r} in model_args of its "
+            "config.json is not supported"
         )
     sized = re.match(r"(?:vit|deit3?)_(tiny|small|base|large|huge)_", config["architecture"])
     size = SIZES[NAMES[sized[1]]] if sized else {}

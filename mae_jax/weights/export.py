@@ -1,4 +1,4 @@
-"""Weights out: files that timm, transformers and the official code of MAE read."""
+"""Export of weights: files that timm, transformers and the official MAE code read."""
 
 import json
 from pathlib import Path
@@ -28,25 +28,25 @@ def write(
     encoder_only: bool = False,
     image_size: tuple[int, int] | None = None,
 ) -> list[Mapped]:
-    """Writes a model as others lay it out.
+    """Writes a model in another layout.
 
     Args:
-        out: a file, .safetensors or .pth; for layouts like 'hf' a folder.
-        layout: the name of one in `layouts/`, or of a user's.
-        head: which one of a probe's, from 0.
+        out: a file, .safetensors or .pth; for layouts such as 'hf' a folder.
+        layout: name of a layout in `layouts/`, or of a user's module.
+        head: number of the head of a linear probe, from 0.
         encoder_only: leave decoder and head out.
-        image_size: of the images it was trained on, where that is not known.
+        image_size: (height, width) of the training images, if the run does not record it.
 
     Returns:
-        What became what; 'theirs' is '(left over)' for what the layout has no place for.
+        The table of names; 'theirs' is '(left over)' for arrays that the layout cannot hold.
 
     Raises:
-        UserError: the layout has no place for such a model, or the file is there already.
+        UserError: the layout cannot hold such a model, or the file exists.
     """
     chosen = layouts.find(layout)
     check_finite(model.params, "the run")
     if encoder_only and head is not None:
-        raise UserError(f"--head {head} is not for --encoder-only: choose one of them")
+        raise UserError(f"--head {head} and --encoder-only exclude each other: choose one")
     if encoder_only:
         encoder = {k: v for k, v in model.params.items() if k.startswith("encoder/")}
         model = model._replace(params=encoder)
@@ -54,19 +54,19 @@ def write(
         model = only(model, head)
     network = build(model.args["encoder"], "models")
     if "mean" not in model.args:
-        raise UserError(f"the encoder of {model.method} sees no normalized pixels: no layout fits")
+        raise UserError(f"the encoder of {model.method} reads no normalized pixels: no layout fits")
     if not isinstance(network, ViT):
-        raise UserError(f"{model.args['encoder']}: these layouts are of vision transformers")
+        raise UserError(f"{model.args['encoder']}: these layouts hold only vision transformers")
     if model.image and len(model.image) != 3:
         raise UserError(
-            f"the run's images are {list(model.image)}, and these layouts are of 2-D images: "
-            "--format stablehlo takes any"
+            f"the run's images are {list(model.image)}, and these layouts are for 2-D images: use "
+            "--format stablehlo"
         )
     if "encoder/mask_token" in model.params:
-        raise UserError("an encoder that sees mask tokens has no place in these layouts")
+        raise UserError("these layouts cannot hold an encoder with mask tokens in its input")
     if network.class_tokens != 1 or not isinstance(network.patch, int):
         raise UserError(
-            f"{model.args['encoder']}: these layouts have one class token and square patches"
+            f"{model.args['encoder']}: these layouts need one class token and square patches"
         )
     channels = model.params["encoder/embed/kernel"].shape[0] // network.patch**2
     size = _image_size(model, image_size)
@@ -77,7 +77,9 @@ def write(
     used = {row.ours for row in table}
     left = [path for path in params if path not in used]
     if left and not chosen.partial:
-        raise UserError(f"{layout} has no place for {left[0]} of {model.method}: --encoder-only")
+        raise UserError(
+            f"the layout {layout} cannot hold {left[0]} of {model.method}: use --encoder-only"
+        )
     table += [Mapped(path, "(left over)", params[path].shape) for path in left]
     notes = _notes(model, network)
     if chosen.describe is None:
@@ -94,18 +96,18 @@ def write(
 def _image_size(model: Model, given: tuple[int, int] | None) -> tuple[int, int]:
     known = model.image[:2] if model.image else None
     if known is None and given is None:
-        raise UserError("the size of the run's images is not known: give --image-size H,W")
+        raise UserError("the run does not record the size of its images: pass --image-size H,W")
     if known is not None and given is not None and known != given:
         raise UserError(f"--image-size {given}: the run's images are {known[0]} x {known[1]}")
     return known or given
 
 
 def _with_positions(params: dict, grid: tuple[int, int], width: int) -> dict[str, np.ndarray]:
-    """With the tables that are computed here, and stored there."""
+    """Adds the fixed position tables, which we compute and other layouts store."""
     params = {POSITIONS: with_prefix(grid, width), **params}
     if len(params[POSITIONS]) != 1 + grid[0] * grid[1]:
         count = len(params[POSITIONS]) - 1
-        raise UserError(f"the positions are of {count} patches, and images have {grid}")
+        raise UserError(f"the position table has {count} patches, and the images {grid}")
     if "decoder/mask_token" in params:
         width = params["decoder/mask_token"].shape[-1]
         params[DECODER_POSITIONS] = with_prefix(grid, width)
@@ -113,7 +115,7 @@ def _with_positions(params: dict, grid: tuple[int, int], width: int) -> dict[str
 
 
 def _notes(model: Model, network: ViT) -> dict[str, Any]:
-    """What the arrays do not say, for our own reading."""
+    """Metadata that the arrays do not contain, for a later import."""
     args = model.args
     notes = dict(
         heads=network.heads, image=list(model.image[:2]), mean=args["mean"], std=args["std"]

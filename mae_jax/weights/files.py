@@ -1,4 +1,4 @@
-"""Weights in files: safetensors, PyTorch's, and folders of Hugging Face."""
+"""Reads weights from safetensors and PyTorch files, and from folders of Hugging Face."""
 
 import contextlib
 import json
@@ -16,41 +16,43 @@ from mae_jax.weights.parts import Groups, part_of
 from mae_jax.weights.pytorch import read_torch, to_numpy
 
 OURS = "mae_jax"
-"""Key of the metadata in which this package says what arrays alone do not."""
+"""Key of the metadata entry in which this package stores facts that the arrays do not contain."""
 
 
 DTYPES = ("F16", "BF16", "F32", "F64", "BOOL", "U8", "I8", "I16", "I32", "I64")
-"""Of safetensors, that are read; weights are of the first four."""
+"""Types of safetensors that are read; weights have one of the first four."""
 
 
 class Found(NamedTuple):
-    """What a file or folder holds."""
+    """The contents of a file or folder."""
 
     arrays: dict[str, np.ndarray]
-    """By their names, without a prefix that all of them have."""
+    """Name, without the common prefix -> array."""
     config: dict[str, Any]
     """config.json of the folder; {} if there is none."""
     processor: dict[str, Any]
     """preprocessor_config.json of the folder; {} if there is none."""
     notes: dict[str, Any]
-    """What this package wrote beside the arrays; {} if it did not."""
+    """Metadata that this package wrote; {} if there is none."""
     name: str
+    """Path, for messages."""
     key: str = ""
     """The path through nested dictionaries and prefixes to these arrays; '': none."""
     beside: tuple[str, ...] = ()
-    """Names of what is in the same dictionary under other prefixes, and was not read."""
+    """Names of arrays in the same dictionary with other prefixes, which were not read."""
 
 
 def open_weights(source: str, key: str | None = None, layout: str | None = None) -> Found:
     """Reads a file, a folder or hf://org/name.
 
     Args:
-        source: where the weights are.
-        key: which ones of a file that holds several, see `parts.py`; None: it holds one.
-        layout: the only one to expect; None: any of this package.
+        source: the path.
+        key: the set of weights to read from a file with several, see `parts.py`; None: the only
+            one.
+        layout: the layout of the names; None: any of this package.
 
     Raises:
-        UserError: it cannot be read, holds what is not finite, or would run code.
+        UserError: the file cannot be read, has values that are not finite, or could run code.
     """
     path = from_hub(source) if source.startswith("hf://") else Path(source).expanduser()
     if path.is_dir():
@@ -59,15 +61,15 @@ def open_weights(source: str, key: str | None = None, layout: str | None = None)
         files = [path]
     else:
         what = f"{source} is no file" if path.exists() else f"there is no {source}"
-        raise UserError(f"{what}: give a file, a folder or hf://org/name")
+        raise UserError(f"{what}: pass a file, a folder or hf://org/name")
     groups: dict[str, dict[str, Any]] = {}
     notes: dict[str, Any] = {}
     for file in files:
-        parts, notes = _read(file)
-        for place, arrays in parts.items():
-            for twice in sorted(arrays.keys() & groups.get(place, {}).keys()):
-                raise UserError(f"{path} holds {twice} in {file.name} and in another part")
-            groups.setdefault(place, {}).update(arrays)
+        loaded, notes = _read(file)
+        for prefix, arrays in loaded.items():
+            for twice in sorted(arrays.keys() & groups.get(prefix, {}).keys()):
+                raise UserError(f"{path} has {twice} in {file.name} and in another shard")
+            groups.setdefault(prefix, {}).update(arrays)
     if path.is_dir():
         _check_index(path, files, groups)
     name = str(path)
@@ -81,7 +83,7 @@ def open_weights(source: str, key: str | None = None, layout: str | None = None)
 
 
 def _read(path: Path) -> tuple[Groups, dict[str, Any]]:
-    """The arrays of one file, tensors of PyTorch's as they are; and our notes."""
+    """The arrays of one file (PyTorch tensors unconverted), and our metadata."""
     if kind_of(path) == "torch":
         groups, text = read_torch(path, OURS)
         return groups, _parsed(text, path)
@@ -95,14 +97,14 @@ def check_finite(arrays: Mapping[str, np.ndarray], where: str) -> None:
         with np.errstate(over="ignore"):
             finite = np.isfinite(array.astype(np.float32, copy=False)).all()
         if not finite:
-            raise UserError(f"{name} in {where} has values that are not finite: not used")
+            raise UserError(f"{name} in {where} has values that are not finite (NaN or infinity)")
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of weights in a folder of Hugging Face: one, or all parts of one model."""
+    """The files of weights in a folder of Hugging Face: one, or all shards of one model."""
     if (path / "adapter_config.json").is_file():
         raise UserError(
-            f"{path} is a LoRA or other adapter of PEFT, not a model: merge it, "
+            f"{path} is a LoRA or other PEFT adapter, not a model: merge it, "
             "model.merge_and_unload().save_pretrained(FOLDER)"
         )
     suffix = ".safetensors" if any(path.glob("*.safetensors*")) else ".bin"
@@ -113,27 +115,25 @@ def _files(path: Path) -> list[Path]:
         if missing:
             raise UserError(
                 f"{path} lacks {', '.join(missing)}, which {index.name} names: {len(missing)} of "
-                f"{len(files)} parts; download them"
+                f"{len(files)} shards; download them"
             )
     if not files:
         known = lambda file: file.suffix in (*ENDINGS, *TORCH) and file.suffix != ".json"
         others = [file for file in sorted(path.iterdir()) if known(file) and file.is_file()]
-        what = ENDINGS.get(others[0].suffix, "is a file of weights: name it") if others else ""
+        what = ENDINGS.get(others[0].suffix, "is a file of weights: pass it") if others else ""
         more = f"; {others[0].name} {what}" if others else ""
-        raise UserError(
-            f"{path} has no .safetensors and no .bin file: give a run, or a model{more}"
-        )
+        raise UserError(f"{path} has no .safetensors or .bin file: pass a run, or a model{more}")
     if len(files) > 1 and not any(path.glob(f"*{suffix}.index.json")):
         names = ", ".join(file.name for file in files)
-        raise UserError(f"{path} has several files of weights ({names}): name one of them")
+        raise UserError(f"{path} has several files of weights ({names}): pass one of them")
     return files
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Name of an array -> file, of an index that Hugging Face writes.
+    """Name of an array -> name of its file, from an index of Hugging Face.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the index is damaged.
     """
     names = read_json(index).get("weight_map", {})
     if (
@@ -141,15 +141,15 @@ def _weight_map(index: Path) -> dict[str, str]:
         or not isinstance(names, dict)
         or not all(isinstance(f, str) for f in names.values())
     ):
-        raise UserError(f"{index} is damaged: it has no weight_map of names and files")
+        raise UserError(f"{index} is damaged: it has no weight_map from arrays to files")
     return names
 
 
 def _check_index(path: Path, files: list[Path], groups: Groups) -> None:
     """Raises UserError if an index names arrays that its files do not hold."""
-    found = {name for arrays in groups.values() for name in arrays}
+    names = {name for arrays in groups.values() for name in arrays}
     for index in path.glob(f"*{files[0].suffix}.index.json"):
-        missing = sorted(_weight_map(index).keys() - found)
+        missing = sorted(_weight_map(index).keys() - names)
         if missing:
             raise UserError(
                 f"{path} lacks {missing[0]} and {len(missing) - 1} more arrays that {index.name} "
@@ -166,14 +166,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        UserError: there is none.
+        UserError: the file is damaged, or holds something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # neither JSON nor UTF-8
         raise UserError(f"{path} is damaged ({error})") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no names")
+        raise UserError(f"{path} is damaged: it holds no JSON object")
     return content
 
 
@@ -186,10 +186,10 @@ def _described(path: Path) -> tuple[dict, dict]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a .safetensors file, and what this package wrote beside them.
+    """The arrays of a .safetensors file, and the metadata that this package wrote into it.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: the file does not exist or is damaged, or an array has an unsupported type.
     """
     with _opened(path) as file:
         names = list(file.keys())
@@ -197,17 +197,17 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             kind = file.get_slice(name).get_dtype()
             if kind not in DTYPES:
                 raise UserError(
-                    f"{name} in {path} is {kind}, not read here: save the weights as float32, "
-                    "float16 or bfloat16"
+                    f"{name} in {path} has the unsupported type {kind}: save the weights as "
+                    "float32, float16 or bfloat16"
                 )
         return {name: file.get_tensor(name) for name in names}, _notes(file, path)
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """What this package wrote beside the arrays of a .safetensors file, which are not read.
+    """The metadata that this package wrote into a .safetensors file; reads no arrays.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: the file does not exist or is damaged.
     """
     with _opened(path) as file:
         return _notes(file, path)
@@ -234,5 +234,5 @@ def _parsed(text: Any, path: Path) -> dict[str, Any]:
     except (TypeError, ValueError):
         notes = None
     if not isinstance(notes, dict):
-        raise UserError(f"{path} is damaged: its {OURS!r} entry holds no names")
+        raise UserError(f"{path} is damaged: its {OURS!r} entry holds no JSON object")
     return notes

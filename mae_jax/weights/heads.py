@@ -1,5 +1,5 @@
-"""How many heads an encoder has: the one number that leaves no trace in its weights. Where nothing
-says it, it is taken from what published families have at this width, and said.
+"""The number of attention heads, the only size that does not follow from array shapes. Without an
+accompanying config it is that of published models of this width, with a warning.
 """
 
 import logging
@@ -14,7 +14,7 @@ from mae_jax.weights.model import Options
 logger = logging.getLogger(__name__)
 
 MOCO = re.compile(r"(^|\.)(base|momentum)_encoder(\.|$)")
-"""In the names of MoCo v3's checkpoints (arXiv 2104.02057)."""
+"""Matches names in MoCo v3's checkpoints (arXiv 2104.02057)."""
 USUAL = {
     192: "DeiT and timm",
     384: "DeiT, DINO, iBOT, MSN and timm",
@@ -22,7 +22,7 @@ USUAL = {
     1024: "all ViT-L",
     1280: "the official MAE and timm",
 }
-"""Width -> who has the heads that `SIZES` has."""
+"""Width -> models with as many heads as in `SIZES`."""
 OTHERS = {
     192: {12: "MAE-Lite"},
     384: {12: "MoCo v3"},
@@ -34,7 +34,7 @@ OTHERS = {
     1536: {24: "DINOv2's ViT-g"},
     1664: {16: "ViT-G"},
 }
-"""Width -> heads -> who has these, where `USUAL` names no one or others."""
+"""Width -> number of heads -> models with this number that `USUAL` does not list."""
 MOCO_HEADS = {384: 12, 768: 12}
 
 
@@ -44,43 +44,43 @@ def heads_of(
     """The number of heads of an encoder.
 
     Args:
-        known: what is said beside the arrays.
-        width: of the encoder.
+        known: facts from accompanying configs, see `described`.
+        width: D of the encoder.
         name: of the file, for messages.
         moco: whether names or positions are those of MoCo v3.
 
     Raises:
-        UserError: nothing says it and the width is of no published family, or two things said
-            contradict each other.
+        UserError: the number is not given and no published model has this width, or the option
+            contradicts the file.
     """
-    said = agreed("heads", known.get("heads"), options.heads, name)
-    if said is not None:
-        return said
+    heads = agreed("heads", known.get("heads"), options.heads, name)
+    if heads is not None:
+        return heads
     if "named" in known and known["named"][0] == width:
         return known["named"][1]
     if moco and width in MOCO_HEADS:
         if width in OTHERS and MOCO_HEADS[width] in OTHERS[width]:
             logger.warning(
-                "%s does not say how many heads it has: taken as %d, as MoCo v3, whose names or "
+                "%s does not contain the number of heads: assuming %d, as MoCo v3, whose names or "
                 "positions it has; otherwise mae-jax weights import --heads NUMBER",
                 *(name, MOCO_HEADS[width]),
             )
         return MOCO_HEADS[width]
     if options.likely_heads is not None:
         logger.warning(
-            "%s does not say how many heads it has: taken as %d, as config.method.args.encoder has"
-            "%s",
+            "%s does not contain the number of heads: assuming %d, as config.method.args.encoder "
+            "has%s",
             *(name, options.likely_heads, _others(width, options.likely_heads)),
         )
         return options.likely_heads
     usual = {size["width"]: size["heads"] for size in SIZES.values()}
     if width not in usual:
         raise UserError(
-            f"{name} does not say how many heads a width of {width} has"
-            f"{_others(width, None)}: give --heads to mae-jax weights import"
+            f"{name} does not contain the number of heads, and no standard ViT has width {width}"
+            f"{_others(width, None)}: pass --heads to mae-jax weights import"
         )
     logger.warning(
-        "%s does not say how many heads it has: taken as %d, as %s at width %d%s: otherwise "
+        "%s does not contain the number of heads: assuming %d, as %s at width %d%s: otherwise "
         "--heads NUMBER",
         *(name, usual[width], USUAL[width], width, _others(width, usual[width])),
     )
@@ -93,11 +93,11 @@ def _others(width: int, taken: int | None) -> str:
 
 
 def agreed(option: str, known, given, name: str):
-    """What a file says or a user does; None: neither.
+    """The value from a file or from an option; None: neither.
 
     Raises:
-        UserError: they do not say the same.
+        UserError: they contradict each other.
     """
     if known is not None and given is not None and known != given:
-        raise UserError(f"--{option} {given}: {name} says {known}")
+        raise UserError(f"--{option} {given} contradicts {name}, which has {known}: leave it out")
     return given if known is None else known

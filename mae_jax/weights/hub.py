@@ -1,4 +1,4 @@
-"""Weights from the hub of Hugging Face, by way of its local cache."""
+"""Downloads weights from the Hugging Face hub into its local cache."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ from mae_jax.types import UserError
 
 
 def from_hub(source: str) -> Path:
-    """The folder in the local cache of what hf://org/name is on the hub of Hugging Face.
+    """Downloads the model hf://org/name[@revision] from the Hugging Face hub, unless it is in the
+    local cache. Returns its folder there.
 
     Raises:
         UserError: there is no such model, or no network and nothing in the cache.
@@ -32,17 +33,17 @@ def from_hub(source: str) -> Path:
     except LocalEntryNotFoundError as error:
         raise UserError(
             f"{source} is not in the local cache and the hub cannot be reached: go online once, "
-            f"or copy its folder here and give its path"
+            f"or copy its folder to this machine and pass its path"
         ) from error
     except RepositoryNotFoundError as error:
-        raise UserError(f"the hub has no model {name!r}, or it asks for a login") from error
+        raise UserError(f"the hub has no model {name!r}, or requires a login for it") from error
     except HFValidationError as error:
         raise UserError(f"{source} is no name on the hub: write hf://org/name") from error
-    except Exception as error:  # of many kinds, those of whichever HTTP client it has among them
-        raise UserError(f"{source} could not be fetched ({line_of(error)})") from error
+    except Exception as error:  # of many types, among them those of its HTTP client
+        raise UserError(f"{source} could not be downloaded ({line_of(error)})") from error
     return folder
 
 
 def line_of(error: Exception) -> str:
-    """The first line of what an error says, or its kind if it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

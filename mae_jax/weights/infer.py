@@ -1,5 +1,5 @@
-"""What model an array file is of: sizes and pooling are read off the weights, the rest comes from
-what stands beside them (`described.py`), or is said to be taken as usual.
+"""Infers the model from a checkpoint. Sizes and pooling follow from names and shapes of the arrays;
+the rest comes from accompanying configs (`described.py`), or from the usual values, with a warning.
 """
 
 import logging
@@ -33,17 +33,18 @@ def model_of(
     options: Options,
     dtypes: Mapping[str, np.dtype],
 ) -> Model:
-    """The model that arrays in our names are of, its position tables fitted or dropped.
+    """Infers the model of arrays in our names; its position tables are resized, or dropped where we
+    compute them.
 
     Args:
-        found: what the file said beside the arrays.
-        params: with POSITIONS and DECODER_POSITIONS, if the file had them.
+        found: the contents of the file.
+        params: with POSITIONS and DECODER_POSITIONS, if the file has them.
         patch: side of a patch in pixels, and number of channels.
-        options: what the user says.
+        options: the user's.
         dtypes: path -> dtype in the file, of the position tables.
 
     Raises:
-        UserError: something is missing, does not fit, or cannot be told.
+        UserError: something is missing, does not fit, or is ambiguous.
     """
     known = described(found)
     params, (side, channels) = dict(params), patch
@@ -51,13 +52,13 @@ def model_of(
     check_sizes(found, width=width, depth=depth, patch=side)
     table = params.pop(POSITIONS, None)
     if table is None:
-        raise UserError(f"{found.name} has no position embedding: it is of another model")
+        raise UserError(f"{found.name} holds another model: it has no position embedding")
     sizes = known.get("image"), options.image_size
     table = positions.with_class_row(table, side, sizes, found.name)
     old, new = positions.grids_of(len(table) - 1, side, *sizes)
     if sizes[0] is not None and (old[0] * side, old[1] * side) != tuple(sizes[0]):
         logger.warning(
-            "%s says images of %d x %d, and its positions are of %d x %d patches: taken as those",
+            "%s has an image size of %d x %d, and positions for %d x %d patches: using the latter",
             *(found.name, *sizes[0], *old),
         )
     decoder = any(path.startswith("decoder/") for path in params)
@@ -92,26 +93,27 @@ def _model(params, args, image, known, options, found, grid, dtypes) -> Model:
         args |= dict(classes=params["head/kernel"].shape[1])
         if "pool" not in known and "fc_norm/scale" not in params:
             logger.warning(
-                "%s does not say what its head classifies: taken as the class token, which is "
-                "timm's and Hugging Face's default",
+                "%s does not contain the input of its head: assuming the class token, the default "
+                "of timm and Hugging Face",
                 found.name,
             )
         return _classifier(params, args, image, known.get("pool"))
-    if "encoder/norm/scale" not in params:  # of an encoder that was tuned with pool=mean
+    if "encoder/norm/scale" not in params:  # an encoder that was fine-tuned with pool=mean
         args["encoder"] = args["encoder"][:-1] + ", final_norm=False)"
     return Model(params, "tasks.encode", args | dict(pool=known.get("pool", "cls")), image)
 
 
 def _classifier(params: dict, args: dict, image, pool: str | None) -> Model:
-    """A fine-tuned encoder; where a mean is taken after the encoder's norm, a probed one."""
+    """A fine-tuned classifier; a linear probe if the mean over tokens follows the final norm."""
     pool = pool or ("mean" if "fc_norm/scale" in params else "cls")
     width = params["head/kernel"].shape[0]
     if pool == "mean" and "fc_norm/scale" not in params:
         for leaf in ("kernel", "bias"):
             params[f"head_0/{leaf}"] = params.pop(f"head/{leaf}")
-        still = dict(mean=np.zeros(width, np.float32), var=np.full(width, 1 - EPSILON, np.float32))
+        # Statistics of a BatchNorm that changes nothing.
+        stats = dict(mean=np.zeros(width, np.float32), var=np.full(width, 1 - EPSILON, np.float32))
         args |= dict(pool=pool, lr_factors=(1.0,))
-        return Model(params, "tasks.linear_probe", args, image, still)
+        return Model(params, "tasks.linear_probe", args, image, stats)
     encoder = args["encoder"].replace(", learned_positions=True", "")  # fine-tuning trains them
     if POSITIONS not in params:
         patch = math.isqrt(params["encoder/embed/kernel"].shape[0] // image[2])
@@ -133,9 +135,9 @@ def _spec(width: int, depth: int, heads: int, patch: int, ratio: float, learned:
 
 
 def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tuple, tuple]:
-    """Mean and deviation that images are normalized with."""
+    """Mean and standard deviation that images are normalized with."""
     if (options.mean is None) != (options.std is None):
-        raise UserError("give both --mean and --std, or neither")
+        raise UserError("pass both --mean and --std, or neither")
     if options.mean is not None:
         mean, std = options.mean, options.std
     elif "mean" in known:
@@ -144,24 +146,24 @@ def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tu
         return (), ()
     elif channels == 3:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
-        logger.warning("%s does not say how images are normalized: taken as ImageNet's", name)
+        logger.warning("%s does not contain mean and std of images: assuming ImageNet's", name)
     else:
         raise UserError(
-            f"{name} does not say how its {channels} channel(s) were normalized: give --mean, --std"
+            f"{name} does not contain mean and std of its {channels} channel(s): pass --mean, --std"
         )
     where = "--" if options.mean is not None else f"{name}: "
     check_statistics(mean, std, where)
     if not {len(mean), len(std)} <= {1, channels}:
-        raise UserError(f"mean {mean} and std {std} are not one number, or one for each channel")
+        raise UserError(f"mean {mean} and std {std} must have 1 value each, or {channels}")
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
 def _refuse_for_decoders(options: Options, name: str) -> None:
-    """Raises UserError if something is said of a decoder, where none is taken."""
+    """Raises UserError if options describe a decoder, and none is read."""
     why = "--encoder-only leaves it out" if options.encoder_only else f"{name} has none"
     for option, value in (("decoder-heads", options.decoder_heads), ("target", options.target)):
         if value is not None:
-            raise UserError(f"--{option} {value} is of a decoder, and {why}")
+            raise UserError(f"--{option} {value} describes a decoder, and {why}")
 
 
 def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:
@@ -169,25 +171,27 @@ def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> 
     if not blocks or "decoder/mask_token" not in params:
         lacks = "decoder/mask_token" if blocks else "blocks"
         raise UserError(
-            f"the decoder in {name} has no {lacks}: it is not whole, leave it out with "
+            f"the decoder in {name} is incomplete: it has no {lacks}; leave it out with "
             "--encoder-only"
         )
     width = params["decoder/mask_token"].shape[-1]
     heads = agreed("decoder-heads", known.get("decoder_heads"), options.decoder_heads, name)
     if heads is None and width != 512:
-        raise UserError(f"{name} does not say its decoder's heads: give --decoder-heads")
+        raise UserError(
+            f"{name} does not contain the number of heads of its decoder: pass --decoder-heads"
+        )
     if heads is None:
         heads = 16
         logger.warning(
-            "%s does not say how many heads its decoder has: taken as 16, as the official MAE has "
-            "at width 512: otherwise --decoder-heads NUMBER",
+            "%s does not contain the number of heads of its decoder: assuming 16, as the official "
+            "MAE at width 512: otherwise --decoder-heads NUMBER",
             name,
         )
     target = agreed("target", known.get("target"), options.target, name)
     if target is None:
         raise UserError(
-            f"{name} does not say what its decoder predicts: give --target normalized (as the "
-            "official mae_pretrain models do) or --target pixels (as mae_visualize models do)"
+            f"{name} does not contain the target of its decoder: pass --target normalized (the "
+            "official mae_pretrain models) or --target pixels (the mae_visualize models)"
         )
     check_choice("target", target, ("normalized", "pixels"))
     return dict(

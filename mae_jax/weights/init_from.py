@@ -1,5 +1,5 @@
-"""How a run begins: the config section init_from puts the encoder of another run, or of published
-weights, into a part of the state.
+"""The config section init_from: loads the encoder of another run, or of published weights, into a
+part of the initial state.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ ENCODER_KEY = "init_from"
 
 
 class Row(NamedTuple):
-    """One encoder that is loaded."""
+    """One encoder to load."""
 
     key: str
-    """Of the config, e.g. 'init_from.teacher'."""
+    """Key of the config, e.g. 'init_from.teacher'."""
     path: str
-    """A workdir, a file or folder of weights in any layout that `weights.read` knows, or
+    """A workdir, a file or folder of weights in any layout that `weights.read` supports, or
     hf://org/name."""
     into: str
     """Part of the state, one of `Method.loads`."""
@@ -41,41 +41,41 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class InitFrom:
-    """What is loaded into the initial state of a run."""
+    """The weights to load into the initial state of a run."""
 
     rows: Sequence[Row]
     args: Mapping[str, Any]
     """All arguments of the method."""
     method: Method
     image: Sequence[int] | None
-    """[*space, C] of the images here."""
+    """[*space, C] of the training images."""
 
     def load(self, state: TrainState) -> TrainState:
-        """The state with what is loaded.
+        """The state with the weights loaded.
 
         Raises:
-            UserError: there are no such weights, or they are of another encoder.
+            UserError: the weights do not exist, or belong to another encoder.
         """
         for row in self.rows:
             state = self._load_row(state, row)
         if not self.rows:
             return state
-        # Copies, as a step that reuses the buffers of its state must find each once.
+        # Copies, because a step donates its state, and a buffer cannot be donated twice.
         extra = jax.tree.map(jnp.copy, self.method.after_load(state.params, state.extra))
         return state.replace(extra=extra)
 
     def record(self, workdir: Path) -> list[str]:
-        """Writes down which parameters a run starts from, from one process. Returns a line for
-        each.
+        """Writes origin.json, the weights that a run starts from, in the first process. Returns a
+        log line for each of them.
         """
         if not self.rows or jax.process_index() != 0:
             return []
-        found = {row.key: origin(row.path) for row in self.rows}
-        more = {key: start for key, start in found.items() if key != ENCODER_KEY}
-        record = found.get(ENCODER_KEY, {}) | ({"more": more} if more else {})
+        origins = {row.key: origin(row.path) for row in self.rows}
+        more = {key: start for key, start in origins.items() if key != ENCODER_KEY}
+        record = origins.get(ENCODER_KEY, {}) | ({"more": more} if more else {})
         write(workdir / "origin.json", json.dumps(record))
         lines = []
-        for row, start in zip(self.rows, found.values(), strict=True):
+        for row, start in zip(self.rows, origins.values(), strict=True):
             step = f", step {start['step']}" if start["step"] is not None else ""
             into = "" if row.key == ENCODER_KEY else f" in {row.into}"
             lines.append(f"starting from {row.path}{step}{into}")
@@ -88,9 +88,9 @@ class InitFrom:
         model, _ = weights.read(row.path, _options(network))
         if row.into == ENCODER:
             self._check_encoder(row, model, network)
-        here = {"params": state.params, "extra": state.extra}
+        tree = {"params": state.params, "extra": state.extra}
         names = row.into.split("/")
-        part = here
+        part = tree
         for name in names:
             if name not in part:
                 raise UserError(f"config.{row.key}: the state has no {row.into}")
@@ -108,28 +108,28 @@ class InitFrom:
             and "positions" in saved
             and len(saved["positions"]) == len(part["positions"])
         ):
-            old = self.image  # of runs that did not write it down: as many patches are the same
-        # Only the encoder is the method's own: others stay as they are, or do not fit.
+            old = self.image  # the run did not record its image size; the number of patches agrees
+        # Only the method's own encoder is adapted to other images; other parts must fit exactly.
         ours = row.into == ENCODER
         adapt = self.method.adapt(self.image, old) if ours else lambda path, array: array
         missing = self.method.loads()[row.into]
         loaded = transfer(part, saved, missing=missing, adapt=adapt, where=prefix)
-        return state.replace(**_replaced(here, names, loaded))
+        return state.replace(**_replaced(tree, names, loaded))
 
     def _check_encoder(self, row: Row, model: weights.Model, network: Any) -> None:
-        """Raises UserError if the weights are of another encoder; warns of other statistics."""
+        """Raises UserError if the encoders differ; warns if their mean and std differ."""
         encoder, ours = model.args["encoder"], self.args["encoder"]
         if build(encoder, "models").architecture != network.architecture:
             raise UserError(
-                f"the encoder in {row.path} is of another architecture: it is {encoder}, and "
+                f"the encoder in {row.path} has another architecture: it is {encoder}, and "
                 f"config.method.args.encoder={ours}"
             )
         for name in ("mean", "std"):
-            theirs, here = tuple(model.args.get(name, ())), tuple(self.args.get(name, ()))
-            if theirs and here and theirs != here:  # colorization has none
+            old, new = tuple(model.args.get(name, ())), tuple(self.args.get(name, ()))
+            if old and new and old != new:  # colorization has none
                 logger.warning(
-                    "the encoder in %s knows images with %s=%s, and config.method.args.%s=%s",
-                    *(row.path, name, theirs, name, here),
+                    "the encoder in %s was trained with %s=%s, and config.method.args.%s=%s",
+                    *(row.path, name, old, name, new),
                 )
 
     def _check_positions(self, row: Row, saved: Mapping[str, Any], part: Any) -> None:
@@ -143,16 +143,16 @@ class InitFrom:
 def make_init_from(
     section: Mapping[str, Any], *, config: ConfigDict, method: Method, image: Sequence[int] | None
 ) -> InitFrom:
-    """The init_from section: `path`, of the encoder; and sub-sections of any name for more, each
-    with `path` and `into`.
+    """Reads the section init_from: `path` of the encoder, and a sub-section of any name for each
+    further part, with `path` and `into`.
 
     Args:
         config: section of the method.
-        method: what is trained.
+        method: the method to train.
         image: [*space, C] of its images.
 
     Raises:
-        UserError: the method takes nothing from elsewhere, or not there.
+        UserError: the method does not load weights, or not into this part.
     """
     rows = [Row(ENCODER_KEY, section["path"], ENCODER)] if section["path"] else []
     for name, value in section.items():
@@ -162,7 +162,7 @@ def make_init_from(
         if row.into not in method.loads():
             known = ", ".join(method.loads()) or "nothing"
             raise UserError(
-                f"config.{row.key}: {config.name} loads {known} from other weights, not {row.into}"
+                f"config.{row.key}: {config.name} loads weights into {known}, not into {row.into}"
             )
     args = arguments(config.name, "methods", config.args) if rows else {}
     return InitFrom(rows=rows, args=args, method=method, image=image)
@@ -183,7 +183,7 @@ def _replaced(tree: Any, names: Sequence[str], value: Any) -> Any:
 
 
 def _options(network: Any) -> weights.Options:
-    """What weights for an encoder are read with."""
+    """Options for reading the weights of an encoder."""
     heads = network.heads if isinstance(network, ViT) else None
     return weights.Options(
         encoder_only=True, for_start=True, likely_heads=heads, allow=(r"^pooler\.",)
@@ -191,12 +191,11 @@ def _options(network: Any) -> weights.Options:
 
 
 def pixel_statistics(path: str, method: ConfigDict) -> dict[str, tuple[float, ...]]:
-    """The 'mean' and 'std' of pixels that the encoder of a run or of weights has learned with; {}
-    if nothing is known of them.
+    """The 'mean' and 'std' of pixels that an encoder was trained with; {} if they are not known.
 
     Args:
         path: see `Row`.
-        method: section of the config, of the method that starts with it.
+        method: section of the config, of the method that loads the encoder.
     """
     if not path:
         return {}
@@ -209,13 +208,13 @@ def pixel_statistics(path: str, method: ConfigDict) -> dict[str, tuple[float, ..
 
 
 def _arguments(method: ConfigDict) -> dict[str, Any]:
-    """All arguments of the method that a section of a config names."""
+    """All arguments of the method in a section of the config, defaults included."""
     return arguments(method.name, "methods", method.args)
 
 
 def origin(path: str) -> dict | None:
-    """What a run starts from: step and digest of the newest checkpoint of a run, read without
-    opening a device; digest of other weights. None if there is nothing yet.
+    """Identifies the weights at `path`: 'step' and 'digest' of a run's newest checkpoint (no device
+    is initialized), or the 'digest' of weight files. None if there are none yet.
     """
     if path.startswith("hf://"):
         path = str(weights.from_hub(path))

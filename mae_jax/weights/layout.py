@@ -1,7 +1,7 @@
-"""The language in which layouts of weights are written: rows of (our name, their names, form),
-read from left to right to export and from right to left to import, so that both agree.
+"""Tables that map names and shapes of weights: rows of (our name, their names, form). Export reads
+a row from left to right and import from right to left, so that both agree.
 
-A name may hold '{}' where the number of a block stands.
+In a name, '{}' is a placeholder for the number of a block.
 """
 
 import re
@@ -14,36 +14,39 @@ from mae_jax.types import UserError
 
 POSITIONS = "encoder/positions"
 DECODER_POSITIONS = "decoder/positions"
-"""Tables that are computed here, and stored there."""
+"""Position tables: we compute fixed ones, other layouts store them."""
 
 Arrays = Mapping[str, np.ndarray]
 
 
 class Form(NamedTuple):
-    """How an array is laid out there, and here."""
+    """Conversions between our array and theirs."""
 
     ours: Callable[[np.ndarray], np.ndarray]
+    """Their array -> ours."""
     theirs: Callable[[np.ndarray, "Shape"], np.ndarray]
+    """Our array -> theirs."""
 
 
 class Shape(NamedTuple):
-    """What the layout of an array there depends on."""
+    """Sizes that their arrays depend on: the side of a patch in pixels, and channels."""
 
     patch: int
     channels: int
 
 
 class Row(NamedTuple):
-    """One array, or the same one of every block."""
+    """One array, or the same array of every block."""
 
     ours: str
     theirs: tuple[str, ...]
-    """Several: parts along the last axis of ours; '': a part that is not there, and zero here."""
+    """Several names are parts along the last axis of ours; '' is a missing part, zero in ours."""
     form: str
+    """A key of FORMS."""
 
 
 class Mapped(NamedTuple):
-    """A line of the table of what became what."""
+    """A row of the table of names after an import or export."""
 
     ours: str
     theirs: str
@@ -51,8 +54,8 @@ class Mapped(NamedTuple):
 
 
 def patch_kernel(kernel: np.ndarray, shape: Shape) -> np.ndarray:
-    """[patch * patch * C, D], channels innermost, to the kernel [D, C, patch, patch]."""
-    kernel = kernel.reshape(shape.patch, shape.patch, shape.channels, -1)
+    """Their kernel [D, C, patch, patch] from ours [patch * patch * C, D], channels innermost."""
+    kernel = kernel.reshape(shape.patch, shape.patch, shape.channels, -1)  # [patch, patch, C, D]
     return kernel.transpose(3, 2, 0, 1)
 
 
@@ -67,7 +70,7 @@ AXES = {"dense": 2, "patch": 4, "table": 3}
 
 
 def dense(ours: str, *theirs: str) -> list[Row]:
-    """A linear layer: kernel and bias here, weight and bias there."""
+    """Rows of a linear layer: our kernel and bias, their weight and bias."""
     names = lambda leaf: tuple(name and f"{name}.{leaf}" for name in theirs)
     return [
         Row(f"{ours}/kernel", names("weight"), "dense"),
@@ -76,7 +79,7 @@ def dense(ours: str, *theirs: str) -> list[Row]:
 
 
 def norm(ours: str, theirs: str) -> list[Row]:
-    """A LayerNorm: scale and bias here, weight and bias there."""
+    """Rows of a LayerNorm: our scale and bias, their weight and bias."""
     return [
         Row(f"{ours}/scale", (f"{theirs}.weight",), "same"),
         Row(f"{ours}/bias", (f"{theirs}.bias",), "same"),
@@ -84,11 +87,13 @@ def norm(ours: str, theirs: str) -> list[Row]:
 
 
 def to_ours(arrays: Arrays, rows: Iterable[Row]) -> tuple[dict[str, np.ndarray], list[Mapped]]:
-    """Arrays in our names and forms, float32; those that no row names are left out.
+    """Converts arrays to our names and forms, float32. Arrays that no row names are left out.
+
+    Returns:
+        The arrays by our names, and the table of names.
 
     Raises:
-        UserError: an array has not the number of axes that its name promises, or one part of it is
-            missing.
+        UserError: an array has the wrong number of axes or type, or a part of it is missing.
     """
     params, table = {}, []
     for row in rows:
@@ -101,12 +106,12 @@ def to_ours(arrays: Arrays, rows: Iterable[Row]) -> tuple[dict[str, np.ndarray],
 
 
 def known(arrays: Arrays, rows: Iterable[Row]) -> int:
-    """How many of the arrays rows name."""
+    """Number of the arrays that rows name."""
     return sum(len(_numbers(name, arrays)) for row in rows for name in row.theirs if name)
 
 
 def _numbers(pattern: str, arrays: Arrays) -> list[str]:
-    """What stands for '{}' in the names that are there; ['']: the name itself is."""
+    """Values of '{}' with which the pattern is the name of an array; [''] for a name without it."""
     if "{}" not in pattern:
         return [""] if pattern in arrays else []
     regex = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
@@ -117,23 +122,23 @@ def _part(arrays: Arrays, name: str, form: str) -> np.ndarray | None:
     if not name:
         return None
     if name not in arrays:
-        raise UserError(f"the weights lack {name}: the file is not whole, or of another model")
+        raise UserError(f"the weights lack {name}: the file is incomplete, or holds another model")
     if str(arrays[name].dtype) not in FLOATS or not arrays[name].size:
         what = arrays[name].dtype if arrays[name].size else f"empty, {list(arrays[name].shape)}"
         raise UserError(
-            f"{name} is {what}: weights are not empty, and {', '.join(FLOATS)} (quantized ones are "
-            "not read)"
+            f"{name} is {what}: weights must not be empty, and must be {', '.join(FLOATS)} "
+            "(quantized ones are not supported)"
         )
     array = np.asarray(arrays[name], np.float32)
     if array.ndim != AXES.get(form, array.ndim):
         raise UserError(
             f"{name} has shape {list(array.shape)}, and {AXES[form]} axes are expected: the file "
-            "is of another model"
+            "holds another model"
         )
     if form == "table" and len(array) != 1:
         raise UserError(
             f"{name} has shape {list(array.shape)}, and one table [1, L, D] is expected: the file "
-            "is of another model"
+            "holds another model"
         )
     return np.ascontiguousarray(FORMS[form].ours(array))
 
@@ -141,14 +146,14 @@ def _part(arrays: Arrays, name: str, form: str) -> np.ndarray | None:
 def _joined(parts: list[np.ndarray | None], names: Sequence[str]) -> np.ndarray:
     parts = [np.zeros_like(parts[0]) if part is None else part for part in parts]
     if len({part.shape for part in parts}) > 1:
-        raise UserError(f"{' and '.join(names)} differ in shape: the file is of another model")
+        raise UserError(f"{' and '.join(names)} differ in shape: the file holds another model")
     return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
 def to_theirs(
     params: Arrays, rows: Iterable[Row], shape: Shape
 ) -> tuple[dict[str, np.ndarray], list[Mapped]]:
-    """The inverse of `to_ours`."""
+    """Converts arrays to their names and forms, the inverse of `to_ours`."""
     arrays, table = {}, []
     for row in rows:
         for number in _numbers(row.ours, params):
@@ -164,8 +169,8 @@ def to_theirs(
 
 
 def grouped(table: Sequence[Mapped]) -> list[tuple[str, str, str]]:
-    """The lines of a table to look at, (theirs, ours, shape): those of all blocks as one, and the
-    weight and bias of a layer as one.
+    """The table as lines (theirs, ours, shape) to print: one line for all blocks, and one for the
+    weight and bias of a layer.
     """
     blocks: dict[Mapped, int] = {}
     for row in table:

@@ -1,4 +1,4 @@
-"""A model as weights and what is needed to build its network; and what a user may say of them."""
+"""`Model`, weights with the arguments that build their network, and `Options` for reading them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from mae_jax.weights.processor import Images
 
 
 class Options(NamedTuple):
-    """What a user may say of weights; None: read off them."""
+    """Options for reading weights; None: inferred from the weights or their configs."""
 
     heads: int | None = None
     likely_heads: int | None = None
-    """What to take where nothing says how many."""
+    """Number of heads to assume if it is not known."""
     decoder_heads: int | None = None
     image_size: tuple[int, int] | None = None
-    """Height and width of the images that the model here is for."""
+    """Height and width of the images that the model will read."""
     positions: str | None = None
-    """How positions come to another size: 'bicubic' (as official MAE and transformers), 'antialias'
-    (as timm) or 'recompute' (fixed ones)."""
+    """How to resize positions: 'bicubic' (as official MAE and transformers), 'antialias' (as timm)
+    or 'recompute' (sine-cosine ones)."""
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     target: str | None = None
@@ -31,43 +31,46 @@ class Options(NamedTuple):
     encoder_only: bool = False
     """Leave out decoder and head."""
     for_start: bool = False
-    """For config.init_from: what is trained says how images are normalized."""
+    """For config.init_from: mean and std may be missing, as the new method has its own."""
     allow: Sequence[str] = ()
-    """Regexes of names that may be missing or left over."""
+    """Regexes of names that may be missing or unused."""
     key: str | None = None
-    """Which weights of a file with several sets, see `parts.py`."""
+    """The set of weights to read from a file with several, see `parts.py`."""
     layout: str | None = None
-    """The only one to try, of `layouts/` or a user's; None: all of `layouts/`."""
+    """Name of the layout, of `layouts/` or a user's; None: try all of `layouts/`."""
 
 
 class Model(NamedTuple):
-    """Weights in our names, and what is needed to build the network that they are of."""
+    """Weights in our names, and the arguments that build their network."""
 
     params: dict[str, np.ndarray]
     """'encoder/block_0/attention/qkv/kernel' -> float32."""
     method: str
     """'mae', 'tasks.finetune', 'tasks.linear_probe', 'tasks.encode', ..."""
     args: dict[str, Any]
-    """Of its `make`."""
+    """Arguments of the method's `make`."""
     image: tuple[int, ...] | None
-    """[*space, C] of the images it was made for; None: not known."""
+    """[*space, C] of its images; None: not known."""
     extra: dict[str, np.ndarray] = {}
-    """Collections beside the parameters, of runs."""
+    """Arrays of a run's state other than parameters, such as BatchNorm statistics."""
     images: Images = Images("", "")
-    """How images are made, as far as imported weights say it."""
+    """Preprocessing of images, as far as imported weights describe it."""
 
 
 def pixel_target(model: Model) -> Pixels:
-    """The target of a masked autoencoder, which must be pixels in the layouts of others."""
+    """The target of a masked autoencoder; other layouts support only pixels."""
     target = build(model.args["target"], "targets")
     if not isinstance(target, Pixels):
-        raise UserError(f"a decoder of {model.args['target']} has no place: use --encoder-only")
+        raise UserError(
+            f"target={model.args['target']}: this layout only holds decoders of pixels: use "
+            "--encoder-only"
+        )
     return target
 
 
 def portable_args(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a method with attention=auto in place of a kernel of one kind of device, in
-    encoder and decoder: it may be computed on another than it was trained on.
+    """Arguments of a method with attention=auto in place of kernels that need a GPU or a TPU, in
+    encoder and decoder, so that it runs on any device.
     """
     changed = {}
     if args.get("decoder_attention") in ("cudnn", "pallas"):

@@ -1,9 +1,9 @@
-"""Which of the arrays in a file are the model's: others nest them ({'state_dict': ...}, {'student',
-'teacher'}) and put prefixes before their names ('module.', 'backbone.', 'module.base_encoder.').
+"""Selects the arrays of the model in a file. Files nest them ({'state_dict': ...}, {'student',
+'teacher'}) and prefix their names ('module.', 'backbone.', 'module.base_encoder.').
 
 A key is the dotted path to a set of weights, first through the nested dictionaries and then through
-the names: 'state_dict.module.base_encoder'. Where a file holds one set, it is found; where it holds
-several, the user names one.
+the names: 'state_dict.module.base_encoder'. The only set in a file is found automatically; of
+several, the user selects one.
 """
 
 import re
@@ -17,24 +17,24 @@ TOP = "."
 """The key of arrays whose names have no prefix."""
 
 DEPTH = 8
-"""Of nested dictionaries that are looked at: those in a file may hold each other."""
+"""Maximum depth of nested dictionaries, as dictionaries in a file may contain each other."""
 
 WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What PyTorch's compiler and wrappers put into names, anywhere in them."""
+"""Prefixes that PyTorch's compiler and wrappers insert anywhere into names."""
 
 Groups = Mapping[str, Mapping[str, Any]]
-"""Path of a dictionary -> name -> array, of those that are in it itself."""
+"""Path of a dictionary -> name -> array, without arrays in nested dictionaries."""
 
 FAMILIES = (
     (r"lora_[AB]|^base_model\.", "a LoRA adapter (merge it into its model with merge_and_unload)"),
-    (r"(^|\.)(text_model|logit_scale|visual)\b", "CLIP or SigLIP, of images and text"),
+    (r"(^|\.)(text_model|logit_scale|visual)\b", "CLIP or SigLIP, with images and text"),
     (r"(^|\.)vision_model\.", "CLIP or SigLIP"),
-    (r"patch_embed\.proj\.0\.", "a transformer behind a stem of convolutions"),
+    (r"patch_embed\.proj\.0\.", "a transformer with a convolutional stem"),
     (r"(^|\.)layer1\.0\.conv1", "a ResNet"),
     (r"(^|\.)(stages|downsample_layers)\.\d", "a ConvNeXt or another network in stages"),
     (r"(^|\.)layers\.\d+\.blocks", "a Swin transformer"),
 )
-"""Regex of a name -> what network has it."""
+"""Regex of array names -> the network that has them."""
 
 
 class Part(NamedTuple):
@@ -43,13 +43,13 @@ class Part(NamedTuple):
     key: str
     """'': the whole file."""
     arrays: dict[str, Any]
-    """By their names behind the prefix."""
+    """Name without the prefix -> array."""
     beside: list[str]
-    """Whole names of what is with them in the same dictionary, under another prefix."""
+    """Full names of other arrays in the same dictionary, with another prefix."""
 
 
 def groups_of(content: Any, is_array: Callable[[Any], bool]) -> dict[str, dict[str, Any]]:
-    """The arrays in nested dictionaries and lists, by the path of the one that they are in."""
+    """The arrays in nested dictionaries and lists, grouped by the path of their dictionary."""
     groups: dict[str, dict[str, Any]] = {}
 
     def visit(path: str, node: Any, depth: int) -> None:
@@ -66,19 +66,19 @@ def groups_of(content: Any, is_array: Callable[[Any], bool]) -> dict[str, dict[s
 
 
 def part_of(groups: Groups, key: str | None, name: str, layout: str | None) -> Part:
-    """The set of weights that a key names; None: the only one that there is.
+    """Selects the set of weights with a key; None: the only set.
 
     Args:
-        groups: what a file holds, see `groups_of`.
+        groups: the contents of a file, see `groups_of`.
         name: of the file, for messages.
         layout: see `layouts.tables`.
 
     Raises:
-        UserError: there is no set with this key, none at all, or several and no key.
+        UserError: there is no set with this key, no set, or several sets and no key.
     """
     groups = {path: _unwrapped(group, name) for path, group in groups.items()}
-    whole = key in (None, TOP)
-    roots = _roots(groups if whole else {"": _under(groups, key)}, layout)
+    no_prefix = key in (None, TOP)
+    roots = _roots(groups if no_prefix else {"": _under(groups, key)}, layout)
     if key == TOP:
         roots = {root: group for root, group in roots.items() if root == ("", "")}
     if key is not None and not roots:
@@ -91,26 +91,26 @@ def part_of(groups: Groups, key: str | None, name: str, layout: str | None) -> P
         sets = ", ".join(f"{full or TOP} ({count} arrays)" for full, count in listed.items())
         example = next(full for full in listed if full)
         raise UserError(
-            f"{name} holds {len(roots)} sets of weights{within}, {sets}: choose one, "
+            f"{name} holds {len(roots)} sets of weights{within}, {sets}: select one, "
             f"mae-jax weights import {name} --key {example}"
         )
     (path, prefix), group = next(iter(roots.items()))
     arrays = {n.removeprefix(prefix): a for n, a in group.items() if n.startswith(prefix)}
     beside = [_joined(path, n) for n in group if not n.startswith(prefix)]
-    start = "" if whole else key
+    start = "" if no_prefix else key
     return Part(_joined(start, _joined(path, prefix.rstrip("."))), arrays, beside)
 
 
 def other_model(name: str, names: list[str], layout: str | None) -> UserError:
-    """The error for weights of a network that is not built here."""
+    """The error for weights of a network that is not supported."""
     if not names:
-        return UserError(f"{name} holds no weights by name")
+        return UserError(f"{name} holds no named weights")
     families = [what for regex, what in FAMILIES if any(re.search(regex, n) for n in names)]
     what = f", it looks like {families[0]}" if families else ""
     known = layout or "timm / official MAE, Hugging Face's ViT, ViTMAE or BEiT"
     return UserError(
-        f"{name} is of another model{what}: its arrays ({', '.join(sorted(names)[:3])}, ...) are "
-        f"in no layout of {known}"
+        f"{name} holds another model{what}: its arrays ({', '.join(sorted(names)[:3])}, ...) do "
+        f"not match the layout of {known}"
     )
 
 
@@ -121,7 +121,7 @@ def _joined(path: str, name: str) -> str:
 def _unwrapped(group: Mapping[str, Any], name: str) -> dict[str, Any]:
     plain = {WRAPPERS.sub("", n): array for n, array in group.items()}
     if len(plain) < len(group):
-        raise UserError(f"{name} holds arrays of one name, with and without a wrapper's prefix")
+        raise UserError(f"{name} has arrays whose names differ only in a wrapper's prefix")
     return plain
 
 
@@ -132,17 +132,17 @@ def _under(groups: Groups, key: str) -> dict[str, Any]:
 
 
 def _roots(groups: Groups, layout: str | None) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """(path, prefix) of each set of weights -> the dictionary that it is in. Each set has the patch
-    embedding once, behind its prefix.
+    """(path, prefix) of each set of weights -> its dictionary. A set is found by its patch
+    embedding, which it has once, after its prefix.
     """
     rows = [row for table in layouts.tables(layout) for row in table]
     known = [re.escape(row.theirs[0]) for row in rows if row.ours == "encoder/embed/kernel"]
     landmark = re.compile(rf"((?:.*?\.)??)(?:{'|'.join(known)})")
     return {
-        (path, found[1]): group
+        (path, match[1]): group
         for path, group in groups.items()
         for n in group
-        if (found := landmark.fullmatch(n))
+        if (match := landmark.fullmatch(n))
     }
 
 

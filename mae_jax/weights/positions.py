@@ -1,5 +1,5 @@
-"""Position tables: which grid of patches they are of, whether they are the sine-cosine ones that
-are computed here, and how they come to another grid.
+"""Position tables of imported weights: the grid of patches, detection of the sine-cosine tables
+that we compute, and resizing to another grid.
 """
 
 import logging
@@ -17,20 +17,20 @@ logger = logging.getLogger(__name__)
 
 HOW = ("bicubic", "antialias", "recompute")
 SLACK = 1e-5
-"""By which sines and cosines differ that others computed in float32."""
+"""Tolerance for sines and cosines that were computed in float32 elsewhere."""
 HALVES = (np.dtype(np.float16), np.dtype(jnp.bfloat16))
-"""Dtypes whose rounding stays in a table that is stored as float32 afterwards."""
+"""Dtypes that a table may have been rounded to before it was stored as float32."""
 Grid = tuple[int, int]
 
 
 def with_class_row(table: np.ndarray, patch: int, sizes, name: str) -> np.ndarray:
-    """A table [1 + L, D]; one without a row for the class token gets a row of zeros, which is what
-    such networks (DeiT III, timm's no_embed_class) add to it: nothing.
+    """A table [1 + L, D]. A table without a row for the class token gets a row of zeros, as such
+    networks (DeiT III, timm's no_embed_class) add nothing to the class token.
 
     Args:
         table: [1 + L, D] or [L, D].
         patch: side in pixels.
-        sizes: (height, width) of images that it may be of, or None.
+        sizes: possible (height, width) of its images, each of them or None.
         name: of the file, for messages.
     """
     grids = [(height // patch, width // patch) for height, width in filter(None, sizes)]
@@ -40,8 +40,8 @@ def with_class_row(table: np.ndarray, patch: int, sizes, name: str) -> np.ndarra
     if with_row or (not without and (fits(count - 1) or not fits(count))):
         return table
     logger.warning(
-        "%s has %d positions: taken as those of %d patches and none for the class token (as DeiT "
-        "III), for which a row of zeros is the same; if one is the class token's, give "
+        "%s has %d positions: assuming %d patches and no position of the class token (as DeiT "
+        "III), which gets a row of zeros; if one position is the class token's, pass "
         "--image-size H,W",
         *(name, count, count),
     )
@@ -49,21 +49,21 @@ def with_class_row(table: np.ndarray, patch: int, sizes, name: str) -> np.ndarra
 
 
 def grids_of(count: int, patch: int, image, wanted) -> tuple[Grid, Grid]:
-    """The grid of patches that positions are of, and the one that they shall be of.
+    """The grid of patches of a position table, and the grid to resize it to.
 
     Args:
         count: number of patches.
         patch: side in pixels.
-        image, wanted: (height, width) that the file says and that the user does, or None.
+        image, wanted: (height, width) from the file and from the user, or None.
 
     Raises:
-        UserError: rows and columns cannot be told.
+        UserError: the numbers of rows and columns are ambiguous.
     """
     if count < 1:
-        raise UserError("the position embedding has one row: it is of no patches")
+        raise UserError("the position embedding has one row, so it holds no patches")
     for height, width in filter(None, (image, wanted)):
         if height % patch or width % patch:
-            raise UserError(f"images of {height} x {width} are not whole patches of {patch}")
+            raise UserError(f"images of {height} x {width} are not divisible by patch={patch}")
     grid = lambda size: (size[0] // patch, size[1] // patch)
     side = math.isqrt(count)
     if image is not None and math.prod(grid(image)) == count:
@@ -74,41 +74,41 @@ def grids_of(count: int, patch: int, image, wanted) -> tuple[Grid, Grid]:
         old = (side, side)
     else:
         raise UserError(
-            f"which rows and columns do {count} patches have? Say --image-size H,W to "
-            "mae-jax weights import"
+            f"the grid of {count} patches is unknown: pass --image-size H,W to mae-jax weights "
+            "import"
         )
     return old, grid(wanted) if wanted is not None else old
 
 
 def fitted(table: np.ndarray, old: Grid, new: Grid, how: str | None, *, dtype, decoder: bool):
-    """The table for a grid; None if it is the one that is computed here.
+    """Resizes a table to another grid. Returns None for the sine-cosine table, which we compute.
 
     Args:
         table: [1 + L, D].
-        old, new: rows and columns that it is of, and that are wanted.
+        old, new: rows and columns of the table, and of the result.
         how: a name of `HOW`, or None.
-        dtype: that it has in the file.
-        decoder: whether the model has one, whose positions can only be computed.
+        dtype: of the table in the file.
+        decoder: whether the model has a decoder, whose positions are always computed.
 
     Raises:
-        UserError: `how` is missing, or is not for this table.
+        UserError: `how` is missing, or does not apply to this table.
     """
     if how is not None:
         check_choice("positions", how, HOW)
     if how is not None and old == new:
-        raise UserError(f"--positions {how} is for another --image-size than that of the weights")
+        raise UserError(f"--positions {how} has no effect: --image-size is that of the weights")
     fixed = is_fixed(table, old, dtype)
     if decoder and how not in (None, "recompute"):
         raise UserError(
-            f"--positions {how} is for encoders, and this decoder's are sine-cosine: choose "
-            "recompute, or leave the decoder out with --encoder-only"
+            f"--positions {how} is for encoders, and the decoder's positions are sine-cosine: "
+            "choose recompute, or leave the decoder out with --encoder-only"
         )
     if old == new or (fixed and how == "recompute"):
         return None if fixed else table
     if how in (None, "recompute"):
         more = ", or recompute (they are sine-cosine)" if fixed else ""
         raise UserError(
-            f"the positions are of {old[0]} x {old[1]} patches and {new[0]} x {new[1]} are wanted: "
+            f"the position table is for {old[0]} x {old[1]} patches, not {new[0]} x {new[1]}: "
             "choose --positions bicubic (as official MAE and transformers), antialias (as timm)"
             f"{more}"
         )
@@ -116,19 +116,19 @@ def fitted(table: np.ndarray, old: Grid, new: Grid, how: str | None, *, dtype, d
 
 
 def is_fixed(table: np.ndarray, grid: Grid, dtype) -> bool:
-    """Whether a table is the sine-cosine one, rounded to its dtype in the file or to a half."""
+    """Whether a table is the sine-cosine one, up to rounding to its dtype or to 16 bits."""
     return _rounds(table, with_prefix(grid, table.shape[1]), dtype)
 
 
 def is_of_moco(table: np.ndarray, grid: Grid, dtype) -> bool:
-    """Whether a table is MoCo v3's: sine-cosine as well, but the row in the first half."""
+    """Whether a table is MoCo v3's: sine-cosine too, but with the row in the first half."""
     halves = np.split(with_prefix(grid, table.shape[1]), 2, axis=1)
     return _rounds(table, np.concatenate(halves[::-1], axis=1), dtype)
 
 
 def _rounds(table: np.ndarray, expected: np.ndarray, dtype) -> bool:
-    """Whether each value is what the dtype, or one of `HALVES`, makes of one within `SLACK` of the
-    expected one.
+    """Whether each value is within `SLACK` of the expected one before rounding to the dtype or to
+    one of `HALVES`.
     """
     if table.shape != expected.shape:
         return False
@@ -140,9 +140,9 @@ def _rounds(table: np.ndarray, expected: np.ndarray, dtype) -> bool:
 
 
 def check_decoder(table: np.ndarray | None, grid: Grid, name: str, dtype) -> None:
-    """Raises UserError if a decoder has positions that cannot be computed here."""
+    """Raises UserError if the positions of a decoder are not sine-cosine."""
     if table is not None and not is_fixed(table, grid, dtype):
         raise UserError(
-            f"the decoder in {name} has positions that are not the sine-cosine ones: it has no "
-            "place here, leave it out with --encoder-only"
+            f"the decoder in {name} has positions other than sine-cosine, which is not supported: "
+            "leave it out with --encoder-only"
         )

@@ -1,5 +1,5 @@
-"""How images become a network's input where others run it: what a preprocessor_config.json of
-Hugging Face or the pretrained_cfg of timm says, in the words of our transforms.
+"""Preprocessing of images for imported weights: converts a preprocessor_config.json of Hugging
+Face, or the pretrained_cfg of timm, to our transforms and pixel statistics.
 """
 
 import logging
@@ -13,21 +13,21 @@ from mae_jax.types import UserError
 logger = logging.getLogger(__name__)
 
 KERNELS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers of the kernels that are the same here, within a level or two of 255."""
+"""Pillow's numbers of the kernels that ours match, within a level or two of 255."""
 SQUARE = {224: dict(height=224, width=224), 256: dict(height=256, width=256)}
 CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
 HALF = ([0.5], [0.5])
 
 
 class Defaults(NamedTuple):
-    """What a processor of transformers does where its file does not say it."""
+    """Defaults of a processor of transformers for keys that its file lacks."""
 
     resample: int
     size: dict[str, int]
     crop: bool
     pixels: tuple[list[float], list[float]]
     square: bool = True
-    """Whether one number as size means a square, and not the shorter side."""
+    """Whether a size of one number is the side of a square, not the shorter side."""
 
 
 PROCESSORS = {
@@ -38,28 +38,28 @@ PROCESSORS = {
     "CLIP": Defaults(3, dict(shortest_edge=224), True, CLIP, square=False),
     "Siglip": Defaults(3, SQUARE[224], False, HALF, square=False),
 }
-"""Start of the name of a processor or feature extractor -> its defaults. Others resize by rules of
-their own."""
+"""Start of the name of a processor or feature extractor -> its defaults. Other processors have
+their own rules for resizing and are not supported."""
 
 
 class Images(NamedTuple):
-    """How images are made before they are normalized."""
+    """Preprocessing before normalization."""
 
     transform: str
-    """Spec of transforms; '': it is not said, or cannot be done here."""
+    """Spec of transforms; '': unknown or not supported."""
     remark: str
-    """What of it is not done here; '': nothing."""
+    """What is not supported; '': nothing."""
 
 
 def _name(processor: Mapping[str, Any]) -> str:
-    """Of the class that reads it; '': not said."""
+    """Name of the processor's class; '': unknown."""
     keys = ("image_processor_type", "feature_extractor_type")
     return next((str(processor[key]) for key in keys if processor.get(key)), "")
 
 
 def _defaults(processor: Mapping[str, Any]) -> Defaults | None:
-    found = re.fullmatch(r"(\w+?)(ImageProcessor|FeatureExtractor)(Fast|Pil)?", _name(processor))
-    return PROCESSORS.get(found[1]) if found else None
+    match = re.fullmatch(r"(\w+?)(ImageProcessor|FeatureExtractor)(Fast|Pil)?", _name(processor))
+    return PROCESSORS.get(match[1]) if match else None
 
 
 def _get(processor: Mapping[str, Any], key: str, default: Any) -> Any:
@@ -69,19 +69,19 @@ def _get(processor: Mapping[str, Any], key: str, default: Any) -> Any:
 
 
 def pixels_of(processor: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """'mean' and 'std' of pixels in [0, 1] that do what a processor does to bytes: rescale, then
-    normalize; {} if it does not say.
+    """'mean' and 'std' of pixels in [0, 1], equivalent to a processor's rescaling and normalization
+    of bytes; {} if they are unknown.
 
     Raises:
-        UserError: it does something else, too.
+        UserError: the processor does something else, too.
     """
     if not processor:
         return {}
     for key in ("offset", "rescale_offset"):
         if _get(processor, key, False):
             raise UserError(
-                f"{name} has {key}: true in preprocessor_config.json, which is not done here: give "
-                "--mean and --std, and take it out of the file"
+                f"{name} has {key}: true in preprocessor_config.json, which is not supported: "
+                "remove it from the file, and pass --mean and --std"
             )
     rescale = _get(processor, "do_rescale", True)
     factor = _get(processor, "rescale_factor", 1 / 255) if rescale else 1.0
@@ -94,8 +94,8 @@ def pixels_of(processor: Mapping[str, Any], name: str) -> dict[str, Any]:
     if math.isclose(scale, 1, rel_tol=1e-6):
         return dict(mean=mean, std=std)
     logger.warning(
-        "%s multiplies bytes by %g, not by 1/255: mean and std here are those in its "
-        "preprocessor_config.json, divided by %g",
+        "%s multiplies bytes by %g, not by 1/255: mean and std of its preprocessor_config.json are "
+        "divided by %g",
         *(name, factor, scale),
     )
     if not all(isinstance(v, (int, float)) for v in (*mean, *std)):
@@ -104,7 +104,7 @@ def pixels_of(processor: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _normalized(processor: Mapping[str, Any]) -> tuple[list, list]:
-    """Mean and deviation of rescaled pixels; [], [] if it does not say."""
+    """Mean and standard deviation of rescaled pixels; [], [] if unknown."""
     if not _get(processor, "do_normalize", True):
         return [0.0], [1.0]
     known = _defaults(processor)
@@ -114,12 +114,12 @@ def _normalized(processor: Mapping[str, Any]) -> tuple[list, list]:
 
 
 def images_of(processor: Mapping[str, Any], pretrained: Mapping[str, Any], size) -> Images:
-    """The transforms that make images like those that a network was used with.
+    """The transforms equivalent to the preprocessing of a network.
 
     Args:
         processor: preprocessor_config.json, or {}.
         pretrained: pretrained_cfg of timm, or {}.
-        size: (height, width) of the images here.
+        size: (height, width) of our images.
     """
     if pretrained:
         return _of_timm(pretrained, size)
@@ -132,7 +132,7 @@ def _of_processor(processor: Mapping[str, Any], size: tuple[int, int]) -> Images
         return Images("", f"{where} is of {_name(processor)}")
     resample = _get(processor, "resample", known.resample if known else None)
     square = known.square if known else None
-    wanted = _sides(_get(processor, "size", known.size if known else None), square=square)
+    resized = _sides(_get(processor, "size", known.size if known else None), square=square)
     crop = None
     if _get(processor, "do_center_crop", known.crop if known else False):
         crop = _sides(_get(processor, "crop_size", 224 if known else None), square=True)
@@ -146,27 +146,27 @@ def _of_processor(processor: Mapping[str, Any], size: tuple[int, int]) -> Images
         )
     if type(resample) is not int or resample not in KERNELS:
         return Images("", f"{where} has resample={resample!r}")
-    if wanted is None or (crop is None and isinstance(wanted, int)):
+    if resized is None or (crop is None and isinstance(resized, int)):
         return Images("", f"{where} has size={processor.get('size')}")
-    if crop and max(crop) > (wanted if isinstance(wanted, int) else min(wanted)):
-        return Images("", f"{where} crops {crop[0]} x {crop[1]} of {wanted} pixels")
-    return _specified(wanted, crop, KERNELS[resample], "down", size, "")
+    if crop and max(crop) > (resized if isinstance(resized, int) else min(resized)):
+        return Images("", f"{where} crops {crop[0]} x {crop[1]} of {resized} pixels")
+    return _specified(resized, crop, KERNELS[resample], "down", size, "")
 
 
 def _sides(size: Any, *, square: bool | None) -> int | tuple[int, int] | None:
-    """The length of the shorter side, or (height, width); None: neither.
+    """The shorter side, or (height, width), of a size in a file; None: neither.
 
     Args:
         size: as in the file.
-        square: whether one number means a square; None: it is not known.
+        square: whether one number is the side of a square; None: unknown.
     """
-    whole = lambda *sides: all(type(side) is int and side > 0 for side in sides)
+    positive = lambda *sides: all(type(side) is int and side > 0 for side in sides)
     match size:
-        case int() if whole(size) and square is not None:
+        case int() if positive(size) and square is not None:
             return (size, size) if square else size
-        case {"height": h, "width": w} if len(size) == 2 and whole(h, w):
+        case {"height": h, "width": w} if len(size) == 2 and positive(h, w):
             return h, w
-        case {"shortest_edge": s} if len(size) == 1 and whole(s):
+        case {"shortest_edge": s} if len(size) == 1 and positive(s):
             return s
     return None
 
@@ -177,8 +177,8 @@ def _of_timm(pretrained: Mapping[str, Any], size: tuple[int, int]) -> Images:
         _get(pretrained, "crop_mode", "center"),
     )
     share, shape = _get(pretrained, "crop_pct", 0.875), _get(pretrained, "input_size", [3, *size])
-    whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int for n in shape)
-    if not whole or type(share) not in (int, float) or not 0 < share <= 1:
+    valid = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int for n in shape)
+    if not valid or type(share) not in (int, float) or not 0 < share <= 1:
         return Images("", f"timm's pretrained_cfg has input_size={shape} and crop_pct={share}")
     if kernel not in KERNELS.values():
         return Images("", f"timm's pretrained_cfg has interpolation={kernel!r}")
@@ -190,8 +190,8 @@ def _of_timm(pretrained: Mapping[str, Any], size: tuple[int, int]) -> Images:
 
 
 def _specified(resize, crop, kernel: str, rounding: str, size, remark: str) -> Images:
-    """The spec of a resize to (height, width), or of the shorter side, and a crop; all of it larger
-    or smaller if images here are.
+    """The spec of a resize, to (height, width) or of the shorter side, and a crop; scaled to the
+    size of our images if theirs differ.
     """
     final = crop or resize
     if final is None:
@@ -202,7 +202,7 @@ def _specified(resize, crop, kernel: str, rounding: str, size, remark: str) -> I
     elif resize is not None:
         resize = tuple(round(side * f) for side, f in zip(resize, factors, strict=True))
     if tuple(final) != tuple(size):
-        remark = f"{final[0]} x {final[1]} pixels there are {size[0]} x {size[1]} here"
+        remark = f"{final[0]} x {final[1]} pixels are changed to {size[0]} x {size[1]}"
     if resize is None:
         return Images(f"center_crop({tuple(size)})", remark)
     down = ", rounding=down" if isinstance(resize, int) else ""

@@ -1,4 +1,4 @@
-"""Files of PyTorch's, read by its weights-only loader: nothing in them is ever run."""
+"""Reads PyTorch files with the weights-only loader, which never runs code in them."""
 
 import argparse
 import re
@@ -17,35 +17,35 @@ INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 
 
 def read_torch(path: Path, ours: str) -> tuple[dict[str, dict[str, Any]], Any]:
-    """The tensors of a file by the path of the dictionary that they are in, and what stands under
-    the name `ours` ('{}': nothing).
+    """The tensors of a file, grouped by the path of their dictionary (see `groups_of`), and the
+    entry with the key `ours` ('{}' if there is none).
 
     Raises:
-        UserError: PyTorch is missing, the file is damaged, or it would run code.
+        UserError: PyTorch is missing, the file is damaged, or it could run code.
     """
     try:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path} needs PyTorch to be read: pip install torch, or give .safetensors"
+            f"{path} needs PyTorch to be read: pip install torch, or pass .safetensors"
         ) from error
     try:
-        # The official checkpoints hold the arguments of their training beside the weights.
+        # The official MAE checkpoints also contain the arguments of their training.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, for damaged files too
+    except Exception as error:  # of many types, for damaged files too
         if "eights only" in str(error) or "WeightsUnpickler" in str(error):
             culprit = re.search(r"GLOBAL (\S+)", str(error))
             what = f" ({culprit[1]})" if culprit else ""
             raise UserError(
                 f"{path} is refused: it holds more than weights{what} and could run code when "
-                "loaded; ask its author for .safetensors, or where you trust it save the weights "
-                "alone: torch.save(torch.load(FILE, weights_only=False)[KEY], 'weights.pth')"
+                "loaded; ask its author for .safetensors, or if you trust it save only the "
+                "weights: torch.save(torch.load(FILE, weights_only=False)[KEY], 'weights.pth')"
             ) from error
-        raise UserError(f"{path} is damaged, or no file of PyTorch's ({line_of(error)})") from error
+        raise UserError(f"{path} is damaged, or no PyTorch file ({line_of(error)})") from error
     groups = groups_of(content, lambda value: isinstance(value, torch.Tensor))
     if not groups:
-        raise UserError(f"{path} holds no weights by name, but {type(content).__name__}")
+        raise UserError(f"{path} holds no named weights, but {type(content).__name__}")
     return groups, content.get(ours, "{}") if isinstance(content, dict) else "{}"
 
 
@@ -62,10 +62,10 @@ def to_numpy(name: str, tensor: Any, where: str) -> np.ndarray:
         if tensor.layout != torch.strided:
             kind = str(tensor.layout).removeprefix("torch.")
         raise UserError(
-            f"{name} in {where} is {'without data' if tensor.is_meta else kind}, not read here: "
+            f"{name} in {where} is {'without data' if tensor.is_meta else kind}, not supported: "
             "save the weights as float32, float16 or bfloat16"
         )
     tensor = tensor.detach().contiguous()
-    if kind == "bfloat16":  # of which PyTorch's NumPy knows nothing
+    if kind == "bfloat16":  # which tensor.numpy() does not support
         return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
     return tensor.numpy()

@@ -1,6 +1,5 @@
-"""Arrays of networks that are not built here, rewritten as those of one that is and computes the
-same: a LayerScale (arXiv 2103.17239) is folded into the layer before it, and layers without a bias
-get one of zeros.
+"""Rewrites arrays of unsupported networks as those of an equivalent supported one: a LayerScale
+(arXiv 2103.17239) is folded into the preceding layer, and layers without a bias get zeros.
 """
 
 import re
@@ -16,13 +15,14 @@ LAYER_SCALES = (
     (r"(.*encoder\.layer\.\d+\.)lambda_1", "attention.output.dense"),
     (r"(.*encoder\.layer\.\d+\.)lambda_2", "output.dense"),
 )
-"""Regex of the factors of a branch, behind the prefix of its block -> the last layer of the branch:
-of timm, official DeiT III and DINOv2, and of Hugging Face's BEiT."""
+"""Regex of the factors of a branch, with the prefix of its block as group -> the last layer of the
+branch: in timm, the official DeiT III and DINOv2, and Hugging Face's BEiT."""
 UNBIASED = r"attn\.qkv|attention\.(?:attention\.)?(?:query|key|value|[qkv]_proj)"
-"""What has no bias in networks with qkv_bias=False."""
+"""Layers that have no bias in networks with qkv_bias=False."""
 MASK_TOKEN = re.compile(r"(?:.*\bembeddings\.)?(?:mask_token|masked_embed)")
 DECODER = re.compile(r"decoder(_blocks|_embed|_norm|_pred|_pos_embed|\.)")
-"""Of masked autoencoders; SimMIM, BEiT, iBOT and DINOv2 have a mask token and none of these."""
+"""Arrays of a masked autoencoder's decoder; SimMIM, BEiT, iBOT and DINOv2 have a mask token, but
+none of these."""
 
 FOREIGN = {
     r"\.ls\d|gamma|lambda|layer_scale": "LayerScale",
@@ -40,22 +40,22 @@ FOREIGN = {
     r"running_(mean|var)": "BatchNorm",
     r"local_cls|pooler": "a pooler",
 }
-"""Regex of names that are not known here -> what they are of."""
+"""Regex of unsupported names -> the part of a network that they belong to."""
 
 
 class Rewritten(NamedTuple):
-    """What became of the arrays of a file."""
+    """The rewritten arrays of a file."""
 
     arrays: dict[str, np.ndarray]
     used: dict[str, str]
-    """Name of an array that is not in them any more -> what became of it."""
+    """Name of a removed array -> why it was removed."""
 
 
 def rewritten(arrays: dict[str, np.ndarray], name: str) -> Rewritten:
-    """The arrays of a network that is built here.
+    """Rewrites arrays as those of a supported network.
 
     Args:
-        arrays: by their names in a layout of others.
+        arrays: by their names in another layout.
         name: of the file, for messages.
 
     Raises:
@@ -76,22 +76,22 @@ def rewritten(arrays: dict[str, np.ndarray], name: str) -> Rewritten:
 
 
 def described_names(names: list[str], *, theirs: bool) -> str:
-    """The first of some names; of others' names, with what they are of if that is known."""
-    shown, said = [], set()
+    """The first names of a list; those of others with the part of the network, if it is known."""
+    shown, described = [], set()
     for name in names:
         known = FOREIGN.items() if theirs else ()
         what = next((text for regex, text in known if re.search(regex, name)), "")
-        if len(shown) < 4 or (what and what not in said and len(shown) < 8):
-            shown.append(f"{name} ({what})" if what and what not in said else name)
-            said.add(what)
+        if len(shown) < 4 or (what and what not in described and len(shown) < 8):
+            shown.append(f"{name} ({what})" if what and what not in described else name)
+            described.add(what)
     return ", ".join(shown) + (f" and {len(names) - len(shown)} more" * (len(names) > len(shown)))
 
 
 def _layer_of(name: str) -> str | None:
     """The layer that a LayerScale follows."""
     for regex, layer in LAYER_SCALES:
-        if found := re.fullmatch(regex, name):
-            return found[1] + layer
+        if match := re.fullmatch(regex, name):
+            return match[1] + layer
     return None
 
 
@@ -100,13 +100,13 @@ def _fold(arrays: dict[str, np.ndarray], factors: str, layer: str, name: str) ->
     gamma = arrays.pop(factors).astype(np.float64)
     for leaf in (f"{layer}.weight", f"{layer}.bias"):
         if leaf not in arrays or gamma.shape != arrays[leaf].shape[:1]:
-            raise UserError(f"{factors} in {name} does not fit {leaf}: the file is not whole")
+            raise UserError(f"{factors} in {name} does not fit {leaf}: the file is incomplete")
         array = arrays[leaf].astype(np.float64)
         arrays[leaf] = (array.T * gamma).T.astype(np.float32)
 
 
 def _without_bias(arrays: dict[str, np.ndarray]) -> list[str]:
-    """The biases of queries, keys and values, if no block has any."""
+    """Names of the biases of queries, keys and values if no block has any; otherwise none."""
     layers = [n.removesuffix(".weight") for n in arrays if re.search(rf"({UNBIASED})\.weight$", n)]
     biases = [f"{layer}.bias" for layer in layers]
     return [] if any(bias in arrays for bias in biases) else biases

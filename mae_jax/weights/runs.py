@@ -1,6 +1,6 @@
-"""Weights of our own: of a run, from its newest checkpoint, or of a folder that `mae-jax weights
-import` made. Such a folder has a run's config and weights in place of checkpoints, so that all
-commands that use a run take it.
+"""Weights of our runs: from the newest checkpoint of a run, or from a folder that `mae-jax weights
+import` wrote. Such a folder has the config of a run, and weights in place of checkpoints, so that
+all commands accept it as a run.
 """
 
 from pathlib import Path
@@ -23,16 +23,16 @@ from mae_jax.workdir import WEIGHTS, is_folder_of_weights, read_config
 
 
 def is_run(source: str | Path) -> bool:
-    """Whether this is a workdir, or a folder that import made."""
+    """Whether this is a workdir, or a folder that `weights import` wrote."""
     path = Path(source).expanduser() / "config.json"
     return path.is_file() and "method" in read_json(path)
 
 
 def read_run(folder: Path) -> Model:
-    """The weights of a run; of averaged ones, where it has them, those.
+    """Reads the weights of a run: their moving average, if the run has one.
 
     Raises:
-        UserError: no run, nothing to read in it, or damage.
+        UserError: not a run, a run without checkpoints, or a damaged file.
     """
     method = read_config(folder).method
     args = portable_args(arguments(method.name, "methods", method.args.to_dict()))
@@ -51,7 +51,7 @@ def read_run(folder: Path) -> Model:
 
 
 def image_of(folder: Path) -> tuple[int, ...] | None:
-    """[*space, C] of the images that the weights of a run are of; None: not known."""
+    """[*space, C] of the images of a run; None: not known."""
     costs, notes = folder / "costs.json", {}
     if is_folder_of_weights(folder):
         notes = read_notes(folder / WEIGHTS)
@@ -61,7 +61,11 @@ def image_of(folder: Path) -> tuple[int, ...] | None:
 
 
 def read_state(folder: Path, abstract_state: TrainState) -> TrainState:
-    """The state of a folder that import made, laid out like another, without moments."""
+    """The state of a folder that `weights import` wrote, at step 0 without optimizer moments.
+
+    Args:
+        abstract_state: shapes and shardings of the result.
+    """
     model, same = read_run(folder), lambda path, array: array
     params = transfer(abstract_state.params, model.params, missing="^$", adapt=same)
     extra = transfer(abstract_state.extra, model.extra, missing="^$", adapt=same)
@@ -70,10 +74,10 @@ def read_state(folder: Path, abstract_state: TrainState) -> TrainState:
 
 
 def write_run(model: Model, out: Path) -> None:
-    """Makes a folder that commands use like a run.
+    """Writes a folder that commands use like a run.
 
     Raises:
-        UserError: it is there already.
+        UserError: the folder exists.
     """
     with fresh_folder(out) as folder:
         leaves = {f"params/{path}": array for path, array in model.params.items()}
@@ -83,7 +87,7 @@ def write_run(model: Model, out: Path) -> None:
 
 
 def transform_of(model: Model) -> str:
-    """The transforms of images for a model: those that it was used with, or the usual ones."""
+    """The evaluation transforms of a model: the imported ones, or a resize and center crop."""
     height, width = model.image[:2]
     usual = f"resize(({height}, {width}))"
     if height == width:
@@ -92,7 +96,7 @@ def transform_of(model: Model) -> str:
 
 
 def _config(model: Model) -> ConfigDict:
-    """A config of every section; of those that train, nothing is used."""
+    """A config with all sections; those for training are not used."""
     resize = transform_of(model)
     config = base()
     config.data.update(train_transform=resize, eval_transform=resize, batch_size=64, fields=())
@@ -102,13 +106,13 @@ def _config(model: Model) -> ConfigDict:
 
 
 def only(model: Model, head: int | None) -> Model:
-    """A probe with one head, its BatchNorm folded into it; other models as they are.
+    """Folds the BatchNorm of a linear probe into one head; returns other models unchanged.
 
     Args:
-        head: number of the head, from 0; None: there is one.
+        head: number of the head, from 0; None: the only one.
 
     Raises:
-        UserError: there are several, or no such head.
+        UserError: there are several heads and none is selected, or no such head.
     """
     if model.method != "tasks.linear_probe":
         if head is not None:
@@ -117,7 +121,7 @@ def only(model: Model, head: int | None) -> Model:
     count = len(model.args["lr_factors"])
     if head is None and count > 1:
         factors = ", ".join(f"{i}: {lr:g}" for i, lr in enumerate(model.args["lr_factors"]))
-        raise UserError(f"this probe has {count} heads (lr factors {factors}): choose by --head")
+        raise UserError(f"this probe has {count} heads (lr factors {factors}): pass --head NUMBER")
     if not 0 <= (head or 0) < count:
         raise UserError(f"--head {head}: this probe has heads 0 to {count - 1}")
     params = {path: array for path, array in model.params.items() if not path.startswith("head_")}

@@ -1,4 +1,4 @@
-"""Weights into files: whole or not at all, and nothing is written over."""
+"""Writes files of weights atomically, and overwrites nothing."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from mae_jax.weights.kinds import SUFFIXES
 
 @contextlib.contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` if all inside goes well, and leaves nothing otherwise.
+    """A temporary folder that is renamed to `out` on success, and removed on an exception.
 
     Raises:
         UserError: see `check_new`.
@@ -41,26 +41,26 @@ def check_new(out: Path) -> None:
     """Checks that a folder can be created.
 
     Raises:
-        UserError: it is there already and not empty, or cannot be.
+        UserError: it exists and is not empty, or cannot be created.
     """
     out = out.absolute()
     if out == Path.cwd() or out.suffix in SUFFIXES:
-        raise UserError(f"--out {out}: a folder is made, give a name for it")
+        raise UserError(f"--out {out}: must be a new folder, not a file or the current folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already: give another --out")
+        raise UserError(f"{out} already exists: choose another --out")
     check_place(out, "--out")
 
 
 def write_file(path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> None:
-    """Writes .safetensors, or with PyTorch's help .pth, whole or not at all.
+    """Writes .safetensors or, if PyTorch is installed, .pth, atomically.
 
     Raises:
-        UserError: another suffix, a file that is there already, or PyTorch is missing.
+        UserError: another suffix, an existing file, or PyTorch is missing.
     """
     if path.suffix not in (".safetensors", ".pth"):
         raise UserError(f"--out {path}: the name must end in .safetensors or .pth")
     if path.exists():
-        raise UserError(f"{path} is there already: give another --out")
+        raise UserError(f"{path} already exists: choose another --out")
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     text = json.dumps(notes)

@@ -42,7 +42,7 @@ def test_what_is_not_installed_is_named(monkeypatch):
 
 def test_what_the_peer_cannot_do_is_refused():
     for args, name in [(dict(mask="grid"), "mask"), (dict(loss="l1"), "loss")]:
-        with pytest.raises(UserError, match=f"in '{name}'"):
+        with pytest.raises(UserError, match=f"support '{name}'"):
             peer.check_setup(make_setup(square(**args), [8]))
     with pytest.raises(UserError, match="'image size'"):
         peer.check_setup(make_setup(square()))

@@ -86,7 +86,7 @@ def photos(tmp_path):
         ("data.test=", "config.data.test names no source"),
         ("evals.run=svm", "evals has no 'svm'"),
         ("evals.run=knn(k=2.5)", "knn: k=2.5 should be of type int"),
-        ("evals.every=-5", "must be 0 (at the end only) or more"),
+        ("evals.every=-5", "must be 0 (only at the end) or more"),
         ("log.every=0", "config.log.every=0 must be at least 1"),
         ("accumulate=0", "config.accumulate=0 must be at least 1"),
         ("max_skipped=0", "config.max_skipped=0 must be at least 1"),
@@ -96,7 +96,7 @@ def photos(tmp_path):
         ("method.args.mask_ratio=0.0", "masks nothing to learn from"),
         ("method.args.std=(0.0,)", "must be positive"),
         ("method.args.encoder=vit(B, patch=2.0)", "patch=2.0 should be of type int"),
-        ("method.args.encoder=vit(B, dtype=float16)", "'dtype' has its own place"),
+        ("method.args.encoder=vit(B, dtype=float16)", "'dtype' is a config value of its own"),
         ("accumulate=3", "is not divisible by 2 devices x 3 accumulation steps"),
     ],
 )
@@ -111,10 +111,10 @@ def test_mistakes_in_a_config(capsys, config, tmp_path, override, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--config", "nowhere.py"], "there is no config file 'nowhere.py'"),
+        (["--config", "nowhere.py"], "there is no config file or built-in experiment 'nowhere.py'"),
         (["--config", "tests/helpers/tiny.py:B/16"], "takes no argument"),
         (["--config", "configs/mae.py:X/16"], "write SIZE/PATCH"),
-        (["--config", "configs/mae.py:B/16,tensor"], "after the comma, data, fsdp, hybrid"),
+        (["--config", "configs/mae.py:B/16,tensor"], "write data, fsdp, hybrid after the comma"),
         (["--config", "tests/helpers/tiny.py", "--workdir", "gs://b/run"], "mount the bucket"),
         (["--config", "tests/helpers/tiny.py", "--seed", "3"], "unknown argument '--seed'"),
     ],
@@ -200,9 +200,12 @@ def test_features_of_a_folder(trained, photos, tmp_path):
     "arguments, message",
     [
         (["evaluate"], "nothing to evaluate"),
-        (["evaluate", "--evals", "knn(k=99)"], "knn asks for 99 of only 32 training examples"),
-        (["evaluate", "--config.seed=1"], "a run keeps its config"),
-        (["reconstruct", "--count", "0"], "at least one image"),
+        (
+            ["evaluate", "--evals", "knn(k=99)"],
+            "knn needs 99 training examples, and there are only 32",
+        ),
+        (["evaluate", "--config.seed=1"], "the config stored in the workdir"),
+        (["reconstruct", "--count", "0"], "must be at least 1"),
         (["features", "--images", "nowhere", "--out", "f.npz"], "there is no folder 'nowhere'"),
     ],
 )
@@ -252,3 +255,22 @@ def test_mistakes_in_the_command(capsys):
 )
 def test_a_workdir_is_named_after_its_config(config, workdir):
     assert str(commands.default_workdir(config)) == workdir
+
+
+HELP = """
+import contextlib, io, sys
+from mae_jax.cli import make_parser
+commands = next(a.choices for a in make_parser()._actions if a.dest == "command")
+leaves = [[name] for name in commands] + [["weights", "import"], ["weights", "export"]]
+for words in [[], *leaves]:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+        make_parser().parse_args([*words, "--help"])
+    assert "usage: mae-jax" in out.getvalue(), words
+heavy = {"jax", "flax", "numpy", "tensorflow", "ml_collections"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+
+
+def test_help_imports_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -25,8 +25,8 @@ def test_what_is_missing_is_named_with_its_purpose(capsys, monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lost)
     assert doctor.report() == 0
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "jax2onnx not here; needed for mae-jax weights export --format onnx" in printed
-    assert "torch not here; needed for weights in .pth files, mae-jax bench step" in printed
+    assert "jax2onnx not installed; needed for mae-jax weights export --format onnx" in printed
+    assert "torch not installed; needed for weights in .pth files, mae-jax bench step" in printed
 
 
 def test_what_every_run_needs_is_a_fault(capsys, monkeypatch):

@@ -72,7 +72,7 @@ def test_other_training_images_number_no_classes_anew(classifier, tmp_path, caps
     for folder in folders:
         evals = "--evals", "knn(k=3)|classify", "--train", folder, "--images", folder
         line = mistake(capsys, *command[:3], *evals)
-        assert line.startswith("classify reads logits of the classes that the run has learned")
+        assert line.startswith("classify reads logits of the run's own classes")
     features = "--evals", "knn(k=3)", "--train", folders[0], "--images", folders[0]
     assert run(*command[:3], *features) == 0
 
@@ -97,7 +97,7 @@ def test_the_classes_of_an_exported_classifier_are_its_own(classifier, tmp_path,
     a, b = (json.loads((tmp_path / name / "meta.json").read_text()) for name in "ab")
     assert len(a.pop("classes")) == 10 and a == b
     line = mistake(capsys, *command, "logits", "--out", tmp_path / "c", "--head", 0)
-    assert "--head is not for stablehlo" in line
+    assert "--head is not for the format stablehlo" in line
 
 
 ARGS = [

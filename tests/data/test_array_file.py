@@ -170,7 +170,7 @@ def test_wrong_images_are_explained(tmp_path, array, options, message):
         (LABELS[:, None], r"have shape \(6, 1\): its 6 images need"),
         (LABELS.astype(float), "are of type float64: save them as integers"),
         (np.array(list("abcdef")), "are of type <U1: save them as integers"),
-        (LABELS - 1, "label -1 of example 1 of .*images.npy is no class: number them from 0"),
+        (LABELS - 1, "label -1 of example 1 of .*images.npy is invalid: number classes from 0"),
         (LABELS * 10**6, "label 2000000 of example 0 of .* from 0 to at most 999999"),
     ],
 )
@@ -186,10 +186,10 @@ def test_wrong_labels_are_explained(tmp_path, labels, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "set.npz is an .npz: say image=...; it holds x, y"),
+        ({}, "set.npz is an .npz: give image=...; it holds x, y"),
         ({"image": "z"}, "set.npz has no array 'z'; it holds x, y"),
         ({"image": "x", "label": "labels"}, "has no array 'labels'; it holds x, y"),
-        ({"image": "x", "labels": "y.npy"}, "labels='y.npy' goes with an .npy, and .* label=..."),
+        ({"image": "x", "labels": "y.npy"}, "labels='y.npy' is for an .npy, and .* label=..."),
         ({"image": "y"}, r"have shape \(6,\)"),
     ],
 )

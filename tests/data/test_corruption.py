@@ -146,7 +146,7 @@ def test_what_belongs_to_an_image_stays_and_files_are_decoded():
 
 
 def test_images_of_other_channels():
-    with pytest.raises(UserError, match="images of 4 channels.*1 .grey. or 3"):
+    with pytest.raises(UserError, match="images of 4 channels.*1 .gray. or 3"):
         corrupt(np.zeros((8, 8, 4), np.uint8), "fog", 1)
 
 
@@ -154,7 +154,7 @@ def test_images_of_other_channels():
     ("text", "message"),
     [
         ("corruption(gaussian)", "no kind 'gaussian': did you mean 'gaussian_noise'"),
-        ("corruption(frost)", "frost is left out.*licence.*choose gaussian_noise, shot_noise"),
+        ("corruption(frost)", "frost is not included.*license.*choose gaussian_noise, shot_noise"),
         ("corruption(snow, severity=0)", "severity=0, choose one from 1"),
         ("corruption(snow, severity=6)", "severity=6, choose one from 1"),
         ("corruption(snow, severity=2.5)", "severity=2.5 should be of type int"),

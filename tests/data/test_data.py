@@ -176,7 +176,7 @@ def test_images_of_different_sizes_need_a_transform(tmp_path):
         ({"train": f"{SCENES}|{SCENES}"}, "should name exactly one"),
         ({"eval_transform": "flop"}, "transforms has no 'flop': did you mean 'flip'?"),
         ({"workers": -1}, "workers -1"),
-        ({"workers": 10_000}, "workers 10000: give a number of threads up to 1024"),
+        ({"workers": 10_000}, "workers 10000: give up to 1024 threads"),
         ({"on_error": "ignore"}, "on_error 'ignore' is unknown: choose raise, skip"),
     ],
 )

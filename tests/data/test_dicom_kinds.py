@@ -59,7 +59,7 @@ def test_what_is_no_image_is_left_out_and_counted(tmp_path):
     assert names_of(source) == ["image.dcm"] and not source.damaged
     np.testing.assert_array_equal(images_of(source)[0][..., 0], windowed(values, *WINDOW))
     (note,) = source.notes
-    assert note.startswith("left out what is no image: 2 Basic Text SR, e.g. sr.dcm; 1 ")
+    assert note.startswith("left out files without an image: 2 Basic Text SR, e.g. sr.dcm; 1 ")
     for kind in (*OTHERS.values(), "private"):
         name = private if kind == "private" else getattr(uid, kind).name.removesuffix(" Storage")
         assert f" {name}, e.g. " in note
@@ -103,11 +103,14 @@ DAMAGED = {
     "rows of zero": (dict(Rows=0), "Rows, Columns or BitsAllocated is below 1"),
     "no sign": (dict(PixelRepresentation=None), "it has no PixelRepresentation"),
     "no bits": (dict(BitsAllocated=None), "it has no BitsAllocated"),
-    "samples": (dict(SamplesPerPixel=3), "SamplesPerPixel is 3, which does not go with MONOCHROME"),
-    "color": (dict(PhotometricInterpretation="RGB"), "SamplesPerPixel is 1, .* go with RGB"),
-    "kind of color": (dict(PhotometricInterpretation="HSV"), "images of the kind 'HSV'"),
+    "samples": (dict(SamplesPerPixel=3), "SamplesPerPixel is 3, which does not match MONOCHROME"),
+    "color": (dict(PhotometricInterpretation="RGB"), "SamplesPerPixel is 1, .* match RGB"),
+    "kind of color": (
+        dict(PhotometricInterpretation="HSV"),
+        "PhotometricInterpretation 'HSV' is not",
+    ),
     "flat": (dict(RescaleSlope=0, RescaleIntercept=1), "RescaleSlope is 0"),
-    "high bit": (dict(BitsStored=12, HighBit=3), "its HighBit is 3, which does not go with"),
+    "high bit": (dict(BitsStored=12, HighBit=3), "its HighBit is 3, which does not match"),
 }
 
 
@@ -141,8 +144,8 @@ def test_other_files_named_like_dicom(tmp_path, content):
     source = dicom.make(str(tmp_path), window=WINDOW)
     assert names_of(source) == ["a.dcm", "b.dcm"]
     start = f"it starts with {content[:16]!r}" if content else "it is empty"
-    assert source.damaged == [f"b.dcm: it is no DICOM file: {start}"]
-    with pytest.raises(BadImage, match="it is no DICOM file"):
+    assert source.damaged == [f"b.dcm: it is not a DICOM file: {start}"]
+    with pytest.raises(BadImage, match="it is not a DICOM file"):
         source.read([1])
 
 
@@ -150,7 +153,7 @@ def test_a_data_set_that_does_not_say_what_it_is(tmp_path):
     write(tmp_path / "a.dcm", dataset(grey(5, 6)))
     bare(tmp_path / "b", dataset(None, SOPClassUID=None))
     (damaged,) = dicom.make(str(tmp_path), window=WINDOW).damaged
-    assert damaged == "b: it has no pixels, and does not say what it is (SOPClassUID)"
+    assert damaged == "b: it has no pixels and no SOPClassUID"
 
 
 def test_malformed_numbers(tmp_path):
@@ -158,7 +161,7 @@ def test_malformed_numbers(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"1.5 ", b"abc "))
     write(tmp_path / "b.dcm", dataset(grey(5, 6)))
     (damaged,) = dicom.make(str(tmp_path), window=WINDOW).damaged
-    assert damaged.startswith("a.dcm: its RescaleSlope is no number (")
+    assert damaged.startswith("a.dcm: its RescaleSlope is not a number (")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +192,7 @@ def test_a_missing_photometric_interpretation_is_said(tmp_path):
     source = dicom.make(str(tmp_path), window=WINDOW)
     np.testing.assert_array_equal(source.read([0])["image"][0][..., 0], windowed(values, *WINDOW))
     assert "no PhotometricInterpretation, read as MONOCHROME2: 1 file" in source.notes[-1]
-    assert source.damaged[0].startswith("b.dcm: images of the kind None")
+    assert source.damaged[0].startswith("b.dcm: PhotometricInterpretation None")
 
 
 @pytest.mark.parametrize("frames", [None, ""])
@@ -200,7 +203,7 @@ def test_frames_that_the_header_does_not_count(tmp_path, frames):
     source = dicom.make(str(tmp_path), window=(0, 255))
     assert names_of(source) == ["a.dcm[0]", "a.dcm[1]", "a.dcm[2]", "b.dcm"]
     np.testing.assert_array_equal(np.stack(images_of(source)[:3])[..., 0], values)
-    assert "no NumberOfFrames, as many read as the pixels make: 1 file" in source.notes[0]
+    assert "no NumberOfFrames, inferred from the size of the pixels: 1 file" in source.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +240,7 @@ def test_compressed_pixels_that_are_not_and_the_reverse(tmp_path):
     mislabeled(tmp_path / "b.dcm", data, uid.ExplicitVRLittleEndian)
     assert dicom.make(str(tmp_path), window=WINDOW).damaged == [
         "a.dcm: its pixels should be compressed (RLE Lossless), and are not",
-        "b.dcm: its pixels are compressed, and it does not say how (TransferSyntaxUID)",
+        "b.dcm: its pixels are compressed, but its TransferSyntaxUID does not say how",
     ]
 
 

@@ -136,7 +136,7 @@ def test_without_imagecodecs(tmp_path, monkeypatch):
     dicom_codecs.register()
     monkeypatch.setattr(decoder, "_available", {})
     write(tmp_path / "a.dcm", dataset(grey(3, 4), PixelData=compressed([b"1"])), uid.JPEGLSLossless)
-    message = "1 and the package that unpacks it is not installed: pip install imagecodecs"[2:]
+    message = "1 and the package that decompresses it is not installed: pip install imagecodecs"[2:]
     with pytest.raises(UserError, match=message):
         dicom.make(str(tmp_path), window=WINDOW)
 
@@ -257,5 +257,5 @@ def test_a_cut_off_file_gives_its_first_frames(tmp_path):
     np.testing.assert_array_equal(
         source.read([1])["image"][0][..., 0], windowed(values[1], *WINDOW)
     )
-    with pytest.raises(BadImage, match="it is cut off: 1700 of 2400 bytes of pixels are there"):
+    with pytest.raises(BadImage, match="it is cut off after 1700 of 2400 bytes of pixels"):
         source.read([2])

@@ -195,7 +195,7 @@ def test_texts_of_different_lengths():
 
     data = batches_of({"text": TEXT}, fields=("text",))
     data.sources["train"] = Ragged({"text": TEXT})
-    with pytest.raises(UserError, match=r"texts of different sizes .* as long texts for every"):
+    with pytest.raises(UserError, match=r"texts of different sizes .* pad boxes and texts to one"):
         list(data.eval("train"))
 
 
@@ -255,12 +255,12 @@ def test_crops_take_the_other_fields_along():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("resize(4)", "resize: images of shape (5, 6, 7, 1) and type uint8, it can change [H, W"),
+        ("resize(4)", "resize: images of shape (5, 6, 7, 1) and type uint8, it needs [H, W"),
         ("random_resized_crop(4)", "random_resized_crop: images of shape (5, 6, 7, 1)"),
         ("rand_augment", "rand_augment: images of shape (5, 6, 7, 1)"),
         ("random_erasing", "random_erasing: images of shape (5, 6, 7, 1)"),
-        ("corruption(fog)", "leave it out, or cut them with random_crop, center_crop and flip"),
-        ("center_crop(4)", "center_crop: images of shape (5, 6, 7, 1) have 3 axes beside the"),
+        ("corruption(fog)", "leave it out, or use random_crop, center_crop and flip"),
+        ("center_crop(4)", "center_crop: images of shape (5, 6, 7, 1) have 3 axes besides the"),
         ("random_crop((4, 4, 8))", "random_crop(4, 4, 8) of an image of 5 x 6 x 7: give smaller"),
     ],
 )
@@ -300,5 +300,5 @@ def test_fields_of_a_file_beside_the_image(tmp_path):
     ):
         array_file.make(str(tmp_path / "short.npz"), image="v", fields=("t",), rank=3)
     path = saved(tmp_path, v=VOLUMES, y=np.arange(10), y_names=["a"])
-    with pytest.raises(UserError, match="holds names of 1 classes, and the label 9: save a name"):
+    with pytest.raises(UserError, match="holds names of 1 classes, but the label 9: save a name"):
         array_file.make(path, image="v", label="y", rank=3)

@@ -245,7 +245,7 @@ CASES = {
         Case("1.tif", tiff_of(BYTES, photometric="rgb"), tiff=BYTES, options={"max_pixels": 47})
     ],
     "1 bit": lambda row: grey(BYTES[..., 0] > 99, folder=wide((BYTES[..., 0] > 99) * 255)),
-    "8 bits, grey or RGB": lambda row: [
+    "8 bits, gray or RGB": lambda row: [
         *grey(BYTES[..., 0], folder=wide(BYTES[..., 0]), tiff=BYTES[..., 0]),
         Case("1.tif", tiff_of(BYTES, photometric="rgb"), BYTES, BYTES),
     ],
@@ -271,14 +271,14 @@ CASES = {
             CMYK,
         )
     ],
-    "16 bits, grey": lambda row: grey(DEEP[..., 0], folder=wide(DEEP[..., 0] / 257)),
-    "16 bits, grey, with a window": lambda row: grey(
+    "16 bits, gray": lambda row: grey(DEEP[..., 0], folder=wide(DEEP[..., 0] / 257)),
+    "16 bits, gray, with a window": lambda row: grey(
         DEEP[..., 0],
         {"window": WINDOW},
         folder=wide(windowed(DEEP[..., 0], *WINDOW)),
         tiff=windowed(DEEP[..., 0], *WINDOW),
     ),
-    "12 bits, declared by the file, grey": lambda row: [
+    "12 bits, declared by the file, gray": lambda row: [
         *grey(TWELVE, folder=wide(TWELVE * (255 / 4095)), bitspersample=12),
         Case("1.pgm", ppm_of(TWELVE, 4095), wide(TWELVE * (255 / 4095))),
     ],
@@ -288,7 +288,7 @@ CASES = {
         DEEP, {"window": WINDOW}, folder=windowed(DEEP, *WINDOW),
         tiff=windowed(DEEP, *WINDOW), photometric="rgb",
     ),
-    "16 bits, grey, white is zero": lambda row: grey(
+    "16 bits, gray, white is zero": lambda row: grey(
         DEEP[..., 0], folder=wide(255 - DEEP[..., 0] / 257), photometric="miniswhite"
     ),
     "16 bits, white is zero, with a window": lambda row: grey(
@@ -298,7 +298,7 @@ CASES = {
         tiff=255 - windowed(DEEP[..., 0], *WINDOW),
         photometric="miniswhite",
     ),
-    "32 bits, integers or floats, grey": lambda row: [
+    "32 bits, integers or floats, gray": lambda row: [
         *grey(FLOATS), *grey(FLOATS.astype(np.int32)), *grey(FLOATS.astype(np.uint32))
     ],
     "32 bits, with a window": lambda row: grey(
@@ -460,7 +460,7 @@ def array_of(values):
 CT = RNG.integers(0, 1000, (4, 5)).astype(np.uint16)
 OWN = dict(WindowCenter=500.5, WindowWidth=1001)
 MEDICAL_CASES = {
-    "DICOM, grey": (of_dicom(CT, **OWN), {}, [windowed(CT, 0, 1000)[..., None]]),
+    "DICOM, gray": (of_dicom(CT, **OWN), {}, [windowed(CT, 0, 1000)[..., None]]),
     "DICOM, MONOCHROME1": (
         of_dicom(CT, PhotometricInterpretation="MONOCHROME1", **OWN),
         {},

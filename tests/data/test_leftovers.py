@@ -170,8 +170,8 @@ def test_files_beside_the_classes_are_named(tmp_path):
     save(tmp_path / "stray.png")
     source = folder.make(str(tmp_path))
     assert source.class_names == () and source.notes == (
-        "no classes: 1 file, e.g. 'stray.png', beside 2 sub-folders; move what is beside them into "
-        "one, and the sub-folders are classes",
+        "no classes: 1 file, e.g. 'stray.png', beside 2 sub-folders; move the files into a "
+        "sub-folder to use the sub-folders as classes",
     )
 
 

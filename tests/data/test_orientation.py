@@ -182,7 +182,7 @@ def test_a_mask_is_turned_by_its_own_orientation():
 
 def test_the_convention_needs_something_that_it_is_for(tmp_path):
     for options, message in (
-        ({"annotated": "stored"}, "annotated is for masks and boxes: name them, or leave it out"),
+        ({"annotated": "stored"}, "annotated needs masks or boxes: give one of them"),
         ({"annotated": "turned"}, "annotated 'turned' is unknown: choose upright, stored"),
     ):
         with pytest.raises(UserError, match=message):

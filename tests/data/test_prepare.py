@@ -71,15 +71,15 @@ def in_folder(images: Path) -> dict[str, tuple[bytes, int]]:
 
 def looked_at(monkeypatch, stop_after: float = float("inf"), how=KeyboardInterrupt) -> list[str]:
     """Collects the names of the images that are decoded from now on; then stops."""
-    seen, look = [], Shard._look
+    seen, look = [], Shard._measure
 
-    def _look(self, name):
+    def _measure(self, name):
         if len(seen) >= stop_after:
             raise how()
         seen.append(name)
         return look(self, name)
 
-    monkeypatch.setattr(Shard, "_look", _look)
+    monkeypatch.setattr(Shard, "_measure", _measure)
     return seen
 
 
@@ -207,12 +207,12 @@ def test_a_run_that_was_killed_goes_on(images, tmp_path, monkeypatch):
         "import os, sys\n"
         "from mae_jax.data.prepare import prepare\n"
         "from mae_jax.data.shards import Shard\n"
-        "look, seen = Shard._look, []\n"
+        "look, seen = Shard._measure, []\n"
         "def stop(self, name):\n"
         "    seen.append(name)\n"
         f"    if len(seen) > 20: os.kill(os.getpid(), {signal.SIGKILL})\n"
         "    return look(self, name)\n"
-        "Shard._look = stop\n"
+        "Shard._measure = stop\n"
         f"prepare(sys.argv[1], sys.argv[2], name='pets', shard_megabytes={SHARD}, workers=1)\n"
     )
     command = [sys.executable, "-c", code, str(images), str(tmp_path / "out")]
@@ -275,7 +275,7 @@ def test_other_images_or_arguments(images, tmp_path, monkeypatch, stop):
 
 def test_a_set_of_somebody_else(images, tmp_path):
     (tmp_path / "out" / "pets" / "1.0.0").mkdir(parents=True)
-    with pytest.raises(UserError, match="is a data set of somebody else"):
+    with pytest.raises(UserError, match="was not made by prepare"):
         prepare(images, tmp_path / "out", name="pets")
 
 
@@ -283,7 +283,7 @@ def test_one_run_at_a_time(images, tmp_path):
     (tmp_path / "out" / "pets" / "unfinished").mkdir(parents=True)
     with (tmp_path / "out" / "pets" / "unfinished" / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="somebody else is writing"):
+        with pytest.raises(UserError, match="another process is writing"):
             prepare(images, tmp_path / "out", name="pets")
     prepare(images, tmp_path / "out", name="pets")
 
@@ -319,7 +319,7 @@ def test_a_file_that_cannot_be_read_stops_it(images, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "My Pets"}, "name 'My Pets': start with a small letter"),
+        ({"name": "My Pets"}, "name 'My Pets': use lower-case letters"),
         ({"held_out": 1.0}, "held_out 1.0"),
         ({"held_out": -0.1}, "held_out -0.1"),
         ({"held_out": 1e-9}, "held_out 1e-09 of 30 images leaves none for test"),

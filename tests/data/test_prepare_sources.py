@@ -71,7 +71,7 @@ def test_a_study_is_packed_as_it_is_read(study, tmp_path, capsys):
         "p1/broken.dcm": "it has no Rows",
         "p1/color.dcm": "it has 3 channels, and the set 1",
     }
-    assert "left out what is no image: 1 Basic Text SR" in output.err
+    assert "left out files without an image: 1 Basic Text SR" in output.err
 
     pixels = np.concatenate([image.reshape(-1) for image, _ in found["train"].values()]) / 255
     flags = {}
@@ -113,7 +113,9 @@ def test_a_plain_folder_by_its_spec(tmp_path):
     assert plain.statistics == spec.statistics
     rows = tfds.make(str(spec.folder)).read(np.arange(3))["image"]
     assert all(image.data[:2] == b"\xff\xd8" for image in rows), "the files as they are"
-    with pytest.raises(UserError, match="--channels 4 and folder.*channels=1.*: leave one of them"):
+    with pytest.raises(
+        UserError, match="--channels 4 contradicts folder.*channels=1.*: leave one of them"
+    ):
         prepare(f"folder({path!r}, channels=1)", tmp_path / "c", name="set", channels=4)
 
 
@@ -181,7 +183,7 @@ def test_mistakes(study, tmp_path, capsys):
         (f"array_file({str(tmp_path / 'five.npy')!r})", (), "have 5 channels, and a prepared set"),
         (f"array_file({str(tmp_path / 'volumes.npy')!r}, rank=3)", (), "has (2, 3, 4, 1) of uint8"),
         (f"array_file({str(tmp_path / 'text.npz')!r}, fields=(text,))", (), "this source has none"),
-        ("fashion_scenes(split=test)", (), "has box, segmentation, too"),
+        ("fashion_scenes(split=test)", (), "also has box, segmentation; leave"),
         (tmp_path / "nothing", (), "there is no folder"),
     ]
     for images, more, message in cases:

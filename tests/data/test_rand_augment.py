@@ -412,7 +412,7 @@ def test_encoded_images_and_views():
 @pytest.mark.parametrize("channels", [2, 4, 13])
 def test_other_channels_are_refused_even_where_nothing_is_applied(channels):
     transform = make_transforms("rand_augment(probability=0)")[0]
-    with pytest.raises(UserError, match=f"images of {channels} channels.*1 .grey. or 3 .RGB."):
+    with pytest.raises(UserError, match=f"images of {channels} channels.*1 .gray. or 3 .RGB."):
         transform.apply({"image": noise(4, 4, channels)}, transform.plan(np.zeros((1, 10)))[0])
 
 
@@ -431,7 +431,7 @@ def test_a_segmentation_of_another_size():
         ("deviation=-1", "rand_augment: deviation=-1 is not in [0, 10]"),
         ("deviation=1e999", "rand_augment: deviation=inf must be finite"),
         ("probability=1.5", "rand_augment: probability=1.5 is not in [0, 1]"),
-        ("operations=0", "rand_augment: operations=0, at least 1 is needed"),
+        ("operations=0", "rand_augment: operations=0 must be at least 1"),
         ("operations=1.5", "operations=1.5 should be of type int"),
         ("fill=128", "rand_augment: fill=128 should be three integers in [0, 255]"),
         ("fill=(1, 2)", "rand_augment: fill=(1, 2) should be three integers in [0, 255]"),

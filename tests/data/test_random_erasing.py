@@ -256,7 +256,7 @@ def test_channels_without_a_mean_are_refused_even_where_nothing_is_erased():
         ("probability=1.01", "random_erasing: probability=1.01 is not in [0, 1]"),
         ("probability=often", "probability='often' should be of type float"),
         ("area=(0.3, 0.1)", "random_erasing: area (0.3, 0.1) is not an ascending range"),
-        ("area=(0.3, 1.5)", "random_erasing: area (0.3, 1.5) is more than the image, 1"),
+        ("area=(0.3, 1.5)", "random_erasing: area (0.3, 1.5) exceeds the image"),
         ("aspect=(0, 1)", "random_erasing: aspect (0, 1) is not an ascending range"),
         ("mean=0.5", "random_erasing: mean=0.5 should be a number in [0, 1] for each channel"),
         ("mean=()", "random_erasing: mean=() should be a number in [0, 1] for each channel"),

@@ -40,7 +40,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_says_what_is_new(images, tmp_pa
     (workdir / "checkpoints" / "10").mkdir(parents=True)
     claim_new = lambda: claim(workdir, config, fingerprints)
     assert claim_new() == [
-        f"some images are read in another way than where this run stopped. Now: {CHANGES}. "
+        f"some images are read differently than before this run stopped. Now: {CHANGES}. "
         "Then: as before these changes"
     ]
     assert claim_new() == [], "once"

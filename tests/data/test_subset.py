@@ -70,7 +70,7 @@ def part_labels(part):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("per_class(21)", "class 'few' has 20 images, and 21 are asked for"),
+        ("per_class(21)", "class 'few' has 20 images, fewer than 21: lower it"),
         ("per_class(0)", "per_class(0): at least one is needed"),
         ("share(0)", "share(0): give a share in (0, 1]"),
         ("half", "subset 'half': write share(...) or per_class(...)"),

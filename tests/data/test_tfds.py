@@ -335,8 +335,8 @@ def test_sets_that_are_not_there(sets, tmp_path):
         ("pets:2.0.0", str(root), "there is pets/1.0.0"),
         (str(root), None, "holds no dataset_info.json.*there is pets/1.0.0"),
         ("/nowhere/at/all", None, "give a folder that holds"),
-        ("gs://bucket/pets/1.0.0", None, "is not on a disk"),
-        ("pets", "gs://bucket", "is not on a disk"),
+        ("gs://bucket/pets/1.0.0", None, "is not a local path"),
+        ("pets", "gs://bucket", "is not a local path"),
     ]:
         with pytest.raises(UserError, match=message):
             tfds.make(name, data_dir=data_dir)

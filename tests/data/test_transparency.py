@@ -182,11 +182,11 @@ def test_backgrounds(tmp_path, background, expected):
     [
         (
             {"background": "whyte"},
-            "test: background 'whyte' is no color: give a name such as white",
+            "test: background 'whyte' is not a color: give a name such as white",
         ),
-        ({"background": 256}, "test: background 256 is no color"),
-        ({"background": (1, 2)}, r"test: background \(1, 2\) is no color"),
-        ({"background": 0.5}, "test: background 0.5 is no color"),
+        ({"background": 256}, "test: background 256 is not a color"),
+        ({"background": (1, 2)}, r"test: background \(1, 2\) is not a color"),
+        ({"background": 0.5}, "test: background 0.5 is not a color"),
         ({"background": "black", "channels": 4}, "background 'black' has no effect, as channels=4"),
         ({"max_pixels": 0}, "test: max_pixels 0 should be a positive integer"),
         ({"max_pixels": 1e9}, "test: max_pixels 1000000000.0 should be a positive integer"),

@@ -104,7 +104,7 @@ def test_what_is_no_volume_is_left_out_and_counted(tmp_path):
     np.testing.assert_array_equal(slices(source), VALUES)
     rank = "arrays of rank {} (vectors, surfaces, tables), e.g. {}"
     assert source.notes == (
-        "left out what is no image: "
+        "left out files without an image: "
         f"1 {rank.format(1, 'curve.nii.gz')}; 1 {rank.format(2, 'table.nii')}; "
         f"1 {rank.format(5, 'warp.nii')}; 1 surface data (CIFTI), e.g. thickness.dscalar.nii",
     )
@@ -151,7 +151,9 @@ def test_tiff_files_without_an_image(tmp_path, caplog):
     (tmp_path / "pages.tif").write_bytes(struct.pack("<2sHI", b"II", 42, 0))
     source = tiff.make(str(tmp_path))
     np.testing.assert_array_equal(source.read([0])["image"][0][..., 0], values)
-    assert source.notes[0] == "left out what is no image: 1 TIFF without an image, e.g. exif.tif"
+    assert (
+        source.notes[0] == "left out files without an image: 1 TIFF without an image, e.g. exif.tif"
+    )
     assert [line.partition(":")[0] for line in source.damaged] == [
         "bare.tif",
         "html.tif",

@@ -67,14 +67,14 @@ def test_a_process_finds_its_place(request_, variables, place):
 @pytest.mark.parametrize(
     "request_, variables, message",
     [
-        ({"processes": 2}, {}, "what is missing here: --coordinator, --process$"),
-        ({"coordinator": "h:1"}, {}, "missing here: --processes, --process$"),
-        (FLAGS | {"process": 4}, {}, "--process 4: with --processes 4 it is 0 to 3"),
-        (FLAGS | {"processes": -1}, {}, "--processes -1: at least 1"),
-        (FLAGS | {"processes": 0}, {}, "--processes 0: at least 1"),
-        ({"processes": 1, "process": 5}, {}, "--process 5: with --processes 1 it is 0 to 0"),
-        (FLAGS | {"coordinator": "host"}, {}, "as in node1:1234"),
-        (FLAGS | {"local_devices": "0-3"}, {}, "give numbers, as in 0,1"),
+        ({"processes": 2}, {}, "provides the missing ones: give --coordinator, --process$"),
+        ({"coordinator": "h:1"}, {}, "missing ones: give --processes, --process$"),
+        (FLAGS | {"process": 4}, {}, "--process 4: must be 0 to 3 with --processes 4"),
+        (FLAGS | {"processes": -1}, {}, "--processes -1: must be at least 1"),
+        (FLAGS | {"processes": 0}, {}, "--processes 0: must be at least 1"),
+        ({"processes": 1, "process": 5}, {}, "--process 5: must be 0 to 0 with --processes 1"),
+        (FLAGS | {"coordinator": "host"}, {}, "e.g. node1:1234"),
+        (FLAGS | {"local_devices": "0-3"}, {}, "give numbers, e.g. 0,1"),
         (FLAGS | {"distributed": "off"}, {}, "--distributed off and --coordinator: give one"),
         ({"distributed": "off", "local_devices": "0"}, {}, "off and --local-devices"),
         ({"heartbeat_timeout": 0.0}, {}, "--heartbeat-timeout 0: give seconds, 1 to 86400"),
@@ -108,7 +108,7 @@ def test_a_workdir_that_is_not_shared_is_noticed(tmp_path):
     for text in (None, "of another run"):
         if text is not None:
             there.write_text(text)
-        with pytest.raises(UserError, match="there.json is not here as process 0"):
+        with pytest.raises(UserError, match="there.json is not the file that process 0"):
             check_shared(two, there)
 
 
@@ -118,9 +118,9 @@ def test_a_workdir_that_is_not_shared_is_noticed(tmp_path):
     [
         ("mistake", 1, 2, 2, "process 0: ends with process 1: cannot read image 7, seven.png"),
         ("raise", 0, 1, 1, "process 1: ends with process 0: RuntimeError: something broke"),
-        ("kill", 0, -9, 1, "process 1: ends with process 0, through which all hear"),
-        ("kill", 1, -9, 1, "process 0: ends with process 1: not heard of for 5 s"),
-        ("freeze", 1, None, 1, "process 0: ends with process 1: not heard of for 5 s"),
+        ("kill", 0, -9, 1, "process 1: ends with process 0, which coordinates the job"),
+        ("kill", 1, -9, 1, "process 0: ends with process 1: no heartbeat for 5 s"),
+        ("freeze", 1, None, 1, "process 0: ends with process 1: no heartbeat for 5 s"),
     ],
 )
 def test_processes_die_together(tmp_path, fault, victim, own, code, says):
@@ -134,7 +134,7 @@ def test_processes_die_together(tmp_path, fault, victim, own, code, says):
     assert other.code == code, other.error
     lines = [line for line in other.error.splitlines() if line.startswith("mae-jax: ")]
     assert len(lines) == 1 and lines[0].startswith(f"mae-jax: {says}"), other.error
-    assert ("start again to go on" in lines[0]) == (code == 1)
+    assert ("run again to resume" in lines[0]) == (code == 1)
     assert other.at - began < 60
     assert [ended.code for ended in victims] == ([] if own is None else [own])
     if fault == "raise":

@@ -48,17 +48,17 @@ def test_a_silent_process_ends_the_job(capsys):
     store, zero, one = pair()
     look(zero, one, rounds=20)
     said = ends(capsys, 1, zero, rounds=6)
-    assert said.startswith("mae-jax: process 0: ends with process 1: not heard of for 0 s")
-    assert "start again to go on" in said
+    assert said.startswith("mae-jax: process 0: ends with process 1: no heartbeat for 0 s")
+    assert "run again to resume" in said
     assert json.loads(store.values["end/1"])[1] == 1
     store, zero, one = pair()
     look(zero, one, rounds=20)
-    assert "process 1: ends with process 0: not heard of" in ends(capsys, 1, one, rounds=6)
+    assert "process 1: ends with process 0: no heartbeat" in ends(capsys, 1, one, rounds=6)
 
 
 def test_a_process_that_never_spoke_is_silent_too(capsys):
     _, zero, _ = pair()
-    assert "process 0: ends with process 1: not heard of" in ends(capsys, 1, zero, rounds=6)
+    assert "process 0: ends with process 1: no heartbeat" in ends(capsys, 1, zero, rounds=6)
 
 
 def test_a_mistake_reaches_the_others(capsys):
@@ -100,7 +100,7 @@ def test_a_fault_shows_where_it_was(capsys):
     with pytest.raises(Left, match="^1$"), one.guard():
         raise ZeroDivisionError("by zero")
     said = capsys.readouterr().err
-    assert "Traceback" in said and "process 1: ZeroDivisionError: by zero; start again" in said
+    assert "Traceback" in said and "process 1: ZeroDivisionError: by zero; run again" in said
     said = ends(capsys, 1, zero)
     assert "Traceback" not in said and "ends with process 1: ZeroDivisionError: by zero" in said
 
@@ -163,7 +163,7 @@ def pulse(name, seconds, limit=60.0):
         ([pulse(STEP, 999), pulse(INPUT, 998)], None),
         ([pulse(STEP, 999), pulse("", 0)], None),
         ([pulse(INPUT, 999), pulse(INPUT, 999)], None),
-        ([pulse(STEP, 31), pulse(DONE, 33)], "process 1 has left"),
+        ([pulse(STEP, 31), pulse(DONE, 33)], "process 1 has finished"),
         ([pulse(STEP, 29), pulse(DONE, 33)], None),
         ([pulse("", 0), pulse(DONE, 999)], None),
         ([pulse(DONE, 999), pulse(DONE, 999)], None),
@@ -224,4 +224,4 @@ def test_a_slow_input_is_said_once_each_time(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2, lines
     assert lines[0].startswith("waiting for the input pipeline for 0 s, before step 3, ")
-    assert "% of the time" in lines[0] and "before step 5: see config.data.workers" in lines[1]
+    assert "% of the time" in lines[0] and "before step 5: raise config.data.workers" in lines[1]

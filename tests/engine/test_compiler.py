@@ -34,7 +34,9 @@ def test_options_are_read_as_xla_takes_them(text, options):
 
 @pytest.mark.parametrize("text", ["fast", "xla_a", "a=1", "xla_=1", "xla a=1", "--xla_a=1"])
 def test_what_is_no_option_is_refused(text):
-    with pytest.raises(UserError, match="config.compiler.cpu: .* is no option: write xla_NAME="):
+    with pytest.raises(
+        UserError, match="config.compiler.cpu: .* is not an option: write xla_NAME="
+    ):
         compiler_options(make_mesh(), cpu=text)
     with pytest.raises(UserError, match="config.compiler.gpu: 'xla_a=2' sets xla_a again"):
         compiler_options(make_mesh(), gpu="xla_a=1,xla_a=2")
@@ -50,7 +52,7 @@ def test_what_is_no_option_is_refused(text):
 def test_what_xla_does_not_take_is_one_line(capsys, root, tmp_path, text, reason):
     command = ["train", "--config", root / "tests/helpers/tiny.py", "--workdir", tmp_path / "run"]
     said = mistake(capsys, *command, f"--config.compiler.cpu={text}")
-    assert said.startswith("XLA for cpu does not take the compiler options xla_cpu_")
+    assert said.startswith("XLA for cpu does not accept the compiler options xla_cpu_")
     assert f"({reason}): change config.compiler.cpu; NAME=default leaves" in said
 
 
@@ -69,10 +71,14 @@ def test_a_default_that_the_compiler_does_not_know_is_left_out(monkeypatch):
     mesh = make_mesh()
     assert compiler_options(mesh) == {FAST: "False"}
     (line,) = changed_options({FAST: "False"}, mesh)
-    assert line.startswith("XLA for cpu does not take the default compiler option xla_cpu_of_tomor")
+    assert line.startswith(
+        "XLA for cpu does not accept the default compiler option xla_cpu_of_tomor"
+    )
     assert line.endswith("No such compile option: 'xla_cpu_of_tomorrow'): it is left out")
     assert compiler_options(mesh, cpu=f"{FAST}=default,{WIDTH}=128") == {WIDTH: "128"}
-    with pytest.raises(UserError, match="does not take the compiler options xla_cpu_of_tomorrow=2"):
+    with pytest.raises(
+        UserError, match="does not accept the compiler options xla_cpu_of_tomorrow=2"
+    ):
         compiler_options(mesh, cpu="xla_cpu_of_tomorrow=2")
     monkeypatch.setitem(DEFAULTS, "cpu", {"xla_cpu_of_tomorrow": "1"})
     assert compiler_options(mesh) == {}

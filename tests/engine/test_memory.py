@@ -20,13 +20,13 @@ from mae_jax.types import UserError
 from tests.helpers.plain_method import PlainMethod
 
 ADVICE = "lower config.data.batch_size (4096 now)"
-PARTS = ": parts of 32 images or fewer a chip also move less memory"
+PARTS = ": microbatches of 32 images or fewer per chip also move less memory"
 REMAT, DECODER = "; then set remat=full in vit(...)", " and decoder_remat=full"
 
 
 def test_too_large_an_array_names_the_setting_to_lower():
     huge = jax.jit(lambda: jnp.ones((1 << 22, 1 << 24)))
-    with pytest.raises(UserError, match=r"is not enough, which wanted \d+ bytes") as error:
+    with pytest.raises(UserError, match=r"is not enough for an allocation of \d+ bytes") as error:
         with explained(ADVICE):
             huge().block_until_ready()
     assert str(error.value).endswith(ADVICE) and "\n" not in str(error.value)

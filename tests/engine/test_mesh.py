@@ -68,7 +68,7 @@ def test_a_mesh_that_jax_does_not_place_is_one_line(monkeypatch, error):
         raise error("no factors")
 
     monkeypatch.setattr("mae_jax.engine.mesh.mesh_utils.create_device_mesh", refuse)
-    with pytest.raises(UserError, match="JAX finds no place for mesh data=32, fsdp=10 on these"):
+    with pytest.raises(UserError, match="JAX cannot arrange the mesh data=32, fsdp=10 on these"):
         make_mesh(fsdp=10, devices=chips("TPU v5p", (4, 4, 20)))
 
 

@@ -98,7 +98,7 @@ def test_a_command_with_nothing_to_save_just_ends(capfd):
         with pytest.raises(Preempted), stop.at_once("stopped before the training"):
             send(signal.SIGTERM)
     assert codes == [75]
-    assert "mae-jax: stopped before the training: start again to go on\n" in capfd.readouterr().err
+    assert "mae-jax: stopped before the training: run again to resume\n" in capfd.readouterr().err
 
 
 def test_so_it_does_while_compiled_code_keeps_python_from_handling_the_signal(monkeypatch, capfd):
@@ -121,7 +121,7 @@ def test_so_it_does_while_compiled_code_keeps_python_from_handling_the_signal(mo
         with stop.later():
             arrived(stop)
     assert codes == [75, 128 + signal.SIGTERM], "the latter for a second one amid the steps"
-    assert capfd.readouterr().err == "mae-jax: compiling: start again to go on\n"
+    assert capfd.readouterr().err == "mae-jax: compiling: run again to resume\n"
 
 
 @pytest.mark.parametrize(
@@ -144,5 +144,5 @@ def test_a_command_can_be_stopped_from_its_start_on(root, tmp_path, command, num
     process.send_signal(number)
     error = process.communicate()[1]
     assert process.returncode == 75
-    assert error == "mae-jax: stopped before the training: start again to go on\n"
+    assert error == "mae-jax: stopped before the training: run again to resume\n"
     assert not any(tmp_path.iterdir())

@@ -122,10 +122,10 @@ class Measured(Regression):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ({"scale": {"mean": np.ones(3)}}, r"'scale' has .*\(3,\).* and init made .*\(2,\)"),
+        ({"scale": {"mean": np.ones(3)}}, r"'scale' has .*\(3,\).* but init returned .*\(2,\)"),
         ({"scale": {"std": np.ones(2)}}, "'scale' has the shapes {'std'"),
-        ({"scale": np.ones(2)}, r"'scale' has the shapes \(2,\), and"),
-        ({"other": np.ones(2)}, r"'other' has the shapes \(2,\), and init made None"),
+        ({"scale": np.ones(2)}, r"'scale' has the shapes \(2,\), but"),
+        ({"other": np.ones(2)}, r"'other' has the shapes \(2,\), but init returned None"),
         ({}, "a method with `sample` has no constants"),
     ],
 )

@@ -128,7 +128,7 @@ def test_the_smallest_of_the_classes_with_as_many_votes():
 
 def test_more_neighbours_than_examples():
     keys, labels = clusters(10)
-    with pytest.raises(UserError, match="k=11 neighbours of only 10 training examples"):
+    with pytest.raises(UserError, match="k=11 neighbors of only 10 training examples"):
         knn.neighbours(keys, keys, k=11)
 
 

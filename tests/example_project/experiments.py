@@ -47,12 +47,12 @@ EXPERIMENTS = {
 
 
 def get_config(name: str) -> ConfigDict:
-    """One of EXPERIMENTS: 8 steps."""
-    parts, config = EXPERIMENTS[name](), common.base()
-    config.method = ConfigDict(dict(name=parts["name"], args=ConfigDict(parts["args"])))
-    config.data.update(dict(batch_size=8, workers=1) | parts["data"])
+    """One of EXPERIMENTS, a run of 8 steps."""
+    values, config = EXPERIMENTS[name](), common.base()
+    config.method = ConfigDict(dict(name=values["name"], args=ConfigDict(values["args"])))
+    config.data.update(dict(batch_size=8, workers=1) | values["data"])
     config.schedule.update(base_lr=0.1, epochs=2.0, warmup_epochs=0.0)
     config.checkpoint.every = 4
     config.log.every = 1
-    config.evals.run = parts["run"]
+    config.evals.run = values["run"]
     return config

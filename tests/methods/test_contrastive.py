@@ -341,7 +341,7 @@ def test_batch_norm_is_that_of_all_devices_and_float32():
         ("simclr", dict(jitter=(1.0,)), "four numbers"),
         ("mocov3", dict(momentum=1.5), "momentum=1.5 in"),
         ("mocov3", dict(temperature=-1.0), "temperature=-1.0"),
-        ("mocov3", dict(predictor=(10, 9)), "last widths differ"),
+        ("mocov3", dict(predictor=(10, 9)), "last widths must be equal"),
         ("mocov3", dict(predictor=()), "positive widths"),
         ("mocov3", dict(blur=(1.0,)), "one for each of the two views"),
         ("mocov3", dict(blur=(1.0, 2.0)), "probabilities"),

@@ -112,7 +112,7 @@ def test_a_kernel_that_takes_no_bias_refuses_it():
     mesh = make_mesh(devices=jax.devices()[:1]).abstract_mesh.update(abstract_device=chip)
     with jax.sharding.use_abstract_mesh(mesh):
         jax.eval_shape(block.init, KEY, inputs())
-        with pytest.raises(UserError, match="attention=pallas computes no bias; attention=auto"):
+        with pytest.raises(UserError, match="attention=pallas supports no bias; attention=auto"):
             jax.eval_shape(functools.partial(block.init, bias=bias), KEY, inputs())
 
 

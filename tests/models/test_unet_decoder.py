@@ -91,9 +91,9 @@ def test_one_skip_may_be_missing_but_none_may_be_without_a_place():
         found = {name for name in apply(shapes(*sides)) if "skip" in name}
         assert found == {f"skip_{int(np.log2(s))}" for s in sides}
     for sides in [(3,), (2, 1), (2, 2), (8,), (1, 2, 4, 8)]:
-        with pytest.raises(UserError, match="has no place"):
+        with pytest.raises(UserError, match="matches no size"):
             apply(shapes(*sides))
-    with pytest.raises(UserError, match="has no place"):
+    with pytest.raises(UserError, match="matches no size"):
         apply([np.zeros((1, 4, 4, 4), np.float32)])
 
 

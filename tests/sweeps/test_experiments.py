@@ -201,7 +201,7 @@ def test_told_to_stop_it_says_how_to_go_on(tmp_path, python, monkeypatch, capsys
     command = "sweep", "--config", CONFIG, "--workdir", tmp_path, "--jobs", jobs
     assert run(*command) == 75
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "mae-jax: stopped with 3 of 3 runs to do: start again to go on"
+    assert said == "mae-jax: stopped with 3 of 3 runs left: run again to resume"
     assert (tmp_path / "broken").exists() == (jobs == "2")
 
 
@@ -222,11 +222,11 @@ def test_starts_come_first_and_their_failures_spread(tmp_path, capsys):
     failed, left = sweep_fakes(tmp_path, starts, l="raise SystemExit('no luck')")
     assert failed == {
         "lost/x/0": "no luck",
-        "d/x/0": "its start c/x/0 failed",
-        "c/x/0": "its start lost/x/0 failed",
+        "d/x/0": "c/x/0, which it starts from, failed",
+        "c/x/0": "lost/x/0, which it starts from, failed",
     }
     assert left == [] and (tmp_path / "order").read_text() == "abl"
-    assert "[4/5] c/x/0: its start lost/x/0 failed" in capsys.readouterr().err
+    assert "[4/5] c/x/0: lost/x/0, which it starts from, failed" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
     assert sweep_fakes(tmp_path, starts) == ({}, [])
     assert (tmp_path / "order").read_text() == "abl" + "lcd"
@@ -267,7 +267,7 @@ def test_devices(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5,7")
     assert pool.devices(1) == [None] and pool.devices(2) == ["2", "GPU-5"]
-    with pytest.raises(UserError, match="--jobs 4: each takes a GPU, and CUDA_.* lists 3"):
+    with pytest.raises(UserError, match="--jobs 4: each uses a GPU, and CUDA_.* lists 3"):
         pool.devices(4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert pool.devices(2) == [None, None]  # no GPU is shown that was hidden
@@ -275,7 +275,7 @@ def test_devices(monkeypatch):
     monkeypatch.setattr(Path, "glob", lambda *_: iter(()))  # a machine without GPUs
     assert pool.devices(2) == ["0", "1"]
     monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("/dev/nvidia3")]))
-    with pytest.raises(UserError, match="--jobs 2: each takes a GPU, and this machine has 1"):
+    with pytest.raises(UserError, match="--jobs 2: each uses a GPU, and this machine has 1"):
         pool.devices(2)
     with pytest.raises(UserError, match="--jobs 0"):
         pool.devices(0)
@@ -283,7 +283,7 @@ def test_devices(monkeypatch):
 
 @pytest.mark.parametrize("starts", [dict(a="a"), dict(a="b", b="c", c="b")])
 def test_circles(tmp_path, starts):
-    with pytest.raises(UserError, match="in a circle: a/x/0 from (b/x/0 from c/x/0 from b|a)/x/0:"):
+    with pytest.raises(UserError, match="has a cycle, a/x/0 from (b/x/0 from c/x/0 from b|a)/x/0:"):
         sweep_fakes(tmp_path, starts)
 
 
@@ -318,15 +318,15 @@ def test_names():
         ),
         (
             ("sweep", "--config", f"{CONFIG}:follower", "--only", "1"),
-            "--only 1: its start mae/small/0 is not finished: run it first, --only mae/small/0",
+            "--only 1: mae/small/0, which it starts from, is not finished: run --only mae/small/0",
         ),
         (
             ("sweep", "--config", CONFIG, "--jobs", "0"),
-            "--jobs 0: at least 1 must run at a time",
+            "--jobs 0 must be at least 1",
         ),
         (
             ("sweep", "--config", CONFIG, "--local-devices", "0"),
-            "--local-devices is for one experiment: give --only, or set CUDA_VISIBLE_DEVICES",
+            "--local-devices is for a single experiment: add --only, or set CUDA_VISIBLE_DEVICES",
         ),
         (
             ("sweep", "--config", "configs/mae.py:L/16"),

@@ -171,7 +171,7 @@ def test_parts_stand_in_their_order_and_missing_runs_are_named(reported):
     text = reported[0]
     headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
     expected = ["A \\< B", "Results", "What it says", "Cost", "Curves under pretrain"]
-    assert headings == [*expected, "What they see", "How it was made"]
+    assert headings == [*expected, "Figures", "Settings"]
     assert "**Without a result:** `simclr/10%/1`." in text
     linked = re.findall(r"!\[.+?\]\((.+?)\)", text)
     assert linked == [
@@ -226,7 +226,7 @@ def test_one_seed_without_evaluations_and_pictures(swept, tmp_path, capsys):
     assert run(capsys, "--sweep", tmp_path)[0] == 0
     text = (tmp_path / "report/report.md").read_text()
     assert "75.0" in text and "±" not in re.sub("Mean ±", "", text) and "losses.svg" in text
-    assert "knn" not in text and "What they see" not in text
+    assert "knn" not in text and "## Figures" not in text
 
 
 A, TOP1 = {"row": "a", "column": "c"}, {"x": {"top1": 0.5}}
@@ -296,7 +296,7 @@ def test_mistakes(swept, tmp_path, capsys):
     code, said = run(capsys, "--sweep", tmp_path)
     assert code == 2 and "is not the workdir of a sweep: it has no results.jsonl" in said
     code, said = run(capsys, "--sweep", swept, "--notes", none)
-    assert code == 2 and f"--notes {none}: there is no such file" in said
+    assert code == 2 and f"--notes {none}: no such file" in said
     (tmp_path / "results.jsonl").write_text("\n")
     code, said = run(capsys, "--sweep", tmp_path)
     assert code == 2 and "has finished" in said and not (tmp_path / "report").exists()

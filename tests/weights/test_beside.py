@@ -72,10 +72,10 @@ def test_the_wrapper_of_transformers_around_timm(arrays, tmp_path):
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        (dict(hidden_size=64), "hidden_size=64 there, 48 in the weights"),
-        (dict(num_hidden_layers=2), "num_hidden_layers=2 there, 1 in the weights"),
-        (dict(patch_size=8), "patch_size=8 there, 4 in the weights"),
-        (dict(patch_size=[4, 8]), "patch_size=[4, 8] there, 4 in the weights"),
+        (dict(hidden_size=64), "hidden_size=64 in config.json, 48 in the weights"),
+        (dict(num_hidden_layers=2), "num_hidden_layers=2 in config.json, 1 in the weights"),
+        (dict(patch_size=8), "patch_size=8 in config.json, 4 in the weights"),
+        (dict(patch_size=[4, 8]), "patch_size=[4, 8] in config.json, 4 in the weights"),
     ],
 )
 def test_a_config_of_another_encoder(said, line, arrays, tmp_path, capsys):
@@ -83,7 +83,7 @@ def test_a_config_of_another_encoder(said, line, arrays, tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     folder = beside(tmp_path / "folder", arrays, HF | said)
     found = refused(capsys, tmp_path, folder, "--mean", 0.5, "--std", 0.5)
-    assert "config.json is of another model, or the weights are not whole: " in found
+    assert "config.json describes another model, or weights are missing: " in found
     assert found.endswith(line)
 
 
@@ -92,17 +92,17 @@ def test_a_config_of_other_images(arrays, tmp_path, caplog):
     assert read(beside(tmp_path, arrays, HF | sizes)).image == (16, 16, 3)
     assert not caplog.messages
     assert read(beside(tmp_path, arrays, HF | dict(image_size=32))).image == (16, 16, 3)
-    assert "says images of 32 x 32, and its positions are of 4 x 4 patches" in caplog.text
+    assert "has an image size of 32 x 32, and positions for 4 x 4 patches" in caplog.text
 
 
 def test_a_config_that_does_not_say_the_heads(arrays, tmp_path):
     folder = beside(tmp_path, arrays, {k: v for k, v in HF.items() if "heads" not in k})
     assert "heads=3" in read(folder, heads=3).args["encoder"]
-    with pytest.raises(UserError, match="how many heads a width of 48 has: give --heads"):
+    with pytest.raises(UserError, match="no standard ViT has width 48: pass --heads"):
         read(folder)
     wide = plain_vit.random_arrays(width=512, depth=1, hidden=8)
     (tmp_path / "wide").mkdir()
-    with pytest.raises(UserError, match=r"a width of 512 has \(timm's vit_medium has 8\): give"):
+    with pytest.raises(UserError, match=r"has width 512 \(timm's vit_medium has 8\): pass"):
         read(file_of(tmp_path / "wide", wide))
 
 
@@ -115,14 +115,14 @@ def test_decoders_that_are_not_whole(arrays, tmp_path):
         (block, "decoder/mask_token"),
     ):
         path = file_of(tmp_path, arrays | more)
-        with pytest.raises(UserError, match=f"has no {what}: .* leave it out with --encoder-only"):
+        with pytest.raises(UserError, match=f"has no {what}; leave it out with --encoder-only"):
             read(path, heads=3)
         assert read(path, heads=3, encoder_only=True).method == "tasks.encode"
 
 
 def test_positions_of_no_patches(arrays, tmp_path):
     path = file_of(tmp_path, arrays | {"pos_embed": np.zeros((1, 1, 48), np.float32)})
-    with pytest.raises(UserError, match="has one row: it is of no patches"):
+    with pytest.raises(UserError, match="has one row, so it holds no patches"):
         read(path, heads=3)
 
 
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_created_is_refused_before_weights_are_read(tmp_
     for out, line in (
         (tmp_path / "link", "link is a link to"),
         (tmp_path / "link" / "a", "link is a link to"),
-        (tmp_path, "is there already: give another --out"),
+        (tmp_path, "already exists: choose another --out"),
     ):
         found = mistake(capsys, "weights", "import", tmp_path / "nothing", "--out", out)
         assert line in found
@@ -156,4 +156,4 @@ def test_a_folder_that_cannot_be_created_is_refused_before_weights_are_read(tmp_
 def test_values_too_large_for_float32_and_no_files(arrays, tmp_path, capsys):
     path = file_of(tmp_path, arrays | {"norm.bias": np.full(48, 1e300)})
     assert "norm.bias in" in refused(capsys, tmp_path, path, "--heads", 3)
-    assert refused(capsys, tmp_path, "/dev/null").startswith("/dev/null is no file: give a")
+    assert refused(capsys, tmp_path, "/dev/null").startswith("/dev/null is no file: pass a")

@@ -91,8 +91,8 @@ def test_damaged_descriptions(name, content, folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(layer_norm_eps=0.01), "layer_norm_eps=0.01: of another model"),
-        (dict(hidden_act="relu"), "hidden_act='relu', not gelu"),
+        (dict(layer_norm_eps=0.01), "holds another model: it has layer_norm_eps=0.01"),
+        (dict(hidden_act="relu"), "hidden_act='relu': only gelu is supported"),
         (dict(num_attention_heads=0), "heads 0 must be positive"),
     ],
 )
@@ -115,15 +115,15 @@ def test_images_that_are_not_normalised(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--heads", 12], "--heads 12: "),
-        (["--decoder-heads", 8], "--decoder-heads 8: "),
-        (["--target", "pixels"], "--target pixels: "),
-        (["--positions", "bicubic"], "is for another --image-size"),
-        (["--image-size", 64, "--positions", "bicubic"], "is for encoders, and this decoder's"),
+        (["--heads", 12], "--heads 12 contradicts "),
+        (["--decoder-heads", 8], "--decoder-heads 8 contradicts "),
+        (["--target", "pixels"], "--target pixels contradicts "),
+        (["--positions", "bicubic"], "has no effect: --image-size"),
+        (["--image-size", 64, "--positions", "bicubic"], "is for encoders, and the decoder's"),
         (["--head", 3], "unknown argument '--head'"),
-        (["--mean", 0.1], "give both --mean and --std"),
-        (["--encoder-only", "--target", "nonsense"], "--target nonsense is of a decoder, and --en"),
-        (["--encoder-only", "--decoder-heads", 4], "--decoder-heads 4 is of a decoder, and --enc"),
+        (["--mean", 0.1], "pass both --mean and --std"),
+        (["--encoder-only", "--target", "nonsense"], "--target nonsense describes a decoder, and"),
+        (["--encoder-only", "--decoder-heads", 4], "--decoder-heads 4 describes a decoder, and"),
     ],
 )
 def test_options_that_do_not_fit(options, message, folder, tmp_path, capsys):
@@ -134,23 +134,23 @@ def test_options_of_a_decoder_for_an_encoder(model, tmp_path, capsys):
     path = tmp_path / "a.safetensors"
     weights.write(model, path, "timm", encoder_only=True)
     line = refused(capsys, tmp_path, path, "--target", "pixels")
-    assert line == f"--target pixels is of a decoder, and {path} has none"
+    assert line == f"--target pixels describes a decoder, and {path} has none"
 
 
 def test_exports_that_do_not_fit(folder, tmp_path, capsys):
     imported = tmp_path / "imported"
     assert run("weights", "import", folder, "--out", imported) == 0
     line = mistake(capsys, "weights", "import", imported, "--out", tmp_path / "again")
-    assert "is a run already" in line
+    assert "is already a run" in line
     for options, message in {
         ("--format", "timm", "--output", "logits"): "--output is for the formats stablehlo",
         ("--format", "timm", "--head", 1): "--head 1 is for linear probes",
-        ("--format", "stablehlo", "--image-size", 32): "--image-size is not for stablehlo",
-        ("--format", "hf"): "a folder is made, give a name for it",
+        ("--format", "stablehlo", "--image-size", 32): "--image-size is not for the format",
+        ("--format", "hf"): "must be a new folder, not a file",
         ("--format", "hf", "--image-size", 64): "the run's images are 32 x 32",
     }.items():
         command = "weights", "export", "--run", imported, "--out", tmp_path / "a.safetensors"
         assert message in mistake(capsys, *command, *options)
     command = "weights", "export", "--format", "timm", "--out", tmp_path / "a.safetensors"
-    assert "is no run: make one" in mistake(capsys, *command, "--run", folder)
+    assert "is not a run: convert it" in mistake(capsys, *command, "--run", folder)
     assert not (tmp_path / "a.safetensors").exists()

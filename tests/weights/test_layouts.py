@@ -39,7 +39,7 @@ def test_a_layout_of_the_user_goes_out_and_comes_back(layout, tmp_path, capsys):
     theirs = load_file(out)
     assert "image_patch_embed.proj.weight" in theirs and "image_decoder_pos_embed" in theirs
     command = "weights", "import", out, "--out", tmp_path / "back"
-    assert "is of another model: its arrays" in mistake(capsys, *command)
+    assert "holds another model: its arrays" in mistake(capsys, *command)
     assert run(*command, "--layout", layout) == 0
     same(weights.read(tmp_path / "back")[0].params, model.params)
 
@@ -49,10 +49,10 @@ def test_a_file_is_tried_against_the_layout_that_is_named_alone(tmp_path, capsys
     weights.write(models.mae(depth=1), out, "mae")
     command = "weights", "import", out, "--out", tmp_path / "back", "--layout"
     line = mistake(capsys, *command, "hf")
-    assert line.startswith(f"{out} is of another model") and line.endswith("in no layout of hf")
-    assert "has more than is known here: decoder_" in mistake(capsys, *command, "timm")
+    assert line.startswith(f"{out} holds another model") and line.endswith("the layout of hf")
+    assert "has unknown arrays: decoder_" in mistake(capsys, *command, "timm")
     assert run(*command, "mae") == 0
-    with pytest.raises(UserError, match="in no layout of hf"):
+    with pytest.raises(UserError, match="not match the layout of hf"):
         weights.read(out, weights.Options(layout="hf"))
 
 

@@ -144,11 +144,11 @@ def test_what_is_not_done_is_said(folder, tmp_path, capsys, caplog):
     more = "--image-size", 48, "--positions", "bicubic"
     assert run(*command, tmp_path / "large", *more) == 0
     spec = "resize(54, kernel=bicubic, rounding=down)|center_crop((48, 48))"
-    said = f"images: {spec}, as used with these weights, but 24 x 24 pixels there are 48 x 48 here"
+    said = f"images: {spec}, as used with these weights, but 24 x 24 pixels are changed to 48 x 48"
     assert said in capsys.readouterr().out
     (folder / "preprocessor_config.json").unlink()
     assert run(*command, tmp_path / "none") == 0
-    said = f"images: resize(27)|center_crop(24): {folder} does not say how they were made"
+    said = f"images: resize(27)|center_crop(24): {folder} does not state its preprocessing"
     assert said in capsys.readouterr().out
 
 
@@ -160,7 +160,7 @@ WRONG = {
     "names": (dict(image_mean=["a"], image_std=["b"]), "mean=['a'] should be finite numbers"),
     "nan": (dict(image_mean=[float("nan")], image_std=[0.5]), "should be finite numbers"),
     "zero": (dict(image_mean=[0.5], image_std=[0.0]), "must be positive, in (0, 1]"),
-    "two": (dict(image_mean=[0.5] * 2, image_std=[0.5]), "are not one number, or one for each"),
+    "two": (dict(image_mean=[0.5] * 2, image_std=[0.5]), "must have 1 value each, or 3"),
 }
 
 

@@ -62,7 +62,7 @@ def test_without_pytorch(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     (tmp_path / "a.pth").write_bytes(b"x")
     message = refused(capsys, tmp_path, tmp_path / "a.pth")
-    assert "pip install torch, or give .safetensors" in message
+    assert "pip install torch, or pass .safetensors" in message
 
 
 def test_truncated_files(good, tmp_path, capsys):
@@ -75,14 +75,14 @@ def test_truncated_files(good, tmp_path, capsys):
     content, short = (tmp_path / "good.pth").read_bytes(), tmp_path / "short.pth"
     for length in (1000, len(content) - 100):
         short.write_bytes(content[:length])
-        assert "is damaged, or no file of PyTorch's" in refused(capsys, tmp_path, short)
+        assert "is damaged, or no PyTorch file" in refused(capsys, tmp_path, short)
 
 
 def test_other_models(good, tmp_path, capsys):
     other = tmp_path / "other.safetensors"
     save_file({"layer1.0.conv1.weight": np.zeros((4, 3, 3, 3), np.float32)}, other)
     line = refused(capsys, tmp_path, other)
-    assert "is of another model, it looks like a ResNet: its arrays (layer1.0.conv1" in line
+    assert "holds another model, it looks like a ResNet: its arrays (layer1.0.conv1" in line
     (tmp_path / "config.json").write_text("{}")
     assert "describes weights and" in refused(capsys, tmp_path, tmp_path / "config.json")
     assert "there is no /nowhere" in refused(capsys, tmp_path, "/nowhere")
@@ -91,13 +91,13 @@ def test_other_models(good, tmp_path, capsys):
 def test_arrays_that_are_missing_or_too_many(good, tmp_path, capsys):
     path = changed(good, **{"blocks.3.norm1.weight": None})
     line = refused(capsys, tmp_path, path, *SAID)
-    assert "lacks what vit(Ti, patch=16) needs: encoder/block_3/norm1/scale; " in line
-    assert "; mae-jax weights import --allow REGEX lets names pass" in line
+    assert "lacks parameters of vit(Ti, patch=16): encoder/block_3/norm1/scale; " in line
+    assert "; mae-jax weights import --allow REGEX accepts such names" in line
     path = changed(good, **{"blocks.3.attn.q_norm.weight": np.ones(192, np.float32)})
     line = refused(capsys, tmp_path, path, *SAID)
-    assert "more than is known here: blocks.3.attn.q_norm.weight (a norm of queries and" in line
-    assert "; mae-jax weights import --allow REGEX lets names pass" in line
-    assert "no regular expressions" in refused(capsys, tmp_path, path, *SAID, "--allow", "[")
+    assert "unknown arrays: blocks.3.attn.q_norm.weight (a norm of queries and" in line
+    assert "; mae-jax weights import --allow REGEX accepts such names" in line
+    assert "no regular expression" in refused(capsys, tmp_path, path, *SAID, "--allow", "[")
     allowed = *SAID, "--allow", "q_norm"
     assert run("weights", "import", path, "--out", tmp_path / "out", *allowed) == 0
     printed = capsys.readouterr().out
@@ -108,7 +108,7 @@ def test_arrays_that_are_missing_or_too_many(good, tmp_path, capsys):
 def test_what_may_be_missing_is_made(good, tmp_path, capsys):
     for name, ours in {
         "mask_token": "decoder/mask_token",
-        "cls_token": "of another model",
+        "cls_token": "holds another model",
         "pos_embed": "no position embedding",
         "blocks.0.mlp.fc1.bias": "encoder/block_0/mlp/fc1/bias",
     }.items():
@@ -133,20 +133,20 @@ def test_weights_that_are_not_finite(value, good, tmp_path, capsys):
 def test_shapes_that_do_not_fit(good, tmp_path, capsys):
     path = changed(good, **{"blocks.2.attn.qkv.weight": np.zeros((10, 192), np.float32)})
     line = refused(capsys, tmp_path, path, *SAID)
-    assert "another model: encoder/block_2/attention/qkv/kernel is [192, 10] there" in line
+    assert "another model: encoder/block_2/attention/qkv/kernel has shape [192, 10]" in line
     path = changed(good, **{"patch_embed.proj.weight": np.zeros((192, 768), np.float32)})
     assert "4 axes are expected" in refused(capsys, tmp_path, path, *SAID)
     path = changed(good, pos_embed=np.zeros((1, 7, 192), np.float32))
-    assert "which rows and columns do 6 patches have?" in refused(capsys, tmp_path, path, *SAID)
+    assert "the grid of 6 patches is unknown" in refused(capsys, tmp_path, path, *SAID)
 
 
 def test_what_is_there_is_not_written_over(good, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    assert "is there already" in refused(capsys, tmp_path, good)
+    assert "already exists" in refused(capsys, tmp_path, good)
     command = "weights", "export", "--run", tmp_path / "in", "--format", "timm", "--out"
     assert run("weights", "import", good, "--out", tmp_path / "in") == 0
-    assert "is there already" in mistake(capsys, *command, good)
+    assert "already exists" in mistake(capsys, *command, good)
     line = mistake(capsys, *command, tmp_path / "a.npz")
     assert "must end in .safetensors or .pth" in line
 
@@ -154,11 +154,15 @@ def test_what_is_there_is_not_written_over(good, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("encoder", "image", "message"),
     [
-        ("vit(Ti)", (8, 32, 32, 3), "are [8, 32, 32, 3], and these layouts are of 2-D images: --f"),
-        ("vit(Ti)", (64, 3), "are [64, 3], and these layouts are of 2-D images: --format stable"),
-        ("vit(Ti, patch=(8, 16))", (32, 32, 3), "these layouts have one class token and square"),
-        ("vit(Ti, class_tokens=2)", (32, 32, 3), "these layouts have one class token and square"),
-        ("convnext(T)", (32, 32, 3), "these layouts are of vision transformers"),
+        (
+            "vit(Ti)",
+            (8, 32, 32, 3),
+            "are [8, 32, 32, 3], and these layouts are for 2-D images: use",
+        ),
+        ("vit(Ti)", (64, 3), "are [64, 3], and these layouts are for 2-D images: use"),
+        ("vit(Ti, patch=(8, 16))", (32, 32, 3), "these layouts need one class token and square"),
+        ("vit(Ti, class_tokens=2)", (32, 32, 3), "these layouts need one class token and square"),
+        ("convnext(T)", (32, 32, 3), "these layouts hold only vision transformers"),
     ],
 )
 def test_what_no_layout_has_a_place_for(tmp_path, encoder, image, message):

@@ -61,7 +61,7 @@ def test_official_weights_without_our_notes(tmp_path):
     model = models.mae("B", image=(224, 224, 3), depth=1, decoder=(512, 1, 16))
     weights.write(model, tmp_path / "ours.safetensors", "mae")
     save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "theirs.safetensors")
-    with pytest.raises(UserError, match="what its decoder predicts: give --target"):
+    with pytest.raises(UserError, match="the target of its decoder: pass --target"):
         weights.read(tmp_path / "theirs.safetensors")
     options = weights.Options(target="pixels")
     found, _ = weights.read(tmp_path / "theirs.safetensors", options)
@@ -101,7 +101,7 @@ def outputs(model, images):
 def test_a_probe_becomes_a_classifier_that_says_the_same(heads, tmp_path):
     model = models.probe(heads)
     if heads > 1:
-        with pytest.raises(UserError, match="3 heads .* choose by --head"):
+        with pytest.raises(UserError, match="3 heads .* pass --head"):
             weights.write(model, tmp_path / "a.safetensors", "timm")
         with pytest.raises(UserError, match="--head 3: this probe has heads 0 to 2"):
             weights.write(model, tmp_path / "a.safetensors", "timm", head=3)
@@ -126,7 +126,7 @@ def test_a_probe_of_the_mean_comes_back_as_one(tmp_path):
     expected = outputs(model, images)["logits"]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(outputs(found, images)["logits"], expected, atol=1e-5 * scale)
-    with pytest.raises(UserError, match="no classifier of the mean of tokens after the norm"):
+    with pytest.raises(UserError, match="no classifier with pool=mean after the final norm"):
         weights.write(model, tmp_path / "folder", "hf")
 
 
@@ -146,7 +146,7 @@ def test_the_table_says_nothing_of_what_is_left_out(of, tmp_path):
 def test_positions_come_to_another_size_only_on_request(how, tmp_path):
     model = models.mae()
     weights.write(model, tmp_path / "a.safetensors", "mae")
-    with pytest.raises(UserError, match=r"positions are of 2 x 2 patches and 3 x 5 are wanted"):
+    with pytest.raises(UserError, match=r"position table is for 2 x 2 patches, not 3 x 5"):
         weights.read(tmp_path / "a.safetensors", weights.Options(image_size=(48, 80)))
     options = weights.Options(image_size=(48, 80), positions=how, encoder_only=True)
     found, _ = weights.read(tmp_path / "a.safetensors", options)

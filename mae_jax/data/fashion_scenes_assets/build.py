@@ -1,8 +1,7 @@
 """Builds `ingredients.npz`, the garments and photographs that `fashion_scenes` composes.
 
-It is here so that the file can be checked and rebuilt; nothing needs it to run. The same sources
-and the same numpy and Pillow give the same bytes. What each ingredient is, and its licence:
-SOURCES.md.
+Only needed to check or rebuild the file. The same sources and the same versions of numpy and Pillow
+reproduce it byte for byte. SOURCES.md lists each ingredient and its license.
 """
 
 import argparse
@@ -26,10 +25,10 @@ then:
 """
 
 GARMENTS_PER_CLASS = {"train": 1200, "test": 200}
-GREY_LEVELS = 32
+GRAY_LEVELS = 32
 SHORT_SIDE = 256
 
-# Names of files without their ending: wallpapers first, then what is in skimage/data.
+# File names without suffix: wallpapers first, then images of skimage/data.
 PHOTOGRAPHS = {
     "train": (
         "Picture_0B_by_freespace",
@@ -62,10 +61,10 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
 
 
 def read_garments(folder: pathlib.Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:
-    """Garments [N, 28, 28] uint8 on `GREY_LEVELS` levels, and labels [N] uint8."""
+    """Garments [N, 28, 28] uint8, quantized to `GRAY_LEVELS` levels, and labels [N] uint8."""
     images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
-    steps = GREY_LEVELS - 1
+    steps = GRAY_LEVELS - 1
     levels = (images.astype(np.int32) * steps + 127) // 255
     return ((levels * 255 + steps // 2) // steps).astype(np.uint8), labels
 
@@ -73,8 +72,8 @@ def read_garments(folder: pathlib.Path, prefix: str) -> tuple[np.ndarray, np.nda
 def choose(garments: np.ndarray, labels: np.ndarray, per_class: int, seen: set) -> np.ndarray:
     """Indices of the first usable garments; every ten in a row hold each class once.
 
-    Usable: never seen (the data set repeats a few, even across its splits), and not so dark or
-    so thin that its outline is lost. `seen` grows by the garments chosen.
+    A garment is usable if it is not in `seen` (the data set repeats a few, even across its splits)
+    and its outline is visible, neither too dark nor too thin. Adds the chosen garments to `seen`.
     """
     chosen = [[] for _ in range(10)]
     for index, (garment, label) in enumerate(zip(garments, labels)):
@@ -86,7 +85,7 @@ def choose(garments: np.ndarray, labels: np.ndarray, per_class: int, seen: set) 
 
 
 def read_photographs(wallpapers: pathlib.Path, wheel: pathlib.Path) -> dict[str, Image.Image]:
-    """Every photograph of the two sources by its name, opened but not decoded."""
+    """Name -> photograph of the two sources, opened but not decoded."""
     files = {path.stem: path.read_bytes() for path in sorted(wallpapers.glob("*.jpg"))}
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
@@ -96,10 +95,10 @@ def read_photographs(wallpapers: pathlib.Path, wheel: pathlib.Path) -> dict[str,
 
 
 def as_jpeg(photograph: Image.Image) -> np.ndarray:
-    """The photograph with a short side of `SHORT_SIDE` pixels, as the bytes of a JPEG.
+    """The photograph, resized to a short side of `SHORT_SIDE` pixels, as the bytes of a JPEG.
 
-    Chroma is not subsampled: how it is interpolated is the only part of JPEG decoding on which
-    versions of libjpeg-turbo differ.
+    Chroma is not subsampled, because its interpolation is the only part of JPEG decoding that
+    differs between versions of libjpeg-turbo.
     """
     scale = SHORT_SIDE / min(photograph.size)
     shape = [round(side * scale) for side in photograph.size]
@@ -110,7 +109,7 @@ def as_jpeg(photograph: Image.Image) -> np.ndarray:
 
 
 def main():
-    """Reads the sources, and writes the file beside this script."""
+    """Reads the sources and writes the file, by default next to this script."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=HOW_TO_GET_THE_SOURCES,

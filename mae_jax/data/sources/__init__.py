@@ -1,8 +1,8 @@
-"""Where examples come from: one source a file, each found by its name.
+"""Sources of examples, one module each, looked up by name.
 
-A source gives random access, and nothing else. Order, augmentation and batching are the pipeline's.
-Sources are read by several threads at once, and hold at most 16 bytes an example (but for those
-that say that they are in memory).
+A source provides random access only; the pipeline does ordering, augmentation and batching. Sources
+are read by several threads at once. They hold at most 16 bytes per example in memory, unless they
+are documented as in-memory.
 """
 
 import abc
@@ -15,77 +15,74 @@ from mae_jax.data.fields import Field
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation of the pixels of each channel, values in [0, 1]."""
+    """Mean and standard deviation of each channel, for values in [0, 1]."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 class Source(abc.ABC):
-    """A set of examples with random access; sources derive from it."""
+    """Base class of sources: a set of examples with random access."""
 
     num_examples: int
     names: Mapping[str, Sequence[str]] = {}
-    """Field -> names of its classes 0, 1, ...: {'label': ('cat', 'dog')}; without the fields whose
-    values are no classes."""
+    """Field -> names of its classes 0, 1, ..., e.g. {'label': ('cat', 'dog')}; only for fields of
+    class numbers."""
     fields: Mapping[str, Field] = {}
-    """Those that `fields.FIELDS` does not know and that have a type or move with the image."""
+    """Type and geometry of fields that are not in `fields.FIELDS`."""
     empty_classes: Sequence[str] = ()
     """Classes without an example."""
     digest: str = ""
-    """Changes if the list of examples does, for the same arguments; empty if it never does. What
-    is inside files is not looked at."""
+    """Hash of the list of examples, for the same arguments; empty if the list never changes. Does
+    not cover the contents of files."""
     notes: Sequence[str] = ()
-    """Facts about the examples to report at the start, one line each: files left out, defaults that
+    """Lines about the examples to report at the start of a run: files left out, defaults that
     change pixels."""
     reading: str = ""
-    """What this version of the source reads in another way than earlier ones did, for a run that
-    goes on to report; empty if nothing."""
+    """How decoding differs from earlier versions of this source, reported by resumed runs; empty
+    if it does not."""
     statistics: Statistics | None = None
-    """Measured over the examples, if that has been done."""
+    """Statistics of the examples, if they were measured."""
     damaged: Sequence[str] = ()
-    """Examples that are known at the start to be unreadable, 'NAME: REASON' each. To read one
-    raises BadImage."""
+    """Examples known to be unreadable, as 'NAME: REASON'. Reading one raises BadImage."""
 
     @abc.abstractmethod
     def read(self, indices: np.ndarray) -> Mapping[str, Sequence[Any]]:
-        """Rows of every field for some examples.
+        """Reads some examples.
 
         Args:
             indices: [n] int, in [0, num_examples).
 
         Returns:
-            One row of each field for every index, see `fields.FIELDS`: 'image' [*space, C], uint8
-            usual, or `images.Encoded`; 'label': int; whatever else there is. No field has to be.
+            Field -> n values, see `fields.FIELDS`: 'image' [*space, C], usually uint8, or
+            `images.Encoded`; 'label', int; and others. No field is required.
 
         Raises:
-            BadImage: one of them cannot be read.
+            BadImage: one of the examples is unreadable.
         """
 
     @abc.abstractmethod
     def name(self, index: int) -> str:
-        """What an example is called, in messages and in lists of features."""
+        """Name of an example, for messages and lists of features."""
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The names of the classes of 'label'; empty if there are no labels."""
+        """Names of the classes of 'label'; empty if there are no labels."""
         return self.names.get("label", ())
 
     def labels(self) -> np.ndarray | None:
-        """[N] int32, the label of every example; None if only reading all of them would tell."""
+        """[N] int32, labels of all examples; None if that needs reading the examples."""
         return None
 
     def class_counts(self) -> np.ndarray | None:
-        """[classes] int, examples of each class; None if only reading all of them would tell."""
+        """[classes] int, examples of each class; None if that needs reading the examples."""
         labels = self.labels()
         if labels is None:
             return None
         return np.bincount(labels[labels >= 0], minlength=len(self.class_names))  # -1: no class
 
     def group(self, index: int) -> str:
-        """Name of the examples that belong together, such as the slices of one volume: they must
-        not be split between training and test sets.
-        """
+        """Key of the examples that must stay in one split, such as the slices of a volume."""
         return self.name(index)
 
 
@@ -93,7 +90,7 @@ class Arrays(Source):
     """A source in memory.
 
     Args:
-        arrays: field -> array with one row per example; 'image' is [N, *space, C], uint8 usual.
+        arrays: field -> array with one row per example; 'image' is [N, *space, C], usually uint8.
         names: field -> names of its classes.
     """
 
@@ -112,12 +109,12 @@ class Arrays(Source):
         return self.arrays.get("label")
 
     def name(self, index: int) -> str:
-        """The place in memory."""
+        """The index in brackets."""
         return f"[{index}]"
 
 
 class Wrapper(Source):
-    """A source over another one: like that one, but for what a subclass changes."""
+    """A source that wraps another one; subclasses override what they change."""
 
     def __init__(self, source: Source):
         self.source = source
@@ -127,9 +124,9 @@ class Wrapper(Source):
         self.statistics = source.statistics
 
     def name(self, index: int) -> str:
-        """What the other one calls it."""
+        """Name in the wrapped source."""
         return self.source.name(index)
 
     def group(self, index: int) -> str:
-        """As in the other one."""
+        """Group in the wrapped source."""
         return self.source.group(index)

@@ -1,6 +1,4 @@
-"""Arrays in one NumPy file, images of any rank and other fields: an .npy, mapped into memory and
-read when asked for, or an .npz.
-"""
+"""Images of any rank and other fields in one NumPy file: a memory-mapped .npy, or an .npz."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,19 +15,19 @@ from mae_jax.types import UserError
 MAX_CLASSES = 1_000_000
 
 _MIB = 2**20
-_SAMPLE = 100  # images looked at, to tell which values there are
+_SAMPLE = 100  # images inspected for their range of values
 
 
 class ArrayFile(Source):
     """Rows of arrays; see `make`.
 
     Args:
-        path: of the file.
-        arrays: field -> [N, ...], in memory or mapped into it; 'image' with or without channels,
+        path: path of the file.
+        arrays: field -> [N, ...], in memory or memory-mapped; 'image' with or without channels,
             'label' int32.
         names: field -> names of its classes.
-        rank: axes of an image beside the channels.
-        window: maps values of images to bytes; None: as they are.
+        rank: number of axes of an image besides the channels.
+        window: values of images that become 0 and 255; None keeps the values.
     """
 
     def __init__(
@@ -53,7 +51,7 @@ class ArrayFile(Source):
             )
 
     def class_counts(self) -> np.ndarray | None:
-        """[classes] int, without reading an image."""
+        """[classes] int, examples of each class."""
         if "label" not in self._arrays:
             return None
         return np.bincount(self._arrays["label"], minlength=len(self.class_names))
@@ -74,7 +72,7 @@ class ArrayFile(Source):
         return values.astype(np.float32) if values.dtype.kind == "f" else values
 
     def name(self, index: int) -> str:
-        """What an example is called, e.g. 'images.npy[3]'."""
+        """Name of an example, e.g. 'images.npy[3]'."""
         return f"{self._file}[{index}]"
 
 
@@ -88,56 +86,56 @@ def make(
     rank: int = 2,
     window: Window | None = None,
 ) -> ArrayFile:
-    """The images of an .npy file, with labels in another, or those of an .npz, with labels in it:
+    """The images of an .npy file, with labels in a second file, or images and labels of an .npz:
     array_file('images.npy', labels='labels.npy'), array_file('set.npz', image='x', label='y').
 
-    An .npy is mapped into memory: only the images that are asked for are read. An .npz is read
-    into memory as a whole, so large sets belong into an .npy.
+    An .npy is memory-mapped, so images are read on demand. An .npz is loaded into memory; save
+    large sets as .npy.
 
     Signals and volumes are images of another rank: array_file('scans.npy', rank=3). An .npz may
-    hold other fields, and need not hold images: array_file('set.npz', label='y', fields=('text',))
-    with config.data.fields=('text','label'). Where it holds 'NAME_names' [classes], these texts are
-    the names of the classes in its array NAME; otherwise labels are called '0', '1', ...
+    hold other fields, with or without images: array_file('set.npz', label='y', fields=('text',))
+    with config.data.fields=('text','label'). If it holds an array 'NAME_names' [classes] of texts,
+    these name the classes of its array NAME; otherwise labels are named '0', '1', ...
 
     Args:
-        path: a file of numpy.save, or of numpy.savez. Images are [N, H, W, C], or [N, H, W] with
-            one channel; with another rank, [N, *space, C] or [N, *space].
-        labels: for an .npy: the file with its labels, [N] integers from 0.
-        image, label: for an .npz: the names of its arrays of images and of labels.
-        fields: for an .npz: its arrays [N, ...] that are fields under their own names.
-        rank: how many axes images have beside the channels: 1 signals, 2, 3 volumes.
-        window: (low, high), the values that become 0 and 255. Of rank 2, needed for anything but
-            uint8, which stays as it is without; images of other ranks keep their values without.
+        path: a file of numpy.save or numpy.savez. Images are [N, H, W, C], or [N, H, W] with one
+            channel; for another rank, [N, *space, C] or [N, *space].
+        labels: for an .npy: path of the file with its labels, [N] integers from 0.
+        image, label: for an .npz: names of its arrays of images and labels.
+        fields: for an .npz: names of other arrays [N, ...], which become fields of the same name.
+        rank: number of axes of an image besides the channels: 1 for signals, 2, 3 for volumes.
+        window: (low, high), the values that become 0 and 255. Required for rank 2, except for
+            uint8. Without it, uint8 and images of other ranks keep their values.
 
     Raises:
-        UserError: a file or an array in it is missing, cannot be read, or is not as above.
+        UserError: a file or array is missing or unreadable, or has another shape or type.
     """
     check_window("array_file", window)
     file = expanded(path)
-    found, arrays, names = _open(file), {}, {}
-    if isinstance(found, np.ndarray):
+    data, arrays, names = _open(file), {}, {}
+    if isinstance(data, np.ndarray):
         for name, value in (("image", image), ("label", label), ("fields", fields)):
             if value:
                 raise UserError(
                     f"array_file: {name}={value!r} names an array of an .npz, and {file} is an "
                     ".npy: leave it out (labels='labels.npy' names a file of labels)"
                 )
-        arrays["image"] = found
+        arrays["image"] = data
         if labels is not None:
             arrays["label"] = _open_labels(labels)
     else:
-        with found:
+        with data:
             if labels is not None:
                 raise UserError(
-                    f"array_file: labels={labels!r} goes with an .npy, and {file} is an .npz: name "
-                    "the array in it that holds the labels with label=..."
+                    f"array_file: labels={labels!r} is for an .npy, and {file} is an .npz: name "
+                    "its array of labels with label=..."
                 )
             chosen = {"image": image, "label": label, **dict(zip(fields, fields, strict=True))}
             for field, name in chosen.items():
                 if name is not None or (field == "image" and not fields):
-                    arrays[field] = _member(file, found, field, name)
-                if f"{name}_names" in found.files:
-                    texts = _member(file, found, field, f"{name}_names")
+                    arrays[field] = _member(file, data, field, name)
+                if f"{name}_names" in data.files:
+                    texts = _member(file, data, field, f"{name}_names")
                     names[field] = tuple(map(str, texts))
     if "image" in arrays:
         _check_images(file, arrays["image"], window, rank)
@@ -148,14 +146,14 @@ def make(
         names.setdefault("label", tuple(map(str, numbers)))
         if len(names["label"]) < len(numbers):
             raise UserError(
-                f"array_file: {file} holds names of {len(names['label'])} classes, and the label "
-                f"{numbers[-1]}: save a name for each"
+                f"array_file: {file} holds names of {len(names['label'])} classes, but the label "
+                f"{numbers[-1]}: save a name for each class"
             )
     return ArrayFile(file, arrays, names, rank=rank, window=window)
 
 
 def _open(file: Path) -> "np.ndarray | np.lib.npyio.NpzFile":
-    """An array mapped into memory, or an archive of arrays."""
+    """A memory-mapped array, or an archive of arrays."""
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy and zipfile raise errors of many kinds on damaged files
@@ -166,18 +164,18 @@ def _open(file: Path) -> "np.ndarray | np.lib.npyio.NpzFile":
 
 
 def _open_labels(labels: str) -> np.ndarray:
-    found = _open(expanded(labels))
-    if not isinstance(found, np.ndarray):
-        found.close()
+    array = _open(expanded(labels))
+    if not isinstance(array, np.ndarray):
+        array.close()
         raise UserError(f"array_file: labels={labels!r} is an .npz: give an .npy with one array")
-    return found
+    return array
 
 
 def _member(file: Path, archive, option: str, name: str | None) -> np.ndarray:
     """One array of an .npz, in memory."""
     if name not in archive.files:
-        asked = f"has no array {name!r}" if name else f"is an .npz: say {option}=..."
-        raise UserError(f"array_file: {file} {asked}; it holds {', '.join(archive.files)}")
+        problem = f"has no array {name!r}" if name else f"is an .npz: give {option}=..."
+        raise UserError(f"array_file: {file} {problem}; it holds {', '.join(archive.files)}")
     try:
         return np.asarray(archive[name])
     except Exception as error:
@@ -191,18 +189,18 @@ def _check_images(file: Path, images: np.ndarray, window: Window | None, rank: i
         space = {2: "H, W"}.get(rank, f"{rank} axes")
         raise UserError(
             f"array_file: the images of {file} have shape {images.shape}: it should be "
-            f"[N, {space}, C], or [N, {space}] with one channel, and not empty (for other images "
-            "than in 2-D, give rank=...)"
+            f"[N, {space}, C], or [N, {space}] with one channel, and not empty (for images that "
+            "are not 2-D, give rank=...)"
         )
-    as_they_are = images.dtype == np.uint8 or rank != 2
-    if images.dtype.kind not in "biuf" or (window is None and not as_they_are):
-        some = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int))
-        what = f"array_file: {file} ({len(some)} of its {len(images)} images looked at)"
-        raise no_window(what, images[some])
+    window_optional = images.dtype == np.uint8 or rank != 2
+    if images.dtype.kind not in "biuf" or (window is None and not window_optional):
+        sample = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int))
+        what = f"array_file: {file} ({len(sample)} of its {len(images)} images looked at)"
+        raise no_window(what, images[sample])
 
 
 def _check_rows(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises UserError if arrays have no rows, or not as many."""
+    """Raises UserError if arrays have no rows, or differ in their number of rows."""
     first = next(iter(arrays))
     for field, array in arrays.items():
         count = len(arrays[first])
@@ -215,7 +213,7 @@ def _check_rows(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _as_labels(labels: np.ndarray, file: Path) -> np.ndarray:
-    """[N] int32 in memory."""
+    """Checked labels, [N] int32 in memory."""
     if labels.dtype.kind not in "iu":
         raise UserError(
             f"array_file: the labels of {file} are of type {labels.dtype}: save them as integers"
@@ -223,14 +221,14 @@ def _as_labels(labels: np.ndarray, file: Path) -> np.ndarray:
     wrong = np.flatnonzero((labels < 0) | (labels >= MAX_CLASSES))
     if wrong.size:
         raise UserError(
-            f"array_file: label {labels[wrong[0]]} of example {wrong[0]} of {file} is no class: "
-            f"number them from 0 to at most {MAX_CLASSES - 1}"
+            f"array_file: label {labels[wrong[0]]} of example {wrong[0]} of {file} is invalid: "
+            f"number classes from 0 to at most {MAX_CLASSES - 1}"
         )
     return np.array(labels, np.int32)
 
 
 def _digest(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
-    """Of the file's size and ends, the shapes and types of its arrays, and the labels."""
+    """Hash of the file's size, first and last MiB, shapes and types of its arrays, and labels."""
     kinds = [f"{array.shape} {array.dtype}" for n, array in arrays.items() if n != "label"]
     digest = hashlib.sha256(" ".join([str(path.stat().st_size), *kinds]).encode())
     with path.open("rb") as file:

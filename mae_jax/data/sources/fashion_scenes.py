@@ -1,9 +1,9 @@
 """Small scenes that ship with the library: a tinted garment on a crop of a photograph.
 
-The garments are those of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), scaled, flipped, placed and
-composited on real photographs, so each scene comes with a label, an exact mask and a box. A scene
-is a function of (seed, split, index) alone; `size` only sets how finely it is sampled. Where the
-ingredients come from: `mae_jax/data/fashion_scenes_assets/SOURCES.md`.
+Garments of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017) are scaled, flipped, placed and composited on
+real photographs, so each scene has a label, an exact mask and a box. A scene is a function of
+(seed, split, index); `size` only sets its resolution. Sources of the ingredients:
+`mae_jax/data/fashion_scenes_assets/SOURCES.md`.
 """
 
 import functools
@@ -34,15 +34,15 @@ SPLITS = ("train", "test")
 MIN_SIZE, MAX_SIZE = 16, 4096
 
 _GARMENT = 28
-_OPAQUE_FROM = 40  # grey level of a garment from which it hides the photograph entirely
+_OPAQUE_FROM = 40  # gray level of a garment from which it hides the photograph entirely
 _GARMENT_SCALE = (0.5, 0.9)  # side of the garment's square over the side of the scene
 _CROP_SCALE = (0.25, 1.0)  # side of the background over the short side of the photograph
 _BRIGHTNESS = (0.3, 1.0)  # of the background
-_TINT = (0.4, 1.0)  # of each colour of the garment: brighter than most of what is behind it
-_SHADING = (0.2, 1.0)  # how much of the tint the garment's own grey levels modulate
+_TINT = (0.4, 1.0)  # of each color channel of the garment: brighter than most backgrounds
+_SHADING = (0.2, 1.0)  # share of the tint that the garment's gray levels modulate
 _CHUNK = 256  # scenes rendered at a time, to keep float buffers small
 
-# The uniform numbers behind a scene, in the order drawn: new ones go last, or all scenes change.
+# The uniform numbers of a scene, in the order drawn. Append new ones, or all scenes change.
 _DRAWS = (
     *("photograph", "crop_scale", "crop_y", "crop_x", "crop_flip", "brightness"),
     *("garment_scale", "garment_y", "garment_x", "garment_flip"),
@@ -62,15 +62,15 @@ def make(
     """Composes one split of the data set, in memory.
 
     Scene i shows garment i modulo the number of garments of the split (12,000 in train, 2,000 in
-    test, as many of each class; every ten in a row hold each class once), and is the same
-    whatever `num_examples`. The splits share no garment and no photograph.
+    test, balanced; every ten in a row hold each class once). It does not depend on `num_examples`.
+    The splits share no garment and no photograph.
 
     Args:
         split: 'train' or 'test'.
         size: side of the square images in pixels, at least 16.
-        num_examples: number of scenes, by default one for each garment; above that, garments come
-            again in other compositions.
-        seed: another seed composes other scenes of the same garments.
+        num_examples: number of scenes; None: one per garment. More scenes repeat garments in other
+            compositions.
+        seed: seed of the compositions.
 
     Returns:
         An `Arrays` of 'image' [N, size, size, 3] uint8; 'label' [N] int32, in [0, 10);
@@ -79,7 +79,7 @@ def make(
         segmentation as fractions of the image, in [0, 1].
 
     Raises:
-        UserError: if the split, the size or the number of examples is not one of these.
+        UserError: the split, the size or the number of examples is invalid.
     """
     if split not in SPLITS:
         raise UserError(f"fashion_scenes has no split {split!r}: use one of {', '.join(SPLITS)}")
@@ -109,7 +109,7 @@ def make(
 
 
 def photographs(split: str) -> tuple[Image.Image, ...]:
-    """The backgrounds of a split, RGB, 256 pixels at their shorter side."""
+    """The backgrounds of a split, RGB, with a shorter side of 256 pixels."""
     return _load(split).photographs
 
 
@@ -132,13 +132,13 @@ def _render(garments: np.ndarray, photographs, draws: np.ndarray, size: int):
     rows = [dict(zip(_DRAWS, row)) for row in draws.tolist()]
     background = np.stack([_background(photographs, row, size) for row in rows])
     layers = np.stack([_garment_layers(garment, row, size) for garment, row in zip(garments, rows)])
-    grey, opacity = np.moveaxis(layers.astype(np.float32) / np.float32(255), -1, 0)[..., None]
+    gray, opacity = np.moveaxis(layers.astype(np.float32) / np.float32(255), -1, 0)[..., None]
 
     draw = dict(zip(_DRAWS, draws.astype(np.float32).T[..., None, None, None]))
     tint = np.concatenate([draw["red"], draw["green"], draw["blue"]], -1)
     shading = _between(_SHADING, draw["shading"])
-    # Grey levels are zero where there is no garment: they are multiplied by the opacity already.
-    garment = _between(_TINT, tint) * (shading * grey + (1 - shading) * opacity)
+    # Gray levels are zero outside the garment, so they are already multiplied by the opacity.
+    garment = _between(_TINT, tint) * (shading * gray + (1 - shading) * opacity)
     behind = background * _between(_BRIGHTNESS, draw["brightness"]) * (1 - opacity)
     image = np.minimum(behind + 255 * garment, 255)
     return (image + np.float32(0.5)).astype(np.uint8), opacity[..., 0] >= 0.5
@@ -155,11 +155,11 @@ def _background(photographs, draw: dict[str, float], size: int) -> np.ndarray:
 
 
 def _garment_layers(garment: np.ndarray, draw: dict[str, float], size: int) -> np.ndarray:
-    """The garment's grey levels and its opacity in the scene, [size, size, 2] uint8."""
+    """The garment's gray levels and its opacity in the scene, [size, size, 2] uint8."""
     garment = garment[:, ::-1] if draw["garment_flip"] < 0.5 else garment
-    # The scene is a window on a canvas with the garment in its middle: resampling the window
-    # places the garment between pixels, so that it is at the same place at any size. The third
-    # channel is empty; Pillow resamples no two-channel image without touching its values.
+    # The scene is a window on a canvas with the garment at its center. Resampling the window places
+    # the garment with subpixel accuracy, at the same position for any size. The third channel is
+    # empty, because Pillow premultiplies two-channel images when it resamples them.
     canvas = np.zeros((3 * _GARMENT, 3 * _GARMENT, 3), np.uint8)
     inside = slice(_GARMENT, 2 * _GARMENT)
     canvas[inside, inside, 0] = garment
@@ -174,7 +174,7 @@ def _garment_layers(garment: np.ndarray, draw: dict[str, float], size: int) -> n
 def _resample(image, left: float, top: float, side: float, size: int, filter_) -> np.ndarray:
     """A square window of an image, antialiased: [size, size, 3] uint8."""
     box = (left, top, left + side, top + side)
-    # `reducing_gap` averages whole pixels first where many fall on one: a quarter of the time.
+    # `reducing_gap` first averages whole pixels when downsampling: a quarter of the time.
     return np.asarray(image.resize((size, size), filter_, box=box, reducing_gap=1.5))
 
 

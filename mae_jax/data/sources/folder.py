@@ -1,5 +1,5 @@
-"""A folder of images, with or without one sub-folder for each class, read when asked for; with or
-without masks and boxes in folders of their own.
+"""A folder of images, read on demand; optionally with a sub-folder for each class, and with masks
+and boxes in separate folders.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ ANNOTATED = ("upright", "stored")
 
 
 class Folder(Source):
-    """Images of files; see `make`."""
+    """Image files below a folder; see `make`."""
 
     reading = CHANGES
 
@@ -45,16 +45,16 @@ class Folder(Source):
         self.notes = (*files.notes, *decoder.look(self._some()), *self._convention())
 
     def name(self, index: int) -> str:
-        """The path of the file, relative to the folder."""
+        """Path of the file relative to the folder."""
         return self.files[index]
 
     def labels(self) -> np.ndarray | None:
-        """[N] int32, without reading a file."""
+        """[N] int32, from the names of the sub-folders; None without classes."""
         return self.files.labels() if self.names else None
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
-        """'image' of each index, still encoded; 'label' if there are classes; 'segmentation' and
-        'box', 'box_label' if there are such folders.
+        """Reads 'image', still encoded; 'label' if there are classes; 'segmentation', and 'box' and
+        'box_label', if their folders were given.
         """
         names = [self.files[index] for index in indices]
         images = [self._image(name) for name in names]
@@ -72,21 +72,21 @@ class Folder(Source):
         return self.decoder(read_bytes(self.files.root / name))
 
     def _mask(self, name: str, image: Encoded) -> np.ndarray:
-        """[H, W], upright."""
+        """Segmentation [H, W] of the upright image."""
         path = (self.masks / name).with_suffix(".png")
         mask = decode_mask(read_bytes(path), self.decoder.max_pixels)
         mask = turned(mask, image.orientation) if self.annotated == "stored" else mask
         if mask.shape == image.shape:
             return mask
         other = "stored" if self.annotated == "upright" else "upright"
-        hint = f": are they those of the images as {other}? Then give annotated={other}"
+        hint = f": if masks belong to the images as {other}, give annotated={other}"
         raise BadImage(
             f"its mask {path} is {_size(mask.shape)}, the image {_size(image.shape)}, both upright"
             + (hint if mask.shape == image.shape[::-1] else "")
         )
 
     def _boxes(self, name: str, image: Encoded) -> tuple[np.ndarray, np.ndarray]:
-        """[max_boxes, 4] of the upright image, and their classes [max_boxes]."""
+        """Boxes [max_boxes, 4] of the upright image, and their classes [max_boxes]."""
         boxes, labels = read_boxes(self.boxes, name, self.max_boxes)
         if self.annotated == "stored":
             boxes = turned_boxes(boxes, image.orientation)
@@ -97,7 +97,7 @@ class Folder(Source):
         for index in spread(self.num_examples):
             try:
                 yield read_bytes(self.files.path(index))
-            except (BadImage, OSError):  # reported when it is read for training
+            except (BadImage, OSError):  # reading it in training reports the error
                 continue
 
     def _convention(self) -> Iterator[str]:
@@ -114,9 +114,20 @@ def _size(shape: tuple[int, int]) -> str:
 
 
 def read_boxes(root: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes of an image, [count, 4] float32 (ymin, xmin, ymax, xmax) as shares of its height
-    and width, zeros after the last, and their classes [count] int32, -1 after the last: from a text
-    file in the YOLO format, a line "class x_center y_center width height" for each.
+    """Reads the boxes of an image from a text file in the YOLO format, with a line
+    "class x_center y_center width height" for each box.
+
+    Args:
+        root: folder of the text files.
+        name: name of the image.
+        count: rows to return.
+
+    Returns:
+        [count, 4] float32 (ymin, xmin, ymax, xmax) as fractions of height and width, padded with
+        zeros; and classes [count] int32, padded with -1.
+
+    Raises:
+        BadImage: a line is invalid, or there are more than `count` boxes.
     """
     path = (root / name).with_suffix(".txt")
     lines = read_bytes(path).decode(errors="replace").splitlines() if path.exists() else []
@@ -128,7 +139,7 @@ def read_boxes(root: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarra
     except ValueError:
         raise BadImage(
             f"its boxes in {path}: lines should be 'class x_center y_center width height', the "
-            "last four as shares of the image, in [0, 1]"
+            "last four as fractions of the image, in [0, 1]"
         ) from None
     if len(numbers) > count:
         raise BadImage(f"{len(numbers)} boxes in {path}: raise max_boxes of the source")
@@ -150,29 +161,28 @@ def make(
     max_boxes: int = 100,
     annotated: str = "upright",
 ) -> Folder:
-    """The images below a folder, folder by folder in the order of their names: all files of the
-    extensions that Pillow reads here, see docs/data.md. What systems, editors and network drives
-    leave behind is left out.
+    """The images below a folder, folder by folder, sorted by name: all files with an extension that
+    Pillow reads, see docs/data.md. Leftovers of systems, editors and network drives are left out.
 
-    If all of them stand in sub-folders, the direct sub-folders are the classes, in the order of
-    their names.
+    If all images are in sub-folders, the direct sub-folders are the classes, in the order of their
+    names.
 
     Args:
         path: the folder.
-        channels: 3 (color), 1 (grey) or 4 (color and alpha).
-        window: (low, high), the values that become 0 and 255, for images of more than 8 bits a
-            channel; by default all that these bits can hold.
-        background: what shows through transparent pixels, unless channels is 4: a name or
-            '#rrggbb', a grey level, or (red, green, blue).
-        max_pixels: larger images are refused: a small file may unpack to fill the memory.
+        channels: 3 (color), 1 (gray) or 4 (color and alpha).
+        window: (low, high), the values that become 0 and 255, for images of more than 8 bits per
+            channel; None: the full range of their bits.
+        background: color behind transparent pixels, unless channels is 4: a name, '#rrggbb', a gray
+            level, or (red, green, blue).
+        max_pixels: larger images are refused, since a small file may unpack to fill the memory.
         masks: a folder with a PNG of class numbers for each image, under the same name.
         boxes: a folder with a text file in the YOLO format for each image that has boxes.
-        max_boxes: rows of 'box' and 'box_label'; those that an image does not need are empty.
-        annotated: which image masks and boxes belong to, where Exif or TIFF names an orientation:
-            the 'upright' one, as people see it, or the one as 'stored'.
+        max_boxes: rows of 'box' and 'box_label', padded for images with fewer boxes.
+        annotated: whether masks and boxes belong to the 'upright' image, as displayed, or to the
+            image as 'stored', if Exif or TIFF gives an orientation.
 
     Raises:
-        UserError: no such folder, no images in it, or an option that cannot be.
+        UserError: the folder is missing or has no images, or an option is invalid.
     """
     decoder = Reading(
         "folder", channels=channels, window=window, background=background, max_pixels=max_pixels
@@ -181,7 +191,7 @@ def make(
         raise UserError(f"folder: max_boxes {max_boxes} must be at least 1")
     check_choice("folder: annotated", annotated, ANNOTATED)
     if annotated != "upright" and not (masks or boxes):
-        raise UserError("folder: annotated is for masks and boxes: name them, or leave it out")
+        raise UserError("folder: annotated needs masks or boxes: give one of them, or leave it out")
     for name, below in (("masks", masks), ("boxes", boxes)):
         if below and existing("folder", below).resolve().is_relative_to(Path(path).resolve()):
             raise UserError(f"folder: {name} {below!r} is inside {path!r}: move it beside it")

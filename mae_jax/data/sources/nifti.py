@@ -1,4 +1,4 @@
-"""A folder of NIfTI volumes, cut into slices (nibabel)."""
+"""A folder of NIfTI volumes, read as slices (nibabel)."""
 
 from functools import partial
 from pathlib import Path
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 EXTENSIONS = (".nii", ".nii.gz")
 _HEADER = ".hdr"
 _HEADER_SIZES = (348, 540)
-"""Bytes of a header in a file of its own, its first number: NIfTI-1 and Analyze, NIfTI-2."""
+"""Size that a separate header file starts with: NIfTI-1 and Analyze, NIfTI-2."""
 
 
 def make(path: str, *, window: Window | None = None, axis: int = 2) -> Slices:
-    """The slices of the volumes below a folder, folder by folder in the order of their names.
+    """The slices of the volumes below a folder, folder by folder, sorted by name.
 
-    Read are .nii, .nii.gz, and pairs of .hdr and .img (NIfTI and Analyze). What holds no volume by
-    its kind (surfaces, deformation fields, tables) is left out and counted. If all volumes are in
-    sub-folders, the direct sub-folders are the classes, in the order of their names. Only the
-    slice asked for is read; of a .nii.gz, all that is before it is unpacked as well, so training
-    is much faster on unpacked files (gunzip).
+    Reads .nii, .nii.gz, and pairs of .hdr and .img (NIfTI and Analyze). Files without a volume
+    (surfaces, deformation fields, tables) are left out and counted. If all volumes are in
+    sub-folders, the direct sub-folders are the classes, in the order of their names. Each slice is
+    read on its own. In a .nii.gz that decompresses all data before it, so training is much faster
+    on decompressed files (gunzip).
 
     Args:
         path: the folder.
         window: (low, high), the intensities that become 0 and 255, after the scaling in the file's
-            header. Always needed, as intensities have no unit; the error without shows some. Only
-            colors of 8 bits stay as they are without.
-        axis: 0, 1 or 2, which the slices follow. The two others are the rows and the columns of an
-            image, in the order in which they are stored; a fourth one, or the colors, are its
-            channels.
+            header. Required, since intensities have no unit; the error without it shows the range
+            of a slice. Only 8-bit colors need none.
+        axis: axis along which to slice, 0, 1 or 2. The other two are rows and columns of an image,
+            in stored order; a fourth axis, or the colors, are its channels.
 
     Raises:
-        UserError: nibabel is missing, no such folder, no volume in it, no window or another axis.
+        UserError: nibabel or the folder is missing, the folder has no volume, or `window` or `axis`
+            is invalid.
     """
     require("nifti")
     check_window("nifti", window)
@@ -55,13 +55,13 @@ def _is_nifti(path: Path) -> bool | None:
     name = path.name.lower()
     if name.endswith(".img"):
         header = path.with_suffix(".hdr" if path.suffix == ".img" else ".HDR")
-        return None if header.is_file() and _is_nifti(header) else False  # it comes with its header
+        return None if header.is_file() and _is_nifti(header) else False  # None: part of the pair
     if not name.endswith(_HEADER):
         return name.endswith(EXTENSIONS)
     if not path.is_file():
-        return True  # reading it will tell what it is
+        return True  # reading it reports the error
     try:
-        with path.open("rb") as file:  # other formats have headers of that name, too
+        with path.open("rb") as file:  # other formats use the extension .hdr, too
             head = file.read(4)
     except OSError:
         return True
@@ -69,7 +69,7 @@ def _is_nifti(path: Path) -> bool | None:
 
 
 def _count(path: Path, *, window: Window | None, axis: int) -> int:
-    """How many slices a volume has, by its header."""
+    """Checks the header of a volume, and returns its number of slices."""
     volume = _open(path)
     dtype, shape = volume.dtype, volume.shape
     if dtype.kind not in "iuf" and not _is_color(dtype):
@@ -85,12 +85,12 @@ def _count(path: Path, *, window: Window | None, axis: int) -> int:
 
 
 def _open(path: Path) -> "ArrayProxy":
-    """The values of a volume, [X, Y, Z] or [X, Y, Z, C], none of which is read yet. Where it is in
-    space, which is often damaged, is not looked at.
+    """A lazy array of a volume, [X, Y, Z] or [X, Y, Z, C]. Ignores its position in space, which is
+    often damaged.
 
     Raises:
-        NoImage: it holds something else.
-        BadImage: it is damaged.
+        NoImage: the file does not hold a volume.
+        BadImage: the file is damaged.
     """
     import nibabel
 
@@ -126,7 +126,7 @@ def _load(path: Path, k: int, *, window: Window | None, axis: int) -> np.ndarray
 
 
 def _values(path: Path, k: int, axis: int) -> np.ndarray:
-    """[H, W, C] float64 or as stored: one slice."""
+    """One slice: [H, W, C], scaled as float64 or as stored."""
     volume = _open(path)
     index = [slice(None)] * len(volume.shape)
     index[axis] = k

@@ -1,9 +1,9 @@
-"""Data sets that TensorFlow Datasets (TFDS) has prepared, in ArrayRecord or TFRecord files.
+"""Data sets prepared by TensorFlow Datasets (TFDS), in ArrayRecord or TFRecord files.
 
-Both are read at random, one encoded image at a time, by any number of threads, without TensorFlow.
-ArrayRecord files hold their own index and check what they hold. Of TFRecord files the offset of
-every record (8 bytes) is read when the set is opened: two seconds a million if they are cached, a
-seek each if not. TFDS writes ArrayRecord files beside them, to be preferred (absolute path!):
+Both have random access, one encoded image at a time, from any number of threads, without
+TensorFlow. ArrayRecord files hold an index and checksums. For TFRecord files, opening the set reads
+the offset of every record (8 bytes): two seconds per million if cached, otherwise a seek each.
+ArrayRecord is preferable; TFDS converts to it (with an absolute path):
 
     pip install apache-beam mlcroissant
     tfds convert_format --dataset_version_dir=/data/mnist/3.0.1 --out_file_format=array_record
@@ -34,8 +34,8 @@ from mae_jax.data.tfrecords import TFRecords
 from mae_jax.types import UserError
 
 NAMES = ("filename", "file_name")
-"""Features that say what an example is called."""
-_SPARE_FILES = 256  # open files that the rest of the program may need
+"""Features with the name of an example."""
+_SPARE_FILES = 256  # open files reserved for the rest of the program
 
 
 class Prepared(Source):
@@ -43,9 +43,9 @@ class Prepared(Source):
 
     Args:
         builder: a TFDS builder of a prepared set.
-        split: as TFDS writes it.
-        features: field -> path of the feature it is read from; 'image' always.
-        decoder: makes images of the bytes of files.
+        split: split as in TFDS.
+        features: field -> path of its feature; 'image' is required.
+        decoder: turns bytes of files into images.
         max_boxes: rows of 'box'.
     """
 
@@ -69,7 +69,7 @@ class Prepared(Source):
         self.records = _open_records(builder, split)
         self.num_examples = len(self.records)
         self.digest = _digest(builder.info, split)
-        if decoder.background == alpha.color_of("tfds", alpha.WHITE):  # as when it was measured
+        if decoder.background == alpha.color_of("tfds", alpha.WHITE):  # as in `prepare`
             self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
         names = tuple(known[features["label"]].names) if "label" in features else ()
         self.names = {"label": names} if names else {}
@@ -84,19 +84,19 @@ class Prepared(Source):
     def _some(self) -> Iterator[bytes]:
         """The files of a few images, spread over all of them."""
         for index in spread(self.num_examples):
-            with contextlib.suppress(BadImage):  # reported when it is read for training
+            with contextlib.suppress(BadImage):  # reading it in training reports the error
                 yield _at(self._example(index), self.features["image"])
 
     def name(self, index: int) -> str:
-        """The example's file name if the set knows it, otherwise e.g. 'train[123]'."""
-        place = f"{self.split}[{index}]"
+        """File name of an example if the set has it, otherwise e.g. 'train[123]'."""
+        default = f"{self.split}[{index}]"
         try:
-            return os.fsdecode(self._example(index)[self._name]) if self._name else place
+            return os.fsdecode(self._example(index)[self._name]) if self._name else default
         except BadImage:
-            return place
+            return default
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
-        """'image' of each index, still encoded, and what else was asked for."""
+        """Reads 'image', still encoded, and the other fields of the set."""
         rows = [self._row(int(index)) for index in indices]
         return {field: [row[field] for row in rows] for field in (rows[0] if rows else ())}
 
@@ -110,7 +110,7 @@ class Prepared(Source):
     def _row(self, index: int) -> dict[str, Any]:
         example = self._example(index)
         value = {field: _at(example, path) for field, path in self.features.items()}
-        image = self.decoder(value["image"])  # TFDS itself turns no image, nor what belongs to it
+        image = self.decoder(value["image"])  # TFDS ignores orientations: masks are as stored
         row = {"image": image}
         if "label" in value:
             row["label"] = int(value["label"])
@@ -127,7 +127,7 @@ class Prepared(Source):
 
 
 def _open_records(builder, split: str):
-    """The serialised examples of a split, by number; safe to read from several threads."""
+    """The serialized examples of a split, by index; safe to read from several threads."""
     from tensorflow_datasets import decode
 
     info, formats = builder.info, sorted(f.value for f in builder.info.available_file_formats())
@@ -156,20 +156,20 @@ def _open_records(builder, split: str):
 
 
 def _check_files(paths: list[str]) -> None:
-    """Raises UserError if a file is missing, or they cannot all be open at once."""
+    """Raises UserError if a file is missing, or if the limit on open files is too low for all."""
     for path in paths:
         if not os.path.exists(path):
             raise UserError(f"{path} is missing: prepare the set again")
     needed = len(paths) + _SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and needed > hard:
-        raise UserError(f"{len(paths)} files have to be open at once, the limit is {hard}: ulimit")
+        raise UserError(f"the set needs {needed} open files, the limit is {hard}: raise ulimit -n")
     if soft != resource.RLIM_INFINITY and needed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _digest(info, split: str) -> str:
-    """Tells these examples from others; not the format of the files, which does not matter."""
+    """Hash of the set's name, split and sizes, independent of the format of its files."""
     sizes = {k: [*map(int, s.shard_lengths), int(s.num_bytes)] for k, s in info.splits.items()}
     text = json.dumps([info.full_name, split, sizes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -182,10 +182,10 @@ def _at(example: Mapping[str, Any], path: str) -> Any:
 
 
 def _features(info, *, image: str, label: str, segmentation: str, box: str) -> dict[str, str]:
-    """Field -> path of the feature it is read from.
+    """Field -> path of its feature.
 
     Raises:
-        UserError: there is no such feature, or it is of another kind.
+        UserError: there is no such feature, or it has another type.
     """
     from tensorflow_datasets import features as kinds
 
@@ -194,7 +194,7 @@ def _features(info, *, image: str, label: str, segmentation: str, box: str) -> d
     images = {path for path, f in single.items() if isinstance(f, kinds.Image)}
     images -= {path for path in images if single[path].np_dtype == np.float32}
     boxes = {path for path, f in paths.items() if isinstance(f, kinds.BBoxFeature)}
-    # Not all releases of TFDS know other formats than REL_YXYX.
+    # Releases of TFDS without bbox_format have REL_YXYX only.
     form = lambda feature: str(getattr(feature, "bbox_format", None))
     fitting = {
         "image": images,
@@ -216,10 +216,10 @@ def _features(info, *, image: str, label: str, segmentation: str, box: str) -> d
 
 
 def _paths(features, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All features and their paths, e.g. 'objects/bbox' for those of a sequence."""
+    """Paths and features, nested ones included, e.g. 'objects/bbox' in a sequence."""
     for name, feature in features.items():
         inner = getattr(feature, "feature", feature)  # of a sequence, which has no base class
-        if hasattr(inner, "items"):  # FeaturesDict and its like, which is no Mapping
+        if hasattr(inner, "items"):  # FeaturesDict and the like, which are not Mappings
             yield from _paths(inner, f"{prefix}{name}/")
         else:
             yield prefix + name, inner
@@ -240,28 +240,28 @@ def make(
     background: str | int | alpha.Color = alpha.WHITE,
     max_pixels: int = MAX_PIXELS,
 ) -> Prepared:
-    """A split of a data set that TFDS has prepared on this disk.
+    """A split of a data set that TFDS has prepared on a local disk.
 
     Args:
-        path_or_name: the folder of a prepared set, that with the dataset_info.json, or a name, e.g.
+        path_or_name: folder of a prepared set, which holds a dataset_info.json, or a name, e.g.
             'cifar10' or 'imagenet2012:5.1.0'.
         split: e.g. 'train', 'train[:90%]' or 'train[:1000]+test'.
-        data_dir: where TFDS keeps sets with a name; ~/tensorflow_datasets by default.
+        data_dir: parent folder of named sets; ~/tensorflow_datasets by default.
         image: name of the feature with the image.
-        label: name of the feature with the class; empty for none. A set without 'label' has none
-            either. Examples of an unknown class are -1 in TFDS.
+        label: name of the feature with the class; empty for none. The default may be missing. An
+            unknown class is -1 in TFDS.
         segmentation: name of the feature with an image of class numbers; empty for none.
         box: path of the feature with boxes, e.g. 'objects/bbox'; empty for none.
-        max_boxes: rows of 'box'; zeros where an example has fewer.
-        channels: 3 (color), 1 (grey) or 4 (color and alpha).
-        window: (low, high), the values that become 0 and 255, for images of more than 8 bits a
-            channel; by default all that these bits can hold.
-        background: what shows through transparent pixels, unless channels is 4, see `folder`.
+        max_boxes: rows of 'box', padded with zeros.
+        channels: 3 (color), 1 (gray) or 4 (color and alpha).
+        window: (low, high), the values that become 0 and 255, for images of more than 8 bits per
+            channel; None: the full range of their bits.
+        background: color behind transparent pixels, unless channels is 4, see `folder`.
         max_pixels: larger images are refused.
 
     Raises:
-        UserError: no such set, split or feature, files that are missing or cannot be read at
-            random; says what there is, or what to do.
+        UserError: there is no such set, split or feature, or files are missing or without random
+            access; the message lists the choices or the fix.
     """
     decoder = Reading(
         "tfds", channels=channels, window=window, background=background, max_pixels=max_pixels

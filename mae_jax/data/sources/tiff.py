@@ -19,29 +19,28 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".tif", ".tiff")
 PAGES = ("examples", "channels")
-_JPEG = (6, 7, 33007, 34892)  # compressions, of which the codec converts YCbCr to RGB
+_JPEG = (6, 7, 33007, 34892)  # compressions with a codec that converts YCbCr to RGB
 READING = "pages of TIFF files are turned by their orientation; overviews and masks are left out"
-"""What differs from earlier versions of this package."""
+"""How decoding differs from earlier versions; stored in runs, see `reading.CHANGES`."""
 
 
 def make(path: str, *, pages: str = "examples", window: Window | None = None) -> Slices:
-    """The TIFF files below a folder, folder by folder in the order of their names.
+    """The TIFF files below a folder, folder by folder, sorted by name.
 
-    If all of them stand in direct sub-folders, these are the classes, in the order of their names.
-    Pages are turned upright by their orientation. Overviews and masks (NewSubfileType 1 and 4, as
-    in cloud-optimized GeoTIFF) are no pages, unless a file holds nothing else.
+    If all files are in sub-folders, the direct sub-folders are the classes, in the order of their
+    names. Pages are turned upright by their orientation. Overviews and masks (NewSubfileType 1 and
+    4, as in cloud-optimized GeoTIFF) are left out, unless a file holds nothing else.
 
     Args:
         path: the folder.
-        pages: what the pages of a file are: 'examples', one each, or 'channels', together those
-            of one example (pages with several channels themselves add all of theirs).
-        window: (low, high), the values that become 0 and 255. Needed for anything but 8 bits,
-            which stays as it is without. Where a file says that white is its lowest value, the
-            result is inverted.
+        pages: 'examples': each page is an example; 'channels': the channels of all pages of a file
+            are concatenated to one example.
+        window: (low, high), the values that become 0 and 255. Required except for 8 bits, which
+            are unchanged without it. The result is inverted if white is the lowest value.
 
     Raises:
-        UserError: tifffile is missing, no such folder, no image in it, a file with values that
-            need a window; other pages or window.
+        UserError: tifffile or the folder is missing, the folder has no image, values of a file need
+            a window, or `pages` or `window` is invalid.
     """
     require("tiff")
     check_window("tiff", window)
@@ -50,7 +49,7 @@ def make(path: str, *, pages: str = "examples", window: Window | None = None) ->
     wanted = lambda file: file.name.lower().endswith(EXTENSIONS)
     files = find("tiff", path, wanted, ", ".join(EXTENSIONS))
     load = _page if pages == "examples" else _all_pages
-    reduced: list[int] = []  # pages that are none, of each file
+    reduced: list[int] = []  # number of overviews and masks of each file
     count = partial(_count, pages=pages, window=window, reduced=reduced)
     source = Slices(files, count, partial(load, window=window))
     source.reading = READING
@@ -60,13 +59,13 @@ def make(path: str, *, pages: str = "examples", window: Window | None = None) ->
 
 
 def _count(path: Path, *, pages: str, window: Window | None, reduced: list[int]) -> int:
-    """How many examples a file holds, by its chain of pages and the header of the first."""
+    """Checks the first page of a file, and returns its number of examples."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         if not len(file.pages):
             raise BadImage("it has no page, or is cut off before the first one")
-        full = _places(path) if len(file.pages) > 1 else range(len(file.pages))
+        full = _full_pages(path) if len(file.pages) > 1 else range(len(file.pages))
         first, count = file.pages[full[0]], len(full)
         if 0 in first.shape:
             raise NoImage("TIFF without an image")
@@ -89,30 +88,30 @@ def _count(path: Path, *, pages: str, window: Window | None, reduced: list[int])
     return count if pages == "examples" else 1
 
 
-def _full_pages(file: "tifffile.TiffFile") -> Sequence[int]:
-    """Which pages are neither overviews nor masks of others; all, if there are only such."""
+def _find_full_pages(file: "tifffile.TiffFile") -> Sequence[int]:
+    """Indices of the pages that are neither overviews nor masks; all pages if there are none."""
     count = len(file.pages)
     full = [k for k in range(count) if not _is_reduced(file.pages[k])]
     return full if 0 < len(full) < count else range(count)
 
 
 def _is_reduced(page: "tifffile.TiffPage") -> bool:
-    """By the tags NewSubfileType and, of old files, SubfileType."""
+    """Whether a page is an overview or a mask, by NewSubfileType or, in old files, SubfileType."""
     flags = int(page.tags.valueof(254, 0) or 0)
     return bool(flags & 5) or page.tags.valueof(255, 1) == 2
 
 
-def _places(path: Path) -> Sequence[int]:
-    """The same of a file, remembered: looking for them reads the header of every page."""
-    return _places_at(path, path.stat().st_mtime_ns)
+def _full_pages(path: Path) -> Sequence[int]:
+    """Cached `_find_full_pages` of a file, since that reads the header of every page."""
+    return _full_pages_at(path, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
-def _places_at(path: Path, _changed: int) -> Sequence[int]:
+def _full_pages_at(path: Path, _modified: int) -> Sequence[int]:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        return _full_pages(file)
+        return _find_full_pages(file)
 
 
 def _page(path: Path, k: int, *, window: Window | None) -> np.ndarray:
@@ -121,7 +120,7 @@ def _page(path: Path, k: int, *, window: Window | None) -> np.ndarray:
 
     with tifffile.TiffFile(path) as file:
         if k or _is_reduced(file.pages[0]):
-            k = _places(path)[k]
+            k = _full_pages(path)[k]
         return _pixels(file.pages[k], window)
 
 
@@ -130,7 +129,7 @@ def _all_pages(path: Path, _: int, *, window: Window | None) -> np.ndarray:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        pages = [_pixels(page, window) for page in map(file.pages.__getitem__, _places(path))]
+        pages = [_pixels(file.pages[k], window) for k in _full_pages(path)]
     sizes = sorted({page.shape[:2] for page in pages})
     if len(sizes) > 1:
         raise ValueError(f"its pages cannot be channels, their sizes differ: {sizes}")
@@ -138,7 +137,7 @@ def _all_pages(path: Path, _: int, *, window: Window | None) -> np.ndarray:
 
 
 def _pixels(page: "tifffile.TiffPage", window: Window | None) -> np.ndarray:
-    """[H, W, C] uint8 of a page whose channels may stand first (planar), last, or be one."""
+    """[H, W, C] uint8 of a page with its channels first (planar), last, or a single one."""
     values = page.asarray(maxworkers=1)  # the pipeline has threads of its own
     if page.axes not in ("YX", "YXS", "SYX"):
         raise ValueError(f"its axes are {page.axes}: only YX, YXS and SYX make an image")

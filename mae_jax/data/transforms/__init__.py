@@ -1,11 +1,11 @@
-"""Transforms of one example, found by name: one a file.
+"""Transforms of single examples, one module each, looked up by name.
 
-A transform is in two halves. Its numbers are drawn in advance, for a whole batch, from the seeds of
-the examples: `draws` says how many uniform numbers an example needs, `plan(u)` turns [B, draws] of
-them into parameters [B, ...] float64. Then `apply(example, params)` changes one example with its
-parameters: a dict of 'image' ([H, W, C] uint8, or still encoded) and what belongs to it. What moves
-pixels moves the other fields too, see `fields.move`. So an example is a function of its seed,
-wherever and in whatever order it is made.
+A transform has two steps. First, its random parameters are drawn for a whole batch from the seeds
+of the examples: `draws` is the number of uniform numbers per example, and `plan(u)` maps them
+[B, draws] to parameters [B, ...] float64. Then `apply(example, params)` transforms one example: a
+dict of 'image' ([H, W, C] uint8, or still encoded) and other fields. Geometric transforms move the
+other fields with the image, see `fields.move`. So an example is a function of its seed, in any
+process and order.
 """
 
 import abc
@@ -26,48 +26,49 @@ Example = Mapping[str, Any]
 
 
 class Transform(abc.ABC):
-    """See above; made by the `make` of its module."""
+    """Base class of transforms, see above; created by `make` of its module."""
 
     draws: int = 0
-    """Uniform numbers that an example needs."""
+    """Uniform numbers per example."""
     pixels: int = 0
-    """At least so many has every image that it makes; 0: that depends on what it is given."""
+    """Lower bound on the pixels of its output; 0 if that depends on its input."""
 
     def plan(self, u: np.ndarray) -> np.ndarray:
-        """[B, draws] uniform numbers in [0, 1) to parameters [B, ...]."""
+        """Maps uniform numbers [B, draws] in [0, 1) to parameters [B, ...]."""
         return u
 
     @abc.abstractmethod
     def apply(self, example: Example, params: np.ndarray) -> Example:
-        """The example with the parameters [...] of one row."""
+        """Transforms an example with its parameters, a row [...] of `plan`."""
 
 
 def make_transforms(text: str) -> list[Transform]:
     """Builds the transforms of a spec string, e.g. 'random_resized_crop(224)|flip'.
 
     Raises:
-        UserError: an unknown name or argument.
+        UserError: a name or an argument is unknown.
     """
     return build_all(text, "data.transforms", Transform)
 
 
 def draw(transforms: Sequence[Transform], seeds: np.ndarray) -> list[np.ndarray]:
-    """The parameters of every transform, for the examples with these seeds [B]."""
+    """Parameters [B, ...] of each transform, for examples with the seeds [B]."""
     return [
-        transform.plan(uniform(hash_words(seeds, place), transform.draws))
-        for place, transform in enumerate(transforms)
+        transform.plan(uniform(hash_words(seeds, position), transform.draws))
+        for position, transform in enumerate(transforms)
     ]
 
 
 def shape_of(example: Example, where: str, rank: int | None = None) -> tuple[int, ...]:
-    """The sizes of the axes of an example's image but the channels.
+    """Shape of an example's image without the channels.
 
     Args:
-        where: the transform that asks, for messages.
-        rank: how many axes it needs; None: any number.
+        example: the example.
+        where: name of the transform, for messages.
+        rank: required number of axes; None: any.
 
     Raises:
-        UserError: there is no image, or one of another rank.
+        UserError: the example has no image, or one of another rank.
     """
     if "image" not in example:
         raise UserError(
@@ -77,51 +78,52 @@ def shape_of(example: Example, where: str, rank: int | None = None) -> tuple[int
     shape = space_of(example["image"])
     if rank not in (None, len(shape)):
         raise UserError(
-            f"{where}: images of shape {example['image'].shape} have {len(shape)} axes beside the "
+            f"{where}: images of shape {example['image'].shape} have {len(shape)} axes besides the "
             f"channels: give {len(shape)} sizes, or leave it out"
         )
     return shape
 
 
 def plane_of(example: Example, where: str) -> tuple[int, int]:
-    """(height, width) of an example's image, for transforms that compute in 2-D.
+    """(height, width) of an example's image, for 2-D transforms.
 
     Args:
-        where: the transform that asks, for messages.
+        example: the example.
+        where: name of the transform, for messages.
 
     Raises:
-        UserError: there is no image, or one that is not [H, W, C] uint8.
+        UserError: the example has no image, or one that is not [H, W, C] uint8.
     """
     shape, image = shape_of(example, where), example["image"]
     if len(shape) != 2 or (isinstance(image, np.ndarray) and image.dtype != np.uint8):
         raise UserError(
-            f"{where}: images of shape {image.shape} and type {image.dtype}, it can change "
-            "[H, W, C] of uint8: leave it out, or cut them with random_crop, center_crop and flip"
+            f"{where}: images of shape {image.shape} and type {image.dtype}, it needs [H, W, C] "
+            "uint8: leave it out, or use random_crop, center_crop and flip"
         )
     return shape
 
 
 def pixels_of(example: Example, where: str) -> np.ndarray:
-    """[H, W, C] uint8 of an example; see `plane_of`."""
+    """Decoded image [H, W, C] uint8 of an example; see `plane_of`."""
     plane_of(example, where)
     return images.pixels_of(example["image"])
 
 
 def color_of(example: Example, where: str) -> np.ndarray:
-    """[H, W, C] uint8 of an example, for transforms of 1 or 3 channels; see `plane_of`."""
+    """Decoded image [H, W, C] uint8 of an example, with C = 1 or 3; see `plane_of`."""
     pixels = pixels_of(example, where)
     if pixels.shape[2] not in (1, 3):
         raise UserError(
-            f"{where}: images of {pixels.shape[2]} channels, it can change those of 1 (grey) or 3 "
-            "(RGB)"
+            f"{where}: images of {pixels.shape[2]} channels, it needs 1 (gray) or 3 (RGB): leave "
+            "it out"
         )
     return pixels
 
 
 def margins_of(example: Example, where: str, size: tuple[int, ...]) -> tuple[int, ...]:
-    """How much longer the axes of an example's image are than `size`; see `shape_of`."""
+    """Pixels by which an example's image exceeds `size` along each axis; see `shape_of`."""
     shape = shape_of(example, where, len(size))
-    margins = tuple(side - kept for side, kept in zip(shape, size, strict=True))
+    margins = tuple(side - crop for side, crop in zip(shape, size, strict=True))
     if min(margins) < 0:
         raise UserError(
             f"{where}{size} of an image of {' x '.join(map(str, shape))}: "
@@ -131,10 +133,14 @@ def margins_of(example: Example, where: str, size: tuple[int, ...]) -> tuple[int
 
 
 def size_of(size: int | Sequence[int], *, rank: int | None = 2) -> tuple[int, ...]:
-    """An argument that means the size of a result; one number means a square.
+    """Checks and normalizes a `size` argument; one number means a square.
 
     Args:
-        rank: how many axes it has; None: any number.
+        size: the argument, in pixels.
+        rank: number of axes; None: any.
+
+    Raises:
+        UserError: the size is invalid, or too large.
     """
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
     valid = rank in (None, len(sides)) and len(sides) > 0
@@ -147,7 +153,7 @@ def size_of(size: int | Sequence[int], *, rank: int | None = 2) -> tuple[int, ..
 
 
 def check_range(where: str, name: str, pair: Any) -> tuple[float, float]:
-    """An argument that means (low, high), both positive."""
+    """Checks a range (low, high), 0 < low <= high; raises UserError if it is invalid."""
     valid = isinstance(pair, Sequence) and len(pair) == 2
     valid = valid and all(isinstance(v, (int, float)) for v in pair) and 0 < pair[0] <= pair[1]
     if not valid:

@@ -1,4 +1,4 @@
-"""The middle of images of any rank."""
+"""Center crop of images of any rank."""
 
 import math
 
@@ -11,28 +11,28 @@ HALF = {"down": lambda margin: margin // 2, "even": lambda margin: round(margin 
 
 
 class CenterCrop(Transform):
-    """Cuts out the middle; see `make`."""
+    """Crops the center; see `make`."""
 
     def __init__(self, size, rounding):
         self.size, self.half, self.pixels = size, HALF[rounding], math.prod(size)
 
     def apply(self, example, params):
-        """Image of at least `size` to [*size, C]."""
+        """Crops an image of at least `size` to [*size, C]."""
         start = map(self.half, margins_of(example, "center_crop", self.size))
         return move(example, Window(box=(*start, *self.size), size=self.size))
 
 
 def make(size, *, rounding: str = "down") -> CenterCrop:
-    """A crop from the middle.
+    """A center crop.
 
     Args:
-        size: in pixels, at most that of the image: one number or (height, width); of images of
-            another rank, as many numbers as they have axes beside the channels.
-        rounding: where the margin is an odd number of pixels, of its half: 'down' as in
-            transformers, or to the 'even' number as in torchvision, and so timm.
+        size: size in pixels, at most that of the image: one number or (height, width); for images
+            of another rank, a number per axis besides the channels.
+        rounding: rounding of half an odd margin: 'down' as in transformers, or to the 'even' number
+            as in torchvision and timm.
 
     Raises:
-        UserError: another rounding.
+        UserError: the size or the rounding is invalid.
     """
     check_choice("center_crop: rounding", rounding, HALF)
     return CenterCrop(size_of(size, rank=None), rounding)

@@ -1,8 +1,8 @@
-"""Corruptions like those of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261), made on
-the fly: noise, blur, weather and digital artefacts, with the strengths of the paper's code.
+"""Corruptions of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261), computed on the fly:
+noise, blur, weather and digital artifacts, with the strengths of the paper's code.
 
-Fourteen of the paper's fifteen: 'frost' needs photographs with a licence of their own. ImageNet-C
-itself was stored as JPEGs of quality 85 after all this; that second compression is left out.
+Fourteen of the paper's fifteen: 'frost' needs photographs under a separate license. ImageNet-C
+itself was then stored as JPEGs of quality 85; that second compression is left out.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,21 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 class Kind(NamedTuple):
-    """A corruption."""
+    """A corruption with its strengths."""
 
     formula: Callable[..., np.ndarray]
-    """(pixels, key, *strengths) -> grey levels."""
+    """(pixels, key, *strengths) -> gray levels."""
     strengths: tuple[tuple, ...]
-    """For each severity, the arguments of the formula."""
+    """Arguments of the formula for each severity."""
 
     @property
     def name(self) -> str:
-        """What configs and reports call it."""
+        """Name in configs and reports."""
         return self.formula.__name__
 
 
 def _zooms(stop: int, step: int) -> tuple[tuple[float, ...]]:
-    """Factors of `zoom_blur`: from 1 to below 1 + stop / 100."""
+    """Zoom factors of `zoom_blur`: from 1 to below 1 + stop / 100."""
     return (tuple(1 + percent / 100 for percent in range(0, stop, step)),)
 
 
@@ -67,7 +67,7 @@ KINDS = (
     Kind(corruptions.contrast, ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,))),
     Kind(
         corruptions.elastic_transform,
-        (  # multiples of 244, the paper's slip for 224
+        (  # multiples of 244, the paper's typo for 224
             (488, 170.8, 24.4),
             (488, 19.52, 48.8),
             (12.2, 2.44, 4.88),
@@ -78,26 +78,26 @@ KINDS = (
     Kind(corruptions.pixelate, ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,))),
     Kind(corruptions.jpeg_compression, ((25,), (18,), (15,), (10,), (7,))),
 )
-"""In the paper's order."""
+"""All corruptions, in the paper's order."""
 
 
 class Corruption(Transform):
-    """One corruption of every image; see `make`."""
+    """Applies one corruption to every image; see `make`."""
 
     draws = 1
 
-    def __init__(self, place: int, severity: int):
-        self.place, self.strengths = place, KINDS[place].strengths[severity - 1]
-        self.formula = KINDS[place].formula
+    def __init__(self, index: int, severity: int):
+        self.index, self.strengths = index, KINDS[index].strengths[severity - 1]
+        self.formula = KINDS[index].formula
 
     def plan(self, u):
-        """[B, 1]: what seeds all randomness of the corruption, in [0, 1)."""
+        """[B, 1] in [0, 1): seeds of all random numbers of the corruption."""
         return u
 
     def apply(self, example, params):
-        """Keeps every shape, the segmentation and the boxes."""
+        """Corrupts the image; keeps its shape and all other fields."""
         pixels = color_of(example, "corruption")
-        key = hash_words(int(params[0] * 2**53), self.place)
+        key = hash_words(int(params[0] * 2**53), self.index)
         levels = self.formula(pixels, key, *self.strengths)
         return {**example, "image": np.rint(np.clip(levels, 0, 255)).astype(np.uint8)}
 
@@ -105,29 +105,29 @@ class Corruption(Transform):
 def make(kind: str, *, severity: int = 3) -> Corruption:
     """A corruption for images of 1 or 3 channels, e.g. corruption(fog, severity=5).
 
-    An image is corrupted alike whenever it has the same seed, with the same noise at all
-    severities. A higher severity is meant to be harder to classify; it need not change pixels more.
+    The corruption of an image is a function of its seed, with the same noise at all severities. A
+    higher severity is meant to be harder to classify; it need not change pixels more.
 
-    At 224 x 224 it is as strong as the paper's. For other sizes, lengths in pixels (of blurs,
-    displacements, flakes, clouds) are scaled with the shorter side; noise stays noise of single
-    pixels, and the strengths of zoom_blur, pixelate and jpeg_compression mean the same at any size.
-    (CIFAR-10-C and its like have strengths of their own, which these are not.)
+    At 224 x 224, strengths are the paper's. For other sizes, lengths in pixels (of blurs,
+    displacements, flakes, clouds) scale with the shorter side; noise stays per pixel, and the
+    strengths of zoom_blur, pixelate and jpeg_compression do not depend on size. CIFAR-10-C and
+    similar sets use other strengths.
 
-    'segmentation' and 'box' are left as they are, although some kinds move pixels: zoom_blur and
-    glass_blur by a few, elastic_transform by some more, and much more at severity 1 and 2 (there
-    the corners of the middle move by up to a tenth and a fifth of the shorter side).
+    'segmentation' and 'box' are unchanged, although some kinds move pixels: zoom_blur and
+    glass_blur by a few, elastic_transform by more, and by much more at severity 1 and 2 (where the
+    corners of the central square move by up to a tenth and a fifth of the shorter side).
 
     Args:
-        kind: a name from KINDS.
+        kind: a name in KINDS.
         severity: 1 (mild) to 5 (severe).
 
     Raises:
-        UserError: another kind or severity.
+        UserError: the kind or the severity is unknown.
     """
     names = [known.name for known in KINDS]
     if kind == "frost":
         raise UserError(
-            "corruption: frost is left out, it needs photographs with a licence of their own: "
+            "corruption: frost is not included, as it needs photographs under a separate license: "
             f"choose {', '.join(names)}"
         )
     if kind not in names:

@@ -1,4 +1,4 @@
-"""A mirror, left to right, half of the time: the last axis of images of any rank."""
+"""Random horizontal flip with probability 0.5, along the last axis of images of any rank."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from mae_jax.data.transforms import Transform, shape_of
 
 
 class Flip(Transform):
-    """Mirrors an example at random."""
+    """Flips half of the examples."""
 
     draws = 1
 
@@ -17,7 +17,7 @@ class Flip(Transform):
         return (u < 0.5).astype(np.float64)
 
     def apply(self, example, params):
-        """Keeps every shape."""
+        """Flips the example or returns it unchanged; keeps every shape."""
         if not params[0]:
             return example
         size = shape_of(example, "flip")
@@ -25,5 +25,5 @@ class Flip(Transform):
 
 
 def make() -> Flip:
-    """A random mirror."""
+    """A random horizontal flip."""
     return Flip()

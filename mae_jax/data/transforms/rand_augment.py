@@ -1,7 +1,9 @@
 """RandAugment: a few random operations out of fifteen, at one magnitude (Cubuk et al. 2019, arXiv
-1909.13719), in the variant with which the MAE paper fine-tunes: 'rand-m9-mstd0.5-inc1' of timm,
-whose ranges of the arguments, from magnitude 0 to 10, these are. Pixels are Pillow's; operations
-that move them are bicubic (as in the fine-tuning of MAE) and take the other fields along.
+1909.13719).
+
+The variant is 'rand-m9-mstd0.5-inc1' of timm, as in the fine-tuning of the MAE paper, with timm's
+argument ranges for magnitudes 0 to 10. Pixels match Pillow's. Geometric operations are bicubic (as
+in the fine-tuning of MAE), and move the other fields with the image.
 """
 
 import math
@@ -19,20 +21,20 @@ MAX_MAGNITUDE = 10
 
 
 def _posterize(image: Image.Image, bits: int) -> Image.Image:
-    """Keeps the highest bits; none makes it black, which `ImageOps.posterize` refuses."""
+    """Keeps the highest bits. Unlike `ImageOps.posterize`, accepts 0, which gives black."""
     kept = 255 << (8 - bits)
     return image.point([value & kept for value in range(256)] * len(image.getbands()))
 
 
 def _solarize_add(image, level, sign):
-    """Makes the darker half of the grey levels lighter by up to 110."""
+    """Adds up to 110 to the darker half of the gray levels."""
     added = int(110 * level)
-    table = [grey + added if grey < 128 else grey for grey in range(256)]
+    table = [gray + added if gray < 128 else gray for gray in range(256)]
     return image.point(table * len(image.getbands()))
 
 
 def _enhance(kind):
-    """More (up to 1.9 times) or less (down to 0.1 times) of a quality that Pillow can blend."""
+    """An operation that scales a quality of Pillow's `ImageEnhance` by 0.1 to 1.9."""
     return lambda image, level, sign: kind(image).enhance(1 + sign * 0.9 * level)
 
 
@@ -52,7 +54,7 @@ PHOTOMETRIC = {
 
 
 def _rotation(amount, height, width):
-    """Up to 30 degrees about the middle, counterclockwise if the amount is positive."""
+    """Rotation by up to 30 degrees about the center, counterclockwise for positive amounts."""
     angle = math.radians(30 * amount)
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = width / 2, height / 2
@@ -66,14 +68,14 @@ GEOMETRIC = {
     "translate_x": lambda amount, h, w: np.array([[1, 0, 0.45 * amount * w], [0, 1, 0]]),
     "translate_y": lambda amount, h, w: np.array([[1, 0, 0], [0, 1, 0.45 * amount * h]]),
 }
-"""Operations that move pixels: level * sign, height, width -> matrix [2, 3], which sends a place
-(x, y, 1) in the result to where it comes from, in pixels from the upper left corner."""
+"""Operations that move pixels: level * sign, height, width -> matrix [2, 3], see
+`geometry.Affine`."""
 
 OPERATIONS = (*PHOTOMETRIC, *GEOMETRIC)
 
 
 class RandAugment(Transform):
-    """Random operations, one after the other; see `make`."""
+    """Applies random operations in sequence; see `make`."""
 
     def __init__(self, magnitude, deviation, operations, probability, fill):
         self.magnitude, self.deviation = magnitude, deviation
@@ -81,19 +83,19 @@ class RandAugment(Transform):
         self.draws = 5 * operations
 
     def plan(self, u):
-        """[B, operations, 3]: place in OPERATIONS, or -1 for none; magnitude in [0, 10]; sign."""
+        """[B, operations, 3]: index in OPERATIONS, or -1 for none; magnitude in [0, 10]; sign."""
         u = u.reshape(-1, self.operations, 5)
-        place = np.where(u[..., 1] < self.probability, np.floor(u[..., 0] * len(OPERATIONS)), -1)
-        # Box and Muller: two uniform numbers make a normal one; 1 - u is never zero.
+        index = np.where(u[..., 1] < self.probability, np.floor(u[..., 0] * len(OPERATIONS)), -1)
+        # Box-Muller: two uniform numbers to a normal one; 1 - u is never zero.
         normal = np.sqrt(-2 * np.log(1 - u[..., 2])) * np.cos(2 * np.pi * u[..., 3])
         magnitude = np.clip(self.magnitude + self.deviation * normal, 0, MAX_MAGNITUDE)
-        return np.stack([place, magnitude, np.where(u[..., 4] < 0.5, -1, 1)], axis=-1)
+        return np.stack([index, magnitude, np.where(u[..., 4] < 0.5, -1, 1)], axis=-1)
 
     def apply(self, example, params):
-        """Image of 1 or 3 channels to one of the same shape."""
+        """Augments an image of 1 or 3 channels; keeps its shape."""
         changed = {**example, "image": color_of(example, "rand_augment")}
-        for place, magnitude, sign in params[params[:, 0] >= 0]:
-            name, level = OPERATIONS[int(place)], float(magnitude) / MAX_MAGNITUDE
+        for index, magnitude, sign in params[params[:, 0] >= 0]:
+            name, level = OPERATIONS[int(index)], float(magnitude) / MAX_MAGNITUDE
             pixels = changed["image"]
             if name in PHOTOMETRIC:
                 image = PHOTOMETRIC[name](pillow_of(pixels), level, sign)
@@ -117,13 +119,13 @@ def make(
     Args:
         magnitude: mean strength of the operations, in [0, 10].
         deviation: standard deviation of the strength, which is normal and clipped to [0, 10].
-        operations: how many are chosen, uniformly and with replacement.
-        probability: with which each chosen operation is applied.
-        fill: (red, green, blue), integers in [0, 255], where pixels come from outside the image;
-            the mean of ImageNet by default. A segmentation is `fields.IGNORE` there.
+        operations: number of operations, chosen uniformly with replacement.
+        probability: probability with which each chosen operation is applied.
+        fill: (red, green, blue), integers in [0, 255], for pixels outside the image; by default the
+            mean of ImageNet. A segmentation is `fields.IGNORE` there.
 
     Raises:
-        UserError: an argument outside its range.
+        UserError: an argument is out of range.
     """
     for name, value, high in (
         ("magnitude", magnitude, MAX_MAGNITUDE),
@@ -133,7 +135,7 @@ def make(
         if not 0 <= value <= high:
             raise UserError(f"rand_augment: {name}={value} is not in [0, {high}]")
     if operations < 1:
-        raise UserError(f"rand_augment: operations={operations}, at least 1 is needed")
+        raise UserError(f"rand_augment: operations={operations} must be at least 1")
     valid = isinstance(fill, Sequence) and len(fill) == 3
     if not valid or not all(type(level) is int and 0 <= level <= 255 for level in fill):
         raise UserError(f"rand_augment: fill={fill!r} should be three integers in [0, 255]")

@@ -1,4 +1,4 @@
-"""A random part of images of any rank, not resized."""
+"""Random crop of images of any rank, without resizing."""
 
 import math
 
@@ -8,13 +8,13 @@ from mae_jax.data.transforms import Transform, margins_of, size_of
 
 
 class RandomCrop(Transform):
-    """Cuts out a part, uniformly placed; see `make`."""
+    """Crops at a uniformly random position; see `make`."""
 
     def __init__(self, size):
         self.size, self.pixels, self.draws = size, math.prod(size), len(size)
 
     def apply(self, example, params):
-        """Image of at least `size` to [*size, C]."""
+        """Crops an image of at least `size` to [*size, C]."""
         margins = margins_of(example, "random_crop", self.size)
         start = (int(u * (margin + 1)) for u, margin in zip(params, margins, strict=True))
         return move(example, Window(box=(*start, *self.size), size=self.size))
@@ -24,7 +24,7 @@ def make(size) -> RandomCrop:
     """A random crop, e.g. random_crop((16, 96, 96)) of volumes [D, H, W, C].
 
     Args:
-        size: at most that of the image: one number or (height, width); of images of another rank,
-            as many numbers as they have axes beside the channels.
+        size: size in pixels, at most that of the image: one number or (height, width); for images
+            of another rank, a number per axis besides the channels.
     """
     return RandomCrop(size_of(size, rank=None))

@@ -1,7 +1,7 @@
 """Random erasing: noise in a random box of some images (Zhong et al. 2017, arXiv 1708.04896).
 
 The MAE paper fine-tunes with timm's `reprob=0.25, mode='pixel', count=1`: standard normal noise in
-normalised pixels, so normal noise around the mean of the data set in those of an image.
+normalized pixels, which is normal noise with the mean and std of the data set in raw pixels.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ class RandomErasing(Transform):
         self.tables = np.stack([_noise_table(*pair) for pair in pairs])
 
     def plan(self, u):
-        """[B, 2 + 4 * tries]: 1 to erase, else 0; what seeds the noise, in [0, 1); and for each
-        try: share of the area, square root of the aspect, place in y and in x.
+        """[B, 2 + 4 * tries]: 1 to erase, else 0; seed of the noise in [0, 1); and for each try:
+        share of the area, square root of the aspect ratio, relative position in y and in x.
         """
         tries = u[:, 2:].reshape(-1, self.tries, 4)
         area = self.area[0] + tries[:, :, 0] * (self.area[1] - self.area[0])
@@ -38,8 +38,8 @@ class RandomErasing(Transform):
         return np.concatenate([erase, u[:, 1:2], tries.reshape(len(u), -1)], axis=1)
 
     def box(self, height: int, width: int, params: np.ndarray) -> tuple[int, int, int, int]:
-        """(top, left, height, width) of what is erased of an image of this size: the first of ten
-        tries that is smaller than the image in both directions, otherwise nothing.
+        """(top, left, height, width) of the box to erase: the first try that is smaller than the
+        image in both directions; zeros if there is none.
         """
         area, aspect, y, x = params[2:].reshape(self.tries, 4).T
         side = np.sqrt(float(height) * width * area)
@@ -53,7 +53,7 @@ class RandomErasing(Transform):
         return top, int(x[first] * (width - columns + 1)), rows, columns
 
     def apply(self, example, params):
-        """Keeps every shape and the other fields: nothing comes from outside the image."""
+        """Erases the box, or nothing; keeps the shape and all other fields."""
         pixels = pixels_of(example, "random_erasing")
         height, width, channels = pixels.shape
         if len(self.tables) not in (1, channels):
@@ -69,20 +69,20 @@ class RandomErasing(Transform):
         return {**example, "image": pixels}
 
     def _noise(self, seed: float, shape: tuple[int, int, int]) -> np.ndarray:
-        """[C, H, W] uint8, a function of the seed: a multiple of 2**-53 in [0, 1)."""
+        """[C, H, W] uint8, a function of the seed, which is a multiple of 2**-53 in [0, 1)."""
         count = int(np.prod(shape))
         words = hash_words(int(seed * 2**53), np.arange(-(-count // 4)))
-        # Each word of 64 bits serves four pixels, alike on machines of either byte order.
+        # Each 64-bit word gives four pixels, independent of the machine's byte order.
         quarters = words.astype("<u8").view("<u2")[:count].reshape(shape)
         tables = np.broadcast_to(self.tables, (shape[0], self.tables.shape[1]))
         return np.stack([table[numbers] for table, numbers in zip(tables, quarters, strict=True)])
 
 
 def _noise_table(mean: float, std: float) -> np.ndarray:
-    """[65536] uint8: looked up with uniform numbers of 16 bits, normal ones, rounded and clipped.
+    """[65536] uint8: normal gray levels, rounded and clipped, indexed by uniform 16-bit numbers.
 
-    Every grey level stands in as many places as it has probability. That is many times as fast as
-    Box and Muller's method, and does not hang on how a machine rounds a logarithm.
+    Each gray level is repeated in proportion to its probability. The lookup is many times faster
+    than the Box-Muller method, and does not depend on the rounding of a logarithm.
     """
     normal = NormalDist(255 * mean, 255 * std)
     ends = [round(65536 * normal.cdf(level + 0.5)) for level in range(255)]
@@ -100,22 +100,22 @@ def make(
     """Normal noise in a box, for images of any number of channels.
 
     Args:
-        probability: with which an image is erased at all.
+        probability: probability with which an image is erased.
         area: range of the box's share of the image, up to 1; uniform.
-        aspect: range of height / width; uniform in the logarithm.
-        mean: of the noise, where 1 is white: a number for each channel or one for all, in [0, 1];
-            that of ImageNet by default.
-        std: of the noise, likewise, in [0.001, 1].
+        aspect: range of height / width; log-uniform.
+        mean: mean of the noise, where 1 is white: a number per channel or one for all, in [0, 1];
+            by default that of ImageNet.
+        std: standard deviation of the noise, likewise, in [0.001, 1].
 
     Raises:
-        UserError: an argument outside its range, or `mean` and `std` of different lengths.
+        UserError: an argument is out of range, or `mean` and `std` differ in length.
     """
     if not 0 <= probability <= 1:
         raise UserError(f"random_erasing: probability={probability} is not in [0, 1]")
     area = check_range("random_erasing", "area", area)
     aspect = check_range("random_erasing", "aspect", aspect)
     if area[1] > 1:
-        raise UserError(f"random_erasing: area {area} is more than the image, 1")
+        raise UserError(f"random_erasing: area {area} exceeds the image: give at most 1")
     _check_channels("mean", mean, 0)
     _check_channels("std", std, 0.001)
     if len(mean) != len(std) and 1 not in (len(mean), len(std)):
@@ -124,7 +124,7 @@ def make(
 
 
 def _check_channels(name: str, values, low: float) -> None:
-    """Raises UserError unless these are numbers in [low, 1], such as (0.5,)."""
+    """Raises UserError unless `values` are numbers in [low, 1], such as (0.5,)."""
     valid = isinstance(values, Sequence) and len(values) > 0
     if not valid or not all(isinstance(v, (int, float)) and low <= v <= 1 for v in values):
         raise UserError(

@@ -1,4 +1,4 @@
-"""A random part of the image, resized: as in torchvision, from GoogLeNet (arXiv 1409.4842)."""
+"""Random resized crop as in torchvision, from GoogLeNet (arXiv 1409.4842)."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class RandomResizedCrop(Transform):
         self.pixels = size[0] * size[1]
 
     def plan(self, u):
-        """[B, tries, 4]: share of the area, square root of the aspect, place in y and in x."""
+        """[B, tries, 4]: share of the area, root of the aspect ratio, relative position in y, x."""
         u = u.reshape(-1, self.tries, 4)
         area = self.scale[0] + u[:, :, 0] * (self.scale[1] - self.scale[0])
         low, high = np.log(self.ratio)
@@ -26,8 +26,8 @@ class RandomResizedCrop(Transform):
         return np.stack([area, np.sqrt(aspect), u[:, :, 2], u[:, :, 3]], axis=2)
 
     def box(self, height: int, width: int, params: np.ndarray) -> tuple[int, int, int, int]:
-        """(top, left, height, width) of the crop of an image of this size: the first of ten tries
-        that fits, otherwise the largest central box of an allowed aspect ratio.
+        """(top, left, height, width) of the crop: the first try that fits into the image, else the
+        largest centered box of an allowed aspect ratio.
         """
         side = np.sqrt(float(height) * width * params[:, 0])
         widths, heights = np.rint(side * params[:, 1]), np.rint(side / params[:, 1])
@@ -43,18 +43,18 @@ class RandomResizedCrop(Transform):
         return top, int(params[first, 3] * (width - columns + 1)), rows, columns
 
     def apply(self, example, params):
-        """Image of any size to [*size, C]."""
+        """Crops an image of any size and resizes it to [*size, C]."""
         box = self.box(*plane_of(example, "random_resized_crop"), params)
         return move(example, Window(box=box, size=self.size))
 
 
 def make(size, *, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)) -> RandomResizedCrop:
-    """A random crop.
+    """A random resized crop.
 
     Args:
-        size: of the result in pixels, one number or (height, width).
-        scale: range of the share of the area.
-        ratio: range of width / height.
+        size: size of the result in pixels, one number or (height, width).
+        scale: range of the crop's share of the area; uniform.
+        ratio: range of width / height; log-uniform.
     """
     check = lambda name, pair: check_range("random_resized_crop", name, pair)
     return RandomResizedCrop(size_of(size), check("scale", scale), check("ratio", ratio))

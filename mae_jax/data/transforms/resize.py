@@ -1,4 +1,4 @@
-"""Resizing of the whole image, antialiased, with the kernel that a network is used to."""
+"""Antialiased resizing of the whole image, with a choice of kernels."""
 
 from mae_jax.data.fields import move
 from mae_jax.data.geometry import Window
@@ -25,24 +25,23 @@ class Resize(Transform):
         return self.round(height * self.size / shorter), self.round(width * self.size / shorter)
 
     def apply(self, example, params):
-        """Image of any size to that of `target`."""
+        """Resizes an image of any size to its `target`."""
         shape = plane_of(example, "resize")
         window = Window(box=(0, 0, *shape), size=self.target(*shape), kernel=self.kernel)
         return move(example, window)
 
 
 def make(size, *, kernel: str = "bicubic", rounding: str = "nearest") -> Resize:
-    """Resizing to `size` = (height, width), or, given one number, so that the shorter side has
-    that length.
+    """Resizing to a fixed size, or to a fixed length of the shorter side.
 
     Args:
-        size: in pixels.
-        kernel: 'bicubic', 'bilinear', 'lanczos' or 'nearest', as Pillow names them.
-        rounding: of the longer side, to the 'nearest' pixel, or 'down' as in torchvision and
-            transformers.
+        size: (height, width) in pixels, or one number for the shorter side.
+        kernel: 'bicubic', 'bilinear', 'lanczos' or 'nearest', as in Pillow.
+        rounding: rounding of the longer side: to the 'nearest' pixel, or 'down' as in torchvision
+            and transformers.
 
     Raises:
-        UserError: another kernel or rounding.
+        UserError: the size, the kernel or the rounding is invalid.
     """
     check_choice("resize: kernel", kernel, KERNELS)
     check_choice("resize: rounding", rounding, ROUND)

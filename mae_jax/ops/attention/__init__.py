@@ -1,7 +1,8 @@
-"""Scaled dot-product attention (arXiv 1706.03762), computed by one of several kinds of kernels.
+"""Scaled dot-product attention (arXiv 1706.03762), with a choice of kernels.
 
-A kind is a module beside this one with two functions: `attend(query, key, value, bias, mask)` and
-`refusal(call)`, why it cannot compute a call, or ''. All give the same numbers to rounding.
+A kind of kernel is a module of this package with two functions:
+`attend(query, key, value, bias, mask)`, and `refusal(call)`, which returns the reason why it does
+not support a call, or an empty string. All kinds return equal numbers up to rounding.
 """
 
 import contextlib
@@ -20,18 +21,18 @@ from mae_jax.types import UserError
 KINDS = {"xla": xla, "blockwise": blockwise, "cudnn": cudnn, "pallas": pallas}
 CHOICES = ("auto", *KINDS)
 PLATFORMS = {"pallas": "tpu", "cudnn": "gpu"}
-"""Fused kernels, and the platform that each of them is for."""
+"""The fused kernels, and the platform of each."""
 WAY_OUT = "attention=auto (decoder_attention=auto for a decoder) chooses a kind that can"
 LONG = 1024
-"""Tokens from which `auto` leaves `xla` for `blockwise`: T x S weights of a head are 4 MB there,
-and kept for the backward pass."""
+"""Number of tokens from which `auto` prefers `blockwise` to `xla`, which keeps the T x S weights of
+each head for the backward pass: 4 MB at this length."""
 
 _chosen: ContextVar[dict[str, None] | None] = ContextVar("chosen", default=None)
 
 
 def choose(call: Call) -> str:
-    """The kind that `auto` takes: the fused kernel of the platform where it can compute the call,
-    else `xla`, or for long sequences `blockwise`.
+    """The kind that `auto` selects: the platform's fused kernel if it supports the call, otherwise
+    `xla`, or `blockwise` for long sequences.
     """
     for kind, platform in PLATFORMS.items():
         if call.platform == platform and not KINDS[kind].refusal(call):
@@ -48,29 +49,29 @@ def attention(
     mask: jax.Array | None = None,
     kind: str = "auto",
 ) -> jax.Array:
-    """softmax(query key^T / sqrt(d) + bias) value, for every head; the softmax is float32.
+    """softmax(query key^T / sqrt(d) + bias) value for every head, with a float32 softmax.
 
     Args:
         query: [B, T, H, d].
         key, value: [B, S, H, d], of the same type.
-        bias: broadcastable to [B, H, T, S] and with as many axes; its gradient has its shape.
-        mask: bool, likewise; False: the key is masked out. A row without any valid key returns 0.
+        bias: [B, H, T, S], or 1 instead of any of these; its gradient has its shape.
+        mask: bool, broadcast likewise; False masks a key out. Rows without any valid key return 0.
         kind: 'xla' and 'blockwise' (memory grows with T + S) run everywhere; 'cudnn' on NVIDIA
             GPUs in 16 bits; 'pallas' on TPUs for up to 512 tokens, without bias, with masks
-            [B, 1, 1, S]; 'auto' takes what suits the mesh, see `choose`. The mesh is that of
-            `jax.set_mesh` or `jax.sharding.use_abstract_mesh`; 'cudnn' and 'pallas' need one.
+            [B, 1, 1, S]; 'auto' chooses by the devices of the mesh, see `choose`. The mesh is set
+            by `jax.set_mesh` or `jax.sharding.use_abstract_mesh`; 'cudnn' and 'pallas' need one.
 
     Returns:
         [B, T, H, d] of the type of `value`.
 
     Raises:
-        UserError: a kind that there is not, or that cannot compute this.
+        UserError: an unknown kind, or one that does not support this call.
     """
     check_choice("attention", kind, CHOICES)
     call = call_of(query, key, bias, mask)
     _check_shapes(call)
     kind = choose(call) if kind == "auto" else kind
-    if not call.platform and kind in PLATFORMS:
+    if not call.platform and kind in PLATFORMS:  # without a mesh, tracing does not know the devices
         reason = "needs to know its devices: call it under jax.set_mesh(mesh)"
     else:
         reason = KINDS[kind].refusal(call)
@@ -80,7 +81,7 @@ def attention(
     if chosen is not None:
         keys = "" if call.queries == call.keys else f" on {call.keys}"
         line = f"{kind} for {call.queries} tokens{keys}, {call.heads} heads of {call.size}"
-        chosen[line] = None
+        chosen[line] = None  # a dict as an ordered set
     return KINDS[kind].attend(query, key, value, bias, mask)
 
 
@@ -91,15 +92,16 @@ def attention_weights(
     bias: jax.Array | None = None,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """The weights [B, H, T, S] float32 that `attention` gives to the values, to look at them: they
-    are kept whole, and computed without a kernel of their own.
+    """The attention weights [B, H, T, S] float32, for visualization: computed in plain XLA, which
+    holds all of them in memory.
 
     Args:
-        query, key, bias, mask: as for `attention`.
+        query, key, bias, mask: as in `attention`.
     """
     _check_shapes(call_of(query, key, bias, mask))
+    # [B, H, T, S]
     logits = xla.masked_logits(xla.heads_first(query), xla.heads_first(key), bias, mask)
-    # A row without any valid key has weights of 0.
+    # `where` sets the weights of a row without any valid key to 0 instead of NaN.
     return jax.nn.softmax(logits, axis=-1, where=None if mask is None else logits > -jnp.inf)
 
 
@@ -118,8 +120,8 @@ def _check_shapes(call: Call) -> None:
 
 @contextlib.contextmanager
 def record_kinds() -> Iterator[dict[str, None]]:
-    """The kinds of attention that are traced inside, one line each as the keys of a dict in the
-    order of their first use: 'pallas for 197 tokens, 16 heads of 32'.
+    """Records the kinds of attention that are traced within the context, as the keys of a dict in
+    order of first use, e.g. 'pallas for 197 tokens, 16 heads of 32'.
     """
     token = _chosen.set({})
     try:
@@ -129,15 +131,18 @@ def record_kinds() -> Iterator[dict[str, None]]:
 
 
 def check_attention(name: str, kind: str, *, width: int, heads: int, dtype) -> None:
-    """Raises UserError unless attention of this kind can be built, on the devices that it is for.
+    """Raises UserError unless this kind, on its own platform, supports such a network.
 
     Args:
-        name: what it is a part of, for the message.
+        name: name of the network, for the message.
         kind: one of `CHOICES`.
-        dtype: what the products run in.
+        width: channels of the tokens.
+        heads: number of heads.
+        dtype: type of the matrix products.
     """
     check_choice(f"{name}: attention", kind, CHOICES)
     if kind in PLATFORMS:
+        # Batch and tokens of 1, which every kind supports: only width, heads and type are checked.
         mesh = (PLATFORMS[kind], "", ("data", "fsdp"), 1)
         reason = KINDS[kind].refusal(Call(*mesh, jnp.dtype(dtype), 1, 1, 1, heads, width // heads))
         if reason:
@@ -146,8 +151,8 @@ def check_attention(name: str, kind: str, *, width: int, heads: int, dtype) -> N
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def split(x: jax.Array, parts: int) -> list[jax.Array]:
-    """The last axis in equal parts. The gradient joins theirs, where that of slices adds arrays
-    that are zero outside of each.
+    """Splits the last axis into equal parts. The custom gradient concatenates the parts' gradients;
+    the default one would add one zero-padded array for each.
     """
     return jnp.split(x, parts, axis=-1)
 

@@ -1,8 +1,8 @@
-"""Attention over blocks of keys with a running softmax (arXiv 2112.05682, 2205.14135), in plain
-XLA: memory grows with T + S and not with T x S, on any device.
+"""Memory-efficient attention in plain XLA, for any device: a scan over blocks of keys with running
+softmax sums (arXiv 2112.05682, 2205.14135). Memory grows with T + S instead of T x S.
 
-The backward pass computes the weights of a block again from the largest logit and the sum of each
-row, which are all that the forward pass keeps besides its inputs and its output.
+The forward pass saves its inputs, its output, and the maximum and sum of each row of the softmax.
+From these, the backward pass recomputes the weights block by block.
 """
 
 from functools import partial
@@ -14,11 +14,11 @@ from mae_jax.ops.attention.call import Call
 from mae_jax.ops.attention.xla import MINIMUM, heads_first, masked_logits, product, sum_to
 
 BLOCK = 256
-"""Keys of a block."""
+"""Number of keys in a block."""
 
 
 def refusal(call: Call) -> str:
-    """Why this kind cannot compute a call: it can compute any."""
+    """Returns '': this kind supports every call."""
     del call
     return ""
 
@@ -27,7 +27,7 @@ def attend(query, key, value, bias=None, mask=None, *, block: int = BLOCK) -> ja
     """See `mae_jax.ops.attention.attention`.
 
     Args:
-        block: keys of a block; the last one is filled up with keys that are masked.
+        block: number of keys in a block; the last block is padded with masked keys.
     """
     length = key.shape[1]
     block = min(block, length)
@@ -54,13 +54,13 @@ def _attend(query, key, value, bias, mask, block):
 
 
 def _split(key, value, bias, mask, block: int) -> tuple:
-    """Blocks of keys and of what belongs to them; None for a bias or mask that all keys share."""
+    """Key, value, bias and mask in blocks of keys; None for a bias or mask that all keys share."""
     of_keys = lambda x: None if x is None or x.shape[3] == 1 else _blocks(x, 3, block)
     return _blocks(key, 2, block), _blocks(value, 2, block), of_keys(bias), of_keys(mask)
 
 
 def _blocks(x: jax.Array, axis: int, block: int) -> jax.Array:
-    """[..., S, ...] to [S / block, ..., block, ...]."""
+    """Splits an axis into blocks: [..., S, ...] to [S / block, ..., block, ...]."""
     shape = (*x.shape[:axis], x.shape[axis] // block, block, *x.shape[axis + 1 :])
     return jnp.moveaxis(x.reshape(shape), axis, 0)
 
@@ -72,15 +72,16 @@ def _joined(x: jax.Array, axis: int) -> jax.Array:
 
 
 def _forward(query, key, value, bias, mask, block):
-    query, key, value = heads_first(query), heads_first(key), heads_first(value)
+    query, key, value = heads_first(query), heads_first(key), heads_first(value)  # [B, H, T, d]
 
-    def add(carry, part):
+    def add(carry, blocks):
         largest, total, out = carry  # [B, H, T, 1] twice, [B, H, T, d]
-        keys, values, biases, masks = part
-        logits = masked_logits(
+        keys, values, biases, masks = blocks
+        logits = masked_logits(  # [B, H, T, block]
             query, keys, bias if biases is None else biases, mask if masks is None else masks
         )
         new = jnp.maximum(largest, logits.max(axis=-1, keepdims=True))
+        # Running softmax: `old` rescales the sums of earlier blocks to the new maximum.
         weights, old = jnp.exp(logits - new), jnp.exp(largest - new)
         total = total * old + weights.sum(axis=-1, keepdims=True)
         out = out * old + product("bhts,bhsd->bhtd", weights.astype(values.dtype), values)
@@ -89,24 +90,24 @@ def _forward(query, key, value, bias, mask, block):
     rows = (*query.shape[:3], 1)
     start = (jnp.full(rows, MINIMUM), jnp.zeros(rows), jnp.zeros(query.shape, jnp.float32))
     (largest, total, out), _ = jax.lax.scan(add, start, _split(key, value, bias, mask, block))
-    total = jnp.where(total == 0, 1, total)
+    total = jnp.where(total == 0, 1, total)  # rows without any valid key return 0
     out = (out / total).astype(value.dtype)
     return heads_first(out), (query, key, value, bias, mask, largest, total, out)
 
 
 def _backward(block, saved, gradient):
-    """As in `mae_jax.ops.attention.xla`, a block of keys at a time."""
+    """As in `mae_jax.ops.attention.xla`, one block of keys at a time."""
     query, key, value, bias, mask, largest, total, out = saved
-    gradient = heads_first(gradient)
-    offset = (gradient.astype(jnp.float32) * out).sum(axis=-1, keepdims=True)
+    gradient = heads_first(gradient)  # [B, H, T, d]
+    offset = (gradient.astype(jnp.float32) * out).sum(axis=-1, keepdims=True)  # [B, H, T, 1]
 
-    def add(carry, part):
+    def add(carry, blocks):
         d_query, d_bias = carry
-        keys, values, biases, masks = part
+        keys, values, biases, masks = blocks
         logits = masked_logits(
             query, keys, bias if biases is None else biases, mask if masks is None else masks
         )
-        weights = jnp.exp(logits - largest) / total
+        weights = jnp.exp(logits - largest) / total  # [B, H, T, block]
         d_logits = weights * (product("bhtd,bhsd->bhts", gradient, values) - offset)
         d_block = None
         if biases is not None:
@@ -115,7 +116,7 @@ def _backward(block, saved, gradient):
             d_bias += sum_to(d_logits, d_bias)
         d_logits = (d_logits * query.shape[-1] ** -0.5).astype(values.dtype)
         d_query += product("bhts,bhsd->bhtd", d_logits, keys)
-        d_key = product("bhts,bhtd->bhsd", d_logits, query).astype(keys.dtype)
+        d_key = product("bhts,bhtd->bhsd", d_logits, query).astype(keys.dtype)  # of this block
         d_value = product("bhts,bhtd->bhsd", weights.astype(values.dtype), gradient)
         return (d_query, d_bias), (d_key, d_value.astype(values.dtype), d_block)
 

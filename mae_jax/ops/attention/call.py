@@ -1,4 +1,4 @@
-"""What is known of a call of attention when it is traced, by which a kind is chosen or refused."""
+"""The properties of an attention call known at tracing time, by which a kernel is chosen."""
 
 from typing import Any, NamedTuple
 
@@ -6,36 +6,37 @@ import jax
 
 
 class Call(NamedTuple):
-    """Everything but the numbers."""
+    """Shapes, types and devices of an attention call."""
 
     platform: str
     """Platform of the mesh: 'cpu', 'gpu' or 'tpu'; '' where no mesh is set."""
     device: str
     """Device kind, e.g. 'NVIDIA H100 80GB HBM3'; '' where no mesh is set."""
     axes: tuple[str, ...]
-    """Names of the mesh's axes."""
+    """Axis names of the mesh."""
     devices: int
-    """Size of the mesh."""
+    """Number of devices of the mesh."""
     dtype: Any
+    """Type of the queries."""
     batch: int
-    """B, over all devices."""
+    """Global batch size B."""
     queries: int
-    """T."""
+    """Number of queries T."""
     keys: int
-    """S."""
+    """Number of keys S."""
     heads: int
-    """H."""
+    """Number of heads H."""
     size: int
-    """d, channels of a head."""
+    """Channels per head d."""
     bias: tuple[int, ...] | None = None
-    """Shape of the bias, if there is one."""
+    """Shape of the bias; None: no bias."""
     mask: tuple[int, ...] | None = None
-    """Shape of the mask, if there is one."""
+    """Shape of the mask; None: no mask."""
 
 
 def call_of(query, key, bias, mask) -> Call:
     """The call with these arguments on the mesh of `jax.set_mesh` or `jax.sharding.
-    use_abstract_mesh`, never on what this process happens to have.
+    use_abstract_mesh`, whatever devices this process has.
     """
     mesh = jax.sharding.get_abstract_mesh()
     device = mesh.abstract_device

@@ -1,9 +1,9 @@
 """The fused attention of cuDNN, through `jax.nn.dot_product_attention`, for NVIDIA GPUs from the
 Ampere generation on.
 
-Its backward pass refuses odd numbers of tokens: jax 0.10 takes the empty array that stands for no
-bias for a bias, which must have even sides. Odd sequences get one more token, and the true lengths
-are told to the kernel, which leaves the last one out of softmax and gradients.
+Its backward pass rejects odd sequence lengths: jax 0.10 checks the empty array of a missing bias
+like a bias, whose lengths must be even. Odd sequences are therefore padded by one token. The kernel
+gets the true lengths, and excludes the padding from softmax and gradients.
 """
 
 import re
@@ -17,22 +17,22 @@ OLDER = re.compile(
     r"\b([KPV]100|G[PV]100|[KMP]\d0|P4|T4|T\d{3,4}|GTX|TITAN|\d{3}MX?|MX\d+"
     r"|RTX (20\d\d|[3-8]000)\b(?!.* Ada))\b"
 )
-"""Names of GPUs before Ampere, for which there is no fused kernel."""
+"""Names of GPUs before Ampere, which the fused kernel does not support."""
 AMD = re.compile(r"\b(AMD|Instinct|Radeon|gfx\d+)")
 
 
 def refusal(call: Call) -> str:
-    """Why this kind cannot compute a call; empty if it can."""
+    """The reason why this kind does not support a call; '' if it does."""
     if call.platform != "gpu" or AMD.search(call.device):
-        here = call.device if call.platform == "gpu" else call.platform.upper()
-        return f"needs an NVIDIA GPU, and this is a {here}"
+        device = call.device if call.platform == "gpu" else call.platform.upper()
+        return f"needs an NVIDIA GPU, and this is a {device}"
     if OLDER.search(call.device):
         return f"needs an NVIDIA GPU of the Ampere generation or later, and this is {call.device}"
     if jnp.dtype(call.dtype).itemsize != 2:
         return f"computes in 16 bits and not in {jnp.dtype(call.dtype).name}: set dtype=bfloat16"
     if call.size % 8 or call.size > 128:
         return (
-            f"wants heads of 8, 16, ... 128 channels and these have {call.size}: change width or "
+            f"needs heads of 8, 16, ... 128 channels and these have {call.size}: change width or "
             "heads"
         )
     return ""
@@ -47,12 +47,12 @@ def attend(query, key, value, bias=None, mask=None) -> jax.Array:
         query, key, value = (
             jnp.pad(x, [(0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)]) for x in (query, key, value)
         )
-        whole = lambda length: jnp.full(len(query), length, jnp.int32)
-        lengths = dict(query_seq_lengths=whole(queries), key_value_seq_lengths=whole(keys))
+        repeat = lambda length: jnp.full(len(query), length, jnp.int32)  # [B]
+        lengths = dict(query_seq_lengths=repeat(queries), key_value_seq_lengths=repeat(keys))
     shape = (1, 1, query.shape[1], key.shape[1])
 
     def even(x: jax.Array, fill) -> jax.Array:
-        """With both of its last sides whole, as the kernel wants them."""
+        """Broadcasts the last two axes, as the kernel requires, and pads them to even lengths."""
         x = jnp.broadcast_to(x, (*x.shape[:2], queries, keys))
         rows = [(0, 0), (0, 0), (0, shape[2] - queries), (0, shape[3] - keys)]
         return jnp.pad(x, rows, constant_values=fill)
@@ -68,6 +68,7 @@ def attend(query, key, value, bias=None, mask=None) -> jax.Array:
     )[:, :queries]
     if mask is None:
         return out
-    # The kernel adds a large negative number to what is masked: a row of it alone is their mean.
+    # The kernel masks by adding a large negative number, so a row without any valid key returns the
+    # mean of all values. Set it to 0. [B or 1, H or 1, T] to [B, H, T].
     rows = jnp.broadcast_to(mask.any(axis=3), (len(out), out.shape[2], queries))
     return jnp.where(rows.transpose(0, 2, 1)[..., None], out, 0)

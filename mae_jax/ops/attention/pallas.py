@@ -1,16 +1,15 @@
 """A fused attention kernel for TPUs, for the short sequences of masked autoencoders.
 
-A program computes a few heads of several images, one image after another, with whole rows of T x S
-weights in fast memory (VMEM), so that slow memory (HBM) sees queries, keys, values and the output
-alone. The backward pass computes the weights again. Channels stay as [T, H d], which needs no
-transposition and fills the 128 lanes of a TPU's tiles where [H, T, d] with d = 32 would fill a
-quarter.
+A program computes a few heads of several images, one image after another, with all T x S weights in
+fast memory (VMEM). Slow memory (HBM) holds only queries, keys, values and the output. The backward
+pass recomputes the weights. The layout stays [T, H d], which needs no transposition and fills the
+128 lanes of a TPU's tiles; [H, T, d] with d = 32 would fill a quarter of them.
 
-JAX's own kernels, the flash and splash attention of `jax.experimental.pallas.ops.tpu`, want 128
-channels a head and multiples of 128 tokens: padded to these, heads of 32 or 64 channels move more
-memory than in plain XLA.
+JAX's own kernels, the flash and splash attention of `jax.experimental.pallas.ops.tpu`, need 128
+channels per head and multiples of 128 tokens. Padded to these, heads of 32 or 64 channels move more
+memory than plain XLA.
 
-Kernels are not partitioned by XLA: on several devices each computes its own images (`shard_map`).
+XLA does not partition kernels, so `shard_map` runs them on each device's own images.
 """
 
 from functools import partial
@@ -24,24 +23,25 @@ from jax.sharding import PartitionSpec as P
 from mae_jax.ops.attention.call import Call
 
 LONGEST = 512
-"""Tokens, of which whole rows of weights fit into fast memory."""
+"""Maximum number of tokens whose complete weights fit into VMEM."""
 LANES = 128
 FAST_MEMORY = 12 * 2**20
-"""Bytes of VMEM that the blocks of a program and its weights should take."""
+"""Target for the bytes of VMEM that a program uses for its blocks and weights."""
 LIMITS = {"TPU v4": 16 * 2**20}
-"""Device kind -> bytes that they may take, where it is not LIMIT: all that a core has."""
+"""Device kind -> bytes of VMEM that a program may use, if not LIMIT: all that a core has."""
 LIMIT = 28 * 2**20
-"""Of 64 MiB or more in a TPU v5 or later; XLA keeps other arrays there."""
+"""Bytes of VMEM that a program may use on a TPU v5 or later, out of 64 MiB or more; XLA keeps other
+arrays there."""
 OLD = ("TPU v2", "TPU v3", "TPU v4 lite")
-"""Kinds of devices that the kernels have not been compiled for."""
+"""Device kinds for which the kernels have never been compiled."""
 MOST_IMAGES = 16
-"""Of a program: the cost of starting it is shared well enough by so many."""
+"""Maximum number of images of a program: enough to amortize the cost of starting it."""
 ROWS = P(("data", "fsdp"))
-"""The images of a batch over the mesh of `mae_jax.engine.mesh`."""
+"""Sharding of a batch over the mesh of `mae_jax.engine.mesh`."""
 
 
 def refusal(call: Call) -> str:
-    """Why this kind cannot compute a call; empty if it can."""
+    """The reason why this kind does not support a call; '' if it does."""
     if call.platform != "tpu":
         return f"needs a TPU, and this is a {call.platform.upper()}"
     if call.device in OLD:
@@ -55,11 +55,11 @@ def refusal(call: Call) -> str:
     if max(call.queries, call.keys) > LONGEST:
         return f"takes at most {LONGEST} tokens and these are {max(call.queries, call.keys)}"
     if call.size % 8:
-        return f"wants heads of a multiple of 8 channels and these have {call.size}"
+        return f"needs heads of a multiple of 8 channels and these have {call.size}"
     if call.bias is not None:
-        return "computes no bias"
+        return "supports no bias"
     if call.mask is not None and call.mask[1:3] != (1, 1):
-        return f"takes masks of keys alone, [B, 1, 1, S], and this one is {list(call.mask)}"
+        return f"supports masks of keys only, [B, 1, 1, S], and this one is {list(call.mask)}"
     channels = heads_at_once(call.heads, call.size) * call.size
     rows, itemsize = [call.queries] * 3 + [call.keys] * 4, jnp.dtype(call.dtype).itemsize
     needed = _weights_bytes(rows) + _block_bytes(rows, channels, itemsize)
@@ -72,11 +72,11 @@ def attend(query, key, value, bias=None, mask=None, *, interpret: bool = False) 
     """See `mae_jax.ops.attention.attention`; needs a mesh with the axes 'data' and 'fsdp'.
 
     Args:
-        interpret: run the kernels as plain JAX, on any device; for tests.
+        interpret: interpret the kernels in plain JAX, on any device; for tests.
     """
     assert bias is None, "see `refusal`"
     flat = [x.reshape(*x.shape[:2], -1) for x in (query, key, value)]  # [B, T, H d]
-    if mask is not None:
+    if mask is not None:  # [B, 1, 1, S] to [B, 1, S]
         mask = jnp.broadcast_to(mask[:, 0], (len(query), 1, key.shape[1])).astype(jnp.float32)
     return _attend(*flat, mask, query.shape[2], interpret).reshape(query.shape)
 
@@ -92,9 +92,11 @@ def _call(kernel, mask, inputs, outputs, heads: int, interpret: bool) -> list[ja
     """Runs a kernel on groups of images and heads.
 
     Args:
-        kernel: (image, mask if there is one, *inputs, *outputs), references to blocks.
-        mask: None, or [B, 1, S]: all heads share it.
-        inputs, outputs: arrays [B, T, H d]; of outputs the shapes count.
+        kernel: a function of an image's index in its block and the references to the blocks:
+            mask (unless None), inputs, outputs.
+        mask: None, or [B, 1, S], shared by all heads.
+        inputs: arrays [B, T, H d].
+        outputs: arrays with the shapes and types of the outputs.
     """
     width = inputs[0].shape[2]
     channels = heads_at_once(heads, width // heads) * width // heads
@@ -107,7 +109,7 @@ def _call(kernel, mask, inputs, outputs, heads: int, interpret: bool) -> list[ja
         images = images_at_once(count, channels, [*inputs, *outputs])
 
         def spec(x: jax.Array) -> pl.BlockSpec:
-            block = (images, x.shape[1], channels)
+            block = (images, x.shape[1], channels)  # of [B, T, H d]
             return pl.BlockSpec(block, lambda image, group: (image, 0, group))
 
         shared = lambda x: pl.BlockSpec((images, 1, x.shape[2]), lambda image, _: (image, 0, 0))
@@ -128,18 +130,19 @@ def _call(kernel, mask, inputs, outputs, heads: int, interpret: bool) -> list[ja
 
 
 def heads_at_once(heads: int, size: int) -> int:
-    """Heads of a program: the fewest whose channels fill whole lanes, which keeps the kernel, where
-    they are written out one after another, quick to compile.
+    """Number of heads per program: the fewest whose channels fill all lanes. The kernel unrolls its
+    loop over heads, so fewer heads compile faster.
     """
     whole = (n for n in range(1, heads) if heads % n == 0 and n * size % LANES == 0)
     return next(whole, heads)
 
 
 def images_at_once(count: int, channels: int, arrays: list[jax.Array]) -> int:
-    """Images of a program: a divisor of their number, as many as fit into fast memory.
+    """Number of images per program: the largest divisor of `count` that fits into `FAST_MEMORY`.
 
     Args:
-        channels: of its heads.
+        count: number of images on a device.
+        channels: channels of a program's heads.
         arrays: inputs and outputs of the kernel, [B, T, H d].
     """
     tokens = [x.shape[1] for x in arrays]
@@ -149,18 +152,18 @@ def images_at_once(count: int, channels: int, arrays: list[jax.Array]) -> int:
 
 
 def _weights_bytes(tokens: list[int]) -> int:
-    """Fast memory for what a program computes: 8 arrays [T, S] float32, two heads at a time."""
+    """Bytes of VMEM for intermediate results: 8 arrays [T, S] float32, for two heads at a time."""
     most = max(tokens)
     return 8 * 4 * (-(-most // 8) * 8) * (-(-most // LANES) * LANES)
 
 
 def _block_bytes(tokens: list[int], channels: int, itemsize: int) -> int:
-    """Fast memory for the blocks of one image, each twice: the next one is on its way."""
+    """Bytes of VMEM for the blocks of one image, twice because the next one is being loaded."""
     return 2 * sum(-(-rows // 8) * 8 for rows in tokens) * channels * itemsize
 
 
 def _each_image(kernel, *refs) -> None:
-    """Runs a kernel of one image on each of a block."""
+    """Runs the kernel of a single image on each image of a block."""
 
     @pl.loop(0, refs[0].shape[0])
     def _(image):
@@ -168,10 +171,11 @@ def _each_image(kernel, *refs) -> None:
 
 
 def _weights(query, key, mask) -> tuple[jax.Array, jax.Array]:
-    """Of one head: exp(logit - the largest of the row) [T, S] and their sums [T, 1], float32."""
-    logits = _product(query, key, 1, 1) * query.shape[1] ** -0.5
+    """Unnormalized weights of one head, exp(logit - row maximum) [T, S], and row sums [T, 1]."""
+    logits = _product(query, key, 1, 1) * query.shape[1] ** -0.5  # [T, S]
     if mask is not None:
         logits = jnp.where(mask > 0, logits, -jnp.inf)
+    # The lower bound avoids -inf - -inf = NaN in rows without any valid key.
     largest = jnp.maximum(logits.max(axis=1, keepdims=True), jnp.finfo(jnp.float32).min)
     weights = jnp.exp(logits - largest)
     total = weights.sum(axis=1, keepdims=True)
@@ -179,13 +183,13 @@ def _weights(query, key, mask) -> tuple[jax.Array, jax.Array]:
 
 
 def _product(left, right, left_axis: int, right_axis: int) -> jax.Array:
-    """Of two matrices, summed over these axes in float32."""
+    """The product of two matrices, contracted over these axes with float32 accumulation."""
     axes = (((left_axis,), (right_axis,)), ((), ()))
     return jax.lax.dot_general(left, right, axes, preferred_element_type=jnp.float32)
 
 
 def _heads(width: int, size: int) -> list[slice]:
-    """The channels of each head."""
+    """The slice of channels of each head."""
     return [slice(start, start + size) for start in range(0, width, size)]
 
 
@@ -193,24 +197,25 @@ def _forward_kernel(image, *refs, size: int, masked: bool):
     mask, query, key, value, out = refs if masked else (None, *refs)
     valid = None if mask is None else mask[image]  # [1, S]
     for one in _heads(query.shape[2], size):
-        values = value[image, :, one]
+        values = value[image, :, one]  # [S, d]
         weights, total = _weights(query[image, :, one], key[image, :, one], valid)
+        # [T, d]. As in `xla`, normalized after the product: T x d divisions instead of T x S.
         product = _product(weights.astype(values.dtype), values, 1, 0) / total
         out[image, :, one] = product.astype(out.dtype)
 
 
 def _backward_kernel(image, *refs, size: int, masked: bool):
-    """As in `mae_jax.ops.attention.xla`: the offset is the sum over S of p (g v^T)."""
+    """As in `mae_jax.ops.attention.xla`, with the offset as the sum over S of p (g v^T)."""
     mask, query, key, value, gradient, *outputs = refs if masked else (None, *refs)
     valid = None if mask is None else mask[image]
     d_query, d_key, d_value = outputs
     for one in _heads(query.shape[2], size):
-        q, k, v, g = (x[image, :, one] for x in (query, key, value, gradient))
+        q, k, v, g = (x[image, :, one] for x in (query, key, value, gradient))  # [T or S, d]
         weights, total = _weights(q, k, valid)
         weights = weights / total
-        shares = _product(g, v, 1, 1)  # [T, S]
-        offset = (weights * shares).sum(axis=1, keepdims=True)
-        d_logits = (weights * (shares - offset) * q.shape[1] ** -0.5).astype(q.dtype)
+        d_weights = _product(g, v, 1, 1)  # [T, S]
+        offset = (weights * d_weights).sum(axis=1, keepdims=True)
+        d_logits = (weights * (d_weights - offset) * q.shape[1] ** -0.5).astype(q.dtype)
         d_query[image, :, one] = _product(d_logits, k, 1, 0).astype(d_query.dtype)
         d_key[image, :, one] = _product(d_logits, q, 0, 0).astype(d_key.dtype)
         d_value[image, :, one] = _product(weights.astype(g.dtype), g, 0, 0).astype(d_value.dtype)

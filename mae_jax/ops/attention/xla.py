@@ -1,10 +1,10 @@
-"""Attention in plain XLA, with a gradient of its own.
+"""Attention in plain XLA with a custom gradient, for any device.
 
-The softmax is left unnormalized until after the product with the values, which is then divided by
-the sums: T x d numbers a head instead of T x S. The gradient keeps those exponentials, and gets
-the term that the softmax subtracts from the output (as in arXiv 2205.14135, B.4), so that each
-direction goes over its T x S array once. With one batch of matrices per head, [B, H, T, d], the
-compiler fuses the products of the logits with the elementwise work that follows them.
+The softmax is normalized after the product with the values, which divides T x d numbers per head
+instead of T x S. The backward pass reuses the saved exponentials. It computes the row sums in the
+gradient of the softmax from the output (arXiv 2205.14135, B.4), so that each direction traverses
+its T x S array once. In the layout [B, H, T, d], the compiler fuses the products of the logits with
+the elementwise operations that follow.
 """
 
 import jax
@@ -13,17 +13,17 @@ import jax.numpy as jnp
 from mae_jax.ops.attention.call import Call
 
 MINIMUM = jnp.finfo(jnp.float32).min
-"""Of the largest logit of a row: a row without any valid key has exponentials of 0, and not NaN."""
+"""Lower bound for the maximum of a row: without any valid key, exponentials are then 0, not NaN."""
 
 
 def refusal(call: Call) -> str:
-    """Why this kind cannot compute a call: it can compute any."""
+    """Returns '': this kind supports every call."""
     del call
     return ""
 
 
 def product(formula: str, left: jax.Array, right: jax.Array) -> jax.Array:
-    """A product summed up in float32."""
+    """An einsum with float32 accumulation."""
     return jnp.einsum(formula, left, right, preferred_element_type=jnp.float32)
 
 
@@ -47,7 +47,7 @@ def masked_logits(query, key, bias, mask) -> jax.Array:
 
 
 def sum_to(gradient: jax.Array, like: jax.Array) -> jax.Array:
-    """The gradient of what was broadcast: summed over the axes in which `like` has length 1."""
+    """The gradient of a broadcast `like`: sums over the axes in which `like` has length 1."""
     axes = [axis for axis, length in enumerate(like.shape) if length < gradient.shape[axis]]
     return gradient.sum(axis=axes, keepdims=True).astype(like.dtype)
 
@@ -60,7 +60,7 @@ def attend(query, key, value, bias=None, mask=None) -> jax.Array:
 
 def _forward(query, key, value, bias, mask):
     query, key, value = heads_first(query), heads_first(key), heads_first(value)  # [B, H, T, d]
-    logits = masked_logits(query, key, bias, mask)
+    logits = masked_logits(query, key, bias, mask)  # [B, H, T, S]
     largest = jnp.maximum(logits.max(axis=-1, keepdims=True), MINIMUM)  # [B, H, T, 1]
     weights = jnp.exp(logits - largest)
     total = weights.sum(axis=-1, keepdims=True)
@@ -69,26 +69,26 @@ def _forward(query, key, value, bias, mask):
     weights = weights.astype(value.dtype)
     out = product("bhts,bhsd->bhtd", weights, value) / total
     out = heads_first(out.astype(value.dtype))
-    # As [B, T, H d], of which the compiler need not choose a layout for d < 128 channels.
+    # Saved as [B, T, H d], which spares the compiler a layout for d < 128 channels.
     flat = out.reshape(*out.shape[:2], -1)
     return flat.reshape(out.shape), (query, key, value, bias, weights, total, flat)
 
 
 def _backward(saved, gradient):
-    """With p = weights / total: dv = p^T g, and of the logits p (g v^T - sum over d of g out)."""
+    """With p = weights / total, d_value = p^T g and d_logits = p (g v^T - sum over d of g out)."""
     query, key, value, bias, weights, total, out = saved
     batch, heads, length, size = query.shape
     gradient = gradient.reshape(batch, length, heads * size)
     each = lambda x: heads_first(x.reshape(batch, length, heads, size))
-    offset = each(gradient.astype(jnp.float32) * out).sum(axis=-1, keepdims=True)
-    gradient = each(gradient)
+    offset = each(gradient.astype(jnp.float32) * out).sum(axis=-1, keepdims=True)  # [B, H, T, 1]
+    gradient = each(gradient)  # [B, H, T, d]
     d_logits = weights * (product("bhtd,bhsd->bhts", gradient, value) - offset)
     d_bias = None if bias is None else sum_to(d_logits / total, bias)
-    d_logits = (d_logits * (size**-0.5 / total)).astype(value.dtype)
-    shares = (gradient / total).astype(value.dtype)
+    d_logits = (d_logits * (size**-0.5 / total)).astype(value.dtype)  # [B, H, T, S]
+    scaled = (gradient / total).astype(value.dtype)
     d_query = product("bhts,bhsd->bhtd", d_logits, key)
     d_key = product("bhts,bhtd->bhsd", d_logits, query)
-    d_value = product("bhts,bhtd->bhsd", weights, shares)
+    d_value = product("bhts,bhtd->bhsd", weights, scaled)
     gradients = (heads_first(x.astype(value.dtype)) for x in (d_query, d_key, d_value))
     return *gradients, d_bias, None
 

@@ -13,8 +13,8 @@ ENCODER = "my_project.encoder(width=32, depth=2, patch=4)"
 
 
 def get_config(name: str = "masked") -> ConfigDict:
-    """'masked': an encoder, mask and target of our own in masked autoencoding; 'method': a method
-    of our own; 'task': a task of our own, which may start from the encoder of one of these.
+    """'masked': masked autoencoding with the encoder, mask and target of my_project; 'method': its
+    method; 'task': its task, which may load the encoder of a run of one of these.
     """
     config = common.base()
     config.data.update(
@@ -51,5 +51,5 @@ def get_config(name: str = "masked") -> ConfigDict:
 
 
 def get_configs() -> dict[str, ConfigDict]:
-    """The first two side by side."""
+    """The experiments of a sweep, named ROW/COLUMN/SEED."""
     return {f"{name}/stripes/0": get_config(name) for name in ("masked", "method")}

@@ -12,7 +12,7 @@ from mae_jax.configs import common
 
 
 def get_config() -> ConfigDict:
-    """The experiment: every section with the library's defaults, then what is set here."""
+    """The experiment: the library's defaults in every section, then the values set here."""
     config = common.base()
     config.data.update(
         # The images that come with the library. Your own: "folder('/path/to/photos')".

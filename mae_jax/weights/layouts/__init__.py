@@ -1,5 +1,5 @@
-"""How others lay out the weights of a vision transformer: one layout a file, whose `make()` returns
-a `Layout`. `mae-jax weights export --format` and `import --layout` name one.
+"""Layouts of the weights of vision transformers in other libraries: one per file, whose `make()`
+returns a `Layout`. `mae-jax weights export --format` and `import --layout` name one.
 """
 
 import dataclasses
@@ -12,36 +12,36 @@ from mae_jax.weights.layout import Row
 from mae_jax.weights.model import Model
 
 Rows = Sequence[Row]
-"""A table of names: both directions read it, see `layout.py`."""
+"""A table of names for both directions, see `layout.py`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The tables of a layout, and what its files hold besides arrays."""
+    """The tables of a layout, and the JSON files of its folders."""
 
     readable: Sequence[Rows]
-    """Tables that a file is tried against: the one that names most of its arrays is its own. Each
-    names 'encoder/embed/kernel', in the form 'patch'."""
+    """Tables to read a file with: the one that names most of its arrays is used. Each must name
+    'encoder/embed/kernel', in the form 'patch'."""
     choose: Callable[[Model], Rows] | None = None
-    """The table to write a model by, which raises UserError if the layout has no place for it;
-    None: always the first readable one. `model.image` is the [H, W, C] of its images."""
+    """Returns the table to write a model with, or raises UserError if the layout cannot hold it;
+    None: the first readable one. `model.image` is the [H, W, C] of its images."""
     describe: Callable[[Model], Mapping[str, Any]] | None = None
-    """The JSON files beside model.safetensors, name -> content, which may raise UserError too;
-    None: a layout is one file, .safetensors or .pth, and no folder."""
+    """Returns the JSON files of a folder with model.safetensors, name -> content; may raise
+    UserError. None: the layout is one file, .safetensors or .pth, not a folder."""
     partial: bool = False
-    """Leave out what the written table has no place for, instead of refusing the model."""
+    """Leave out arrays that the written table does not name, instead of refusing the model."""
 
 
 def find(name: str) -> Layout:
-    """The layout of a name, of this package or of a user's module.
+    """The layout with this name, of this package or of a user's module.
 
     Raises:
-        UserError: there is none; names those that there are.
+        UserError: there is none; the message lists the names.
     """
     return build(name, "weights.layouts", Layout)
 
 
 def tables(name: str | None) -> list[Rows]:
-    """The tables that a file is tried against: those of one layout, or of all in this package."""
-    names = [name] if name else [found.name for found in pkgutil.iter_modules(__path__)]
+    """The tables to read a file with: of one layout, or of all in this package."""
+    names = [name] if name else [module.name for module in pkgutil.iter_modules(__path__)]
     return [rows for name in names for rows in find(name).readable]

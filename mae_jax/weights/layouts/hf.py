@@ -1,7 +1,6 @@
-"""Hugging Face transformers: ViTMAE and ViT, as their files on disk name them. Version 5 writes the
-decoder's blocks under another name, and reads both. And its BEiT, which is the same network with a
-norm after the mean over the patches, where a ViT reads the class token; its keys have no bias,
-which the softmax over them ignores anyway.
+"""Hugging Face transformers: ViTMAE, ViT and BEiT, with the names of their files on disk. Version 5
+writes the decoder's blocks under another name, and reads both. BEiT classifies the norm of the mean
+over the patches, where ViT uses the class token. Its keys have no bias: the softmax cancels one.
 """
 
 import logging
@@ -19,8 +18,8 @@ logger = logging.getLogger(__name__)
 ON_DISK = [f"attention.attention.{part}" for part in ("query", "key", "value")]
 ON_DISK += ["attention.output.dense", "intermediate.dense", "output.dense"]
 IN_MEMORY = [f"attention.{part}_proj" for part in "qkvo"] + ["mlp.fc1", "mlp.fc2"]
-"""The layers of a block: queries, keys, values, proj, fc1, fc2; in files, and in the memory of
-version 5, which some files have too."""
+"""The layers of a block (queries, keys, values, proj, fc1, fc2) in files, and in the modules of
+version 5, whose names some files have too."""
 
 
 def _block(ours: str, theirs: str, names: list[str], key_bias: bool = True) -> list[Row]:
@@ -89,19 +88,19 @@ READABLE = [
 
 
 def make() -> Layout:
-    """A folder that `from_pretrained` reads."""
+    """Makes the layout: a folder that `from_pretrained` reads."""
     return Layout(readable=READABLE, choose=lambda model: WRITTEN[_kind(model)][1], describe=_files)
 
 
 def _kind(model: Model) -> str:
-    """The class of transformers that a model is of."""
+    """The class of transformers for a model."""
     if "decoder/mask_token" in model.params:
         return "ViTMAEForPreTraining"
     if "head/kernel" not in model.params:
         if "encoder/norm/scale" in model.params:
             return "ViTMAEModel"
         raise UserError(
-            "an encoder that was tuned with pool=mean has no last norm, which transformers' needs: "
+            "an encoder fine-tuned with pool=mean has no final norm, and transformers needs one: "
             "leave out --encoder-only"
         )
     if model.args["pool"] == "cls":
@@ -109,7 +108,7 @@ def _kind(model: Model) -> str:
     if "fc_norm/scale" in model.params:
         return "BeitForImageClassification"
     raise UserError(
-        "transformers has no classifier of the mean of tokens after the norm: --format timm"
+        "transformers has no classifier with pool=mean after the final norm: use --format timm"
     )
 
 
@@ -118,11 +117,11 @@ def _files(model: Model) -> dict[str, Any]:
     kind, (height, width, _) = _kind(model), model.image
     if height != width and kind == "BeitForImageClassification":
         raise UserError(
-            "transformers takes square images only where the mean of the tokens is classified "
-            f"(BEiT), and these are {height} x {width}: --format timm"
+            "transformers' BEiT, the classifier with pool=mean, needs square images, and these are "
+            f"{height} x {width}: use --format timm"
         )
     if height != width and kind != "ViTForImageClassification":
-        logger.warning("transformers reads this, but runs %s on square images only", kind)
+        logger.warning("transformers loads this, but runs %s on square images only", kind)
     return {"config.json": _config(model, kind), "preprocessor_config.json": _processor(model)}
 
 
@@ -172,7 +171,7 @@ def _config(model: Model, kind: str) -> dict[str, Any]:
 
 
 def _processor(model: Model) -> dict[str, Any]:
-    """Resize, to [0, 1], normalize."""
+    """Resize, rescale to [0, 1], normalize."""
     height, width, channels = model.image
     every = lambda values: [float(v) for v in values] * (channels if len(values) == 1 else 1)
     return dict(

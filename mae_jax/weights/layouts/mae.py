@@ -1,4 +1,4 @@
-"""The official code of MAE (arXiv 2111.06377): timm's names, and a decoder."""
+"""The official MAE code (arXiv 2111.06377): timm's names, and a decoder."""
 
 from mae_jax.weights.layout import DECODER_POSITIONS, Row, dense, norm
 from mae_jax.weights.layouts import Layout, timm
@@ -15,5 +15,5 @@ ROWS = [
 
 
 def make() -> Layout:
-    """One file."""
+    """Makes the layout: one file, encoder and decoder."""
     return Layout(readable=[ROWS])

@@ -5,7 +5,7 @@ from mae_jax.weights.layouts import Layout
 
 
 def block(ours: str, theirs: str) -> list[Row]:
-    """A transformer block."""
+    """Rows of a transformer block."""
     return [
         *norm(f"{ours}/norm1", f"{theirs}.norm1"),
         *dense(f"{ours}/attention/qkv", f"{theirs}.attn.qkv"),
@@ -29,5 +29,5 @@ ROWS = [
 
 
 def make() -> Layout:
-    """One file, without a decoder."""
+    """Makes the layout: one file, without a decoder."""
     return Layout(readable=[ROWS], partial=True)

@@ -1,3 +1,3 @@
-"""A project beside the library: a segmentation task, a method of texts, and sources of texts and
-signals, for tests.
+"""A project that extends the library, for tests: a segmentation task, a distillation method, a text
+method, an evaluator, and sources of texts and signals.
 """

@@ -1,4 +1,4 @@
-"""A method with a teacher: the encoder learns the features of another one, which stays as it is."""
+"""A method with a teacher: the encoder learns to predict the features of a frozen encoder."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,20 @@ from mae_jax.types import Batch, Extra, Output, Params
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Distill(ImageMethod):
-    """The method."""
+    """Feature distillation; `extra` holds the parameters of the teacher."""
 
     def loads(self) -> Mapping[str, str]:
-        """The encoder and the teacher, each from weights of its own."""
+        """The encoder and the teacher, each loaded from its own weights."""
         return {**super().loads(), "extra/teacher": "^positions$"}
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Parameters for images of this size, and a teacher of the same architecture."""
+        """Initial parameters for images of this shape, and a teacher of the same architecture."""
         keys, images = jax.random.split(key), self.normalize(batch["image"])
         student, teacher = (self.encoder.init(key, images)["params"] for key in keys)
         return {"encoder": student}, {"teacher": teacher}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Squared error of the features."""
+        """Mean squared error between the features of the encoder and the teacher."""
         images = self.normalize(batch["image"])
         target = self.features({"encoder": extra["teacher"]}, images)  # [B, D]
         error = jnp.square(self.features(params, images) - target)
@@ -40,6 +40,6 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> Distill:
-    """config.method.name='example.distill'"""
+    """Makes the method. In a config: method.name='example.distill'"""
     fields = ImageMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
     return Distill(**fields)

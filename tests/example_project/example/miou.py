@@ -1,4 +1,4 @@
-"""An evaluator: mean intersection over union, from confusion matrices that the devices add up."""
+"""An evaluator: mean intersection over union, from confusion matrices computed on the devices."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from mae_jax.types import Batch, Metric
 
 
 def make(classes: int = 11) -> Evaluator:
-    """config.evals.run='example.miou(classes=11)'"""
+    """Makes the evaluator. In a config: evals.run='example.miou(classes=11)'"""
 
     def reduce(outputs: dict[str, jax.Array], batch: Batch) -> jax.Array:
-        """Confusion matrix [classes, classes] of a batch: rows are the true ones."""
-        true, found = batch["segmentation"], outputs["segmentation"].argmax(axis=-1)
+        """Confusion matrix [classes, classes] of a batch: rows are true classes."""
+        true, predicted = batch["segmentation"], outputs["segmentation"].argmax(axis=-1)
         known = (true != IGNORE) & batch["valid"].reshape(-1, *(1,) * (true.ndim - 1))
-        pairs = jnp.where(known, classes * true + found, classes**2)
+        pairs = jnp.where(known, classes * true + predicted, classes**2)  # others: an extra bin
         return jnp.bincount(pairs.ravel(), length=classes**2 + 1)[:-1].reshape(classes, classes)
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
@@ -34,5 +34,5 @@ def make(classes: int = 11) -> Evaluator:
         needs={"test": ("segmentation",)},
         reduce=reduce,
         metrics={"miou": Metric(), "pixels": Metric(unit="", decimals=0, table="")},
-        advice="it is for tasks that segment",
+        advice="it is for segmentation tasks",
     )

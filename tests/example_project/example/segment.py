@@ -1,4 +1,4 @@
-"""A task: the class of each patch, scaled up to pixels. Places of the value 255 are not learned."""
+"""A task: semantic segmentation, with logits of patches resized to pixels. It ignores label 255."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ from mae_jax.types import Batch, Extra, Output, Params
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Segment(ImageMethod):
-    """The task."""
+    """Segmentation."""
 
     classes: int
 
     def labels(self) -> Mapping[str, int]:
-        """A class for each pixel."""
+        """Batch field that the loss reads -> number of its classes."""
         return {"segmentation": self.classes}
 
     def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
-        """Segmentations have the shape of images."""
+        """Segmentations have the shape of the images, without channels."""
         rows = super().example(image_shape)
         return rows | {"segmentation": jax.ShapeDtypeStruct((1, *image_shape[:-1]), np.int32)}
 
@@ -34,7 +34,7 @@ class Segment(ImageMethod):
         return (*super().offers(), "segmentation")
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Parameters for images of this size."""
+        """Initial parameters of the encoder and the head."""
         keys, images = jax.random.split(key), self.normalize(batch["image"])
         features = jnp.zeros((1, self.encoder.width))
         return {
@@ -43,7 +43,7 @@ class Segment(ImageMethod):
         }, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Mean cross-entropy over the places that have a class."""
+        """Mean cross-entropy over the pixels that have a class."""
         labels = batch["segmentation"]
         known = labels != IGNORE
         errors = optax.softmax_cross_entropy_with_integer_labels(
@@ -54,17 +54,17 @@ class Segment(ImageMethod):
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
-        """See `offers`."""
-        found = super().predict(params, extra, batch, outputs=super().offers())
+        """The named outputs, see `offers`."""
+        encoded = super().predict(params, extra, batch, outputs=super().offers())
         more = {"segmentation": self.logits(params, batch)} if "segmentation" in outputs else {}
-        return {name: (found | more)[name] for name in outputs}
+        return {name: (encoded | more)[name] for name in outputs}
 
     def logits(self, params: Params, batch: Batch) -> jax.Array:
-        """[B, *space, classes]."""
+        """Logits [B, *space, classes], resized from those of the patches."""
         images = self.normalize(batch["image"])
         variables = {"params": params["encoder"]}
         depth = self.encoder.depth
-        (x,) = self.encoder.apply(variables, images, taps=(depth - 1,), method="maps")
+        (x,) = self.encoder.apply(variables, images, taps=(depth - 1,), method="maps")  # last block
         x = nn.Dense(self.classes).apply({"params": params["head"]}, x)  # [B, *grid, classes]
         return jax.image.resize(x, (*images.shape[:-1], self.classes), "linear")
 
@@ -78,6 +78,6 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> Segment:
-    """The task."""
+    """Makes the task. In a config: method.name='example.segment'"""
     fields = ImageMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
     return Segment(classes=classes, **fields)

@@ -1,4 +1,4 @@
-"""A source without images: words that follow one another, upwards or downwards."""
+"""A source without images: sequences of consecutive word numbers, ascending or descending."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from mae_jax.data.sources import Arrays
 
 
 def make(*, num_examples: int = 32, length: int = 6, vocabulary: int = 8, seed: int = 0) -> Arrays:
-    """config.data.train='example.texts(seed=0)'"""
+    """Makes the source. In a config: data.train='example.texts(seed=0)'"""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, num_examples).astype(np.int32)
     start = rng.integers(0, vocabulary, num_examples)

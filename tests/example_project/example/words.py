@@ -1,4 +1,4 @@
-"""A method without images: a transformer predicts words that were masked."""
+"""A method without images: a transformer predicts masked words (BERT)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, text: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, L] int32 to tokens [B, L, D] and logits [B, L, vocabulary]."""
+        """Tokens [B, L, D] and logits [B, L, vocabulary] of words [B, L] int32."""
         x = nn.Embed(self.vocabulary + 1, self.width, name="embed")(text)
         positions = self.param("positions", nn.initializers.normal(0.02), x.shape[1:])
         x = blocks(x + positions, depth=1, heads=2).last
@@ -31,14 +31,14 @@ class Transformer(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class MaskedWords(Method):
-    """The method."""
+    """Masked language modeling."""
 
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     length: int
     model: Transformer
 
     def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
-        """Texts alone."""
+        """A training batch holds only texts."""
         return {"text": jax.ShapeDtypeStruct((1, self.length), np.int32)}
 
     def offers(self) -> tuple[str, ...]:
@@ -46,11 +46,11 @@ class MaskedWords(Method):
         return ("features",)
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Parameters for texts of this length."""
+        """Initial parameters for texts of this length."""
         return self.model.init(key, batch["text"])["params"], {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy of a third of the words, which are masked."""
+        """Mean cross-entropy over the masked words, 30% of all."""
         text = batch["text"]
         masked = jax.random.uniform(key, text.shape) < 0.3
         seen = jnp.where(masked, self.model.vocabulary, text)
@@ -61,11 +61,11 @@ class MaskedWords(Method):
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
-        """See `offers`."""
+        """The named outputs, see `offers`."""
         tokens, _ = self.model.apply({"params": params}, batch["text"])
         return {name: tokens.mean(axis=1) for name in outputs}
 
 
 def make(*, vocabulary: int = 8, width: int = 16, length: int = 6) -> MaskedWords:
-    """The method."""
+    """Makes the method. In a config: method.name='example.words'"""
     return MaskedWords(length=length, model=Transformer(vocabulary, width))

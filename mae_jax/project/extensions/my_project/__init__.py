@@ -1,1 +1,3 @@
-"""Extensions of mae_jax: a module each, of which configs call `make` by name, 'my_project.mask'."""
+"""Extensions of mae_jax, one module each. Where a config names a module ('my_project.mask'), the
+library calls its `make`.
+"""

@@ -1,4 +1,4 @@
-"""An encoder: each patch goes through a perceptron of its own, and is told the mean of all."""
+"""An encoder: MLP blocks on the tokens of patches, which share only the mean over all tokens."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from mae_jax.ops.posemb import sincos
 
 
 class PatchMLP(Encoder):
-    """Knows nothing of where patches are but their positions."""
+    """A patch embedding, fixed sine-cosine positions, and `depth` residual MLP blocks."""
 
     width: int
     depth: int
@@ -23,14 +23,14 @@ class PatchMLP(Encoder):
 
     @property
     def architecture(self) -> tuple:
-        """What must be the same for parameters to fit."""
+        """Values that must be equal for parameters to fit."""
         return ("patch_mlp", self.width, self.depth, self.patch)
 
     @nn.compact
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
-        """[B, *space, C] to tokens [B, K, D] of the visible patches."""
+        """Encodes images [B, *space, C] as tokens [B, K, D] of the visible patches."""
         if normalize is not None:
             images = normalize(images)
         positions = jnp.asarray(sincos(grid_of(images.shape[1:-1], self.patch), self.width))
@@ -40,12 +40,19 @@ class PatchMLP(Encoder):
             x = take_tokens(x, mask.keep)  # [B, K, D]
         for i in range(self.depth):
             y = nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x)
-            y = y + y.mean(axis=1, keepdims=True)
+            y = y + y.mean(axis=1, keepdims=True)  # mixes the tokens, [B, K, D]
             y = nn.gelu(nn.Dense(2 * self.width, dtype=self.dtype, name=f"fc1_{i}")(y))
             x = x + nn.Dense(self.width, dtype=self.dtype, name=f"fc2_{i}")(y)
         return x
 
 
 def make(*, width: int = 64, depth: int = 2, patch: int = 4, dtype: Any = jnp.float32) -> PatchMLP:
-    """config.method.args.encoder='my_project.encoder(width=64, depth=2, patch=4)'"""
+    """Makes the encoder. In a config: method.args.encoder='my_project.encoder(width=64, depth=2)'
+
+    Args:
+        width: D, channels of a token.
+        depth: number of blocks.
+        patch: side of a patch in pixels.
+        dtype: type of the computation; parameters are float32.
+    """
     return PatchMLP(width=width, depth=depth, patch=patch, dtype=dtype)

@@ -1,5 +1,5 @@
-"""An evaluator: how well the nearest mean of a class classifies features. What leaves the devices
-is one sum a class.
+"""An evaluator: the spread of the class means of features, as their root-mean-square distance from
+the mean of these means. The devices return one sum per class instead of the features.
 """
 
 import jax
@@ -10,11 +10,15 @@ from mae_jax.types import Batch, Metric
 
 
 def make(classes: int = 10) -> Evaluator:
-    """config.evals.run='my_project.evaluator(classes=10)'"""
+    """Makes the evaluator. In a config: evals.run='my_project.evaluator(classes=10)'
+
+    Args:
+        classes: number of classes; labels are from 0 to classes - 1.
+    """
 
     def reduce(outputs: dict[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-        """Sum of the features of each class [classes, D], and how many there are."""
-        weights = jax.nn.one_hot(batch["label"], classes) * batch["valid"][:, None]
+        """'sum' [classes, D] of the features of each class, 'count' [classes] of its examples."""
+        weights = jax.nn.one_hot(batch["label"], classes) * batch["valid"][:, None]  # [B, classes]
         return {"sum": weights.T @ outputs["features"], "count": weights.sum(axis=0)}
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:

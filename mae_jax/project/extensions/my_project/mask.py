@@ -1,4 +1,4 @@
-"""A mask: whole columns of patches are masked."""
+"""A mask: whole columns of patches are masked or visible."""
 
 import dataclasses
 
@@ -11,25 +11,29 @@ from mae_jax.types import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Columns(Strategy):
-    """Masks columns."""
+    """Masks groups of neighboring columns of patches."""
 
     width: int
-    """Neighboring columns that are masked or visible together."""
+    """Number of neighboring columns that are masked or visible together."""
 
     def score(self, key: jax.Array, context: MaskContext) -> jax.Array:
-        """One random number a group of columns, the same along all other axes."""
+        """Scores [B, L]: one uniform number per group of columns, equal along all other axes."""
         columns = context.grid[-1]
-        groups = jax.random.uniform(key, (context.batch, -(-columns // self.width)))
+        groups = jax.random.uniform(key, (context.batch, -(-columns // self.width)))  # [B, groups]
         scores = jnp.repeat(groups, self.width, axis=1)[:, :columns]  # [B, columns]
-        ones = (1,) * (len(context.grid) - 1)
+        ones = (1,) * (len(context.grid) - 1)  # [B, columns] -> [B, 1, ..., columns] -> [B, *grid]
         scores = jnp.broadcast_to(
             scores.reshape(context.batch, *ones, columns), (context.batch, *context.grid)
         )
-        return scores.reshape(context.batch, context.length)
+        return scores.reshape(context.batch, context.length)  # [B, L]
 
 
 def make(width: int = 1) -> Columns:
-    """mask='my_project.mask(width=2)'"""
+    """Makes the mask. In a config: method.args.mask='my_project.mask(width=2)'
+
+    Args:
+        width: number of neighboring columns that are masked or visible together.
+    """
     if width < 1:
         raise UserError(f"width={width} must be at least 1")
     return Columns(width=width)

@@ -1,4 +1,4 @@
-"""A method: denoising. The network sees an image with noise and predicts the noise."""
+"""A method: denoising. The network reads an image with added noise and predicts the noise."""
 
 import dataclasses
 import math
@@ -15,17 +15,17 @@ from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Denoising(ImageMethod):
-    """The method; `make` documents the fields."""
+    """Denoising; `make` documents the fields."""
 
     noise: float
 
     def head(self, images: jax.Array) -> nn.Dense:
-        """From tokens to the pixels of a patch of images [B, *space, C]."""
+        """A linear layer from tokens to the prod(patch) * C values of a patch of `images`."""
         sides = patch_sides(self.encoder.patch, images.ndim - 2)
         return nn.Dense(math.prod(sides) * images.shape[-1])
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Parameters for images of this size."""
+        """Initial parameters of the encoder and the head, for images of this shape."""
         keys, images = jax.random.split(key), self.normalize(batch["image"])
         tokens = jnp.zeros((1, 1, self.encoder.width))
         return {
@@ -34,7 +34,7 @@ class Denoising(ImageMethod):
         }, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Squared error of the noise."""
+        """Mean squared error of the predicted noise."""
         images = self.normalize(batch["image"])
         noise = self.noise * jax.random.normal(key, images.shape)
         tokens = self.tokens(params, images + noise)[:, self.encoder.prefix :]  # [B, L, D]
@@ -53,14 +53,14 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> Denoising:
-    """config.method.name='my_project.method'
+    """Makes the method. In a config: method.name='my_project.method'
 
     Args:
-        encoder: spec string.
-        noise: its standard deviation, where that of the images is 1.
-        pool: 'cls' or 'mean' of the patches.
+        encoder: spec string of the encoder.
+        noise: standard deviation of the noise; that of normalized images is about 1.
+        pool: features are the 'cls' token or the 'mean' over the patches.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the network computes in, 'float32' or 'bfloat16'.
+        dtype: type of the computation, 'float32' or 'bfloat16'.
     """
     if noise <= 0:
         raise UserError(f"noise={noise} must be positive: try 0.5")

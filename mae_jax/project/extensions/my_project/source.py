@@ -9,7 +9,7 @@ from mae_jax.data.sources import Source
 
 
 class Stripes(Source):
-    """Images [size, size, 3] uint8, a function of the seed and the index."""
+    """Images [size, size, 3] uint8, each a function of the seed and its index."""
 
     names = {"label": ("horizontal", "vertical", "falling", "rising")}
 
@@ -18,11 +18,11 @@ class Stripes(Source):
 
     def read(self, indices: np.ndarray) -> Mapping[str, Sequence[Any]]:
         """The images and labels at `indices` [n]."""
-        made = [self._make(int(index)) for index in indices]
-        return {"image": [image for image, _ in made], "label": [label for _, label in made]}
+        pairs = [self._make(int(index)) for index in indices]
+        return {"image": [image for image, _ in pairs], "label": [label for _, label in pairs]}
 
     def name(self, index: int) -> str:
-        """What messages call an example."""
+        """Name of an example in messages."""
         return f"stripes {index}"
 
     def _make(self, index: int) -> tuple[np.ndarray, int]:
@@ -36,5 +36,11 @@ class Stripes(Source):
 
 
 def make(*, size: int = 32, num_examples: int = 1000, seed: int = 0) -> Stripes:
-    """config.data.train='my_project.source(size=32, seed=0)'"""
+    """Makes the source. In a config: data.train='my_project.source(size=32, seed=0)'
+
+    Args:
+        size: side of the images in pixels.
+        num_examples: number of images.
+        seed: another seed draws other images; use different ones for training and test data.
+    """
     return Stripes(size, num_examples, seed)

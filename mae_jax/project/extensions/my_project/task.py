@@ -1,4 +1,4 @@
-"""A task: a trained encoder, frozen, and a layer that tells the class. It reads labels."""
+"""A task: a linear classifier on the features of a frozen, pre-trained encoder."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from mae_jax.types import Batch, Extra, Output, Params
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Classify(ImageMethod):
-    """The task; `make` documents the fields."""
+    """A linear classifier; `make` documents the fields."""
 
     classes: int
 
     def labels(self) -> Mapping[str, int]:
-        """What is learned."""
+        """Batch field that the loss reads -> number of its classes."""
         return {"label": self.classes}
 
     def rules(self) -> Rules:
-        """The encoder stays as it is."""
+        """Freezes the encoder; decays the weights of matrices."""
         return (("^encoder/", None), *DECAY_MATRICES)
 
     def offers(self) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ class Classify(ImageMethod):
         return (*super().offers(), "logits")
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Parameters for images of this size; the encoder's may be loaded, by init_from."""
+        """Initial parameters; `init_from` may load those of the encoder."""
         keys, images = jax.random.split(key), self.normalize(batch["image"])
         features = jnp.zeros((1, self.encoder.width))
         return {
@@ -41,7 +41,7 @@ class Classify(ImageMethod):
         }, {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy."""
+        """Mean cross-entropy; the metric 'top1' is the accuracy on the batch."""
         logits = self.logits(params, batch)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
         return Output(loss, extra, {"top1": jnp.mean(logits.argmax(axis=1) == batch["label"])})
@@ -49,16 +49,16 @@ class Classify(ImageMethod):
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
-        """See `offers`."""
-        found = super().predict(params, extra, batch, outputs=super().offers())
+        """The named outputs, see `offers`."""
+        encoded = super().predict(params, extra, batch, outputs=super().offers())
         return {
-            name: self.logits(params, batch) if name == "logits" else found[name]
+            name: self.logits(params, batch) if name == "logits" else encoded[name]
             for name in outputs
         }
 
     def logits(self, params: Params, batch: Batch) -> jax.Array:
-        """[B, classes]."""
-        features = self.features(params, self.normalize(batch["image"]))
+        """Logits [B, classes]."""
+        features = self.features(params, self.normalize(batch["image"]))  # [B, D]
         return nn.Dense(self.classes).apply({"params": params["head"]}, features)
 
 
@@ -71,14 +71,14 @@ def make(
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
 ) -> Classify:
-    """config.method.name='my_project.task'
+    """Makes the task. In a config: method.name='my_project.task'
 
     Args:
-        encoder: spec string of the encoder that was pre-trained.
-        classes: their number.
-        pool: 'cls' or 'mean' of the patches.
+        encoder: spec string of the pre-trained encoder.
+        classes: number of classes.
+        pool: features are the 'cls' token or the 'mean' over the patches.
         mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: what the encoder computes in, 'float32' or 'bfloat16'.
+        dtype: type of the computation, 'float32' or 'bfloat16'.
     """
     fields = ImageMethod.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
     return Classify(classes=classes, **fields)
