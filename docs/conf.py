@@ -18,6 +18,7 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]
+smartquotes = False  # what is quoted is meant to be copied
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "no-value": True}
 # Large, or of an extra: their sources are documented without them.

@@ -85,7 +85,7 @@ def test_an_override_changes_nothing_else(config):
     [
         ("sed=1", "config.sed does not exist: did you mean 'seed'?"),
         ("optimizer.clipp=1", "config.optimizer.clipp does not exist: did you mean 'clip'?"),
-        ("optimiser.lr=1", "config.optimiser does not exist: did you mean 'optimizer'?"),
+        ("optimizer.lr=1", "config.optimizer does not exist: did you mean 'optimizer'?"),
         (
             "optimizer.layer.decay=1",
             "config.optimizer.layer does not exist: did you mean 'layers'?",
@@ -188,7 +188,7 @@ def test_configs_of_the_project_load_from_anywhere(root, tmp_path, monkeypatch):
     assert config.seed == 7 and config.data.batch_size > 0
 
 
-def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
+def test_a_file_may_import_its_neighbors(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     folder = tmp_path / "experiments_of_a_user"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""What a run reports before it trains and after it has finished, on grey images."""
+"""What a run reports before it trains and after it has finished, on gray images."""
 
 import json
 
@@ -22,11 +22,11 @@ from tests.helpers.commands import mistake, run
 
 
 @pytest.fixture(scope="module")
-def grey(root, tmp_path_factory):
-    """A workdir of a run of two steps on grey images that were measured, with its last checkpoint,
+def gray(root, tmp_path_factory):
+    """A workdir of a run of two steps on gray images that were measured, with its last checkpoint,
     as if it had been told to stop there; the command; the changes in the config.
     """
-    folder = tmp_path_factory.mktemp("grey")
+    folder = tmp_path_factory.mktemp("gray")
     rng = np.random.default_rng(0)
     for number in range(16):
         path = folder / "images" / "ab"[number % 2] / f"{number}.png"
@@ -60,8 +60,8 @@ def config(root, changes, *more):
     return load_config(str(root / "tests" / "helpers" / "tiny.py"), [*changes, *more])
 
 
-def test_measured_values_are_recorded_and_stay(root, grey):
-    folder, _, changes = grey
+def test_measured_values_are_recorded_and_stay(root, gray):
+    folder, _, changes = gray
     args = json.loads((folder / "run" / "config.json").read_text())["method"]["args"]
     assert (args["mean"], args["std"]) == ([0.1307], [0.3081])
     again = build(config(root, changes), recorded(folder / "run"))  # nothing is measured now
@@ -74,8 +74,8 @@ def test_measured_values_are_recorded_and_stay(root, grey):
     assert fresh.method.mean == (0.5,) and "nothing was measured" in fresh.notes[0]
 
 
-def test_a_task_takes_the_values_of_its_start(root, grey):
-    folder, _, changes = grey
+def test_a_task_takes_the_values_of_its_start(root, gray):
+    folder, _, changes = gray
     task = load_config(
         "tests/helpers/tiny_tasks.py:finetune",
         [*changes[:2], f"init_from.path={folder / 'run'}", "method.args.classes=2"],
@@ -85,8 +85,8 @@ def test_a_task_takes_the_values_of_its_start(root, grey):
     assert f"as in {folder / 'run'}" in made.notes[0]
 
 
-def test_a_finished_run_is_not_evaluated_again(capsys, grey, monkeypatch):
-    folder, command, _ = grey
+def test_a_finished_run_is_not_evaluated_again(capsys, gray, monkeypatch):
+    folder, command, _ = gray
     finishing = []
     monkeypatch.setattr(evaluate, "finish", lambda *arguments: finishing.append(arguments))
     results, figures = folder / "run" / "results.json", folder / "run" / "figures"
@@ -123,8 +123,8 @@ def test_an_evaluation_reports_what_it_does(capsys, root):
 
 
 @pytest.mark.parametrize("command", ["features", "reconstruct", "evaluate", "export"])
-def test_color_images_to_a_grey_run(capsys, grey, tmp_path, command):
-    folder = grey[0]
+def test_color_images_to_a_gray_run(capsys, gray, tmp_path, command):
+    folder = gray[0]
     colors = f"folder({str(folder / 'images')!r})"
     words = ["weights", "export", "--format", "stablehlo"] if command == "export" else [command]
     more = {"evaluate": ["--evals", "knn(k=1)"]}.get(command, ["--out", tmp_path / "f.npz"])
@@ -143,22 +143,22 @@ def test_color_images_to_a_grey_run(capsys, grey, tmp_path, command):
         (None, "positions differ"),
     ],
 )
-def test_parameters_that_do_not_fit_name_the_images(root, grey, theirs, message):
-    data = build(config(root, grey[2])).data
+def test_parameters_that_do_not_fit_name_the_images(root, gray, theirs, message):
+    data = build(config(root, gray[2])).data
     with pytest.raises(UserError) as error, explained_by_images("runs/a", theirs, data):
         raise OtherModel("positions differ")
     assert message in str(error.value)
 
 
-def test_other_splits_of_other_channels(capsys, root, grey, tmp_path):
-    folder, command, _ = grey
+def test_other_splits_of_other_channels(capsys, root, gray, tmp_path):
+    folder, command, _ = gray
     colors = f"--config.data.test=folder({str(folder / 'images')!r})"
     said = mistake(capsys, *command[:3], "--workdir", tmp_path / "run", *command[5:], colors)
     assert "1 channel(s) in config.data.train and 3 in config.data.test" in said
 
 
-def test_check_prints_the_plan_and_writes_nothing(capsys, root, grey, tmp_path):
-    command = [*grey[1][:3], "--workdir", tmp_path / "run", "--check", *grey[1][5:]]
+def test_check_prints_the_plan_and_writes_nothing(capsys, root, gray, tmp_path):
+    command = [*gray[1][:3], "--workdir", tmp_path / "run", "--check", *gray[1][5:]]
     assert run(*command) == 0
     printed = capsys.readouterr().out
     for words in (
@@ -173,13 +173,13 @@ def test_check_prints_the_plan_and_writes_nothing(capsys, root, grey, tmp_path):
     odd = mistake(capsys, *command, "--config.evals.run=knn(k=17)")
     assert odd == "knn needs 17 training examples, and there are only 16: lower k"
     assert not list(tmp_path.iterdir())
-    assert run(*grey[1], "--check") == 0 and "resuming from step 2" in capsys.readouterr().out
-    there = [*grey[1], "--check", "--config.method.args.mask_ratio=0.5"]
+    assert run(*gray[1], "--check") == 0 and "resuming from step 2" in capsys.readouterr().out
+    there = [*gray[1], "--check", "--config.method.args.mask_ratio=0.5"]
     assert "mask_ratio: 0.75 there, 0.5 now" in mistake(capsys, *there)
 
 
-def test_check_traces_the_loss(capsys, root, grey, tmp_path):
-    options = ["--workdir", tmp_path / "run", "--check", f"--config.{grey[2][0]}"]
+def test_check_traces_the_loss(capsys, root, gray, tmp_path):
+    options = ["--workdir", tmp_path / "run", "--check", f"--config.{gray[2][0]}"]
     config_ = root / "tests/helpers/tiny_methods.py"
     said = mistake(
         capsys, "train", "--config", f"{config_}:colorization", "--config.data.test=", *options
@@ -198,11 +198,11 @@ def test_a_long_warm_up_is_reported(root, epochs, warmup, said):
     assert all(said in line and "lower config.schedule.warmup_epochs=1" in line for line in lines)
 
 
-def test_a_run_is_loaded_whatever_its_schedule_means_for_other_batches(grey, tmp_path):
+def test_a_run_is_loaded_whatever_its_schedule_means_for_other_batches(gray, tmp_path):
     """Nor does its config need to name its examples, what is traced, or options of a compiler."""
-    config_ = json.loads((grey[0] / "run" / "config.json").read_text())
+    config_ = json.loads((gray[0] / "run" / "config.json").read_text())
     del config_["fingerprints"], config_["compiler"]
     config_["profile"], config_["schedule"]["min_lr"] = "20:22", config_["schedule"]["base_lr"]
-    (tmp_path / "checkpoints").symlink_to(grey[0] / "run" / "checkpoints")
+    (tmp_path / "checkpoints").symlink_to(gray[0] / "run" / "checkpoints")
     (tmp_path / "config.json").write_text(json.dumps(config_))
     assert load_run(tmp_path)[0].data.num_examples == 16

@@ -7,9 +7,9 @@ from mae_jax.spec import Call
 from mae_jax.types import UserError
 
 
-def paint(colour, *, size=3, shape="round"):
+def paint(color, *, size=3, shape="round"):
     """Stands for anything that a config calls."""
-    return colour, size, shape
+    return color, size, shape
 
 
 @pytest.mark.parametrize(
@@ -152,16 +152,16 @@ def test_modules_without_make_cannot_be_built(name, package):
 
 
 def test_call_section():
-    assert spec.call_section(paint, {"colour": "red", "size": 5}, "paint") == ("red", 5, "round")
-    assert spec.call_section(paint, {"size": 5}, "paint", colour="red") == ("red", 5, "round")
+    assert spec.call_section(paint, {"color": "red", "size": 5}, "paint") == ("red", 5, "round")
+    assert spec.call_section(paint, {"size": 5}, "paint", color="red") == ("red", 5, "round")
 
 
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"colour": 1, "sise": 2}, "config.a.paint: there is no 'sise': did you mean 'size'?"),
-        ({"colour": 1, "zzz": 2}, "there is no 'zzz': choose colour, shape, size"),
-        ({"size": 2}, "config.a.paint: missing a required argument: 'colour'"),
+        ({"color": 1, "sise": 2}, "config.a.paint: there is no 'sise': did you mean 'size'?"),
+        ({"color": 1, "zzz": 2}, "there is no 'zzz': choose color, shape, size"),
+        ({"size": 2}, "config.a.paint: missing a required argument: 'color'"),
     ],
 )
 def test_call_section_explains_wrong_keys(section, message):

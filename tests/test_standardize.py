@@ -13,7 +13,7 @@ from mae_jax.types import UserError
 from tests.helpers.tiny_args import NAMES
 
 IMAGENET = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
-GREY = standardize.Origin("measured", lambda: dict(mean=(0.4,), std=(0.3,)))
+GRAY = standardize.Origin("measured", lambda: dict(mean=(0.4,), std=(0.3,)))
 COLOR = standardize.Origin("measured", lambda: dict(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
 BLACK = standardize.Origin("measured", lambda: dict(mean=(0.0,), std=(0.0,)))
 NONE = standardize.Origin("measured", lambda: {})
@@ -23,19 +23,19 @@ NONE = standardize.Origin("measured", lambda: {})
     ("args", "channels", "origins", "expected"),
     [
         (IMAGENET, 3, [COLOR], {}),  # runs on colors stay as they are
-        (IMAGENET, 1, [GREY], dict(mean=(0.4,), std=(0.3,))),
+        (IMAGENET, 1, [GRAY], dict(mean=(0.4,), std=(0.3,))),
         (IMAGENET, 1, [NONE], dict(mean=(0.5,), std=(0.25,))),
         (IMAGENET, 4, [COLOR], dict(mean=(0.5,) * 4, std=(0.25,) * 4)),
         (IMAGENET, 1, [BLACK], dict(mean=(0.5,), std=(0.25,))),  # nothing can be divided by 0
-        (IMAGENET, 1, [NONE, COLOR, GREY], dict(mean=(0.4,), std=(0.3,))),
+        (IMAGENET, 1, [NONE, COLOR, GRAY], dict(mean=(0.4,), std=(0.3,))),
         (IMAGENET | dict(mean="auto"), 3, [COLOR], COLOR.values()),
         (IMAGENET | dict(std="auto"), 3, [COLOR], COLOR.values()),
-        (dict(mean="auto", std=(0.2,)), 1, [GREY], dict(mean=(0.4,))),
-        (dict(mean=(0.2,), std="auto"), 1, [GREY], dict(std=(0.3,))),
-        (dict(mean=(0.5,), std=(0.25,)), 7, [GREY], {}),  # one for all channels
-        (dict(mean=(0.5,), std=IMAGENET_STD), 1, [GREY], dict(std=(0.3,))),
-        (dict(mean="auto", std="auto"), 3, [GREY], dict(mean=(0.4,) * 3, std=(0.3,) * 3)),
-        (dict(stride=4), 1, [GREY], {}),  # colorization has none
+        (dict(mean="auto", std=(0.2,)), 1, [GRAY], dict(mean=(0.4,))),
+        (dict(mean=(0.2,), std="auto"), 1, [GRAY], dict(std=(0.3,))),
+        (dict(mean=(0.5,), std=(0.25,)), 7, [GRAY], {}),  # one for all channels
+        (dict(mean=(0.5,), std=IMAGENET_STD), 1, [GRAY], dict(std=(0.3,))),
+        (dict(mean="auto", std="auto"), 3, [GRAY], dict(mean=(0.4,) * 3, std=(0.3,) * 3)),
+        (dict(stride=4), 1, [GRAY], {}),  # colorization has none
     ],
 )
 def test_values_follow_the_data_where_they_do_not_fit(args, channels, origins, expected):
@@ -61,7 +61,7 @@ def test_every_method_takes_the_values():
     names = [name.removeprefix("methods.") for name in NAMES]
     for name in list(names):
         if "mean" in inspect.signature(maker(name, "methods")).parameters:
-            values, _ = standardize.resolve(IMAGENET, channels=1, origins=[GREY])
+            values, _ = standardize.resolve(IMAGENET, channels=1, origins=[GRAY])
             method = make_method(name=name, args=values)
             assert (method.mean, method.std) == ((0.4,), (0.3,))
             names.remove(name)

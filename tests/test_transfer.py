@@ -232,11 +232,11 @@ def test_a_label_that_only_shows_in_training(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_other_sizes_shapes_and_channels(pretrained, tmp_path):
-    """From 8 x 12 colour images to 16 x 8 grey ones."""
+    """From 8 x 12 color images to 16 x 8 gray ones."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (16, 20, 20, 1)).astype(np.uint8)
-    np.savez(tmp_path / "grey.npz", image=images, label=np.arange(16) % 10)
-    source = f"array_file('{tmp_path / 'grey.npz'}', {FIELDS})"
+    np.savez(tmp_path / "gray.npz", image=images, label=np.arange(16) % 10)
+    source = f"array_file('{tmp_path / 'gray.npz'}', {FIELDS})"
     options = dict(
         train=source,
         test=source,
@@ -254,7 +254,7 @@ def test_other_sizes_shapes_and_channels(pretrained, tmp_path):
     assert run(*again, f"--config.init_from.path={tmp_path / 'run'}") == 0, "tuned once more"
     Image.new("RGB", (20, 20), (30, 0, 0)).save(tmp_path / "red.png")
     options = "--images", tmp_path, "--out", tmp_path / "f.npz"
-    assert run("features", "--run", tmp_path / "run", *options) == 0, "of a folder, as grey images"
+    assert run("features", "--run", tmp_path / "run", *options) == 0, "of a folder, as gray images"
 
 
 def test_a_class_without_images(tmp_path, capsys):

@@ -6,7 +6,7 @@ import sys
 
 from mae_jax.errors import PREEMPTED, Preempted, UserError
 
-MENDABLE = (
+FIXABLE = (
     errno.ENAMETOOLONG,
     errno.ELOOP,
     errno.EPERM,
@@ -36,7 +36,7 @@ def explain(error: BaseException) -> tuple[int, str | None]:
     """The exit code of an exception, and its message in one line; None if a traceback is needed."""
     if isinstance(error, UserError):
         return 2, str(error)
-    if isinstance(error, OSError) and error.errno in MENDABLE:
+    if isinstance(error, OSError) and error.errno in FIXABLE:
         return 2, f"{_reason(error)}: {error.filename or 'while writing'}"
     if isinstance(error, Preempted):
         return PREEMPTED, f"{error}: run again to resume"

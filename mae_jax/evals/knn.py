@@ -38,7 +38,7 @@ def make(*, k: int | Sequence[int] = 20, temperature: float = 0.07, limit: int |
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
         train = extract(predict, data, "train", limit)
         test = extract(predict, data, "test")
-        similarity, index = neighbours(train.features, test.features, k=max(counts.values()))
+        similarity, index = neighbors(train.features, test.features, k=max(counts.values()))
         labels = train.labels[index]
         return {
             name: float(np.mean(vote(similarity[:, :k], labels[:, :k], temperature) == test.labels))
@@ -60,7 +60,7 @@ def make(*, k: int | Sequence[int] = 20, temperature: float = 0.07, limit: int |
     )
 
 
-def neighbours(keys: np.ndarray, queries: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
+def neighbors(keys: np.ndarray, queries: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The keys with the largest cosine similarity to each query, the largest first.
 
     Args:

@@ -101,31 +101,31 @@ def bins() -> np.ndarray:
 
 
 def encode_soft(
-    ab: jax.Array, centres: jax.Array, *, neighbours: int = 5, sigma: float = 5.0
+    ab: jax.Array, centers: jax.Array, *, neighbors: int = 5, sigma: float = 5.0
 ) -> tuple[jax.Array, jax.Array]:
     """The paper's soft encoding: the nearest bins of each color, weighted by a Gaussian of their
     distance.
 
     Args:
         ab: colors [..., 2] float32.
-        centres: centers of the Q bins, [Q, 2].
-        neighbours: number of bins that encode a color.
+        centers: centers of the Q bins, [Q, 2].
+        neighbors: number of bins that encode a color.
         sigma: standard deviation of the Gaussian.
 
     Returns:
-        Indices of the bins [..., neighbours] int32, nearest first (ties go to the lower index), and
-        their weights [..., neighbours], which sum to 1.
+        Indices of the bins [..., neighbors] int32, nearest first (ties go to the lower index), and
+        their weights [..., neighbors], which sum to 1.
     """
-    centres = jnp.asarray(centres)
-    squared = (ab[..., :1] - centres[:, 0]) ** 2 + (ab[..., 1:] - centres[:, 1]) ** 2  # [..., Q]
+    centers = jnp.asarray(centers)
+    squared = (ab[..., :1] - centers[:, 0]) ** 2 + (ab[..., 1:] - centers[:, 1]) ** 2  # [..., Q]
     # The barrier prevents a second, fused computation, whose rounding could miss the minimum below.
     squared = jax.lax.optimization_barrier(squared)
-    numbers = jnp.arange(len(centres))
+    numbers = jnp.arange(len(centers))
     indices, least = [], []
     # Not jax.lax.top_k, which gathers the distances of all devices on each device.
-    for _ in range(neighbours):
+    for _ in range(neighbors):
         least.append(squared.min(axis=-1, keepdims=True))
-        number = jnp.where(squared == least[-1], numbers, len(centres)).min(axis=-1, keepdims=True)
+        number = jnp.where(squared == least[-1], numbers, len(centers)).min(axis=-1, keepdims=True)
         indices.append(number)
         squared = jnp.where(numbers == number, jnp.inf, squared)
     # The softmax of these exponents equals the Gaussians divided by their sum.
@@ -137,7 +137,7 @@ def histogram(indices: jax.Array, weights: jax.Array, count: int) -> jax.Array:
     """Frequencies [count] of the bins in softly encoded images; they sum to 1.
 
     Args:
-        indices, weights: [B, ..., neighbours] from `encode_soft`.
+        indices, weights: [B, ..., neighbors] from `encode_soft`.
         count: number of bins.
     """
     # Not a scatter-add, whose order of summation, and so the last bits, varies on accelerators.
@@ -160,12 +160,12 @@ def class_weights(prior: jax.Array, uniform: float) -> jax.Array:
     return weights / jnp.sum(prior * weights)
 
 
-def annealed_mean(logits: jax.Array, centres: jax.Array, *, temperature: float = 0.38) -> jax.Array:
+def annealed_mean(logits: jax.Array, centers: jax.Array, *, temperature: float = 0.38) -> jax.Array:
     """The annealed mean of a distribution over bins (equation 5 of the paper).
 
     Args:
         logits: [..., Q].
-        centres: centers of the Q bins, [Q, 2].
+        centers: centers of the Q bins, [Q, 2].
         temperature: sharpens the distribution before the mean: 1 returns its mean, and towards 0
             its mode.
 
@@ -173,4 +173,4 @@ def annealed_mean(logits: jax.Array, centres: jax.Array, *, temperature: float =
         ab [..., 2] float32.
     """
     probability = jax.nn.softmax(logits.astype(jnp.float32) / temperature, axis=-1)  # [..., Q]
-    return jnp.stack([jnp.sum(probability * centres[:, i], axis=-1) for i in range(2)], axis=-1)
+    return jnp.stack([jnp.sum(probability * centers[:, i], axis=-1) for i in range(2)], axis=-1)

@@ -92,8 +92,8 @@ def test_a_folder_with_some_of_the_classes(folders):
     (batch,) = data.eval("test")
     np.testing.assert_array_equal(batch["label"][batch["valid"]], [1, 3])
     # A classifier that likes eels best, then what is right: eels are not among what is present.
-    favourite = np.array([0.0, 1.0, 9.0, 0.5]), np.array([0.0, 1.0, 9.0, 2.0])
-    predict = lambda batch: {**batch, "logits": np.stack([*favourite, favourite[0]])}
+    favorite = np.array([0.0, 1.0, 9.0, 0.5]), np.array([0.0, 1.0, 9.0, 2.0])
+    predict = lambda batch: {**batch, "logits": np.stack([*favorite, favorite[0]])}
     assert classify.make()(predict, data)["top1"] == 0
     assert classify.make(among="present")(predict, data)["top1"] == 1
     with pytest.raises(UserError, match="among 'some' is unknown: choose all, present"):

@@ -39,7 +39,7 @@ def picture(side=224, channels=3):
 
 
 def flat(level, side=224, channels=3):
-    """[side, side, channels] uint8, all of one grey level."""
+    """[side, side, channels] uint8, all of one gray level."""
     return np.full((side, side, channels), level, np.uint8)
 
 
@@ -358,9 +358,9 @@ def test_snow(severity):
 
 def test_snow_whitens_by_luminance():
     image = np.broadcast_to(np.uint8([200, 40, 10]), (224, 224, 3))
-    grey = 1.5 * (0.299 * 200 + 0.587 * 40 + 0.114 * 10) + 127.5
+    gray = 1.5 * (0.299 * 200 + 0.587 * 40 + 0.114 * 10) + 127.5
     snowy = levels(image, "snow", 1)
-    expected = 0.8 * np.array([200, 40, 10]) + 0.2 * np.maximum([200, 40, 10], grey)
+    expected = 0.8 * np.array([200, 40, 10]) + 0.2 * np.maximum([200, 40, 10], gray)
     np.testing.assert_allclose(snowy.min(axis=(0, 1)), expected, atol=0.1)
 
 
@@ -378,7 +378,7 @@ def test_fog(severity):
 
 
 def test_fog_gets_rougher():
-    """By the decay of its waves: the mean step between neighbours, of clouds from 0 to 1."""
+    """By the decay of its waves: the mean step between neighbors, of clouds from 0 to 1."""
 
     def roughness(decay):
         fields = [corruptions.fog(flat(255), hash_words(seed), 1, decay) for seed in range(5)]
@@ -396,8 +396,8 @@ def test_brightness_is_value_in_hsv(severity):
     expected = [colorsys.hsv_to_rgb(h, s, min(v + amount, 1)) for h, s, v in hsv]
     expected = 255 * np.array(expected).reshape(image.shape)
     np.testing.assert_allclose(levels(image, "brightness", severity), expected, atol=1e-3)
-    grey = levels(image[:, :, :1], "brightness", severity)
-    np.testing.assert_allclose(grey, np.minimum(image[:, :, :1] + 255 * amount, 255), atol=1e-3)
+    gray = levels(image[:, :, :1], "brightness", severity)
+    np.testing.assert_allclose(gray, np.minimum(image[:, :, :1] + 255 * amount, 255), atol=1e-3)
 
 
 # Digital ----------------------------------------------------------------------------------------

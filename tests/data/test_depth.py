@@ -107,8 +107,8 @@ def test_white_is_zero(compression, window):
     np.testing.assert_array_equal(Encoded(bytes_, 1).pixels()[..., 0], 255 - (values >> 8))
 
 
-def grey_files(values):
-    """Name -> (file, highest value) of grey values of 12 bits that the file declares to be such."""
+def gray_files(values):
+    """Name -> (file, highest value) of gray values of 12 bits that the file declares to be such."""
     codecs = pytest.importorskip("imagecodecs")
     return {
         "TIFF": (tiff_of(values, photometric="minisblack", bitspersample=12), 4095),
@@ -123,7 +123,7 @@ def grey_files(values):
 
 def test_declared_bits_are_the_range_and_windows_are_of_stored_values():
     values = COLOR[:, :, 0]
-    for name, (data, highest) in grey_files(values).items():
+    for name, (data, highest) in gray_files(values).items():
         found = Encoded(data, 1).pixels()[..., 0]
         assert np.abs(found - values * (255 / highest)).max() < 0.51, name
         found = Encoded(data, 1, (LOW, HIGH)).pixels()[..., 0]

@@ -16,7 +16,7 @@ from tests.helpers.dicoms import (
     bare,
     compressed,
     dataset,
-    grey,
+    gray,
     images_of,
     mislabeled,
     names_of,
@@ -48,7 +48,7 @@ def data_of(folder, **options):
 
 
 def test_what_is_no_image_is_left_out_and_counted(tmp_path):
-    values = grey(5, 6)
+    values = gray(5, 6)
     write(tmp_path / "image.dcm", dataset(values))
     for name, kind in OTHERS.items():
         write(tmp_path / f"{name}.dcm", dataset(None, SOPClassUID=getattr(uid, kind)))
@@ -67,8 +67,8 @@ def test_what_is_no_image_is_left_out_and_counted(tmp_path):
 
 
 def test_what_has_pixels_and_is_no_photograph_is_said(tmp_path):
-    write(tmp_path / "a.dcm", dataset(grey(5, 6)))
-    write(tmp_path / "b.dcm", dataset(grey(5, 6), SOPClassUID=uid.RTDoseStorage))
+    write(tmp_path / "a.dcm", dataset(gray(5, 6)))
+    write(tmp_path / "b.dcm", dataset(gray(5, 6), SOPClassUID=uid.RTDoseStorage))
     source = dicom.make(str(tmp_path), window=WINDOW)
     said = "RT Dose with pixels, read as images: 1 file, e.g. "
     assert source.num_examples == 2 and source.notes == (f"{said}{tmp_path / 'b.dcm'}",)
@@ -82,7 +82,7 @@ def test_only_what_is_no_image(tmp_path):
 
 def test_what_is_no_image_makes_no_class_and_ends_none(tmp_path):
     for name in ("b/1.dcm", "c/1.dcm"):
-        write(tmp_path / name, dataset(grey(4, 4)))
+        write(tmp_path / name, dataset(gray(4, 4)))
     before = dicom.make(str(tmp_path), window=WINDOW)
     for name in ("a/report.dcm", "report.dcm", "b/report.dcm"):
         write(tmp_path / name, dataset(None, SOPClassUID=uid.BasicTextSRStorage))
@@ -117,7 +117,7 @@ DAMAGED = {
 @pytest.mark.parametrize("case", DAMAGED)
 def test_damaged_files_are_named_at_the_start_or_skipped(tmp_path, case):
     fields, message = DAMAGED[case]
-    values = grey(5, 6)
+    values = gray(5, 6)
     for name in ("a", "c"):
         write(tmp_path / f"{name}.dcm", dataset(values))
     write(tmp_path / "b.dcm", dataset(values, **fields))
@@ -138,7 +138,7 @@ def test_damaged_files_are_named_at_the_start_or_skipped(tmp_path, case):
     "content", [b"", b"<!DOCTYPE html>" * 20, b"PK\x03\x04" + bytes(300), b"a"]
 )
 def test_other_files_named_like_dicom(tmp_path, content):
-    write(tmp_path / "a.dcm", dataset(grey(5, 6)))
+    write(tmp_path / "a.dcm", dataset(gray(5, 6)))
     (tmp_path / "b.dcm").write_bytes(content)
     (tmp_path / "notes").write_bytes(content)  # not named so, and none: not looked at
     source = dicom.make(str(tmp_path), window=WINDOW)
@@ -150,16 +150,16 @@ def test_other_files_named_like_dicom(tmp_path, content):
 
 
 def test_a_data_set_that_does_not_say_what_it_is(tmp_path):
-    write(tmp_path / "a.dcm", dataset(grey(5, 6)))
+    write(tmp_path / "a.dcm", dataset(gray(5, 6)))
     bare(tmp_path / "b", dataset(None, SOPClassUID=None))
     (damaged,) = dicom.make(str(tmp_path), window=WINDOW).damaged
     assert damaged == "b: it has no pixels and no SOPClassUID"
 
 
 def test_malformed_numbers(tmp_path):
-    path = write(tmp_path / "a.dcm", dataset(grey(5, 6), RescaleSlope="1.5", RescaleIntercept="-7"))
+    path = write(tmp_path / "a.dcm", dataset(gray(5, 6), RescaleSlope="1.5", RescaleIntercept="-7"))
     path.write_bytes(path.read_bytes().replace(b"1.5 ", b"abc "))
-    write(tmp_path / "b.dcm", dataset(grey(5, 6)))
+    write(tmp_path / "b.dcm", dataset(gray(5, 6)))
     (damaged,) = dicom.make(str(tmp_path), window=WINDOW).damaged
     assert damaged.startswith("a.dcm: its RescaleSlope is not a number (")
 
@@ -175,7 +175,7 @@ def test_malformed_numbers(tmp_path):
     ],
 )
 def test_empty_numbers(tmp_path, fields, slope, intercept, note):
-    values = grey(5, 6)
+    values = gray(5, 6)
     write(tmp_path / "a.dcm", dataset(values, **fields))
     source = dicom.make(str(tmp_path), window=WINDOW)
     exact = windowed(values * float(slope) + intercept, *WINDOW)
@@ -185,10 +185,10 @@ def test_empty_numbers(tmp_path, fields, slope, intercept, note):
 
 
 def test_a_missing_photometric_interpretation_is_said(tmp_path):
-    values = grey(5, 6)
+    values = gray(5, 6)
     fields = dict(PhotometricInterpretation=None)
     write(tmp_path / "a.dcm", dataset(values, **fields))
-    write(tmp_path / "b.dcm", dataset(grey(5, 6, 3, dtype=np.uint8, high=256), **fields))
+    write(tmp_path / "b.dcm", dataset(gray(5, 6, 3, dtype=np.uint8, high=256), **fields))
     source = dicom.make(str(tmp_path), window=WINDOW)
     np.testing.assert_array_equal(source.read([0])["image"][0][..., 0], windowed(values, *WINDOW))
     assert "no PhotometricInterpretation, read as MONOCHROME2: 1 file" in source.notes[-1]
@@ -197,7 +197,7 @@ def test_a_missing_photometric_interpretation_is_said(tmp_path):
 
 @pytest.mark.parametrize("frames", [None, ""])
 def test_frames_that_the_header_does_not_count(tmp_path, frames):
-    values = grey(3, 5, 7, dtype=np.uint8, high=255)
+    values = gray(3, 5, 7, dtype=np.uint8, high=255)
     write(tmp_path / "a.dcm", dataset(values, NumberOfFrames=frames))
     write(tmp_path / "b.dcm", dataset(values[0]))
     source = dicom.make(str(tmp_path), window=(0, 255))
@@ -211,7 +211,7 @@ def test_frames_that_the_header_does_not_count(tmp_path, frames):
 )
 @pytest.mark.parametrize("form", ["implicit", "explicit", "big", "whole"])
 def test_files_without_preamble_and_under_any_name(tmp_path, name, form):
-    values = grey(5, 6)
+    values = gray(5, 6)
     data = dataset(values if form != "big" else values.byteswap(), ImageType="ORIGINAL")
     if form == "whole":
         write(tmp_path / name, data)
@@ -225,7 +225,7 @@ def test_files_without_preamble_and_under_any_name(tmp_path, name, form):
 
 @pytest.mark.parametrize("implicit", [False, True])
 def test_pixels_stored_in_another_way_than_the_header_says(tmp_path, implicit):
-    values = grey(5, 6)
+    values = gray(5, 6)
     said = uid.ExplicitVRLittleEndian if implicit else uid.ImplicitVRLittleEndian
     mislabeled(tmp_path / "a.dcm", dataset(values), said, implicit=implicit)
     source = dicom.make(str(tmp_path), window=WINDOW)
@@ -233,7 +233,7 @@ def test_pixels_stored_in_another_way_than_the_header_says(tmp_path, implicit):
 
 
 def test_compressed_pixels_that_are_not_and_the_reverse(tmp_path):
-    data = dataset(grey(5, 6))
+    data = dataset(gray(5, 6))
     write(tmp_path / "c.dcm", data)
     mislabeled(tmp_path / "a.dcm", data, uid.RLELossless)
     data.compress(uid.RLELossless)
@@ -270,7 +270,7 @@ def test_the_test_files_of_pydicom(caplog, capfd):
 
 def test_one_line_about_a_file_that_is_cut_off(tmp_path, caplog):
     frame = b"\xff\xd8\xff\xf7" + bytes(60)
-    data = dataset(grey(5, 6), PixelData=compressed([frame]))
+    data = dataset(gray(5, 6), PixelData=compressed([frame]))
     write(tmp_path / "a.dcm", data, uid.JPEGLSLossless)
     with pytest.raises(BadImage) as error:
         dicom.make(str(tmp_path), window=WINDOW).read([0])
@@ -278,7 +278,7 @@ def test_one_line_about_a_file_that_is_cut_off(tmp_path, caplog):
 
 
 def test_parts_keep_the_groups(tmp_path):
-    write(tmp_path / "a.dcm", dataset(grey(6, 4, 4)))
+    write(tmp_path / "a.dcm", dataset(gray(6, 4, 4)))
     source = dicom.make(str(tmp_path), window=WINDOW)
     kept, _ = hold_out(source, 0.5)
     assert source.group(5) == kept.group(0) == "a.dcm" and kept.name(0) != "a.dcm"

@@ -14,7 +14,7 @@ from mae_jax.types import UserError
 from tests.helpers.dicoms import (
     compressed,
     dataset,
-    grey,
+    gray,
     images_of,
     pydicom,
     uid,
@@ -23,7 +23,7 @@ from tests.helpers.dicoms import (
 )
 
 WINDOW = (0, 4000)
-COLOR = grey(6, 8, 3, dtype=np.uint8, high=256)
+COLOR = gray(6, 8, 3, dtype=np.uint8, high=256)
 
 
 def read(folder, **options):
@@ -52,7 +52,7 @@ def lossless_jpeg(predictor=1, bits=None):
 )
 def test_lossless_jpeg(tmp_path, syntax, predictor, dtype):
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-    values = grey(2, 7, 9, dtype=dtype, low=low, high=high)
+    values = gray(2, 7, 9, dtype=dtype, low=low, high=high)
     save(tmp_path, values, lossless_jpeg(predictor, 8 * values.itemsize), getattr(uid, syntax))
     found = read(tmp_path, window=(low, high))
     np.testing.assert_array_equal(found[..., 0], windowed(values, low, high))
@@ -60,7 +60,7 @@ def test_lossless_jpeg(tmp_path, syntax, predictor, dtype):
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
 def test_lossless_jpeg_of_12_bits(tmp_path, dtype):
-    values = grey(7, 9, dtype=np.int16, low=-2048, high=2047)
+    values = gray(7, 9, dtype=np.int16, low=-2048, high=2047)
     values = values if dtype == np.int16 else (values + 2048).astype(dtype)
     twelve = lambda frame: lossless_jpeg(1, 12)(frame & np.array(4095, dtype))
     save(tmp_path, values, twelve, uid.JPEGLosslessSV1, BitsStored=12, HighBit=11)
@@ -71,12 +71,12 @@ def test_lossless_jpeg_of_12_bits(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("near", [0, 3])
-@pytest.mark.parametrize("kind", ["grey", "signed", "color"])
+@pytest.mark.parametrize("kind", ["gray", "signed", "color"])
 def test_jpeg_ls(tmp_path, kind, near):
     codecs = pytest.importorskip("imagecodecs")
     values = {
-        "grey": grey(7, 9),
-        "signed": grey(7, 9, dtype=np.int16, low=-900, high=900),
+        "gray": gray(7, 9),
+        "signed": gray(7, 9, dtype=np.int16, low=-900, high=900),
         "color": COLOR,
     }[kind]
     encode = lambda frame: codecs.jpegls_encode(frame.view(f"u{frame.itemsize}"), level=near)
@@ -88,15 +88,15 @@ def test_jpeg_ls(tmp_path, kind, near):
     assert np.abs(read(tmp_path, window=window)[0].astype(int) - exact).max() <= near
 
 
-@pytest.mark.parametrize("kind", ["grey", "signed", "color", "deep color"])
+@pytest.mark.parametrize("kind", ["gray", "signed", "color", "deep color"])
 @pytest.mark.parametrize("syntax", ["JPEG2000Lossless", "JPEG2000", "HTJ2KLossless", "HTJ2K"])
 def test_jpeg_2000(tmp_path, syntax, kind):
     codecs = pytest.importorskip("imagecodecs")
     values = {
-        "grey": grey(32, 40),
-        "signed": grey(32, 40, dtype=np.int16, low=-900, high=900),
-        "color": grey(32, 40, 3, dtype=np.uint8, high=256),
-        "deep color": grey(32, 40, 3),
+        "gray": gray(32, 40),
+        "signed": gray(32, 40, dtype=np.int16, low=-900, high=900),
+        "color": gray(32, 40, 3, dtype=np.uint8, high=256),
+        "deep color": gray(32, 40, 3),
     }[kind]
     codec = codecs.htj2k_encode if "HT" in syntax else codecs.jpeg2k_encode
     raw = {} if "HT" in syntax else {"codecformat": "j2k"}
@@ -135,7 +135,7 @@ def test_without_imagecodecs(tmp_path, monkeypatch):
     decoder = pydicom.pixels.get_decoder(uid.JPEGLSLossless)
     dicom_codecs.register()
     monkeypatch.setattr(decoder, "_available", {})
-    write(tmp_path / "a.dcm", dataset(grey(3, 4), PixelData=compressed([b"1"])), uid.JPEGLSLossless)
+    write(tmp_path / "a.dcm", dataset(gray(3, 4), PixelData=compressed([b"1"])), uid.JPEGLSLossless)
     message = "1 and the package that decompresses it is not installed: pip install imagecodecs"[2:]
     with pytest.raises(UserError, match=message):
         dicom.make(str(tmp_path), window=WINDOW)
@@ -143,7 +143,7 @@ def test_without_imagecodecs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("frames", [1, 3])
 def test_deflated(tmp_path, frames):
-    values = grey(*([frames] if frames > 1 else []), 5, 6)
+    values = gray(*([frames] if frames > 1 else []), 5, 6)
     write(tmp_path / "1.dcm", dataset(values), uid.DeflatedExplicitVRLittleEndian)
     found = read(tmp_path, window=WINDOW)[..., 0]
     exact = pydicom.dcmread(tmp_path / "1.dcm").pixel_array.reshape(found.shape)
@@ -154,7 +154,7 @@ def test_deflated(tmp_path, frames):
 @pytest.mark.parametrize("signed", [False, True])
 def test_palettes(tmp_path, bits, signed):
     table = np.random.default_rng(0).integers(0, 2**bits, (3, 16)).astype(f"<u{bits // 8}")
-    stored = grey(5, 6, dtype=np.int8 if signed else np.uint8, low=-4 if signed else 0, high=12)
+    stored = gray(5, 6, dtype=np.int8 if signed else np.uint8, low=-4 if signed else 0, high=12)
     first = -4 if signed else 0
     fields = dict(PhotometricInterpretation="PALETTE COLOR")
     for color, entries in zip(("Red", "Green", "Blue"), table):
@@ -172,7 +172,7 @@ def test_palettes(tmp_path, bits, signed):
 
 def test_a_palette_that_is_missing(tmp_path):
     fields = dict(PhotometricInterpretation="PALETTE COLOR")
-    write(tmp_path / "1.dcm", dataset(grey(5, 6, dtype=np.uint8, high=9), **fields))
+    write(tmp_path / "1.dcm", dataset(gray(5, 6, dtype=np.uint8, high=9), **fields))
     with pytest.raises(UserError, match="1.dcm: its palette has no RedPaletteColorLookupTable"):
         dicom.make(str(tmp_path))
 
@@ -182,10 +182,10 @@ def test_a_palette_that_is_missing(tmp_path):
 def test_bits_that_are_not_of_the_value(tmp_path, stored, high, signed):
     """Overlays in the bits above the value, or whatever else, must not change it."""
     low = -(2 ** (stored - 1)) if signed else 0
-    values = grey(5, 6, dtype=np.int32, low=low, high=low + 2**stored - 1)
+    values = gray(5, 6, dtype=np.int32, low=low, high=low + 2**stored - 1)
     shift = high + 1 - stored
     mask = (2**stored - 1) << shift
-    noise = grey(5, 6, dtype=np.int32, high=2**16, seed=1) & ~mask
+    noise = gray(5, 6, dtype=np.int32, high=2**16, seed=1) & ~mask
     words = (
         (((values << shift) & mask) | noise).astype(np.uint16).view(np.int16 if signed else "u2")
     )
@@ -242,7 +242,7 @@ def test_floats(tmp_path, keyword, dtype):
 
 def test_bits(tmp_path):
     """A segmentation of three frames, whose pixels are bits and whose frames no whole bytes."""
-    values = grey(3, 5, 5, dtype=np.uint8, high=2)
+    values = gray(3, 5, 5, dtype=np.uint8, high=2)
     packed = np.packbits(values.reshape(-1), bitorder="little").tobytes()
     fields = dict(BitsAllocated=1, BitsStored=1, HighBit=0, PixelData=packed)
     write(tmp_path / "1.dcm", dataset(values, **fields))
@@ -250,7 +250,7 @@ def test_bits(tmp_path):
 
 
 def test_a_cut_off_file_gives_its_first_frames(tmp_path):
-    values = grey(3, 20, 20)
+    values = gray(3, 20, 20)
     path = write(tmp_path / "1.dcm", dataset(values))
     path.write_bytes(path.read_bytes()[:-700])
     source = dicom.make(str(tmp_path), window=WINDOW)

@@ -133,7 +133,7 @@ def damaged(row):
         yield Case("1.png", data)
 
 
-def grey(values, options=None, *, folder=None, tiff=None, **writing):
+def gray(values, options=None, *, folder=None, tiff=None, **writing):
     """A TIFF of a row about depths."""
     data = tiff_of(values, **({"photometric": "minisblack"} | writing))
     read = lambda exact: None if exact is None else exact[..., None] if exact.ndim == 2 else exact
@@ -141,7 +141,7 @@ def grey(values, options=None, *, folder=None, tiff=None, **writing):
 
 
 def wide(channel):
-    """[H, W, 3] of a grey image."""
+    """[H, W, 3] of a gray image."""
     return np.repeat(channel[..., None], 3, axis=2)
 
 
@@ -244,9 +244,9 @@ CASES = {
     "more pixels than `max_pixels` (178956970)": lambda row: [
         Case("1.tif", tiff_of(BYTES, photometric="rgb"), tiff=BYTES, options={"max_pixels": 47})
     ],
-    "1 bit": lambda row: grey(BYTES[..., 0] > 99, folder=wide((BYTES[..., 0] > 99) * 255)),
+    "1 bit": lambda row: gray(BYTES[..., 0] > 99, folder=wide((BYTES[..., 0] > 99) * 255)),
     "8 bits, gray or RGB": lambda row: [
-        *grey(BYTES[..., 0], folder=wide(BYTES[..., 0]), tiff=BYTES[..., 0]),
+        *gray(BYTES[..., 0], folder=wide(BYTES[..., 0]), tiff=BYTES[..., 0]),
         Case("1.tif", tiff_of(BYTES, photometric="rgb"), BYTES, BYTES),
     ],
     "a palette": palette,
@@ -271,27 +271,27 @@ CASES = {
             CMYK,
         )
     ],
-    "16 bits, gray": lambda row: grey(DEEP[..., 0], folder=wide(DEEP[..., 0] / 257)),
-    "16 bits, gray, with a window": lambda row: grey(
+    "16 bits, gray": lambda row: gray(DEEP[..., 0], folder=wide(DEEP[..., 0] / 257)),
+    "16 bits, gray, with a window": lambda row: gray(
         DEEP[..., 0],
         {"window": WINDOW},
         folder=wide(windowed(DEEP[..., 0], *WINDOW)),
         tiff=windowed(DEEP[..., 0], *WINDOW),
     ),
     "12 bits, declared by the file, gray": lambda row: [
-        *grey(TWELVE, folder=wide(TWELVE * (255 / 4095)), bitspersample=12),
+        *gray(TWELVE, folder=wide(TWELVE * (255 / 4095)), bitspersample=12),
         Case("1.pgm", ppm_of(TWELVE, 4095), wide(TWELVE * (255 / 4095))),
     ],
-    "12 bits in a file of 16 bits": lambda row: grey(TWELVE, folder=wide(TWELVE / 257)),
-    "16 bits, RGB": lambda row: grey(DEEP, folder=DEEP >> 8, photometric="rgb"),
-    "16 bits, RGB, with a window": lambda row: grey(
+    "12 bits in a file of 16 bits": lambda row: gray(TWELVE, folder=wide(TWELVE / 257)),
+    "16 bits, RGB": lambda row: gray(DEEP, folder=DEEP >> 8, photometric="rgb"),
+    "16 bits, RGB, with a window": lambda row: gray(
         DEEP, {"window": WINDOW}, folder=windowed(DEEP, *WINDOW),
         tiff=windowed(DEEP, *WINDOW), photometric="rgb",
     ),
-    "16 bits, gray, white is zero": lambda row: grey(
+    "16 bits, gray, white is zero": lambda row: gray(
         DEEP[..., 0], folder=wide(255 - DEEP[..., 0] / 257), photometric="miniswhite"
     ),
-    "16 bits, white is zero, with a window": lambda row: grey(
+    "16 bits, white is zero, with a window": lambda row: gray(
         DEEP[..., 0],
         {"window": WINDOW},
         folder=wide(255 - windowed(DEEP[..., 0], *WINDOW)),
@@ -299,16 +299,16 @@ CASES = {
         photometric="miniswhite",
     ),
     "32 bits, integers or floats, gray": lambda row: [
-        *grey(FLOATS), *grey(FLOATS.astype(np.int32)), *grey(FLOATS.astype(np.uint32))
+        *gray(FLOATS), *gray(FLOATS.astype(np.int32)), *gray(FLOATS.astype(np.uint32))
     ],
-    "32 bits, with a window": lambda row: grey(
+    "32 bits, with a window": lambda row: gray(
         FLOATS, {"window": WINDOW}, folder=wide(windowed(FLOATS, *WINDOW)),
         tiff=windowed(FLOATS, *WINDOW),
     ),
-    "64 bits, with a window": lambda row: grey(
+    "64 bits, with a window": lambda row: gray(
         FLOATS.astype(float), {"window": WINDOW}, tiff=windowed(FLOATS, *WINDOW)
     ),
-    "13 channels": lambda row: grey(
+    "13 channels": lambda row: gray(
         np.tile(BYTES[..., :1], (1, 1, 13)), tiff=np.tile(BYTES[..., :1], (1, 1, 13)),
         planarconfig="contig",
     ),

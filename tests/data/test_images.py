@@ -52,11 +52,11 @@ def bicubic_matrix(old, new):
     width = max(step, 1.0)
     matrix = np.zeros((new, old))
     for i in range(new):
-        centre = (i + 0.5) * step
-        first = max(0, int(centre - 2 * width + 0.5))
-        last = min(old, int(centre + 2 * width + 0.5))
+        center = (i + 0.5) * step
+        first = max(0, int(center - 2 * width + 0.5))
+        last = min(old, int(center + 2 * width + 0.5))
         for j in range(first, last):
-            x = abs((j + 0.5 - centre) / width)
+            x = abs((j + 0.5 - center) / width)
             if x < 1:
                 matrix[i, j] = 1.5 * x**3 - 2.5 * x**2 + 1
             elif x < 2:
@@ -85,7 +85,7 @@ RESIZES = [
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize(("old", "new"), RESIZES)
 def test_resizing_is_bicubic_with_antialiasing(old, new, channels):
-    """Two passes, each rounded and clipped: two grey levels at most where nothing is clipped."""
+    """Two passes, each rounded and clipped: two gray levels at most where nothing is clipped."""
     image = noise(*old, channels) // 4 + 96
     found = cut(image, (0, 0, *old), new)
     assert (found.shape, found.dtype) == ((*new, channels), np.uint8)
@@ -126,9 +126,9 @@ def test_overshoots_are_clipped():
 def test_jpegs_have_the_pixels_of_pillow(options, channels, mode):
     data = encode(photograph(75, 99), **options)
     difference = np.abs(Encoded(data, channels).pixels().astype(int) - pillow(data, mode))
-    assert difference.max() <= (channels == 1), "grey is the luma in the file, not computed again"
-    grey = encode(photograph(75, 99)[:, :, :1], **options)
-    np.testing.assert_array_equal(Encoded(grey, channels).pixels(), pillow(grey, mode))
+    assert difference.max() <= (channels == 1), "gray is the luma in the file, not computed again"
+    gray = encode(photograph(75, 99)[:, :, :1], **options)
+    np.testing.assert_array_equal(Encoded(gray, channels).pixels(), pillow(gray, mode))
     assert Encoded(data).shape == (75, 99)
 
 
@@ -190,16 +190,16 @@ def test_cmyk_jpegs():
 
 
 def test_palettes_with_transparency():
-    colours = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
+    colors = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
     indices = noise(6, 8, 1)[:, :, 0] % 3
     image = Image.fromarray(indices, mode="P")
-    image.putpalette(colours.tobytes())
+    image.putpalette(colors.tobytes())
     file = io.BytesIO()
     image.save(file, "PNG", transparency=1)
-    on_white = np.where(indices[..., None] == 1, 255, colours[indices])
+    on_white = np.where(indices[..., None] == 1, 255, colors[indices])
     np.testing.assert_array_equal(Encoded(file.getvalue()).pixels(), on_white)
     with_alpha = Encoded(file.getvalue(), 4).pixels()
-    np.testing.assert_array_equal(with_alpha[:, :, :3], colours[indices])
+    np.testing.assert_array_equal(with_alpha[:, :, :3], colors[indices])
     np.testing.assert_array_equal(with_alpha[:, :, 3], np.where(indices == 1, 0, 255))
 
 
@@ -211,15 +211,15 @@ def test_the_first_frame_of_an_animation_counts():
 
 
 def test_16_bits_keep_their_brightness():
-    grey = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
-    data = encode(grey, "PNG")
-    assert np.abs(Encoded(data, 1).pixels()[:, :, 0] - grey / 257).max() <= 1
+    gray = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
+    data = encode(gray, "PNG")
+    assert np.abs(Encoded(data, 1).pixels()[:, :, 0] - gray / 257).max() <= 1
     assert (Encoded(data, 3).pixels() == Encoded(data, 1).pixels()).all()
 
 
 def test_windows():
-    grey = np.array([[0, 1000, 2000, 3000, 65535]], np.uint16)
-    image = Encoded(encode(grey, "PNG"), 1, (1000, 3000)).pixels()
+    gray = np.array([[0, 1000, 2000, 3000, 65535]], np.uint16)
+    image = Encoded(encode(gray, "PNG"), 1, (1000, 3000)).pixels()
     assert image.ravel().tolist() == [0, 0, 128, 255, 255]
     floats = encode(np.linspace(-1, 1, 5, dtype=np.float32)[None], "TIFF")
     assert Encoded(floats, 1, (-1, 1)).pixels().ravel().tolist() == [0, 64, 128, 191, 255]
@@ -227,8 +227,8 @@ def test_windows():
         BadImage, match=r"pixels of 32 bits, or signed \(F\): give the source a window"
     ):
         Encoded(floats).pixels()
-    colours = noise(4, 5)
-    assert (Encoded(encode(colours, "PNG"), 3, (0, 255)).pixels() == colours).all()
+    colors = noise(4, 5)
+    assert (Encoded(encode(colors, "PNG"), 3, (0, 255)).pixels() == colors).all()
     assert window_to_bytes(np.array([-10.0, 0, 40, 90]), (0, 80)).tolist() == [0, 0, 128, 255]
 
 

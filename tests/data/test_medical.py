@@ -57,21 +57,21 @@ def save_tiff(folder, name, values, **options):
 
 
 def save_dicom(folder, name, values, **fields):
-    """Writes a DICOM file of [H, W], [F, H, W] or colour [H, W, 3]; returns the values."""
+    """Writes a DICOM file of [H, W], [F, H, W] or color [H, W, 3]; returns the values."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
     data = pydicom.Dataset()
     data.SOPClassUID, data.SOPInstanceUID, data.Modality = CTImageStorage, generate_uid(), "CT"
-    colour = values.ndim == 3 and values.shape[-1] == 3
-    data.Rows, data.Columns = values.shape[-3:-1] if colour else values.shape[-2:]
-    data.SamplesPerPixel, data.BitsAllocated = 3 if colour else 1, 8 * values.itemsize
+    color = values.ndim == 3 and values.shape[-1] == 3
+    data.Rows, data.Columns = values.shape[-3:-1] if color else values.shape[-2:]
+    data.SamplesPerPixel, data.BitsAllocated = 3 if color else 1, 8 * values.itemsize
     data.BitsStored, data.HighBit = data.BitsAllocated, data.BitsAllocated - 1
     data.PixelRepresentation = int(values.dtype.kind == "i")
-    data.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    if colour:
+    data.PhotometricInterpretation = "RGB" if color else "MONOCHROME2"
+    if color:
         data.PlanarConfiguration = 0
-    if values.ndim == 3 and not colour:
+    if values.ndim == 3 and not color:
         data.NumberOfFrames = len(values)
     data.PixelData = values.tobytes()
     data.file_meta = pydicom.dataset.FileMetaDataset()
@@ -115,13 +115,13 @@ def test_pages_are_examples(tmp_path, compression):
 def test_pages_are_channels(tmp_path):
     values = save_tiff(tmp_path, "1.tif", noise(5, 6, 7))
     single = save_tiff(tmp_path, "2.tif", noise(4, 6))
-    colour = save_tiff(tmp_path, "3.tif", noise(2, 4, 6, 3), photometric="rgb")
+    color = save_tiff(tmp_path, "3.tif", noise(2, 4, 6, 3), photometric="rgb")
     source = tiff.make(str(tmp_path), pages="channels", window=(0, 4000))
     assert names_of(source) == ["1.tif", "2.tif", "3.tif"]
     found = images_of(source)
     assert_rounds(found[0], windowed(np.moveaxis(values, 0, 2), 0, 4000))
     assert_rounds(found[1], windowed(single[..., None], 0, 4000))
-    assert_rounds(found[2], windowed(np.concatenate(list(colour), axis=2), 0, 4000))
+    assert_rounds(found[2], windowed(np.concatenate(list(color), axis=2), 0, 4000))
 
 
 @pytest.mark.parametrize("planar", ["separate", "contig"])
@@ -171,9 +171,9 @@ def test_wrong_options_of_tiff(tmp_path, options, message):
 
 
 def test_tiff_files_that_are_refused(tmp_path):
-    colours = np.zeros((3, 256), np.uint16)
+    colors = np.zeros((3, 256), np.uint16)
     values = noise(6, 7, dtype=np.uint8, high=256)
-    save_tiff(tmp_path, "palette/1.tif", values, photometric="palette", colormap=colours)
+    save_tiff(tmp_path, "palette/1.tif", values, photometric="palette", colormap=colors)
     with pytest.raises(
         UserError, match="1.tif: it has a palette: convert it to RGB, or read it with"
     ):
@@ -225,7 +225,7 @@ def test_damaged_tiff(tmp_path):
 
 @pytest.mark.parametrize("inverted", [False, True])
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
-def test_grey_values_are_rescaled(tmp_path, dtype, inverted):
+def test_gray_values_are_rescaled(tmp_path, dtype, inverted):
     fields = dict(RescaleSlope="1.5", RescaleIntercept="-1024")
     if inverted:
         fields["PhotometricInterpretation"] = "MONOCHROME1"
@@ -323,7 +323,7 @@ def test_groups_of_enhanced_files(tmp_path):
     assert_rounds(np.stack(images_of(dicom.make(str(tmp_path)))), exact)
 
 
-def test_colour_stays_as_it_is(tmp_path):
+def test_color_stays_as_it_is(tmp_path):
     values = save_dicom(tmp_path, "1.dcm", noise(6, 8, 3, dtype=np.uint8, high=256))
     np.testing.assert_array_equal(images_of(dicom.make(str(tmp_path)))[0], values)
     stretched = images_of(dicom.make(str(tmp_path), window=(0, 100)))[0]
@@ -391,7 +391,7 @@ def test_compression_that_nothing_here_unpacks(tmp_path, monkeypatch):
             dicom.make(str(tmp_path), window=(0, 1))
 
 
-def test_deep_colour_needs_a_window(tmp_path):
+def test_deep_color_needs_a_window(tmp_path):
     save_dicom(tmp_path, "1.dcm", noise(6, 7, 3))
     with pytest.raises(UserError, match="1.dcm holds uint16 values, from .*: give window="):
         dicom.make(str(tmp_path))

@@ -94,7 +94,7 @@ def test_the_set_holds_the_files_of_the_folder(images, tmp_path):
     assert tfds.make("pets", data_dir=str(tmp_path / "out")).num_examples == 30
 
 
-def test_neighbours_are_of_all_classes(images, tmp_path):
+def test_neighbors_are_of_all_classes(images, tmp_path):
     made = prepare(images, tmp_path / "out", name="pets")
     labels = [label for _, label in examples(made.folder).values()]
     assert labels != sorted(labels) and set(labels[:8]) == {0, 1, 2}
@@ -105,7 +105,7 @@ def test_without_classes(tmp_path):
     root.mkdir()
     for name in (b"a.png", b"\xff\xe9.png", "ö.png".encode()):  # not all names are UTF-8
         Image.new("L", (4, 3), len(name)).save(os.path.join(os.fsencode(root), name), "png")
-    made = prepare(root, tmp_path / "out", name="grey", channels=1)
+    made = prepare(root, tmp_path / "out", name="gray", channels=1)
     source = tfds.make(str(made.folder), channels=1)
     assert source.class_names == () and source.read(np.array([0])).keys() == {"image"}
     assert sorted(examples(made.folder)) == sorted(os.listdir(root))

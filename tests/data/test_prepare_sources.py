@@ -13,7 +13,7 @@ from mae_jax.data.sources import Statistics, tfds
 from mae_jax.spec import build
 from mae_jax.types import UserError
 from tests.helpers.commands import mistake, run
-from tests.helpers.dicoms import dataset, grey, uid, write
+from tests.helpers.dicoms import dataset, gray, uid, write
 
 pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
@@ -43,10 +43,10 @@ def study(tmp_path):
     for patient in range(2):
         for scan in range(4):
             path = root / f"p{patient}" / f"{scan}.dcm"
-            write(path, dataset(grey(5, 6 + scan, 7, seed=10 * patient + scan)))
+            write(path, dataset(gray(5, 6 + scan, 7, seed=10 * patient + scan)))
     write(root / "p0" / "report.dcm", dataset(None, SOPClassUID=uid.BasicTextSRStorage))
-    write(root / "p1" / "broken.dcm", dataset(grey(6, 7), Rows=None))
-    write(root / "p1" / "color.dcm", dataset(grey(6, 7, 3, dtype=np.uint8, high=256)))
+    write(root / "p1" / "broken.dcm", dataset(gray(6, 7), Rows=None))
+    write(root / "p1" / "color.dcm", dataset(gray(6, 7, 3, dtype=np.uint8, high=256)))
     return root
 
 

@@ -17,7 +17,7 @@ from mae_jax.types import UserError
 
 
 def noise(height, width, channels=3, seed=0):
-    """[H, W, C] uint8, in which not every grey level occurs."""
+    """[H, W, C] uint8, in which not every gray level occurs."""
     return np.random.default_rng(seed).integers(30, 220, (height, width, channels), np.uint8)
 
 
@@ -139,7 +139,7 @@ def test_auto_contrast_stretches_each_channel(channels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_equalize_flattens_each_histogram(channels):
-    """Each grey level goes to the share of pixels below it."""
+    """Each gray level goes to the share of pixels below it."""
     image = (noise(128, 128, channels).astype(int) ** 2 // 256).astype(np.uint8)
     changed = change_pixels(image, "equalize", 9)
     for before, after in zip(image.reshape(-1, channels).T, changed.reshape(-1, channels).T):
@@ -224,7 +224,7 @@ def test_translation_by_whole_pixels(channels):
 
 def test_rotation_by_a_right_angle():
     """Three times as far as `plan` ever asks for, where the result is plain. (Pillow cuts decimals
-    off, so that a hair's breadth costs a grey level.)
+    off, so that a hair's breadth costs a gray level.)
     """
     image = noise(20, 20)
     segmentation = np.arange(400).reshape(20, 20)

@@ -66,7 +66,7 @@ def test_every_bit_of_a_hash_is_fair():
 
 
 def test_uniform_numbers():
-    """Range, moments, and no correlation between the numbers of one seed or of neighbours."""
+    """Range, moments, and no correlation between the numbers of one seed or of neighbors."""
     numbers = uniform(hash_words(1, np.arange(20_000)), 4)
     assert (numbers.shape, numbers.dtype) == ((20_000, 4), np.float64)
     assert numbers.min() >= 0 and numbers.max() < 1
@@ -126,7 +126,7 @@ def test_permutations_send_every_position_everywhere():
         assert ((counts - 1000) ** 2 / 1000).sum() < 16 + 6 * np.sqrt(32)
 
 
-def test_neighbours_do_not_stay_neighbours():
+def test_neighbors_do_not_stay_neighbors():
     places = permute(np.arange(12_007), 12_007, 0)
     assert (np.abs(np.diff(places)) == 1).sum() < 12
     assert abs(np.corrcoef(np.arange(12_007), places)[0, 1]) < 0.05

@@ -136,7 +136,7 @@ def test_pixels_outside_the_box_stay(channels):
 
 
 def noise_pixels(options, channels):
-    """[N, C] grey levels: N = 200,000, of twenty boxes of 100 x 100."""
+    """[N, C] gray levels: N = 200,000, of twenty boxes of 100 x 100."""
     options = f"probability=1, area=(0.25, 0.25), aspect=(1, 1), {options}"
     erased, boxes = erase(np.zeros((200, 200, channels), np.uint8), 20, options)
     parts = [one[t : t + h, x : x + w] for one, (t, x, h, w) in zip(erased, boxes, strict=True)]
@@ -153,7 +153,7 @@ def noise_pixels(options, channels):
     ],
 )
 def test_noise_is_normal_rounded_and_clipped(options, mean, std):
-    """The share of every grey level and below, within five standard deviations."""
+    """The share of every gray level and below, within five standard deviations."""
     pixels = noise_pixels(options, 3)
     for channel in range(3):
         shares = np.cumsum(np.bincount(pixels[:, channel], minlength=256)) / len(pixels)
@@ -163,17 +163,17 @@ def test_noise_is_normal_rounded_and_clipped(options, mean, std):
         assert (np.abs(shares - expected) < bound).all()
 
 
-def test_normalised_noise_is_standard_normal_up_to_clipping():
+def test_normalized_noise_is_standard_normal_up_to_clipping():
     """With the narrower noise of which next to nothing is clipped."""
     pixels = noise_pixels("mean=(0.5, 0.45, 0.55), std=(0.1, 0.11, 0.09)", 3)
-    normalised = (pixels / 255 - (0.5, 0.45, 0.55)) / (0.1, 0.11, 0.09)
-    np.testing.assert_allclose(normalised.mean(axis=0), 0, atol=0.012)
-    np.testing.assert_allclose(normalised.std(axis=0), 1, atol=0.01)
-    np.testing.assert_allclose((normalised**4).mean(axis=0), 3, atol=0.08)
+    normalized = (pixels / 255 - (0.5, 0.45, 0.55)) / (0.1, 0.11, 0.09)
+    np.testing.assert_allclose(normalized.mean(axis=0), 0, atol=0.012)
+    np.testing.assert_allclose(normalized.std(axis=0), 1, atol=0.01)
+    np.testing.assert_allclose((normalized**4).mean(axis=0), 3, atol=0.08)
 
 
 def test_noise_has_no_structure():
-    """No correlation between channels, neighbours, or the boxes of two examples."""
+    """No correlation between channels, neighbors, or the boxes of two examples."""
     pixels = noise_pixels("", 3).reshape(20, 100, 100, 3).astype(float)
     pixels -= pixels.mean(axis=(0, 1, 2))
     pairs = [

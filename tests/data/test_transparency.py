@@ -53,8 +53,8 @@ def test_color_and_alpha(name, background):
     found = Encoded(data, background=background).pixels()
     exact = on(background, pixels[..., :3].astype(float), pixels[..., 3])
     assert np.abs(found - exact).max() < 0.51
-    grey = Encoded(data, 1, background=background).pixels()[:, :, 0]
-    assert np.abs(grey - exact @ [0.299, 0.587, 0.114]).max() < 1.1
+    gray = Encoded(data, 1, background=background).pixels()[:, :, 0]
+    assert np.abs(gray - exact @ [0.299, 0.587, 0.114]).max() < 1.1
     np.testing.assert_array_equal(Encoded(data, 4).pixels(), pixels)
 
 
@@ -64,7 +64,7 @@ def test_opaque_images_stay_as_they_are():
     np.testing.assert_array_equal(Encoded(saved(Image.fromarray(pixels))).pixels(), pixels[..., :3])
 
 
-def test_grey_and_alpha():
+def test_gray_and_alpha():
     pixels = RNG.integers(0, 256, (6, 8, 2), np.uint8)
     for name in ("PNG", "TIFF"):
         found = Encoded(saved(Image.fromarray(pixels), name)).pixels()
@@ -92,7 +92,7 @@ def test_palettes(name, key):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_one_transparent_grey(depth):
+def test_one_transparent_gray(depth):
     """A PNG declares it by its number, before Pillow scales it to 8 bits."""
     highest = 2**depth - 1
     values = np.array([0, 1, highest, highest - 1, 0, 1, 1, 0], np.uint16)

@@ -1,4 +1,4 @@
-"""k-nearest-neighbour classification against scikit-learn."""
+"""k-nearest-neighbor classification against scikit-learn."""
 
 import subprocess
 import sys
@@ -61,7 +61,7 @@ def predict(batch):
 
 def classify(keys, labels, queries, k, temperature=0.07):
     """The class of each query."""
-    similarity, index = knn.neighbours(keys, queries, k=k)
+    similarity, index = knn.neighbors(keys, queries, k=k)
     return knn.vote(similarity, labels[index], temperature)
 
 
@@ -69,7 +69,7 @@ def classify(keys, labels, queries, k, temperature=0.07):
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (20, 1.0), (300, 0.07)])
 def test_equal_to_scikit_learn(monkeypatch, chunks, k, temperature):
     """Also where the chunks do not divide the 300 keys or the 150 queries, or hold fewer keys than
-    there are neighbours, and with all keys as neighbours.
+    there are neighbors, and with all keys as neighbors.
     """
     monkeypatch.setattr(knn, "KEYS", chunks[0])
     monkeypatch.setattr(knn, "QUERIES", chunks[1])
@@ -86,18 +86,18 @@ def test_equal_to_scikit_learn_with_more_keys_than_a_chunk():
         clusters(2 * knn.KEYS + 1001, width=48, classes=30),
         clusters(knn.QUERIES + 100, width=48, classes=30, seed=1),
     )
-    similarity, index = knn.neighbours(keys, queries, k=100)
+    similarity, index = knn.neighbors(keys, queries, k=100)
     for k in (1, 5, 100):
         found = knn.vote(similarity[:, :k], labels[index[:, :k]], 0.07)
         np.testing.assert_array_equal(found, by_scikit_learn(keys, labels, queries, k, 0.07))
 
 
-def test_neighbours_stand_in_order(monkeypatch):
+def test_neighbors_stand_in_order(monkeypatch):
     """The most similar first, and of equal ones the first of the keys, also across chunks."""
     monkeypatch.setattr(knn, "KEYS", 4)
     (keys, _), (queries, _) = clusters(6), clusters(9, seed=1)
     keys = np.concatenate([keys, keys[::-1], -keys])
-    similarity, index = knn.neighbours(keys, queries, k=18)
+    similarity, index = knn.neighbors(keys, queries, k=18)
     np.testing.assert_array_equal(np.sort(index, axis=1), np.tile(np.arange(18), (9, 1)))
     unit = lambda x: x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
     exact = np.take_along_axis(unit(queries) @ unit(keys).T, index, axis=1)
@@ -108,7 +108,7 @@ def test_neighbours_stand_in_order(monkeypatch):
 
 
 def test_votes_are_weighted_by_similarity():
-    """One neighbour at 8 degrees outvotes two at 53 at a low temperature, not at a high one."""
+    """One neighbor at 8 degrees outvotes two at 53 at a low temperature, not at a high one."""
     keys = np.array([[1, 0.15], [0.6, 0.8], [0.6, -0.8]], np.float32)
     labels, query = np.array([0, 1, 1]), np.array([[1, 0]], np.float32)
     assert classify(keys, labels, query, 3, temperature=0.07) == [0]
@@ -126,10 +126,10 @@ def test_the_smallest_of_the_classes_with_as_many_votes():
     np.testing.assert_array_equal(knn.vote(similarity, labels, 0.07), [1, 2])
 
 
-def test_more_neighbours_than_examples():
+def test_more_neighbors_than_examples():
     keys, labels = clusters(10)
     with pytest.raises(UserError, match="k=11 neighbors of only 10 training examples"):
-        knn.neighbours(keys, keys, k=11)
+        knn.neighbors(keys, keys, k=11)
 
 
 def test_evaluator_ignores_padded_rows_and_limits_the_training_set():
@@ -141,7 +141,7 @@ def test_evaluator_ignores_padded_rows_and_limits_the_training_set():
         assert metrics == {"knn": pytest.approx(np.mean(expected == test[1]))}
 
 
-def test_several_numbers_of_neighbours():
+def test_several_numbers_of_neighbors():
     train, test = clusters(301), clusters(75, seed=1)
     metrics = knn.make(k=(1, 5, 40))(predict, Splits(train=train, test=test))
     expected = {
@@ -160,7 +160,7 @@ def test_options_that_must_be_positive(options):
 
 
 @pytest.mark.parametrize("k", [2.5, (1, 2.5), (), "5", True], ids=str)
-def test_numbers_of_neighbours_that_are_none(k):
+def test_numbers_of_neighbors_that_are_none(k):
     with pytest.raises(UserError, match="should be of type int, or several: k="):
         knn.make(k=k)
 
@@ -171,9 +171,9 @@ from mae_jax.evals import knn
 
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 keys = np.random.default_rng(0).standard_normal((200_000, 512), dtype=np.float32)  # 391 MiB
-knn.neighbours(keys[:100], keys[:10], k=5)
+knn.neighbors(keys[:100], keys[:10], k=5)
 before = peak()
-knn.neighbours(keys, keys[:10], k=5)
+knn.neighbors(keys, keys[:10], k=5)
 print(peak() - before)
 """
 

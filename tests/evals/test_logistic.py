@@ -56,7 +56,7 @@ def test_equal_to_scikit_learn(condition, l2):
 
 @pytest.fixture
 def as_users_run_it():
-    """Full optimisation and nothing compiled before, unlike in the other tests."""
+    """Full optimization and nothing compiled before, unlike in the other tests."""
     for usual in (False, True):
         jax.config.update("jax_disable_most_optimizations", usual)
         jax.config.update("jax_enable_compilation_cache", usual)
@@ -67,7 +67,7 @@ def as_users_run_it():
 
 
 def gaussians(count, *, distance, condition, seed):
-    """Ten classes of standardised features [count, 192] around means of this distance from 0."""
+    """Ten classes of standardized features [count, 192] around means of this distance from 0."""
     rng, shared = np.random.default_rng(seed), np.random.default_rng(99)
     means = distance * shared.normal(size=(10, 192)) / 192**0.5
     turns = [np.linalg.qr(shared.normal(size=(192, 192)))[0] for _ in range(2)]
@@ -205,7 +205,7 @@ def test_features_are_extracted_once_for_several_evaluators():
     assert len(calls) == 4, "two batches of two splits"
 
 
-def test_evaluator_standardises_with_the_training_set():
+def test_evaluator_standardizes_with_the_training_set():
     """Scales and offsets of the features do not matter; those of the test set are not used."""
     train, test = examples(400, 1, seed=0), examples(201, 1, seed=1)
     scales, offsets = np.geomspace(1e-2, 1e2, WIDTH), np.linspace(-3, 3, WIDTH)

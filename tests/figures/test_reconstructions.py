@@ -85,7 +85,7 @@ def test_rows_are_what_comes_in_its_order_and_names_are_labels(drawn):
 
 @pytest.mark.parametrize("channels", [1, 5])
 def test_of_other_numbers_of_channels_the_first_is_shown(drawn, channels):
-    """Also beside a row in colour."""
+    """Also beside a row in color."""
     pictures = pictures_of("original") | pictures_of("sample", channels=channels)
     _, shown = drawn(pictures)
     np.testing.assert_array_equal(shown[0], pictures["original"])

@@ -148,7 +148,7 @@ def build(settings: dict, generator: torch.Generator) -> ViTMAEForPreTraining:
 
 def make_images(settings: dict, generator: torch.Generator) -> torch.Tensor:
     """[B, C, H, W] float32 of mean about 0.3 and deviation 1; the top row of patches is nearly
-    flat, like a sky, so that the epsilon of the normalised target is felt.
+    flat, like a sky, so that the epsilon of the normalized target is felt.
     """
     shape = (BATCH, settings["num_channels"], *settings["image_size"])
     images = torch.randn(shape, generator=generator) + 0.3

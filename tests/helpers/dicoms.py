@@ -77,7 +77,7 @@ def compressed(frames: list[bytes]) -> bytes:
     return pydicom.encaps.encapsulate(frames)
 
 
-def grey(*shape, dtype=np.uint16, low=0, high=4000, seed=0):
+def gray(*shape, dtype=np.uint16, low=0, high=4000, seed=0):
     """Random values of a type."""
     return np.random.default_rng(seed).integers(low, high, shape).astype(dtype)
 

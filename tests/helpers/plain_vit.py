@@ -41,7 +41,7 @@ def random_arrays(
 
 
 def tokens(arrays: dict[str, np.ndarray], images: np.ndarray, heads: int) -> np.ndarray:
-    """[B, H, W, C] normalised images to [B, 1 + L, D] tokens after the last norm."""
+    """[B, H, W, C] normalized images to [B, 1 + L, D] tokens after the last norm."""
     a = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
     kernel = a["patch_embed.proj.weight"]
     width, _, side, _ = kernel.shape

@@ -204,7 +204,7 @@ def test_pictures(channels):
     light = rgb2lab(color / 255.0)[..., :1]
     gray = lab2rgb(np.concatenate([light, np.zeros((4, 16, 12, 2))], axis=-1)) * 255
     np.testing.assert_allclose(shown[GRAY], gray, atol=0.51)
-    # The annealed means, scaled up row by row and column by column between the places' centres.
+    # The annealed means, scaled up row by row and column by column between the places' centers.
     odds = np.exp(logits(method, params, pictures) / 0.38)
     ab = odds @ lab.bins().astype(np.float64) / odds.sum(axis=-1, keepdims=True)
     ab = doubled(doubled(ab, 1), 2)

@@ -217,7 +217,7 @@ def test_networks_compute_in_bfloat16_and_losses_do_not(module):
     assert jax.eval_shape(loss, params, extra, batch, KEY).loss.dtype == jnp.float32
 
 
-def test_grey_images_are_learned_from_as_they_are():
+def test_gray_images_are_learned_from_as_they_are():
     batch = {"image": images(2, channels=1)}
     for module, options in ((relative_position, dict(colors="keep")), (jigsaw, {})):
         method = make(module, **options)
@@ -229,7 +229,7 @@ def test_grey_images_are_learned_from_as_they_are():
 
 
 @pytest.mark.parametrize("colors", ["drop", "project"])
-def test_taking_color_out_of_grey_images_is_refused(colors):
+def test_taking_color_out_of_gray_images_is_refused(colors):
     with pytest.raises(UserError, match="3 channels .* have 1: .*colors=keep"):
         make(relative_position, colors=colors).init(KEY, {"image": images(2, channels=1)})
 
@@ -261,8 +261,8 @@ WRONG = [
     ],
     (
         relative_position,
-        dict(colors="grey"),
-        "colors 'grey' is unknown: choose drop, project, keep",
+        dict(colors="gray"),
+        "colors 'gray' is unknown: choose drop, project, keep",
     ),
     (jigsaw, dict(permutations=1), "1 permutations of nine tiles: choose 2 to 362880"),
 ]

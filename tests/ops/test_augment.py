@@ -194,7 +194,7 @@ def test_no_strength_is_no_jitter():
     np.testing.assert_array_equal(run(augment.color_jitter, images, **NONE), images)
 
 
-def test_grey_images_can_change_brightness_and_contrast():
+def test_gray_images_can_change_brightness_and_contrast():
     images = random_images(4, 3, 3, 1)
     after = run(augment.color_jitter, images, **NONE | {"brightness": 0.4, "contrast": 0.4})
     assert after.shape == images.shape and changed(images, after).all()

@@ -1,4 +1,4 @@
-"""Colour against colorsys, Pillow and float64 numpy, one adjustment at a time."""
+"""Color against colorsys, Pillow and float64 numpy, one adjustment at a time."""
 
 import colorsys
 
@@ -17,7 +17,7 @@ shift_hue = jax.jit(color.shift_hue)
 
 
 def pixels(batch=12):
-    """Random colours, and some of those where a hue is hard: grey, pure, on an edge of the cube."""
+    """Random colors, and some of those where a hue is hard: gray, pure, on an edge of the cube."""
     images = np.random.default_rng(0).random((batch, 5, 5, 3)).astype(np.float32)
     corners = np.array(np.meshgrid([0, 0.5, 1], [0, 0.5, 1], [0, 0.5, 1])).reshape(3, 27).T
     images[0, :, :] = corners[:25].reshape(5, 5, 3)
@@ -40,8 +40,8 @@ def by_definition(image, kind, amount):
     image = image.astype(np.float64)
     if kind == "hue":
         return by_colorsys(image, amount)
-    grey = image @ [0.2989, 0.587, 0.114] if image.shape[-1] == 3 else image.mean(axis=-1)
-    other = {"brightness": 0, "contrast": grey.mean(), "saturation": grey[..., None]}[kind]
+    gray = image @ [0.2989, 0.587, 0.114] if image.shape[-1] == 3 else image.mean(axis=-1)
+    other = {"brightness": 0, "contrast": gray.mean(), "saturation": gray[..., None]}[kind]
     return np.clip(amount * image + (1 - amount) * other, 0, 1)
 
 
@@ -108,7 +108,7 @@ def test_adjustments_agree_with_pillow_to_its_rounding(kind, amount):
     np.testing.assert_allclose(found, expected, atol=1.6)
 
 
-def test_grey_images_have_brightness_and_contrast():
+def test_gray_images_have_brightness_and_contrast():
     images = np.random.default_rng(0).random((2, 4, 4, 1)).astype(np.float32)
     for kind in ("brightness", "contrast"):
         expected = [by_definition(image, kind, 1.5) for image in images]

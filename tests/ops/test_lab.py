@@ -14,7 +14,7 @@ from mae_jax.ops import lab
 rgb_to_lab, lab_to_rgb = jax.jit(lab.rgb_to_lab), jax.jit(lab.lab_to_rgb)
 
 
-def colours():
+def colors():
     """[4000, 3] float32 sRGB: corners, dark ones on both sides of the bends, any."""
     rng = np.random.default_rng(0)
     corners = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1]), axis=-1).reshape(-1, 3)
@@ -29,7 +29,7 @@ def points():
 
 
 def rgb_of(values):
-    """scikit-image's `lab2rgb` in float64, without its warning of colours out of the gamut."""
+    """scikit-image's `lab2rgb` in float64, without its warning of colors out of the gamut."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return lab2rgb(values.astype(np.float64))
@@ -41,7 +41,7 @@ def plane(count=2000):
 
 
 def test_lab_is_that_of_scikit_image():
-    rgb = colours()
+    rgb = colors()
     found = rgb_to_lab(rgb)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, rgb2lab(rgb.astype(np.float64)), atol=2e-4)
@@ -51,7 +51,7 @@ def test_lab_is_that_of_scikit_image():
 
 
 def test_lab_is_that_of_scikit_image_in_float64():
-    rgb, values = colours().astype(np.float64), points().astype(np.float64)
+    rgb, values = colors().astype(np.float64), points().astype(np.float64)
     with jax.enable_x64(True):
         found, back = rgb_to_lab(jnp.asarray(rgb)), lab_to_rgb(jnp.asarray(values))
     assert found.dtype == back.dtype == np.float64
@@ -60,12 +60,12 @@ def test_lab_is_that_of_scikit_image_in_float64():
 
 
 def test_there_and_back():
-    rgb = colours().reshape(40, 100, 3)
+    rgb = colors().reshape(40, 100, 3)
     np.testing.assert_allclose(lab_to_rgb(rgb_to_lab(rgb)), rgb, atol=1e-5)
 
 
-def test_known_colours():
-    """White is L 100 and grey, black is 0; the blue of sRGB is the bluest (values of Lindbloom's
+def test_known_colors():
+    """White is L 100 and gray, black is 0; the blue of sRGB is the bluest (values of Lindbloom's
     calculator, rounded).
     """
     rgb = jnp.array([[1.0, 1, 1], [0, 0, 0], [0, 0, 1], [1, 0, 0]])
@@ -95,25 +95,25 @@ def test_gradients_at_the_ends_and_in_between(function):
             assert np.abs(expected).max() > 0.01
 
 
-def test_the_bins_are_the_squares_with_a_colour():
-    centres = lab.bins()
-    assert centres.shape == (261, 2) and centres.dtype == np.float32
-    assert not centres.flags.writeable and len(np.unique(centres, axis=0)) == 261
+def test_the_bins_are_the_squares_with_a_color():
+    centers = lab.bins()
+    assert centers.shape == (261, 2) and centers.dtype == np.float32
+    assert not centers.flags.writeable and len(np.unique(centers, axis=0)) == 261
     levels = np.arange(0, 256, 5) / 255
     cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
     met = np.unique(np.rint(rgb2lab(cube)[:, 1:] / 10), axis=0) * 10
-    known = {tuple(row) for row in centres}
+    known = {tuple(row) for row in centers}
     assert {tuple(row) for row in met} <= known
-    # This coarser enumeration, of the whole cube, misses only a corner that few colours fill.
+    # This coarser enumeration, of the whole cube, misses only a corner that few colors fill.
     assert len(met) >= 260
 
 
-def test_the_nearest_bins_share_a_colour():
-    centres, ab = lab.bins(), plane()
-    indices, weights = jax.jit(lab.encode_soft)(ab, centres)
+def test_the_nearest_bins_share_a_color():
+    centers, ab = lab.bins(), plane()
+    indices, weights = jax.jit(lab.encode_soft)(ab, centers)
     assert indices.shape == weights.shape == (2000, 5)
     for point, found, shares in zip(ab.astype(np.float64), indices, np.asarray(weights)):
-        distance = np.hypot(*(centres.astype(np.float64) - point).T)
+        distance = np.hypot(*(centers.astype(np.float64) - point).T)
         nearest = np.argsort(distance)[:5]
         np.testing.assert_array_equal(found, nearest)
         expected = np.exp(-(distance[nearest] ** 2) / (2 * 5**2))
@@ -122,18 +122,18 @@ def test_the_nearest_bins_share_a_colour():
 
 
 def test_ties_and_options_of_the_soft_encoding():
-    """Grey is the centre of a bin, and its four neighbours are equally near."""
-    centres = lab.bins()
-    encode = jax.jit(lab.encode_soft, static_argnames=("neighbours", "sigma"))
-    indices, weights = encode(jnp.zeros((2, 3, 2)), centres)
+    """Gray is the center of a bin, and its four neighbors are equally near."""
+    centers = lab.bins()
+    encode = jax.jit(lab.encode_soft, static_argnames=("neighbors", "sigma"))
+    indices, weights = encode(jnp.zeros((2, 3, 2)), centers)
     assert indices.shape == (2, 3, 5)
-    assert {tuple(row) for row in centres[np.asarray(indices[0, 0])]} == {
+    assert {tuple(row) for row in centers[np.asarray(indices[0, 0])]} == {
         (0.0, 0.0), (10.0, 0.0), (-10.0, 0.0), (0.0, 10.0), (0.0, -10.0)
     }  # fmt: skip
     one, rest = np.array([1, np.exp(-2)]) / (1 + 4 * np.exp(-2))
     np.testing.assert_allclose(weights[1, 2], [one, rest, rest, rest, rest], rtol=1e-6)
-    indices, weights = encode(jnp.array([1.0, 2.0]), centres, neighbours=2, sigma=10.0)
-    np.testing.assert_array_equal(centres[np.asarray(indices)], [[0, 0], [0, 10]])
+    indices, weights = encode(jnp.array([1.0, 2.0]), centers, neighbors=2, sigma=10.0)
+    np.testing.assert_array_equal(centers[np.asarray(indices)], [[0, 0], [0, 10]])
     odds = np.exp(-(1 + 4) / 200), np.exp(-(1 + 64) / 200)
     np.testing.assert_allclose(weights, np.array(odds) / sum(odds), rtol=1e-6)
 

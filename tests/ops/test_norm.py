@@ -1,4 +1,4 @@
-"""Layer normalisation and its gradient against float64, and against Flax' own."""
+"""Layer normalization and its gradient against float64, and against Flax' own."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def by_hand(x, scale, bias):
 
 
 @pytest.mark.parametrize("mean", [0.0, 100.0])
-def test_every_row_is_centred_and_scaled(mean):
+def test_every_row_is_centerd_and_scaled(mean):
     """The mean of squares less the square of the mean would lose four digits at 100."""
     *inputs, _ = example(mean)
     expected = by_hand(*(np.asarray(array, np.float64) for array in inputs))

@@ -1,4 +1,4 @@
-"""uint8 to normalised floats and back."""
+"""uint8 to normalized floats and back."""
 
 import jax.numpy as jnp
 import numpy as np

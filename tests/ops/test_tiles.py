@@ -80,7 +80,7 @@ def test_a_tile_as_large_as_its_cell_is_the_cell():
     np.testing.assert_array_equal(found[:, 5], images[:, 4:8, 8:12])
 
 
-def test_dropping_colours_leaves_one_channel_and_faint_noise():
+def test_dropping_colors_leaves_one_channel_and_faint_noise():
     rng = np.random.default_rng(0)
     scale = rng.uniform(0.1, 3, (300, 2, 1, 1, 3))
     before = (rng.normal(0.5, 1, (300, 2, 8, 8, 3)) * scale).astype(np.float32)
@@ -98,19 +98,19 @@ def test_dropping_colours_leaves_one_channel_and_faint_noise():
 
 
 def test_projection_removes_the_axis_from_magenta_to_green():
-    colours = np.random.default_rng(0).uniform(-2, 2, (3, 2, 4, 4, 3))
+    colors = np.random.default_rng(0).uniform(-2, 2, (3, 2, 4, 4, 3))
     axis = np.array([[-1.0, 2.0, -1.0]])
     projection = np.eye(3) - axis.T @ axis / (axis @ axis.T)
-    after = jax.jit(tiles.project_colors)(jnp.asarray(colours, jnp.float32))
-    np.testing.assert_allclose(after, colours @ projection, atol=1e-6)
+    after = jax.jit(tiles.project_colors)(jnp.asarray(colors, jnp.float32))
+    np.testing.assert_allclose(after, colors @ projection, atol=1e-6)
 
 
-def test_normalised_tiles_have_no_brightness_and_no_contrast():
+def test_normalized_tiles_have_no_brightness_and_no_contrast():
     before = np.random.default_rng(0).uniform(size=(3, 9, 5, 5, 2)) * [0.02, 0.9] + [0.3, 0.1]
     after = jax.jit(tiles.normalize_tiles)(jnp.asarray(before, jnp.float32))
     flat = before.reshape(3, 9, 25, 2)
-    centred = flat - flat.mean(axis=2, keepdims=True)
-    expected = centred / np.sqrt((centred**2).mean(axis=2, keepdims=True) + 1e-6)
+    centerd = flat - flat.mean(axis=2, keepdims=True)
+    expected = centerd / np.sqrt((centerd**2).mean(axis=2, keepdims=True) + 1e-6)
     np.testing.assert_allclose(after, expected.reshape(before.shape), atol=1e-4)
     even = jax.jit(tiles.normalize_tiles)(jnp.full((1, 9, 5, 5, 1), 0.7))
     np.testing.assert_allclose(even, 0, atol=1e-3)
@@ -119,7 +119,7 @@ def test_normalised_tiles_have_no_brightness_and_no_contrast():
 @pytest.mark.parametrize(
     "function", [functools.partial(tiles.drop_colors, KEY), tiles.project_colors]
 )
-def test_taking_colour_out_needs_three_channels(function):
+def test_taking_color_out_needs_three_channels(function):
     with pytest.raises(UserError, match="3 channels .* have 1: .*colors=keep"):
         function(jnp.zeros((2, 4, 4, 1)))
 

@@ -58,20 +58,20 @@ def test_solarize_inverts_the_bright_pixels():
     )
 
 
-def test_jitter_comes_four_times_in_five_and_grey_once():
+def test_jitter_comes_four_times_in_five_and_gray_once():
     images = noise(2000)
     out = run(images, jitter=(0.4, 0.4, 0.2, 0.1))
-    grey = out.max(axis=-1) - out.min(axis=-1) < 1e-6
+    gray = out.max(axis=-1) - out.min(axis=-1) < 1e-6
     plain = np.abs(out - images / 255) < 1e-5
     all_of = lambda x: np.mean(x.reshape(len(x), -1).all(axis=1))
-    assert all_of(grey) == pytest.approx(0.2, abs=0.03)
-    # Neither jittered nor grey.
+    assert all_of(gray) == pytest.approx(0.2, abs=0.03)
+    # Neither jittered nor gray.
     assert all_of(plain) == pytest.approx(0.2 * 0.8, abs=0.03)
 
 
 @pytest.mark.parametrize("place", range(4))
 def test_each_strength_belongs_to_its_adjustment(place):
-    """A flat colour tells them apart: brightness scales it, contrast mixes its own grey into it,
+    """A flat color tells them apart: brightness scales it, contrast mixes its own gray into it,
     saturation as well, hue keeps its largest and smallest channel.
     """
     image = np.broadcast_to(np.uint8([150, 100, 50]), (300, 8, 8, 3))
@@ -79,7 +79,7 @@ def test_each_strength_belongs_to_its_adjustment(place):
     jitter[place] = 0.3
     out = run(image, jitter=tuple(jitter))[:, 0, 0]
     chroma = np.ptp(out, axis=1)
-    out, chroma = out[chroma > 1e-6], chroma[chroma > 1e-6]  # not those made grey
+    out, chroma = out[chroma > 1e-6], chroma[chroma > 1e-6]  # not those made gray
     before = np.array([150, 100, 50]) / 255
     luminance = lambda x: x @ [0.299, 0.587, 0.114]
     moved = np.abs(out - before).max(axis=1) > 1e-5
@@ -104,11 +104,11 @@ def test_everything_at_once_stays_in_range_and_differs_from_example_to_example()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_images_without_colour(channels):
+def test_images_without_color(channels):
     images = noise(32, channels)
     out = run(images, jitter=(0.4, 0.4, 0, 0), blur=0.5, solarize=0.2)
     assert out.shape == images.shape and 0 <= out.min() < out.max() <= 1
-    # No grey: the channels of an image do not become one.
+    # No gray: the channels of an image do not become one.
     if channels > 1:
         assert (np.ptp(out, axis=-1).max(axis=(1, 2)) > 1e-3).all()
     with pytest.raises(UserError, match=r"neither saturation nor hue, set jitter=\(0.4, 0.4, 0, 0"):

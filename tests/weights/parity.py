@@ -69,7 +69,7 @@ def ours(model: weights.Model, images: np.ndarray, noise: np.ndarray | None) -> 
 
     Args:
         model: as it was read.
-        images: [B, C, H, W] float32, normalised.
+        images: [B, C, H, W] float32, normalized.
         noise: [B, L], for a masked autoencoder: the patches of lowest noise are visible.
     """
     method = make_method(name=model.method, args=model.args, total_steps=1)

@@ -104,7 +104,7 @@ def test_configs_of_other_networks(changes, message, folder, tmp_path, capsys):
     assert message in refused(capsys, tmp_path, folder)
 
 
-def test_images_that_are_not_normalised(folder):
+def test_images_that_are_not_normalized(folder):
     save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | dict(do_normalize=False)))

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 TOLERANCE = 3e-6
 """Of small networks in float32, relative to the largest value: a few units in the last place."""
 PIXELS = dict(mean=(0.5,), std=(0.25,))
-"""What files of one channel do not say. It plays no part: images are normalised already."""
+"""What files of one channel do not say. It plays no part: images are normalized already."""
 TIMM = ["mae", "mean", "token", "one_channel", "enlarged", "reduced"]
 RESIZED = ["enlarged", "reduced"]
 SIZES = [(32, 28), (16, 20)]

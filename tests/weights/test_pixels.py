@@ -25,7 +25,7 @@ LINE = (
 def test_every_method_and_task(name):
     known = inspect.signature(maker(name, "methods")).parameters
     if "mean" not in known:
-        pytest.skip("it normalises nothing")
+        pytest.skip("it normalizes nothing")
     args = dict(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
     args |= {"classes": 3} if "classes" in known else {}
     method = make_method(name=name.removeprefix("methods."), args=args, total_steps=10)

@@ -78,7 +78,7 @@ CASES = {
     "factor": VIT
     | dict(size=24, rescale_factor=1 / 127.5, image_mean=[1.0] * 3, image_std=[1] * 3),
     "rescaled": VIT | dict(size=24, do_normalize=False),
-    "grey": VIT | dict(size=24, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4]),
+    "gray": VIT | dict(size=24, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4]),
 }
 
 

@@ -278,7 +278,7 @@ def test_tuned_positions_of_an_unknown_shape(tmp_path):
 
 
 @pytest.mark.slow
-def test_imported_weights_of_grey_images(tmp_path):
+def test_imported_weights_of_gray_images(tmp_path):
     model = models.mae(depth=1, image=(16, 24, 1), patch=8, mean=(0.4,), decoder=(32, 1, 4))
     weights.write(model, tmp_path / "m.safetensors", "mae")
     out, photos = tmp_path / "out", tmp_path / "photos"
