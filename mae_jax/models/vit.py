@@ -58,6 +58,8 @@ class ViT(Encoder):
     """Of the last block; it rises from 0 in the first."""
     learned_positions: bool = False
     """Sine-cosine positions are where parameters start, for patches and the class token."""
+    relative_positions: bool = False
+    """Learned biases of the attention by relative position, see `models.relative_positions`."""
     final_norm: bool = True
     dtype: Any = jnp.float32
     attention: str = "auto"
@@ -124,7 +126,14 @@ class ViT(Encoder):
         """
         space = images.shape[1:-1]
         patches = patchify(images, self.patch)  # [B, L, prod(patch) * C]
-        first, positions = self.positions(grid_of(space, self.patch))
+        grid = grid_of(space, self.patch)
+        first, positions = self.positions(grid)
+        relative = grid if self.relative_positions else None
+        if relative and (mask is not None or len(grid) != 2):
+            raise UserError(
+                "vit: relative_positions=True is for whole images [H, W, C]: leave it out for "
+                "masked images and those of other dimensions"
+            )
         if mask is not None and not self.mask_tokens:
             patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)  # [B, K, ...]
             positions = gathers.take_tokens(positions, mask.keep, kind=self.gather)  # [B, K, D]
@@ -149,6 +158,7 @@ class ViT(Encoder):
             remat=self.remat,
             taps=taps,
             weighted=weighted,
+            relative=relative,
             train=train,
         )
         if not self.final_norm:
@@ -181,6 +191,7 @@ def make(
     mask_tokens: bool = False,
     drop_path: float = 0.0,
     learned_positions: bool = False,
+    relative_positions: bool = False,
     final_norm: bool = True,
     attention: str = "auto",
     remat: str = "none",
@@ -194,6 +205,8 @@ def make(
         patch: side of a patch in pixels, or one for each axis: (2, 16, 16).
         class_tokens: number of learned tokens in front of the patches; 0 for none.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
+        relative_positions: BEiT's learned biases of the attention, for images of one size; they
+            start at zero. Not for pre-training with masks.
         attention: kind of kernel, of `ops.attention.CHOICES`; 'auto': what suits the devices.
         remat: what the backward pass finds saved, a name of `REMAT`: 'none' is fast, 'dots' and
             'full' save memory.
@@ -227,6 +240,7 @@ def make(
         mask_tokens=mask_tokens,
         drop_path=drop_path,
         learned_positions=learned_positions,
+        relative_positions=relative_positions,
         final_norm=final_norm,
         **choices,
         **shape,

@@ -1,0 +1,57 @@
+"""Resizing of maps in the conventions of dense prediction, as one matrix for each axis: exact for
+every pair of sizes, and a matrix product on every accelerator.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def bilinear_matrix(new: int, old: int) -> np.ndarray:
+    """[new, old] float32 weights of linear interpolation along one axis, without antialiasing: what
+    PyTorch calls align_corners=False. Samples lie at pixel centers; edges are repeated.
+    """
+    at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    low = np.floor(at).astype(int)
+    share = at - low
+    matrix = np.zeros((new, old))
+    np.add.at(matrix, (np.arange(new), low), 1 - share)
+    np.add.at(matrix, (np.arange(new), np.minimum(low + 1, old - 1)), share)
+    return matrix.astype(np.float32)
+
+
+def pool_matrix(bins: int, length: int) -> np.ndarray:
+    """[bins, length] float32 weights of adaptive average pooling along one axis. Bin i covers
+    floor(i length / bins) up to ceil((i + 1) length / bins), so bins overlap where `bins` does not
+    divide `length`.
+    """
+    matrix = np.zeros((bins, length))
+    for i in range(bins):
+        first, end = i * length // bins, math.ceil((i + 1) * length / bins)
+        matrix[i, first:end] = 1 / (end - first)
+    return matrix.astype(np.float32)
+
+
+def along_axes(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    """Applies a matrix [H', H] and a matrix [W', W] to maps [B, H, W, C], to [B, H', W', C] of the
+    same type.
+    """
+    # One axis after the other, the one that shrinks more first.
+    steps = [("bhwc,yh->bywc", rows), ("bhwc,xw->bhxc", columns)]
+    for formula, matrix in sorted(steps, key=lambda step: len(step[1]) / step[1].shape[1]):
+        x = jnp.einsum(formula, x, jnp.asarray(matrix, x.dtype), precision="highest")
+    return x
+
+
+def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Maps [B, H, W, C] to [B, *size, C], bilinear; see `bilinear_matrix`."""
+    if x.shape[1:3] == size:
+        return x
+    return along_axes(x, *(bilinear_matrix(n, m) for n, m in zip(size, x.shape[1:3], strict=True)))
+
+
+def adaptive_pool(x: jax.Array, bins: int) -> jax.Array:
+    """Means of maps [B, H, W, C] over `bins` x `bins` parts, [B, bins, bins, C]."""
+    return along_axes(x, *(pool_matrix(bins, length) for length in x.shape[1:3]))
