@@ -139,6 +139,8 @@ def _names(where: str, classes) -> tuple[str, ...]:
                 f"{where}: cannot read the names in classes={classes!r}: {error}"
             ) from error
         classes = tuple(line.strip() for line in lines if line.strip())
+    elif classes is None:
+        raise UserError(f"{where}: reduce_zero_label needs classes=..., how many there are")
     elif type(classes) is int:
         classes = tuple(map(str, range(classes))) if 0 < classes <= IGNORE else ()
     if not 0 < len(classes) <= IGNORE or len({*classes}) < len(classes):
