@@ -1,7 +1,9 @@
 """Image and label folders: matching, what the numbers mean, and what is refused."""
 
 import io
+import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from mae_jax.data.class_ids import ClassIds
 from mae_jax.data.fields import IGNORE
 from mae_jax.data.images import BadImage, decode_mask
 from mae_jax.data.sources import pairs
+from mae_jax.data.transforms import make_transforms
+from mae_jax.spec import check_spec
 from mae_jax.types import UserError
 from tests.data.test_orientation import TURNS, file_of, transposed
 
@@ -309,3 +313,13 @@ def test_from_a_config(folders):
     assert batch["image"].shape == (4, 16, 16, 3)
     assert (batch["segmentation"].shape, batch["segmentation"].dtype) == ((4, 16, 16), np.int32)
     assert set(np.unique(batch["segmentation"])) == {0, 1, IGNORE}
+
+
+def test_the_examples_of_the_documents_have_arguments_that_exist():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    lines = re.findall(r"^((?:pairs|tfds)\(.*?\))(?:  #.*)?$", page, re.M)
+    assert len(lines) == 7
+    for line in lines:
+        check_spec(line, "data.sources")
+    (recipe,) = re.findall(r'config.data.train_transform = "(random_scale.*)"', page)
+    assert len(make_transforms(recipe)) == 4
