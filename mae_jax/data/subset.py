@@ -80,12 +80,15 @@ def check(text: str, held_out: float) -> None:
 
 
 def subset(source: Source, text: str) -> Source:
-    """The part that a spec string names: 'share(0.01, seed=1)' or 'per_class(10, seed=1)'.
+    """The part that a spec string names: 'share(0.01, seed=1)' or 'per_class(10, seed=1)'. Of a
+    source without classes of whole images, such as one of segmentations, a share of all.
 
     Raises:
         UserError: no such rule, or a class without enough examples.
     """
     choose = _rule(text)
+    if not source.class_names and parse(text)[0].name == "share":
+        return Part(source, choose(np.zeros(source.num_examples, np.int32), ("all",)))
     labels = labels_of(source)
     return Part(source, choose(labels, source.class_names), labels)
 
@@ -138,7 +141,10 @@ def labels_of(source: Source) -> np.ndarray:
     every example is read once, but not decoded.
     """
     if not source.class_names:
-        raise UserError("subset needs labels: give a folder with one sub-folder for each class")
+        raise UserError(
+            "subset per_class needs labels: give a folder with one sub-folder for each class, or "
+            "share(...)"
+        )
     known = source.labels()
     if known is not None:
         return known
