@@ -52,6 +52,7 @@ def base() -> ConfigDict:
                 epochs=800.0,
                 warmup_epochs=40.0,
                 min_lr=0.0,
+                decay="cosine",  # or 'linear'
             ),
             mesh=dict(MESHES["data"]),  # devices that split the batch, and the parameters too
             # Options of XLA, 'xla_NAME=VALUE,xla_NAME=VALUE', for a run on one of these platforms,

@@ -20,6 +20,8 @@ from mae_jax.models.segmenter import HEADS, Segmenter
 from mae_jax.models.vit import ViT
 from mae_jax.ops.interpolate import resize
 from mae_jax.ops.patches import patch_sides
+from mae_jax.ops.photometric import photometric_distortion
+from mae_jax.ops.pixels import standardize
 from mae_jax.ops.resample import resample_positions
 from mae_jax.rules import Rules, freeze
 from mae_jax.spec import check_choice
@@ -44,6 +46,7 @@ class Segmentation(ImageMethod):
     head: str
     crop: int
     width: int
+    photometric: bool
     layer_decay: float
     trainable: int | str
 
@@ -86,7 +89,7 @@ class Segmentation(ImageMethod):
         """Parameters for crops, and running statistics."""
         names = ("params", "drop_path", "dropout")
         keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
-        variables = self.model.init(keys, self.cropped(batch["image"]), True)
+        variables = self.model.init(keys, self.crops(batch["image"]), True)
         return variables["params"], {"batch_stats": variables["batch_stats"]}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
@@ -94,7 +97,8 @@ class Segmentation(ImageMethod):
         share of them that is predicted.
         """
         labels, names = batch["segmentation"], ("drop_path", "dropout")
-        images = self.cropped(batch["image"])
+        key, color_key = jax.random.split(key)
+        images = self.crops(batch["image"], color_key if self.photometric else None)
         logits, moved = self.model.apply(
             {"params": freeze(params, self.rules()), **extra},
             images,
@@ -183,11 +187,11 @@ class Segmentation(ImageMethod):
         more = [-(-max(length, least) // side) * side - length for length, side in sizes]
         return jnp.pad(images, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)))
 
-    def cropped(self, images: jax.Array) -> jax.Array:
-        """Normalized crops of uint8 ones, in training.
+    def crops(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Normalized training images of uint8 ones; with a key, their colors are distorted.
 
         Raises:
-            UserError: they are of another size.
+            UserError: they are no crops.
         """
         if images.shape[1:3] != (self.crop, self.crop):
             raise UserError(
@@ -195,7 +199,10 @@ class Segmentation(ImageMethod):
                 f"are {images.shape[1]} x {images.shape[2]}: set config.method.args.crop, or end "
                 f"config.data.train_transform in class_crop({self.crop})"
             )
-        return self.normalize(images)
+        if key is None:
+            return self.normalize(images)
+        colors = photometric_distortion(key, images.astype(jnp.float32) / 255)
+        return standardize(colors, self.mean, self.std)
 
     def fitted(self, params: Params, space: tuple[int, int]) -> Params:
         """The parameters, with learned positions resampled for images of another size than crops.
@@ -227,6 +234,7 @@ def make(
     head: str = "upernet",
     crop: int = 512,
     width: int | None = None,
+    photometric: bool = False,
     drop_path: float = 0.1,
     layer_decay: float = 0.65,
     trainable: int | str = "all",
@@ -245,6 +253,7 @@ def make(
         head: 'linear' or 'upernet'.
         crop: side in pixels of training images, and of sliding windows.
         width: of 'upernet'; None: 768, or 1024 for encoders of at least 1024.
+        photometric: distort the colors of training images, see `ops.photometric`.
         drop_path: rate of stochastic depth in the last block; none in a frozen encoder.
         layer_decay: factor of the learning rate from block to block, towards the input.
         trainable: 'all', the number of last blocks that learn (0: the encoder is frozen), or 'mlp'
@@ -280,6 +289,7 @@ def make(
         head=head,
         crop=crop,
         width=width or (1024 if network.width >= 1024 else 768),
+        photometric=photometric,
         layer_decay=layer_decay,
         trainable=trainable_part(network, trainable),
     )
