@@ -95,12 +95,13 @@ def get_config(arg: str = "ade20k:B/16") -> ConfigDict:
             f"configs/segment.py:{arg}: write {', '.join(DATA)} and :SIZE/PATCH, e.g. ade20k:B/16, "
             "and behind it nothing or ,linear"
         )
-    return recipe(DATA[name], size, head or "upernet", arg)
+    return recipe(name, size, head or "upernet")
 
 
-def recipe(data: Data, size: str, head: str, arg: str) -> ConfigDict:
+def recipe(name: str, size: str, head: str) -> ConfigDict:
     """The published recipe for a data set; see above."""
-    encoder, large = common.encoder_of(size, f"configs/segment.py:{arg}"), size.startswith("L")
+    data, encoder = DATA[name], common.encoder_of(size, f"configs/segment.py:{name}")
+    large = size.startswith("L")
     relative = "/" in size and head == "upernet"
     if relative:
         encoder = encoder.replace(")", ", relative_positions=True)")

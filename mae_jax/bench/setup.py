@@ -97,7 +97,7 @@ def sized(
     if not transforms:
         rows = call_section(make_data, config.data, "data").example("train")
         return image_shape(rows), rows
-    made = {"image": np.zeros((256, 256, 3), np.uint8)}
+    made = {"image": np.zeros((256, 256, 3), np.uint8), "segmentation": np.zeros((256, 256), int)}
     params = draw(transforms, np.zeros(1, np.uint64))
     for transform, row in zip(transforms, params, strict=True):
         made = transform.apply(made, row[0])
