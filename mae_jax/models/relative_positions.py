@@ -3,8 +3,6 @@ between two patches, added to the logits of the attention. It starts at zero, wh
 nothing.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,10 @@ from flax import linen as nn
 
 
 class RelativePositions(nn.Module):
-    """The bias of one layer of attention."""
+    """The bias of one layer of attention. The table has a row for each of (2 rows - 1)(2 columns
+    - 1) offsets of patches; with class tokens three more, from them to patches, from patches to
+    them, and among them.
+    """
 
     grid: tuple[int, int]
     """Rows and columns of patches."""
@@ -20,27 +21,31 @@ class RelativePositions(nn.Module):
     @nn.compact
     def __call__(self, tokens: int, heads: int) -> jax.Array:
         """[1, heads, T, T] float32, for T `tokens`: those of a whole image, then the patches."""
-        index = offset_index(self.grid, tokens - math.prod(self.grid))
-        table = self.param("table", nn.initializers.zeros, (index.max() + 1, heads))
-        return jnp.moveaxis(table[index], -1, 0)[None]  # of [T, T, heads]
+        rows, columns = self.grid
+        prefix, patches = tokens - rows * columns, rows * columns
+        offsets = (2 * rows - 1) * (2 * columns - 1)
+        entries = offsets + 3 * (prefix > 0)
+        table = self.param("table", nn.initializers.zeros, (entries, heads)).T  # [H, entries]
+        # Products with one-hot matrices: TPUs would gather and scatter single numbers slowly.
+        bias = jnp.einsum(
+            "hab,aik,bjl->hijkl",
+            table[:, :offsets].reshape(heads, 2 * rows - 1, 2 * columns - 1),
+            offsets_of(rows),
+            offsets_of(columns),
+            precision="highest",
+        ).reshape(heads, patches, patches)  # of [H, row, column, row of the key, column of the key]
+        if prefix:
+            fill = lambda i, *shape: jnp.broadcast_to(table[:, offsets + i, None, None], shape)
+            first = jnp.concatenate(
+                [fill(2, heads, prefix, prefix), fill(0, heads, prefix, patches)], axis=2
+            )
+            others = jnp.concatenate([fill(1, heads, patches, prefix), bias], axis=2)
+            bias = jnp.concatenate([first, others], axis=1)  # [H, T, T]
+        return bias[None]
 
 
-def offset_index(grid: tuple[int, int], prefix: int) -> np.ndarray:
-    """Which row of the table each pair of tokens has, [T, T]: (2 rows - 1)(2 columns - 1) for the
-    offsets of patches, then with class tokens three more, from them to patches, from patches to
-    them, and among them.
-
-    Args:
-        grid: rows and columns of patches.
-        prefix: number of class tokens.
-    """
-    rows, columns = grid
-    places = np.indices(grid).reshape(2, -1)  # [2, L]
-    down, right = places[:, :, None] - places[:, None, :]  # [L, L]
-    index = (down + rows - 1) * (2 * columns - 1) + right + columns - 1
-    offsets = (2 * rows - 1) * (2 * columns - 1)
-    index = np.pad(index, ((prefix, 0), (prefix, 0)))
-    index[:prefix, prefix:] = offsets
-    index[prefix:, :prefix] = offsets + 1
-    index[:prefix, :prefix] = offsets + 2
-    return index
+def offsets_of(length: int) -> np.ndarray:
+    """[2 length - 1, length, length] float32 with 1 at (i - j + length - 1, i, j), else 0."""
+    places = np.arange(length)
+    offset = places[:, None] - places + length - 1  # [length, length]
+    return (np.arange(2 * length - 1)[:, None, None] == offset).astype(np.float32)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mae_jax.models import vit
-from mae_jax.models.relative_positions import RelativePositions, offset_index
+from mae_jax.models.relative_positions import RelativePositions
 from mae_jax.models.transformer import Attention
 from mae_jax.ops.masking import from_scores
 from mae_jax.types import UserError
@@ -59,11 +59,12 @@ def test_attention_with_the_bias_is_that_of_a_loop(grid, prefix):
     np.testing.assert_allclose(skipped, found[:, 1:], atol=1e-6)
 
 
-def test_every_entry_of_the_table_is_used():
-    assert (np.unique(offset_index((4, 4), 1)) == np.arange(7 * 7 + 3)).all()
-    table = np.random.default_rng(0).normal(size=(5 * 5 + 3, 2))
-    bias = RelativePositions((3, 3)).apply({"params": {"table": table}}, 10, 2)
-    assert bias.shape == (1, 2, 10, 10)
+def test_every_entry_of_the_table_is_used_as_often_as_it_occurs():
+    layer, table = RelativePositions((3, 4)), np.zeros((5 * 7 + 3, 2), np.float32)
+    total = lambda table: layer.apply({"params": {"table": table}}, 13, 2).sum()
+    found = jax.grad(total)(table)[:, 0]
+    rows, columns = 3 - np.abs(np.arange(-2, 3)), 4 - np.abs(np.arange(-3, 4))
+    np.testing.assert_allclose(found, [*np.outer(rows, columns).ravel(), 12, 12, 1])
 
 
 def test_at_zero_nothing_changes_and_each_block_learns_its_own():
