@@ -88,7 +88,9 @@ def case(request):
 
 
 def make_batch(shape):
-    """Four images [H, W, C] with large, plain areas, a second view of each, and labels."""
+    """Four images [H, W, C] with large, plain areas, a second view of each, and labels, also of
+    pixels, some of which have none.
+    """
     height, width, channels = shape
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (4, height // 8, width // 4, channels))
@@ -97,6 +99,7 @@ def make_batch(shape):
         "image": smooth.astype(np.uint8),
         "image2": smooth[:, :, ::-1].astype(np.uint8),
         "label": np.arange(4, dtype=np.int32),
+        "segmentation": np.where(smooth < 16, 255, smooth // 64)[..., 0].astype(np.int32),
     }
 
 

@@ -97,7 +97,10 @@ def sized(
     if not transforms:
         rows = call_section(make_data, config.data, "data").example("train")
         return image_shape(rows), rows
-    example = {"image": np.zeros((256, 256, 3), np.uint8)}
+    example = {
+        "image": np.zeros((256, 256, 3), np.uint8),
+        "segmentation": np.zeros((256, 256), int),
+    }
     params = draw(transforms, np.zeros(1, np.uint64))
     for transform, row in zip(transforms, params, strict=True):
         example = transform.apply(example, row[0])

@@ -5,7 +5,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,17 +13,14 @@ import numpy as np
 
 from mae_jax.data import arrays, classes, originals
 from mae_jax.data import subset as subsets
-from mae_jax.data.loader import ON_ERROR, Loader, cores
+from mae_jax.data.loader import Loader, cores
 from mae_jax.data.named import check_damaged, open_sources
+from mae_jax.data.options import check_options
 from mae_jax.data.order import Rows, evaluation_rows, training_rows
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Transform, make_transforms
-from mae_jax.spec import check_choice
 from mae_jax.types import UserError
-
-PIPELINES = ("arrays", "tf")
-MAX_WORKERS = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -267,7 +263,7 @@ def make_data(
         UserError: unknown names, missing folders, a batch size that `process_count` does not
             divide; images that are known to be damaged, unless `on_error` is 'skip'.
     """
-    _check(pipeline, on_error, batch_size, process_count, views, workers)
+    check_options(pipeline, on_error, batch_size, process_count, views, workers)
     transforms = {
         "train": make_transforms(train_transform),
         "eval": make_transforms(eval_transform),
@@ -297,21 +293,3 @@ def make_data(
         process_count=process_count,
         empty_classes=empty_classes,
     )
-
-
-def _check(
-    pipeline: str, on_error: str, batch_size: int, process_count: int, views: int, workers: int
-) -> None:
-    """Raises UserError if an option of `make_data` is invalid."""
-    check_choice("pipeline", pipeline, PIPELINES)
-    if pipeline == "tf" and importlib.util.find_spec("tensorflow") is None:
-        raise UserError("pipeline 'tf' needs TensorFlow: install tensorflow-cpu, or use 'arrays'")
-    check_choice("on_error", on_error, ON_ERROR)
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
-    if views not in (1, 2):
-        raise UserError(f"views {views}: give 1, or 2 for methods that compare two views")
-    if not 0 <= workers <= MAX_WORKERS:
-        raise UserError(
-            f"workers {workers}: give up to {MAX_WORKERS} threads, or 0 for one per core"
-        )

@@ -121,6 +121,15 @@ def bits_of_color(image: Image.Image, data: bytes) -> int:
     return 8
 
 
+def bits_of_gray(image: Image.Image, data: bytes) -> int:
+    """Bits of a gray image of at most 8 bits, mode L: 2 or 4 in some PNG and TIFF files, or 8."""
+    if image.format == "PNG":
+        bits = data[24]
+    else:
+        bits = _tag(image, _BITS, (8,))[0] if image.format == "TIFF" else 8
+    return bits if bits in (2, 4) else 8
+
+
 def deep_gray(image: Image.Image, data: bytes) -> tuple[np.ndarray, int]:
     """Values of a gray image of more than 8 bits, as stored, and the highest possible value.
 

@@ -1,5 +1,5 @@
-"""Geometric transforms: crop and resize, and affine maps. Each is applied consistently to pixels,
-segmentations and boxes, see `fields.move`.
+"""Geometric transforms: crop and resize, padding, and affine maps. Each is applied consistently to
+pixels, segmentations and boxes, see `fields.move`.
 """
 
 import dataclasses
@@ -9,6 +9,9 @@ from PIL import Image
 
 from mae_jax.data import images
 from mae_jax.data.fields import Field
+
+Color = tuple[int, int, int]
+"""(red, green, blue), of pixels from outside the image; a gray image has their luminance there."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,26 +60,56 @@ class Window:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Padded:
+    """Rows are added below and columns to the right, in 2-D."""
+
+    size: tuple[int, int]
+    """(height, width) of the result, at least those of the image."""
+    fill: Color
+    """Of the added pixels."""
+
+    def pixels(self, values):
+        """See `Geometry`: [H, W, C] uint8."""
+        values = images.pixels_of(values)
+        height, width, channels = values.shape
+        padded = np.empty((*self.size, channels), np.uint8)
+        padded[:] = self.fill if channels == 3 else gray_of(self.fill)
+        padded[:height, :width] = values
+        return padded
+
+    def nearest(self, values, field):
+        """See `Geometry`."""
+        height, width = values.shape[:2]
+        # In the type of batches: a bool has no room for the value of IGNORE.
+        shape = (*self.size, *values.shape[2:])
+        padded = np.full(shape, field.fill, field.dtype or values.dtype)
+        padded[:height, :width] = values
+        return padded
+
+    def boxes(self, boxes, shape):
+        """See `Geometry`."""
+        return boxes * np.tile(np.divide(shape, self.size), 2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Affine:
     """An affine map in 2-D with bicubic interpolation; the size of the image stays."""
 
     matrix: np.ndarray
     """[2, 3], maps (x, y, 1) in the result to (x, y) in the image, in pixels from the upper left
     corner."""
-    fill: tuple[int, int, int]
-    """(red, green, blue) outside the image; a gray image gets its luminance."""
+    fill: Color
+    """Color outside the image."""
 
     def pixels(self, values):
         """See `Geometry`: [H, W, 1 or 3] uint8."""
         image = pillow_of(values)
-        red, green, blue = self.fill
-        gray = round(0.299 * red + 0.587 * green + 0.114 * blue)
         moved = image.transform(
             image.size,
             Image.Transform.AFFINE,
             self.matrix.ravel().tolist(),
             Image.Resampling.BICUBIC,
-            fillcolor=gray if image.mode == "L" else self.fill,
+            fillcolor=gray_of(self.fill) if image.mode == "L" else self.fill,
         )
         return np.asarray(moved).reshape(values.shape)
 
@@ -99,6 +132,12 @@ class Affine:
         low, high = (np.clip(edge, 0, 1)[..., ::-1] for edge in (moved.min(-2), moved.max(-2)))
         filled = (boxes[..., :2] < boxes[..., 2:]).all(-1) & (low < high).all(-1)
         return np.where(filled[..., None], np.concatenate([low, high], axis=-1), 0)
+
+
+def gray_of(color: Color) -> int:
+    """Luminance."""
+    red, green, blue = color
+    return round(0.299 * red + 0.587 * green + 0.114 * blue)
 
 
 def pillow_of(pixels: np.ndarray) -> Image.Image:

@@ -219,7 +219,10 @@ def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 def _numbers(image: Image.Image, data: bytes) -> np.ndarray:
     image.load()
-    return turned(np.asarray(image), orientation(image))
+    values = np.asarray(image)
+    if image.mode == "L":  # Pillow stretches gray of 2 and 4 bits to 0 ... 255
+        values = values // (255 // (2 ** decoding.bits_of_gray(image, data) - 1))
+    return turned(values, orientation(image))
 
 
 def window_to_bytes(values: np.ndarray, window: Window) -> np.ndarray:

@@ -85,11 +85,14 @@ def check(text: str, held_out: float) -> None:
 
 def subset(source: Source, text: str) -> Source:
     """The subset that a spec string describes: 'share(0.01, seed=1)' or 'per_class(10, seed=1)'.
+    For a source without labels of whole images, such as segmentations, a share of all examples.
 
     Raises:
         UserError: there is no such rule, or a class has too few examples.
     """
     choose = _rule(text)
+    if not source.class_names and parse(text)[0].name == "share":
+        return Part(source, choose(np.zeros(source.num_examples, np.int32), ("all",)))
     labels = labels_of(source)
     return Part(source, choose(labels, source.class_names), labels)
 
@@ -150,7 +153,10 @@ def labels_of(source: Source) -> np.ndarray:
     know them, every example is read once, without decoding.
     """
     if not source.class_names:
-        raise UserError("subset needs labels: give a folder with one sub-folder for each class")
+        raise UserError(
+            "subset per_class needs labels: give a folder with one sub-folder for each class, or "
+            "share(...)"
+        )
     known = source.labels()
     if known is not None:
         return known

@@ -23,6 +23,13 @@ MAX_STEPS = 2**31 - 1
 TINY, HUGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
 
 
+DECAYS = {
+    "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+}
+"""How the learning rate falls: (share of the way after the warm-up) -> share of the peak."""
+
+
 class Plan(NamedTuple):
     """A learning-rate schedule with its resolved numbers."""
 
@@ -30,6 +37,8 @@ class Plan(NamedTuple):
     steps: int
     warmup_steps: int
     peak_lr: float
+    decay: str
+    """A name of `DECAYS`."""
 
 
 def make_plan(
@@ -38,15 +47,17 @@ def make_plan(
     epochs: float,
     warmup_epochs: float,
     min_lr: float = 0.0,
+    decay: str = "cosine",
     batch_size: int,
     num_examples: int,
 ) -> Plan:
-    """Linear warm-up from 0, then a half cosine to `min_lr`, per step.
+    """Linear warm-up from 0, then a fall to `min_lr`, per step.
 
     Args:
         base_lr: learning rate per 256 images; the peak is base_lr * batch_size / 256 (arXiv
             1706.02677).
         epochs, warmup_epochs: lengths of run and warm-up, in passes over `num_examples`.
+        decay: from the peak to min_lr, 'cosine' or 'linear'.
         min_lr: learning rate at the end.
         batch_size: global batch size, over all microbatches.
 
@@ -58,6 +69,7 @@ def make_plan(
         epochs=epochs,
         warmup_epochs=warmup_epochs,
         min_lr=min_lr,
+        decay=decay,
         batch_size=batch_size,
     )
     if epochs * num_examples / batch_size > MAX_STEPS:
@@ -72,14 +84,20 @@ def make_plan(
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
         progress = jnp.clip((step - warmup) / max(1, steps - warmup), 0, 1)
-        cosine = min_lr + (peak - min_lr) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-        return jnp.where(step < warmup, peak * step / max(1, warmup), cosine)
+        falling = min_lr + (peak - min_lr) * DECAYS[decay](progress)
+        return jnp.where(step < warmup, peak * step / max(1, warmup), falling)
 
-    return Plan(schedule, steps, warmup, peak)
+    return Plan(schedule, steps, warmup, peak, decay)
 
 
 def check_schedule(
-    *, base_lr: float, epochs: float, warmup_epochs: float, min_lr: float = 0.0, batch_size: int
+    *,
+    base_lr: float,
+    epochs: float,
+    warmup_epochs: float,
+    min_lr: float = 0.0,
+    decay: str = "cosine",
+    batch_size: int,
 ) -> None:
     """Checks the arguments of `make_plan` that do not depend on the number of examples.
 
@@ -87,6 +105,7 @@ def check_schedule(
         UserError: no epochs, a warm-up longer than the run, or a learning rate that is negative,
             not representable in float32, or above its peak at the end.
     """
+    check_choice("config.schedule.decay", decay, DECAYS)
     for name, value in dict(epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr).items():
         if not 0 <= value < math.inf:
             raise UserError(f"config.schedule.{name}={value} must be finite and not negative")

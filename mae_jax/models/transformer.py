@@ -14,6 +14,7 @@ from flax import linen as nn
 from mae_jax.models.drop_path import drop_path
 from mae_jax.models.limits import check_size, chosen
 from mae_jax.models.norm import LayerNorm
+from mae_jax.models.relative_positions import RelativePositions
 from mae_jax.ops.activations import gelu
 from mae_jax.ops.attention import attention, attention_weights, check_attention, split
 from mae_jax.ops.gather import KINDS
@@ -61,6 +62,8 @@ class Attention(nn.Module):
     heads: int
     dtype: Any = jnp.float32
     attention: str = "auto"
+    relative: tuple[int, int] | None = None
+    """Rows and columns of patches that have a bias by relative position; None: there is none."""
 
     @nn.compact
     def __call__(
@@ -77,6 +80,10 @@ class Attention(nn.Module):
         qkv = QKV(self.dtype, name="qkv")(x, skip)
         # [B, T, D] to [B, T, H, d], of queries [B, T - skip, H, d]
         qkv = [y.reshape(*y.shape[:2], self.heads, width // self.heads) for y in qkv]
+        if self.relative is not None:
+            table = RelativePositions(self.relative, name="relative_positions")
+            relative = table(x.shape[1], self.heads)[:, :, skip:]  # [1, H, T - skip, T]
+            bias = relative if bias is None else bias + relative
         shown = attention_weights(*qkv[:2], bias=bias, mask=mask) if weights else None
         x = attention(*qkv, bias=bias, mask=mask, kind=self.attention)  # [B, T - skip, H, d]
         x = x.reshape(*x.shape[:2], width)  # [B, T - skip, D]
@@ -108,6 +115,7 @@ class Block(nn.Module):
     """Rate of stochastic depth in training (arXiv 1603.09382)."""
 
     attention: str = "auto"
+    relative: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(
@@ -130,7 +138,7 @@ class Block(nn.Module):
         y = LayerNorm(dtype=self.dtype, name="norm1")(x)
         rate = self.drop_path if train else 0
         rng = lambda: self.make_rng("drop_path")
-        layer = Attention(self.heads, self.dtype, self.attention, name="attention")
+        layer = Attention(self.heads, self.dtype, self.attention, self.relative, name="attention")
         y, shown = layer(y, skip, weights, bias=bias, mask=mask)
         x = x[:, skip:] + drop_path(rng, y, rate)  # [B, T - skip, D]
         y = LayerNorm(dtype=self.dtype, name="norm2")(x)
@@ -172,6 +180,7 @@ def blocks(
     weighted: Sequence[int] | None = (),
     bias: jax.Array | None = None,
     mask: jax.Array | None = None,
+    relative: tuple[int, int] | None = None,
     skip: int = 0,
     train: bool = False,
 ) -> Trunk:
@@ -185,6 +194,7 @@ def blocks(
         taps, weighted: indices of the blocks whose outputs, or attention weights, are also
             returned; negative ones count from the end; None: all.
         bias, mask: for the attention of every block, see `ops.attention.attention`.
+        relative: see `Attention`; each block has its own table.
         skip: number of first tokens whose outputs the last block does not compute.
         train: applies stochastic depth.
 
@@ -200,6 +210,7 @@ def blocks(
             dtype=dtype,
             drop_path=drop_path * i / max(1, depth - 1),
             attention=attention,
+            relative=relative,
             name=f"block_{i}",
         )
         skipped = skip if i == depth - 1 else 0  # earlier blocks need all tokens as keys and values

@@ -58,6 +58,8 @@ class ViT(Encoder):
     """Rate of stochastic depth in the last block; it rises linearly from 0 in the first."""
     learned_positions: bool = False
     """Train the positions of patches and class tokens, initialized to the sine-cosine ones."""
+    relative_positions: bool = False
+    """Learned biases of the attention by relative position, see `models.relative_positions`."""
     final_norm: bool = True
     dtype: Any = jnp.float32
     attention: str = "auto"
@@ -126,7 +128,14 @@ class ViT(Encoder):
         """
         space = images.shape[1:-1]
         patches = patchify(images, self.patch)  # [B, L, prod(patch) * C]
-        first, positions = self.positions(grid_of(space, self.patch))
+        grid = grid_of(space, self.patch)
+        first, positions = self.positions(grid)
+        relative = grid if self.relative_positions else None
+        if relative and (mask is not None or len(grid) != 2):
+            raise UserError(
+                "vit: relative_positions=True is for whole images [H, W, C]: leave it out for "
+                "masked images and those of other dimensions"
+            )
         # Visible patches are gathered before the embedding, which then skips the masked ones.
         if mask is not None and not self.mask_tokens:
             patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)  # [B, K, ...]
@@ -154,6 +163,7 @@ class ViT(Encoder):
             remat=self.remat,
             taps=taps,
             weighted=weighted,
+            relative=relative,
             train=train,
         )
         if not self.final_norm:
@@ -186,6 +196,7 @@ def make(
     mask_tokens: bool = False,
     drop_path: float = 0.0,
     learned_positions: bool = False,
+    relative_positions: bool = False,
     final_norm: bool = True,
     attention: str = "auto",
     remat: str = "none",
@@ -203,6 +214,8 @@ def make(
         mask_tokens: encode masked patches as mask tokens instead of dropping them.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
         learned_positions: train the positions, which then fit only one image size.
+        relative_positions: BEiT's learned attention biases, for images of one size; initialized to
+            zero. Not for pre-training with masks.
         final_norm: normalize the output; off for a classifier, whose head has a norm.
         attention: kernel, one of `ops.attention.CHOICES`; 'auto' chooses by the devices.
         remat: rematerialization, a name of `REMAT`: 'none' is fastest, 'dots' and 'full' save
@@ -237,6 +250,7 @@ def make(
         mask_tokens=mask_tokens,
         drop_path=drop_path,
         learned_positions=learned_positions,
+        relative_positions=relative_positions,
         final_norm=final_norm,
         **choices,
         **shape,

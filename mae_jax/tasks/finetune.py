@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mae_jax.methods.images import ImageMethod
 from mae_jax.models.classifier import Classifier
+from mae_jax.models.encoder import Encoder
 from mae_jax.models.vit import ViT
 from mae_jax.ops import augment
 from mae_jax.rules import Rules, freeze
@@ -127,6 +128,22 @@ def layer_rules(depth: int, layer_decay: float, trainable: int | str) -> Rules:
     return tuple(rules)
 
 
+def trainable_part(network: Encoder, trainable: int | str) -> int | str:
+    """`trainable` of `layer_rules`, checked for an encoder.
+
+    Raises:
+        UserError: a value that it cannot be.
+    """
+    trainable = int(trainable) if str(trainable).isdigit() else trainable
+    if trainable not in ("all", "mlp") and trainable not in range(network.depth + 1):
+        raise UserError(
+            f"trainable {trainable!r}: choose 'all', 'mlp' or a number up to {network.depth}"
+        )
+    if trainable == "mlp" and not isinstance(network, ViT):
+        raise UserError("trainable 'mlp' is for transformers: choose a number of blocks, or 'all'")
+    return trainable
+
+
 def make(
     *,
     encoder: str = "vit(B, patch=16)",
@@ -171,18 +188,11 @@ def make(
     network = fields["encoder"]
     if isinstance(network, ViT):  # as in the official code, positions are trained, too
         network = network.clone(learned_positions=True)
-    trainable = int(trainable) if str(trainable).isdigit() else trainable
-    if trainable not in ("all", "mlp") and trainable not in range(network.depth + 1):
-        raise UserError(
-            f"trainable {trainable!r}: choose 'all', 'mlp' or a number up to {network.depth}"
-        )
-    if trainable == "mlp" and not isinstance(network, ViT):
-        raise UserError("trainable 'mlp' is for transformers: choose a number of blocks, or 'all'")
     return Finetuning(
         **fields | {"encoder": network},
         classes=classes,
         layer_decay=layer_decay,
-        trainable=trainable,
+        trainable=trainable_part(network, trainable),
         smoothing=smoothing,
         mixup=mixup,
         cutmix=cutmix,

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from mae_jax import weights
 from mae_jax.engine.transfer import transfer
 from mae_jax.models.vit import ViT
+from mae_jax.ops.patches import grid_of
+from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import arguments, build
 from mae_jax.types import Method, TrainState, UserError
 from mae_jax.workdir import read_config, write
@@ -112,6 +114,10 @@ class InitFrom:
         # Only the method's own encoder is adapted to other images; other parts must fit exactly.
         ours = row.into == ENCODER
         adapt = self.method.adapt(self.image, old) if ours else lambda path, array: array
+        if isinstance(network, ViT) and ours and old and "positions" in {*part} - {*saved}:
+            # Sine-cosine positions are resampled as learned ones are.
+            grid = grid_of(old[:-1], network.patch)
+            saved["positions"] = with_prefix(grid, network.width, network.prefix)
         missing = self.method.loads()[row.into]
         loaded = transfer(part, saved, missing=missing, adapt=adapt, where=prefix)
         return state.replace(**_replaced(tree, names, loaded))

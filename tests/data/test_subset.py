@@ -54,6 +54,15 @@ def test_a_share_is_one_of_every_class(source):
     assert subset(source, "share(1)").num_examples == 300
 
 
+def test_a_share_without_classes(source):
+    without = Arrays({"image": source.arrays["image"]})
+    part, more = (subset(without, f"share({share}, seed=1)") for share in (0.1, 0.2))
+    assert part.num_examples == 30 and len(set(numbers_of(part) // 100)) == 3
+    assert part.labels() is None and set(numbers_of(part)) < set(numbers_of(more))
+    with pytest.raises(UserError, match="per_class needs labels: .* or share"):
+        subset(without, "per_class(1)")
+
+
 def test_as_many_of_every_class_and_others_for_other_seeds(source):
     one, other = (subset(source, f"per_class(10, seed={seed})") for seed in (1, 2))
     assert np.bincount(LABELS[numbers_of(one)]).tolist() == [10, 10, 10]

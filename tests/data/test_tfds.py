@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mae_jax.data.fields import IGNORE
 from mae_jax.data.images import BadImage
 from mae_jax.data.sources import folder, tfds
 from mae_jax.data.tfrecords import TFRecords
@@ -179,6 +180,24 @@ def test_masks_and_boxes(sets, form):
         tfds.make(path, box="objects/bbox", max_boxes=1).read(np.arange(source.num_examples))
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_classes_of_masks(sets, form):
+    """Of the numbers 0 ... 19; without these options they are classes as they stand."""
+    path, every = str(sets[form]), np.arange(COUNT - 4)
+    plain = tfds.make(path, segmentation="mask")
+    numbers = [int(mask[0, 0]) for mask in plain.read(every)["segmentation"]]
+    assert sorted(numbers) == list(range(20)) and "segmentation" not in plain.names
+    source = tfds.make(path, segmentation="mask", classes=19, reduce_zero_label=True)
+    found = [int(mask[0, 0]) for mask in source.read(every)["segmentation"]]
+    assert found == [number - 1 if number else IGNORE for number in numbers]
+    assert len(source.names["segmentation"]) == 19
+    source = tfds.make(path, segmentation="mask", classes=("sky", "sea"), ids={3: 0, 4: 1})
+    found = [int(mask[0, 0]) for mask in source.read(every)["segmentation"]]
+    assert found == [{3: 0, 4: 1}.get(number, IGNORE) for number in numbers]
+    with pytest.raises(BadImage, match="its segmentation holds [0-9]+: the classes are 0 ... 1,"):
+        tfds.make(path, segmentation="mask", classes=2).read(every)
+
+
 def test_a_set_by_its_name(sets):
     root = str(sets["tfrecord"].parents[1])
     for name in ("pets", "pets:1.0.0"):
@@ -319,6 +338,11 @@ def test_a_file_that_is_missing(sets, tmp_path, form):
         ({"box": "label"}, "no box 'label': choose box=objects/bbox"),
         ({"channels": 2}, "channels 2 is not supported: choose 1, 3, 4"),
         ({"window": (5, 5)}, "window"),
+        ({"classes": 2}, "classes, ids and reduce_zero_label need segmentation="),
+        (
+            {"segmentation": "mask", "reduce_zero_label": True},
+            "reduce_zero_label needs classes=",
+        ),
         ({"max_boxes": 0}, "max_boxes 0 must be at least 1"),
     ],
 )

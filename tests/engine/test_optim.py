@@ -177,3 +177,14 @@ def test_lars_is_the_official_rule():
             params[name] = params[name] - rates[step] * momentum[name]
         for name in params:
             np.testing.assert_allclose(found[name], params[name], rtol=1e-6, atol=2e-6)
+
+
+def test_a_linear_fall_ends_at_the_lowest_rate():
+    options = dict(base_lr=1.6e-3, epochs=10, warmup_epochs=1, batch_size=16, num_examples=160)
+    plan = make_plan(**options, decay="linear")
+    assert plan.peak_lr == pytest.approx(1e-4)
+    for step in (0, 5, 10, 37, 99):
+        expected = 1e-4 * (step / 10 if step < 10 else 1 - (step - 10) / 90)
+        assert float(plan.schedule(step)) == pytest.approx(expected, rel=1e-5, abs=1e-10)
+    with pytest.raises(UserError, match="decay 'steps' is unknown: choose cosine, linear"):
+        make_plan(**options, decay="steps")

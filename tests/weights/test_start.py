@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from mae_jax import weights
 from mae_jax.config import load_config
+from mae_jax.ops.posemb import with_prefix
 from mae_jax.ops.resample import resample_positions
 from mae_jax.run import build
 from mae_jax.types import UserError
@@ -117,6 +118,16 @@ def test_what_a_task_leaves_to_its_defaults(pretrained, tmp_path, caplog):
     large = build(config)
     with pytest.raises(UserError, match=r"and config.method.args.encoder=vit\(B, patch=16\)$"):
         large.init_from.load(large.abstract_state)  # as loaded_state() does, which draws it first
+
+
+def test_fixed_positions_are_resampled_where_a_task_learns_them(pretrained):
+    """As learned ones are: each patch of a larger image is where it was."""
+    larger = [f"data.{name}_transform=resize((16, 16))" for name in ("train", "eval")]
+    config = load_config(f"{TASKS}:finetune", [f"init_from.path={pretrained}", *larger])
+    found = build(config).loaded_state().params["encoder"]["positions"]
+    expected = resample_positions(with_prefix((2, 3), 16), (2, 3), (4, 4))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(expected - with_prefix((4, 4), 16)).max() > 0.1
 
 
 def test_the_hub_is_out_of_reach(offline, capsys, tmp_path):

@@ -11,14 +11,13 @@ from mae_jax.data import alpha
 from mae_jax.data.decoding import MAX_PIXELS, extensions
 from mae_jax.data.fields import boxes_from_centers
 from mae_jax.data.files import Files, existing, find, read_bytes
-from mae_jax.data.images import BadImage, Encoded, Window, decode_mask
-from mae_jax.data.orientation import turned, turned_boxes
+from mae_jax.data.images import BadImage, Encoded, Window
+from mae_jax.data.label_images import ANNOTATED, convention, read_label
+from mae_jax.data.orientation import turned_boxes
 from mae_jax.data.reading import CHANGES, Reading, spread
 from mae_jax.data.sources import Source
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
-
-ANNOTATED = ("upright", "stored")
 
 
 class Folder(Source):
@@ -74,16 +73,7 @@ class Folder(Source):
     def _mask(self, name: str, image: Encoded) -> np.ndarray:
         """Segmentation [H, W] of the upright image."""
         path = (self.masks / name).with_suffix(".png")
-        mask = decode_mask(read_bytes(path), self.decoder.max_pixels)
-        mask = turned(mask, image.orientation) if self.annotated == "stored" else mask
-        if mask.shape == image.shape:
-            return mask
-        other = "stored" if self.annotated == "upright" else "upright"
-        hint = f": if masks belong to the images as {other}, give annotated={other}"
-        raise BadImage(
-            f"its mask {path} is {_size(mask.shape)}, the image {_size(image.shape)}, both upright"
-            + (hint if mask.shape == image.shape[::-1] else "")
-        )
+        return read_label(path, image, annotated=self.annotated)
 
     def _boxes(self, name: str, image: Encoded) -> tuple[np.ndarray, np.ndarray]:
         """Boxes [max_boxes, 4] of the upright image, and their classes [max_boxes]."""
@@ -102,15 +92,7 @@ class Folder(Source):
 
     def _convention(self) -> Iterator[str]:
         if self.masks is not None or self.boxes is not None:
-            turn = {"upright": "turned upright", "stored": "stored, and are turned with them"}
-            yield (
-                f"masks and boxes are those of the images as {turn[self.annotated]} "
-                f"(annotated={self.annotated})"
-            )
-
-
-def _size(shape: tuple[int, int]) -> str:
-    return f"{shape[1]} x {shape[0]}"
+            yield from convention(self.annotated)
 
 
 def read_boxes(root: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:

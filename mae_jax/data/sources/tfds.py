@@ -23,6 +23,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from mae_jax.data import alpha
+from mae_jax.data.class_ids import Classes, ClassIds, Ids
 from mae_jax.data.decoding import MAX_PIXELS
 from mae_jax.data.images import BadImage, Window, decode_mask
 from mae_jax.data.orientation import turned, turned_boxes
@@ -47,6 +48,7 @@ class Prepared(Source):
         features: field -> path of its feature; 'image' is required.
         decoder: turns bytes of files into images.
         max_boxes: rows of 'box'.
+        class_ids: makes classes of the numbers in segmentations; None: they are classes.
     """
 
     reading = CHANGES
@@ -59,13 +61,14 @@ class Prepared(Source):
         decoder: Reading,
         *,
         max_boxes: int,
+        class_ids: ClassIds | None = None,
     ):
         from tensorflow_datasets import decode
         from tensorflow_datasets import features as kinds
 
         known = builder.info.features
         self.split, self.features = split, dict(features)
-        self.decoder, self.max_boxes = decoder, max_boxes
+        self.decoder, self.max_boxes, self.class_ids = decoder, max_boxes, class_ids
         self.records = _open_records(builder, split)
         self.num_examples = len(self.records)
         self.digest = _digest(builder.info, split)
@@ -73,6 +76,7 @@ class Prepared(Source):
             self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
         names = tuple(known[features["label"]].names) if "label" in features else ()
         self.names = {"label": names} if names else {}
+        self.names |= {"segmentation": class_ids.names} if class_ids else {}
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
         self._name = next((name for name in NAMES if name in texts), None)
         needed = {path.split("/")[0] for path in (*features.values(), self._name) if path}
@@ -116,6 +120,7 @@ class Prepared(Source):
             row["label"] = int(value["label"])
         if "segmentation" in value:
             mask = decode_mask(value["segmentation"], self.decoder.max_pixels)
+            mask = self.class_ids(mask, "its segmentation") if self.class_ids else mask
             row["segmentation"] = turned(mask, image.orientation)
         if "box" in value:
             boxes = np.asarray(value["box"], np.float32).reshape(-1, 4)
@@ -233,6 +238,9 @@ def make(
     image: str = "image",
     label: str = "label",
     segmentation: str = "",
+    classes: Classes = None,
+    ids: Ids = None,
+    reduce_zero_label: bool = False,
     box: str = "",
     max_boxes: int = 100,
     channels: int = 3,
@@ -251,6 +259,8 @@ def make(
         label: name of the feature with the class; empty for none. The default may be missing. An
             unknown class is -1 in TFDS.
         segmentation: name of the feature with an image of class numbers; empty for none.
+        classes, ids, reduce_zero_label: what these numbers mean, see `pairs`, e.g. classes=150 and
+            reduce_zero_label=True for the 'annotation' of scene_parse150; by default as they are.
         box: path of the feature with boxes, e.g. 'objects/bbox'; empty for none.
         max_boxes: rows of 'box', padded with zeros.
         channels: 3 (color), 1 (gray) or 4 (color and alpha).
@@ -270,4 +280,9 @@ def make(
         raise UserError(f"tfds: max_boxes {max_boxes} must be at least 1")
     opened = open_builder(path_or_name, data_dir)
     features = _features(opened.info, image=image, label=label, segmentation=segmentation, box=box)
-    return Prepared(opened, split, features, decoder, max_boxes=max_boxes)
+    class_ids = None
+    if classes is not None or ids is not None or reduce_zero_label:
+        if not segmentation:
+            raise UserError("tfds: classes, ids and reduce_zero_label need segmentation=...")
+        class_ids = ClassIds("tfds", classes=classes, reduce_zero_label=reduce_zero_label, ids=ids)
+    return Prepared(opened, split, features, decoder, max_boxes=max_boxes, class_ids=class_ids)

@@ -1,0 +1,28 @@
+"""Checks of the options of `make_data` that need no data."""
+
+import importlib.util
+
+from mae_jax.data.loader import ON_ERROR
+from mae_jax.spec import check_choice
+from mae_jax.types import UserError
+
+PIPELINES = ("arrays", "tf")
+MAX_WORKERS = 1024
+
+
+def check_options(
+    pipeline: str, on_error: str, batch_size: int, process_count: int, views: int, workers: int
+) -> None:
+    """Raises UserError if an option of `make_data` is invalid."""
+    check_choice("pipeline", pipeline, PIPELINES)
+    if pipeline == "tf" and importlib.util.find_spec("tensorflow") is None:
+        raise UserError("pipeline 'tf' needs TensorFlow: install tensorflow-cpu, or use 'arrays'")
+    check_choice("on_error", on_error, ON_ERROR)
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
+    if views not in (1, 2):
+        raise UserError(f"views {views}: give 1, or 2 for methods that compare two views")
+    if not 0 <= workers <= MAX_WORKERS:
+        raise UserError(
+            f"workers {workers}: give up to {MAX_WORKERS} threads, or 0 for one per core"
+        )

@@ -1,0 +1,293 @@
+"""Semantic segmentation from a pre-trained encoder (arXiv 2111.06377, section 5 and A.4): a linear
+head, also on a frozen encoder, or UperNet with an auxiliary head, whose weight is 0.4.
+
+The loss is the mean cross-entropy over the valid pixels of the batch, at full resolution;
+MMSegmentation divides by all pixels, ignored ones included. With `accumulate`, it is that of each
+part of a batch, and so are the statistics of BatchNorm.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mae_jax.methods.images import ImageMethod
+from mae_jax.models.segmenter import HEADS, Segmenter
+from mae_jax.models.vit import ViT
+from mae_jax.ops.interpolate import resize
+from mae_jax.ops.patches import patch_sides
+from mae_jax.ops.photometric import photometric_distortion
+from mae_jax.ops.pixels import standardize
+from mae_jax.ops.resample import resample_positions
+from mae_jax.rules import Rules, freeze
+from mae_jax.spec import check_choice
+from mae_jax.tasks.finetune import layer_rules, trainable_part
+from mae_jax.types import IGNORE, Batch, Extra, Output, Params, UserError
+
+AUXILIARY = 0.4
+"""Weight of the auxiliary head's loss."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Segmentation(ImageMethod):
+    """The task; `make` documents the fields. The running statistics of BatchNorm are
+    extra['batch_stats'].
+    """
+
+    rank: ClassVar[int | None] = 2
+
+    classes: int
+    head: str
+    crop: int
+    width: int
+    photometric: bool
+    layer_decay: float
+    trainable: int | str
+
+    @property
+    def model(self) -> Segmenter:
+        """The network."""
+        return Segmenter(self.encoder, self.classes, self.head, self.width)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in a crop."""
+        rows, columns = (self.crop // side for side in patch_sides(self.encoder.patch, 2))
+        return rows, columns
+
+    def labels(self) -> Mapping[str, int]:
+        """A class for each pixel."""
+        return {"segmentation": self.classes}
+
+    def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
+        """Segmentations have the sides of the images."""
+        rows = super().example(image_shape)
+        return rows | {"segmentation": jax.ShapeDtypeStruct((1, *image_shape[:-1]), np.int32)}
+
+    def rules(self) -> Rules:
+        """See `layer_rules`; with trainable=0 nothing of the encoder learns."""
+        frozen = [("^encoder/", None)] if self.trainable == 0 else []
+        return (*frozen, *layer_rules(self.encoder.depth, self.layer_decay, self.trainable))
+
+    def loads(self) -> Mapping[str, str]:
+        """The encoder; relative positions start at zero."""
+        return {"params/encoder": "^positions$|/relative_positions/"}
+
+    def offers(self) -> tuple[str, ...]:
+        """'features' [B, D] float32, 'tokens' [B, prefix + L, D], and 'segmentation', logits
+        [B, H, W, classes] float32, of images of any size.
+        """
+        return (*super().offers(), "segmentation")
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Parameters for crops, and running statistics."""
+        names = ("params", "drop_path", "dropout")
+        keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+        variables = self.model.init(keys, self.crops(batch["image"]), True)
+        return variables["params"], {"batch_stats": variables["batch_stats"]}
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """Mean cross-entropy over the pixels that have a class, 0 if none has; 'accuracy' is the
+        share of them that is predicted.
+        """
+        labels, names = batch["segmentation"], ("drop_path", "dropout")
+        key, color_key = jax.random.split(key)
+        images = self.crops(batch["image"], color_key if self.photometric else None)
+        logits, moved = self.model.apply(
+            {"params": freeze(params, self.rules()), **extra},
+            images,
+            True,
+            rngs=dict(zip(names, jax.random.split(key), strict=True)),
+            mutable=["batch_stats"],
+        )
+        known = labels != IGNORE  # [B, H, W]
+        labels, count = jnp.where(known, labels, 0), jnp.maximum(known.sum(), 1)
+        logits = [resize(maps, images.shape[1:3]) for maps in logits]  # [B, H, W, classes] each
+        losses = [
+            jnp.sum(optax.softmax_cross_entropy_with_integer_labels(maps, labels) * known) / count
+            for maps in logits
+        ]
+        hits = known & (jnp.argmax(logits[0], axis=-1) == labels)
+        loss = losses[0] + AUXILIARY * sum(losses[1:])
+        return Output(loss, dict(moved), {"accuracy": hits.sum() / count})
+
+    def predict(
+        self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
+    ) -> dict[str, jax.Array]:
+        """See `offers`. With batch['windows'] [B, n, 2] int32, rows and columns where crops begin,
+        and batch['window_valid'] [B, n] bool, logits are the mean over the crops at each pixel.
+        """
+        images, found = self.normalize(batch["image"]), {}
+        if "segmentation" in outputs and "windows" in batch:
+            windows, valid = batch["windows"], batch["window_valid"]
+            found["segmentation"] = self.logits_of_windows(params, extra, images, windows, valid)
+        elif "segmentation" in outputs:
+            found["segmentation"] = self.logits(params, extra, images)
+        if {"features", "tokens"} & {*outputs}:
+            found["tokens"] = self.tokens(params, images)
+            found["features"] = self.pooled(found["tokens"])
+        return {name: found[name] for name in outputs}
+
+    def tokens(self, params: Params, images: jax.Array) -> jax.Array:
+        """Those of normalized images of any size, padded as in `logits`."""
+        images = self.padded(images)
+        return super().tokens(self.fitted(params, images.shape[1:3]), images)
+
+    def logits(self, params: Params, extra: Extra, images: jax.Array) -> jax.Array:
+        """[B, H, W, classes] float32 of normalized images [B, H, W, C] of any size, which are
+        padded with the mean color, below and to the right, up to whole patches.
+        """
+        height, width = images.shape[1:3]
+        images = self.padded(images)
+        params = self.fitted(params, images.shape[1:3])
+        (logits,) = self.model.apply({"params": params, **extra}, images)
+        return resize(logits, images.shape[1:3])[:, :height, :width]
+
+    def logits_of_windows(
+        self,
+        params: Params,
+        extra: Extra,
+        images: jax.Array,
+        windows: jax.Array,
+        valid: jax.Array,
+    ) -> jax.Array:
+        """The same from crops alone, see `predict`; 0 where there is no crop."""
+        height, width = images.shape[1:3]
+        images = self.padded(images, least=self.crop)
+        crop = (self.crop, self.crop)
+
+        def add(total, window):
+            start, valid = window  # [B, 2], [B]
+            cut = lambda row, at: jax.lax.dynamic_slice(row, (*at, 0), (*crop, row.shape[-1]))
+            put = lambda row, part, at: jax.lax.dynamic_update_slice(
+                row, cut(row, at) + part, (*at, 0)
+            )
+            logits = self.logits(params, extra, jax.vmap(cut)(images, start))
+            counted = jnp.concatenate([logits, jnp.ones_like(logits[..., :1])], axis=-1)
+            counted = jnp.where(valid[:, None, None, None], counted, 0)  # [B, h, w, classes + 1]
+            return jax.vmap(put)(total, counted, start), None
+
+        total = jnp.zeros((*images.shape[:3], self.classes + 1))
+        total, _ = jax.lax.scan(add, total, (jnp.swapaxes(windows, 0, 1), valid.T))
+        total = total[:, :height, :width]
+        return total[..., :-1] / jnp.maximum(total[..., -1:], 1)
+
+    def padded(self, images: jax.Array, least: int = 1) -> jax.Array:
+        """Normalized images [B, H, W, C] with zeros, the mean color, below and to the right, up to
+        whole patches and at least `least` rows and columns.
+        """
+        sides = patch_sides(self.encoder.patch, 2)
+        sizes = zip(images.shape[1:3], sides, strict=True)
+        more = [-(-max(length, least) // side) * side - length for length, side in sizes]
+        return jnp.pad(images, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)))
+
+    def crops(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Normalized training images of uint8 ones; with a key, their colors are distorted.
+
+        Raises:
+            UserError: they are no crops.
+        """
+        if images.shape[1:3] != (self.crop, self.crop):
+            raise UserError(
+                f"segmentation learns from crops of {self.crop} x {self.crop} pixels, and these "
+                f"are {images.shape[1]} x {images.shape[2]}: set config.method.args.crop, or end "
+                f"config.data.train_transform in class_crop({self.crop})"
+            )
+        if key is None:
+            return self.normalize(images)
+        colors = photometric_distortion(key, images.astype(jnp.float32) / 255)
+        return standardize(colors, self.mean, self.std)
+
+    def fitted(self, params: Params, space: tuple[int, int]) -> Params:
+        """The parameters, with learned positions resampled for images of another size than crops.
+
+        Raises:
+            UserError: the encoder has relative positions, which are for crops alone.
+        """
+        encoder, sides = self.encoder, patch_sides(self.encoder.patch, 2)
+        grid = tuple(length // side for length, side in zip(space, sides, strict=True))
+        if grid == self.grid:
+            return params
+        if isinstance(encoder, ViT) and encoder.relative_positions:
+            raise UserError(
+                f"with relative_positions=True images have to be {self.crop} x {self.crop}, and "
+                f"these are {space[0]} x {space[1]}: predict by sliding windows of that size"
+            )
+        if "positions" not in params["encoder"]:
+            return params
+        table = resample_positions(
+            params["encoder"]["positions"], self.grid, grid, prefix=encoder.prefix
+        )
+        return {**params, "encoder": {**params["encoder"], "positions": table}}
+
+
+def make(
+    *,
+    encoder: str = "vit(B, patch=16)",
+    classes: int = 150,
+    head: str = "upernet",
+    crop: int = 512,
+    width: int | None = None,
+    photometric: bool = False,
+    drop_path: float = 0.1,
+    layer_decay: float = 0.65,
+    trainable: int | str = "all",
+    pool: str = "mean",
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    dtype: str = "float32",
+) -> Segmentation:
+    """Semantic segmentation.
+
+    Args:
+        encoder: spec string of the encoder that was pre-trained; a ViT's with
+            relative_positions=True has BEiT's relative position bias, which fixes the size of
+            images to that of crops.
+        classes: their number, at most 255.
+        head: 'linear' or 'upernet'.
+        crop: side in pixels of training images, and of sliding windows.
+        width: of 'upernet'; None: 768, or 1024 for encoders of at least 1024.
+        photometric: distort the colors of training images, see `ops.photometric`.
+        drop_path: rate of stochastic depth in the last block; none in a frozen encoder.
+        layer_decay: factor of the learning rate from block to block, towards the input.
+        trainable: 'all', the number of last blocks that learn (0: the encoder is frozen), or 'mlp'
+            for half a block.
+        pool: of the output 'features', 'mean' or 'cls'.
+        mean, std: of the pixels in [0, 1], one number or one per channel.
+        dtype: what the network computes in, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: a value that is not among those above.
+    """
+    check_choice("head", head, HEADS)
+    if not 2 <= classes <= IGNORE or not 0 < layer_decay <= 1:
+        raise UserError(
+            f"classes={classes} must be from 2 to {IGNORE}, layer_decay={layer_decay} in (0, 1]"
+        )
+    if width is not None and width < 1:
+        raise UserError(f"width={width} must be positive")
+    shared = dict(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
+    drop_path = 0.0 if trainable in (0, "0") else drop_path
+    fields = Segmentation.fields(**shared, drop_path=drop_path, final_norm=head == "linear")
+    network = fields["encoder"]
+    sides = patch_sides(network.patch, 2)
+    if crop < 1 or any(crop % side for side in sides):
+        raise UserError(
+            f"crop={crop} is not a positive multiple of {network.patch}, the patch of {encoder}"
+        )
+    if isinstance(network, ViT):
+        network = network.clone(learned_positions=True)
+    return Segmentation(
+        **fields | {"encoder": network},
+        classes=classes,
+        head=head,
+        crop=crop,
+        width=width or (1024 if network.width >= 1024 else 768),
+        photometric=photometric,
+        layer_decay=layer_decay,
+        trainable=trainable_part(network, trainable),
+    )

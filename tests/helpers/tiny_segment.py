@@ -1,0 +1,26 @@
+"""Segmentation of eight scenes of several garments: 'resume', ten steps, or 'overfit'."""
+
+from ml_collections import ConfigDict
+
+from configs import segment
+
+ENCODER = "vit(width=64, depth=3, heads=4, patch=8)"
+
+
+def get_config(arg: str = "resume") -> ConfigDict:
+    """From scratch, by UperNet."""
+    config = segment.get_config("scenes")
+    scenes = "fashion_scenes(split=train, size=64, num_examples=8, objects=(1, 6))"
+    config.data.update(train=scenes, test="", subset="", batch_size=8, workers=1)
+    config.method.args.update(encoder=ENCODER, width=32)
+    config.log.every = 1
+    config.evals.run = ""
+    if arg == "resume":
+        config.method.args.update(drop_path=0.1, photometric=True)
+        config.schedule.update(epochs=10.0, warmup_epochs=1.0)
+        config.checkpoint.every = 5
+    else:
+        config.data.train_transform = ""
+        config.method.args.layer_decay = 1.0
+        config.schedule.update(base_lr=0.1, epochs=150.0, warmup_epochs=10.0)
+    return config
