@@ -58,11 +58,15 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(
-            self.folder,
-            options=self._options,
-            item_names=("state", "leaves"),
-        )
+        logger, level = logging.getLogger("absl"), logging.getLogger("absl").level
+        if self.read_only:  # of which Orbax warns
+            logger.setLevel(logging.ERROR)
+        try:
+            return ocp.CheckpointManager(
+                self.folder, options=self._options, item_names=("state", "leaves")
+            )
+        finally:
+            logger.setLevel(level)
 
     def __enter__(self):
         return self

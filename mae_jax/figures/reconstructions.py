@@ -39,7 +39,9 @@ def make(count: int = 8) -> Figure:
 
 def nothing_to_draw(method: Method) -> str | None:
     """Why a method has no pictures, or None if it has."""
-    return None if method.pictures() else "the method predicts nothing that can be drawn"
+    return (
+        None if method.pictures() else "the method or its target predicts nothing that can be drawn"
+    )
 
 
 def draw_pictures(pictures: Mapping[str, np.ndarray], path: Path) -> Path:

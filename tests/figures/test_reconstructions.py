@@ -136,6 +136,6 @@ def test_it_writes_the_files_that_it_names(tmp_path):
 
 def test_what_cannot_draw_is_told_at_the_start():
     assert make().check(Drawing()) is None
-    assert make().check(Silent()) == "the method predicts nothing that can be drawn"
+    assert make().check(Silent()) == "the method or its target predicts nothing that can be drawn"
     with pytest.raises(UserError, match="count=0 must be at least 1"):
         make(count=0)

@@ -254,7 +254,10 @@ def test_weights_of_images_of_another_rank_are_refused():
         (dict(mask="blocks"), "masks has no 'blocks': did you mean 'block'"),
         (dict(mask="block(4, 2)"), "too many positional arguments"),
         (dict(target="pixel"), "targets has no 'pixel': did you mean 'pixels'"),
-        (dict(target="pixels(normalize=False)"), "there is no 'normalize': did you mean 'normaliz"),
+        (
+            dict(target="pixels(normalice=False)"),
+            "there is no 'normalice': did you mean 'normalize",
+        ),
         (dict(loss="l2"), "loss 'l2' is unknown: choose mse, l1"),
         (dict(loss_on="most"), "loss_on 'most' is unknown: choose masked, all"),
         (dict(mask_ratio=0), "mask_ratio 0 masks nothing to learn from"),
