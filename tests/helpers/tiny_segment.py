@@ -22,5 +22,5 @@ def get_config(arg: str = "resume") -> ConfigDict:
     else:
         config.data.train_transform = ""
         config.method.args.layer_decay = 1.0
-        config.schedule.update(base_lr=0.1, epochs=150.0, warmup_epochs=10.0)
+        config.schedule.update(base_lr=0.5, epochs=500.0, warmup_epochs=20.0)
     return config
