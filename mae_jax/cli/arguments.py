@@ -1,6 +1,7 @@
 """Argument types, and the arguments of jobs, sweeps, reports and benchmarks."""
 
 import argparse
+import functools
 from pathlib import Path
 
 from mae_jax.errors import UserError
@@ -124,3 +125,59 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     add("--out", type=path, metavar="FOLDER", help=text)
     add("--notes", type=path, metavar="FILE", help="Markdown file to include in the report")
     add("--title", default="", help="title of the report (default: the workdir's name)")
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax weights`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="import|export")
+    text = "convert weights of other packages to a folder that commands accept as --run"
+    make = functools.partial(actions.add_parser, allow_abbrev=False)
+    add = make("import", help=text, description=text).add_argument
+    text = "a .safetensors or .pth file, a Hugging Face folder, or hf://org/name[@revision]"
+    add("source", type=filled, metavar="SOURCE", help=text)
+    text = "which weights to read if SOURCE has several, e.g. teacher or module.base_encoder"
+    add("--key", type=filled, metavar="PATH", help=text)
+    text = "weight layout: timm, hf, mae or a module of yours (default: try all built-in ones)"
+    add("--layout", type=filled, metavar="NAME", help=text)
+    add("--out", required=True, type=path, metavar="FOLDER", help="folder to create")
+    add("--heads", type=int, help="number of attention heads of an encoder of non-standard width")
+    text = "number of attention heads of a decoder of non-standard width"
+    add("--decoder-heads", type=int, help=text)
+    add("--encoder-only", action="store_true", help="leave out decoder and head")
+    text = "target of the decoder: 'normalized' (pixels of a patch, normalized) or 'pixels'"
+    add("--target", help=text)
+    add_image_size(add, "image size to resize the position embeddings for")
+    text = "how to resize position embeddings: bicubic, antialias (as timm) or recompute"
+    add("--positions", metavar="HOW", help=text)
+    text = "per-channel mean of pixels in [0, 1] (default: as SOURCE states)"
+    add("--mean", type=float, nargs="+", help=text)
+    add("--std", type=float, nargs="+", help="per-channel standard deviation, likewise")
+    text = "regexes of names that may be missing or unused"
+    add("--allow", nargs="+", default=(), metavar="REGEX", help=text)
+    text = "write a run's weights in the layout of another package, or the model as a function"
+    add = make("export", help=text, description=text).add_argument
+    text = "workdir of a run, or a folder of imported weights"
+    add("--run", required=True, type=path, metavar="WORKDIR", help=text)
+    text = "layout: timm, hf (Hugging Face), mae (official code) or a module of yours; function: "
+    add("--format", required=True, type=filled, metavar="NAME", help=text + "stablehlo or onnx")
+    add("--out", required=True, type=path, help="file to write; for hf and stablehlo a folder")
+    add("--encoder-only", action="store_true", help="leave out decoder and head")
+    text = "index of the linear probe's classifier to export, from 0, if it has several"
+    add("--head", type=int, metavar="NUMBER", help=text)
+    add_image_size(add, "size of the run's images, if the run does not record it")
+    add("--output", help="for stablehlo and onnx: features (default) or logits")
+    text = "for stablehlo and onnx: any images, if the run's own are not on this machine"
+    add("--images", type=filled, metavar="FOLDER", help=text)
+
+
+def add_image_size(add, text: str) -> None:
+    """--image-size, one number or two."""
+    add("--image-size", type=size, metavar="H,W", help=f"{text}; one number for a square")
+
+
+def size(text: str) -> tuple[int, int]:
+    """'224' or '224,320' to (height, width)."""
+    sides = [int(side) for side in text.split(",")]
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise ValueError(text)
+    return (sides[0], sides[-1])

@@ -10,7 +10,8 @@ ENCODER = "vit(width=64, depth=3, heads=4, patch=8)"
 def get_config(arg: str = "resume") -> ConfigDict:
     """From scratch, by UperNet."""
     config = segment.get_config("scenes")
-    scenes = "fashion_scenes(split=train, size=64, num_examples=8, objects=(1, 6))"
+    # With this seed all classes are there, on at least 264 pixels.
+    scenes = "fashion_scenes(split=train, size=64, num_examples=8, objects=(1, 6), seed=3)"
     config.data.update(train=scenes, test="", subset="", batch_size=8, workers=1)
     config.method.args.update(encoder=ENCODER, width=32)
     config.log.every = 1
@@ -22,5 +23,5 @@ def get_config(arg: str = "resume") -> ConfigDict:
     else:
         config.data.train_transform = ""
         config.method.args.layer_decay = 1.0
-        config.schedule.update(base_lr=0.1, epochs=150.0, warmup_epochs=10.0)
+        config.schedule.update(base_lr=0.5, epochs=600.0, warmup_epochs=20.0)
     return config
