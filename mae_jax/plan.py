@@ -26,8 +26,8 @@ def lines(run: Run, start: int = 0) -> list[str]:
         f"{run.name}: {size / 1e6:.2f} M parameters, {run.data.num_examples} images, "
         f"{run.mesh.size} {platform_of(run.mesh)} device(s), {plan.steps} steps of a batch of "
         f"{run.batch_size}{parts}; lr {plan.peak_lr:.3g} ({config.schedule.base_lr:g} x "
-        f"{run.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then a "
-        f"{plan.decay} to {config.schedule.min_lr:g}"
+        f"{run.batch_size} / 256) after {plan.warmup_steps} steps of warm-up, then "
+        f"{plan.decay} decay to {config.schedule.min_lr:g}"
         + (f"; resuming from step {start}" if start else "")
     )
     return [*run.data.notes(), *run.notes, text, *warm_up(run), *classes(run), *figures(run)]

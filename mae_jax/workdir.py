@@ -201,8 +201,7 @@ def read_classes(workdir: Path) -> dict[str, list[str]]:
     check = lambda content: (
         isinstance(content, dict) and all(isinstance(names, list) for names in content.values())
     )
-    way_out = "remove it, or copy that of a run with the same classes"
-    return read_json(path, way_out, check) if path.is_file() else {}
+    return read_json(path, "remove it", check) if path.is_file() else {}
 
 
 def set_aside(path: Path) -> Path:
