@@ -20,6 +20,8 @@ def get_config(arg: str = "resume") -> ConfigDict:
         config.method.args.update(drop_path=0.1, photometric=True)
         config.schedule.update(epochs=10.0, warmup_epochs=1.0)
         config.checkpoint.every = 5
+        config.data.test = scenes.replace("split=train", "split=test")
+        config.evals.update(run="segmentation(size=64)", figures="curves|segmentation(count=3)")
     else:
         config.data.train_transform = ""
         config.method.args.layer_decay = 1.0
