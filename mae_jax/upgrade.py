@@ -22,6 +22,8 @@ def upgrade(config: ConfigDict) -> ConfigDict:
         del config.identities
     if "evals" in config and "figures" not in config.evals:
         config.evals.figures = AUTO
+    if "schedule" in config and "decay" not in config.schedule:
+        config.schedule.decay = "cosine"
     if "args" in config.method:
         _upgrade_method(config.method)
     return config

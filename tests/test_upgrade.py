@@ -49,3 +49,9 @@ def test_old_names_become_new_ones_that_build(name, args, new_name, new_args):
     assert found.fingerprints.to_dict() == {"train": "4 a"} and "identities" not in found
     assert upgrade(ConfigDict(found.to_dict())) == found, "new names stay"
     make_method(**found.method.to_dict())
+
+
+def test_keys_that_are_new_have_the_value_of_before():
+    old = ConfigDict(dict(method=dict(name="mae"), evals=dict(run=""), schedule=dict(epochs=1.0)))
+    found = upgrade(old)
+    assert found.evals.figures == "auto" and found.schedule.decay == "cosine"
