@@ -1,6 +1,7 @@
 """What pre-training is worth for semantic segmentation, on scenes of several garments: the encoder
 of `scenes:several` against the same network from scratch, with 2%, 10% and all of 12,000 labeled
 scenes; and a linear head on the frozen encoder.
+
     mae-jax train --config scenes:several --workdir runs/several
     mae-jax sweep --config segment_scenes
 
