@@ -85,7 +85,7 @@ def test_an_override_changes_nothing_else(config):
     [
         ("sed=1", "config.sed does not exist: did you mean 'seed'?"),
         ("optimizer.clipp=1", "config.optimizer.clipp does not exist: did you mean 'clip'?"),
-        ("optimizer.lr=1", "config.optimizer does not exist: did you mean 'optimizer'?"),
+        ("optimzer.lr=1", "config.optimzer does not exist: did you mean 'optimizer'?"),
         (
             "optimizer.layer.decay=1",
             "config.optimizer.layer does not exist: did you mean 'layers'?",

@@ -40,7 +40,7 @@ THOROUGH = pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["signal", *(pytest.param(name, marks=THOROUGH) for name in ("image", "volume"))],
+    [pytest.param(name, marks=THOROUGH) for name in ("signal", "image", "volume")],
 )
 def test_masked_autoencoders_of_any_rank(name, at, tmp_path):
     at(EXAMPLE)

@@ -166,7 +166,7 @@ def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
             ["method.args.encoder=vit(width=16, depth=1, heads=2, patch=2)"],
             "config.method.args.encoder=vit(width=16, depth=1, heads=2, patch=2)",
         ),
-        (["method.args.tuned=2"], "trainable 2: choose 'all', 'mlp' or a number up to 1"),
+        (["method.args.trainable=2"], "trainable 2: choose 'all', 'mlp' or a number up to 1"),
         (["data.subset=per_class(1000)"], "images, fewer than 1000: lower it"),
         (["data.fields=()"], "classify needs labels"),
         (["evals.run=probe"], "there is no 'val' split: config.data.held_out is 0"),

@@ -221,7 +221,7 @@ def command(monkeypatch, capsys):
 def test_the_command_prints_and_writes_what_it_found(command, tmp_path):
     path = tmp_path / "found" / "one.json"
     code, said = command("--config", "mae:B/16", "--topology", "v5e:2x2", "--out", str(path))
-    assert code == 0 and "traffic of the memory" in said.out
+    assert code == 0 and "traffic of main memory" in said.out
     assert json.loads(path.read_text())["fits"]
     code, said = command(
         "--config", "mae:B/16", "--topology", "v5e:2x2", refused="hbm is full", program=""

@@ -40,7 +40,7 @@ def test_other_classes_of_a_segmentation_are_refused():
     )
     assert classes.like(same, one, ("segmentation",)) is same
     with pytest.raises(
-        UserError, match="the classes of 'segmentation' in .*test differ: give both"
+        UserError, match="the classes of 'segmentation' in .*test differ: use the same classes"
     ):
         classes.like(other, one, ("label", "segmentation"))
     assert classes.like(other, one, ("label",)) is other, "what is not used need not agree"
