@@ -91,6 +91,7 @@ def test_predictions_of_a_folder(segmented, tmp_path, capsys):
     assert "tasks.segment predicts segmentation" in wrong
 
 
+@pytest.mark.thorough
 def test_eight_scenes_are_learned_by_heart(tmp_path):
     """In three minutes of two cores."""
     made, state = trained(tmp_path, "overfit")
