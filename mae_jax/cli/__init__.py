@@ -189,7 +189,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", required=True, type=path, metavar="FOLDER", help="folder to create")
     text = "inference options, e.g. 'segmentation(size=512, crop=512)' (default: the evaluator's)"
-    add("--spec", type=filled, metavar="SPEC", default="", help=text)
+    add("--spec", type=filled, metavar="SPEC", help=text)
 
 
 def add_config(parser: argparse.ArgumentParser, text: str) -> None:

@@ -185,5 +185,12 @@ def test_what_class_crop_needs():
         UserError, match=r"class_crop\(6, 6\) of an image of 5 x 8: put resize\(...\) or pad"
     ):
         class_crop(6).apply(example, params_of(class_crop(6), 1)[0])
-    with pytest.raises(UserError, match="class_crop: examples without a segmentation: name it in"):
-        class_crop(2).apply({"image": example["image"]}, params_of(class_crop(2), 1)[0])
+
+
+def test_a_class_crop_without_a_segmentation_is_a_random_one():
+    example = example_of(5, 8)
+    alone = {"image": example["image"]}
+    params = params_of(class_crop(2), 1)[0]
+    found = class_crop(2).apply(alone, params)["image"]
+    top, left = (int(share * (side - 2 + 1)) for share, side in zip(params[0], (5, 8)))
+    np.testing.assert_array_equal(found, example["image"][top : top + 2, left : left + 2])

@@ -27,17 +27,12 @@ class ClassCrop(Transform):
         return (counts > 0).sum() > 1 and counts.max() < self.share * counts.sum()
 
     def apply(self, example, params):
-        """Image of at least `size` to [*size, C]."""
-        if "segmentation" not in example:
-            raise UserError(
-                "class_crop: examples without a segmentation: name it in config.data.fields, or "
-                "use random_crop"
-            )
+        """Image of at least `size` to [*size, C]; without a segmentation, a random crop."""
         margins = margins_of(example, "class_crop", self.size)
         starts = (params * (np.array(margins) + 1)).astype(int)  # [tries + 1, 2]
         for start in starts[:-1]:
             part = tuple(slice(first, first + n) for first, n in zip(start, self.size))
-            if self.varied(example["segmentation"][part]):
+            if "segmentation" not in example or self.varied(example["segmentation"][part]):
                 break
         else:
             start = starts[-1]
