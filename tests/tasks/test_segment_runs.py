@@ -29,7 +29,7 @@ def trained(workdir, arg):
 
 @pytest.fixture(scope="module")
 def segmented(root, tmp_path_factory):
-    """The workdir of ten steps."""
+    """The workdir of four steps."""
     workdir = tmp_path_factory.mktemp("segmented") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -42,7 +42,7 @@ def test_a_killed_run_goes_on_with_its_statistics(segmented, tmp_path):
     _, state = load_run(workdir)
     whole = jax.tree.map(np.array, (state.params, state.extra))
     assert float(np.std(whole[1]["batch_stats"]["head"]["fuse"]["norm"]["mean"])) > 0
-    shutil.rmtree(workdir / "checkpoints" / "10")  # what a kill after step 5 leaves behind
+    shutil.rmtree(workdir / "checkpoints" / "4")  # what a kill after step 2 leaves behind
     (workdir / "results.json").unlink()
     _, state = trained(workdir, "resume")
     jax.tree.map(np.testing.assert_array_equal, (state.params, state.extra), whole)
