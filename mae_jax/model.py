@@ -75,6 +75,8 @@ class Model:
         """
         for output in outputs:
             check_choice(f"output of {self.name}:", output, self.method.offers())
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} must be at least 1")
         images = self._checked(np.asarray(images))
         parts = [self._predict(outputs, rows) for rows in _batches(images, batch_size)]
         return {

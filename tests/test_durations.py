@@ -5,10 +5,10 @@ import pytest
 from tests.helpers import durations
 
 LIMIT = 1020
-"""Seconds of CPU of all tests, but for those marked thorough: under nine minutes on two cores."""
+"""Seconds of CPU of all tests but those marked thorough, with what an earlier run has left in the
+compilation cache; half as much again without."""
 QUICK_LIMIT = 550
-"""Of those that are not marked as slow, with an empty compilation cache; with what an earlier run
-has left in it, they take three minutes on two cores."""
+"""The same of those that are not marked as slow either."""
 
 
 @pytest.fixture(autouse=True)

@@ -60,5 +60,7 @@ def test_files_are_preprocessed_as_in_evaluation(model, tmp_path):
 def test_other_images_are_refused(model, images, change, message):
     with pytest.raises(UserError, match=message):
         model.features(change(images))
+    with pytest.raises(UserError, match="batch_size=0 must be at least 1"):
+        model.features(images, batch_size=0)
     with pytest.raises(UserError, match="'logits' is unknown: choose features, tokens"):
         model.predict(images, "logits")

@@ -28,18 +28,12 @@ class EvalSize(NamedTuple):
     step: int
     """Sides are multiples of this."""
 
-    def of(self, size: Sequence[int], scale: float = 1.0) -> tuple[int, int]:
-        """(height, width) at which an image of this (height, width) is tested.
-
-        Args:
-            scale: times the usual size, for tests at several scales.
-        """
+    def of(self, size: Sequence[int]) -> tuple[int, int]:
+        """(height, width) at which an image of this (height, width) is tested."""
         factor = self.short / min(size) if self.short else 1.0
         if self.long:
             factor = min(factor, self.long / max(size))
-        height, width = (
-            max(1, round(side * factor * scale / self.step)) * self.step for side in size
-        )
+        height, width = (max(1, round(side * factor / self.step)) * self.step for side in size)
         return height, width
 
 
@@ -53,19 +47,18 @@ class Bucket(NamedTuple):
     indices: Sequence[int]
 
 
-def buckets(sizes: np.ndarray, rule: EvalSize, scale: float = 1.0) -> list[Bucket]:
+def buckets(sizes: np.ndarray, rule: EvalSize) -> list[Bucket]:
     """Groups examples by shape; the same in all processes.
 
     Args:
         sizes: [N, 2] (height, width) of the images.
         rule: of their test sizes.
-        scale: see `EvalSize.of`.
     """
     step = 1 if len(np.unique(sizes, axis=0)) == 1 else LABEL_STEP
     groups: dict[tuple, list[int]] = {}
     for index, size in enumerate(sizes.tolist()):
         padded = tuple(-(-side // step) * step for side in size)
-        groups.setdefault((rule.of(size, scale), padded), []).append(index)
+        groups.setdefault((rule.of(size), padded), []).append(index)
     return [Bucket(*shapes, indices) for shapes, indices in sorted(groups.items())]
 
 

@@ -56,7 +56,7 @@ def inference(
     flip: bool = False,
     step: int = 32,
 ) -> Inference:
-    """See `make`."""
+    """Checks the options of `mae_jax.evals.segmentation.make`, which documents them."""
     every = (scales,) if isinstance(scales, int | float) else tuple(scales)
     if min(size, long, crop, stride) < 0 or step < 1:
         raise UserError(
