@@ -63,7 +63,7 @@ def _checked(evaluator: Evaluator, metrics: Mapping[str, float]) -> dict[str, fl
     """
     numbers = {}
     for name, value in metrics.items():
-        if evaluator.declared(name) is None or np.ndim(value):
+        if _declared(evaluator, name) is None or np.ndim(value):
             known = ", ".join(evaluator.metrics)
             raise UserError(
                 f"{evaluator.name}: the metric {name}={value!r} must be a number, and declared by "
@@ -71,6 +71,12 @@ def _checked(evaluator: Evaluator, metrics: Mapping[str, float]) -> dict[str, fl
             )
         numbers[name] = float(value)
     return numbers
+
+
+def _declared(evaluator: Evaluator, name: str) -> Metric | None:
+    """How a metric is shown; None: the evaluator has none of this name."""
+    family = f"{name.partition('/')[0]}/*"
+    return evaluator.metrics.get(name, evaluator.metrics.get(family) if "/" in name else None)
 
 
 def evaluate(
@@ -103,6 +109,7 @@ def finish(run: Run, state: TrainState, workdir: Path, poll: Callable[[], None])
     """
     step, evaluators = int(state.step), run.evals.evaluators
     results = evaluate(run, state, evaluators, poll)
+    metrics = metrics_of(evaluators, results)
     if evaluators and jax.process_index() == 0:
         path = workdir / "results.json"
         write_results(path, step, results, evaluators, ended_by=run.evals.text)
@@ -110,7 +117,7 @@ def finish(run: Run, state: TrainState, workdir: Path, poll: Callable[[], None])
     if jax.process_index() == 0:
         if evaluators:
             title = f"after {step} steps, held-out images"
-            console.print(results_table(results, metrics_of(evaluators, results), title))
+            console.print(results_table(results, metrics, title))
         for path in paths:
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
@@ -142,8 +149,8 @@ def log_pictures(run: Run, state: TrainState, log: Log) -> None:
 def metrics_of(evaluators: Sequence[Evaluator], results: Results) -> dict[str, Metric]:
     """How the metrics of evaluators are shown."""
     names = dict.fromkeys(name for values in results.values() for name in values)
-    found = {name: e.declared(name) for name in names for e in evaluators if e.declared(name)}
-    return {name: metric for e in evaluators for name, metric in e.metrics.items()} | found
+    declared = {name: m for e in evaluators for name in names if (m := _declared(e, name))}
+    return {name: metric for e in evaluators for name, metric in e.metrics.items()} | declared
 
 
 def write_results(

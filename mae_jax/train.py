@@ -67,7 +67,7 @@ def train(
         with lock(workdir):
             fingerprints = run.data.fingerprints()
             check_same(watchdog, run.config, fingerprints)
-            changes = claim(workdir, run.config, fingerprints)
+            changes = claim(workdir, run.config, fingerprints, run.class_names)
             check_shared(watchdog, workdir / "config.json")
             state, evaluated = complete(run, workdir, [*deviations, *changes], stop, watchdog)
             if not evaluated:
@@ -110,7 +110,6 @@ def complete(
                 say(f"attention: {'; '.join(costs['attention'])}")
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
-            write(workdir / "classes.json", json.dumps(run.class_names))
         with run.open_log(workdir=workdir, start=start, total=total) as log:
             return loop(run, train_step, state, checkpoints, log, stop, watchdog), False
 

@@ -4,8 +4,9 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from mae_jax.upgrade import upgrade
 
 WEIGHTS = "weights.safetensors"
 """File of the weights in a folder of imported weights, which has no checkpoints."""
+CLASSES = "classes.json"
 COMPUTED = ("attention", "remat", "gather")
 """Arguments of encoders and decoders that change how a network is computed, but not the network."""
 MAY_CHANGE = (
@@ -197,7 +199,7 @@ def read_classes(workdir: Path) -> dict[str, list[str]]:
     Raises:
         UserError: they are damaged.
     """
-    path = workdir / "classes.json"
+    path = workdir / CLASSES
     check = lambda content: (
         isinstance(content, dict) and all(isinstance(names, list) for names in content.values())
     )
@@ -223,11 +225,17 @@ def last_step(workdir: Path) -> int | None:
     return max((int(name) for name in names if name.isdigit()), default=None)
 
 
-def claim(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str]) -> list[str]:
+def claim(
+    workdir: Path,
+    config: ConfigDict,
+    fingerprints: Mapping[str, str],
+    classes: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> list[str]:
     """Claims the workdir for this run; if it has a checkpoint, checks that the run can resume.
 
     Args:
         fingerprints: split -> fingerprint of its list of examples.
+        classes: field -> names of its classes.
 
     Returns:
         Lines about the allowed changes since the checkpoint.
@@ -242,6 +250,7 @@ def claim(workdir: Path, config: ConfigDict, fingerprints: Mapping[str, str]) ->
     changes = changes_since(workdir, claimed)
     if jax.process_index() == 0:
         write(workdir / "config.json", to_json(claimed))
+        write(workdir / CLASSES, json.dumps(classes))
     return [_told(key, old, new) for key, (old, new) in changes.items()]
 
 

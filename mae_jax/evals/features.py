@@ -54,7 +54,8 @@ class Evaluator:
     needs: Mapping[str, tuple[str, ...]]
     """Split of the data -> fields that it reads, e.g. {'test': ('label',)}."""
     metrics: Mapping[str, Metric]
-    """Metric -> how it is shown. Metrics that are missing from a result are ignored."""
+    """Metric -> how it is shown; 'part/*' declares all whose names begin with 'part/'. Metrics that are
+    missing from a result are ignored."""
     reduce: Callable[[Mapping[str, jax.Array], Batch], Any] | None = None
     """(outputs, batch) -> small arrays, computed on the devices where the outputs are too large to
     copy to the host, e.g. a confusion matrix. It must ignore rows where batch['valid'] is False."""
@@ -71,13 +72,6 @@ class Evaluator:
     computations need at least."""
     limit: int | None = None
     """Maximum number of training examples that it uses; None: all."""
-
-    def declared(self, name: str) -> Metric | None:
-        """How a metric is shown; None: the evaluator has none of this name. A declaration of
-        'part/*' is for all whose names begin with 'part/'.
-        """
-        family = f"{name.partition('/')[0]}/*"
-        return self.metrics.get(name, self.metrics.get(family) if "/" in name else None)
 
     def __call__(self, predict: Predict, data: EvalData) -> dict[str, float]:
         """The metrics."""
