@@ -4,15 +4,15 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from mae_jax.config import differences, from_json, to_json
+from mae_jax.json_files import has, read_json
 from mae_jax.metrics import filled
 from mae_jax.paths import check_place
 from mae_jax.spec import is_extension, parse
@@ -22,6 +22,7 @@ from mae_jax.upgrade import upgrade
 WEIGHTS = "weights.safetensors"
 """File of the weights in a folder of imported weights, which has no checkpoints."""
 CLASSES = "classes.json"
+"""File of the names of the classes that a run learns."""
 COMPUTED = ("attention", "remat", "gather")
 """Arguments of encoders and decoders that change how a network is computed, but not the network."""
 MAY_CHANGE = (
@@ -112,36 +113,6 @@ def _names(text: Any) -> list[str]:
         return []
 
 
-def parse_json(text: bytes, where: str, way_out: str, check: Callable[[Any], bool]) -> Any:
-    """Parses JSON from a workdir.
-
-    Args:
-        where: name of the file, for the message.
-        way_out: advice for a damaged file.
-        check: whether the content has the right structure.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        content, reason = json.loads(text), "it holds something else"
-    except (ValueError, RecursionError) as error:
-        content, reason = None, str(error)
-    if content is None or not check(content):
-        raise UserError(f"{where} is damaged ({reason}): {way_out}")
-    return content
-
-
-def read_json(path: Path, way_out: str, check: Callable[[Any], bool]) -> Any:
-    """The content of a JSON file, see `parse_json`."""
-    return parse_json(path.read_bytes(), str(path), way_out, check)
-
-
-def has(content: Any, *keys: str) -> bool:
-    """Whether parsed JSON is an object with these keys."""
-    return isinstance(content, dict) and {*keys} <= content.keys()
-
-
 def is_results(content: Any) -> bool:
     """Whether parsed JSON is representation -> metric -> value."""
     return isinstance(content, dict) and all(
@@ -229,7 +200,7 @@ def claim(
     workdir: Path,
     config: ConfigDict,
     fingerprints: Mapping[str, str],
-    classes: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    classes: Mapping[str, Sequence[str]] | None = None,
 ) -> list[str]:
     """Claims the workdir for this run; if it has a checkpoint, checks that the run can resume.
 
@@ -250,7 +221,7 @@ def claim(
     changes = changes_since(workdir, claimed)
     if jax.process_index() == 0:
         write(workdir / "config.json", to_json(claimed))
-        write(workdir / CLASSES, json.dumps(classes))
+        write(workdir / CLASSES, json.dumps(classes or {}))
     return [_told(key, old, new) for key, (old, new) in changes.items()]
 
 

@@ -43,7 +43,8 @@ MAY_IMPORT = {
     "config": BASE | {"experiment"},
     "upgrade": {"config"},
     "configs": BASE | {"models"},
-    "workdir": BASE | {"config", "metrics", "paths", "upgrade"},
+    "json_files": {"errors"},
+    "workdir": BASE | {"config", "json_files", "metrics", "paths", "upgrade"},
     "weights": BASE
     | {"config", "configs", "engine", "methods", "models", "ops", "paths", "targets", "workdir"},
     "standardize": BASE | {"config", "ops"},
@@ -84,7 +85,17 @@ MAY_IMPORT = {
     },
     "train": BASE | {"distributed", "engine", "evaluate", "plan", "run", "workdir"},
     "sweeps": BASE
-    | {"config", "distributed", "engine", "metrics", "standardize", "tables", "weights", "workdir"},
+    | {
+        "config",
+        "distributed",
+        "engine",
+        "json_files",
+        "metrics",
+        "standardize",
+        "tables",
+        "weights",
+        "workdir",
+    },
     "bench": BASE
     | {
         "checks",

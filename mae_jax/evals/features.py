@@ -54,8 +54,8 @@ class Evaluator:
     needs: Mapping[str, tuple[str, ...]]
     """Split of the data -> fields that it reads, e.g. {'test': ('label',)}."""
     metrics: Mapping[str, Metric]
-    """Metric -> how it is shown; 'part/*' declares all whose names begin with 'part/'. Metrics that are
-    missing from a result are ignored."""
+    """Metric -> how it is shown; 'part/*' declares all of 'part/NAME'. Metrics that are missing
+    from a result are ignored."""
     reduce: Callable[[Mapping[str, jax.Array], Batch], Any] | None = None
     """(outputs, batch) -> small arrays, computed on the devices where the outputs are too large to
     copy to the host, e.g. a confusion matrix. It must ignore rows where batch['valid'] is False."""

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from mae_jax import standardize
 from mae_jax.engine.log import console
 from mae_jax.engine.preemption import StopRequests
+from mae_jax.json_files import has, read_json
 from mae_jax.spec import nearest
 from mae_jax.sweeps.comparison import Finished, declared
 from mae_jax.sweeps.pool import launch, schedule
@@ -27,15 +28,7 @@ from mae_jax.tables import heading, markdown, shown, spread
 from mae_jax.types import UserError
 from mae_jax.weights import image_of
 from mae_jax.weights.init_from import origin
-from mae_jax.workdir import (
-    changes_since,
-    has,
-    read_config,
-    read_json,
-    read_results,
-    recorded,
-    write,
-)
+from mae_jax.workdir import changes_since, read_config, read_results, recorded, write
 
 
 def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, str]:

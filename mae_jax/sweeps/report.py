@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mae_jax import __version__
 from mae_jax.config import differences
 from mae_jax.engine.log import read
+from mae_jax.json_files import has, parse_json, read_json
 from mae_jax.sweeps import progress
 from mae_jax.sweeps.comparison import (
     Finished,
@@ -29,16 +30,7 @@ from mae_jax.sweeps.comparison import (
 from mae_jax.sweeps.page import page
 from mae_jax.tables import markdown
 from mae_jax.types import UserError
-from mae_jax.workdir import (
-    MAY_CHANGE,
-    has,
-    is_record,
-    metrics_of,
-    parse_json,
-    read_config,
-    read_json,
-    write,
-)
+from mae_jax.workdir import MAY_CHANGE, is_record, metrics_of, read_config, write
 
 logger = logging.getLogger(__name__)
 
