@@ -143,6 +143,7 @@ def fine_tuning(train: str, test: str, *, long: int) -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.schedule.decay = "linear"
     config.checkpoint.every = 2000
+    config.evals.figures = "curves|segmentation"
     return config
 
 
@@ -201,5 +202,5 @@ def on_scenes() -> ConfigDict:
     config.schedule.update(base_lr=8e-3, epochs=20.0, warmup_epochs=1.0, decay="linear")
     config.checkpoint.every = 200
     config.log.every = 10
-    config.evals.update(every=0, run="segmentation(size=64)")
+    config.evals.update(run="segmentation(size=64)", figures="curves|segmentation(count=8)")
     return config

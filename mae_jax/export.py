@@ -49,9 +49,7 @@ function = jax.jit(jax.export.deserialize(open("function.stablehlo", "rb").read(
 weights = load_file("weights.safetensors")
 {output} = function(weights, {inputs})  # {goes_in} -> {comes_out}
 ```
-
-Preprocess images with `{transform}`.
-"""
+{preprocessing}"""
 
 
 class _Model(NamedTuple):
@@ -82,10 +80,10 @@ def export(
             and images for CPU, CUDA and TPU, `weights.safetensors` has the weights, `meta.json` and
             `README.md` describe its use. For 'onnx', a new file that ends in .onnx; weights over
             2 GB are written to a second file, which ends in .onnx.data.
-        output: 'features', or 'logits' of a classifier.
+        output: one that the method offers: 'features', 'logits', 'segmentation', ...
         kind: 'stablehlo', which computes in the run's own dtype, or 'onnx', always in float32.
         own_images: whether `run` has the data it was trained on, so that the class names of the
-            training set belong to the logits.
+            training set belong to the output.
 
     Returns:
         `out`.
@@ -108,7 +106,8 @@ def export(
         args = dict(run.config.method.args)
         args |= {"dtype": "float32"} if "dtype" in args else {}
         method = make_method(name=run.name, args=args, total_steps=run.plan.steps)
-    classes = run.data.source("train").names.get("label", ()) if own_images else ()
+    field = "label" if output == "logits" else output
+    classes = run.class_names.get(field, ()) if own_images else ()
     model = _model(run, state, method, output, classes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
@@ -160,7 +159,7 @@ def _model(
     }
     if described[1:]:
         meta["more_inputs"] = described[1:]
-    if output == "logits" and len(classes) == closed.out_avals[0].shape[1]:
+    if len(classes) == closed.out_avals[0].shape[-1]:
         meta["classes"] = list(classes)
     return _Model(function, weights, inputs, meta)
 
@@ -183,6 +182,7 @@ def _write_stablehlo(model: _Model, out: Path) -> None:
     meta = model.meta | {"platforms": PLATFORMS, "jax": jax.__version__}
     (out / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     text = lambda end: f"[{', '.join(map(str, meta[end]['shape']))}] {meta[end]['dtype']}"
+    transform = meta["input"]["transform"]
     readme = README.format(
         output=meta["output"]["name"],
         method=meta["method"],
@@ -190,7 +190,7 @@ def _write_stablehlo(model: _Model, out: Path) -> None:
         inputs=", ".join(model.inputs),
         goes_in=text("input"),
         comes_out=text("output"),
-        transform=meta["input"]["transform"],
+        preprocessing=f"\nPreprocess images with `{transform}`.\n" if transform else "",
     )
     (out / "README.md").write_text(readme, encoding="utf-8")
 

@@ -155,6 +155,24 @@ def test_what_goes_in_and_comes_out(exported, models, tmp_path):
     assert "resize((8, 12))" in readme
 
 
+def test_a_class_for_each_pixel(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
+    encoder = "vit(width=16, depth=1, heads=1, patch=32)"
+    changes = [f"method.args.encoder={encoder}", "method.args.head=linear"]
+    run, state = make("tests/helpers/tiny_segment.py", changes)
+    out = export.export(run, state, tmp_path / "out", output="segmentation", kind="stablehlo")
+    function = jax.export.deserialize((out / "function.stablehlo").read_bytes()).call
+    images = run.data.example("eval")["image"][:2].repeat(2, axis=0)
+    images[1] //= 2
+    found = np.asarray(function(load_file(out / "weights.safetensors"), images))
+    want = run.predictor(state, ["segmentation"])({"image": images})["segmentation"]
+    assert found.shape == (2, 64, 64, 11) and np.ptp(found, axis=(1, 2)).max() > 0.02
+    np.testing.assert_allclose(found, want, rtol=0, atol=1e-4)
+    names = json.loads((out / "meta.json").read_text())["classes"]
+    assert names == list(run.data.source("train").names["segmentation"])
+    assert "Preprocess" not in (out / "README.md").read_text()
+
+
 def test_the_five_lines_of_the_readme(exported, images, expected, monkeypatch):
     monkeypatch.chdir(exported / "tuned")
     code = (exported / "tuned" / "README.md").read_text().split("```")[1].removeprefix("python")

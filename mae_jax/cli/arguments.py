@@ -165,7 +165,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     text = "index of the linear probe's classifier to export, from 0, if it has several"
     add("--head", type=int, metavar="NUMBER", help=text)
     add_image_size(add, "size of the run's images, if the run does not record it")
-    add("--output", help="for stablehlo and onnx: features (default) or logits")
+    text = "for stablehlo and onnx: an output of the method, e.g. features (default), logits"
+    add("--output", help=text)
     text = "for stablehlo and onnx: any images, if the run's own are not on this machine"
     add("--images", type=filled, metavar="FOLDER", help=text)
 
