@@ -85,7 +85,7 @@ def check_export(workdir, out, output):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["words", *(pytest.param(name, marks=THOROUGH) for name in ("segment", "signal"))]
+    "name", [pytest.param(name, marks=THOROUGH) for name in ("words", "segment", "signal")]
 )
 def test_their_steps_are_measured(name, at, tmp_path, monkeypatch):
     monkeypatch.setitem(bench_step.SIDES, "cpu", (64, 128))  # products that take no time

@@ -370,6 +370,7 @@ def test_two_real_processes_stop_and_go_on(root, tmp_path):
     run = tmp_path / "run"
     options = ["--config", CONFIG, "--workdir", str(run)]
     options += ["--config.evals.run=knn(k=3)", "--config.evals.every=20"]
+    options += ["--config.evals.figures=curves"]
     options += ["--config.method.args.target=pixels(normalize=False)"]  # said at the start, once
     script = subprocess.Popen(
         ["bash", "launch/local.sh", "2", *options],

@@ -21,10 +21,10 @@ from tests.helpers.tiny_args import CONV, NAMES, VIT, make_tiny, tiny
 KEY = jax.random.key(0)
 
 
-CONVOLVED = ("methods.mae", "methods.colorization", "methods.simclr", "tasks.finetune")
-"""Methods of several kinds, that slow tests run with the encoder that is not their own; the
-thorough ones do all.
-"""
+CONVOLVED = ("methods.mae",)
+"""Methods that slow tests run with the encoder that is not their own; the thorough ones do all."""
+SPLIT = ("methods.mae", "methods.simclr", "methods.vae", "tasks.finetune", "tasks.segment")
+"""Methods of several kinds that slow tests run on two devices; the thorough ones do all."""
 
 
 def cases():
@@ -48,6 +48,7 @@ class Case:
     """A method with parameters, and what is compiled once for all of its tests."""
 
     def __init__(self, name, changes):
+        self.name, self.changes = name, changes
         self.method, self.tiny = make_tiny(name, **changes), tiny(name)
         self.batch = make_batch(self.tiny.IMAGE)
         self.params, self.extra = jax.device_get(jax.jit(self.method.init)(KEY, self.batch))
@@ -85,6 +86,13 @@ def is_rule(x):
 def case(request):
     """A method, its parameters, and what is compiled of it."""
     return Case(*request.param)
+
+
+@pytest.fixture
+def split(case, request):
+    """Skips but for SPLIT, and but for all methods where the tests are thorough."""
+    if not (case.name in SPLIT and not case.changes or request.config.getoption("thorough")):
+        pytest.skip("thorough: bash launch/test.sh --thorough")
 
 
 def make_batch(shape):
@@ -143,7 +151,7 @@ def descend(factor, leaf, gradient):
 
 
 @pytest.mark.slow
-def test_loss_and_gradient_do_not_depend_on_the_mesh(learner):
+def test_loss_and_gradient_do_not_depend_on_the_mesh(split, learner):
     """One device, against two that hold half of the batch and of each parameter."""
     if learner.again:
         pytest.skip("how this encoder is split, a method of its own shows, and each with a ViT")

@@ -24,12 +24,7 @@ def in_the_project(root):
         yield
 
 
-FIRST = ["mocov3"]
-"""Two views, and more than parameters."""
-OTHERS = [pytest.param(name, marks=pytest.mark.thorough) for name in METHODS if name not in FIRST]
-
-
-@pytest.fixture(scope="module", params=[*FIRST, *OTHERS])
+@pytest.fixture(scope="module", params=METHODS)
 def trained(request, tmp_path_factory):
     """Method and workdir of a run of ten steps, which was stopped after five and went on."""
     name = request.param
@@ -57,6 +52,7 @@ def leaves(state):
     ]
 
 
+@pytest.mark.thorough  # test_methods.py and test_train.py have each part
 def test_a_run_gives_features_pictures_and_a_start(trained, tmp_path):
     name, workdir = trained
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)

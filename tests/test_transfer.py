@@ -230,7 +230,7 @@ def test_a_label_that_only_shows_in_training(tmp_path, capsys, monkeypatch):
     assert "label -1 of the train split is none of the 10 classes" in line
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_other_sizes_shapes_and_channels(pretrained, tmp_path):
     """From 8 x 12 color images to 16 x 8 gray ones."""
     rng = np.random.default_rng(0)

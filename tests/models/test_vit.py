@@ -83,7 +83,9 @@ def plain_loss(method, params):
         dict(),
         dict(loss="l1", mask_ratio=0.5, decoder_depth=1),
         dict(mask_tokens_in_encoder=True),
-        dict(decoder_gather="onehot", encoder=", gather=onehot"),
+        pytest.param(
+            dict(decoder_gather="onehot", encoder=", gather=onehot"), marks=pytest.mark.thorough
+        ),
     ],
     ids=str,
 )
@@ -153,7 +155,7 @@ def test_the_parameters_have_the_names_and_shapes_of_saved_ones():
     )
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.thorough), "full"])
 def test_computing_again_changes_neither_loss_nor_gradients(remat):
     ours = method(f", remat={remat}", decoder_remat=remat)
     found, expected = learned(ours)(params_of()), learned(method())(params_of())

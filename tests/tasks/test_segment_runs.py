@@ -33,18 +33,25 @@ def segmented(root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("segmented") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        trained(workdir, "resume")
+        trained(workdir, "linear")
     return workdir
 
 
-def test_a_killed_run_goes_on_with_its_statistics(segmented, tmp_path):
-    workdir = shutil.copytree(segmented, tmp_path / "run")
+@pytest.mark.parametrize("head", ["linear", pytest.param("upernet", marks=pytest.mark.thorough)])
+def test_a_killed_run_goes_on_with_its_statistics(head, segmented, tmp_path):
+    workdir = tmp_path / "run"
+    if head == "linear":
+        shutil.copytree(segmented, workdir)
+    else:
+        trained(workdir, head)
     _, state = load_run(workdir)
     whole = jax.tree.map(np.array, (state.params, state.extra))
-    assert float(np.std(whole[1]["batch_stats"]["head"]["fuse"]["norm"]["mean"])) > 0
+    statistics = whole[1]["batch_stats"]
+    norm = statistics["head_norm"] if head == "linear" else statistics["head"]["fuse"]["norm"]
+    assert np.std(norm["mean"]) > 0
     shutil.rmtree(workdir / "checkpoints" / "4")  # what a kill after step 2 leaves behind
     (workdir / "results.json").unlink()
-    _, state = trained(workdir, "resume")
+    _, state = trained(workdir, head)
     jax.tree.map(np.testing.assert_array_equal, (state.params, state.extra), whole)
 
 

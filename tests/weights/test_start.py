@@ -165,6 +165,7 @@ def test_a_start_of_another_architecture(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_learned_positions_are_not_dropped_silently(tmp_path, capsys):
     weights.write(models.tuned("cls"), tmp_path / "a.safetensors", "timm")
     command = "train", "--config", f"{TASKS}:linear_probe", "--workdir", tmp_path / "run"
