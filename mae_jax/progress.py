@@ -55,6 +55,10 @@ class Progress:
             yield batch
             self._report_batch(split, done, total)
 
+    def example(self, stage: str, split: str = "train") -> Mapping[str, np.ndarray]:
+        """See `Data.example`."""
+        return self.data.example(stage, split)
+
     def source(self, split: str):
         """See `Data.source`."""
         return self.data.source(split)

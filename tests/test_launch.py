@@ -384,7 +384,7 @@ def test_two_real_processes_stop_and_go_on(root, tmp_path):
     script.send_signal(signal.SIGTERM)
     _, error = script.communicate(timeout=jobs.DEADLINE)
     assert script.returncode == 75 and "run again to resume" in error, error
-    assert error.count("with 3 change(s)") == 1, "the second process is quiet"
+    assert error.count("with 4 change(s)") == 1, "the second process is quiet"
     children = jobs.start(tmp_path / "again", "train", *options, seconds=60)
     one, two = jobs.wait(tmp_path / "again", children)
     assert (one.code, two.code) == (0, 0) and "resuming from step" in one.error, one.error

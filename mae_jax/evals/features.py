@@ -28,6 +28,9 @@ class EvalData(Protocol):
             then: spec string of more transforms, e.g. 'corruption(fog, severity=3)'.
         """
 
+    def example(self, stage: str, split: str = "train") -> Mapping[str, np.ndarray]:
+        """A batch of one example, with the transforms of a stage, 'train' or 'eval'."""
+
     def source(self, split: str) -> Any:
         """The source of a split: `names` of classes by field, and the `name` of each example."""
 

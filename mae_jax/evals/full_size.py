@@ -2,7 +2,8 @@
 or several scales. The segmentation evaluator and `mae-jax predict` share it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -107,6 +108,7 @@ def predictions(
     """
     sizes = data.sizes(split)[:limit]
     readable, devices = np.flatnonzero(sizes.all(axis=1)), jax.device_count()
+    channels = data.example("eval", split)["image"].shape[-1]
     for bucket in buckets(sizes[readable], how.rule):
         pixels = bucket.labels[0] * bucket.labels[1]
         each = max(1, min(64, BYTES // (4 * pixels * (len(names) or IGNORE))))
@@ -117,19 +119,24 @@ def predictions(
         for indices, rows in zip(groups, data.originals(split, groups, size), strict=True):
             if names:
                 _check_labels(rows, data.source(split), indices, names)
-            found = _averaged(predict, rows, bucket, how, labeled=bool(names))
+            make = functools.partial(
+                make_batch, rows, bucket, how, channels=channels, labeled=bool(names)
+            )
+            found = _averaged(predict, make, how)
             filled = np.append(indices, np.full(size - len(indices), -1))
             yield {**found, "indices": filled, "sizes": sizes[filled], "rows": rows}
 
 
-def _averaged(
-    predict: Predict, rows: list, bucket: Bucket, how: Inference, *, labeled: bool
-) -> dict[str, np.ndarray]:
-    """The outputs for a batch; the mean of the probabilities of all versions."""
+def _averaged(predict: Predict, make: Callable, how: Inference) -> dict[str, np.ndarray]:
+    """The outputs for a batch; the mean of the probabilities of all versions.
+
+    Args:
+        make: (scale, flip) -> batch.
+    """
     results = []
     for scale, flip in how.versions:
-        batch = make_batch(rows, bucket, how, scale=scale, flip=flip, labeled=labeled)
-        results.append({name: np.asarray(x) for name, x in predict(batch).items()})
+        found = predict(make(scale=scale, flip=flip))
+        results.append({name: np.asarray(x) for name, x in found.items()})
     if len(results) == 1:
         return results[0]
     mean = np.mean([result["probabilities"] for result in results], axis=0, dtype=np.float32)
@@ -154,6 +161,7 @@ def make_batch(
     bucket: Bucket,
     how: Inference,
     *,
+    channels: int,
     scale: float = 1.0,
     flip: bool = False,
     labeled: bool = True,
@@ -163,13 +171,12 @@ def make_batch(
     Args:
         rows: examples with 'image' [H, W, C] and, if `labeled`, 'segmentation' [H, W]; None on
             padding.
+        channels: of the images; a process may have padding alone.
         scale: of the size.
         flip: whether to mirror the images; the results are mirrored back.
     """
     inside = tuple(max(1, round(n * scale / how.rule.step)) * how.rule.step for n in bucket.inputs)
     size = tuple(max(n, how.crop) for n in inside)
-    example = next((row for row in rows if row is not None), None)
-    channels = example["image"].shape[-1] if example else 3
     fill = np.array(FILL if channels == 3 else (128,) * channels, np.uint8)
     batch = {
         "image": np.full((len(rows), *size, channels), fill, np.uint8),
@@ -193,7 +200,6 @@ def make_batch(
     if how.crop:
         corners = windows(size, how.crop, how.stride)
         batch["windows"] = np.repeat(corners[None], len(rows), axis=0)
-        batch["window_valid"] = np.ones(batch["windows"].shape[:2], bool)
     return batch
 
 

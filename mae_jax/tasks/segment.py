@@ -119,12 +119,12 @@ class Segmentation(ImageMethod):
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """See `offers`. With batch['windows'] [B, n, 2] int32, rows and columns where crops begin,
-        and batch['window_valid'] [B, n] bool, logits are the mean over the crops at each pixel.
+        logits are the mean over the crops at each pixel.
         """
         images, found = self.normalize(batch["image"]), {}
         if "segmentation" in outputs and "windows" in batch:
-            windows, valid = batch["windows"], batch["window_valid"]
-            found["segmentation"] = self.logits_of_windows(params, extra, images, windows, valid)
+            windows = batch["windows"]
+            found["segmentation"] = self.logits_of_windows(params, extra, images, windows)
         elif "segmentation" in outputs:
             found["segmentation"] = self.logits(params, extra, images)
         if {"features", "tokens"} & {*outputs}:
@@ -148,31 +148,25 @@ class Segmentation(ImageMethod):
         return resize(logits, images.shape[1:3])[:, :height, :width]
 
     def logits_of_windows(
-        self,
-        params: Params,
-        extra: Extra,
-        images: jax.Array,
-        windows: jax.Array,
-        valid: jax.Array,
+        self, params: Params, extra: Extra, images: jax.Array, windows: jax.Array
     ) -> jax.Array:
         """The same from crops alone, see `predict`; 0 where there is no crop."""
         height, width = images.shape[1:3]
         images = self.padded(images, least=self.crop)
         crop = (self.crop, self.crop)
 
-        def add(total, window):
-            start, valid = window  # [B, 2], [B]
+        def add(total, start):  # start: [B, 2]
             cut = lambda row, at: jax.lax.dynamic_slice(row, (*at, 0), (*crop, row.shape[-1]))
             put = lambda row, part, at: jax.lax.dynamic_update_slice(
                 row, cut(row, at) + part, (*at, 0)
             )
             logits = self.logits(params, extra, jax.vmap(cut)(images, start))
+            # [B, h, w, classes + 1]
             counted = jnp.concatenate([logits, jnp.ones_like(logits[..., :1])], axis=-1)
-            counted = jnp.where(valid[:, None, None, None], counted, 0)  # [B, h, w, classes + 1]
             return jax.vmap(put)(total, counted, start), None
 
         total = jnp.zeros((*images.shape[:3], self.classes + 1))
-        total, _ = jax.lax.scan(add, total, (jnp.swapaxes(windows, 0, 1), valid.T))
+        total, _ = jax.lax.scan(add, total, jnp.swapaxes(windows, 0, 1))
         total = total[:, :height, :width]
         return total[..., :-1] / jnp.maximum(total[..., -1:], 1)
 

@@ -152,13 +152,19 @@ def test_an_image_smaller_than_the_crop_is_padded_and_its_logits_are_cut():
     how = segmentation.inference(size=8, long=0, crop=16, step=4)
     (bucket,) = buckets(np.array([[8, 12]]), how.rule)
     row = {"image": Scenes([(8, 12)]).images[0], "segmentation": np.zeros((8, 12), np.uint8)}
-    batch = make_batch([row, None], bucket, how)
+    batch = make_batch([row, None], bucket, how, channels=3)
     assert batch["image"].shape == (2, 16, 16, 3) and batch["valid"].tolist() == [True, False]
     np.testing.assert_array_equal(batch["image"][0, :8, :12], row["image"])
     np.testing.assert_array_equal(batch["windows"], np.zeros((2, 1, 2)))
     logits = np.random.default_rng(0).normal(size=(2, 16, 16, 5)).astype(np.float32)
     found = resized({"segmentation": logits}, batch)[0, :8, :12]
     np.testing.assert_allclose(found, logits[0, :8, :12], atol=1e-6)
+
+
+def test_padding_alone_has_the_channels_of_the_images():
+    how = segmentation.inference(size=8, long=0, step=4)
+    (bucket,) = buckets(np.array([[8, 12]]), how.rule)
+    assert make_batch([None], bucket, how, channels=2)["image"].shape == (1, 8, 12, 2)
 
 
 def test_padding_of_matrices_is_zero():

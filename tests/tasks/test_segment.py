@@ -92,7 +92,7 @@ def test_images_of_any_size_are_padded_by_the_mean_color(plain):
 
 
 def test_one_window_is_the_whole_crop_also_of_a_smaller_image(plain):
-    at = lambda n: dict(windows=np.zeros((2, n, 2), np.int32), window_valid=np.ones((2, n), bool))
+    at = lambda n: dict(windows=np.zeros((2, n, 2), np.int32))
     images = images_of(2, 8, 8)
     whole = plain.predict({"image": images})
     np.testing.assert_allclose(plain.predict({"image": images, **at(1)}), whole, atol=1e-6)
@@ -103,11 +103,10 @@ def test_one_window_is_the_whole_crop_also_of_a_smaller_image(plain):
 def test_windows_are_averaged_at_each_pixel(plain):
     images = images_of(2, 10, 13)
     windows = np.array([[(0, 0), (2, 5), (1, 3)], [(2, 0), (0, 2), (0, 0)]], np.int32)
-    valid = np.array([[True, True, True], [True, True, False]])
-    batch = {"image": images, "windows": windows, "window_valid": valid}
+    batch = {"image": images, "windows": windows}
     found = plain.predict(batch)
     total, count = np.zeros((2, 10, 13, 3)), np.zeros((2, 10, 13, 1))
-    for b, i in np.argwhere(valid):
+    for b, i in np.ndindex(windows.shape[:2]):
         top, left = windows[b, i]
         part = np.s_[b, top : top + 8, left : left + 8]
         crop = plain.predict({"image": np.stack([images[part]] * 2)})[0]
@@ -127,7 +126,7 @@ def test_relative_positions_fix_the_size_but_not_of_windows():
     assert shape({"image": images_of(2, 8, 8)}) == (2, 8, 8, 3)
     with pytest.raises(UserError, match="relative_positions=True images have to be 8 x 8"):
         shape({"image": images_of(2, 8, 12)})
-    more = dict(windows=np.zeros((2, 1, 2), np.int32), window_valid=np.ones((2, 1), bool))
+    more = dict(windows=np.zeros((2, 1, 2), np.int32))
     assert shape({"image": images_of(2, 8, 12), **more}) == (2, 8, 12, 3)
 
 
