@@ -29,9 +29,12 @@ DOCS = ROOT / "docs"
     any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),
     reason="needs sphinx, myst_parser and furo: pip install -e '.[docs]'",
 )
-def test_the_site_builds_without_a_warning(tmp_path):
-    """In a process of its own, as it puts stand-ins in place of large packages."""
-    options = ["-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "doctrees")]
+@pytest.mark.parametrize("tags", [["-t", "outline"], pytest.param([], marks=pytest.mark.thorough)])
+def test_the_site_builds_without_a_warning(tags, tmp_path):
+    """With the members of modules if it is thorough. In a process of its own, as it puts stand-ins
+    in place of large packages.
+    """
+    options = ["-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "doctrees"), *tags]
     extensions = "extensions=myst_parser,sphinx.ext.autodoc,sphinx.ext.napoleon"  # no pages of code
     changes = ["-D", extensions, "-D", "toc_object_entries=0"]
     command = [sys.executable, "-m", "sphinx", *options, *changes, str(DOCS), str(tmp_path / "out")]
