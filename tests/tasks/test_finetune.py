@@ -1,5 +1,6 @@
 """Fine-tuning: who learns and how fast, soft targets, dropped paths, averaged weights."""
 
+import functools
 import re
 
 import jax
@@ -100,17 +101,22 @@ def test_partial_tuning_is_a_matter_of_rules(batch, trainable, learning):
 def test_the_loss_is_cross_entropy_with_soft_targets(batch):
     task = finetune.make(**PLAIN | dict(smoothing=0.1, mixup=0.8, cutmix=1.0))
     params, extra = compiled(task, "init")(jax.random.key(0), batch)
-    params = jax.tree.map(lambda x: x + 0.02, params)
+    params = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.02), params)
     output = compiled(task, "loss")(params, extra, batch, jax.random.key(3), 0)
-    mix_key, _ = jax.random.split(jax.random.key(3))
-    images, targets = augment.mixup_cutmix(
-        mix_key,
-        task.normalize(batch["image"]),
-        augment.soft_targets(batch["label"], 3, 0.1),
-        mixup_alpha=0.8,
-        cutmix_alpha=1.0,
-    )
-    _, logits = task.model.apply({"params": params}, images)
+
+    @jax.jit
+    def again(params, batch):
+        mix_key, _ = jax.random.split(jax.random.key(3))
+        images, targets = augment.mixup_cutmix(
+            mix_key,
+            task.normalize(batch["image"]),
+            augment.soft_targets(batch["label"], 3, 0.1),
+            mixup_alpha=0.8,
+            cutmix_alpha=1.0,
+        )
+        return task.model.apply({"params": params}, images)[1], targets
+
+    logits, targets = again(params, batch)
     logits, targets = np.asarray(logits, np.float64), np.asarray(targets, np.float64)
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -(targets * log_softmax).sum(1).mean()
@@ -120,12 +126,13 @@ def test_the_loss_is_cross_entropy_with_soft_targets(batch):
 def test_dropped_paths_are_rare_random_and_scaled(batch):
     task = finetune.make(**PLAIN | dict(drop_path=0.9))
     params, _ = compiled(task, "init")(jax.random.key(0), batch)
-    apply = lambda train, seed: task.model.apply(
-        {"params": params},
-        task.normalize(np.repeat(batch["image"][:1], 400, axis=0)),
-        train,
-        rngs={"drop_path": jax.random.key(seed)},
-    )[0]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(train, seed):
+        images = task.normalize(jnp.repeat(batch["image"][:1], 400, axis=0))
+        rngs = {"drop_path": jax.random.key(seed)}
+        return task.model.apply({"params": params}, images, train, rngs=rngs)[0]
+
     still = apply(False, 0)
     np.testing.assert_array_equal(still[0], still[1])
     dropped = np.asarray(apply(True, 1))
