@@ -77,7 +77,7 @@ def test_an_experiment_fits_together(name, side):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arg", ["vit", "convnext"])
+@pytest.mark.parametrize("arg", ["vit", pytest.param("convnext", marks=pytest.mark.thorough)])
 def test_what_is_compared_differs_in_the_method_alone(arg):
     configs = load_configs(f"configs/compare_methods.py:{arg}")
     frozen = {n.split("/")[0]: c for n, c in configs.items() if n.endswith("frozen/0")}

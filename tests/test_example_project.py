@@ -58,7 +58,7 @@ def test_masked_autoencoders_of_any_rank(name, at, tmp_path):
 @pytest.mark.parametrize(
     "name, output, metrics",
     [
-        ("words", "features", ["knn", "logistic"]),
+        pytest.param("words", "features", ["knn", "logistic"], marks=THOROUGH),
         pytest.param("segment", "segmentation", ["miou", "knn"], marks=THOROUGH),
     ],
 )

@@ -200,7 +200,7 @@ def test_every_output_is_computed_where_it_is_asked_for_and_only_there(case):
     method = case.method
     batch = {name: case.batch[name] for name in method.inputs}
     assert isinstance(method, Method) and "features" in method.offers()
-    for outputs in ((), *((name,) for name in method.offers()), method.offers()[::-1]):
+    for outputs in ((), method.offers()[:1], method.offers()[::-1]):
         found = jax.eval_shape(
             functools.partial(method.predict, outputs=outputs), case.params, case.extra, batch
         )

@@ -106,6 +106,7 @@ for command in json.loads(sys.argv[1]):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_an_installed_package_works_without_a_checkout(built, tmp_path):
     """The package is the wheel's, what it needs that of this environment."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)

@@ -90,6 +90,7 @@ def test_a_run_learns_evaluates_and_draws(whole):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_split_state_gives_the_same_run(whole, tmp_path):
     """And so does one that goes on from it with another mesh."""
     train(tiny("mesh.fsdp=2"), tmp_path)

@@ -65,7 +65,10 @@ class Ours(NamedTuple):
     features: jax.Array
 
 
-@pytest.fixture(scope="module", params=[*GOLDEN, *LIVE])
+THOROUGH = pytest.param("live_wide", marks=pytest.mark.thorough)
+
+
+@pytest.fixture(scope="module", params=[*GOLDEN, "live_normalized", THOROUGH])
 def reference(request):
     """The arrays that `record` of golden/make_vitmae.py describes."""
     if request.param in GOLDEN:

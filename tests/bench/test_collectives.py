@@ -38,6 +38,7 @@ def test_data_parallel_steps_reduce_gradients_and_nothing_else(whole):
     assert totals(found)["all-reduce"]["moved"] == payload  # 2 (n - 1) / n of it
 
 
+@pytest.mark.thorough
 def test_a_gather_that_travels_is_found(monkeypatch):
     """Patches taken by a list of rows and places: the partitioner then sums up the patches of all
     images on each device.
@@ -58,6 +59,7 @@ def test_sharded_parameters_are_gathered():
     assert max(one.payload for one in found if one.kind == "all-gather") < size / 2
 
 
+@pytest.mark.thorough
 def test_parts_of_a_batch_reduce_each_on_their_own(whole):
     found, _ = whole
     parts, _ = counted(accumulate=2)

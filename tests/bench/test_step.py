@@ -57,6 +57,7 @@ def test_half_of_the_turns_lie_in_the_spread():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_report_of_a_tiny_step(monkeypatch):
     monkeypatch.setitem(bench.SIDES, "cpu", (64, 128))
     hits, folder = [], jax.config.jax_compilation_cache_dir

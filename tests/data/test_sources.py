@@ -124,13 +124,9 @@ def expected(specs, tmp_path_factory):
     return parameters(specs["arrays"], tmp_path_factory.mktemp("plain"), "arrays")
 
 
-THOROUGH = [
-    pytest.param(name, marks=pytest.mark.thorough) for name in ("arrays", "folder", "npy", "npz")
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["array_record", *THOROUGH])
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["arrays", "folder", "array_record", "npy", "npz"])
 def test_training_ends_the_same_from_all_sources(specs, name, expected, tmp_path):
     """As it does from the same batches, see below."""
     pytest.importorskip("tensorflow")

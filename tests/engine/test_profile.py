@@ -57,6 +57,7 @@ def test_which_steps_are_traced(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_writes_a_trace_of_its_steps(tmp_path, root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     command = "train", "--config", "tests/helpers/tiny.py", "--workdir", tmp_path

@@ -167,7 +167,7 @@ def test_only_the_second_view_of_moco_is_solarized_and_the_first_always_blurred(
     ]
 
 
-@pytest.mark.parametrize("name", ["simclr", "mocov3"])
+@pytest.mark.parametrize("name", ["simclr", pytest.param("mocov3", marks=pytest.mark.thorough)])
 def test_views_are_augmented_with_the_key(name):
     method, batch = make(name), make_batch()
     params, extra = start(method, batch)
@@ -248,7 +248,7 @@ def test_the_stem_of_a_convolutional_encoder_learns():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["simclr", "mocov3"])
+@pytest.mark.parametrize("name", ["mocov3", pytest.param("simclr", marks=pytest.mark.thorough)])
 def test_bfloat16_leaves_parameters_and_losses_in_float32(name):
     batch = make_batch()
     (full, half) = (make_plain(name, dtype=dtype) for dtype in ("float32", "bfloat16"))

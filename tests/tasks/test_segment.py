@@ -38,7 +38,7 @@ class Made:
         params, extra = jax.jit(self.task.init)(KEY, batch_of(2, self.task.crop))
         rng = np.random.default_rng(0)
         noise = lambda x: x + 0.3 * rng.uniform(size=x.shape).astype(np.float32)
-        self.params, self.extra = jax.tree.map(noise, (params, extra))
+        self.params, self.extra = jax.tree.map(noise, jax.device_get((params, extra)))
         self.predict = jax.jit(
             lambda batch: self.task.predict(self.params, self.extra, batch, outputs=ALL)[ALL[0]]
         )
@@ -57,10 +57,14 @@ def test_ignored_pixels_change_nothing(plain):
     labels[:, :3] = 255
     found = plain.loss(batch | {"segmentation": labels})
     images = plain.task.normalize(batch["image"])
-    (logits,), _ = plain.task.model.apply(
-        {"params": plain.params, **plain.extra}, images, True, mutable=["batch_stats"]
-    )
-    logits = np.asarray(resize(logits, (8, 8)), np.float64)
+    variables = {"params": plain.params, **plain.extra}
+
+    @jax.jit
+    def full(images):
+        (logits,), _ = plain.task.model.apply(variables, images, True, mutable=["batch_stats"])
+        return resize(logits, (8, 8))
+
+    logits = np.asarray(full(images), np.float64)
     errors, hits = [], []
     for b, y, x in np.ndindex(2, 8, 8):
         if labels[b, y, x] != 255:
@@ -81,13 +85,19 @@ def test_images_of_any_size_are_padded_by_the_mean_color(plain):
     found = plain.predict({"image": images})
     assert found.shape == (2, 9, 15, 3) and found.dtype == np.float32
     padded = np.pad(images, ((0, 0), (0, 3), (0, 1), (0, 0)))
-    run = lambda x: black.predict(params, plain.extra, {"image": x}, outputs=ALL)[ALL[0]]
+    run = jax.jit(lambda x: black.predict(params, plain.extra, {"image": x}, outputs=ALL)[ALL[0]])
     np.testing.assert_allclose(run(images), run(padded)[:, :9, :15], atol=1e-5)
-    table = resample_positions(params["encoder"]["positions"], (2, 2), (3, 4))
-    moved = {**params, "encoder": {**params["encoder"], "positions": table}}
-    (logits,) = black.model.apply({"params": moved, **plain.extra}, black.normalize(padded))
-    np.testing.assert_allclose(run(padded), resize(logits, (12, 16)), atol=1e-5)
-    outputs = task.predict(params, plain.extra, {"image": images}, outputs=("tokens", "features"))
+
+    @jax.jit
+    def resampled(padded):
+        table = resample_positions(params["encoder"]["positions"], (2, 2), (3, 4))
+        moved = {**params, "encoder": {**params["encoder"], "positions": table}}
+        (logits,) = black.model.apply({"params": moved, **plain.extra}, black.normalize(padded))
+        return resize(logits, (12, 16))
+
+    np.testing.assert_allclose(run(padded), resampled(padded), atol=1e-5)
+    predict = functools.partial(task.predict, outputs=("tokens", "features"))
+    outputs = jax.eval_shape(predict, params, plain.extra, {"image": images})
     assert outputs["tokens"].shape == (2, 1 + 12, 16) and outputs["features"].shape == (2, 16)
 
 
@@ -130,7 +140,7 @@ def test_relative_positions_fix_the_size_but_not_of_windows():
     assert shape({"image": images_of(2, 8, 12), **more}) == (2, 8, 12, 3)
 
 
-@pytest.mark.parametrize("head", ["linear", pytest.param("upernet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("head", ["linear", pytest.param("upernet", marks=pytest.mark.thorough)])
 def test_devices_that_share_a_batch_have_one_loss_and_one_set_of_statistics(head, plain):
     """Where they have different numbers of valid pixels."""
     made = plain if head == "linear" else Made(head=head, width=4)
@@ -160,9 +170,10 @@ def test_a_frozen_encoder_stays_and_drops_no_paths(plain):
 def test_colors_are_distorted_in_training(plain):
     task = dataclasses.replace(plain.task, photometric=True)
     images = batch_of(2)["image"]
-    distorted = task.crops(images, KEY)
-    assert np.abs(distorted - task.normalize(images)).max() > 0.1
-    expected = task.loss(plain.params, plain.extra, batch_of(2), KEY, 0).loss
+    distorted, plainly = jax.jit(lambda x: (task.crops(x, KEY), task.normalize(x)))(images)
+    assert np.abs(np.asarray(distorted) - plainly).max() > 0.1
+    loss = jax.jit(lambda batch: task.loss(plain.params, plain.extra, batch, KEY, 0).loss)
+    expected = loss(batch_of(2))
     assert float(expected) != float(plain.loss(batch_of(2)).loss)
 
 
