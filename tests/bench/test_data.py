@@ -36,7 +36,8 @@ def test_a_table_has_every_source_and_its_ratios(tmp_path):
     assert columns[0] == [bench.DECODE, bench.PILLOW, *names]
     rates = [float(rate) for rate in columns[2]]
     assert min(rates) > 0 and columns[5][0] == columns[6][1] == "1.00"
-    np.testing.assert_allclose(float(columns[6][2]), rates[2] / rates[1], atol=0.02)
+    # Rates are rounded, and small on a busy machine.
+    np.testing.assert_allclose(float(columns[6][2]), rates[2] / rates[1], rtol=0.1, atol=0.02)
 
 
 def test_sources_without_files_have_no_references():
