@@ -194,7 +194,7 @@ def on_scenes() -> ConfigDict:
         encoder=scenes.ENCODER,
         classes=11,
         crop=64,
-        width=64,
+        width=32,
         layer_decay=0.75,
         drop_path=0.0,
     )

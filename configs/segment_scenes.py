@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.configs import segment
 
-SHARES = {"2%": (0.02, 100.0, (0,)), "10%": (0.1, 30.0, (0, 1)), "100%": (1.0, 6.0, (0,))}
+SHARES = {"2%": (0.02, 30.0, (0,)), "10%": (0.1, 12.0, (0, 1)), "100%": (1.0, 1.5, (0,))}
 """Labels -> share, epochs, seeds."""
 
 
