@@ -1,0 +1,146 @@
+"""The annotated objects of an image as their files have them, for evaluations and for the fields of
+batches that are drawn from them. Masks are bitmaps, or run lengths in the format of COCO.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mae_jax.data.images import cut
+from mae_jax.types import UserError
+
+OBJECTS = "(objects)"
+"""Key of an example for its `Objects`, which are not part of batches."""
+MASK_SIZE = 112
+"""Default side of the masks in 'box_mask', each cut to its box."""
+MAX_OBJECTS = 100
+"""Default number of rows of 'box', 'box_label' and 'box_mask'."""
+
+Rle = dict[str, Any]
+"""COCO's run lengths down the columns: {'size': [height, width], 'counts': compressed bytes}."""
+
+
+def coco_masks():
+    """COCO's functions on masks.
+
+    Raises:
+        UserError: they are not installed.
+    """
+    try:
+        from faster_coco_eval.core import mask
+    except ImportError as error:
+        raise UserError(
+            f"COCO's masks and metrics need faster-coco-eval ({error}): pip install "
+            "faster-coco-eval"
+        ) from error
+    return mask
+
+
+def encode(masks: np.ndarray) -> list[Rle]:
+    """Run lengths of bitmaps [n, H, W] bool."""
+    columns = np.asfortranarray(np.moveaxis(masks, 0, -1), np.uint8)  # [H, W, n]
+    return coco_masks().encode(columns) if len(masks) else []
+
+
+def decode(rle: Rle) -> np.ndarray:
+    """The bitmap [H, W] bool of run lengths."""
+    return coco_masks().decode(rle).astype(bool)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objects:
+    """All annotated objects of an image, crowds included."""
+
+    size: tuple[int, int]
+    """(height, width) of the image in pixels."""
+    boxes: np.ndarray
+    """[N, 4] float64 (ymin, xmin, ymax, xmax) in pixels."""
+    labels: np.ndarray
+    """[N] int, classes."""
+    areas: np.ndarray
+    """[N] float64 in pixels, as annotated."""
+    crowd: np.ndarray
+    """[N] bool: regions of many objects, which evaluations ignore and training does not see."""
+    mask: Callable[[int], np.ndarray | Rle] | None = None
+    """Draws the mask of an object, a bitmap [H, W] bool or run lengths; None: there are boxes only.
+    """
+
+    def bitmap(self, index: int) -> np.ndarray:
+        """[H, W] bool, the mask of an object."""
+        mask = self.mask(index)
+        return decode(mask) if isinstance(mask, dict) else mask
+
+    def rle(self, index: int) -> Rle:
+        """Run lengths of the mask of an object."""
+        mask = self.mask(index)
+        return mask if isinstance(mask, dict) else encode(mask[None])[0]
+
+    def largest(self, count: int) -> np.ndarray:
+        """At most `count` objects that are no crowds, by descending area."""
+        single = np.flatnonzero(~self.crowd)
+        return single[np.argsort(-self.areas[single], kind="stable")[:count]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxMasks:
+    """Masks of objects cut to their boxes, drawn only where batches hold them."""
+
+    objects: Objects
+    rows: Sequence[int]
+    """The objects, in the order of 'box'."""
+    count: int
+    """Rows to return; zeros after the last object."""
+    side: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(count, side, side)."""
+        return self.count, self.side, self.side
+
+    def drawn(self) -> np.ndarray:
+        """[count, side, side] uint8: coverage from 0 to 255."""
+        masks = np.zeros(self.shape, np.uint8)
+        for row, index in enumerate(self.rows):
+            masks[row] = cut_to_box(
+                self.objects.bitmap(index), self.objects.boxes[index], self.side
+            )
+        return masks
+
+
+def cut_to_box(mask: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
+    """[side, side] uint8, 0 to 255: a mask [H, W] bool within a box (ymin, xmin, ymax, xmax) in
+    pixels, resized with antialiasing.
+    """
+    low, high = np.clip(box.reshape(2, 2), 0, mask.shape)
+    if not (high > low).all():
+        return np.zeros((side, side), np.uint8)
+    pixels = mask[..., None].astype(np.uint8) * np.uint8(255)
+    return cut(pixels, (*low, *(high - low)), (side, side), "bilinear")[..., 0]
+
+
+def padded_rows(objects: Objects, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """'box' [count, 4] float32, fractions of the image, and 'box_label' [count] int32 of some of
+    the objects.
+    """
+    boxes, labels = np.zeros((count, 4), np.float32), np.full(count, -1, np.int32)
+    boxes[: len(rows)] = objects.boxes[rows] / np.tile(objects.size, 2)
+    labels[: len(rows)] = objects.labels[rows]
+    return boxes, labels
+
+
+def training_fields(objects: Objects, rows: np.ndarray, count: int, side: int) -> dict[str, Any]:
+    """'box', 'box_label' and, if there are masks, 'box_mask' of some of the objects, and `OBJECTS`.
+
+    Args:
+        objects: of the image.
+        rows: the objects of batches, at most `count`.
+        count: rows of the fields.
+        side: of the masks.
+    """
+    boxes, labels = padded_rows(objects, rows, count)
+    fields = {"box": boxes, "box_label": labels, OBJECTS: objects}
+    if objects.mask is not None:
+        fields["box_mask"] = BoxMasks(objects=objects, rows=rows, count=count, side=side)
+    return fields
