@@ -22,6 +22,12 @@ Rle = dict[str, Any]
 """COCO's run lengths down the columns: {'size': [height, width], 'counts': compressed bytes}."""
 
 
+def check_mask_size(where: str, side: int) -> None:
+    """Raises UserError if masks cannot have this side."""
+    if type(side) is not int or not 1 <= side <= 512:
+        raise UserError(f"{where}: mask_size={side!r} should be an integer from 1 to 512")
+
+
 def coco_masks():
     """COCO's functions on masks.
 
@@ -117,7 +123,7 @@ def cut_to_box(mask: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
     if not (high > low).all():
         return np.zeros((side, side), np.uint8)
     pixels = mask[..., None].astype(np.uint8) * np.uint8(255)
-    return cut(pixels, (*low, *(high - low)), (side, side), "bilinear")[..., 0]
+    return cut(pixels, (*low, *(high - low)), (side, side))[..., 0]
 
 
 def padded_rows(objects: Objects, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
