@@ -62,7 +62,7 @@ class Objects:
     size: tuple[int, int]
     """(height, width) of the image in pixels."""
     boxes: np.ndarray
-    """[N, 4] float64 (ymin, xmin, ymax, xmax) in pixels."""
+    """[N, 4] float64 (ymin, xmin, ymax, xmax) in pixels; they may reach out of the image."""
     labels: np.ndarray
     """[N] int, classes."""
     areas: np.ndarray
@@ -84,8 +84,9 @@ class Objects:
         return mask if isinstance(mask, dict) else encode(mask[None])[0]
 
     def largest(self, count: int) -> np.ndarray:
-        """At most `count` objects that are no crowds, by descending area."""
-        single = np.flatnonzero(~self.crowd)
+        """At most `count` objects within the image that are no crowds, by descending area."""
+        low, high = np.split(np.clip(self.boxes, 0, np.tile(self.size, 2)), 2, axis=1)
+        single = np.flatnonzero(~self.crowd & (low < high).all(1))
         return single[np.argsort(-self.areas[single], kind="stable")[:count]]
 
 
@@ -131,7 +132,7 @@ def padded_rows(objects: Objects, rows: np.ndarray, count: int) -> tuple[np.ndar
     the objects.
     """
     boxes, labels = np.zeros((count, 4), np.float32), np.full(count, -1, np.int32)
-    boxes[: len(rows)] = objects.boxes[rows] / np.tile(objects.size, 2)
+    boxes[: len(rows)] = np.clip(objects.boxes[rows] / np.tile(objects.size, 2), 0, 1)
     labels[: len(rows)] = objects.labels[rows]
     return boxes, labels
 
