@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mae_jax.data.objects import Objects, Rle, coco_masks
+from mae_jax.data.objects import Objects, Rle, coco_masks, decode
 from mae_jax.types import UserError
 
 KINDS = {"box": "bbox", "mask": "segm"}
@@ -29,6 +29,10 @@ class Detections(NamedTuple):
     """[k] int, classes."""
     masks: Sequence[Rle] | None = None
     """k masks; None: there are boxes only."""
+
+    def bitmap(self, index: int) -> np.ndarray:
+        """[H, W] bool, the mask of a detection."""
+        return decode(self.masks[index])
 
 
 def average_precision(

@@ -117,11 +117,16 @@ def to_original(
         outputs: `OUTPUTS` of the image.
         original: (height, width) of the image.
         size: side of the network's input.
+
+    Raises:
+        UserError: a box is not finite.
     """
     valid = outputs["det_valid"].astype(bool)
     inside = np.array(fitted(original, size))
     scale = np.tile(size * np.array(original) / inside, 2)
     boxes = outputs["det_box"][valid].astype(np.float64) * scale
+    if not np.isfinite(boxes).all():
+        raise UserError("detection: boxes are not finite: has the training diverged?")
     boxes = np.clip(boxes, 0, np.tile(original, 2))
     masks = zip(outputs["det_mask"][valid], boxes, strict=True)
     drawn = [encode(paste(mask, box, original)[None])[0] for mask, box in masks]

@@ -18,7 +18,15 @@ from mae_jax.data.objects import OBJECTS, Objects, cut_to_box, decode, encode
 from mae_jax.data.sources import Source
 from mae_jax.evals import detection
 from mae_jax.evals.average_precision import Detections, average_precision
-from mae_jax.evals.detections import OUTPUTS, SIZE, check_size, fitted, make_batch, paste
+from mae_jax.evals.detections import (
+    OUTPUTS,
+    SIZE,
+    check_size,
+    fitted,
+    make_batch,
+    paste,
+    to_original,
+)
 from mae_jax.types import UserError
 
 NAMES = ("cat", "dog", "never", "bird")
@@ -329,6 +337,15 @@ def test_processes_see_each_image_once_and_agree(monkeypatch):
         data = data_of(source, process_index=process, process_count=2)
         results.append(detection.make(size=64, batch_size=2)(predict, data))
     assert results[0] == results[1] and results[0]["box_ap"] == 1
+
+
+def test_boxes_that_are_not_finite():
+    outputs = annotations_as_outputs(Annotated(), 0, 64)
+    outputs["det_box"][4] = np.nan  # padding: nothing looks at it
+    assert len(to_original(outputs, SIZES[0], 64).boxes) == 3
+    outputs["det_box"][0, 0] = np.nan
+    with pytest.raises(UserError, match="boxes are not finite: has the training diverged"):
+        to_original(outputs, SIZES[0], 64)
 
 
 def test_the_input_of_the_network_is_the_image_and_the_mean_beside_it():
