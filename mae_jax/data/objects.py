@@ -127,6 +127,27 @@ def cut_to_box(mask: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
     return cut(pixels, (*low, *(high - low)), (side, side))[..., 0]
 
 
+def boxed(
+    boxes: np.ndarray, labels: np.ndarray, crowd: np.ndarray | None, size: tuple[int, int]
+) -> Objects:
+    """Objects without masks; their areas are those of the boxes.
+
+    Args:
+        boxes: [N, 4] fractions of the image.
+        labels: [N] classes.
+        crowd: [N] bool; None: there are no crowds.
+        size: (height, width) of the image.
+    """
+    boxes = boxes.astype(np.float64) * np.tile(size, 2)
+    return Objects(
+        size=size,
+        boxes=boxes,
+        labels=np.asarray(labels, np.int64),
+        areas=(boxes[:, 2:] - boxes[:, :2]).prod(1),
+        crowd=np.zeros(len(boxes), bool) if crowd is None else np.asarray(crowd, bool),
+    )
+
+
 def padded_rows(objects: Objects, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """'box' [count, 4] float32, fractions of the image, and 'box_label' [count] int32 of some of
     the objects.
