@@ -148,18 +148,9 @@ def boxed(
     )
 
 
-def padded_rows(objects: Objects, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """'box' [count, 4] float32, fractions of the image, and 'box_label' [count] int32 of some of
-    the objects.
-    """
-    boxes, labels = np.zeros((count, 4), np.float32), np.full(count, -1, np.int32)
-    boxes[: len(rows)] = np.clip(objects.boxes[rows] / np.tile(objects.size, 2), 0, 1)
-    labels[: len(rows)] = objects.labels[rows]
-    return boxes, labels
-
-
 def training_fields(objects: Objects, rows: np.ndarray, count: int, side: int) -> dict[str, Any]:
-    """'box', 'box_label' and, if there are masks, 'box_mask' of some of the objects, and `OBJECTS`.
+    """'box' [count, 4] float32, fractions of the image, 'box_label' [count] int32 and, if there are
+    masks, 'box_mask' of some of the objects, padded; and `OBJECTS`, all of them.
 
     Args:
         objects: of the image.
@@ -167,7 +158,9 @@ def training_fields(objects: Objects, rows: np.ndarray, count: int, side: int) -
         count: rows of the fields.
         side: of the masks.
     """
-    boxes, labels = padded_rows(objects, rows, count)
+    boxes, labels = np.zeros((count, 4), np.float32), np.full(count, -1, np.int32)
+    boxes[: len(rows)] = np.clip(objects.boxes[rows] / np.tile(objects.size, 2), 0, 1)
+    labels[: len(rows)] = objects.labels[rows]
     fields = {"box": boxes, "box_label": labels, OBJECTS: objects}
     if objects.mask is not None:
         fields["box_mask"] = BoxMasks(objects=objects, rows=rows, count=count, side=side)

@@ -1,4 +1,4 @@
-"""Finds data sets prepared by TensorFlow Datasets (TFDS), by folder or by name, and their features."""
+"""Finds data sets prepared by TensorFlow Datasets (TFDS), by folder or by name; their features."""
 
 import difflib
 import importlib.util

@@ -144,15 +144,16 @@ def paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarra
         box: (ymin, xmin, ymax, xmax) in pixels of the image.
         size: (height, width) of the image.
     """
-    bitmap = np.zeros(size, bool)
+    bitmap = np.zeros(size, bool, order="F")  # run lengths are down the columns
     part, weights = [], []
     for low, high, side, cells in zip(box[:2], box[2:], size, mask.shape, strict=True):
         first, end = max(0, int(np.floor(low))), min(side, int(np.ceil(high)))
         extent = max(high - low, 1e-9)
         at = (np.arange(first, end) + 0.5 - low) / extent * cells - 0.5  # in cells of the mask
-        weights.append(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells))))
+        hat = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells)))
+        weights.append(hat.astype(np.float32))
         part.append(slice(first, end))
     rows, columns = weights
     # [h, m] @ [m, m] @ [m, w]
-    bitmap[tuple(part)] = rows @ mask.astype(np.float64) @ columns.T >= 0.5
+    bitmap[tuple(part)] = rows @ mask.astype(np.float32) @ columns.T >= 0.5
     return bitmap

@@ -38,10 +38,10 @@ _CIRCLE = 64  # corners of the polygon that stands for a circle
 class _Shape(NamedTuple):
     label: str
     group: Any
-    """Shapes of one group and label are one object; None: the shape is an object."""
+    """Shapes with the same label and group are one object; None: the shape is an object."""
     box: tuple[float, float, float, float]
     parts: tuple[Part, ...]
-    """None of a rectangle, whose mask is its box."""
+    """Empty for a rectangle, whose mask is its box."""
 
 
 def make(

@@ -111,12 +111,11 @@ def _read(path: Path) -> tuple[tuple[int, int] | None, list[tuple[str, tuple]]]:
 
 def _object(element: ET.Element) -> tuple[str, tuple[float, float, float, float]]:
     """Class and box (ymin, xmin, ymax, xmax) of an object."""
-    name, box = (element.findtext("name") or "").strip(), element.find("bndbox")
-    text = {key: box.findtext(key) if box is not None else None for key in ("ymin", "xmin")}
-    text |= {key: box.findtext(key) if box is not None else None for key in ("ymax", "xmax")}
-    if not name or None in text.values():
-        raise ValueError(f"the object {name!r} lacks a name, or bndbox with {', '.join(text)}")
-    ymin, xmin, ymax, xmax = map(float, text.values())
+    name = (element.findtext("name") or "").strip()
+    text = [element.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
+    if not name or None in text:
+        raise ValueError(f"the object {name!r} lacks a name, or bndbox with xmin, ymin, xmax, ymax")
+    ymin, xmin, ymax, xmax = map(float, text)
     if not np.isfinite([ymin, xmin, ymax, xmax]).all():
         raise ValueError(f"the box of {name!r} is not finite")
     # From numbers of pixels to distances: the first pixel starts at 0.
