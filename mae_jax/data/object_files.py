@@ -65,7 +65,7 @@ class ObjectImages(Source):
         notes: lines to report.
 
     Raises:
-        UserError: no images, or a number that cannot be.
+        UserError: a number that cannot be.
     """
 
     reading = CHANGES
@@ -120,6 +120,11 @@ class ObjectImages(Source):
             raise BadImage(
                 f"its objects are annotated in {stated} pixels, and it is {own}, upright"
             )
+        for part in (part for o in item.objects for part in o.parts if isinstance(part, dict)):
+            if tuple(part["size"]) != image.shape:
+                raise BadImage(
+                    f"a mask is {part['size']}, it is {[*image.shape]}: height and width"
+                )
         objects = self._objects(item, image.shape)
         rows = objects.largest(self.max_objects)
         return {"image": image} | training_fields(objects, rows, self.max_objects, self.mask_size)

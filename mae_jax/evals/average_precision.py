@@ -19,7 +19,7 @@ _SIZES = ("", "_small", "_medium", "_large")  # of areas: all, up to 32², 96²,
 
 
 class Detections(NamedTuple):
-    """Detected objects of an image, at most 100 by score count."""
+    """Detected objects of an image; the 100 with the highest scores count."""
 
     boxes: np.ndarray
     """[k, 4] (ymin, xmin, ymax, xmax) in pixels of the image."""

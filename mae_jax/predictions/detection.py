@@ -77,6 +77,7 @@ def write(
             Image.fromarray(_overlay(found, classes, colors, score)).save(path)
     categories = [{"id": place, "name": name} for place, name in enumerate(classes, start=1)]
     content = {"images": images, "categories": categories, "annotations": annotations}
+    out.mkdir(parents=True, exist_ok=True)
     (out / "detections.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
     count = f"{len(images)} images and {len(annotations)} detections"
     return [f"{out}: overlays/ of {count}, detections.json"]

@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as oracle
 
 from mae_jax.data import make_data
+from mae_jax.data.images import BadImage
 from mae_jax.data.objects import OBJECTS
 from mae_jax.data.sources import coco, labelme, voc, yolo
 from mae_jax.evals.average_precision import Detections, average_precision
@@ -404,6 +405,20 @@ def test_broken_voc_files(tmp_path, text, message):
     (tmp_path / "xml" / "0.xml").write_text(text)
     with pytest.raises(UserError, match=message):
         voc.make(str(tmp_path / "images"), str(tmp_path / "xml"), classes=NAMES)
+
+
+def test_masks_of_voc_of_another_size(tmp_path):
+    source = as_voc(tmp_path)
+    Image.new("L", (9, 9), 1).save(tmp_path / "masks" / "0.png")
+    assert source.read(np.array([0]))[OBJECTS][0].mask is not None, "read at the start"
+    folders = [str(tmp_path / name) for name in ("images", "xml")]
+    source = voc.make(*folders, masks=str(tmp_path / "masks"), classes=NAMES)
+    with pytest.raises(BadImage, match=r"a mask is \[9, 9\], it is \[60, 80\]: height and width"):
+        source.read(np.array([0]))
+    assert "left out 3 objects without a mask, which others have" in source.notes
+    (tmp_path / "masks" / "0.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="voc: cannot read .*0.png: "):
+        voc.make(*folders, masks=str(tmp_path / "masks"), classes=NAMES)
 
 
 def test_boxes_of_voc_that_are_listed(tmp_path):
