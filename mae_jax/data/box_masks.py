@@ -62,16 +62,35 @@ def _sampled(mask: np.ndarray, old: np.ndarray, box: np.ndarray, back: Back) -> 
     """A mask [m, m] of the box `old` in the image, resampled to a box in the result: bilinear with
     half-pixel centers, edges repeated, 0 outside the old box.
     """
-    steps = [(np.arange(side) + 0.5) / side for side in mask.shape]
-    shares = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)  # [m, m, (y, x)]
-    points = back(box[:2] + shares * (box[2:] - box[:2]))
-    inside = (points - old[:2]) / (old[2:] - old[:2])
-    sides = np.array(mask.shape)
-    at = np.clip(inside * sides - 0.5, 0, sides - 1)
+    # Three corners in the old box are enough, as transforms are affine.
+    corners = back(box[np.array([[0, 1], [2, 1], [0, 3]])])
+    origin, below, beside = (corners - old[:2]) / (old[2:] - old[:2])  # [(y, x)]
+    down, right = below - origin, beside - origin
+    side = len(mask)
+    steps = (np.arange(side) + 0.5) / side
+    if max(abs(down[1]), abs(right[0])) < _EXACT:  # rows stay rows: one axis after the other
+        y, x = origin[0] + steps * down[0], origin[1] + steps * right[1]
+        values = linear(linear(mask, y * side - 0.5).T, x * side - 0.5).T
+        return np.rint(values * np.outer(_within(y), _within(x))).astype(np.uint8)
+    inside = origin + steps[:, None, None] * down + steps[:, None] * right  # [m, m, (y, x)]
+    at = np.clip(inside * side - 0.5, 0, side - 1)
     low = np.floor(at).astype(int)
-    (y0, x0), (y1, x1) = np.moveaxis(low, -1, 0), np.moveaxis(np.minimum(low + 1, sides - 1), -1, 0)
+    (y0, x0), (y1, x1) = np.moveaxis(low, -1, 0), np.moveaxis(np.minimum(low + 1, side - 1), -1, 0)
     dy, dx = np.moveaxis(at - low, -1, 0)
-    above = (1 - dx) * mask[y0, x0] + dx * mask[y0, x1]
-    below = (1 - dx) * mask[y1, x0] + dx * mask[y1, x1]
-    within = ((inside > -_EXACT) & (inside < 1 + _EXACT)).all(-1)
-    return np.rint(within * ((1 - dy) * above + dy * below)).astype(np.uint8)
+    upper = (1 - dx) * mask[y0, x0] + dx * mask[y0, x1]
+    lower = (1 - dx) * mask[y1, x0] + dx * mask[y1, x1]
+    return np.rint(_within(inside).all(-1) * ((1 - dy) * upper + dy * lower)).astype(np.uint8)
+
+
+def _within(inside: np.ndarray) -> np.ndarray:
+    return (inside > -_EXACT) & (inside < 1 + _EXACT)
+
+
+def linear(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Values [m, ...] at fractional places [n] of the first axis, edges repeated: [n, ...] float32.
+    No matrix product, whose threads would disturb those of the loader.
+    """
+    at = np.clip(at, 0, len(values) - 1)
+    low = at.astype(int)
+    share = (at - low).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+    return (1 - share) * values[low] + share * values[np.minimum(low + 1, len(values) - 1)]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from mae_jax.data.box_masks import linear
 from mae_jax.data.images import cut
 from mae_jax.data.objects import encode
 from mae_jax.evals.average_precision import Detections
@@ -145,15 +146,11 @@ def paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarra
         size: (height, width) of the image.
     """
     bitmap = np.zeros(size, bool, order="F")  # run lengths are down the columns
-    part, weights = [], []
+    part, values = [], np.pad(mask.astype(np.float32), 1)
     for low, high, side, cells in zip(box[:2], box[2:], size, mask.shape, strict=True):
         first, end = max(0, int(np.floor(low))), min(side, int(np.ceil(high)))
-        extent = max(high - low, 1e-9)
-        at = (np.arange(first, end) + 0.5 - low) / extent * cells - 0.5  # in cells of the mask
-        hat = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells)))
-        weights.append(hat.astype(np.float32))
+        inside = (np.arange(first, end) + 0.5 - low) / max(high - low, 1e-9)
+        values = linear(values, inside * cells + 0.5).T  # [m + 2, h], then [h, w]
         part.append(slice(first, end))
-    rows, columns = weights
-    # [h, m] @ [m, m] @ [m, w]
-    bitmap[tuple(part)] = rows @ mask.astype(np.float32) @ columns.T >= 0.5
+    bitmap[tuple(part)] = values >= 0.5
     return bitmap

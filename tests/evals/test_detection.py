@@ -140,14 +140,16 @@ def test_metrics_equal_pycocotools(kind, seed):
         assert abs(metrics[key] - value) < 1e-12, key
 
 
-def test_run_lengths_equal_pycocotools():
-    masks = (
-        np.random.default_rng(0).random((5, 13, 17))
-        < np.array([0, 0.1, 0.5, 0.9, 1])[:, None, None]
-    )
+@pytest.mark.parametrize("size", [(1, 1), (13, 17), (300, 400), (2, 70_000)])
+def test_run_lengths_equal_pycocotools(size):
+    """With short and long runs, whose differences need one to four bytes."""
+    rng, shares = np.random.default_rng(0), (0, 0.001, 0.1, 0.5, 0.9, 1)
+    masks = np.array([rng.random(size) < share for share in shares])
+    masks[1, : size[0] // 2, : size[1] // 2] = True
     expected = oracle_mask.encode(np.asfortranarray(np.moveaxis(masks, 0, -1), np.uint8))
     assert encode(masks) == expected and encode(masks[:0]) == []
-    assert all((decode(rle) == mask).all() for rle, mask in zip(expected, masks))
+    for rle, mask in zip(expected, masks, strict=True):
+        np.testing.assert_array_equal(decode(rle), mask)
 
 
 def perfect(truth):
