@@ -256,7 +256,7 @@ MAY_LOOK = {
     "data/deep.py": "imagecodecs makes its functions when they are asked for",
     "data/dicom_codecs.py": "imagecodecs makes its functions when they are asked for",
     "data/loader.py": "os.sched_getaffinity is not on a Mac",
-    "data/sources/tfds.py": "features of TFDS have no base class, and not all releases all fields",
+    "data/tfds_sets.py": "features of TFDS have no base class, and not all releases all fields",
     "engine/mesh.py": "devices have a slice_index on some platforms only",
     "engine/preemption.py": "the jax module may be half imported when a signal comes",
     "experiment.py": "the signature of a function that a user wrote",

@@ -33,6 +33,7 @@ OPTIONAL = {
     "pydicom": "the source dicom",
     "nibabel": "the source nifti",
     "apache_beam": "mae-jax prepare --beam",
+    "faster_coco_eval": "masks of objects, the evaluator detection",
     "torch": "weights in .pth files, mae-jax bench step --peer hf, the tests against PyTorch",
     "transformers": "mae-jax bench step --peer hf, the tests against Hugging Face",
     "huggingface_hub": "weights from the hub (hf://org/name)",

@@ -68,7 +68,7 @@ class ClassIds:
                 )
             if classes is None:
                 classes = max((place for place in ids.values() if place != IGNORE), default=-1) + 1
-        self.names = _names(where, classes)
+        self.names = class_names(where, classes)
         count = len(self.names)
         if ids is not None and not all(place < count or place == IGNORE for place in ids.values()):
             raise UserError(
@@ -129,8 +129,17 @@ def _check_ids(where: str, ids) -> None:
         )
 
 
-def _names(where: str, classes) -> tuple[str, ...]:
-    """Names of the classes; their numbers if there are none."""
+def class_names(where: str, classes: Classes, *, most: int = IGNORE) -> tuple[str, ...]:
+    """Names of the classes; their numbers if there are none.
+
+    Args:
+        where: the source, for messages.
+        classes: how many, their names, or a text file with a name on each line.
+        most: how many there may be.
+
+    Raises:
+        UserError: it is not like that.
+    """
     if isinstance(classes, str):
         try:
             lines = expanded(classes).read_text(encoding="utf-8").splitlines()
@@ -142,10 +151,10 @@ def _names(where: str, classes) -> tuple[str, ...]:
     elif classes is None:
         raise UserError(f"{where}: reduce_zero_label needs classes=..., how many there are")
     elif type(classes) is int:
-        classes = tuple(map(str, range(classes))) if 0 < classes <= IGNORE else ()
-    if not 0 < len(classes) <= IGNORE or len({*classes}) < len(classes):
+        classes = tuple(map(str, range(classes))) if 0 < classes <= most else ()
+    if not 0 < len(classes) <= most or len({*classes}) < len(classes):
         raise UserError(
-            f"{where}: classes should be 1 to {IGNORE}, a number, different names, or a text file "
+            f"{where}: classes should be 1 to {most}, a number, different names, or a text file "
             f"with a name on each line; found {len(classes)}"
         )
     return tuple(classes)

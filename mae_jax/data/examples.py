@@ -15,6 +15,7 @@ from PIL import Image
 
 from mae_jax.data.files import expanded
 from mae_jax.data.images import MODES, BadImage, pixels_of
+from mae_jax.data.objects import OBJECTS
 from mae_jax.data.shards import Part, Shard
 from mae_jax.data.sources import Source, folder
 from mae_jax.data.statistics import histogram
@@ -78,7 +79,7 @@ class SourceExamples:
         for i in np.unique(np.linspace(first, count - 1, _SAMPLE).astype(int)):
             self._measure(i, sample)
         fields, shape, _ = sample[0]
-        if more := sorted(fields - {"image", "label"}):
+        if more := sorted(fields - {"image", "label", OBJECTS}):
             raise UserError(
                 f"a prepared set holds images and labels only: {text} also has {', '.join(more)}; "
                 "leave them out"

@@ -3,12 +3,14 @@ outside the image. Unknown fields pass through unchanged.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
+from mae_jax.data import box_masks
 from mae_jax.data.images import BadImage, Encoded
 from mae_jax.spec import check_choice
 from mae_jax.types import IGNORE
@@ -44,7 +46,8 @@ FIELDS: Mapping[str, Field] = {
     "label": Field(dtype=np.int32),
     "segmentation": Field(dtype=np.int32, move="nearest", fill=IGNORE),  # [*space], classes
     "box": Field(dtype=np.float32, move="boxes"),
-    "box_label": Field(dtype=np.int32),  # -1 for padding
+    "box_label": Field(dtype=np.int32),  # NO_BOX for padding
+    "box_mask": Field(dtype=np.uint8),  # [n, m, m], 0 to 255: masks cut to 'box', moved with it
     "text": Field(dtype=np.int32),  # [L], tokens
 }
 
@@ -74,9 +77,15 @@ class Geometry(Protocol):
     def boxes(self, boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Boxes of an image of this shape [*space], clipped to the result; zeros if outside."""
 
+    def back(self, points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Points [..., axes] in the result -> points in an image of this shape [*space], as
+        fractions of their sizes.
+        """
+
 
 def move(example: Mapping[str, Any], geometry: Geometry) -> dict[str, Any]:
-    """Applies a geometric transform to the image and all fields that move with it.
+    """Applies a geometric transform to the image and all fields that move with it. Boxes outside
+    the result, and those whose mask is, become padding.
 
     Raises:
         BadImage: a field and the image differ in size.
@@ -95,7 +104,23 @@ def move(example: Mapping[str, Any], geometry: Geometry) -> dict[str, Any]:
         elif field.move == "boxes":
             boxes = np.asarray(example[name], np.float64)
             moved[name] = geometry.boxes(boxes, shape).astype(np.float32)
-    return moved
+    return moved | (_with_box(example, geometry, shape) if "box" in example else {})
+
+
+def _with_box(example: Mapping[str, Any], geometry: Geometry, shape: tuple[int, ...]) -> dict:
+    """'box' [n, 4] and the fields that follow it: 'box_mask', if it is drawn, and 'box_label'."""
+    old = np.asarray(example["box"], np.float64)
+    boxes, masks = geometry.boxes(old, shape), example.get("box_mask")
+    following = {}
+    if isinstance(masks, np.ndarray):
+        back = functools.partial(geometry.back, shape=shape)
+        following["box_mask"], boxes = box_masks.moved(masks, old, boxes, back)
+    labels = np.asarray(example.get("box_label", NO_BOX))
+    if labels.shape == boxes.shape[:-1] and boxes.ndim == 2:
+        rank = boxes.shape[1] // 2
+        filled = (boxes[:, :rank] < boxes[:, rank:]).all(1)
+        following["box_label"] = np.where(filled, labels, NO_BOX)
+    return {"box": boxes.astype(np.float32), **following}
 
 
 def space_of(image: np.ndarray | Encoded) -> tuple[int, ...]:

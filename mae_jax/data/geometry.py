@@ -58,6 +58,14 @@ class Window:
         visible = (corners[..., 1, :] > corners[..., 0, :]).all(-1)
         return np.where(visible[..., None, None], corners, 0).reshape(boxes.shape)
 
+    def back(self, points, shape):
+        """See `Geometry`."""
+        rank = len(shape)
+        start, extent = np.asarray(self.box[:rank]), np.asarray(self.box[rank:])
+        if self.mirror:
+            points = np.concatenate([points[..., :-1], 1 - points[..., -1:]], axis=-1)
+        return (start + points * extent) / shape
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Padded:
@@ -89,6 +97,10 @@ class Padded:
     def boxes(self, boxes, shape):
         """See `Geometry`."""
         return boxes * np.tile(np.divide(shape, self.size), 2)
+
+    def back(self, points, shape):
+        """See `Geometry`."""
+        return points * np.divide(self.size, shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +144,12 @@ class Affine:
         low, high = (np.clip(edge, 0, 1)[..., ::-1] for edge in (moved.min(-2), moved.max(-2)))
         filled = (boxes[..., :2] < boxes[..., 2:]).all(-1) & (low < high).all(-1)
         return np.where(filled[..., None], np.concatenate([low, high], axis=-1), 0)
+
+    def back(self, points, shape):
+        """See `Geometry`."""
+        size = np.array(shape[::-1])
+        moved = points[..., ::-1] * size @ self.matrix[:, :2].T + self.matrix[:, 2]  # (x, y)
+        return (moved / size)[..., ::-1]
 
 
 def gray_of(color: Color) -> int:

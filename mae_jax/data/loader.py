@@ -9,6 +9,7 @@ import numpy as np
 
 from mae_jax.data.fields import FIELDS, OWN, Field
 from mae_jax.data.images import BadImage, pixels_of
+from mae_jax.data.objects import OBJECTS, BoxMasks
 from mae_jax.data.order import Rows
 from mae_jax.data.random import hash_words
 from mae_jax.data.sources import Source
@@ -65,7 +66,7 @@ class Loader:
         if self._spec is None:
             first = Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64))
             example = self._make(first)[0][0]
-            known = sorted(example.keys() - {OWN, *self.views})
+            known = sorted(example.keys() - {OWN, OBJECTS, *self.views})
             missing = set(self.fields) - {*known, "label"}
             if missing or not {"image", *self.fields} & {*known}:
                 raise UserError(
@@ -165,6 +166,8 @@ class Loader:
 
     def _transform(self, example: dict, params: list[list[np.ndarray]]) -> dict:
         """The example with its views; fields that move with the image follow the first view."""
+        if isinstance(masks := example.get("box_mask"), BoxMasks) and "box_mask" in self.fields:
+            example = {**example, "box_mask": masks.drawn()}
         if self.views and "image" not in example:
             raise UserError("config.data.views=2 needs images, the source has none: set it to 1")
         first, *others = (self._view(example, numbers) for numbers in params)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mae_jax.data.decoding import extensions
-from mae_jax.data.files import Files, find, number
+from mae_jax.data.files import Files, expanded, find, number
 from mae_jax.data.names import printable
 from mae_jax.types import UserError
 
@@ -63,7 +63,13 @@ class Partners:
 
 
 def find_partners(
-    images: str, labels: str, suffixes: tuple[str, str], listed: Sequence[str] | None
+    images: str,
+    labels: str,
+    suffixes: tuple[str, str],
+    listed: Sequence[str] | None,
+    *,
+    where: str = "pairs",
+    endings: Sequence[str] = LABELS,
 ) -> Partners:
     """Images and label images of the same path below their folders, but for suffix and extension.
 
@@ -71,14 +77,16 @@ def find_partners(
         images, labels: the folders.
         suffixes: of the names of both, before the extensions.
         listed: the examples, without suffix and extension; None: all.
+        where: the source, for messages.
+        endings: extensions of the labels.
 
     Raises:
         UserError: no such folder, two files of one name, or no pair.
     """
-    of_images = _files(images, suffixes[0], suffixes[1], extensions())
-    of_labels = _files(labels, suffixes[1], suffixes[0], LABELS)
-    image_keys = _keys("image", of_images, suffixes[0])
-    label_keys = _keys("label", of_labels, suffixes[1])
+    of_images = _files(where, images, suffixes[0], suffixes[1], extensions())
+    of_labels = _files(where, labels, suffixes[1], suffixes[0], endings)
+    image_keys = _keys(where, "image", of_images, suffixes[0])
+    label_keys = _keys(where, "label", of_labels, suffixes[1])
     wanted = image_keys.keys() if listed is None else {*listed}
     pairs = Partners(images=of_images, labels=of_labels.root, suffixes=suffixes)
     for place, key in enumerate(image_keys):
@@ -98,7 +106,7 @@ def find_partners(
     )
     if not len(pairs):
         raise UserError(
-            f"pairs: no image in {images!r} has a label in {labels!r} of the same name: "
+            f"{where}: no image in {images!r} has a label in {labels!r} of the same name: "
             f"{'; '.join(found) or 'no name is listed'}; see suffixes and listed"
         )
     pairs.notes = (
@@ -109,7 +117,22 @@ def find_partners(
     return pairs
 
 
-def _files(path: str, suffix: str, other: str, endings: Sequence[str]) -> Files:
+def listed_names(where: str, path: str) -> list[str] | None:
+    """The lines of a text file that are not empty; None without a path.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not path:
+        return None
+    try:
+        lines = expanded(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: cannot read the names in listed={path!r}: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _files(where: str, path: str, suffix: str, other: str, endings: Sequence[str]) -> Files:
     """Files whose names end in the suffix, and not in the longer one of their partners."""
 
     def wanted(file: Path) -> bool:
@@ -118,7 +141,8 @@ def _files(path: str, suffix: str, other: str, endings: Sequence[str]) -> Files:
         return fits and file.name.lower().endswith(tuple(endings))
 
     few = ", ".join(f"*{suffix}{ending}" for ending in endings[:4])
-    return find("pairs", path, wanted, f"{few} and {len(endings) - 4} others")
+    more = f" and {len(endings) - 4} others" if len(endings) > 4 else ""
+    return find(where, path, wanted, few + more)
 
 
 def _split(name: str, suffix: str) -> tuple[str, str]:
@@ -127,14 +151,14 @@ def _split(name: str, suffix: str) -> tuple[str, str]:
     return stem.removesuffix(suffix), ending
 
 
-def _keys(what: str, files: Files, suffix: str) -> dict[str, str]:
+def _keys(where: str, what: str, files: Files, suffix: str) -> dict[str, str]:
     """Key -> extension of each file, in their order."""
     found = {}
     for place in range(len(files)):
         key, ending = _split(files[place], suffix)
         if key in found:
             raise UserError(
-                f"pairs: two {what}s of one name, {key + suffix + found[key]!r} and "
+                f"{where}: two {what}s of one name, {key + suffix + found[key]!r} and "
                 f"{files[place]!r}: remove one, or keep images and labels in folders of their own"
             )
         found[key] = ending

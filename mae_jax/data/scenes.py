@@ -5,11 +5,12 @@ Like those of one garment, a scene is a function of (seed, split, index); see
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from mae_jax.data.fields import NO_BOX
+from mae_jax.data.objects import Objects, training_fields
 from mae_jax.data.random import hash_words, uniform
 from mae_jax.data.scene_parts import (
     BRIGHTNESS,
@@ -41,6 +42,7 @@ class Scenes(Source):
         size: side of the images in pixels.
         num_examples: how many scenes.
         objects: (fewest, most) garments in a scene, uniform.
+        mask_size: side of the masks in 'box_mask'.
         seeds: words that seed the scenes, beside their indices.
     """
 
@@ -52,17 +54,18 @@ class Scenes(Source):
         size: int,
         num_examples: int,
         objects: tuple[int, int],
+        mask_size: int,
         seeds: tuple[int, ...],
     ):
         self.ingredients, self.size, self.num_examples = ingredients, size, num_examples
-        self.objects, self._seeds = objects, seeds
+        self.objects, self.mask_size, self._seeds = objects, mask_size, seeds
         self.names = {
             "segmentation": ("background", *class_names),
             "box_label": tuple(class_names),
         }
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """'image', 'segmentation', 'box' and 'box_label'; see `fashion_scenes.make`."""
+    def read(self, indices: np.ndarray) -> dict[str, Sequence[Any]]:
+        """'image', 'segmentation', 'box', 'box_label' and 'box_mask'; see `fashion_scenes.make`."""
         keys = hash_words(*self._seeds, np.asarray(indices))  # [n]
         # Number 0 belongs to the scene, the others to its garments.
         scenes = uniform(hash_words(keys, 0), len(_SCENE)).tolist()
@@ -70,15 +73,16 @@ class Scenes(Source):
         objects = uniform(hash_words(keys[:, None], places).ravel(), len(_OBJECT))
         objects = objects.reshape(len(keys), len(places), -1).tolist()  # [n, most, draws]
         rows = [self._render(*drawn) for drawn in zip(scenes, objects, strict=True)]
-        names = ("image", "segmentation", "box", "box_label")
-        return dict(zip(names, map(np.stack, zip(*rows, strict=True)), strict=True))
+        fields = {name: [row[name] for row in rows] for name in rows[0]}
+        stack = lambda x: np.stack(x) if isinstance(x[0], np.ndarray) else x
+        return {name: stack(values) for name, values in fields.items()}
 
     def name(self, index: int) -> str:
         """The number of the scene."""
         return f"[{index}]"
 
-    def _render(self, scene: list[float], objects: list[list[float]]) -> tuple[np.ndarray, ...]:
-        """One scene: image [S, S, 3] uint8, segmentation [S, S] uint8, box, box_label."""
+    def _render(self, scene: list[float], objects: list[list[float]]) -> dict[str, Any]:
+        """The fields of one scene: image [S, S, 3] uint8, segmentation [S, S] uint8, ..."""
         draw = dict(zip(_SCENE, scene))
         behind = photograph_crop(self.ingredients.photographs, draw, self.size)
         image = behind * np.float32(between(BRIGHTNESS, draw["brightness"]))
@@ -92,7 +96,11 @@ class Scenes(Source):
             self._paint(image, visible, self.ingredients.garments[garment], draw, len(labels))
         classes = np.array([0, *(label + 1 for label in labels)], np.uint8)
         pixels = (image + np.float32(0.5)).astype(np.uint8)
-        return pixels, classes[visible], *self._boxes(visible, labels)
+        objects = visible_objects(visible, labels)
+        boxes = training_fields(
+            objects, np.arange(len(objects.boxes)), self.objects[1], self.mask_size
+        )
+        return {"image": pixels, "segmentation": classes[visible], **boxes}
 
     def _paint(self, image, visible, garment, draw: dict[str, float], number: int) -> None:
         """Puts a garment in front of what an image [S, S, 3] float32 shows already."""
@@ -117,15 +125,25 @@ class Scenes(Source):
         image[part] = np.minimum(image[part] * (1 - opacity) + color, 255)
         visible[part][opacity[..., 0] >= 0.5] = number
 
-    def _boxes(self, visible: np.ndarray, labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """[most, 4] extents of the visible parts, and their classes [most]."""
-        boxes = np.zeros((self.objects[1], 4), np.float32)
-        box_labels = np.full(self.objects[1], NO_BOX, np.int32)
-        count = 0
-        for number, label in enumerate(labels, start=1):
-            rows, columns = ((visible == number).any(axis).nonzero()[0] for axis in (1, 0))
-            if len(rows):
-                ends = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
-                boxes[count], box_labels[count] = ends / self.size, label
-                count += 1
-        return boxes, box_labels
+
+def visible_objects(visible: np.ndarray, labels: Sequence[int]) -> Objects:
+    """What can be seen of the objects of a scene; those that are hidden are left out.
+
+    Args:
+        visible: [S, S] the number of the object in front, or 0.
+        labels: classes of the objects 1, 2, ...
+    """
+    numbers, boxes = [], []
+    for number in range(1, len(labels) + 1):
+        rows, columns = ((visible == number).any(axis).nonzero()[0] for axis in (1, 0))
+        if len(rows):
+            numbers.append(number)
+            boxes.append((rows[0], columns[0], rows[-1] + 1, columns[-1] + 1))
+    return Objects(
+        size=visible.shape,
+        boxes=np.array(boxes, np.float64).reshape(-1, 4),
+        labels=np.array([labels[number - 1] for number in numbers], np.int64),
+        areas=np.bincount(visible.ravel(), minlength=len(labels) + 1)[numbers].astype(np.float64),
+        crowd=np.zeros(len(numbers), bool),
+        mask=lambda index: visible == numbers[index],
+    )

@@ -1,10 +1,12 @@
-"""Finds data sets prepared by TensorFlow Datasets (TFDS), by folder or by name."""
+"""Finds data sets prepared by TensorFlow Datasets (TFDS), by folder or by name; their features."""
 
 import difflib
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from google.protobuf.json_format import ParseError
 
 from mae_jax.data.files import expanded
@@ -70,3 +72,58 @@ def _below(root: Path) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error's message, since messages of TFDS may have many."""
     return str(error).split("\n")[0]
+
+
+def features_of(info, **chosen: str) -> dict[str, str]:
+    """Field -> path of its feature.
+
+    Args:
+        info: of the set.
+        chosen: 'image', 'label', 'segmentation', 'box', 'box_label' and 'crowd' -> path of the
+            feature; empty for none.
+
+    Raises:
+        UserError: there is no such feature, or it has another type.
+    """
+    from tensorflow_datasets import features as kinds
+
+    paths, top = paths_of(info.features), dict(info.features.items())
+    single = {path: f for path, f in paths.items() if f is top.get(path)}
+    images = {path for path, f in single.items() if isinstance(f, kinds.Image)}
+    images -= {path for path in images if single[path].np_dtype == np.float32}
+    boxes = {path for path, f in paths.items() if isinstance(f, kinds.BBoxFeature)}
+    # Releases of TFDS without bbox_format have REL_YXYX only.
+    form = lambda feature: str(getattr(feature, "bbox_format", None))
+    classes = {path for path, f in paths.items() if isinstance(f, kinds.ClassLabel)}
+    fitting = {
+        "image": images,
+        "label": classes & {*single},
+        "segmentation": images,
+        "box": {path for path in boxes if form(paths[path]) in ("None", "BBoxFormat.REL_YXYX")},
+        "box_label": classes - {*single},
+        "crowd": {path for path, f in paths.items() if f.np_dtype == np.bool_} - {*single},
+    }
+    if chosen["label"] == "label" and "label" not in fitting["label"]:
+        del chosen["label"]
+    for field, path in chosen.items():
+        if path and path not in fitting[field]:
+            raise UserError(
+                f"{info.full_name} has no {field} {path!r}: choose {field}="
+                f"{' or '.join(sorted(fitting[field])) or '(it has none)'}; its features are "
+                f"{', '.join(paths)}"
+            )
+    return {field: path for field, path in chosen.items() if path}
+
+
+def paths_of(features) -> dict[str, Any]:
+    """Path -> feature, nested ones included, e.g. 'objects/bbox' in a sequence."""
+    return dict(_paths(features))
+
+
+def _paths(features, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, feature in features.items():
+        inner = getattr(feature, "feature", feature)  # of a sequence, which has no base class
+        if hasattr(inner, "items"):  # FeaturesDict and the like, which are not Mappings
+            yield from _paths(inner, f"{prefix}{name}/")
+        else:
+            yield prefix + name, inner

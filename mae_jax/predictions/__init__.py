@@ -1,8 +1,9 @@
-"""Predictions for images as files, for `mae-jax predict`: one file for each output of models, named
-like it, whose `make(**options)` returns a `Writer`.
+"""Predictions for images as files, for `mae-jax predict`: one file for each kind, named like its
+evaluator. `make(**options)` returns a `Writer`; `READS` are the outputs of models that it needs.
 """
 
 import dataclasses
+import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,16 +35,44 @@ def make_writer(method: Method, name: str, evaluators: str, spec: str = "") -> W
     Raises:
         UserError: nothing that the method offers can be written, or another spec.
     """
-    known = {found.name for found in pkgutil.iter_modules(__path__)}
-    outputs = [output for output in method.offers() if output in known]
-    if not outputs:
+    modules = {
+        found.name: importlib.import_module(f"{__name__}.{found.name}")
+        for found in pkgutil.iter_modules(__path__)
+    }
+    known = [name for name, module in modules.items() if {*module.READS} <= {*method.offers()}]
+    if not known:
         raise UserError(
             f"{name} offers {', '.join(method.offers())}, and predictions are written of "
-            f"{', '.join(sorted(known))}: see mae-jax features for other outputs"
+            f"{', '.join(sorted(modules))}: see mae-jax features for other outputs"
         )
-    if spec and parse(spec)[0].name not in outputs:
-        raise UserError(f"--spec {spec}: {name} predicts {', '.join(outputs)}")
-    options = next((c.kwargs for c in parse(evaluators) if c.name == outputs[0]), {})
+    if spec and parse(spec)[0].name not in known:
+        raise UserError(f"--spec {spec}: {name} predicts {', '.join(known)}")
+    options = next((c.kwargs for c in parse(evaluators) if c.name == known[0]), {})
     options = {key: value for key, value in options.items() if key != "limit"}
     text = ", ".join(f"{key}={value!r}" for key, value in options.items())
-    return build(spec or f"{outputs[0]}({text})", "predictions", Writer)
+    return build(spec or f"{known[0]}({text})", "predictions", Writer)
+
+
+def file_names(source) -> list[str]:
+    """The name of each example of a source as that of a PNG; where two would be the same, with the
+    ending that they have.
+    """
+    names = [source.name(index) for index in range(source.num_examples)]
+    shared = Path(*_common_folder([Path(name).parts[:-1] for name in names]))
+    paths = [Path(name).relative_to(shared) for name in names]
+    plain = [str(path.with_suffix("")) for path in paths]
+    counts = {name: plain.count(name) for name in set(plain)}
+    return [
+        f"{name if counts[name] == 1 else path}.png"
+        for name, path in zip(plain, paths, strict=True)
+    ]
+
+
+def _common_folder(folders: Sequence[tuple[str, ...]]) -> list[str]:
+    """The first parts that all paths have."""
+    common = []
+    for parts in zip(*folders):
+        if len({*parts}) > 1:
+            break
+        common.append(parts[0])
+    return common

@@ -11,8 +11,10 @@ from PIL import Image
 from mae_jax.evals.full_size import Inference, inference, label_map, predictions, probabilities
 from mae_jax.ops.palette import overlay, palette
 from mae_jax.paths import check_place
-from mae_jax.predictions import Writer
+from mae_jax.predictions import Writer, file_names
 from mae_jax.types import TrainState, UserError
+
+READS = ("segmentation",)
 
 
 def make(
@@ -91,28 +93,3 @@ def label_maps(
         ):
             if row is not None:
                 yield int(index), row["image"], labels[:height, :width].astype(np.uint8)
-
-
-def file_names(source) -> list[str]:
-    """The name of each example of a source as that of a PNG; where two would be the same, with the
-    ending that they have.
-    """
-    names = [source.name(index) for index in range(source.num_examples)]
-    shared = Path(*_common_folder([Path(name).parts[:-1] for name in names]))
-    paths = [Path(name).relative_to(shared) for name in names]
-    plain = [str(path.with_suffix("")) for path in paths]
-    counts = {name: plain.count(name) for name in set(plain)}
-    return [
-        f"{name if counts[name] == 1 else path}.png"
-        for name, path in zip(plain, paths, strict=True)
-    ]
-
-
-def _common_folder(folders: Sequence[tuple[str, ...]]) -> list[str]:
-    """The first parts that all paths have."""
-    common = []
-    for parts in zip(*folders):
-        if len({*parts}) > 1:
-            break
-        common.append(parts[0])
-    return common

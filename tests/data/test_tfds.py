@@ -15,6 +15,7 @@ from PIL import Image
 
 from mae_jax.data.fields import IGNORE
 from mae_jax.data.images import BadImage
+from mae_jax.data.objects import OBJECTS
 from mae_jax.data.sources import folder, tfds
 from mae_jax.data.tfrecords import TFRecords
 from mae_jax.spec import build
@@ -67,7 +68,11 @@ def prepare(images: Path, out: Path, form: str) -> Path:
                 "file_name": kinds.Text(),
                 "mask": kinds.Image(shape=(None, None, 1)),
                 "depth": kinds.Image(shape=(None, None, 1), dtype=np.float32),
-                "objects": kinds.Sequence({"bbox": box, "hidden": np.bool_}),
+                "objects": kinds.Sequence({
+                    "bbox": box,
+                    "hidden": np.bool_,
+                    "kind": kinds.ClassLabel(names=["ear", "tail"]),
+                }),
             })  # fmt: skip
             return tensorflow_datasets.core.DatasetInfo(builder=self, features=features)
 
@@ -88,7 +93,9 @@ def prepare(images: Path, out: Path, form: str) -> Path:
                         "file_name": file.relative_to(images).as_posix(),
                         "mask": np.full((4, 5, 1), i, np.uint8),
                         "depth": np.zeros((4, 5, 1), np.float32),
-                        "objects": [{"bbox": box, "hidden": False}] * (i % 3),
+                        "objects": [
+                            {"bbox": box, "hidden": k == 1, "kind": k} for k in range(i % 3)
+                        ],
                     },
                 )
 
@@ -178,6 +185,27 @@ def test_masks_and_boxes(sets, form):
         np.testing.assert_array_equal(boxes, expected)
     with pytest.raises(BadImage, match="2 boxes: raise max_boxes"):
         tfds.make(path, box="objects/bbox", max_boxes=1).read(np.arange(source.num_examples))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_boxes_with_classes(sets, form):
+    """Crowds are for evaluations alone; of many boxes the largest are in batches."""
+    options = dict(box="objects/bbox", box_label="objects/kind")
+    source = tfds.make(str(sets[form]), **options, crowd="objects/hidden", max_boxes=1)
+    assert source.names["box_label"] == ("ear", "tail")
+    rows = source.read(np.arange(source.num_examples))
+    for image, boxes, labels, objects in zip(
+        rows["image"], rows["box"], rows["box_label"], rows[OBJECTS], strict=True
+    ):
+        count = len(objects.labels)
+        assert count < 3 and objects.labels.tolist() == [0, 1][:count]
+        assert objects.crowd.tolist() == [False, True][:count] and objects.mask is None
+        assert labels.tolist() == ([0] if count else [-1])
+        np.testing.assert_array_equal(boxes[0], [0.25, 0, 0.5, 0.75] if count else [0] * 4)
+        expected = np.tile(image.shape, 2) * [0.25, 0, 0.5, 0.75]
+        np.testing.assert_array_equal(objects.boxes, np.tile(expected, (count, 1)))
+    two = tfds.make(str(sets[form]), **options, max_boxes=3).read(np.arange(len(rows["image"])))
+    assert max((labels >= 0).sum() for labels in two["box_label"]) == 2
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -344,6 +372,8 @@ def test_a_file_that_is_missing(sets, tmp_path, form):
             "reduce_zero_label needs classes=",
         ),
         ({"max_boxes": 0}, "max_boxes 0 must be at least 1"),
+        ({"box_label": "objects/kind"}, "box_label needs box="),
+        ({"crowd": "objects/bbox"}, "no crowd 'objects/bbox': choose crowd=objects/hidden"),
     ],
 )
 def test_mistakes_in_the_arguments(sets, options, message):

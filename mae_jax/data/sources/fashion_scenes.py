@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from mae_jax.data.objects import check_mask_size
 from mae_jax.data.random import hash_words, uniform
 from mae_jax.data.scene_parts import (
     BRIGHTNESS,
@@ -63,6 +64,7 @@ def make(
     num_examples: int | None = None,
     seed: int = 0,
     objects: tuple[int, int] | None = None,
+    mask_size: int = 28,
 ) -> Source:
     """Composes one split of the data set: of one garment each in memory, of several when read.
 
@@ -78,6 +80,7 @@ def make(
             compositions.
         seed: seed of the compositions.
         objects: (fewest, most) garments in a scene, such as (1, 6); None: one, with a label.
+        mask_size: side of the masks in 'box_mask', from 1 to 512.
 
     Returns:
         Of one garment, an `Arrays` of 'image' [N, size, size, 3] uint8; 'label' [N] int32, in
@@ -87,8 +90,10 @@ def make(
 
         Of several, a `Source` of 'image'; 'segmentation' [N, size, size] uint8, 0 for background
         and 1 + class where a garment is in front; 'box' [N, most, 4] float32, the extents of what
-        is visible of each garment, from back to front, zeros after the last; and 'box_label'
-        [N, most] int32, in [0, 10), -1 after the last.
+        is visible of each garment, from back to front, zeros after the last; 'box_label'
+        [N, most] int32, in [0, 10), -1 after the last; and 'box_mask' [N, most, mask_size,
+        mask_size] uint8, what is visible of each garment within its box, drawn only for batches
+        that hold it.
 
     Raises:
         UserError: an argument is invalid.
@@ -104,6 +109,7 @@ def make(
             f"fashion_scenes cannot have num_examples={num_examples!r}: use an int >= 1, or None "
             "for one scene per garment"
         )
+    check_mask_size("fashion_scenes", mask_size)
     count = num_examples or len(load(split).garments)
     if objects is None:
         return _single(split, size, count, seed)
@@ -113,6 +119,7 @@ def make(
         size=size,
         num_examples=count,
         objects=_range(objects),
+        mask_size=mask_size,
         seeds=(seed, SPLITS.index(split)),
     )
 

@@ -10,10 +10,10 @@ from mae_jax.data import alpha
 from mae_jax.data.class_ids import Classes, ClassIds, Ids, shown
 from mae_jax.data.decoding import MAX_PIXELS
 from mae_jax.data.fields import IGNORE
-from mae_jax.data.files import expanded, read_bytes
+from mae_jax.data.files import read_bytes
 from mae_jax.data.images import BadImage, Encoded, Window, decode_mask
 from mae_jax.data.label_images import ANNOTATED, convention, read_label
-from mae_jax.data.partners import Partners, find_partners
+from mae_jax.data.partners import Partners, find_partners, listed_names
 from mae_jax.data.reading import CHANGES, Reading, spread
 from mae_jax.data.sources import Source
 from mae_jax.spec import check_choice
@@ -67,16 +67,6 @@ class Pairs(Source):
                 yield read_bytes(self.files.image(index))
             except (BadImage, OSError):  # reported when it is read for training
                 continue
-
-
-def _listed(path: str) -> list[str] | None:
-    if not path:
-        return None
-    try:
-        lines = expanded(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"pairs: cannot read the names in listed={path!r}: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _check_numbers(files: Partners, classes: Classes, max_pixels: int) -> None:
@@ -150,7 +140,7 @@ def make(
         "pairs", channels=channels, window=window, background=background, max_pixels=max_pixels
     )
     check_choice("pairs: annotated", annotated, ANNOTATED)
-    files = find_partners(images, labels, tuple(suffixes), _listed(listed))
+    files = find_partners(images, labels, tuple(suffixes), listed_names("pairs", listed))
     if ids is None:
         _check_numbers(files, classes, max_pixels)
     class_ids = ClassIds("pairs", classes=classes, reduce_zero_label=reduce_zero_label, ids=ids)

@@ -26,11 +26,12 @@ from mae_jax.data import alpha
 from mae_jax.data.class_ids import Classes, ClassIds, Ids
 from mae_jax.data.decoding import MAX_PIXELS
 from mae_jax.data.images import BadImage, Window, decode_mask
+from mae_jax.data.objects import MASK_SIZE, boxed, training_fields
 from mae_jax.data.orientation import turned, turned_boxes
 from mae_jax.data.prepared import statistics_of
 from mae_jax.data.reading import CHANGES, Reading, spread
 from mae_jax.data.sources import Source
-from mae_jax.data.tfds_sets import first_line, open_builder
+from mae_jax.data.tfds_sets import features_of, first_line, open_builder, paths_of
 from mae_jax.data.tfrecords import TFRecords
 from mae_jax.types import UserError
 
@@ -77,6 +78,8 @@ class Prepared(Source):
         names = tuple(known[features["label"]].names) if "label" in features else ()
         self.names = {"label": names} if names else {}
         self.names |= {"segmentation": class_ids.names} if class_ids else {}
+        if "box_label" in features:
+            self.names["box_label"] = tuple(paths_of(known)[features["box_label"]].names)
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
         self._name = next((name for name in NAMES if name in texts), None)
         needed = {path.split("/")[0] for path in (*features.values(), self._name) if path}
@@ -123,10 +126,15 @@ class Prepared(Source):
             mask = self.class_ids(mask, "its segmentation") if self.class_ids else mask
             row["segmentation"] = turned(mask, image.orientation)
         if "box" in value:
-            boxes = np.asarray(value["box"], np.float32).reshape(-1, 4)
+            boxes = turned_boxes(
+                np.asarray(value["box"], np.float32).reshape(-1, 4), image.orientation
+            )
+            if "box_label" in value:
+                objects = boxed(boxes, value["box_label"], value.get("crowd"), image.shape)
+                rows = objects.largest(self.max_boxes)
+                return row | training_fields(objects, rows, self.max_boxes, MASK_SIZE)
             if len(boxes) > self.max_boxes:
                 raise BadImage(f"{len(boxes)} boxes: raise max_boxes of the source")
-            boxes = turned_boxes(boxes, image.orientation)
             row["box"] = np.pad(boxes, ((0, self.max_boxes - len(boxes)), (0, 0)))
         return row
 
@@ -186,50 +194,6 @@ def _at(example: Mapping[str, Any], path: str) -> Any:
     return example
 
 
-def _features(info, *, image: str, label: str, segmentation: str, box: str) -> dict[str, str]:
-    """Field -> path of its feature.
-
-    Raises:
-        UserError: there is no such feature, or it has another type.
-    """
-    from tensorflow_datasets import features as kinds
-
-    paths, top = dict(_paths(info.features)), dict(info.features.items())
-    single = {path: f for path, f in paths.items() if f is top.get(path)}
-    images = {path for path, f in single.items() if isinstance(f, kinds.Image)}
-    images -= {path for path in images if single[path].np_dtype == np.float32}
-    boxes = {path for path, f in paths.items() if isinstance(f, kinds.BBoxFeature)}
-    # Releases of TFDS without bbox_format have REL_YXYX only.
-    form = lambda feature: str(getattr(feature, "bbox_format", None))
-    fitting = {
-        "image": images,
-        "label": {path for path, f in single.items() if isinstance(f, kinds.ClassLabel)},
-        "segmentation": images,
-        "box": {path for path in boxes if form(paths[path]) in ("None", "BBoxFormat.REL_YXYX")},
-    }
-    chosen = {"image": image, "label": label, "segmentation": segmentation, "box": box}
-    if label == "label" and label not in fitting["label"]:
-        del chosen["label"]
-    for field, path in chosen.items():
-        if path and path not in fitting[field]:
-            raise UserError(
-                f"{info.full_name} has no {field} {path!r}: choose {field}="
-                f"{' or '.join(sorted(fitting[field])) or '(it has none)'}; its features are "
-                f"{', '.join(paths)}"
-            )
-    return {field: path for field, path in chosen.items() if path}
-
-
-def _paths(features, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Paths and features, nested ones included, e.g. 'objects/bbox' in a sequence."""
-    for name, feature in features.items():
-        inner = getattr(feature, "feature", feature)  # of a sequence, which has no base class
-        if hasattr(inner, "items"):  # FeaturesDict and the like, which are not Mappings
-            yield from _paths(inner, f"{prefix}{name}/")
-        else:
-            yield prefix + name, inner
-
-
 def make(
     path_or_name: str,
     *,
@@ -242,6 +206,8 @@ def make(
     ids: Ids = None,
     reduce_zero_label: bool = False,
     box: str = "",
+    box_label: str = "",
+    crowd: str = "",
     max_boxes: int = 100,
     channels: int = 3,
     window: Window | None = None,
@@ -262,7 +228,9 @@ def make(
         classes, ids, reduce_zero_label: what these numbers mean, see `pairs`, e.g. classes=150 and
             reduce_zero_label=True for the 'annotation' of scene_parse150; by default as they are.
         box: path of the feature with boxes, e.g. 'objects/bbox'; empty for none.
-        max_boxes: rows of 'box', padded with zeros.
+        box_label, crowd: paths of the features with their classes, and with the flags of crowds,
+            which only evaluations read, e.g. 'objects/label' and 'objects/is_crowd' of coco/2017.
+        max_boxes: rows of 'box', padded with zeros; of more boxes with classes, the largest.
         channels: 3 (color), 1 (gray) or 4 (color and alpha).
         window: (low, high), the values that become 0 and 255, for images of more than 8 bits per
             channel; None: the full range of their bits.
@@ -279,7 +247,17 @@ def make(
     if max_boxes < 1:
         raise UserError(f"tfds: max_boxes {max_boxes} must be at least 1")
     opened = open_builder(path_or_name, data_dir)
-    features = _features(opened.info, image=image, label=label, segmentation=segmentation, box=box)
+    features = features_of(
+        opened.info,
+        image=image,
+        label=label,
+        segmentation=segmentation,
+        box=box,
+        box_label=box_label,
+        crowd=crowd,
+    )
+    if (box_label and not box) or (crowd and not box_label):
+        raise UserError("tfds: crowd needs box_label=..., and box_label needs box=...")
     class_ids = None
     if classes is not None or ids is not None or reduce_zero_label:
         if not segmentation:

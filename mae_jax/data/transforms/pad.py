@@ -8,6 +8,9 @@ from mae_jax.data.geometry import Padded
 from mae_jax.data.transforms import Transform, plane_of, size_of
 from mae_jax.types import UserError
 
+FILL = (124, 116, 104)
+"""The mean color of ImageNet: (red, green, blue)."""
+
 
 class Pad(Transform):
     """Pads an example; see `make`."""
@@ -22,7 +25,7 @@ class Pad(Transform):
         return example if size == shape else move(example, Padded(size=size, fill=self.fill))
 
 
-def make(size, *, fill=(124, 116, 104)) -> Pad:
+def make(size, *, fill=FILL) -> Pad:
     """Padding of images that are smaller than `size`; larger ones stay.
 
     A segmentation is `fields.IGNORE` where it is padded.
