@@ -4,6 +4,7 @@ one with four stages. Widths and numbers have the published values by default.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from mae_jax.models.encoder import Encoder
@@ -82,7 +83,7 @@ class MaskRCNN(nn.Module):
             key: of the sampling.
             train: applies stochastic depth, which needs the random stream 'drop_path'.
         """
-        sizes = jnp.full((len(images), 2), images.shape[1:3], jnp.float32)
+        sizes = jnp.full((len(images), 2), np.array(images.shape[1:3]), jnp.float32)
         boxes, labels, masks, valid = jax.vmap(in_order)(boxes, labels, masks, valid)
         keys = jax.random.split(key, (2, len(images)))
         levels, stride, anchors = self.features(images, train)
@@ -159,8 +160,9 @@ class MaskRCNN(nn.Module):
 def in_order(
     boxes: jax.Array, labels: jax.Array, masks: jax.Array, valid: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Sorts objects by class and box, padding last, so that random samples do not depend on their
-    order. Arrays as in `MaskRCNN.losses`, without the batch.
+    """Sorts objects by class and box, so that random samples do not depend on their order; padding
+    comes last, with boxes of zeros. Arrays as in `MaskRCNN.losses`, without the batch.
     """
+    boxes = jnp.where(valid[:, None], boxes, 0)
     order = jnp.lexsort((*boxes.T, labels, ~valid))
     return boxes[order], labels[order], masks[order], valid[order]

@@ -140,9 +140,9 @@ def test_detections_are_those_of_a_loop(candidates):
 
 def test_heads_have_an_output_for_each_class():
     x = RNG.normal(size=(2, 3, 4, 4, 5)).astype(np.float32)
-    (logits, codes), _ = jax.jit(BoxHead(K, 6, 8).init_with_output)(jax.random.key(0), x)
+    (logits, codes), _ = jax.jit(BoxHead(K, 6, 8, convs=1).init_with_output)(jax.random.key(0), x)
     assert logits.shape == (2, 3, K + 1) and codes.shape == (2, 3, K, 4)
-    head, labels = MaskHead(K, 6), np.int32([[0, 1, 2], [2, 2, K]])
+    head, labels = MaskHead(K, 6, convs=1), np.int32([[0, 1, 2], [2, 2, K]])
     masks, variables = jax.jit(head.init_with_output)(jax.random.key(0), x, labels)
     assert masks.shape == (2, 3, 8, 8) and not masks[1, 2].any()
     params = variables["params"]
