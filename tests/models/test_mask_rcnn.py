@@ -129,7 +129,7 @@ def test_an_encoder_with_stages_serves_too():
 
 
 def published(width, depth, classes=80):
-    """Parameters of Mask R-CNN with ViTDet by its description, in parts."""
+    """Parameters of the parts, from the published description of the layers."""
     norm, size = 2 * width, 64
     block = 2 * norm + width * 3 * width + 3 * width + width * width + width
     block += 2 * 4 * width * width + 5 * width
@@ -151,7 +151,7 @@ def published(width, depth, classes=80):
 
 @pytest.mark.parametrize("size", ["B", pytest.param("L", marks=pytest.mark.thorough)])
 def test_it_has_the_published_number_of_parameters(size):
-    """111 and 331 million (arXiv 2203.16527, table 7)."""
+    """Part by part: 111 million with ViT-B, 331 with ViT-L."""
     model = MaskRCNN(vitdet.make(size).clone(grid=(64, 64)), 80)
     batch = batch_of() | dict(images=np.zeros((2, 64, 64, 3), np.float32))
     init = functools.partial(model.init, method="losses")
