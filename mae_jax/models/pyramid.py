@@ -19,11 +19,14 @@ class Upsample(nn.Module):
     """A transposed convolution of 2 x 2 with stride 2: each site becomes four."""
 
     dtype: Any = jnp.float32
+    width: int | None = None
+    """Channels of the output; None: those of the input."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, 2 H, 2 W, C]."""
+        """[B, H, W, D] to [B, 2 H, 2 W, C]."""
         batch, height, width, channels = x.shape
+        channels = self.width or channels
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         dense = nn.Dense(
             4 * channels, use_bias=False, kernel_init=dense_init, dtype=self.dtype, name="fc"
