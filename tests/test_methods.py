@@ -103,8 +103,13 @@ def make_batch(shape):
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (4, height // 8, width // 4, channels))
     smooth = blocks.repeat(8, axis=1).repeat(4, axis=2)
+    boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.25, 1, 1], [0, 0, 0, 0]], np.float32)
+    box_labels = np.array([[0, 1, -1], [2, 3, -1], [1, -1, -1], [-1, -1, -1]], np.int32)
     return {
         "image": smooth.astype(np.uint8),
+        "box": np.where(box_labels[..., None] < 0, 0, boxes),  # [4, 3, 4]
+        "box_label": box_labels,
+        "box_mask": np.full((4, 3, 8, 8), 255, np.uint8),
         "image2": smooth[:, :, ::-1].astype(np.uint8),
         "label": np.arange(4, dtype=np.int32),
         "segmentation": np.where(smooth < 16, 255, smooth // 64)[..., 0].astype(np.int32),

@@ -23,7 +23,7 @@ OUTPUTS = ("det_box", "det_score", "det_label", "det_valid", "det_mask")
 """Outputs of a model that detects: boxes [B, k, 4] (ymin, xmin, ymax, xmax) as fractions of its
 input, scores [B, k], classes [B, k] int, whether a row is a detection [B, k] bool, and masks
 [B, k, m, m] of probabilities within the boxes."""
-SIZE = "picture"
+SIZE = "image_size"
 """Field of a batch: [B, 2] float32 (height, width) in pixels of the image in the padded input."""
 
 

@@ -1,0 +1,220 @@
+"""Object detection and instance segmentation from a pre-trained encoder: Mask R-CNN (arXiv
+1703.06870) on a ViT with windows and a simple feature pyramid (ViTDet, arXiv 2203.16527), or on an
+encoder with stages.
+
+The loss is the sum of five: objectness and boxes of the proposals, class and box of the detections,
+and their masks. With `accumulate`, those of the second stage are means over the sample of each
+microbatch.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mae_jax.methods.images import ImageMethod
+from mae_jax.models.mask_rcnn import MaskRCNN
+from mae_jax.models.vitdet import ViTDet
+from mae_jax.ops.patches import patch_sides
+from mae_jax.rules import Rules, freeze
+from mae_jax.tasks.finetune import layer_rules
+from mae_jax.types import Batch, Extra, Output, Params, UserError
+
+OUTPUTS = ("det_box", "det_score", "det_label", "det_valid", "det_mask")
+"""Outputs of `predict` beside features."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Detection(ImageMethod):
+    """The task; `make` documents the fields."""
+
+    rank: ClassVar[int | None] = 2
+
+    classes: int
+    size: int
+    objects: int
+    mask_size: int
+    layer_decay: float
+    heads: Mapping[str, Any]
+    """Fields of `MaskRCNN`."""
+
+    @property
+    def model(self) -> MaskRCNN:
+        """The network."""
+        return MaskRCNN(self.encoder, self.classes, **self.heads)
+
+    def labels(self) -> Mapping[str, int]:
+        """A class for each box."""
+        return {"box_label": self.classes}
+
+    def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
+        """Objects beside the image: 'box', 'box_label' and 'box_mask'."""
+        count, side = self.objects, self.mask_size
+        return super().example(image_shape) | {
+            "box": jax.ShapeDtypeStruct((1, count, 4), np.float32),
+            "box_label": jax.ShapeDtypeStruct((1, count), np.int32),
+            "box_mask": jax.ShapeDtypeStruct((1, count, side, side), np.uint8),
+        }
+
+    def rules(self) -> Rules:
+        """See `layer_rules`."""
+        return layer_rules(self.encoder.depth, self.layer_decay, "all")
+
+    def loads(self) -> Mapping[str, str]:
+        """The encoder; relative positions start at zero, and learned ones as sine and cosine."""
+        return {"params/encoder": "^positions$|/relative_(rows|columns)$"}
+
+    def offers(self) -> tuple[str, ...]:
+        """'features' [B, D] float32, 'tokens' [B, L, D], and `OUTPUTS`: boxes [B, k, 4] (ymin,
+        xmin, ymax, xmax) as fractions of the input, scores [B, k], classes [B, k], which are valid
+        [B, k], and masks [B, k, 28, 28] of probabilities within the boxes.
+        """
+        return (*super().offers(), *OUTPUTS)
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
+        """Parameters for images of `size`."""
+        keys = dict(zip(("params", "drop_path"), jax.random.split(key), strict=True))
+        inputs = self.inputs_of(batch)
+        return self.model.init(keys, *inputs, key, True, method="losses")["params"], {}
+
+    def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
+        """The sum of the losses, which are the metrics."""
+        drop_key, key = jax.random.split(key)
+        losses = self.model.apply(
+            {"params": freeze(params, self.rules())},
+            *self.inputs_of(batch),
+            key,
+            True,
+            rngs={"drop_path": drop_key},
+            method="losses",
+        )
+        return Output(sum(losses.values()), extra, losses)
+
+    def inputs_of(self, batch: Batch) -> tuple[jax.Array, ...]:
+        """Normalized images, boxes in pixels, classes, masks, and which are no padding.
+
+        Raises:
+            UserError: images of another size.
+        """
+        images = batch["image"]
+        if images.shape[1:3] != (self.size, self.size):
+            raise UserError(
+                f"detection learns from images of {self.size} x {self.size} pixels, and these are "
+                f"{images.shape[1]} x {images.shape[2]}: set config.method.args.size, or end "
+                f"config.data.train_transform in large_scale_jitter({self.size})"
+            )
+        labels = batch["box_label"]
+        valid = labels >= 0  # NO_BOX is negative
+        boxes = batch["box"] * self.size  # [B, n, 4] in pixels
+        return self.normalize(images), boxes, jnp.where(valid, labels, 0), batch["box_mask"], valid
+
+    def predict(
+        self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
+    ) -> dict[str, jax.Array]:
+        """See `offers`. With batch['image_size'] [B, 2] float32, boxes end at this height and width
+        in pixels, below and right of which images are padded.
+        """
+        images, found = self.normalize(batch["image"]), {}
+        if {*OUTPUTS} & {*outputs}:
+            space = jnp.array(images.shape[1:3], jnp.float32)
+            sizes = batch.get("image_size", jnp.broadcast_to(space, (len(images), 2)))
+            objects, masks = self.model.apply({"params": params}, images, sizes, method="detect")
+            boxes = objects.boxes / jnp.tile(space, 2)
+            values = (boxes, objects.scores, objects.labels, objects.valid, masks)
+            found |= dict(zip(OUTPUTS, values, strict=True))
+        if {"features", "tokens"} & {*outputs}:
+            found["tokens"] = self.tokens(params, images)
+            found["features"] = self.pooled(found["tokens"])
+        return {name: found[name] for name in outputs}
+
+
+def make(
+    *,
+    encoder: str = "vitdet(B)",
+    classes: int = 80,
+    size: int = 1024,
+    objects: int = 100,
+    mask_size: int = 112,
+    width: int = 256,
+    hidden: int = 1024,
+    anchor_scale: float = 8.0,
+    proposals: int = 1000,
+    sample: int = 512,
+    detections: int = 100,
+    drop_path: float = 0.1,
+    layer_decay: float = 0.7,
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    dtype: str = "float32",
+) -> Detection:
+    """Object detection and instance segmentation.
+
+    Args:
+        encoder: spec string: 'vitdet(B)' with the weights of a vit, or an encoder of four stages,
+            as convnext(T).
+        classes: their number.
+        size: side in pixels of the square input, in training and, for a vitdet, in detection.
+        objects: of an image in training, at most; of the source, too.
+        mask_size: side of their masks, as in the source.
+        width: of the pyramid and of the convolutions in the heads.
+        hidden: width of the box head's last hidden layer.
+        anchor_scale: sides of anchors in strides of their level.
+        proposals: of an image, of which the second stage decides; before overlapping ones are
+            suppressed, as many of each level, and in training twice as many.
+        sample: of proposals on which the second stage is trained.
+        detections: of an image, at most.
+        drop_path: rate of stochastic depth in the last block.
+        layer_decay: factor of the learning rate from block to block, towards the input.
+        mean, std: of the pixels in [0, 1], one number or one per channel.
+        dtype: what the network computes in, 'float32' or 'bfloat16'.
+
+    Raises:
+        UserError: a value that is not among those above.
+    """
+    counts = dict(
+        classes=classes,
+        size=size,
+        objects=objects,
+        mask_size=mask_size,
+        width=width,
+        hidden=hidden,
+        proposals=proposals,
+        sample=sample,
+        detections=detections,
+    )
+    wrong = [f"{name}={n!r}" for name, n in counts.items() if type(n) is not int or n < 1]
+    if wrong or anchor_scale <= 0 or not 0 < layer_decay <= 1:
+        wrong = wrong or [f"anchor_scale={anchor_scale}, layer_decay={layer_decay}"]
+        raise UserError(
+            f"detection: {', '.join(wrong)}: counts must be positive integers, anchor_scale "
+            "positive, and layer_decay in (0, 1]"
+        )
+    shared = dict(encoder=encoder, pool="mean", mean=mean, std=std, dtype=dtype)
+    fields = Detection.fields(**shared, drop_path=drop_path)
+    network = fields["encoder"]
+    sides = patch_sides(network.patch, 2)
+    if any(size % side for side in sides):
+        raise UserError(f"size={size} is not a multiple of {network.patch}, the patch of {encoder}")
+    if isinstance(network, ViTDet):
+        network = network.clone(grid=tuple(size // side for side in sides))
+    heads = dict(
+        width=width,
+        hidden=hidden,
+        anchor_scale=anchor_scale,
+        proposals_before=(2 * proposals, proposals),
+        proposals_after=proposals,
+        roi_sample=sample,
+        max_detections=detections,
+    )
+    return Detection(
+        **fields | {"encoder": network},
+        classes=classes,
+        size=size,
+        objects=objects,
+        mask_size=mask_size,
+        layer_decay=layer_decay,
+        heads=heads,
+    )
