@@ -53,7 +53,7 @@ def base() -> ConfigDict:
                 epochs=800.0,
                 warmup_epochs=40.0,
                 min_lr=0.0,
-                decay="cosine",  # or 'linear'
+                decay="cosine",  # or 'linear', 'steps'
             ),
             mesh=dict(MESHES["data"]),  # numbers of devices along the mesh axes, see MESHES
             # XLA options per platform, 'xla_NAME=VALUE,xla_NAME=VALUE', in addition to the defaults

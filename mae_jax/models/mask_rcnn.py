@@ -54,6 +54,8 @@ class MaskRCNN(nn.Module):
     """See `roi_heads.detections`."""
     max_samples: int = 8
     """See `ops.roi_align.axis_weights`."""
+    masks: bool = True
+    """Whether to predict masks; without, the mask of an object is its box."""
 
     def setup(self):
         """The parts."""
@@ -61,30 +63,33 @@ class MaskRCNN(nn.Module):
         self.pyramid = FeaturePyramid(self.width, dtype)
         self.rpn = RPNHead(dtype=dtype)
         self.box_head = BoxHead(self.classes, self.width, self.hidden, dtype=dtype)
-        self.mask_head = MaskHead(self.classes, self.width, dtype=dtype)
+        if self.masks:
+            self.mask_head = MaskHead(self.classes, self.width, dtype=dtype)
 
     def losses(
         self,
         images: jax.Array,
         boxes: jax.Array,
         labels: jax.Array,
-        masks: jax.Array,
+        masks: jax.Array | None,
         valid: jax.Array,
         key: jax.Array,
         train: bool = True,
     ) -> dict[str, jax.Array]:
-        """The five losses, scalars float32 whose sum is to be minimized.
+        """The losses, scalars float32 whose sum is to be minimized.
 
         Args:
             images: [B, H, W, C] float.
             boxes, labels: objects [B, n, 4] and [B, n] int32; their order does not matter.
-            masks: [B, n, m, m] uint8, cut to the boxes, see `roi_heads.mask_targets`.
+            masks: [B, n, m, m] uint8, cut to the boxes, see `roi_heads.mask_targets`; None without
+                masks.
             valid: [B, n] bool, False for padding, whose values do not matter.
             key: of the sampling.
             train: applies stochastic depth, which needs the random stream 'drop_path'.
         """
         sizes = jnp.full((len(images), 2), np.array(images.shape[1:3]), jnp.float32)
-        boxes, labels, masks, valid = jax.vmap(in_order)(boxes, labels, masks, valid)
+        objects = (boxes, labels, valid, masks)
+        boxes, labels, valid, masks = jax.vmap(in_order)(*objects)
         keys = jax.random.split(key, (2, len(images)))
         levels, stride, anchors = self.features(images, train)
         logits, codes = self.rpn(levels)
@@ -103,6 +108,10 @@ class MaskRCNN(nn.Module):
         rois = jax.vmap(draw)(keys[1], found, usable, boxes, labels, valid)
         pooled = self.pooled(levels, stride, rois.boxes, rois.valid, BOX_SIDE)
         score, box = box_losses(*self.box_head(pooled), rois, boxes)
+        names = ("objectness", "proposal_box", "class", "box")
+        losses = dict(zip(names, (objectness, proposal_box, score, box), strict=True))
+        if not self.masks:
+            return losses
         first = jax.tree.map(lambda x: x[:, :positives], rois)
         pooled = self.pooled(levels, stride, first.boxes, first.positive, MASK_SIDE)
         drawn = self.mask_head(pooled, first.label)
@@ -111,9 +120,7 @@ class MaskRCNN(nn.Module):
             return mask_targets(masks[index], boxes[index], rois, drawn.shape[-1], self.max_samples)
 
         targets = jax.vmap(targets)(masks, boxes, first.boxes, first.object)
-        mask = mask_loss(drawn, targets, first.positive)
-        names = ("objectness", "proposal_box", "class", "box", "mask")
-        return dict(zip(names, (objectness, proposal_box, score, box, mask), strict=True))
+        return losses | {"mask": mask_loss(drawn, targets, first.positive)}
 
     def detect(self, images: jax.Array, sizes: jax.Array) -> tuple[Detections, jax.Array]:
         """Detected objects [B, k, ...], and their masks [B, k, 28, 28] within their boxes, float32
@@ -134,6 +141,8 @@ class MaskRCNN(nn.Module):
             *args, count=self.max_detections, candidates=self.candidates, threshold=self.threshold
         )
         objects = jax.vmap(choose)(logits, codes, found, usable, sizes)
+        if not self.masks:
+            return objects, jnp.ones((*objects.labels.shape, 2 * MASK_SIDE, 2 * MASK_SIDE))
         pooled = self.pooled(levels, stride, objects.boxes, objects.valid, MASK_SIDE)
         return objects, jax.nn.sigmoid(self.mask_head(pooled, objects.labels))
 
@@ -158,11 +167,12 @@ class MaskRCNN(nn.Module):
 
 
 def in_order(
-    boxes: jax.Array, labels: jax.Array, masks: jax.Array, valid: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    boxes: jax.Array, labels: jax.Array, valid: jax.Array, masks: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     """Sorts objects by class and box, so that random samples do not depend on their order; padding
     comes last, with boxes of zeros. Arrays as in `MaskRCNN.losses`, without the batch.
     """
     boxes = jnp.where(valid[:, None], boxes, 0)
     order = jnp.lexsort((*boxes.T, labels, ~valid))
-    return boxes[order], labels[order], masks[order], valid[order]
+    masks = None if masks is None else masks[order]
+    return boxes[order], labels[order], valid[order], masks

@@ -38,26 +38,30 @@ class Detection(ImageMethod):
     objects: int
     mask_size: int
     layer_decay: float
+    masks: bool
     heads: Mapping[str, Any]
     """Fields of `MaskRCNN`."""
 
     @property
     def model(self) -> MaskRCNN:
         """The network."""
-        return MaskRCNN(self.encoder, self.classes, **self.heads)
+        return MaskRCNN(self.encoder, self.classes, masks=self.masks, **self.heads)
 
     def labels(self) -> Mapping[str, int]:
         """A class for each box."""
         return {"box_label": self.classes}
 
     def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
-        """Objects beside the image: 'box', 'box_label' and 'box_mask'."""
+        """Objects beside the image: 'box', 'box_label' and, with masks, 'box_mask'."""
         count, side = self.objects, self.mask_size
-        return super().example(image_shape) | {
+        objects = {
             "box": jax.ShapeDtypeStruct((1, count, 4), np.float32),
             "box_label": jax.ShapeDtypeStruct((1, count), np.int32),
             "box_mask": jax.ShapeDtypeStruct((1, count, side, side), np.uint8),
         }
+        if not self.masks:
+            del objects["box_mask"]
+        return super().example(image_shape) | objects
 
     def rules(self) -> Rules:
         """See `layer_rules`."""
@@ -93,8 +97,8 @@ class Detection(ImageMethod):
         )
         return Output(sum(losses.values()), extra, losses)
 
-    def inputs_of(self, batch: Batch) -> tuple[jax.Array, ...]:
-        """Normalized images, boxes in pixels, classes, masks, and which are no padding.
+    def inputs_of(self, batch: Batch) -> tuple[jax.Array | None, ...]:
+        """Normalized images, boxes in pixels, classes, masks if any, and which are no padding.
 
         Raises:
             UserError: images of another size.
@@ -109,7 +113,8 @@ class Detection(ImageMethod):
         labels = batch["box_label"]
         valid = labels >= 0  # NO_BOX is negative
         boxes = batch["box"] * self.size  # [B, n, 4] in pixels
-        return self.normalize(images), boxes, jnp.where(valid, labels, 0), batch["box_mask"], valid
+        masks = batch["box_mask"] if self.masks else None
+        return self.normalize(images), boxes, jnp.where(valid, labels, 0), masks, valid
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
@@ -138,6 +143,7 @@ def make(
     size: int = 1024,
     objects: int = 100,
     mask_size: int = 112,
+    masks: bool = True,
     width: int = 256,
     hidden: int = 1024,
     anchor_scale: float = 8.0,
@@ -159,6 +165,7 @@ def make(
         size: side in pixels of the square input, in training and, for a vitdet, in detection.
         objects: of an image in training, at most; of the source, too.
         mask_size: side of their masks, as in the source.
+        masks: False for sets of boxes alone: the mask of a detection is its box.
         width: of the pyramid and of the convolutions in the heads.
         hidden: width of the box head's last hidden layer.
         anchor_scale: sides of anchors in strides of their level.
@@ -215,6 +222,7 @@ def make(
         size=size,
         objects=objects,
         mask_size=mask_size,
+        masks=masks,
         layer_decay=layer_decay,
         heads=heads,
     )
