@@ -298,9 +298,13 @@ def test_values_that_are_no_pair_of_numbers(value):
         (
             "evals",
             "features",
-            "evals has no 'features': choose classify, knn, logistic, probe, rob",
+            "evals has no 'features': choose classify, detection, knn, logistic, probe, rob",
         ),
-        ("data.sources", "images", "data sources has no 'images': choose array_file, dicom, "),
+        (
+            "data.sources",
+            "images",
+            "data sources has no 'images': choose array_file, coco, dicom, ",
+        ),
         ("models", "norm", "models has no 'norm': choose convnext, vit"),
     ],
 )

@@ -10,7 +10,6 @@ import numpy as np
 Back = Callable[[np.ndarray], np.ndarray]
 """Points [..., 2] (y, x) in the result -> in the image, as fractions of their sizes."""
 
-_SOLID = 128  # of 255: at least this much of a mask's pixel belongs to the object
 _EXACT = 1e-6  # of a box: closer corners are the same
 
 
@@ -37,6 +36,9 @@ def moved(
 
 def _moved(mask: np.ndarray, old: np.ndarray, box: np.ndarray, back: Back):
     """Mask [m, m] and box of one object; see `moved`."""
+    nothing = np.zeros_like(mask), np.zeros_like(box)
+    if not mask.any():
+        return nothing
     low, high = old[:2], old[2:]
     corners = (back(box.reshape(2, 2)) - low) / (high - low)  # [(low, high), (y, x)] in the old box
     if np.allclose(corners, [[0, 0], [1, 1]], atol=_EXACT, rtol=0):
@@ -44,9 +46,10 @@ def _moved(mask: np.ndarray, old: np.ndarray, box: np.ndarray, back: Back):
     if np.allclose(corners, [[0, 1], [1, 0]], atol=_EXACT, rtol=0):
         return mask[:, ::-1], box
     sampled = _sampled(mask, old, box, back)
-    solid = sampled >= _SOLID
+    # Half of a pixel belongs to the object; of thin objects, no pixel of a coarse mask is full.
+    solid = 2 * sampled.astype(int) >= mask.max()
     if not solid.any():
-        return np.zeros_like(mask), np.zeros_like(box)
+        return nothing
     ends = []
     for axis, side in enumerate(mask.shape):
         places = np.flatnonzero(solid.any(1 - axis))

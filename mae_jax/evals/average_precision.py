@@ -15,7 +15,7 @@ from mae_jax.types import UserError
 
 KINDS = {"box": "bbox", "mask": "segm"}
 """What is compared -> its name in COCO's evaluation."""
-_SIZES = ("", "_small", "_medium", "_large")  # of areas: all, up to 32², 96², and above
+_SIZES = ("small", "medium", "large")  # of areas up to 32² and 96² pixels, and above
 
 
 class Detections(NamedTuple):
@@ -53,8 +53,8 @@ def average_precision(
     """
     _check(truth, found, names)
     precision = _precision(truth, found, len(names), kind)  # [T, R, K, A]
-    means = {f"ap{size}": precision[..., area] for area, size in enumerate(_SIZES)}
-    means |= {"ap50": precision[0, ..., 0], "ap75": precision[5, ..., 0]}
+    means = {"ap": precision[..., 0], "ap50": precision[0, ..., 0], "ap75": precision[5, ..., 0]}
+    means |= {f"ap_{size}": precision[..., area] for area, size in enumerate(_SIZES, start=1)}
     means |= {f"ap/{name}": precision[:, :, place, 0] for place, name in enumerate(names)}
     # -1 stands where a class has no object of the area.
     return {name: float(p[p > -1].mean()) for name, p in means.items() if (p > -1).any()}

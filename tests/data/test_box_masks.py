@@ -128,6 +128,24 @@ def test_a_box_whose_mask_is_outside_becomes_padding():
     assert far["box_label"].tolist() == [NO_BOX, 5, NO_BOX] and not far["box"][0].any()
 
 
+def test_thin_objects_stay_and_empty_masks_become_padding():
+    """A line of a pixel covers less than half of every pixel of a coarse mask."""
+    line = np.zeros((200, 300), bool)
+    line[np.arange(200), 20 + np.arange(200)] = True
+    box = np.array([[0.0, 20, 200, 220], [0, 20, 200, 220]])
+    mask = cut_to_box(line, box[0], 28)
+    assert 10 < mask.max() < 128
+    before = {
+        "image": np.zeros((200, 300, 3), np.uint8),
+        "box": np.float32(box / np.tile((200, 300), 2)),
+        "box_label": np.array([1, 2]),
+        "box_mask": np.stack([mask, np.zeros_like(mask)]),
+    }
+    found = move(before, Window(box=(100, 0, 100, 300), size=(100, 300)))
+    assert found["box_label"].tolist() == [1, NO_BOX] and not found["box"][1].any()
+    np.testing.assert_allclose(found["box"][0] * np.tile((100, 300), 2), [0, 120, 100, 220], atol=9)
+
+
 # Scenes -----------------------------------------------------------------------------------------
 
 SCENES = "fashion_scenes(num_examples=12, size=64, objects=(1, 6))"

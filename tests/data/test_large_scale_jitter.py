@@ -114,7 +114,7 @@ def test_batches_of_scenes():
     data = make_data(
         train="fashion_scenes(num_examples=32, size=64, objects=(1, 6))",
         batch_size=8,
-        train_transform="large_scale_jitter(48)|flip",
+        train_transform="flip|large_scale_jitter(48)",
         eval_transform="",
         fields=("box", "box_label", "box_mask"),
         workers=1,

@@ -43,7 +43,7 @@ class LargeScaleJitter(Transform):
 
 
 def make(size, *, scale=(0.1, 2.0), kernel: str = "bilinear") -> LargeScaleJitter:
-    """Large-scale jitter, e.g. 'large_scale_jitter(1024)|flip' as in the training of ViTDet.
+    """Large-scale jitter, e.g. 'flip|large_scale_jitter(1024)' as in the training of ViTDet.
 
     The image is resized, at its aspect ratio, so that it fits into s x `size`, with s uniform in
     `scale`. Of an axis that is longer than `size` then, a part at a random place is cut out; one
