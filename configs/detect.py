@@ -62,7 +62,7 @@ def get_config(arg: str = "coco:B") -> ConfigDict:
         return on_folder(arg)
     if name not in DATA:
         raise UserError(
-            f"configs/detect.py:{arg}: write {', '.join(DATA)} and :SIZE, e.g. coco:B, or a folder, "
+            f"configs/detect.py:{arg}: write {' or '.join(DATA)} and :SIZE, e.g. coco:B; a folder; "
             "or scenes"
         )
     return recipe(name, size)
