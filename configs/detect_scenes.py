@@ -1,0 +1,33 @@
+"""What pre-training is worth for detection, on scenes of several garments: the encoder of
+`scenes:several` against the same network from scratch, with 10% and all of 12,000 labeled scenes.
+
+    mae-jax train --config scenes:several --workdir runs/several
+    mae-jax sweep --config detect_scenes
+
+The argument is the run to start from, by default runs/several. The number of steps grows with the
+number of labels, and is the same with and without pre-training.
+"""
+
+from ml_collections import ConfigDict
+
+from mae_jax.configs import detect
+
+SHARES = {"10%": (0.1, 10.0, (0, 1)), "100%": (1.0, 2.0, (0,))}
+"""Labels -> share, epochs, seeds."""
+
+
+def get_configs(start: str = "runs/several") -> dict[str, ConfigDict]:
+    """ROW/COLUMN/SEED -> experiment."""
+    configs = {}
+    for column, (share, epochs, seeds) in SHARES.items():
+        for seed in seeds:
+            for row, path in (("mae", start), ("scratch", "")):
+                config = detect.get_config("scenes")
+                config.seed = seed
+                config.data.subset = f"share({share}, seed={seed})" if share < 1 else ""
+                config.schedule.update(epochs=epochs, warmup_epochs=epochs / 20)
+                config.init_from.path = path
+                if not path:
+                    config.method.args.layer_decay = 1.0
+                configs[f"{row}/{column}/{seed}"] = config
+    return configs
