@@ -30,7 +30,7 @@ def get_configs(start: str = "runs/several") -> dict[str, ConfigDict]:
                 configs[f"{row}/{column}/{seed}"] = config
     linear = experiment(*SHARES["10%"][:2], 0)
     linear.init_from.path = start
-    linear.method.args.update(head="linear", trainable=0, layer_decay=1.0)
+    linear.method.args.update(head="linear", trainable="0", layer_decay=1.0)
     configs["mae, frozen + linear/10%/0"] = linear
     return configs
 

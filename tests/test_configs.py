@@ -7,8 +7,10 @@ import pytest
 from mae_jax.config import load_config, load_configs
 from mae_jax.engine.optim import make_optimizer, make_plan
 from mae_jax.models import convnext, vit
+from mae_jax.run import check
 from mae_jax.settings import make_evaluators, make_method
 from mae_jax.spec import call_section
+from tests.helpers.jobs import ROOT
 
 EXPERIMENTS = {
     "bigan:B/8": 64,
@@ -74,6 +76,20 @@ def test_an_experiment_fits_together(name, side):
     )
     jax.eval_shape(tx.init, params)
     assert make_evaluators(config.evals.run)
+
+
+SWEEPS = [
+    path.stem for path in (ROOT / "configs").glob("*.py") if "get_configs" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_experiments_of_a_sweep_can_be_built(name, monkeypatch):
+    monkeypatch.undo()  # some tune more blocks than are left
+    configs = load_configs(f"configs/{name}.py")
+    assert configs
+    for config in configs.values():
+        check(config)
 
 
 @pytest.mark.slow

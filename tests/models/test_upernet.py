@@ -11,8 +11,16 @@ from mae_jax.models.upernet import FCN, UperNet
 from mae_jax.models.vit import ViT
 from mae_jax.types import UserError
 
-torch = pytest.importorskip("torch")
-beit = pytest.importorskip("transformers.models.beit.modeling_beit")
+torch = beit = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reference():
+    """Imports it when a test runs, as it takes seconds."""
+    global torch, beit
+    torch = pytest.importorskip("torch")
+    beit = pytest.importorskip("transformers.models.beit.modeling_beit")
+
 
 WIDTH, CLASSES = 8, 5
 

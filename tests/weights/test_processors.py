@@ -21,8 +21,15 @@ from tests.weights import models, references
 from tests.weights.test_parity import hf_settings
 from tests.weights.test_refusals import refused
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers", minversion="5.23")
+torch = transformers = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reference():
+    """Imports it when a test runs, as it takes seconds."""
+    global torch, transformers
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers", minversion="5.23")
 
 
 @pytest.fixture(scope="module")
