@@ -17,6 +17,7 @@ from mae_jax.ops import boxes as boxes_of
 from mae_jax.ops import nms
 from mae_jax.ops.matching import match, sample
 from mae_jax.ops.roi_align import axis_weights
+from mae_jax.ops.top import top_k
 
 POSITIVE = 0.5
 """Overlap from which a proposal is an object."""
@@ -225,7 +226,7 @@ def detections(
     boxes = boxes_of.clip(boxes, size).reshape(-1, 4)
     usable = valid[:, None] & (scores > threshold)
     flat = jnp.where(usable, scores, -1).reshape(-1)  # [R K]
-    scores, at = jax.lax.top_k(flat, min(candidates, flat.size))
+    scores, at = top_k(flat, min(candidates, flat.size))
     boxes, labels = boxes[at], at % classes
     keep = nms.nms(boxes, scores, labels, scores > 0, OVERLAP)
     index, valid = nms.best(scores, keep, count)
