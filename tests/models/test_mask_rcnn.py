@@ -185,7 +185,7 @@ def test_a_cascade_refines_boxes_and_averages_scores():
     assert all(gradient["params"][f"box_head_{i}"]["score"]["bias"].any() for i in range(3))
 
 
-def published(width, depth, classes=80):
+def published(width, depth, stages, classes=80):
     """Parameters of the parts, from the published description of the layers."""
     norm, size = 2 * width, 64
     block = 2 * norm + width * 3 * width + 3 * width + width * width + width
@@ -201,22 +201,33 @@ def published(width, depth, classes=80):
     pyramid = ups + lateral + 4 * (9 * 256 * 256 + 512)
     rpn = 2 * (9 * 256 * 256 + 256) + 257 * 3 + 257 * 12
     convs = 4 * (9 * 256 * 256 + 512)
-    box = convs + (7 * 7 * 256 + 1) * 1024 + 1025 * (classes + 1) + 1025 * 4 * classes
+    codes = 4 * classes if stages == 1 else 4
+    box = stages * (convs + (7 * 7 * 256 + 1) * 1024 + 1025 * (classes + 1 + codes))
     mask = convs + 4 * 256 * 256 + 256 + 257 * classes
     return encoder, pyramid, rpn, box, mask
 
 
-@pytest.mark.parametrize("size", ["B", pytest.param("L", marks=pytest.mark.thorough)])
-def test_it_has_the_published_number_of_parameters(size):
-    """Part by part: 111 million with ViT-B, 331 with ViT-L."""
-    model = MaskRCNN(vitdet.make(size).clone(grid=(64, 64)), 80)
+@pytest.mark.parametrize(
+    ("size", "stages", "millions"),
+    [
+        ("B", 1, 111),
+        pytest.param("B", 3, 141, marks=pytest.mark.thorough),
+        pytest.param("L", 1, 331, marks=pytest.mark.thorough),
+    ],
+)
+def test_it_has_the_published_number_of_parameters(size, stages, millions):
+    """Part by part, and in all."""
+    encoder = vitdet.make(size)
+    model = MaskRCNN(encoder.clone(grid=(64, 64)), 80, stages=stages)
     batch = batch_of() | dict(images=np.zeros((2, 64, 64, 3), np.float32))
     init = functools.partial(model.init, method="losses")
     shapes = jax.eval_shape(init, KEY, **batch, key=KEY)["params"]
-    count = lambda tree: sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-    parts = [
-        count(shapes[name]) for name in ("encoder", "pyramid", "rpn", "box_head_0", "mask_head")
-    ]
-    encoder = vitdet.make(size)
-    assert parts == [*published(encoder.width, encoder.depth)]
-    assert round(sum(parts) / 1e6) == {"B": 111, "L": 331}[size]
+    count = lambda part: sum(
+        math.prod(x.shape)
+        for name, tree in shapes.items()
+        for x in jax.tree.leaves(tree)
+        if name.startswith(part)
+    )
+    parts = [count(part) for part in ("encoder", "pyramid", "rpn", "box_head", "mask_head")]
+    assert parts == [*published(encoder.width, encoder.depth, stages)]
+    assert round(sum(parts) / 1e6) == millions
