@@ -1,6 +1,9 @@
 """Mask R-CNN (arXiv 1703.06870) on an encoder with a feature pyramid: ViTDet (arXiv 2203.16527) or
-one with four stages. Widths and numbers have the published values by default.
+one with four stages. Widths and numbers have the published values by default. Cascade R-CNN (arXiv
+1712.00726) is the same with three box heads.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +15,21 @@ from mae_jax.models.feature_pyramid import FeaturePyramid
 from mae_jax.models.roi_heads import (
     BOX_SIDE,
     MASK_SIDE,
+    POSITIVE,
+    WEIGHTS,
     BoxHead,
     Detections,
     MaskHead,
+    Rois,
     box_losses,
     detections,
     mask_loss,
     mask_targets,
+    match_rois,
     sample_rois,
 )
 from mae_jax.models.rpn import RPNHead, proposals, rpn_losses
+from mae_jax.ops import boxes as boxes_of
 from mae_jax.ops.anchors import pyramid_anchors
 from mae_jax.ops.roi_align import pyramid_roi_align
 
@@ -35,6 +43,10 @@ class MaskRCNN(nn.Module):
     """Channels of the pyramid and of the heads' convolutions."""
     hidden: int = 1024
     """Channels of the last hidden layer of the box head."""
+    head_convs: int = 4
+    """Convolutions of each head."""
+    stages: int = 1
+    """Box heads of a cascade, up to 3; each refines the boxes of the one before."""
     anchor_scale: float = 8.0
     """Sides of anchors in strides of their level."""
     rpn_sample: int = 256
@@ -60,11 +72,14 @@ class MaskRCNN(nn.Module):
     def setup(self):
         """The parts."""
         dtype = self.encoder.dtype
+        shape = (self.classes, self.width, self.hidden, self.head_convs)
         self.pyramid = FeaturePyramid(self.width, dtype)
         self.rpn = RPNHead(dtype=dtype)
-        self.box_head = BoxHead(self.classes, self.width, self.hidden, dtype=dtype)
+        self.box_head = [
+            BoxHead(*shape, shared=self.stages > 1, dtype=dtype) for _ in range(self.stages)
+        ]
         if self.masks:
-            self.mask_head = MaskHead(self.classes, self.width, dtype=dtype)
+            self.mask_head = MaskHead(self.classes, self.width, self.head_convs, dtype=dtype)
 
     def losses(
         self,
@@ -100,19 +115,27 @@ class MaskRCNN(nn.Module):
         found, usable = proposals(
             logits, codes, anchors, sizes, before=before, after=self.proposals_after
         )
-        count = min(self.roi_sample, self.proposals_after + boxes.shape[1])
+        candidates = jnp.concatenate([found, boxes], axis=1)  # [B, proposals + n, 4]
+        usable = jnp.concatenate([usable, valid], axis=1)
+        objects, count = (boxes, labels, valid), min(self.roi_sample, candidates.shape[1])
         positives = max(1, int(count * self.positive_share))
-        draw = lambda *args: sample_rois(
-            *args, classes=self.classes, count=count, positives=positives
-        )
-        rois = jax.vmap(draw)(keys[1], found, usable, boxes, labels, valid)
-        pooled = self.pooled(levels, stride, rois.boxes, rois.valid, BOX_SIDE)
-        score, box = box_losses(*self.box_head(pooled), rois, boxes)
+        draw = partial(sample_rois, count=count, positives=positives)
+        rois = sampled = jax.vmap(draw)(keys[1], self.matched(candidates, usable, objects, 0))
+        score = box = 0.0
+        for stage in range(self.stages):
+            logits, codes = self.scored(levels, stride, rois.boxes, rois.valid, stage)
+            parts = box_losses(logits, codes, rois, boxes, WEIGHTS[stage])
+            score, box = score + parts[0], box + parts[1]
+            if stage + 1 < self.stages:  # matched anew, but not sampled
+                refined = self.refined(codes, rois.boxes, sizes, stage)
+                moved = jax.lax.stop_gradient(refined[:, :, 0])
+                usable = rois.valid & (boxes_of.area(moved) > 0)
+                rois = self.matched(moved, usable, objects, stage + 1)
         names = ("objectness", "proposal_box", "class", "box")
         losses = dict(zip(names, (objectness, proposal_box, score, box), strict=True))
         if not self.masks:
             return losses
-        first = jax.tree.map(lambda x: x[:, :positives], rois)
+        first = jax.tree.map(lambda x: x[:, :positives], sampled)
         pooled = self.pooled(levels, stride, first.boxes, first.positive, MASK_SIDE)
         drawn = self.mask_head(pooled, first.label)
 
@@ -136,11 +159,19 @@ class MaskRCNN(nn.Module):
         found, usable = proposals(
             *self.rpn(levels), anchors, sizes, before=before, after=self.proposals_after
         )
-        logits, codes = self.box_head(self.pooled(levels, stride, found, usable, BOX_SIDE))
-        choose = lambda *args: detections(
-            *args, count=self.max_detections, candidates=self.candidates, threshold=self.threshold
+        boxes, scores = found, 0.0
+        for stage in range(self.stages):
+            logits, codes = self.scored(levels, stride, boxes, usable, stage)
+            scores = scores + jax.nn.softmax(logits) / self.stages  # [B, R, K + 1]
+            refined = self.refined(codes, boxes, sizes, stage)
+            boxes = refined[:, :, 0]
+        choose = partial(
+            detections,
+            count=self.max_detections,
+            candidates=self.candidates,
+            threshold=self.threshold,
         )
-        objects = jax.vmap(choose)(logits, codes, found, usable, sizes)
+        objects = jax.vmap(choose)(scores, refined, usable)
         if not self.masks:
             return objects, jnp.ones((*objects.labels.shape, 2 * MASK_SIDE, 2 * MASK_SIDE))
         pooled = self.pooled(levels, stride, objects.boxes, objects.valid, MASK_SIDE)
@@ -157,6 +188,25 @@ class MaskRCNN(nn.Module):
         strides = [stride * 2**i for i in range(len(levels))]
         anchors = pyramid_anchors(grids, strides, self.anchor_scale)
         return levels, stride, [jnp.asarray(level) for level in anchors]
+
+    def scored(self, levels, stride: float, boxes, valid, stage: int):
+        """Logits [B, R, K + 1] and codes [B, R, K or 1, 4] of boxes [B, R, 4], by the head of this
+        stage.
+        """
+        pooled = self.pooled(levels, stride, boxes, valid, BOX_SIDE)
+        if self.stages > 1:  # the gradients of all stages add up
+            pooled = pooled / self.stages + jax.lax.stop_gradient(pooled * (1 - 1 / self.stages))
+        return self.box_head[stage](pooled)
+
+    def refined(self, codes, boxes, sizes, stage: int) -> jax.Array:
+        """The decoded boxes of a stage, [B, R, K or 1, 4], within images of `sizes` [B, 2]."""
+        boxes = boxes_of.decode(codes, boxes[:, :, None], WEIGHTS[stage])
+        return boxes_of.clip(boxes, sizes[:, None, None])
+
+    def matched(self, candidates, usable, objects, stage: int) -> Rois:
+        """See `roi_heads.match_rois`; of boxes, labels and validity of the objects of a batch."""
+        match = partial(match_rois, classes=self.classes, overlap=POSITIVE[stage])
+        return jax.vmap(match)(candidates, usable, *objects)
 
     def pooled(self, levels, stride: float, boxes, valid, out: int) -> jax.Array:
         """Features [B, R, out, out, C] of boxes [B, R, 4], from all levels but the coarsest."""

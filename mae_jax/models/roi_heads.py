@@ -1,7 +1,8 @@
 """The second stage of Mask R-CNN (arXiv 1703.06870): classes and refined boxes of proposals, and a
-mask for each object, with LayerNorm in the heads as in ViTDet (arXiv 2203.16527, A.2).
+mask for each object, with LayerNorm in the heads as in ViTDet (arXiv 2203.16527, A.2). A cascade of
+stages (arXiv 1712.00726) refines boxes repeatedly, for larger and larger overlaps.
 
-Classes are 0 ... K - 1; logits have the background last, K. Codes of boxes are one for each class.
+Classes are 0 ... K - 1; logits have the background last, K.
 """
 
 from typing import Any, NamedTuple
@@ -17,11 +18,12 @@ from mae_jax.ops import boxes as boxes_of
 from mae_jax.ops import nms
 from mae_jax.ops.matching import match, sample
 from mae_jax.ops.roi_align import axis_weights
+from mae_jax.ops.top import top_k
 
-POSITIVE = 0.5
-"""Overlap from which a proposal is an object."""
-WEIGHTS = (10.0, 5.0)
-"""Factors of the codes of boxes."""
+POSITIVE = (0.5, 0.6, 0.7)
+"""Overlap from which a proposal is an object, in each stage."""
+WEIGHTS = ((10.0, 5.0), (20.0, 10.0), (30.0, 15.0))
+"""Factors of the codes of boxes, in each stage."""
 OVERLAP = 0.5
 """Detections of a class that overlap by more are suppressed."""
 BOX_SIDE, MASK_SIDE = 7, 14
@@ -39,11 +41,13 @@ class BoxHead(nn.Module):
     width: int = 256
     hidden: int = 1024
     convs: int = 4
+    shared: bool = False
+    """One code of a box for all classes, instead of one for each."""
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Features [B, R, P, P, C] to logits [B, R, K + 1] and codes [B, R, K, 4], float32."""
+        """Features [B, R, P, P, C] to logits [B, R, K + 1] and codes [B, R, K or 1, 4], float32."""
         for i in range(self.convs):
             conv = ConvLayerNorm(self.width, 3, self.dtype, conv_init, name=f"conv_{i}")
             x = nn.relu(conv(x))
@@ -51,8 +55,9 @@ class BoxHead(nn.Module):
         x = nn.Dense(self.hidden, kernel_init=dense_init, dtype=self.dtype, name="fc")(x)
         x = nn.relu(x).astype(jnp.float32)
         logits = nn.Dense(self.classes + 1, kernel_init=normal_init(0.01), name="score")(x)
-        codes = nn.Dense(4 * self.classes, kernel_init=normal_init(0.001), name="box")(x)
-        return logits, codes.reshape(*codes.shape[:2], self.classes, 4)
+        count = 1 if self.shared else self.classes
+        codes = nn.Dense(4 * count, kernel_init=normal_init(0.001), name="box")(x)
+        return logits, codes.reshape(*codes.shape[:2], count, 4)
 
 
 class MaskHead(nn.Module):
@@ -80,7 +85,7 @@ class MaskHead(nn.Module):
 
 
 class Rois(NamedTuple):
-    """Boxes on which the heads are trained, positives first."""
+    """Boxes on which the heads are trained."""
 
     boxes: jax.Array
     """[R, 4]."""
@@ -94,55 +99,58 @@ class Rois(NamedTuple):
     """[R] bool, False for padding."""
 
 
-def sample_rois(
-    key: jax.Array,
-    proposals: jax.Array,
-    proposal_valid: jax.Array,
+def match_rois(
+    candidates: jax.Array,
+    usable: jax.Array,
     boxes: jax.Array,
     labels: jax.Array,
     valid: jax.Array,
     *,
     classes: int,
-    count: int,
-    positives: int,
+    overlap: float,
 ) -> Rois:
-    """Samples proposals of one image, [P, 4], to which its objects are added.
+    """Matches the proposals of one image, [R, 4], to its objects.
 
     Args:
-        proposal_valid: [P] bool.
+        usable: [R] bool, False for padding.
         boxes, labels, valid: objects [n, 4], [n] int32 and [n] bool.
         classes: K.
-        count: size of the sample, at most P + n.
-        positives: maximum number of proposals in it that are objects.
+        overlap: with an object, from which a proposal is positive.
     """
-    candidates = jnp.concatenate([proposals, boxes])  # [P + n, 4]
-    usable = jnp.concatenate([proposal_valid, valid])
     found = match(candidates, boxes, valid)
-    positive = usable & (found.iou >= POSITIVE)
-    negative = usable & ~positive
-    chosen = sample(key, positive, negative, count=count, positives=positives)
-    index = found.index[chosen.index]
-    label = jnp.where(chosen.positive, labels[index], classes)
-    return Rois(candidates[chosen.index], label, index, chosen.positive, chosen.valid)
+    positive = usable & (found.iou >= overlap)
+    label = jnp.where(positive, labels[found.index], classes)
+    return Rois(candidates, label, found.index, positive, usable)
+
+
+def sample_rois(key: jax.Array, rois: Rois, *, count: int, positives: int) -> Rois:
+    """A random sample of `count` of the proposals of one image, with up to `positives` positives,
+    which come first.
+    """
+    negative = rois.valid & ~rois.positive
+    chosen = sample(key, rois.positive, negative, count=count, positives=positives)
+    rois = jax.tree.map(lambda x: x[chosen.index], rois)
+    return rois._replace(positive=chosen.positive, valid=chosen.valid)
 
 
 def box_losses(
-    logits: jax.Array, codes: jax.Array, rois: Rois, boxes: jax.Array
+    logits: jax.Array, codes: jax.Array, rois: Rois, boxes: jax.Array, weights: tuple[float, float]
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of classes and L1 error of codes of the positives' own class, both divided by
-    the number of sampled proposals in the batch.
+    the number of proposals in the batch.
 
     Args:
-        logits, codes: [B, R, K + 1] and [B, R, K, 4].
+        logits, codes: [B, R, K + 1] and [B, R, K or 1, 4].
         rois: [B, R, ...].
         boxes: objects [B, n, 4].
+        weights: of the codes.
     """
     count = jnp.maximum(rois.valid.sum(), 1)
     score = optax.softmax_cross_entropy_with_integer_labels(logits, rois.label)  # [B, R]
     own = jax.nn.one_hot(rois.label, codes.shape[2])  # [B, R, K]; of background 0
-    code = jnp.einsum("brkc,brk->brc", codes, own)
+    code = codes[:, :, 0] if codes.shape[2] == 1 else jnp.einsum("brkc,brk->brc", codes, own)
     target = jnp.take_along_axis(boxes, rois.object[:, :, None], axis=1)  # [B, R, 4]
-    error = jnp.abs(code - boxes_of.encode(target, rois.boxes, WEIGHTS)).sum(axis=-1)
+    error = jnp.abs(code - boxes_of.encode(target, rois.boxes, weights)).sum(axis=-1)
     box = jnp.sum(jnp.where(rois.positive, error, 0))
     return jnp.sum(jnp.where(rois.valid, score, 0)) / count, box / count
 
@@ -198,11 +206,9 @@ class Detections(NamedTuple):
 
 
 def detections(
-    logits: jax.Array,
-    codes: jax.Array,
-    proposals: jax.Array,
+    scores: jax.Array,
+    boxes: jax.Array,
     valid: jax.Array,
-    size: jax.Array,
     *,
     count: int,
     candidates: int,
@@ -211,22 +217,21 @@ def detections(
     """The objects of one image.
 
     Args:
-        logits, codes: [R, K + 1] and [R, K, 4].
-        proposals, valid: [R, 4] and [R] bool.
-        size: [2] float32, height and width of the image without padding.
+        scores: [R, K + 1] probabilities.
+        boxes: [R, K or 1, 4], refined for each class or for all.
+        valid: [R] bool, False for padding.
         count: maximum number of objects.
         candidates: number of pairs (proposal, class) with the highest scores from which overlapping
             ones are suppressed; memory grows with its square.
         threshold: pairs with lower scores are dropped.
     """
-    classes = codes.shape[1]
-    scores = jax.nn.softmax(logits)[:, :classes]  # [R, K]
-    boxes = boxes_of.decode(codes, proposals[:, None], WEIGHTS)  # [R, K, 4]
-    boxes = boxes_of.clip(boxes, size).reshape(-1, 4)
+    scores = scores[:, :-1]  # [R, K]
+    boxes = jnp.broadcast_to(boxes, (*scores.shape, 4)).reshape(-1, 4)
     usable = valid[:, None] & (scores > threshold)
     flat = jnp.where(usable, scores, -1).reshape(-1)  # [R K]
-    scores, at = jax.lax.top_k(flat, min(candidates, flat.size))
-    boxes, labels = boxes[at], at % classes
+    labels = jnp.arange(len(flat)) % scores.shape[1]
+    scores, at = top_k(flat, min(candidates, len(flat)))
+    boxes, labels = boxes[at], labels[at]
     keep = nms.nms(boxes, scores, labels, scores > 0, OVERLAP)
     index, valid = nms.best(scores, keep, count)
     scores = jnp.where(valid, scores[index], 0)

@@ -15,6 +15,7 @@ from mae_jax.ops import boxes as boxes_of
 from mae_jax.ops import nms
 from mae_jax.ops.anchors import RATIOS
 from mae_jax.ops.matching import match, sample
+from mae_jax.ops.top import top_k
 
 POSITIVE, NEGATIVE = 0.7, 0.3
 """Overlaps from which, and below which, an anchor counts as an object or as background."""
@@ -118,7 +119,7 @@ def proposals(
         levels, first = [], 0
         for level in anchors:
             part = slice(first, first + len(level))
-            score, at = jax.lax.top_k(logits[part], min(before, len(level)))
+            score, at = top_k(logits[part], min(before, len(level)))
             boxes = boxes_of.decode(codes[part][at], level[at], WEIGHTS)
             boxes = boxes_of.clip(boxes, size)
             valid = boxes_of.area(boxes) > 0

@@ -66,9 +66,8 @@ class Attention(nn.Module):
         at[..., rows : rows + columns] = np.eye(columns)[None, :, None]
         at = jnp.broadcast_to(jnp.asarray(at, key.dtype), (*key.shape[:-1], more))
         key = jnp.concatenate([key, at], axis=-1)  # [B, h, w, H, d + more]
-        value = jnp.pad(value, [(0, 0)] * 4 + [(0, more)])
-        flat = lambda y: y.reshape(batch, rows * columns, self.heads, size + more)
-        x = attention(flat(query), flat(key), flat(value), kind=self.attention)[..., :size]
+        flat = lambda y: y.reshape(batch, rows * columns, self.heads, -1)
+        x = attention(flat(query), flat(key), flat(value), kind=self.attention)
         x = x.reshape(batch, rows, columns, width)  # of [B, h w, H, d]
         return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="proj")(x)
 

@@ -22,15 +22,17 @@ def iou(boxes: jax.Array, others: jax.Array) -> jax.Array:
     """Intersection over union of each pair: [..., N, 4] and [..., M, 4] to [..., N, M] in [0, 1]; 0
     for two boxes without area.
     """
-    boxes, others = (
-        boxes[..., :, None, :],
-        others[..., None, :, :],
-    )  # [..., N, 1, 4], [..., 1, M, 4]
-    low = jnp.maximum(boxes[..., :2], others[..., :2])  # [..., N, M, 2]
-    high = jnp.minimum(boxes[..., 2:], others[..., 2:])
-    common = area(jnp.concatenate([low, high], axis=-1))  # [..., N, M]
-    union = area(boxes) + area(others) - common
-    return jnp.where(union > 0, common / jnp.where(union > 0, union, 1), 0)
+    boxes, others = boxes[..., :, None, :], others[..., None, :, :]
+
+    def common(axis: int) -> jax.Array:
+        # [..., N, M]. TPUs would pad an axis of coordinates to 128.
+        low = jnp.maximum(boxes[..., axis], others[..., axis])
+        high = jnp.minimum(boxes[..., axis + 2], others[..., axis + 2])
+        return jnp.maximum(high - low, 0)
+
+    shared = common(0) * common(1)
+    union = area(boxes) + area(others) - shared
+    return jnp.where(union > 0, shared / jnp.where(union > 0, union, 1), 0)
 
 
 def clip(boxes: jax.Array, sizes: jax.Array) -> jax.Array:

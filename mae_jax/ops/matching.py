@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mae_jax.ops.boxes import iou
+from mae_jax.ops.top import top_k
 
 
 class Match(NamedTuple):
@@ -57,13 +58,13 @@ def sample(
         positives: maximum number of positives, at most `count`.
     """
     noise = jax.random.uniform(key, positive.shape)
-    draw = lambda among, most: jax.lax.top_k(jnp.where(among, noise, -1), most)
+    draw = lambda among, most: top_k(jnp.where(among, noise, -1), most)
     first, first_at = draw(positive, positives)
     second, second_at = draw(negative, count)
     first_valid = first >= 0  # [positives]
     second_valid = (second >= 0) & (jnp.arange(count) < count - first_valid.sum())
     valid = jnp.concatenate([first_valid, second_valid])  # [positives + count]
     # Ties keep their order, so valid ones come first and positives before negatives.
-    valid, at = jax.lax.top_k(valid.astype(jnp.int32), count)
+    valid, at = top_k(valid.astype(jnp.int32), count)
     index = jnp.concatenate([first_at, second_at])[at]
     return Sample(index, (at < positives) & (valid > 0), valid > 0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mae_jax.ops.boxes import iou
+from mae_jax.ops.top import top_k
 
 
 def nms(
@@ -51,6 +52,6 @@ def best(scores: jax.Array, keep: jax.Array, count: int) -> tuple[jax.Array, jax
         count: may exceed N.
     """
     few = min(count, len(scores))
-    found, index = jax.lax.top_k(jnp.where(keep, scores, -jnp.inf), few)
+    found, index = top_k(jnp.where(keep, scores, -jnp.inf), few)
     more = (0, count - few)
     return jnp.pad(index, more), jnp.pad(found > -jnp.inf, more)

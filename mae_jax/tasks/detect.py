@@ -8,6 +8,7 @@ microbatch.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,12 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.methods.images import ImageMethod
+from mae_jax.models.encoder import Encoder
 from mae_jax.models.mask_rcnn import MaskRCNN
+from mae_jax.models.vit import ViT
 from mae_jax.models.vitdet import ViTDet
-from mae_jax.ops.patches import patch_sides
+from mae_jax.ops.patches import grid_of, patch_sides
+from mae_jax.ops.resample import resample_positions
 from mae_jax.rules import Rules, freeze
 from mae_jax.tasks.finetune import layer_rules
-from mae_jax.types import Batch, Extra, Output, Params, UserError
+from mae_jax.types import Adapt, Batch, Extra, Output, Params, UserError
 
 OUTPUTS = ("det_box", "det_score", "det_label", "det_valid", "det_mask")
 """Outputs of `predict` beside features."""
@@ -71,6 +75,25 @@ class Detection(ImageMethod):
         """The encoder; relative positions start at zero, and learned ones as sine and cosine."""
         return {"params/encoder": "^positions$|/relative_(rows|columns)$"}
 
+    def adapt(self, shape: Sequence[int], old: Sequence[int] | None) -> Adapt:
+        """See `ImageMethod.adapt`. Positions of class tokens are dropped, and learned ones are
+        resampled to `position_grid`, from which the network resamples them in each step.
+        """
+        resample, encoder = super().adapt(shape, old), self.encoder
+        if not isinstance(encoder, ViTDet):
+            return resample
+
+        def fitted(path: str, array: np.ndarray):
+            if path != "positions":
+                return resample(path, array)
+            side = math.isqrt(len(array))
+            grid = grid_of(old[:-1], encoder.patch) if old else (side, side)
+            patches = array[len(array) - math.prod(grid) :]  # [L, D], without class tokens
+            new = (encoder.position_grid, encoder.position_grid)
+            return resample_positions(jnp.asarray(patches), grid, new, prefix=0)
+
+        return fitted
+
     def offers(self) -> tuple[str, ...]:
         """'features' [B, D] float32, 'tokens' [B, L, D], and `OUTPUTS`: boxes [B, k, 4] (ymin,
         xmin, ymax, xmax) as fractions of the input, scores [B, k], classes [B, k], which are valid
@@ -81,7 +104,13 @@ class Detection(ImageMethod):
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Parameters for images of `size`."""
         keys = dict(zip(("params", "drop_path"), jax.random.split(key), strict=True))
-        inputs = self.inputs_of(batch)
+        image = batch["image"]
+        objects = {
+            name: jnp.zeros((len(image), *x.shape[1:]), x.dtype)
+            for name, x in self.example(image.shape[1:]).items()
+            if name != "image"
+        }
+        inputs = self.inputs_of({"image": image, **objects})
         return self.model.init(keys, *inputs, key, True, method="losses")["params"], {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
@@ -144,6 +173,7 @@ def make(
     objects: int = 100,
     mask_size: int = 112,
     masks: bool = True,
+    cascade: bool = False,
     width: int = 256,
     hidden: int = 1024,
     anchor_scale: float = 8.0,
@@ -166,6 +196,8 @@ def make(
         objects: of an image in training, at most; of the source, too.
         mask_size: side of their masks, as in the source.
         masks: False for sets of boxes alone: the mask of a detection is its box.
+        cascade: three box heads, each of which refines the boxes of the one before (arXiv
+            1712.00726).
         width: of the pyramid and of the convolutions in the heads.
         hidden: width of the box head's last hidden layer.
         anchor_scale: sides of anchors in strides of their level.
@@ -181,7 +213,9 @@ def make(
     Raises:
         UserError: a value that is not among those above.
     """
-    counts = dict(
+    check_numbers(
+        layer_decay,
+        anchor_scale,
         classes=classes,
         size=size,
         objects=objects,
@@ -192,22 +226,10 @@ def make(
         sample=sample,
         detections=detections,
     )
-    wrong = [f"{name}={n!r}" for name, n in counts.items() if type(n) is not int or n < 1]
-    if wrong or anchor_scale <= 0 or not 0 < layer_decay <= 1:
-        wrong = wrong or [f"anchor_scale={anchor_scale}, layer_decay={layer_decay}"]
-        raise UserError(
-            f"detection: {', '.join(wrong)}: counts must be positive integers, anchor_scale "
-            "positive, and layer_decay in (0, 1]"
-        )
     shared = dict(encoder=encoder, pool="mean", mean=mean, std=std, dtype=dtype)
     fields = Detection.fields(**shared, drop_path=drop_path)
-    network = fields["encoder"]
-    sides = patch_sides(network.patch, 2)
-    if any(size % side for side in sides):
-        raise UserError(f"size={size} is not a multiple of {network.patch}, the patch of {encoder}")
-    if isinstance(network, ViTDet):
-        network = network.clone(grid=tuple(size // side for side in sides))
     heads = dict(
+        stages=3 if cascade else 1,
         width=width,
         hidden=hidden,
         anchor_scale=anchor_scale,
@@ -217,7 +239,7 @@ def make(
         max_detections=detections,
     )
     return Detection(
-        **fields | {"encoder": network},
+        **fields | {"encoder": fitted_encoder(fields["encoder"], encoder, size)},
         classes=classes,
         size=size,
         objects=objects,
@@ -226,3 +248,34 @@ def make(
         layer_decay=layer_decay,
         heads=heads,
     )
+
+
+def check_numbers(layer_decay: float, anchor_scale: float, **counts: int) -> None:
+    """Raises UserError if a count is no positive integer, or another number outside its range."""
+    wrong = [f"{name}={n!r}" for name, n in counts.items() if type(n) is not int or n < 1]
+    if wrong or anchor_scale <= 0 or not 0 < layer_decay <= 1:
+        wrong = wrong or [f"anchor_scale={anchor_scale}, layer_decay={layer_decay}"]
+        raise UserError(
+            f"detection: {', '.join(wrong)}: counts must be positive integers, anchor_scale "
+            "positive, and layer_decay in (0, 1]"
+        )
+
+
+def fitted_encoder(network: Encoder, text: str, size: int) -> Encoder:
+    """The encoder for square inputs of this side: a ViTDet's global blocks get tables for its grid.
+
+    Args:
+        text: its spec string, for messages.
+
+    Raises:
+        UserError: its patch does not divide the side, or it has no pyramid.
+    """
+    sides = patch_sides(network.patch, 2)
+    if any(size % side for side in sides):
+        raise UserError(f"size={size} is not a multiple of {network.patch}, the patch of {text}")
+    if isinstance(network, ViT):
+        other = text.replace("vit", "vitdet", 1)
+        raise UserError(f"detection: {text} has a map for each block: write {other}")
+    if isinstance(network, ViTDet):
+        return network.clone(grid=tuple(size // side for side in sides))
+    return network

@@ -12,10 +12,20 @@ import pytest
 
 from mae_jax.models import convnext, vitdet
 from mae_jax.models.mask_rcnn import MaskRCNN
+from mae_jax.models.roi_heads import detections
+from mae_jax.models.rpn import proposals
+from mae_jax.ops.boxes import clip, decode
 
 KEY = jax.random.key(0)
 VIT = dict(width=8, depth=1, heads=2, patch=8, window=2, position_grid=2)
-SMALL = dict(width=4, hidden=6, proposals_before=(12, 8), proposals_after=10, max_detections=5)
+SMALL = dict(
+    width=4,
+    hidden=6,
+    head_convs=1,
+    proposals_before=(12, 8),
+    proposals_after=10,
+    max_detections=5,
+)
 """Samples are larger than what there is to sample, so that losses do not depend on the key."""
 NAMES = {"objectness", "proposal_box", "class", "box", "mask"}
 
@@ -128,7 +138,54 @@ def test_an_encoder_with_stages_serves_too():
     assert shapes["pyramid"]["lateral_0"]["conv"]["kernel"].shape == (1, 1, 4, 4)
 
 
-def published(width, depth, classes=80):
+def by_hand(model, variables, images, sizes):
+    """The proposals, and scores and boxes of a cascade's stages, one after another."""
+    run = lambda method, *args: model.apply(variables, *args, method=method)
+    levels, stride, anchors = run("features", images, False)
+    logits, codes = run(lambda model, levels: model.rpn(levels), levels)
+    boxes, usable = proposals(logits, codes, anchors, sizes, before=8, after=10)
+    scores = []
+    for stage, weights in enumerate([(10, 5), (20, 10), (30, 15)]):
+        logits, codes = run("scored", levels, stride, boxes, usable, stage)
+        scores.append(jax.nn.softmax(logits))
+        boxes = clip(decode(codes[:, :, 0], boxes, weights), sizes[:, None])
+    return sum(scores) / 3, boxes, usable
+
+
+@pytest.mark.thorough
+def test_a_cascade_refines_boxes_and_averages_scores():
+    model, _, _ = made()
+    model, batch = model.clone(stages=3, threshold=0.1), batch_of()
+    init = functools.partial(model.init, method="losses", train=False)
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(
+        lambda x: (rng.normal(size=x.shape) / 4).astype(np.float32),
+        jax.eval_shape(init, KEY, **batch, key=KEY),
+    )
+    assert variables["params"]["box_head_2"]["box"]["bias"].shape == (4,)
+    sizes = np.float32([[32, 48], [20, 30]])
+    found, _ = jax.jit(functools.partial(model.apply, method="detect"))(
+        variables, batch["images"], sizes
+    )
+    scores, boxes, usable = jax.jit(functools.partial(by_hand, model))(
+        variables, batch["images"], sizes
+    )
+    choose = functools.partial(detections, count=5, candidates=2000, threshold=0.1)
+    same(found, jax.jit(jax.vmap(choose))(scores, boxes[:, :, None], usable))
+    assert found.valid.any()
+
+    @jax.jit
+    def losses(variables, batch):
+        return model.apply(variables, **batch, key=KEY, train=False, method="losses")
+
+    total = lambda variables, batch: sum(losses(variables, batch).values())
+    for valid in (batch["valid"], batch["valid"] & False):
+        gradient = jax.jit(jax.grad(total))(variables, batch | dict(valid=valid))
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+    assert all(gradient["params"][f"box_head_{i}"]["score"]["bias"].any() for i in range(3))
+
+
+def published(width, depth, stages, classes=80):
     """Parameters of the parts, from the published description of the layers."""
     norm, size = 2 * width, 64
     block = 2 * norm + width * 3 * width + 3 * width + width * width + width
@@ -144,20 +201,33 @@ def published(width, depth, classes=80):
     pyramid = ups + lateral + 4 * (9 * 256 * 256 + 512)
     rpn = 2 * (9 * 256 * 256 + 256) + 257 * 3 + 257 * 12
     convs = 4 * (9 * 256 * 256 + 512)
-    box = convs + (7 * 7 * 256 + 1) * 1024 + 1025 * (classes + 1) + 1025 * 4 * classes
+    codes = 4 * classes if stages == 1 else 4
+    box = stages * (convs + (7 * 7 * 256 + 1) * 1024 + 1025 * (classes + 1 + codes))
     mask = convs + 4 * 256 * 256 + 256 + 257 * classes
     return encoder, pyramid, rpn, box, mask
 
 
-@pytest.mark.parametrize("size", ["B", pytest.param("L", marks=pytest.mark.thorough)])
-def test_it_has_the_published_number_of_parameters(size):
-    """Part by part: 111 million with ViT-B, 331 with ViT-L."""
-    model = MaskRCNN(vitdet.make(size).clone(grid=(64, 64)), 80)
+@pytest.mark.parametrize(
+    ("size", "stages", "millions"),
+    [
+        ("B", 1, 111),
+        pytest.param("B", 3, 141, marks=pytest.mark.thorough),
+        pytest.param("L", 1, 331, marks=pytest.mark.thorough),
+    ],
+)
+def test_it_has_the_published_number_of_parameters(size, stages, millions):
+    """Part by part, and in all."""
+    encoder = vitdet.make(size)
+    model = MaskRCNN(encoder.clone(grid=(64, 64)), 80, stages=stages)
     batch = batch_of() | dict(images=np.zeros((2, 64, 64, 3), np.float32))
     init = functools.partial(model.init, method="losses")
     shapes = jax.eval_shape(init, KEY, **batch, key=KEY)["params"]
-    count = lambda tree: sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-    parts = [count(shapes[name]) for name in ("encoder", "pyramid", "rpn", "box_head", "mask_head")]
-    encoder = vitdet.make(size)
-    assert parts == [*published(encoder.width, encoder.depth)]
-    assert round(sum(parts) / 1e6) == {"B": 111, "L": 331}[size]
+    count = lambda part: sum(
+        math.prod(x.shape)
+        for name, tree in shapes.items()
+        for x in jax.tree.leaves(tree)
+        if name.startswith(part)
+    )
+    parts = [count(part) for part in ("encoder", "pyramid", "rpn", "box_head", "mask_head")]
+    assert parts == [*published(encoder.width, encoder.depth, stages)]
+    assert round(sum(parts) / 1e6) == millions

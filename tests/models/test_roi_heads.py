@@ -23,8 +23,14 @@ def test_samples_hold_the_objects_and_their_classes():
     labels, valid = np.int32([0, 2, 1, 2, -1]), np.array([1, 1, 1, 1, 0], bool)
     boxes[4] = proposals[3]  # padding
     usable = np.arange(20) < 18
-    draw = functools.partial(roi_heads.sample_rois, classes=K, count=25, positives=25)
-    rois = jax.jit(draw)(jax.random.key(0), proposals, usable, boxes, labels, valid)
+
+    @jax.jit
+    def draw(*args):
+        rois = roi_heads.match_rois(*args, classes=K, overlap=0.5)
+        return roi_heads.sample_rois(jax.random.key(0), rois, count=25, positives=25)
+
+    candidates = np.concatenate([proposals, boxes]), np.concatenate([usable, valid])
+    rois = draw(*candidates, boxes, labels, valid)
     found = {tuple(box): row for box, row in zip(rois.boxes.tolist(), zip(*rois[1:], strict=True))}
     expected = [*proposals[usable], *boxes[valid]]
     assert rois.valid.sum() == len(expected) == 22
@@ -63,9 +69,11 @@ def test_losses_of_boxes_are_those_of_a_loop():
             own = center_size(rois.boxes[i, r])
             shift = 10 * (target[:2] - own[:2]) / own[2:], 5 * np.log(target[2:] / own[2:])
             box += np.abs(codes[i, r, rois.label[i, r]] - np.concatenate(shift)).sum()
-    run = jax.jit(roi_heads.box_losses)
+    run = jax.jit(functools.partial(roi_heads.box_losses, weights=(10.0, 5.0)))
     found = run(logits, codes, rois, objects)
     np.testing.assert_allclose(found, np.array([score, box]) / 10, rtol=1e-5)
+    own = np.take_along_axis(codes, np.minimum(rois.label, K - 1)[:, :, None, None], axis=2)
+    np.testing.assert_allclose(run(logits, own, rois, objects), found, rtol=1e-5)  # for all classes
     none = rois._replace(positive=rois.positive & False, valid=rois.valid & False)
     gradient = jax.grad(lambda *args: sum(run(*args, none, objects)), argnums=(0, 1))(logits, codes)
     assert not any(map(np.any, gradient))
@@ -106,34 +114,25 @@ def test_the_loss_of_masks_is_the_mean_over_positives():
     assert loss(logits.astype(np.float32), targets == 1, positive & False) == 0
 
 
-@pytest.mark.parametrize("candidates", [60, 12])
-def test_detections_are_those_of_a_loop(candidates):
+@pytest.mark.parametrize(("candidates", "shared"), [(60, False), (12, False), (60, True)])
+def test_detections_are_those_of_a_loop(candidates, shared):
     """From all pairs of proposals and classes, or from the best ones."""
-    count, threshold, size = 15, 0.2, np.float32([40, 50])
-    proposals = random_boxes(20) + np.float32([0, 0, 4, 4])
-    logits = (2 * RNG.normal(size=(20, K + 1))).astype(np.float32)
-    codes = RNG.normal(size=(20, K, 4)).astype(np.float32)
+    count = 15
+    logits = np.exp(2 * RNG.normal(size=(20, K + 1)))
+    scores = (logits / logits.sum(axis=1, keepdims=True)).astype(np.float32)
+    boxes = np.stack([random_boxes(20) for _ in range(1 if shared else K)], axis=1)
     valid = np.arange(20) < 18
-    run = functools.partial(
-        roi_heads.detections, count=count, candidates=candidates, threshold=threshold
-    )
-    found = jax.jit(run)(logits, codes, proposals, valid, size)
-    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    run = functools.partial(roi_heads.detections, count=count, candidates=candidates, threshold=0.2)
+    found = jax.jit(run)(scores, boxes, valid)
     pairs = [(scores[i, k], i, k) for i, k in np.ndindex(20, K) if scores[i, k] > 0.2 and valid[i]]
     pairs = sorted(pairs, key=lambda row: -row[0])[:candidates]
-    boxes = []
-    for _, i, k in pairs:
-        own, code = center_size(proposals[i]), codes[i, k].astype(np.float64) / [10, 10, 5, 5]
-        center, half = own[:2] + code[:2] * own[2:], np.exp(code[2:]) * own[2:] / 2
-        box = np.concatenate([center - half, center + half])
-        boxes.append(np.clip(box, 0, [40, 50, 40, 50]))
+    chosen = np.array([boxes[i, 0 if shared else k] for _, i, k in pairs])
     values, _, labels = map(np.array, zip(*pairs, strict=True))
-    with np.errstate(invalid="ignore"):
-        keep = greedy(np.array(boxes), values, labels, values > 0, 0.5)
+    keep = greedy(chosen, values, labels, values > 0, 0.5)
     total = min(keep.sum(), count)
     assert found.valid.sum() == total and found.valid[:total].all()
-    np.testing.assert_allclose(found.boxes[:total], np.array(boxes)[keep][:count], atol=1e-3)
-    np.testing.assert_allclose(found.scores[:total], values[keep][:count], rtol=1e-5)
+    np.testing.assert_array_equal(found.boxes[:total], chosen[keep][:count])
+    np.testing.assert_array_equal(found.scores[:total], values[keep][:count])
     np.testing.assert_array_equal(found.labels[:total], labels[keep][:count])
     assert not found.scores[total:].any()
 

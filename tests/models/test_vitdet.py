@@ -5,10 +5,12 @@ relative positions equal to loops in float64.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from mae_jax.engine.mesh import make_mesh
 from mae_jax.models import vit, vitdet
 from mae_jax.models.vitdet import partition, unpartition
 from mae_jax.types import UserError
@@ -110,6 +112,17 @@ def test_attention_with_relative_positions_is_a_loop():
     for kind in ("xla", "blockwise"):
         found = jax.jit(layer.clone(attention=kind).apply)(variables, x)[0]
         np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_windows_of_the_published_size_fit_the_kernel_for_tpus():
+    """Their queries have more channels than their values."""
+    layer = vitdet.Attention(12, (14, 14), jnp.bfloat16, "pallas")
+    chip = jax.sharding.AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    mesh = make_mesh(devices=jax.devices()[:1]).abstract_mesh.update(abstract_device=chip)
+    x = jax.ShapeDtypeStruct((25, 14, 14, 768), jnp.bfloat16)
+    with jax.sharding.use_abstract_mesh(mesh):
+        found, _ = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
+    assert found.shape == x.shape and found.dtype == x.dtype
 
 
 @pytest.mark.parametrize("grid", [(3, 5), (4, 4), (2, 7), (1, 1)])

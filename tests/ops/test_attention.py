@@ -90,6 +90,19 @@ def test_the_reference_has_the_slopes_of_finite_differences():
         np.testing.assert_allclose(found, slope, atol=1e-8)
 
 
+@pytest.mark.parametrize("kind", ["xla", "blockwise"])
+def test_values_may_have_fewer_channels_than_keys(kind):
+    """As if the others were zeros."""
+    query, key, value, gradient = example()
+    narrow, gradient = value[..., :3], gradient.at[..., 3:].set(0)
+    run = lambda q, k, v: attention(q, k, v, kind=kind)
+    found, back = jax.vjp(run, query, key, narrow)
+    expected, other = jax.vjp(run, query, key, value.at[..., 3:].set(0))
+    np.testing.assert_allclose(found, expected[..., :3], atol=1e-6)
+    for one, full in zip(back(gradient[..., :3]), other(gradient), strict=True):
+        np.testing.assert_allclose(one, full[..., : one.shape[-1]], atol=1e-5)
+
+
 def kinds(bias=None):
     """The kinds that a CPU computes, in blocks of 3 keys and with the kernels interpreted."""
     found = dict(

@@ -5,8 +5,12 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from mae_jax.engine.mesh import make_mesh
 from mae_jax.ops.matching import match, sample
+from mae_jax.ops.top import top_k
 from tests.ops.test_boxes import iou_of, random_boxes
 
 JITTED = jax.jit(match)
@@ -57,3 +61,13 @@ def test_samples_have_the_positives_first_and_are_filled_up(positive, negative):
     if negative == 20:
         drawn = {i for index, _, valid in many for i in index[valid].tolist()}
         assert len(drawn) > 20  # not always the same ones
+
+
+def test_the_largest_are_those_of_jax_and_stay_on_their_device():
+    x = np.random.default_rng(0).integers(0, 5, (4, 20)).astype(np.float32)
+    run = jax.jit(jax.vmap(partial(top_k, count=7)))
+    expected = jax.jit(partial(jax.lax.top_k, k=7))(x)
+    for found, other in zip(run(x), expected, strict=True):
+        np.testing.assert_array_equal(found, other)
+    sharded = jax.device_put(x, NamedSharding(make_mesh(), P(("data", "fsdp"))))
+    assert "all-gather" not in run.lower(sharded).compile().as_text()

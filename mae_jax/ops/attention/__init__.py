@@ -53,7 +53,8 @@ def attention(
 
     Args:
         query: [B, T, H, d].
-        key, value: [B, S, H, d], of the same type.
+        key: [B, S, H, d].
+        value: [B, S, H, d], of the same type; or with fewer channels, e.
         bias: [B, H, T, S], or 1 instead of any of these; its gradient has its shape.
         mask: bool, broadcast likewise; False masks a key out. Rows without any valid key return 0.
         kind: 'xla' and 'blockwise' (memory grows with T + S) run everywhere; 'cudnn' on NVIDIA
@@ -62,7 +63,7 @@ def attention(
             by `jax.set_mesh` or `jax.sharding.use_abstract_mesh`; 'cudnn' and 'pallas' need one.
 
     Returns:
-        [B, T, H, d] of the type of `value`.
+        [B, T, H, d] of the type of `value`, or with its e channels.
 
     Raises:
         UserError: an unknown kind, or one that does not support this call.
@@ -82,7 +83,11 @@ def attention(
         keys = "" if call.queries == call.keys else f" on {call.keys}"
         line = f"{kind} for {call.queries} tokens{keys}, {call.heads} heads of {call.size}"
         chosen[line] = None  # a dict as an ordered set
-    return KINDS[kind].attend(query, key, value, bias, mask)
+    attend, channels = KINDS[kind].attend, value.shape[-1]
+    if kind in PLATFORMS and channels < query.shape[-1]:  # fused kernels need equal shapes
+        value = jnp.pad(value, [(0, 0)] * 3 + [(0, query.shape[-1] - channels)])
+        return attend(query, key, value, bias, mask)[..., :channels]
+    return attend(query, key, value, bias, mask)
 
 
 def attention_weights(

@@ -88,7 +88,8 @@ def _forward(query, key, value, bias, mask, block):
         return (new, total, out), None
 
     rows = (*query.shape[:3], 1)
-    start = (jnp.full(rows, MINIMUM), jnp.zeros(rows), jnp.zeros(query.shape, jnp.float32))
+    out = jnp.zeros((*query.shape[:3], value.shape[3]), jnp.float32)
+    start = (jnp.full(rows, MINIMUM), jnp.zeros(rows), out)
     (largest, total, out), _ = jax.lax.scan(add, start, _split(key, value, bias, mask, block))
     total = jnp.where(total == 0, 1, total)  # rows without any valid key return 0
     out = (out / total).astype(value.dtype)

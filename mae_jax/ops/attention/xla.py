@@ -78,8 +78,8 @@ def _backward(saved, gradient):
     """With p = weights / total, d_value = p^T g and d_logits = p (g v^T - sum over d of g out)."""
     query, key, value, bias, weights, total, out = saved
     batch, heads, length, size = query.shape
-    gradient = gradient.reshape(batch, length, heads * size)
-    each = lambda x: heads_first(x.reshape(batch, length, heads, size))
+    gradient = gradient.reshape(out.shape)
+    each = lambda x: heads_first(x.reshape(batch, length, heads, value.shape[-1]))
     offset = each(gradient.astype(jnp.float32) * out).sum(axis=-1, keepdims=True)  # [B, H, T, 1]
     gradient = each(gradient)  # [B, H, T, d]
     d_logits = weights * (product("bhtd,bhsd->bhts", gradient, value) - offset)
