@@ -463,7 +463,7 @@ def test_shapes_of_labelme(tmp_path):
     assert found.bitmap(2).sum() == mask.sum()
     assert found.bitmap(3)[50:58, 60:70].all() and found.bitmap(3)[1:3, 3].any()
     left = {note for note in source.notes if note.startswith("left out 1 ")}
-    assert len(left) == 3 and "left out 1 shape labeled __ignore__" in left
+    assert len(left) == 3 and "left out 1 __ignore__ shape" in left
     boxes = as_labelme(tmp_path / "boxes", [shapes[:1], [], []])
     assert boxes.read(np.array([0]))[OBJECTS][0].mask is None
 

@@ -130,7 +130,7 @@ def _shape(row: dict, size: tuple[int, int] | None) -> _Shape | str:
     """A shape, or why it is left out."""
     kind, label = row.get("shape_type") or "polygon", str(row["label"])
     if label == IGNORED:
-        return f"shape labeled {IGNORED}"
+        return f"{IGNORED} shape"
     points = np.array(row["points"], np.float64).ravel()
     if not np.isfinite(points).all():
         raise ValueError("its points are not finite")
