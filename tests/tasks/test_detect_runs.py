@@ -13,7 +13,7 @@ from PIL import Image
 from mae_jax.restore import load_run
 from tests.helpers.commands import mistake, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,6 @@ def test_predictions_of_a_folder(detector, tmp_path, capsys):
     assert "there are files in it already" in mistake(capsys, *command)
 
 
-@pytest.mark.thorough
 def test_a_killed_run_goes_on_bit_for_bit(detector, tmp_path):
     workdir = shutil.copytree(detector, tmp_path / "run")
     _, state = load_run(workdir)
@@ -79,7 +78,6 @@ def test_a_killed_run_goes_on_bit_for_bit(detector, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.params, whole)
 
 
-@pytest.mark.thorough
 def test_eight_scenes_are_learned_by_heart(tmp_path):
     """In six minutes of two cores."""
     trained(tmp_path, "overfit")
