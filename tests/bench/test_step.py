@@ -93,6 +93,7 @@ def test_the_other_library_stands_beside_ours_turn_by_turn():
     assert peers["elsewhere"]["images_per_second"]["median"] == 2.0
 
 
+@pytest.mark.thorough
 def test_parts_leave_the_loss_of_the_network_alone():
     """The given prediction is scored as the method scores its own network's."""
     setup = make_setup(tiny.get_config())

@@ -179,6 +179,7 @@ print(peak() - before)
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_keys_are_never_copied_as_a_whole():
     """Nor all similarities held: 391 MiB each here."""
     command = [sys.executable, "-c", PEAK]

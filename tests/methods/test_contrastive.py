@@ -134,7 +134,7 @@ def test_mocos_loss_is_symmetric_between_queries_and_the_momentum_encoders_keys(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["simclr", "mocov3"])
+@pytest.mark.parametrize("name", ["simclr", pytest.param("mocov3", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(
     "encoder",
     [pytest.param(VIT, id="vit"), pytest.param(CONV, id="conv", marks=pytest.mark.thorough)],
@@ -265,6 +265,7 @@ def test_bfloat16_leaves_parameters_and_losses_in_float32(name):
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((params, extra)))
 
 
+@pytest.mark.thorough
 def test_images_of_one_channel():
     batch = make_batch(channels=1)
     for name in ("simclr", "mocov3"):

@@ -63,7 +63,7 @@ def mae():
 @pytest.mark.parametrize(
     "options",
     [
-        dict(mask="block"),
+        pytest.param(dict(mask="block"), marks=pytest.mark.thorough),
         dict(mask="grid", mask_ratio=0.5),
         dict(loss="l1", target="pixels(normalize=False)"),
         dict(loss_on="all"),

@@ -143,7 +143,10 @@ def cross_entropy(logits, label):
     return np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(label)), label])
 
 
-@pytest.mark.parametrize("encoder", [VIT, CONV], ids=["vit", "conv"])
+@pytest.mark.parametrize(
+    "encoder",
+    [pytest.param(VIT, id="vit"), pytest.param(CONV, id="conv", marks=pytest.mark.thorough)],
+)
 @pytest.mark.parametrize("module", METHODS, ids=name_of)
 def test_the_loss_is_the_cross_entropy_of_the_head(module, encoder):
     method = make(module, encoder=encoder, pool="mean")

@@ -40,17 +40,20 @@ def masked_pixels(method, mask, space=(16, 12)):
     return masked[..., None]
 
 
+THOROUGH = pytest.mark.thorough
 VARIANTS = [
     dict(),
-    dict(skips=False),
+    pytest.param(dict(skips=False), marks=THOROUGH),
     dict(encoder="vit(width=16, depth=1, heads=2, patch=4)", skips=False),
     dict(holes=True, skips=True, target="pixels(normalize=True)"),
-    dict(holes=True, unit=1),
+    pytest.param(dict(holes=True, unit=1), marks=THOROUGH),
     dict(holes=True, skips=True, unit=2, loss="l1", target="pixels(normalize=True)"),
 ]
 
 
-@pytest.mark.parametrize("options", [*VARIANTS, *RANKS], ids=str)
+@pytest.mark.parametrize(
+    "options", [*VARIANTS, *(pytest.param(rank, marks=THOROUGH) for rank in RANKS)], ids=str
+)
 def test_masked_pixels_do_not_reach_the_prediction(images, options):
     if isinstance(options, str):
         images = np.random.default_rng(0).integers(0, 256, (2, *RANKS[options])).astype(np.uint8)

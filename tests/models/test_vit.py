@@ -81,7 +81,7 @@ def plain_loss(method, params):
     "options",
     [
         dict(),
-        dict(loss="l1", mask_ratio=0.5, decoder_depth=1),
+        pytest.param(dict(loss="l1", mask_ratio=0.5, decoder_depth=1), marks=pytest.mark.thorough),
         dict(mask_tokens_in_encoder=True),
         pytest.param(
             dict(decoder_gather="onehot", encoder=", gather=onehot"), marks=pytest.mark.thorough

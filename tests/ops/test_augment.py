@@ -368,7 +368,7 @@ def boxes_by_timm(count, space, alpha, rng):
     return areas
 
 
-@pytest.mark.parametrize("space", [(60,), (10, 12, 14)])
+@pytest.mark.parametrize("space", [(60,), pytest.param((10, 12, 14), marks=pytest.mark.thorough)])
 def test_cutmix_pastes_intervals_and_boxes(space):
     """Each of their sides is shorter by the same share, whatever the number of axes."""
     images = np.broadcast_to(np.arange(2.0).reshape(2, *(1,) * len(space), 1), (2, *space, 1))
@@ -387,7 +387,10 @@ def test_cutmix_pastes_intervals_and_boxes(space):
     np.testing.assert_allclose(mixed.reshape(3, 2, -1).mean(axis=2), targets[:, :, 1], atol=1e-5)
 
 
-@pytest.mark.parametrize(("height", "width", "alpha"), [(9, 14, 1), (12, 12, 0.3)])
+@pytest.mark.parametrize(
+    ("height", "width", "alpha"),
+    [(9, 14, 1), pytest.param(12, 12, 0.3, marks=pytest.mark.thorough)],
+)
 def test_boxes_are_distributed_as_timms(height, width, alpha):
     """In area; and rows, columns and area are drawn independently of one another, but that boxes
     which no border cuts are half a pixel off the center.

@@ -62,6 +62,7 @@ def test_batch_statistics_are_those_of_torch(batch):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_heads_learn_as_if_each_were_alone(batch):
     both = trained(linear_probe.make(**PLAIN, lr_factors=(0.5, 2.0)), batch, 6)
     for i, factor in enumerate((0.5, 2.0)):

@@ -105,6 +105,7 @@ def test_arrays_that_are_missing_or_too_many(good, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_what_may_be_missing_is_made(good, tmp_path, capsys):
     for name, ours in {
         "mask_token": "decoder/mask_token",

@@ -32,7 +32,7 @@ def same(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "L" else n for n in MODELS]
+    "name", [pytest.param(n, marks=pytest.mark.thorough) if n == "L" else n for n in MODELS]
 )
 @pytest.mark.parametrize("layout", OUT)
 def test_a_masked_autoencoder_comes_back(name, layout, tmp_path):

@@ -71,8 +71,11 @@ def offline(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+THOROUGH = [pytest.param(name, marks=pytest.mark.thorough) for name in ("timm", "mae", "imported")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["run", "timm", "mae", "hf", "hub", "imported"])
+@pytest.mark.parametrize("source", ["run", "hf", "hub", *THOROUGH])
 def test_a_task_starts_from_weights_wherever_they_are(source, pretrained, tmp_path, offline):
     out = tmp_path / ("m.safetensors" if source in ("timm", "mae") else "folder")
     path = str(pretrained if source == "run" else out)
