@@ -127,7 +127,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         return encoder.apply(variables, images, mask, normalize=method.normalize)
 
     def decode(params, tokens, mask):
-        mask = None if encoder.mask_tokens else mask
+        mask = None if encoder.mask_tokens else method.predicted(mask)
         return decoder.apply({"params": params}, tokens, mask, grid, values, masked_only)
 
     def predict(params, batch):
