@@ -55,6 +55,8 @@ def few_blocks(monkeypatch):
 def test_an_experiment_fits_together(name, side):
     file, _, arg = name.partition(":")
     config = load_config(f"configs/{file}.py:{arg}")
+    if "decoder_depth" in config.method.args:  # as for encoders
+        config.method.args.decoder_depth = 2
     assert f"({side}" in config.data.train_transform
     plan = call_section(
         make_plan,

@@ -96,6 +96,9 @@ class ViT(Encoder):
         normalize=None,
     ) -> jax.Array:
         """See `Encoder`."""
+        depths = chosen("fuse: depth", self.depth + 1, depths)
+        if self.depth not in depths:
+            raise UserError(f"fuse={depths} leaves out the last block, which must learn: add -1")
         return self.run(images, mask, normalize=normalize, fuse=fuse, depths=depths).last
 
     def maps(
@@ -139,7 +142,8 @@ class ViT(Encoder):
         depths: Sequence[int] = (),
     ) -> Trunk:
         """All outputs of the network. `last` is after the final norm, the others are before any.
-        For the arguments see `Encoder` and `blocks`; with `fuse`, `last` is from several blocks.
+        For the arguments see `Encoder` and `blocks`; for `fuse` and `depths`, in [0, depth], see
+        `Encoder.fused`.
         """
         space = images.shape[1:-1]
         patches = patchify(images, self.patch)  # [B, L, prod(patch) * C]
@@ -167,9 +171,6 @@ class ViT(Encoder):
             # [1, prefix, D]
             tokens = self.param("cls_token", token_init, (1, self.prefix, self.width)) + first
             x = prepend(tokens, x)  # [B, prefix + K, D]
-        depths = chosen("fuse: depth", self.depth + 1, depths)
-        if fuse and self.depth not in depths:
-            raise UserError(f"fuse={depths} leaves out the last block, which must learn: add -1")
         trunk = blocks(
             x,
             depth=self.depth,
