@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         raise UserError(f"encoders of the kind {type(self).__name__} have no attention")
 
 
-POOLS = ("cls", "cls_concat", "mean")
+POOLS = ("cls", "mean", "cls_concat")
 DTYPES = ("float32", "bfloat16")
 
 
