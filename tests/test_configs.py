@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import pytest
 
 from mae_jax.config import load_config, load_configs
+from mae_jax.configs import scenes
 from mae_jax.engine.optim import make_optimizer, make_plan
 from mae_jax.models import convnext, vit
 from mae_jax.run import check
 from mae_jax.settings import make_evaluators, make_method
 from mae_jax.spec import call_section
+from mae_jax.types import UserError
 from tests.helpers.jobs import ROOT
 
 EXPERIMENTS = {
@@ -25,6 +27,9 @@ EXPERIMENTS = {
     "linear_probe:B/16": 224,
     "linear_probe:T": 224,
     "mae:L/16": 224,
+    "mae:B/16,cross": 224,
+    "mae:L/16,mff,green": 224,
+    "mae:H/16,pixio": 256,
     "mocov3:S/16": 224,
     "mocov3:B/16": 224,
     "relative_position:T": 255,
@@ -54,6 +59,8 @@ def few_blocks(monkeypatch):
 def test_an_experiment_fits_together(name, side):
     file, _, arg = name.partition(":")
     config = load_config(f"configs/{file}.py:{arg}")
+    if "decoder_depth" in config.method.args:  # as for encoders
+        config.method.args.decoder_depth = 2
     assert f"({side}" in config.data.train_transform
     plan = call_section(
         make_plan,
@@ -108,3 +115,17 @@ def test_what_is_compared_differs_in_the_method_alone(arg):
         method = call_section(make_method, config.method, "method", total_steps=10)
         params, extra = jax.eval_shape(method.init, jax.random.key(0), batch)
         jax.eval_shape(method.loss, params, extra, batch, jax.random.key(0), 0)
+
+
+def test_variants_of_scenes():
+    """Each changes what it names; the learning rate goes with the share that is predicted."""
+    plain = load_config("configs/scenes.py")
+    for word, changes in scenes.VARIANTS.items():
+        config = load_config(f"configs/scenes.py:several,{word}")
+        assert config.data.train.endswith("objects=(1, 6))")
+        assert {name: config.method.args[name] for name in changes} == changes
+        share = changes.get("predict_share", 1)
+        assert config.schedule.base_lr == pytest.approx(plain.schedule.base_lr * share)
+        call_section(make_method, config.method, "method", total_steps=10)
+    with pytest.raises(UserError, match="write words of several, unit, green, cross, fused, tok"):
+        load_config("configs/scenes.py:gren")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mae_jax.methods.mae import MaskedAutoencoding
+from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
 from mae_jax.models.vit import ViT
 from mae_jax.ops.masking import num_visible
 from mae_jax.ops.patches import grid_of, patch_sides
@@ -39,24 +40,47 @@ def count(method: Method, shape: Sequence[int]) -> Flops | None:
             return _finetuning(method, shape)
         case LinearProbing(encoder=ViT() as encoder):
             body = sum(vit(encoder, shape).values())
-            head = 2 * encoder.width * method.classes * len(method.lr_factors)
+            head = 2 * method.feature_width * method.classes * len(method.lr_factors)
             return Flops({"encoder": body, "head": head}, {"encoder": body, "head": 3 * head})
     return None
 
 
 def _mae(method: MaskedAutoencoding, shape: Sequence[int]) -> Flops:
-    """The encoder on the visible patches, the decoder on all, each with its class tokens."""
-    encoder, decoder, width = method.encoder, method.decoder, method.decoder.width
-    total = sites(encoder, shape)
-    seen = total if encoder.mask_tokens else num_visible(total, method.mask_ratio)
-    every, prefix = total + encoder.prefix, encoder.prefix
+    """The encoder on the visible patches, and the decoder, each with its class tokens."""
+    total, encoder = sites(method.encoder, shape), method.encoder
+    seen = num_visible(total, method.mask_ratio)
+    count = method.num_predicted(total - seen)
+    inputs = total if encoder.mask_tokens else seen
     forward = {
-        "encoder": sum(vit(encoder, shape, seen).values()),
-        "decoder": 2 * (seen + prefix) * encoder.width * width
-        + decoder.depth * sum(block(every, width, 4 * width))
-        + 2 * every * width * values(method, shape),
+        "encoder": sum(vit(encoder, shape, inputs).values()),
+        "decoder": _decoder(method, shape, inputs, count),
     }
     return Flops(forward, {part: 3 * flops for part, flops in forward.items()})
+
+
+def _decoder(method: MaskedAutoencoding, shape: Sequence[int], inputs: int, count: int) -> int:
+    """Forward operations of a decoder and of the fusion of its inputs.
+
+    Args:
+        inputs: number of patches that the encoder sees.
+        count: number of masked patches that the loss predicts.
+    """
+    encoder, width, depth = method.encoder, method.decoder.width, method.decoder.depth
+    total, keys, flops = sites(encoder, shape), inputs + encoder.prefix, 0
+    match method.fusion:
+        case Fusion(depths=depths):
+            flops += (len(depths) - 1) * 2 * keys * encoder.width**2
+        case KeyMix(depths=depths):
+            flops += depth * len(depths) * 2 * keys * encoder.width
+    if isinstance(method.decoder, CrossDecoder):
+        out = total if method.loss_on == "all" or encoder.mask_tokens else count
+        mlp, keys_and_values = 4 * out * width * 4 * width, 4 * keys * encoder.width * width
+        flops += depth * (4 * out * width**2 + 4 * out * keys * width + keys_and_values + mlp)
+    else:  # predicts all patches of its sequence
+        subset = method.predict_share < 1 and not encoder.mask_tokens
+        out = encoder.prefix + (inputs + count if subset else total)
+        flops += 2 * keys * encoder.width * width + depth * sum(block(out, width, 4 * width))
+    return flops + 2 * out * width * values(method, shape)
 
 
 def _finetuning(method: Finetuning, shape: Sequence[int]) -> Flops:
@@ -66,7 +90,7 @@ def _finetuning(method: Finetuning, shape: Sequence[int]) -> Flops:
     learns = [bool(rule_of(method.rules(), f"encoder/{name}/kernel")) for name in layers]
     first = learns.index(True) if True in learns else len(layers)
     train = sum(flops * (3 if i >= first else 1) for i, flops in enumerate(layers.values()))
-    head = 2 * encoder.width * method.classes
+    head = 2 * method.feature_width * method.classes
     return Flops(
         {"encoder": sum(layers.values()), "head": head}, {"encoder": train, "head": 3 * head}
     )

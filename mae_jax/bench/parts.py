@@ -6,7 +6,7 @@ the forward and backward pass from pixels to tokens, with a fixed mask and a syn
 the tokens; 'decoder' is the same from fixed tokens to predicted patches; 'loss' draws masks,
 computes targets, and compares them with a fixed prediction. Two parts normalize the pixels, and
 separate programs cannot overlap, so the sum of the parts differs from the time of the step; tables
-show the difference.
+show the difference. A fusion of encoder blocks (`fuse`) is in the gradient only.
 """
 
 from collections.abc import Callable
@@ -127,7 +127,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         return encoder.apply(variables, images, mask, normalize=method.normalize)
 
     def decode(params, tokens, mask):
-        mask = None if encoder.mask_tokens else mask
+        mask = None if encoder.mask_tokens else method.predicted(mask)
         return decoder.apply({"params": params}, tokens, mask, grid, values, masked_only)
 
     def predict(params, batch):

@@ -40,7 +40,7 @@ def kept(
     method: Method, shape: Sequence[int], images: int, attention: Sequence[str]
 ) -> dict[str, float] | None:
     """Value of remat, for encoder and decoder -> megabytes (10^6 bytes) that the blocks of a masked
-    autoencoder keep; None for other methods.
+    autoencoder keep; None for other methods and decoders.
 
     Args:
         shape: [*space, C].
@@ -48,7 +48,9 @@ def kept(
         attention: the lines of `ops.attention.record_kinds` for the step.
     """
     match method:
-        case MaskedAutoencoding(encoder=ViT() as encoder, decoder=decoder):
+        case MaskedAutoencoding(
+            encoder=ViT() as encoder, decoder=Decoder() as decoder, fusion=None, predict_share=1
+        ):
             pass
         case _:
             return None

@@ -1,15 +1,21 @@
 """Masking strategies, one per file. Its `make(**options)` returns a `Strategy`.
 
-A config selects one by a spec string: mask='random', mask='block(blocks=16)'.
+A config selects one by a spec string: mask='random', mask='block(blocks=16)'. All take `unit`, too,
+the side of what is masked as one: mask='random(unit=2)', see `Units`.
 """
 
 import abc
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 
+from mae_jax.extensions import check_made
 from mae_jax.ops import masking
+from mae_jax.ops.patches import one_or_all
+from mae_jax.spec import Call, build, call, maker, parse
 from mae_jax.types import UserError
 
 
@@ -50,6 +56,60 @@ class Strategy(abc.ABC):
         """
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Units(Strategy):
+    """Masks units of several patches with any strategy, which scores the units as the patches of a
+    coarser grid. Larger units are harder to fill in from their neighbors (SimMIM, arXiv 2111.09886;
+    Pixio, arXiv 2512.15715). For videos, a unit of all frames is a tube (arXiv 2203.12602).
+
+    If the number of visible patches is no multiple of a unit's, one unit is masked in part: its
+    first patches stay visible.
+    """
+
+    strategy: Strategy
+    unit: int | Sequence[int]
+    """Side of a unit in patches, or one side for each axis."""
+
+    def score(self, key: jax.Array, context: MaskContext) -> jax.Array:
+        """[B, L] float32."""
+        grid, sides = context.grid, one_or_all(self.unit)
+        if len(sides) == 1:
+            sides *= len(grid)
+        if len(sides) != len(grid) or any(n % side for n, side in zip(grid, sides, strict=True)):
+            raise UserError(
+                f"mask unit={self.unit} does not divide the grid of {' x '.join(map(str, grid))} "
+                "patches: give a divisor of all its sides, or one divisor for each axis"
+            )
+        coarse = tuple(n // side for n, side in zip(grid, sides, strict=True))
+        scores = checked_scores(key, self.strategy, dataclasses.replace(context, grid=coarse))
+        # Ranks instead of scores [B, units]: two units with equal scores must not mix.
+        ranks = jnp.argsort(jnp.argsort(scores, axis=1, stable=True), axis=1)
+        ranks = ranks.reshape(-1, *coarse).astype(jnp.float32)
+        for axis, side in enumerate(sides, start=1):
+            ranks = jnp.repeat(ranks, side, axis=axis)
+        return ranks.reshape(context.batch, context.length)  # [B, *grid] to [B, L]
+
+
+def make_strategy(text: str) -> Strategy:
+    """Builds the strategy of a spec string. Every strategy, also one of the user's own, takes the
+    argument `unit`, see `Units`; its `make` does not see it.
+
+    Args:
+        text: e.g. 'random', 'block(blocks=16)', 'my_project.mask(width=2, unit=(1, 2))'.
+
+    Raises:
+        UserError: an unknown name, or an unknown or invalid argument.
+    """
+    match parse(text):
+        case [Call(name, args, {"unit": unit, **kwargs})]:
+            made = call(text, maker(name, "masks"), *args, **kwargs)
+            units = call(text, Units, strategy=check_made(made, Strategy, name), unit=unit)
+            if not one_or_all(unit) or min(one_or_all(unit)) < 1:
+                raise UserError(f"{text}: unit={unit} must be at least 1 along each axis")
+            return units
+    return build(text, "masks", Strategy)
+
+
 def sample(key: jax.Array, strategy: Strategy, context: MaskContext, ratio: float) -> masking.Mask:
     """Draws one mask per example; floor(L (1 - ratio)) of its L patches stay visible.
 
@@ -63,10 +123,19 @@ def sample(key: jax.Array, strategy: Strategy, context: MaskContext, ratio: floa
         UserError: an invalid ratio, or scores of another shape than [B, L].
     """
     visible = masking.num_visible(context.length, ratio)
-    scores = strategy.score(key, context)  # [B, L]
+    return masking.from_scores(checked_scores(key, strategy, context), visible)
+
+
+def checked_scores(key: jax.Array, strategy: Strategy, context: MaskContext) -> jax.Array:
+    """The scores of a strategy, [B, L].
+
+    Raises:
+        UserError: they have another shape.
+    """
+    scores = strategy.score(key, context)
     if scores.shape != (context.batch, context.length):
         raise UserError(
             f"mask {type(strategy).__module__}: scores have the shape {list(scores.shape)} and "
             f"must be [B, L] = {[context.batch, context.length]}, of a grid of {context.grid}"
         )
-    return masking.from_scores(scores, visible)
+    return scores

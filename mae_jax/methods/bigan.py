@@ -66,7 +66,7 @@ class BiGAN(LatentMethod):
         """Initializes parameters for images of this size and number of channels."""
         keys = jax.random.split(key, 4)
         images = self.normalize(batch["image"])  # [B, H, W, C]
-        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
+        features = jnp.zeros((len(images), self.feature_width))  # only its shape matters
         latents = jnp.zeros((len(images), self.latent))
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],

@@ -60,7 +60,8 @@ def make(
         decoder_width: channels after the first upsampling; each further one halves them.
         skips: skip connections from all feature maps of a convolutional encoder (a UNet), or only
             the last map.
-        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)' or 'grid'.
+        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)', 'grid' or
+            'noise(color=green)'; each also takes `unit`, as in 'random(unit=2)'.
         mask_ratio: fraction of masked pixels, in [0, 1).
         unit: side in pixels of a masked patch, 1 for single pixels; 0: the encoder's patch.
         loss: 'mse' or 'l1'.

@@ -22,7 +22,7 @@ class ImageMethod(Method):
 
     encoder: Encoder
     pool: str
-    """How tokens are pooled to features: 'cls' or 'mean'."""
+    """How tokens are pooled to features, see `models.encoder.pooled`."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Mean and standard deviation of the pixels in [0, 1], one number or one per channel."""
@@ -35,7 +35,7 @@ class ImageMethod(Method):
 
         Args:
             encoder: spec string of the encoder.
-            pool: 'cls' or 'mean'.
+            pool: 'cls', 'cls_concat' or 'mean'.
             mean, std: of the pixels in [0, 1], one number or one per channel.
             dtype: of the encoder's computations, 'float32' or 'bfloat16'.
             more: further arguments of the encoder.
@@ -46,12 +46,18 @@ class ImageMethod(Method):
         network = make_encoder(encoder, pool=pool, dtype=dtype, **more)
         return dict(encoder=network, pool=pool, mean=tuple(mean), std=tuple(std))
 
+    @property
+    def feature_width(self) -> int:
+        """Number of values of an image's features."""
+        return self.encoder.width * (self.encoder.prefix if self.pool == "cls_concat" else 1)
+
     def loads(self) -> Mapping[str, str]:
         """The encoder. Learned positions keep their sine-cosine initialization if not loaded."""
         return {"params/encoder": "^positions$"}
 
     def offers(self) -> tuple[str, ...]:
-        """'features' [B, D] float32 and 'tokens' [B, prefix + L, D] of unmasked images."""
+        """'features' [B, D] float32 and 'tokens' [B, prefix + L, D] of unmasked images. With
+        pool='cls_concat' features have `prefix` times as many values."""
         return ("features", "tokens")
 
     def predict(
@@ -71,7 +77,7 @@ class ImageMethod(Method):
         return self.encoder.apply({"params": params["encoder"]}, images)
 
     def pooled(self, tokens: jax.Array) -> jax.Array:
-        """Pools tokens [B, prefix + L, D] to features [B, D] float32."""
+        """Pools tokens [B, prefix + L, D] to features [B, `feature_width`] float32."""
         return pooled(tokens, self.pool, prefix=self.encoder.prefix)
 
     def features(self, params: Params, images: jax.Array) -> jax.Array:

@@ -10,23 +10,30 @@ import jax
 import jax.numpy as jnp
 
 from mae_jax.methods.masked import MaskedMethod, masked_options
+from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
 from mae_jax.models.mae import MAE, Decoder
 from mae_jax.models.transformer import check_choices, check_shape
 from mae_jax.ops.gather import take_tokens
-from mae_jax.ops.masking import Mask
-from mae_jax.types import Params
+from mae_jax.ops.masking import Mask, shuffled
+from mae_jax.spec import check_choice
+from mae_jax.types import Params, UserError
+
+DECODERS = {"self": Decoder, "cross": CrossDecoder}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class MaskedAutoencoding(MaskedMethod):
     """The method; `make` documents the fields."""
 
-    decoder: Decoder
+    decoder: Decoder | CrossDecoder
+    fusion: Fusion | KeyMix | None
+    predict_share: float
+    """Share of the masked patches that the loss predicts."""
 
     @property
     def model(self) -> MAE:
         """Encoder and decoder."""
-        return MAE(self.encoder, self.decoder)
+        return MAE(self.encoder, self.decoder, self.fusion)
 
     @property
     def unit(self) -> int | tuple[int, ...]:
@@ -49,18 +56,34 @@ class MaskedAutoencoding(MaskedMethod):
         """
         # Visible patches are not predicted, which saves their share of the decoder's last block.
         masked_only, values = self.loss_on == "masked", self.values(images)
-        variables = {"params": params}
+        variables, mask = {"params": params}, self.predicted(mask)
         return self.model.apply(variables, images, mask, masked_only, self.normalize, values)
+
+    def draw_mask(self, key: jax.Array, images: jax.Array, step: jax.Array | int = 0) -> Mask:
+        """See `MaskedMethod`. If a share of the masked patches is predicted, their order is random:
+        by their scores, the first ones would not be a random subset.
+        """
+        mask = super().draw_mask(key, images, step)
+        return mask if self.predict_share == 1 else shuffled(jax.random.fold_in(key, 1), mask)
+
+    def predicted(self, mask: Mask) -> Mask:
+        """The mask with only those masked patches that the loss predicts."""
+        return mask._replace(masked=mask.masked[:, : self.num_predicted(mask.masked.shape[1])])
+
+    def num_predicted(self, masked: int) -> int:
+        """Number of patches that the loss predicts of this number of masked ones; at least one."""
+        return max(1, int(masked * self.predict_share + 1e-6))
 
     def take(self, patches: jax.Array, mask: Mask) -> jax.Array:
         """The patches that `reconstruct_for_loss` predicts, [B, L, ...] to [B, K, ...]."""
         if self.loss_on == "all":
             return patches
-        return take_tokens(patches, mask.masked, kind=self.decoder.gather)
+        return take_tokens(patches, self.predicted(mask).masked, kind=self.decoder.gather)
 
     def in_loss(self, mask: Mask) -> jax.Array:
         """[B, K] True: every patch that `reconstruct_for_loss` predicts counts in the loss."""
-        return jnp.ones_like(mask.mask if self.loss_on == "all" else mask.masked, bool)
+        patches = mask.mask if self.loss_on == "all" else self.predicted(mask).masked
+        return jnp.ones_like(patches, bool)
 
     def values(self, images: jax.Array) -> int:
         """Number of values V to predict for each patch of images [B, *space, C]."""
@@ -70,12 +93,15 @@ class MaskedAutoencoding(MaskedMethod):
 def make(
     *,
     encoder: str = "vit(B, patch=16)",
+    decoder: str = "self",
     decoder_width: int = 512,
     decoder_depth: int = 8,
     decoder_heads: int = 16,
     decoder_attention: str = "auto",
     decoder_remat: str = "none",
     decoder_gather: str = "take",
+    fuse: Sequence[int] = (),
+    predict_share: float = 1.0,
     mask: str = "random",
     mask_ratio: float = 0.75,
     loss: str = "mse",
@@ -92,17 +118,26 @@ def make(
     Args:
         encoder: spec string, e.g. 'vit(B, patch=16)', 'vit(width=96, depth=4, heads=3, patch=4)'
             or 'convnext(T)'.
+        decoder: 'self', the paper's: self-attention among encoded patches and mask tokens; or
+            'cross': mask tokens attend to the encoded patches only, see `models.cross`.
         decoder_width, decoder_depth, decoder_heads: size of the transformer decoder.
         decoder_attention, decoder_remat, decoder_gather: the decoder's `attention`, `remat` and
             `gather`, see `models.vit.make`.
-        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)' or 'grid'.
+        fuse: encoder blocks whose tokens are the decoder's input in place of the last one's: how
+            many blocks lie before each, 0 for the embedding; see `models.cross.Fusion`, and
+            `KeyMix` for the cross-attention decoder.
+        predict_share: share of the masked patches that the loss predicts, drawn at random, in
+            (0, 1]. The learning rate should be lower by this factor (arXiv 2401.14391).
+        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)', 'grid' or
+            'noise(color=green)'; each also takes `unit`, as in 'random(unit=2)'.
         mask_ratio: fraction of masked patches, in [0, 1).
         loss: 'mse' or 'l1'.
         target: spec string of `mae_jax.targets`; 'pixels(normalize=True)' normalizes each patch by
             its own mean and standard deviation.
         loss_on: 'masked' patches only, as in the paper, or 'all'.
         mask_tokens_in_encoder: encode mask tokens in place of masked patches, an ablation.
-        pool: features from the tokens: 'cls' or 'mean' of the patches.
+        pool: features from the tokens: 'cls', the mean of the class tokens; 'cls_concat', these
+            side by side; or 'mean' of the patches.
         mean, std: of the pixels in [0, 1], one number or one per channel.
         dtype: of the network's computations, 'float32' or 'bfloat16'.
 
@@ -112,6 +147,11 @@ def make(
     options = masked_options(
         mask=mask, mask_ratio=mask_ratio, target=target, loss=loss, loss_on=loss_on
     )
+    check_choice("decoder", decoder, DECODERS)
+    if not 0 < predict_share <= 1:
+        raise UserError(f"predict_share {predict_share} is outside (0, 1]: 1 predicts all masked")
+    if predict_share < 1 and loss_on == "all":
+        raise UserError("predict_share below 1 is of the masked patches: set loss_on=masked")
     shape = dict(width=decoder_width, depth=decoder_depth, heads=decoder_heads)
     check_shape("decoder", **shape)
     more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # only ViTs have this argument
@@ -125,4 +165,16 @@ def make(
         dtype=jnp.dtype(dtype),
     )
     check_choices("decoder", shape, **choices)
-    return MaskedAutoencoding(decoder=Decoder(**shape, **choices), **options)
+    return MaskedAutoencoding(
+        decoder=DECODERS[decoder](**shape, **choices),
+        fusion=_fusion(decoder, tuple(fuse), decoder_depth),
+        predict_share=predict_share,
+        **options,
+    )
+
+
+def _fusion(decoder: str, depths: tuple[int, ...], blocks: int) -> Fusion | KeyMix | None:
+    """The module that fuses encoder blocks for a decoder of so many blocks; None without any."""
+    if not depths:
+        return None
+    return KeyMix(depths, mixes=blocks) if decoder == "cross" else Fusion(depths)

@@ -180,7 +180,7 @@ def masked_options(
     if mask_ratio == 0 and loss_on == "masked":
         raise UserError("mask_ratio 0 masks nothing to learn from: raise it, or set loss_on=all")
     return dict(
-        strategy=build(mask, "masks", masks.Strategy),
+        strategy=masks.make_strategy(mask),
         mask_ratio=mask_ratio,
         target=predicted,
         loss_kind=loss,

@@ -50,7 +50,7 @@ class MoCoV3(ImageMethod):
         """
         keys = jax.random.split(key, 3)
         images, _ = views.two_views(batch, "mocov3")
-        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
+        features = jnp.zeros((len(images), self.feature_width))  # only its shape matters
         projected = jnp.zeros((len(images), self.projector.widths[-1]))
         base = {
             "encoder": self.encoder.init(keys[0], self.normalize(images))["params"],

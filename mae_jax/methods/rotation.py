@@ -31,7 +31,7 @@ class Rotation(ImageMethod):
         """Initializes parameters for images of this size and number of channels."""
         keys = jax.random.split(key)
         images = self.normalize(rotations(batch["image"])[:, 0])
-        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
+        features = jnp.zeros((len(images), self.feature_width))  # only its shape matters
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
             "head": self.head.init(keys[1], features)["params"],

@@ -36,7 +36,7 @@ class SimCLR(ImageMethod):
         """
         keys = jax.random.split(key)
         images, _ = views.two_views(batch, "simclr")
-        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
+        features = jnp.zeros((len(images), self.feature_width))  # only its shape matters
         return {
             "encoder": self.encoder.init(keys[0], self.normalize(images))["params"],
             "projector": self.projector.init(keys[1], features)["params"],

@@ -44,7 +44,7 @@ class TileMethod(ImageMethod):
         """Initializes parameters for images of this number of channels."""
         keys = jax.random.split(key, 3)
         tiles, _ = self.draw(keys[0], batch["image"])
-        features = jnp.zeros((*tiles.shape[:2], self.encoder.width))
+        features = jnp.zeros((*tiles.shape[:2], self.feature_width))
         return {
             "encoder": self.encoder.init(keys[1], tiles[:, 0])["params"],
             "head": self.head.init(keys[2], features)["params"],

@@ -47,7 +47,7 @@ class VAE(LatentMethod):
         """Initializes parameters for images of this size and number of channels."""
         keys = jax.random.split(key, 3)
         images = self.normalize(batch["image"])
-        features = jnp.zeros((len(images), self.encoder.width))  # only its shape matters
+        features = jnp.zeros((len(images), self.feature_width))  # only its shape matters
         latents = jnp.zeros((len(images), self.latent))
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],

@@ -1,6 +1,6 @@
 """The interface that all encoders share, and their construction from spec strings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -61,6 +61,28 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
+    def fused(
+        self,
+        images: jax.Array,
+        mask: Mask | None,
+        fuse: Callable[[list[jax.Array]], jax.Array],
+        *,
+        depths: Sequence[int],
+        normalize=None,
+    ) -> jax.Array:
+        """Encodes images from the tokens of several blocks instead of the last one's.
+
+        Args:
+            images, mask, normalize: as in `__call__`.
+            fuse: from the chosen tokens, a list of [B, prefix + K, D], to [..., prefix + K, D].
+            depths: how many blocks lie before each of these: 0 is the embedding of the patches;
+                negative ones count from the end, -1 is the last block's output.
+
+        Returns:
+            [..., prefix + K, D] after the final norm.
+        """
+        raise UserError(f"encoders of the kind {type(self).__name__} have no tokens to fuse")
+
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
@@ -86,7 +108,7 @@ class Encoder(nn.Module):
         raise UserError(f"encoders of the kind {type(self).__name__} have no attention")
 
 
-POOLS = ("cls", "mean")
+POOLS = ("cls", "mean", "cls_concat")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -95,18 +117,18 @@ def make_encoder(text: str, *, pool: str, dtype: str, **more: Any) -> Encoder:
 
     Args:
         text: the spec string.
-        pool: 'cls' or 'mean', how its tokens will be pooled; checked here for all methods.
+        pool: how its tokens will be pooled, see `pooled`; checked here for all methods.
         dtype: of the computations, 'float32' or 'bfloat16'.
         more: further arguments of the encoder, which the config holds outside of the spec string.
 
     Raises:
-        UserError: an unknown name or value, or pool='cls' without a class token.
+        UserError: an unknown name or value, or a pool of class tokens without any.
     """
     check_choice("pool", pool, POOLS)
     check_choice("dtype", dtype, DTYPES)
     network = build(text, "models", Encoder, dtype=jnp.dtype(dtype), **more)
-    if pool == "cls" and network.prefix == 0:
-        raise UserError(f"pool='cls' needs a class token, and {text} has none: set pool='mean'")
+    if pool != "mean" and network.prefix == 0:
+        raise UserError(f"pool={pool!r} needs a class token, and {text} has none: set pool='mean'")
     return network
 
 
@@ -133,12 +155,16 @@ def check_tiles(network: Encoder, text: str, tile: int) -> None:
 
 
 def pooled(tokens: jax.Array, pool: str, *, prefix: int) -> jax.Array:
-    """Pools tokens [B, prefix + L, D] to features [B, D] float32.
+    """Pools tokens [B, prefix + L, D] to features float32: [B, prefix * D] for 'cls_concat', and
+    [B, D] otherwise.
 
     Args:
-        pool: 'cls', the mean of the first `prefix` tokens; or 'mean', the mean of the patch tokens.
+        pool: 'cls', the mean of the first `prefix` tokens; 'cls_concat', these side by side; or
+            'mean', the mean of the patch tokens.
         prefix: number of class tokens of the encoder.
     """
     tokens = tokens.astype(jnp.float32)
+    if pool == "cls_concat":
+        return tokens[:, :prefix].reshape(len(tokens), -1)  # [B, prefix, D] to [B, prefix * D]
     chosen = tokens[:, :prefix] if pool == "cls" else tokens[:, prefix:]  # [B, prefix or L, D]
     return chosen[:, 0] if chosen.shape[1] == 1 else chosen.mean(axis=1)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.norm import LayerNorm
 from mae_jax.models.transformer import blocks, dense_init, token_init
@@ -50,25 +51,25 @@ class Decoder(nn.Module):
             mask: the mask that the encoder applied; None: `tokens` has all patches in image order.
             grid: number of patches along each axis.
             values: number of values V to predict for each patch.
-            masked_only: predict only the masked patches; needs a mask.
+            masked_only: predict only the patches of `mask.masked`; needs a mask. The others of a
+                subset are left out of the sequence, too.
 
         Returns:
-            [B, L, V] in image order; with `masked_only`, [B, L - K, V] in the order of
-            `mask.masked`.
+            [B, L, V] in image order; with `masked_only`, [B, M, V] in the order of `mask.masked`:
+            M = L - K, or less for a subset.
         """
-        length = math.prod(grid)
-        visible = length if mask is None else mask.keep.shape[1]
+        visible = math.prod(grid) if mask is None else mask.keep.shape[1]
         prefix = tokens.shape[1] - visible
         x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(tokens)
         positions = jnp.asarray(sincos(grid, self.width), x.dtype)  # [L, D]
         first, x = x[:, :prefix], x[:, prefix:]  # [B, prefix, D], [B, K, D]
         if mask is not None:
             token = self.param("mask_token", token_init, (1, 1, self.width)).astype(x.dtype)
-            token = jnp.broadcast_to(token, (x.shape[0], length - visible, self.width))
-            x = jnp.concatenate([x, token], axis=1)  # [B, L, D]: visible, masked
+            token = jnp.broadcast_to(token, (*mask.masked.shape, self.width))
+            x = jnp.concatenate([x, token], axis=1)  # [B, K + M, D]: visible, masked
             order = jnp.concatenate([mask.keep, mask.masked], axis=1)
-            positions = take_tokens(positions, order, kind=self.gather)  # [B, L, D]
-        x = jnp.concatenate([first, x + positions], axis=1)  # [B, prefix + L, D]
+            positions = take_tokens(positions, order, kind=self.gather)  # [B, K + M, D]
+        x = jnp.concatenate([first, x + positions], axis=1)  # [B, prefix + K + M, D]
         x = blocks(
             x,
             depth=self.depth,
@@ -77,7 +78,7 @@ class Decoder(nn.Module):
             attention=self.attention,
             remat=self.remat,
             skip=prefix + visible * masked_only,
-        ).last  # [B, L, D], or [B, L - K, D] with `masked_only`
+        ).last  # [B, L, D], or [B, M, D] with `masked_only`
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         x = nn.Dense(values, kernel_init=dense_init, dtype=self.dtype, name="predict")(x)
         if mask is None or masked_only:
@@ -89,7 +90,10 @@ class MAE(nn.Module):
     """Encoder and decoder. The mask is an argument, so the network itself is deterministic."""
 
     encoder: Encoder
-    decoder: Decoder
+    decoder: Decoder | CrossDecoder
+    fusion: Fusion | KeyMix | None = None
+    """How the tokens of several encoder blocks become the decoder's input; None: those of the last
+    are."""
 
     def __call__(
         self,
@@ -103,18 +107,18 @@ class MAE(nn.Module):
 
         Args:
             images: [B, *space, C] float, or uint8 with `normalize`.
-            mask: which patches the encoder sees.
-            masked_only: predict only the masked patches.
+            mask: which patches the encoder sees, and with `masked_only` which to predict.
+            masked_only: predict only the patches of `mask.masked`, which may be a subset.
             normalize: converts uint8 images or patches to float, as `ops.pixels.normalize` with
                 its mean and std bound. A ViT gathers the visible patches as bytes first and
                 normalizes only these.
             values: number of values V to predict for each patch; None: its pixels times channels.
 
         Returns:
-            [B, L, V] in image order, or [B, L - K, V] in the order of `mask.masked`.
+            [B, L, V] in image order, or [B, M, V] in the order of `mask.masked`.
         """
         patch = self.encoder.patch
-        tokens = self.encoder(images, mask, normalize=normalize)
+        tokens = self.encode(images, mask, normalize)
         grid = grid_of(images.shape[1:-1], patch)
         if values is None:
             values = math.prod(patch_sides(patch, len(grid))) * images.shape[-1]
@@ -125,3 +129,10 @@ class MAE(nn.Module):
         if not masked_only:
             return prediction
         return take_tokens(prediction, mask.masked, kind=self.decoder.gather)
+
+    def encode(self, images: jax.Array, mask: Mask, normalize=None) -> jax.Array:
+        """The decoder's input: tokens [B, T, E], or [depth, B, T, E] for each of its blocks."""
+        if self.fusion is None:
+            return self.encoder(images, mask, normalize=normalize)
+        depths = self.fusion.depths
+        return self.encoder.fused(images, mask, self.fusion, depths=depths, normalize=normalize)

@@ -7,7 +7,7 @@ kernel, rematerialization in the backward pass (`remat`), and how patches are in
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.models.encoder import Encoder
+from mae_jax.models.limits import chosen
 from mae_jax.models.norm import LayerNorm
 from mae_jax.models.transformer import (
     Trunk,
@@ -85,6 +86,21 @@ class ViT(Encoder):
         """
         return self.run(images, mask, train=train, normalize=normalize).last
 
+    def fused(
+        self,
+        images: jax.Array,
+        mask: Mask | None,
+        fuse: Callable[[list[jax.Array]], jax.Array],
+        *,
+        depths: Sequence[int],
+        normalize=None,
+    ) -> jax.Array:
+        """See `Encoder`."""
+        depths = chosen("fuse: depth", self.depth + 1, depths)
+        if self.depth not in depths:
+            raise UserError(f"fuse={depths} leaves out the last block, which must learn: add -1")
+        return self.run(images, mask, normalize=normalize, fuse=fuse, depths=depths).last
+
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
@@ -122,9 +138,12 @@ class ViT(Encoder):
         normalize=None,
         taps: Sequence[int] | None = (),
         weighted: Sequence[int] | None = (),
+        fuse: Callable | None = None,
+        depths: Sequence[int] = (),
     ) -> Trunk:
         """All outputs of the network. `last` is after the final norm, the others are before any.
-        For the arguments see `Encoder` and `blocks`.
+        For the arguments see `Encoder` and `blocks`; for `fuse` and `depths`, in [0, depth], see
+        `Encoder.fused`.
         """
         space = images.shape[1:-1]
         patches = patchify(images, self.patch)  # [B, L, prod(patch) * C]
@@ -161,11 +180,14 @@ class ViT(Encoder):
             drop_path=self.drop_path,
             attention=self.attention,
             remat=self.remat,
-            taps=taps,
+            taps=[depth - 1 for depth in depths if depth] if fuse else taps,
             weighted=weighted,
             relative=relative,
             train=train,
         )
+        if fuse:
+            outputs = iter(trunk.taps)
+            trunk = trunk._replace(last=fuse([next(outputs) if depth else x for depth in depths]))
         if not self.final_norm:
             return trunk
         return trunk._replace(last=LayerNorm(dtype=self.dtype, name="norm")(trunk.last))

@@ -17,7 +17,8 @@ class Mask(NamedTuple):
     keep: jax.Array
     """[B, K] int32: indices of the visible patches, in the order in which the encoder sees them."""
     masked: jax.Array
-    """[B, L - K] int32: indices of the masked patches, in the order of their scores."""
+    """[B, L - K] int32: indices of the masked patches, in the order of their scores, or `shuffled`;
+    fewer where only a subset is predicted."""
     restore: jax.Array
     """[B, L] int32: position of each patch in [keep, masked], the inverse permutation of it."""
     mask: jax.Array
@@ -50,3 +51,13 @@ def from_scores(scores: jax.Array, visible: int) -> Mask:
     # The inverse permutation. XLA removes this sort if neither `restore` nor `mask` is used.
     restore = jnp.argsort(order, axis=1).astype(jnp.int32)
     return Mask(order[:, :visible], order[:, visible:], restore, restore >= visible)
+
+
+def shuffled(key: jax.Array, mask: Mask) -> Mask:
+    """The same mask with its masked patches in random order, so that the first ones are a random
+    subset.
+    """
+    order = jnp.argsort(jax.random.uniform(key, mask.masked.shape), axis=1)
+    masked = jnp.take_along_axis(mask.masked, order, axis=1)  # [B, L - K]
+    restore = jnp.argsort(jnp.concatenate([mask.keep, masked], axis=1), axis=1)
+    return mask._replace(masked=masked, restore=restore.astype(jnp.int32))

@@ -184,7 +184,7 @@ def make(
             f"smoothing={smoothing} and ema={ema} in [0, 1)"
         )
     shared = dict(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
-    fields = Finetuning.fields(**shared, drop_path=drop_path, final_norm=pool == "cls")
+    fields = Finetuning.fields(**shared, drop_path=drop_path, final_norm=pool != "mean")
     network = fields["encoder"]
     if isinstance(network, ViT):  # as in the official code, positions are trained, too
         network = network.clone(learned_positions=True)

@@ -49,7 +49,7 @@ class LinearProbing(ImageMethod):
         """Initializes parameters, and the running statistics of the features."""
         encoder_key, head_key = jax.random.split(key)
         images = self.normalize(batch["image"])
-        width, keys = self.encoder.width, jax.random.split(head_key, len(self.lr_factors))
+        width, keys = self.feature_width, jax.random.split(head_key, len(self.lr_factors))
         heads = {
             f"head_{i}": {
                 "kernel": head_init(keys[i], (width, self.classes)),

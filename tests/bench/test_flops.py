@@ -69,6 +69,28 @@ def test_a_decoder_is_every_product_but_what_its_last_block_leaves_out(loss_on):
     assert sum(counted.train.values()) == 3 * whole
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(decoder="cross"),
+        dict(decoder="cross", predict_share=0.5, fuse=(0, 2, 3)),
+        dict(decoder="cross", mask_tokens_in_encoder=True, predict_share=0.5),
+    ],
+    ids=str,
+)
+def test_a_cross_attention_decoder_is_every_product_and_no_other(options):
+    method = mae.make(encoder=VIT, **DECODER, **options)
+    assert sum(count(method, SHAPE).forward.values()) == per_image(method, gradient=False)
+
+
+def test_fusion_and_a_share_of_the_patches_in_a_decoder_with_self_attention():
+    method = mae.make(encoder=VIT, **DECODER, predict_share=0.4, fuse=(1, 2, 3))
+    tokens = 1 + 1 + 2  # the class, one visible of 6 patches, two of 5 masked ones
+    unseen = (1 + 1) * (4 * tokens * 8 + 2 * 8**2 + 16 * 8**2 + 2 * 8 * 48)
+    whole = sum(count(method, SHAPE).forward.values())
+    assert per_image(method, gradient=False) == whole - unseen
+
+
 def test_the_published_shapes_by_hand():
     """ViT-B/16: 49 visible patches of 768 numbers, 12 blocks of width 768; 8 of width 512."""
 

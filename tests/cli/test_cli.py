@@ -114,7 +114,10 @@ def test_mistakes_in_a_config(capsys, config, tmp_path, override, message):
         (["--config", "nowhere.py"], "there is no config file or built-in experiment 'nowhere.py'"),
         (["--config", "tests/helpers/tiny.py:B/16"], "takes no argument"),
         (["--config", "configs/mae.py:X/16"], "write SIZE/PATCH"),
-        (["--config", "configs/mae.py:B/16,tensor"], "write data, fsdp, hybrid after the comma"),
+        (
+            ["--config", "configs/mae.py:B/16,tensor"],
+            "'tensor' is none of data, fsdp, hybrid, cross",
+        ),
         (["--config", "tests/helpers/tiny.py", "--workdir", "gs://b/run"], "mount the bucket"),
         (["--config", "tests/helpers/tiny.py", "--seed", "3"], "unknown argument '--seed'"),
     ],

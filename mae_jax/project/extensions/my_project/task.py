@@ -34,7 +34,7 @@ class Classify(ImageMethod):
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Initial parameters; `init_from` may load those of the encoder."""
         keys, images = jax.random.split(key), self.normalize(batch["image"])
-        features = jnp.zeros((1, self.encoder.width))
+        features = jnp.zeros((1, self.feature_width))
         return {
             "encoder": self.encoder.init(keys[0], images)["params"],
             "head": nn.Dense(self.classes).init(keys[1], features)["params"],
