@@ -3,13 +3,15 @@
     mae-jax train --config scenes
     mae-jax train --config scenes:several
     mae-jax train --config scenes:cross
+    mae-jax train --config scenes:hog
 
 `finetune:scenes`, `linear_probe:scenes` and `transfer:scenes` start from it. Measured on frozen
 features with 4,000 labels: k-NN 27.7%, logistic regression 36.4% (before training 14.9% and 19.9%,
 raw pixels 30.8% and 28.2%).
 
 'several' trains on scenes of one to six garments at 64 pixels, for `segment:scenes`. Other words
-change the method: see VARIANTS. Several words are joined by commas, 'several,green'.
+change the method, see VARIANTS: masks, decoders, class tokens, and targets other than pixels. The
+teacher is the encoder in runs/scenes. Several words are joined by commas, 'several,green'.
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +26,10 @@ VARIANTS = {
     "cross": dict(decoder="cross", predict_share=1 / 3),  # with its learning rate, see below
     "fused": dict(fuse=(1, 2, 4)),
     "tokens": dict(encoder=f"{ENCODER[:-1]}, class_tokens=4)", pool="cls_concat"),
+    "lowpass": dict(target="lowpass(radius=0.18)"),
+    "hog": dict(target="hog(cell=4)"),
+    "pca": dict(target="pca(keep=48)"),
+    "teacher": dict(target=f"teacher({ENCODER!r})"),
 }
 """Word -> changed arguments of the method."""
 
@@ -53,4 +59,8 @@ def get_config(arg: str = "") -> ConfigDict:
         )
         config.schedule.update(epochs=30.0, warmup_epochs=3.0)
         config.evals.run = ""
+    elif any("target" in VARIANTS[word] for word in words):
+        config.evals.run += "|knn(k=20, limit=4000, whiten=True)|spectrum"
+    if "teacher" in words:
+        config.init_from.teacher = dict(path="runs/scenes", into="extra/target/encoder")
     return config

@@ -1,5 +1,7 @@
 """The plan of a run, reported before training: parameters, images, steps, learning rate, memory."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +32,26 @@ def lines(run: Run, start: int = 0) -> list[str]:
         f"{plan.decay} decay to {config.schedule.min_lr:g}"
         + (f"; resuming from step {start}" if start else "")
     )
-    return [*run.data.notes(), *run.notes, text, *warm_up(run), *classes(run), *figures(run)]
+    lines = [*run.data.notes(), *run.notes, text, *warm_up(run), *classes(run), *figures(run)]
+    return lines + teachers(run)
+
+
+def teachers(run: Run) -> list[str]:
+    """A line for each teacher: its size in every checkpoint, and whether it keeps random values."""
+    loaded, extra, lines = {row.into for row in run.init_from.rows}, run.abstract_state.extra, []
+    for part in run.method.encoders():
+        collection, *names = part.split("/")
+        if collection != "extra":
+            continue
+        leaves = jax.tree.leaves(functools.reduce(operator.getitem, names, extra))
+        text = f"{part}: {sum(leaf.size for leaf in leaves) / 1e6:.2f} M values in each checkpoint"
+        if part not in loaded:
+            text += (
+                "; they stay random: to load a teacher, set config.init_from.teacher with its path "
+                f"and into={part}"
+            )
+        lines.append(text)
+    return lines
 
 
 def figures(run: Run) -> list[str]:

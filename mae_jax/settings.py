@@ -144,19 +144,14 @@ def make_figures(text: str) -> list[Figure]:
 
 def make_evaluators(text: str) -> list[Evaluator]:
     """Builds the evaluators of a spec string; none if it is empty."""
-    names = [call.name for call in parse(text)]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(
-                f"{text}: {name} is there twice, and its metrics would overwrite each other: run "
-                "one of them with mae-jax evaluate --evals"
-            )
     evaluators, owners = build_all(text, "evals", Evaluator), {}
     for evaluator in evaluators:
         for metric in evaluator.metrics:
-            if owners.setdefault(metric, evaluator) is not evaluator:
-                raise UserError(
-                    f"{text}: {owners[metric].name} and {evaluator.name} both have a metric "
-                    f"{metric}: run one of them with mae-jax evaluate --evals"
-                )
+            owner = owners.setdefault(metric, evaluator)
+            if owner is evaluator:
+                continue
+            why = f"{owner.name} and {evaluator.name} both have a metric {metric}"
+            if owner.name == evaluator.name:
+                why = f"{owner.name} is there twice, and its metrics would overwrite each other"
+            raise UserError(f"{text}: {why}: run one of them with mae-jax evaluate --evals")
     return evaluators

@@ -103,6 +103,12 @@ class Method(abc.ABC):
         """
         return {}
 
+    def encoders(self) -> Mapping[str, Any]:
+        """Subtrees among those of `loads` -> the encoder (a Flax module) whose parameters they are.
+        Weights of an encoder of another architecture are refused.
+        """
+        return {}
+
     def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a training batch with one example, for use without data.
 

@@ -97,20 +97,23 @@ def read_config(workdir: Path) -> ConfigDict:
 def _check_names(path: Path, config: ConfigDict) -> None:
     """Raises UserError if a config names a module that is not the library's."""
     for key, (_, value) in differences(ConfigDict(), config).items():
+        nested = key.startswith("method.")  # where arguments may be specs: teacher('vit(B)')
         for text in value if isinstance(value, list) else [value]:
-            for name in filter(is_extension, _names(text)):
+            for name in filter(is_extension, _names(text, nested)):
                 raise UserError(
                     f"{path}: config.{key} names the module {name}, which is not imported for "
                     "imported weights: use the run itself for a network of your own"
                 )
 
 
-def _names(text: Any) -> list[str]:
-    """The names in a spec string; none if it is not a spec."""
+def _names(text: Any, nested: bool) -> list[str]:
+    """The names in a spec string, with `nested` also in its arguments; none if it is not a spec."""
     try:
-        return [call.name for call in parse(text)] if isinstance(text, str) else []
+        calls = parse(text) if isinstance(text, str) else []
     except UserError:
         return []
+    given = [arg for call in calls if nested for arg in (*call.args, *call.kwargs.values())]
+    return [call.name for call in calls] + [name for arg in given for name in _names(arg, nested)]
 
 
 def is_results(content: Any) -> bool:

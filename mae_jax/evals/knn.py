@@ -1,34 +1,45 @@
 """Weighted k-nearest-neighbor classification of frozen features (the protocol of Wu et al. 2018,
-arXiv 1805.01978): cosine similarity, votes weighted by exp(similarity / temperature).
+arXiv 1805.01978): cosine similarity, votes weighted by exp(similarity / temperature). Optionally of
+whitened features, with the mean and covariance of the training features.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, extract
+from mae_jax.evals.whitening import Whitening
 from mae_jax.types import Metric, UserError
 
 KEYS, QUERIES = 16384, 256
 """Rows compared at once, so that device memory does not grow with the number of examples."""
 
 
-def make(*, k: int | Sequence[int] = 20, temperature: float = 0.07, limit: int | None = None):
+def make(
+    *,
+    k: int | Sequence[int] = 20,
+    temperature: float = 0.07,
+    whiten: bool = False,
+    limit: int | None = None,
+):
     """An evaluator: run(predict, data) -> {'knn': accuracy in [0, 1] on the test split}.
 
     Args:
         k: number of neighbors from the training split; or several numbers, at the cost of the
             largest: knn(k=(1, 20)) -> {'knn_1': accuracy, 'knn_20': accuracy}.
         temperature: of the weights of the votes.
+        whiten: whiten the features, see `Whitening`; the metrics are then 'knn_whitened' or
+            'knn_whitened_20'. Baselines are whitened in the same way, each by its own features.
         limit: maximum number of training examples; None: all.
 
     Raises:
         UserError: an argument out of range, or more neighbors than training examples.
     """
-    counts = {f"knn_{one}": one for one in k} if isinstance(k, (tuple, list)) else {"knn": k}
+    name = "knn_whitened" if whiten else "knn"
+    counts = {f"{name}_{one}": one for one in k} if isinstance(k, (tuple, list)) else {name: k}
     if not counts or any(type(one) is not int for one in counts.values()):
         raise UserError(f"knn: k={k!r} should be of type int, or several: k=(1, 5, 20)")
     check_limit("knn", limit)
@@ -38,11 +49,15 @@ def make(*, k: int | Sequence[int] = 20, temperature: float = 0.07, limit: int |
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
         train = extract(predict, data, "train", limit)
         test = extract(predict, data, "test")
-        similarity, index = neighbors(train.features, test.features, k=max(counts.values()))
+        transform = Whitening(train.features) if whiten else unchanged
+        keys, queries = train.features, transform(test.features)
+        similarity, index = neighbors(keys, queries, k=max(counts.values()), transform=transform)
         labels = train.labels[index]
         return {
-            name: float(np.mean(vote(similarity[:, :k], labels[:, :k], temperature) == test.labels))
-            for name, k in counts.items()
+            metric: float(
+                np.mean(vote(similarity[:, :k], labels[:, :k], temperature) == test.labels)
+            )
+            for metric, k in counts.items()
         }
 
     most = max(counts.values())
@@ -60,13 +75,25 @@ def make(*, k: int | Sequence[int] = 20, temperature: float = 0.07, limit: int |
     )
 
 
-def neighbors(keys: np.ndarray, queries: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
+def unchanged(features: np.ndarray) -> np.ndarray:
+    """The features themselves."""
+    return features
+
+
+def neighbors(
+    keys: np.ndarray,
+    queries: np.ndarray,
+    *,
+    k: int,
+    transform: Callable[[np.ndarray], np.ndarray] = unchanged,
+) -> tuple[np.ndarray, np.ndarray]:
     """The keys with the largest cosine similarity to each query, the largest first.
 
     Args:
         keys: [N, D] float32 on the host; one chunk at a time is copied to the device.
         queries: [M, D] float32.
         k: number of neighbors, at most N.
+        transform: of the keys, applied to one chunk at a time.
 
     Returns:
         Similarities [M, k] float32, and rows of keys [M, k] int32. Of equally similar keys, the
@@ -84,7 +111,8 @@ def neighbors(keys: np.ndarray, queries: np.ndarray, *, k: int) -> tuple[np.ndar
     chunk = -(-len(keys) // -(-len(keys) // KEYS))
     for seen in range(0, len(keys), chunk):
         start = min(seen, len(keys) - chunk)  # the last chunk overlaps: one shape, one compilation
-        nearest = _merge(*nearest, padded, keys[start : start + chunk], start, seen)
+        rows = transform(keys[start : start + chunk])
+        nearest = _merge(*nearest, padded, rows, start, seen)
         # Otherwise all chunks would be copied to the device ahead of their use.
         jax.block_until_ready(nearest)
     similarity, index = (np.asarray(x).reshape(-1, k)[: len(queries)] for x in nearest)  # [M, k]

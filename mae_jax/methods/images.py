@@ -52,8 +52,12 @@ class ImageMethod(Method):
         return self.encoder.width * (self.encoder.prefix if self.pool == "cls_concat" else 1)
 
     def loads(self) -> Mapping[str, str]:
-        """The encoder. Learned positions keep their sine-cosine initialization if not loaded."""
-        return {"params/encoder": "^positions$"}
+        """All encoders. Learned positions keep their sine-cosine initialization if not loaded."""
+        return dict.fromkeys(self.encoders(), "^positions$")
+
+    def encoders(self) -> Mapping[str, Any]:
+        """The method's encoder."""
+        return {"params/encoder": self.encoder}
 
     def offers(self) -> tuple[str, ...]:
         """'features' [B, D] float32 and 'tokens' [B, prefix + L, D] of unmasked images. With

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from mae_jax import masks
 from mae_jax.methods.images import ImageMethod
 from mae_jax.ops import losses, pictures
 from mae_jax.ops.masking import Mask
-from mae_jax.ops.patches import grid_of, patch_sides, patchify
+from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.spec import build, check_choice
 from mae_jax.targets import Target, TargetContext
 from mae_jax.types import Batch, Extra, Output, Params, Pictures, UserError
@@ -73,11 +73,16 @@ class MaskedMethod(ImageMethod):
         """Which of the K patches count in the loss, [B, K] bool."""
         return mask.mask if self.loss_on == "masked" else jnp.ones_like(mask.mask)
 
+    def encoders(self) -> Mapping[str, Any]:
+        """The method's own encoder, and the teachers of its target."""
+        teachers = self.target.teachers()
+        return super().encoders() | {f"extra/target/{k}": one for k, one in teachers.items()}
+
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Initializes parameters, and the target's constants, for images of this shape."""
         images = batch["image"]
         params = self.init_params(key, images, self.draw_mask(key, images))
-        return params, self.extra(self.target.initial(self.sides(images), images.shape[-1]))
+        return params, self.extra(self.target.initial(images, self.sides(images)))
 
     def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
         """Computes the target's constants; without a sample, their initial values are final."""
@@ -96,17 +101,19 @@ class MaskedMethod(ImageMethod):
         self, prediction: jax.Array, extra: Extra, images: jax.Array, mask: Mask
     ) -> jax.Array:
         """The loss of predictions [B, K, V] by `reconstruct_for_loss`, a scalar."""
-        context = TargetContext(
-            patch=self.sides(images),
-            take=lambda patches: self.take(patches, mask),
-            normalize=self.normalize,
-        )
+        context = self.target_context(images, lambda patches: self.take(patches, mask))
         target = self.target.make(extra.get("target", {}), images, context)  # [B, K, V]
         errors = self.target.errors(prediction, target, self.loss_kind)  # [B, K, ...]
         return losses.masked_mean(errors, self.in_loss(mask))
 
+    def target_context(
+        self, images: jax.Array, take: Callable[[jax.Array], jax.Array]
+    ) -> TargetContext:
+        """The context of the target for images [B, *space, C]; for `take` see `TargetContext`."""
+        return TargetContext(patch=self.sides(images), take=take, normalize=self.normalize)
+
     def pictures(self) -> Pictures | None:
-        """See `ops.pictures.reconstructions`; None for targets other than pixels."""
+        """See `ops.pictures.reconstructions`; None for targets that cannot be drawn."""
         return self.draw if self.target.drawable else None
 
     def draw(
@@ -123,18 +130,18 @@ class MaskedMethod(ImageMethod):
         if mask is None:  # a fixed key by default: pictures of different steps have equal masks
             mask = self.draw_mask(jax.random.key(0) if key is None else key, images)
         raw = self.reconstruct(params, images, mask).astype(jnp.float32)  # [B, L, V]
-        patches = patchify(self.normalize(images), self.unit)  # [B, L, P]
-        predicted = self.target.to_pixels(extra.get("target", {}), raw, patches)
-        # Draw the raw output, too, if it is per-patch normalized pixels.
-        relative = predicted is not raw and raw.shape == predicted.shape
+        constants, context = extra.get("target", {}), self.target_context(images, lambda x: x)
+        show = lambda values: self.target.to_pixels(constants, values, images, context)
+        exact = self.target.exact
         return pictures.reconstructions(
             images,
-            predicted,
+            show(raw),
             mask.mask,
             patch=self.unit,
             mean=self.mean,
             std=self.std,
-            relative=raw if relative else None,
+            relative=raw if self.target.relative else None,
+            target=None if exact else show(self.target.make(constants, images, context)),
         )
 
     def draw_mask(self, key: jax.Array, images: jax.Array, step: jax.Array | int = 0) -> Mask:

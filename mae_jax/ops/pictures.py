@@ -18,6 +18,7 @@ def reconstructions(
     mean: Sequence[float],
     std: Sequence[float],
     relative: jax.Array | None = None,
+    target: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Draws predictions next to their originals.
 
@@ -30,13 +31,16 @@ def reconstructions(
         relative: [B, L, P] the raw output, for networks that predict patches normalized by their
             own mean and standard deviation. Drawn as gray plus a quarter of the range per standard
             deviation.
+        target: [B, L, P] the pixels to predict, if they are not those of the original, normalized
+            like the network's inputs.
 
     Returns:
-        Label -> pictures [B, *space, C] uint8: the original; the masked image; the network's
-        output; and the prediction with the visible patches pasted in.
+        Label -> pictures [B, *space, C] uint8: the original; the masked image; the target, if it
+        differs from the original; the network's output; and the prediction with the visible
+        patches pasted in.
     """
     grid, where = grid_of(original.shape[1:-1], patch), masked[:, :, None]  # [B, L, 1]
-    target = patchify(pixels.normalize(original, mean, std), patch)
+    true = patchify(pixels.normalize(original, mean, std), patch)
     gray = pixels.normalize(jnp.full_like(original, 128), mean, std)
 
     # [B, L, P] to [B, *space, C] uint8
@@ -51,7 +55,8 @@ def reconstructions(
         }
     return {
         "original": original,
-        "masked (what the encoder sees)": show(jnp.where(where, patchify(gray, patch), target)),
+        "masked (what the encoder sees)": show(jnp.where(where, patchify(gray, patch), true)),
+        **({} if target is None else {"target": show(target)}),
         **outputs,
-        "the same, visible patches pasted in": show(jnp.where(where, predicted, target)),
+        "the same, visible patches pasted in": show(jnp.where(where, predicted, true)),
     }

@@ -5,6 +5,7 @@ A config selects one by a spec string: target='pixels(normalize=False)'.
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from mae_jax.ops import losses
+from mae_jax.ops.patches import grid_of
 
 Constants = Any
 """A pytree of arrays that a target computes from data before training; {} if none."""
@@ -29,6 +31,10 @@ class TargetContext:
     normalize: Callable[..., jax.Array]
     """Normalizes uint8 images, or patches with pixels=prod(patch), to the encoder's inputs."""
 
+    def length(self, images: jax.Array) -> int:
+        """Number of patches L of images [B, *space, C]."""
+        return math.prod(grid_of(images.shape[1:-1], self.patch))
+
 
 class Target(abc.ABC):
     """Base class of prediction targets. Subclasses are frozen, `kw_only` dataclasses."""
@@ -39,6 +45,12 @@ class Target(abc.ABC):
     """Supported values of the method's option `loss`."""
     drawable: ClassVar[bool] = False
     """Whether `to_pixels` is defined."""
+    exact: ClassVar[bool] = False
+    """Whether `to_pixels` restores the original pixels from the targets; if not, pictures show the
+    targets, too."""
+    relative: ClassVar[bool] = False
+    """Whether predictions are pixels normalized by statistics of their patch; pictures then show
+    them before `to_pixels`, too."""
 
     @abc.abstractmethod
     def width(self, patch: tuple[int, ...], channels: int) -> int:
@@ -57,8 +69,19 @@ class Target(abc.ABC):
             [B, K, V], usually float32, without gradients.
         """
 
-    def initial(self, patch: tuple[int, ...], channels: int) -> Constants:
-        """Constants with their final shapes; also with their final values if `sample` is 0."""
+    def initial(self, images: jax.Array, patch: tuple[int, ...]) -> Constants:
+        """Constants with their final shapes; also with their final values if `sample` is 0.
+
+        Args:
+            images: [B, *space, C] uint8, of which only the shape counts.
+            patch: side of a patch in pixels along each axis.
+        """
+        return {}
+
+    def teachers(self) -> Mapping[str, Any]:
+        """Constants that are the parameters of an encoder, which `init_from` may load into
+        'extra/target/NAME': name -> its Flax module.
+        """
         return {}
 
     def constants(self, sample: Mapping[str, np.ndarray], patch: tuple[int, ...]) -> Constants:
@@ -78,17 +101,21 @@ class Target(abc.ABC):
         return losses.errors(prediction, target, kind)
 
     def to_pixels(
-        self, constants: Constants, prediction: jax.Array, patches: jax.Array
+        self,
+        constants: Constants,
+        prediction: jax.Array,
+        images: jax.Array,
+        context: TargetContext,
     ) -> jax.Array:
         """Converts predictions to pixels, for pictures.
 
         Args:
             constants: result of `constants`.
             prediction: [B, L, V] float32, of all patches.
-            patches: [B, L, P] float32, the true normalized pixels.
+            images: [B, *space, C] uint8, the originals.
+            context: see `TargetContext`; it takes all L patches.
 
         Returns:
-            [B, L, P] float32, normalized like `patches`; the object `prediction` itself if it
-            already is.
+            [B, L, P] float32, normalized like the encoder's inputs.
         """
         raise NotImplementedError

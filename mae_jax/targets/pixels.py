@@ -21,6 +21,12 @@ class Pixels(Target):
     """Whether each patch is also normalized by its own mean and standard deviation."""
 
     drawable: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
+
+    @property
+    def relative(self) -> bool:
+        """See `Target`."""
+        return self.normalize
 
     def width(self, patch: tuple[int, ...], channels: int) -> int:
         """Number of pixels of a patch times channels."""
@@ -34,12 +40,17 @@ class Pixels(Target):
         return losses.normalize_patches(patches) if self.normalize else patches
 
     def to_pixels(
-        self, constants: Constants, prediction: jax.Array, patches: jax.Array
+        self,
+        constants: Constants,
+        prediction: jax.Array,
+        images: jax.Array,
+        context: TargetContext,
     ) -> jax.Array:
         """Undoes the per-patch normalization, with the mean and deviation of the TRUE patches."""
         if not self.normalize:
             return prediction
-        mean, std = losses.patch_statistics(patches)
+        patches = patchify(context.normalize(images), context.patch)  # [B, L, P]
+        mean, std = losses.patch_statistics(patches)  # [B, L, 1]
         return prediction * std + mean
 
 

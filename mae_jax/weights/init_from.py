@@ -86,10 +86,14 @@ class InitFrom:
     def _load_row(self, state: TrainState, row: Row) -> TrainState:
         if "encoder" not in self.args:
             raise UserError(f"config.{row.key}: the method has no argument 'encoder' to load into")
-        network = build(weights.portable_args(self.args)["encoder"], "models")
+        own = build(weights.portable_args(self.args)["encoder"], "models")
+        networks = {ENCODER: own, **self.method.encoders()}
+        network = networks.get(row.into, own)  # for parts of an unknown kind, the likely one
         model, _ = weights.read(row.path, _options(network))
+        if row.into in networks:
+            self._check_architecture(row, model, network)
         if row.into == ENCODER:
-            self._check_encoder(row, model, network)
+            self._compare_statistics(row, model)
         tree = {"params": state.params, "extra": state.extra}
         names = row.into.split("/")
         part = tree
@@ -122,14 +126,22 @@ class InitFrom:
         loaded = transfer(part, saved, missing=missing, adapt=adapt, where=prefix)
         return state.replace(**_replaced(tree, names, loaded))
 
-    def _check_encoder(self, row: Row, model: weights.Model, network: Any) -> None:
-        """Raises UserError if the encoders differ; warns if their mean and std differ."""
-        encoder, ours = model.args["encoder"], self.args["encoder"]
+    def _check_architecture(self, row: Row, model: weights.Model, network: Any) -> None:
+        """Raises UserError if the loaded encoder is of another architecture than `network`."""
+        encoder = model.args["encoder"]
         if build(encoder, "models").architecture != network.architecture:
             raise UserError(
                 f"the encoder in {row.path} has another architecture: it is {encoder}, and "
-                f"config.method.args.encoder={ours}"
+                f"config.method.args.{self._option(row)}"
             )
+
+    def _option(self, row: Row) -> str:
+        """The argument of the method that an encoder is set in: 'encoder=vit(B, patch=16)'."""
+        name = "target" if row.into.startswith("extra/target/") else "encoder"
+        return f"{name}={self.args[name]}"
+
+    def _compare_statistics(self, row: Row, model: weights.Model) -> None:
+        """Warns if the mean and std of pixels differ."""
         for name in ("mean", "std"):
             old, new = tuple(model.args.get(name, ())), tuple(self.args.get(name, ()))
             if old and new and old != new:  # colorization has none
@@ -142,7 +154,7 @@ class InitFrom:
         if "positions" in saved and "positions" not in part:
             raise UserError(
                 f"the encoder in {row.path} has learned positions: add learned_positions=True to "
-                f"config.method.args.encoder={self.args['encoder']}"
+                f"config.method.args.{self._option(row)}"
             )
 
 

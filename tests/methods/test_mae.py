@@ -29,9 +29,9 @@ class Basis(Target):
         """Two."""
         return 2
 
-    def initial(self, patch, channels):
+    def initial(self, images, patch):
         """[P, 2]."""
-        return {"basis": jnp.zeros((math.prod(patch) * channels, 2))}
+        return {"basis": jnp.zeros((math.prod(patch) * images.shape[-1], 2))}
 
     def constants(self, sample, patch):
         """[P, 2]."""

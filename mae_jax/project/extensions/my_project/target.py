@@ -23,9 +23,9 @@ class MeanColor(Target):
         """One value per channel."""
         return channels
 
-    def initial(self, patch: tuple[int, ...], channels: int) -> Constants:
+    def initial(self, images: jax.Array, patch: tuple[int, ...]) -> Constants:
         """'mean' [C]: a placeholder with the shape of what `constants` computes."""
-        return {"mean": jnp.ones(channels)}
+        return {"mean": jnp.ones(images.shape[-1])}
 
     def constants(self, sample: Mapping[str, np.ndarray], patch: tuple[int, ...]) -> Constants:
         """'mean' [C] of `sample` training images, plus 1 so that it is never zero."""
