@@ -15,7 +15,8 @@ LEGEND = 24
 
 
 def make(count: int = 6) -> Figure:
-    """Draws the first images of the test set, after the evaluation transforms.
+    """Draws the first images of the test set, or of the training set if there is none, after the
+    evaluation transforms.
 
     Args:
         count: how many images.
@@ -39,9 +40,10 @@ def nothing_to_draw(method: Method) -> str | None:
 def drawn(context: FigureContext, count: int) -> Canvas:
     """The figure."""
     predict = context.predict(("segmentation",), label_map)
-    names = context.data.source("test").names.get("segmentation", ())
+    split = "test" if "test" in context.data.sources else "train"
+    names = context.data.source(split).names.get("segmentation", ())
     images, predicted, true = [], [], []
-    for batch in context.data.eval("test", limit=count):
+    for batch in context.data.eval(split, limit=count):
         found = predict(batch)
         valid = np.asarray(found["valid"])
         images += list(np.asarray(found["image"])[valid])
