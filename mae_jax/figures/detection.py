@@ -19,7 +19,8 @@ PIXELS = 384
 
 
 def make(count: int = 6, score: float = 0.5) -> Figure:
-    """Draws the first images of the test set, after the evaluation transforms.
+    """Draws the first images of the test set, or of the training set if there is none, after the
+    evaluation transforms.
 
     Args:
         count: how many images.
@@ -44,10 +45,11 @@ def nothing_to_draw(method: Method) -> str | None:
 def drawn(context: FigureContext, count: int, score: float) -> Canvas:
     """The figure."""
     predict = context.predict(OUTPUTS, kept)
-    names = context.data.source("test").names["box_label"]
+    split = "test" if "test" in context.data.sources else "train"
+    names = context.data.source(split).names["box_label"]
     colors = palette(len(names) + 1)[1:]
     predicted, true = [], []
-    for batch in context.data.eval("test", limit=count):
+    for batch in context.data.eval(split, limit=count):
         found = {name: np.asarray(x) for name, x in predict(batch).items()}
         for place in np.flatnonzero(batch["valid"]):
             row = {name: x[place] for name, x in found.items()}
