@@ -230,9 +230,15 @@ def context(run: Run, state: TrainState, workdir: Path) -> FigureContext:
         results=known["results"],
         metrics=metrics_of(run.evals.evaluators, known["results"]) | known["metrics"],
         data=run.data,
+        split=drawn_split(run),
         predict=functools.partial(run.predictor, state),
         pictures=functools.partial(pictures, run, state),
     )
+
+
+def drawn_split(run: Run) -> str:
+    """The split whose images are drawn: the training set if there is no test set."""
+    return "test" if "test" in run.data.sources else "train"
 
 
 def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
@@ -268,7 +274,7 @@ def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed
 
 def pictures(run: Run, state: TrainState, count: int, seed: int) -> dict[str, np.ndarray]:
     """The method's pictures of the first `count` images, by kind: [count, *space, C] uint8."""
-    split = "test" if "test" in run.data.sources else "train"
+    split = drawn_split(run)
     drawings: dict[str, list[np.ndarray]] = {}
     for number, batch in enumerate(run.data.eval(split, limit=count)):
         key = stream_key(seed, "reconstruct", number)

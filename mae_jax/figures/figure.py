@@ -30,6 +30,8 @@ class FigureContext(NamedTuple):
     metrics: Mapping[str, Metric]
     """Declarations of the metrics in results and lines."""
     data: EvalData
+    split: str
+    """Whose images are drawn: 'test', or 'train' if there is no test set."""
     predict: Callable[[Sequence[str]], Predict]
     """Names of outputs -> a function from a batch to these outputs."""
     pictures: Callable[[int, int], dict[str, np.ndarray]]

@@ -40,10 +40,9 @@ def nothing_to_draw(method: Method) -> str | None:
 def drawn(context: FigureContext, count: int) -> Canvas:
     """The figure."""
     predict = context.predict(("segmentation",), label_map)
-    split = "test" if "test" in context.data.sources else "train"
-    names = context.data.source(split).names.get("segmentation", ())
+    names = context.data.source(context.split).names.get("segmentation", ())
     images, predicted, true = [], [], []
-    for batch in context.data.eval(split, limit=count):
+    for batch in context.data.eval(context.split, limit=count):
         found = predict(batch)
         valid = np.asarray(found["valid"])
         images += list(np.asarray(found["image"])[valid])

@@ -25,7 +25,7 @@ RESULTS = {
 
 def context(folder, lines=LINES, results=RESULTS, metrics=METRICS):
     """Of a run of 12 steps, which nothing has to be computed for."""
-    rest = dict(method=None, data=None, predict=None, pictures=None)
+    rest = dict(method=None, data=None, split="test", predict=None, pictures=None)
     return FigureContext(
         step=12, folder=folder, lines=lines, results=results, metrics=metrics, **rest
     )

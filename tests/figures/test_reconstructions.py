@@ -70,7 +70,7 @@ def pictures_of(*names, rank=2, channels=3, count=3):
 
 def context(folder, pictures):
     """Of a method whose pictures these are."""
-    rest = dict(lines=(), results={}, metrics={}, data=None, predict=None)
+    rest = dict(lines=(), results={}, metrics={}, data=None, split="test", predict=None)
     given = lambda count, seed: {name: images[:count] for name, images in pictures.items()}
     return FigureContext(method=Drawing(), step=1, folder=folder, pictures=given, **rest)
 
