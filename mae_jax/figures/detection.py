@@ -45,11 +45,10 @@ def nothing_to_draw(method: Method) -> str | None:
 def drawn(context: FigureContext, count: int, score: float) -> Canvas:
     """The figure."""
     predict = context.predict(OUTPUTS, kept)
-    split = "test" if "test" in context.data.sources else "train"
-    names = context.data.source(split).names["box_label"]
+    names = context.data.source(context.split).names["box_label"]
     colors = palette(len(names) + 1)[1:]
     predicted, true = [], []
-    for batch in context.data.eval(split, limit=count):
+    for batch in context.data.eval(context.split, limit=count):
         found = {name: np.asarray(x) for name, x in predict(batch).items()}
         for place in np.flatnonzero(batch["valid"]):
             row = {name: x[place] for name, x in found.items()}
