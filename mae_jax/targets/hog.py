@@ -6,6 +6,7 @@ magnitude and a Gaussian window of two by two cells. The histogram of a cell has
 """
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -53,9 +54,12 @@ class HOG(Target):
         """Draws a line for each bin, perpendicular to its gradient and as bright as its value."""
         rows, columns = self._cells(context.patch)
         x = prediction.reshape(*prediction.shape[:2], images.shape[-1], BINS, rows, columns)
-        # [B, L, rows, cell, columns, cell, C] to [B, L, P]
-        x = jnp.einsum("blcnij,nyx->bliyjxc", x, glyphs(self.cell)).reshape(*x.shape[:2], -1)
-        return context.normalize(255 * jnp.clip(x, 0, 1), pixels=int(np.prod(context.patch)))
+        picture = 0.0  # the brightest line of each pixel, [B, L, rows, cell, columns, cell, C]
+        for b, glyph in enumerate(glyphs(self.cell)):
+            line = jnp.einsum("blcij,yx->bliyjxc", x[:, :, :, b], glyph)
+            picture = jnp.maximum(picture, line)
+        pixels = jnp.minimum(picture, 1).reshape(*x.shape[:2], -1)  # [B, L, P] in [0, 1]
+        return context.normalize(255 * pixels, pixels=math.prod(context.patch))
 
     def _cells(self, patch: tuple[int, ...]) -> tuple[int, int]:
         """Number of cells along the height and the width of a patch."""

@@ -247,9 +247,9 @@ def projected(images, patch, mean, basis, scale):
 
 
 def glyph_picture(images):
-    """Cells replaced by the sum of their nine lines, in [0, 1]."""
+    """Cells replaced by the brightest of their nine lines, in [0, 1]."""
     cells = hog_by_definition(inputs_of(images), 4)  # [B, rows, columns, C, 9]
-    picture = np.einsum("brcdn,nyx->brycxd", cells, hog.glyphs(4))
+    picture = np.einsum("brcdn,nyx->brycxdn", cells, hog.glyphs(4)).max(axis=-1)
     return np.clip(picture, 0, 1).reshape(images.shape)
 
 
