@@ -68,8 +68,9 @@ def detect(
     sizes = data.sizes(split)[:limit]
     readable, count = np.flatnonzero(sizes.all(axis=1)), batch_size * jax.device_count()
     groups = [readable[i : i + count] for i in range(0, len(readable), count)]
+    channels = data.example("eval", split)["image"].shape[-1]
     for indices, rows in zip(groups, data.originals(split, groups, count), strict=True):
-        outputs = predict(make_batch(rows, size))
+        outputs = predict(make_batch(rows, size, channels))
         outputs = {name: np.asarray(outputs[name]) for name in OUTPUTS}
         first = jax.process_index() * len(rows)
         for place, index in enumerate(indices):
@@ -89,10 +90,8 @@ def fitted(original: tuple[int, int], size: int) -> tuple[int, int]:
     return height, width
 
 
-def make_batch(rows: list, size: int) -> dict[str, np.ndarray]:
+def make_batch(rows: list, size: int, channels: int) -> dict[str, np.ndarray]:
     """A batch of examples, None on padding: 'image' [B, size, size, C] uint8, `SIZE`, 'valid'."""
-    example = next((row for row in rows if row is not None), None)
-    channels = example["image"].shape[-1] if example else 3
     fill = np.array(FILL if channels == 3 else (128,) * channels, np.uint8)
     batch = {
         "image": np.full((len(rows), size, size, channels), fill, np.uint8),

@@ -352,7 +352,7 @@ def test_boxes_that_are_not_finite():
 
 def test_the_input_of_the_network_is_the_image_and_the_mean_beside_it():
     image = np.random.default_rng(0).integers(0, 256, (30, 60, 3)).astype(np.uint8)
-    batch = make_batch([{"image": image}, None], 60)
+    batch = make_batch([{"image": image}, None], 60, 3)
     np.testing.assert_array_equal(batch["image"][0, :30], image)
     assert (batch["image"][0, 30:] == (124, 116, 104)).all()
     assert batch[SIZE].tolist() == [[30, 60], [60, 60]] and batch["valid"].tolist() == [1, 0]
