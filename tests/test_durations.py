@@ -4,10 +4,10 @@ import pytest
 
 from tests.helpers import durations
 
-LIMIT = 1080
+LIMIT = 1150
 """Seconds of CPU of all tests but those marked thorough, without a compilation cache: ten minutes
 of two cores."""
-QUICK_LIMIT = 740
+QUICK_LIMIT = 800
 """The same of those that are not marked as slow either."""
 
 

@@ -32,11 +32,13 @@ def cases():
     encoder that is not their own, if they say of no others.
     """
     for name in NAMES:
-        yield pytest.param((name, {}), id=name)
         try:
             mine = tiny(name)
         except pytest.fail.Exception:  # as will the fixture
+            yield pytest.param((name, {}), id=name)
             continue
+        marks = [pytest.mark.thorough] if mine.COSTLY else []
+        yield pytest.param((name, {}), id=name, marks=marks)
         for word, changes in mine.OTHERS.items():
             yield pytest.param((name, changes), id=f"{name}-{word}")
         if not mine.OTHERS and mine.ARGS.get("encoder") == VIT:

@@ -24,7 +24,7 @@ MASKS = np.random.default_rng(0).random((3, 28, 28))
 
 def outputs_of(batch):
     """The same detections, in fractions of each image, of which the last is none."""
-    inside = batch["picture"] / 64  # [B, 2]
+    inside = batch["image_size"] / 64  # [B, 2]
     repeat = lambda x: np.repeat(x[None], len(inside), axis=0)
     return {
         "det_box": BOXES * np.tile(inside, 2)[:, None],

@@ -132,7 +132,7 @@ class Detection(ImageMethod):
         Raises:
             UserError: images of another size.
         """
-        images = batch["image"]
+        images = self.normalize(batch["image"])
         if images.shape[1:3] != (self.size, self.size):
             raise UserError(
                 f"detection learns from images of {self.size} x {self.size} pixels, and these are "
@@ -143,7 +143,7 @@ class Detection(ImageMethod):
         valid = labels >= 0  # NO_BOX is negative
         boxes = batch["box"] * self.size  # [B, n, 4] in pixels
         masks = batch["box_mask"] if self.masks else None
-        return self.normalize(images), boxes, jnp.where(valid, labels, 0), masks, valid
+        return images, boxes, jnp.where(valid, labels, 0), masks, valid
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]

@@ -318,7 +318,7 @@ def test_from_a_config(folders):
 def test_the_examples_of_the_documents_have_arguments_that_exist():
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
     lines = re.findall(r"^((?:pairs|tfds)\(.*?\))(?:  #.*)?$", page, re.M)
-    assert len(lines) == 7
+    assert len(lines) == 8
     for line in lines:
         check_spec(line, "data.sources")
     (recipe,) = re.findall(r'config.data.train_transform = "(random_scale.*)"', page)

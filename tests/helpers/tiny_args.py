@@ -34,6 +34,8 @@ class Tiny:
     """Arguments of its `make` with which it compiles in seconds, and learns on four images."""
     IMAGE: tuple[int, ...] = (16, 12, 3)
     """Shape of its images."""
+    COSTLY: bool = False
+    """True: it takes so long to compile that only thorough tests run it."""
     LEARNS: bool = True
     """False: it uses networks as they are, and its loss raises UserError."""
     OTHERS: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)

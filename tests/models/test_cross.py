@@ -179,7 +179,9 @@ def start(method):
     return random_like(jax.eval_shape(method.init, KEY, make_batch())[0])
 
 
-@pytest.mark.parametrize(("decoder", "share"), [("cross", 1 / 3), ("self", 0.5)])
+@pytest.mark.parametrize(
+    ("decoder", "share"), [("cross", 1 / 3), pytest.param("self", 0.5, marks=pytest.mark.thorough)]
+)
 def test_the_loss_is_that_of_the_share(decoder, share):
     """Of a cross-attention decoder, whose predictions do not depend on each other: the mean over
     some of the patches that it predicts all.

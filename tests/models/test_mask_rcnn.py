@@ -129,6 +129,7 @@ def test_detections_lie_within_their_image():
     same(jax.tree.map(lambda x: x[::-1], swapped), objects)
 
 
+@pytest.mark.thorough
 def test_an_encoder_with_stages_serves_too():
     encoder = convnext.make(widths=(4, 4, 8, 8), depths=(1, 1, 1, 1), kernel=3)
     model = MaskRCNN(encoder, 3, **SMALL)

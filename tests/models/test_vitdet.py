@@ -57,7 +57,13 @@ def params_of(theirs):
     return params
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(20, 20), (12, 20), (28, 24)])
+THOROUGH = pytest.mark.thorough
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(12, 20), pytest.param(20, 20, marks=THOROUGH), pytest.param(28, 24, marks=THOROUGH)],
+)
 def test_it_is_that_of_transformers(rows, columns):
     """Of square images and others, whose grids are padded to whole windows; after its position
     tables were resized, too.

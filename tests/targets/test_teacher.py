@@ -98,6 +98,7 @@ def config(tmp_path):
     return made, model
 
 
+@pytest.mark.thorough
 def test_a_teacher_of_another_architecture_is_loaded(config, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tests" / "example_project")
     config, model = config

@@ -37,6 +37,7 @@ def test_learned_positions_keep_the_grid_of_pre_training(tokens):
     assert task.adapt((16, 16, 1), (16, 16, 3))("embed/kernel", kernel).shape == (16, 16)
 
 
+@pytest.mark.thorough
 def test_boxes_alone():
     task = detect.make(**ARGS | dict(masks=False))
     batch = batch_of(task)

@@ -17,4 +17,5 @@ ARGS = dict(
     layer_decay=1.0,
 )
 IMAGE = (16, 16, 3)
+COSTLY = True
 OTHERS = {}
