@@ -273,7 +273,7 @@ def data_of(source, **more):
         batch_size=4,
         eval_batch_size=4,
         transforms={"train": [], "eval": []},
-        fields=("box", "box_label"),
+        fields=(),
         pipeline="arrays",
         workers=2,
         on_error="raise",
