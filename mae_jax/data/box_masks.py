@@ -91,7 +91,7 @@ def _within(inside: np.ndarray) -> np.ndarray:
 
 def linear(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Values [m, ...] at fractional places [n] of the first axis, edges repeated: [n, ...] float32.
-    No matrix product, whose threads would disturb those of the loader.
+    Not a matrix product: its threads would compete with the loader's.
     """
     at = np.clip(at, 0, len(values) - 1)
     low = at.astype(int)

@@ -3,7 +3,6 @@ Liu et al. 2023, arXiv 2303.02416).
 """
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import jax
@@ -12,7 +11,8 @@ import numpy as np
 
 from mae_jax.ops import losses
 from mae_jax.ops.patches import patchify
-from mae_jax.targets import Constants, Target, TargetContext
+from mae_jax.targets import Constants, TargetContext
+from mae_jax.targets.pixels import Pixels
 from mae_jax.types import UserError
 
 EPSILON = 1e-9
@@ -20,42 +20,19 @@ EPSILON = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LowPass(Target):
+class LowPass(Pixels):
     """The pixels of a patch of the filtered image; `make` documents the fields."""
 
     radius: float
-    normalize: bool
 
-    drawable: ClassVar[bool] = True
-
-    @property
-    def relative(self) -> bool:
-        """See `Target`."""
-        return self.normalize
-
-    def width(self, patch: tuple[int, ...], channels: int) -> int:
-        """Number of pixels of a patch times channels."""
-        return math.prod(patch) * channels
+    exact: ClassVar[bool] = False
 
     def make(self, constants: Constants, images: jax.Array, context: TargetContext) -> jax.Array:
         """Filtered pixels of the patches that count in the loss, [B, K, V] float32."""
-        patches = context.take(self._patches(images, context))
+        patches = context.take(self.patches(images, context))
         return losses.normalize_patches(patches) if self.normalize else patches
 
-    def to_pixels(
-        self,
-        constants: Constants,
-        prediction: jax.Array,
-        images: jax.Array,
-        context: TargetContext,
-    ) -> jax.Array:
-        """Undoes the normalization, with the mean and deviation of the TRUE filtered patches."""
-        if not self.normalize:
-            return prediction
-        mean, std = losses.patch_statistics(self._patches(images, context))  # [B, L, 1]
-        return prediction * std + mean
-
-    def _patches(self, images: jax.Array, context: TargetContext) -> jax.Array:
+    def patches(self, images: jax.Array, context: TargetContext) -> jax.Array:
         """All patches [B, L, P] of the filtered, normalized images."""
         return patchify(low_pass(context.normalize(images), self.radius), context.patch)
 

@@ -49,9 +49,12 @@ class Pixels(Target):
         """Undoes the per-patch normalization, with the mean and deviation of the TRUE patches."""
         if not self.normalize:
             return prediction
-        patches = patchify(context.normalize(images), context.patch)  # [B, L, P]
-        mean, std = losses.patch_statistics(patches)  # [B, L, 1]
+        mean, std = losses.patch_statistics(self.patches(images, context))  # [B, L, 1]
         return prediction * std + mean
+
+    def patches(self, images: jax.Array, context: TargetContext) -> jax.Array:
+        """All patches [B, L, P] of the normalized images."""
+        return patchify(context.normalize(images), context.patch)
 
 
 def make(normalize: bool = True) -> Pixels:
