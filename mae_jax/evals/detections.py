@@ -16,7 +16,7 @@ from mae_jax.data.objects import encode
 from mae_jax.evals.average_precision import Detections
 from mae_jax.evals.buckets import padded
 from mae_jax.evals.features import EvalData, Predict
-from mae_jax.evals.full_size import FILL
+from mae_jax.evals.full_size import outside
 from mae_jax.types import UserError
 
 OUTPUTS = ("det_box", "det_score", "det_label", "det_valid", "det_mask")
@@ -92,7 +92,7 @@ def fitted(original: tuple[int, int], size: int) -> tuple[int, int]:
 
 def make_batch(rows: list, size: int, channels: int) -> dict[str, np.ndarray]:
     """A batch of examples, None on padding: 'image' [B, size, size, C] uint8, `SIZE`, 'valid'."""
-    fill = np.array(FILL if channels == 3 else (128,) * channels, np.uint8)
+    fill = outside(channels)
     batch = {
         "image": np.full((len(rows), size, size, channels), fill, np.uint8),
         SIZE: np.full((len(rows), 2), size, np.float32),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.data.images import cut
+from mae_jax.data.transforms.pad import FILL
 from mae_jax.evals.buckets import (
     Bucket,
     EvalSize,
@@ -25,8 +26,6 @@ from mae_jax.types import IGNORE, Batch, UserError
 
 BYTES = 2**28
 """Of the logits of one batch on a device, at the original size of its images, at most."""
-FILL = (124, 116, 104)
-"""Color of pixels outside an image: ImageNet's mean, which networks see as about zero."""
 
 
 class Inference(NamedTuple):
@@ -177,7 +176,7 @@ def make_batch(
     """
     inside = tuple(max(1, round(n * scale / how.rule.step)) * how.rule.step for n in bucket.inputs)
     size = tuple(max(n, how.crop) for n in inside)
-    fill = np.array(FILL if channels == 3 else (128,) * channels, np.uint8)
+    fill = outside(channels)
     batch = {
         "image": np.full((len(rows), *size, channels), fill, np.uint8),
         "rows": np.zeros((len(rows), bucket.labels[0], size[0]), np.float32),
@@ -201,6 +200,13 @@ def make_batch(
         corners = windows(size, how.crop, how.stride)
         batch["windows"] = np.repeat(corners[None], len(rows), axis=0)
     return batch
+
+
+def outside(channels: int) -> np.ndarray:
+    """[C] uint8: the color of pixels outside an image, which networks see as about zero: ImageNet's
+    mean, or the middle of the range for images of other than three channels.
+    """
+    return np.array(FILL if channels == 3 else (128,) * channels, np.uint8)
 
 
 def added(batch: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:

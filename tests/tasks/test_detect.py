@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from mae_jax.evals import detections
 from mae_jax.ops.posemb import sincos
 from mae_jax.ops.resample import resample_positions
 from mae_jax.tasks import detect
@@ -13,6 +14,10 @@ from mae_jax.types import UserError
 from tests.tasks.tiny.detect import ARGS
 
 KEY = jax.random.key(0)
+
+
+def test_evaluations_ask_for_what_the_task_offers():
+    assert detect.OUTPUTS == detections.OUTPUTS
 
 
 def batch_of(task, count=2):

@@ -15,6 +15,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from mae_jax.data.fields import move
 from mae_jax.data.geometry import Affine, pillow_of
 from mae_jax.data.transforms import Transform, color_of
+from mae_jax.data.transforms.pad import FILL
 from mae_jax.types import UserError
 
 MAX_MAGNITUDE = 10
@@ -112,7 +113,7 @@ def make(
     deviation: float = 0.5,
     operations: int = 2,
     probability: float = 0.5,
-    fill=(124, 116, 104),
+    fill=FILL,
 ) -> RandAugment:
     """Random operations on images of 1 or 3 channels.
 
