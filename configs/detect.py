@@ -148,7 +148,7 @@ def on_scenes() -> ConfigDict:
         size=96,
     )
     config.data.update(
-        batch_size=16,
+        batch_size=8,
         subset="share(0.1)",
         train_transform="flip|large_scale_jitter(96, scale=(0.7, 1.4))",
     )
@@ -164,16 +164,19 @@ def on_scenes() -> ConfigDict:
         mask_size=28,
         width=64,
         hidden=128,
+        head_convs=2,
         anchor_scale=8.0,
         proposals=64,
-        sample=64,
+        sample=32,
         detections=20,
         drop_path=0.0,
         layer_decay=0.75,
     )
     config.optimizer.weight_decay = 0.05
-    config.schedule.update(base_lr=1.6e-2, epochs=20.0, warmup_epochs=1.0)
-    config.checkpoint.every = 200
+    config.schedule.update(base_lr=3.2e-2, epochs=4.0, warmup_epochs=0.2)
+    config.checkpoint.every = 150
     config.log.every = 10
-    config.evals.update(run="detection(size=96, batch_size=16)", figures="curves|detection")
+    config.evals.update(
+        run="detection(size=96, batch_size=16)", figures="curves|detection(score=0.2)"
+    )
     return config

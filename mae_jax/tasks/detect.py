@@ -176,6 +176,7 @@ def make(
     cascade: bool = False,
     width: int = 256,
     hidden: int = 1024,
+    head_convs: int = 4,
     anchor_scale: float = 8.0,
     proposals: int = 1000,
     sample: int = 512,
@@ -200,6 +201,7 @@ def make(
             1712.00726).
         width: of the pyramid and of the convolutions in the heads.
         hidden: width of the box head's last hidden layer.
+        head_convs: number of convolutions in each head.
         anchor_scale: sides of anchors in strides of their level.
         proposals: of an image, of which the second stage decides; before overlapping ones are
             suppressed, as many of each level, and in training twice as many.
@@ -222,6 +224,7 @@ def make(
         mask_size=mask_size,
         width=width,
         hidden=hidden,
+        head_convs=head_convs,
         proposals=proposals,
         sample=sample,
         detections=detections,
@@ -232,6 +235,7 @@ def make(
         stages=3 if cascade else 1,
         width=width,
         hidden=hidden,
+        head_convs=head_convs,
         anchor_scale=anchor_scale,
         proposals_before=(2 * proposals, proposals),
         proposals_after=proposals,
