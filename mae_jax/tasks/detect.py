@@ -88,6 +88,8 @@ class Detection(ImageMethod):
                 return resample(path, array)
             side = math.isqrt(len(array))
             grid = grid_of(old[:-1], encoder.patch) if old else (side, side)
+            if len(array) - math.prod(grid) not in (0, 1):
+                grid = (side, side)  # of a detector, whose images are larger than in pre-training
             patches = array[len(array) - math.prod(grid) :]  # [L, D], without class tokens
             new = (encoder.position_grid, encoder.position_grid)
             return resample_positions(jnp.asarray(patches), grid, new, prefix=0)

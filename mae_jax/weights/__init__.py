@@ -1,4 +1,5 @@
-"""Import and export of weights: layouts of the official MAE, timm and Hugging Face, and our runs.
+"""Import and export of weights: layouts of the official MAE, timm, Hugging Face and detectron2, and
+our runs.
 
 `files.py` reads files: `kinds.py` detects their type, `parts.py` selects the arrays of the model.
 `rewrite.py` and `layout.py`, with the tables of `layouts/`, convert these to our names. `infer.py`
@@ -23,7 +24,7 @@ from mae_jax.weights.hub import from_hub
 from mae_jax.weights.infer import model_of
 from mae_jax.weights.kinds import SUFFIXES
 from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Mapped, known, to_ours
-from mae_jax.weights.layouts import tables
+from mae_jax.weights.layouts import Layout, tables
 from mae_jax.weights.model import Model, Options, portable_args
 from mae_jax.weights.parts import other_model
 from mae_jax.weights.rewrite import Rewritten, described_names, rewritten
@@ -79,7 +80,7 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
             "training has no separate factors",
             found.name,
         )
-    params, table = _mapped(found, changed, options)
+    layout, params, table = _mapped(found, changed, options)
     if options.encoder_only:
         params = {path: array for path, array in params.items() if path.startswith("encoder/")}
         table = [row for row in table if row.ours in params or row.ours.startswith("(")]
@@ -91,9 +92,12 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
             "are supported"
         )
     dtypes = {path: found.arrays[names[path]].dtype for path in TABLES if path in names}
+    patch = kernel.shape[2], kernel.shape[1]
     try:
-        patch = kernel.shape[2], kernel.shape[1]
-        model = model_of(found, params, patch, options, dtypes)
+        if layout.infer is None:
+            model = model_of(found, params, patch, options, dtypes)
+        else:
+            model = layout.infer(found.name, params, patch, options)
     except KeyError as error:
         raise UserError(f"{found.name} lacks {error.args[0]}: it is incomplete") from error
     return _completed(model, table, found.name, options)
@@ -101,14 +105,14 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
 
 def _mapped(
     found: Found, changed: Rewritten, options: Options
-) -> tuple[dict[str, np.ndarray], list[Mapped]]:
-    """The arrays in our names, by the layout that matches most of them."""
+) -> tuple[Layout, dict[str, np.ndarray], list[Mapped]]:
+    """The layout that matches most of the arrays, and the arrays in our names."""
     arrays = changed.arrays
-    rows = max(tables(options.layout), key=lambda rows: known(arrays, rows))
+    layout, rows = max(tables(options.layout), key=lambda pair: known(arrays, pair[1]))
     params, table = to_ours(arrays, rows)
     if "encoder/embed/kernel" not in params:
         raise other_model(found.name, list(found.arrays), options.layout)
-    if "encoder/cls_token" not in params:
+    if layout.infer is None and "encoder/cls_token" not in params:
         raise UserError(
             f"{found.name} holds another model: it has no class token, which these layouts need "
             "(I-JEPA, SigLIP and timm's gap models have none)"
@@ -123,7 +127,7 @@ def _mapped(
     shapes = {name: arrays[name].shape for name in left}
     shapes |= {name: found.arrays[name].shape for name in changed.used}
     rest = dict.fromkeys([*left, *found.beside], LEFT_OVER) | changed.used
-    return params, [*table, *(Mapped(w, n, shapes.get(n, ())) for n, w in rest.items())]
+    return layout, params, [*table, *(Mapped(w, n, shapes.get(n, ())) for n, w in rest.items())]
 
 
 def _refuse(names: list[str], options: Options, what: str, way: str, *, theirs: bool) -> None:

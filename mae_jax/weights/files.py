@@ -1,4 +1,4 @@
-"""Reads weights from safetensors and PyTorch files, and from folders of Hugging Face."""
+"""Reads weights from safetensors, PyTorch files, pickles of arrays, and folders of Hugging Face."""
 
 import contextlib
 import json
@@ -13,6 +13,7 @@ from mae_jax.types import UserError
 from mae_jax.weights.hub import from_hub
 from mae_jax.weights.kinds import ENDINGS, TORCH, kind_of
 from mae_jax.weights.parts import Groups, part_of
+from mae_jax.weights.pickled import read_pickle
 from mae_jax.weights.pytorch import read_torch, to_numpy
 
 OURS = "mae_jax"
@@ -84,7 +85,10 @@ def open_weights(source: str, key: str | None = None, layout: str | None = None)
 
 def _read(path: Path) -> tuple[Groups, dict[str, Any]]:
     """The arrays of one file (PyTorch tensors unconverted), and our metadata."""
-    if kind_of(path) == "torch":
+    kind = kind_of(path)
+    if kind == "pickle":
+        return read_pickle(path), {}
+    if kind == "torch":
         groups, text = read_torch(path, OURS)
         return groups, _parsed(text, path)
     arrays, notes = read_safetensors(path)

@@ -74,7 +74,7 @@ def model_of(
     heads = heads_of(known, options, width, found.name, moco=moco)
     encoder = _spec(width, depth, heads, side, hidden / width, table is not None)
     image = (new[0] * side, new[1] * side, channels)
-    mean, std = _pixels(known, options, channels, found.name)
+    mean, std = statistics_of(known, options, channels, found.name)
     args: dict[str, Any] = dict(encoder=encoder, mean=mean, std=std)
     pretrained = found.config["pretrained_cfg"] if "pretrained_cfg" in found.config else {}
     images = images_of(found.processor, pretrained, image[:2])
@@ -134,8 +134,17 @@ def _spec(width: int, depth: int, heads: int, patch: int, ratio: float, learned:
     return f"vit({first}, patch={patch}{more}{', learned_positions=True' if learned else ''})"
 
 
-def _pixels(known: dict, options: Options, channels: int, name: str) -> tuple[tuple, tuple]:
-    """Mean and standard deviation that images are normalized with."""
+def statistics_of(known: dict, options: Options, channels: int, name: str) -> tuple[tuple, tuple]:
+    """Mean and standard deviation that images are normalized with.
+
+    Args:
+        known: 'mean' and 'std', if the file has them.
+        channels: of the images.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: they are not known, or do not fit the channels.
+    """
     if (options.mean is None) != (options.std is None):
         raise UserError("pass both --mean and --std, or neither")
     if options.mean is not None:

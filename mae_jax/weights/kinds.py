@@ -1,5 +1,6 @@
-"""Detects the type of a file of weights, by its first bytes, then by its name. Only safetensors and
-PyTorch files are read; for other common types the error message names the conversion.
+"""Detects the type of a file of weights, by its first bytes, then by its name. Only safetensors,
+PyTorch files and pickles of NumPy arrays are read; for other common types the error message names
+the conversion.
 """
 
 import zipfile
@@ -10,6 +11,9 @@ from mae_jax.types import UserError
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pyth", ".pkl")
 SUFFIXES = (".safetensors", *TORCH)
 """Suffixes of files of weights. '.tar' is for '.pth.tar', a common name of PyTorch files."""
+
+LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""In the first bytes of PyTorch files before version 1.6: the pickle of a number."""
 
 AGAIN = "copy or download it again"
 CONVERT = "load it in transformers and write .safetensors with save_pretrained"
@@ -48,7 +52,8 @@ ENDINGS = {
 
 
 def kind_of(path: Path) -> str:
-    """The type of a file, 'safetensors' or 'torch', by its content before its name.
+    """The type of a file, 'safetensors', 'torch' or 'pickle' (of NumPy arrays), by its content
+    before its name.
 
     Raises:
         UserError: it has another type, which the message names.
@@ -68,6 +73,8 @@ def kind_of(path: Path) -> str:
         return "safetensors"
     if path.suffix == ".safetensors":
         return "safetensors"  # a damaged one
+    if start[:1] == b"\x80" and LEGACY not in start[:32]:
+        return "pickle"
     if path.suffix in TORCH:
         return "torch"
     if path.suffix in ENDINGS:

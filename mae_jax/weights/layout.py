@@ -24,8 +24,10 @@ class Form(NamedTuple):
 
     ours: Callable[[np.ndarray], np.ndarray]
     """Their array -> ours."""
-    theirs: Callable[[np.ndarray, "Shape"], np.ndarray]
-    """Our array -> theirs."""
+    theirs: Callable[[np.ndarray, "Shape"], np.ndarray] | None = None
+    """Our array -> theirs; None: the layout is not written."""
+    axes: int | None = None
+    """Number of axes of their array; None: any."""
 
 
 class Shape(NamedTuple):
@@ -41,8 +43,8 @@ class Row(NamedTuple):
     ours: str
     theirs: tuple[str, ...]
     """Several names are parts along the last axis of ours; '' is a missing part, zero in ours."""
-    form: str
-    """A key of FORMS."""
+    form: str | Form
+    """A key of FORMS, or a form of the layout's own."""
 
 
 class Mapped(NamedTuple):
@@ -61,12 +63,11 @@ def patch_kernel(kernel: np.ndarray, shape: Shape) -> np.ndarray:
 
 FORMS = {
     "same": Form(lambda a: a, lambda a, shape: a),
-    "dense": Form(lambda a: a.T, lambda a, shape: a.T),
-    "patch": Form(lambda a: a.transpose(2, 3, 1, 0).reshape(-1, len(a)), patch_kernel),
-    "table": Form(lambda a: a[0], lambda a, shape: a[None]),
+    "dense": Form(lambda a: a.T, lambda a, shape: a.T, axes=2),
+    "patch": Form(lambda a: a.transpose(2, 3, 1, 0).reshape(-1, len(a)), patch_kernel, axes=4),
+    "table": Form(lambda a: a[0], lambda a, shape: a[None], axes=3),
 }
 FLOATS = ("float32", "float16", "bfloat16", "float64")
-AXES = {"dense": 2, "patch": 4, "table": 3}
 
 
 def dense(ours: str, *theirs: str) -> list[Row]:
@@ -100,7 +101,7 @@ def to_ours(arrays: Arrays, rows: Iterable[Row]) -> tuple[dict[str, np.ndarray],
         for number in _numbers(row.theirs[0], arrays):
             names = [name.replace("{}", number) for name in row.theirs]
             ours = row.ours.replace("{}", number)
-            params[ours] = _joined([_part(arrays, name, row.form) for name in names], names)
+            params[ours] = _joined([_part(arrays, name, _form(row)) for name in names], names)
             table.append(Mapped(ours, " + ".join(filter(None, names)), params[ours].shape))
     return params, table
 
@@ -118,7 +119,11 @@ def _numbers(pattern: str, arrays: Arrays) -> list[str]:
     return sorted((m[1] for m in map(regex.fullmatch, arrays) if m), key=int)
 
 
-def _part(arrays: Arrays, name: str, form: str) -> np.ndarray | None:
+def _form(row: Row) -> Form:
+    return FORMS[row.form] if isinstance(row.form, str) else row.form
+
+
+def _part(arrays: Arrays, name: str, form: Form) -> np.ndarray | None:
     if not name:
         return None
     if name not in arrays:
@@ -130,17 +135,17 @@ def _part(arrays: Arrays, name: str, form: str) -> np.ndarray | None:
             "(quantized ones are not supported)"
         )
     array = np.asarray(arrays[name], np.float32)
-    if array.ndim != AXES.get(form, array.ndim):
+    if form.axes not in (None, array.ndim):
         raise UserError(
-            f"{name} has shape {list(array.shape)}, and {AXES[form]} axes are expected: the file "
+            f"{name} has shape {list(array.shape)}, and {form.axes} axes are expected: the file "
             "holds another model"
         )
-    if form == "table" and len(array) != 1:
+    if form is FORMS["table"] and len(array) != 1:
         raise UserError(
             f"{name} has shape {list(array.shape)}, and one table [1, L, D] is expected: the file "
             "holds another model"
         )
-    return np.ascontiguousarray(FORMS[form].ours(array))
+    return np.ascontiguousarray(form.ours(array))
 
 
 def _joined(parts: list[np.ndarray | None], names: Sequence[str]) -> np.ndarray:
@@ -162,7 +167,7 @@ def to_theirs(
             parts = np.split(params[ours], len(names), axis=-1)
             for name, part in zip(names, parts, strict=True):
                 if name:
-                    theirs = FORMS[row.form].theirs(part, shape)
+                    theirs = _form(row).theirs(part, shape)
                     arrays[name] = np.ascontiguousarray(theirs, np.float32)
             table.append(Mapped(ours, " + ".join(filter(None, names)), params[ours].shape))
     return arrays, table

@@ -107,7 +107,7 @@ def other_model(name: str, names: list[str], layout: str | None) -> UserError:
         return UserError(f"{name} holds no named weights")
     families = [what for regex, what in FAMILIES if any(re.search(regex, n) for n in names)]
     what = f", it looks like {families[0]}" if families else ""
-    known = layout or "timm / official MAE, Hugging Face's ViT, ViTMAE or BEiT"
+    known = layout or "timm / official MAE, Hugging Face's ViT, ViTMAE or BEiT, detectron2's ViTDet"
     return UserError(
         f"{name} holds another model{what}: its arrays ({', '.join(sorted(names)[:3])}, ...) do "
         f"not match the layout of {known}"
@@ -135,7 +135,7 @@ def _roots(groups: Groups, layout: str | None) -> dict[tuple[str, str], Mapping[
     """(path, prefix) of each set of weights -> its dictionary. A set is found by its patch
     embedding, which it has once, after its prefix.
     """
-    rows = [row for table in layouts.tables(layout) for row in table]
+    rows = [row for _, table in layouts.tables(layout) for row in table]
     known = [re.escape(row.theirs[0]) for row in rows if row.ours == "encoder/embed/kernel"]
     landmark = re.compile(rf"((?:.*?\.)??)(?:{'|'.join(known)})")
     return {

@@ -38,6 +38,9 @@ def test_learned_positions_keep_the_grid_of_pre_training(tokens):
     for old in ((24, 24, 3), None):
         found = task.adapt((16, 16, 3), old)("positions", stored)
         np.testing.assert_allclose(found, expected, atol=1e-6)
+    of_detector = task.adapt((16, 16, 3), (64, 64, 3))("positions", sincos((3, 3), 16))
+    expected = resample_positions(sincos((3, 3), 16), (3, 3), (4, 4), prefix=0)
+    np.testing.assert_allclose(of_detector, expected, atol=1e-6)
     kernel = np.zeros((48, 16), np.float32)
     assert task.adapt((16, 16, 1), (16, 16, 3))("embed/kernel", kernel).shape == (16, 16)
 

@@ -25,8 +25,9 @@ def layout(tmp_path, at):
 
 def test_every_layout_names_the_patch_embedding_of_each_table():
     tables = layouts.tables(None)
-    assert len(tables) == sum(len(layouts.tables(name)) for name in ("timm", "hf", "mae"))
-    for rows in tables:
+    names = ("timm", "hf", "mae", "detectron2")
+    assert len(tables) == sum(len(layouts.tables(name)) for name in names)
+    for _, rows in tables:
         forms = {row.ours: row.form for row in rows}
         assert forms["encoder/embed/kernel"] == "patch"
 
@@ -61,7 +62,9 @@ def test_unknown_layouts_are_refused_with_those_that_there_are(layout, tmp_path,
     weights.write_run(models.mae(depth=1), run_)
     export = "weights", "export", "--run", run_, "--out", out, "--format"
     line = mistake(capsys, *export, "nothing")
-    assert line.endswith("has no 'nothing': choose hf, mae, timm (or --format stablehlo, onnx)")
+    assert line.endswith(
+        "has no 'nothing': choose detectron2, hf, mae, timm (or --format stablehlo, onnx)"
+    )
     assert "no module 'layuot' in my_project" in mistake(capsys, *export, "my_project.layuot")
     weights.write(models.mae(depth=1), out, "mae")
     line = mistake(capsys, "weights", "import", out, "--out", tmp_path / "b", "--layout", "tim")

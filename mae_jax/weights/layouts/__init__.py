@@ -7,9 +7,11 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mae_jax.spec import build
 from mae_jax.weights.layout import Row
-from mae_jax.weights.model import Model
+from mae_jax.weights.model import Model, Options
 
 Rows = Sequence[Row]
 """A table of names for both directions, see `layout.py`."""
@@ -30,6 +32,10 @@ class Layout:
     UserError. None: the layout is one file, .safetensors or .pth, not a folder."""
     partial: bool = False
     """Leave out arrays that the written table does not name, instead of refusing the model."""
+    infer: Callable[[str, dict[str, np.ndarray], tuple[int, int], Options], Model] | None = None
+    """Returns the model of arrays in our names, from the name of their file for messages, the
+    arrays, (side of a patch in pixels, channels) and the user's options; may raise UserError. None:
+    `infer.py`, for vision transformers with a class token."""
 
 
 def find(name: str) -> Layout:
@@ -41,7 +47,7 @@ def find(name: str) -> Layout:
     return build(name, "weights.layouts", Layout)
 
 
-def tables(name: str | None) -> list[Rows]:
-    """The tables to read a file with: of one layout, or of all in this package."""
+def tables(name: str | None) -> list[tuple[Layout, Rows]]:
+    """The tables to read a file with, each with its layout: of one layout, or of all here."""
     names = [name] if name else [module.name for module in pkgutil.iter_modules(__path__)]
-    return [rows for name in names for rows in find(name).readable]
+    return [(layout, rows) for layout in map(find, names) for rows in layout.readable]
