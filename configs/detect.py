@@ -13,6 +13,8 @@ of it after 8/9 of the steps and a hundredth after 26/27. Its reported AP, from 
 
     B  51.6 box  45.9 mask        L  55.5  49.2        H  56.7  50.2
 
+H has patches of 16 pixels: the patch embedding of MAE's ViT-H/14 is resampled.
+
 'voc' has the boxes of PASCAL VOC 2012 alone. An encoder of four stages, as T for convnext(T), has a
 pyramid of its own.
 

@@ -61,6 +61,25 @@ def _bicubic(old: int, new: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
+def resample_patches(kernel: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:
+    """Adapts a patch embedding to patches of other sides (FlexiViT, arXiv 2212.08013, section 3.4):
+    its inner products with all patches change least when these are resized, bicubic. Larger patches
+    keep them exactly.
+
+    Args:
+        kernel: [prod(old) * C, D], channels innermost.
+        old, new: sides of a patch in pixels.
+
+    Returns:
+        [prod(new) * C, D] float32.
+    """
+    x = np.asarray(kernel, np.float64).reshape(*old, -1)  # [*old, C D]
+    for axis, (before, after) in enumerate(zip(old, new, strict=True)):
+        matrix = np.linalg.pinv(_bicubic(before, after).T.astype(np.float64))  # [new, old]
+        x = np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis)
+    return x.reshape(-1, kernel.shape[1]).astype(np.float32)
+
+
 def resample_channels(kernel: jax.Array, old: int, new: int) -> jax.Array:
     """Adapts a patch embedding to another number of channels.
 

@@ -17,10 +17,12 @@ from ml_collections import ConfigDict
 from mae_jax import weights
 from mae_jax.engine.transfer import transfer
 from mae_jax.models.vit import ViT
+from mae_jax.models.vitdet import ViTDet
 from mae_jax.ops.patches import grid_of
 from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import arguments, build
 from mae_jax.types import Method, TrainState, UserError
+from mae_jax.weights.patches import differs_in_patch, with_patch
 from mae_jax.workdir import read_config, write
 
 logger = logging.getLogger(__name__)
@@ -90,7 +92,9 @@ class InitFrom:
         networks = {ENCODER: own, **self.method.encoders()}
         network = networks.get(row.into, own)  # for parts of an unknown kind, the likely one
         model, _ = weights.read(row.path, _options(network))
-        if row.into in networks:
+        pretrained = build(model.args["encoder"], "models")
+        other_patch = row.into == ENCODER and differs_in_patch(pretrained, network)
+        if row.into in networks and not other_patch:
             self._check_architecture(row, model, network)
         if row.into == ENCODER:
             self._compare_statistics(row, model)
@@ -109,6 +113,8 @@ class InitFrom:
         }
         self._check_positions(row, saved, part)
         old = model.image
+        if other_patch:
+            saved, old = with_patch(saved, old, pretrained, network, row.path)
         if (
             old is None
             and "positions" in saved
@@ -118,7 +124,8 @@ class InitFrom:
         # Only the method's own encoder is adapted to other images; other parts must fit exactly.
         ours = row.into == ENCODER
         adapt = self.method.adapt(self.image, old) if ours else lambda path, array: array
-        if isinstance(network, ViT) and ours and old and "positions" in {*part} - {*saved}:
+        computed = isinstance(network, ViT | ViTDet) and "positions" in {*part} - {*saved}
+        if computed and ours and old:
             # Sine-cosine positions are resampled as learned ones are.
             grid = grid_of(old[:-1], network.patch)
             saved["positions"] = with_prefix(grid, network.width, network.prefix)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mae_jax.ops.patches import patchify
-from mae_jax.ops.resample import resample_channels, resample_positions
+from mae_jax.ops.resample import resample_channels, resample_patches, resample_positions
 from mae_jax.types import UserError
 
 
@@ -49,6 +49,28 @@ def test_bicubic_positions_are_the_sum_over_sixteen_neighbors(new):
     theirs = torch.nn.functional.interpolate(field, size=new, mode="bicubic", align_corners=False)
     theirs = theirs[0].permute(1, 2, 0).reshape(-1, 3)
     np.testing.assert_allclose(found[1:], theirs, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("old", "new"), [((3, 4), (5, 4)), ((14,), (16,)), ((6, 5), (4, 3))])
+def test_patches_that_are_resized_keep_their_embedding(old, new):
+    """Exactly if they grow; otherwise no other kernel is closer to it for random pixels."""
+    rng, channels = np.random.default_rng(0), 2
+    kernel = rng.normal(size=(np.prod(old) * channels, 3)).astype(np.float32)
+    found = resample_patches(kernel, old, new)
+    assert found.shape == (np.prod(new) * channels, 3) and found.dtype == np.float32
+    matrix = np.ones((1, 1))  # of the resizing of a patch, [prod(new), prod(old)]
+    for before, after in zip(old, new, strict=True):
+        axis = np.zeros((after, before))
+        for i in range(after):
+            at = (i + 0.5) * before / after - 0.5
+            for j in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
+                axis[i, min(max(j, 0), before - 1)] += cubic(at - j)
+        matrix = np.kron(matrix, axis)
+    matrix = np.kron(matrix, np.eye(channels))
+    error = matrix.T @ found - kernel  # of the embeddings of single pixels
+    if np.prod(new) > np.prod(old):
+        np.testing.assert_allclose(error, 0, atol=1e-5)
+    assert np.abs(matrix @ error).max() < 1e-5  # the gradient of its square
 
 
 def test_positions_of_the_same_grid_stay():
