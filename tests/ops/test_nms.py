@@ -1,5 +1,7 @@
 """Non-maximum suppression: equal to the greedy loop, with ties, groups and padding."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -30,6 +32,19 @@ def random_set(rng):
     scores = (rng.integers(0, 9, COUNT) / 8).astype(np.float32)
     groups = rng.integers(0, rng.integers(1, 4), COUNT).astype(np.int32)
     return boxes, scores, groups, rng.random(COUNT) < 0.9
+
+
+def test_it_is_that_of_torchvision():
+    """Of stored results, with equal scores."""
+    with np.load(Path(__file__).parent.parent / "golden" / "torchvision.npz") as arrays:
+        boxes, scores, kept = (arrays[name] for name in ("boxes", "scores", "kept"))
+        thresholds = arrays["thresholds"].tolist()
+    same = np.zeros(scores.shape, np.int32)
+    run = jax.jit(jax.vmap(nms.nms, (0, 0, 0, 0, None)))
+    for threshold, expected in zip(thresholds, kept, strict=True):
+        found = run(boxes, scores, same, same == 0, threshold)
+        np.testing.assert_array_equal(found, expected)
+        assert 0 < expected.sum() < expected.size
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])

@@ -1,6 +1,7 @@
 """ROIAlign: equal to a loop in float64, at borders and outside; the levels of a pyramid."""
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,19 @@ def test_it_is_a_loop(out, scale):
     found = jax.jit(partial(roi_align, out=out, scale=scale, max_samples=10))(features, BOXES, ALL)
     for box, values in zip(BOXES, found, strict=True):
         np.testing.assert_allclose(values, expected(features, box, out, scale), atol=1e-4)
+
+
+def test_it_is_that_of_torchvision():
+    """Of stored results; theirs are [R, C, out, out], and boxes (xmin, ymin, xmax, ymax)."""
+    with np.load(Path(__file__).parent.parent / "golden" / "torchvision.npz") as arrays:
+        stored = dict(arrays)
+    boxes = stored["rois"][:, [1, 0, 3, 2]]
+    out, scale = stored["pooled"].shape[-1], float(stored["scale"])
+    run = jax.jit(partial(roi_align, out=out, scale=scale, max_samples=10))
+    features = stored["features"].transpose(1, 2, 0)
+    found = run(features, boxes, np.ones(len(boxes), bool))
+    assert np.abs(stored["pooled"]).max() > 0.5
+    np.testing.assert_allclose(found, stored["pooled"].transpose(0, 2, 3, 1), atol=1e-5)
 
 
 def test_a_ramp_has_the_values_of_its_centers():
