@@ -62,6 +62,7 @@ class ObjectImages(Source):
         fractions: whether coordinates are fractions of the image, not pixels.
         boxes_are_masks: whether objects without a mask are filled boxes if others have a mask; else
             they are left out.
+        crowds: what an object that is a crowd is called in notes.
         notes: lines to report.
 
     Raises:
@@ -82,6 +83,7 @@ class ObjectImages(Source):
         mask_size: int,
         fractions: bool = False,
         boxes_are_masks: bool = False,
+        crowds: str = "crowd",
         notes: Sequence[str] = (),
     ):
         check_mask_size(where, mask_size)
@@ -90,6 +92,7 @@ class ObjectImages(Source):
                 f"{where}: max_objects={max_objects!r} should be an integer from 1 to 10000"
             )
         self.root, self.decoder, self.fractions = root, decoder, fractions
+        self.crowds = crowds
         self.max_objects, self.mask_size = max_objects, mask_size
         self.names = {"box_label": tuple(class_names)}
         self.num_examples = len(images)
@@ -158,7 +161,7 @@ class ObjectImages(Source):
         if empty := single.count(0):
             yield f"{number(empty, 'image')} without objects: they are used, too"
         if crowds := sum(len(image.objects) for image in self.images) - sum(single):
-            yield f"{number(crowds, 'crowd')}: ignored by evaluations, and not part of training"
+            yield f"{number(crowds, self.crowds)}: ignored by evaluations, and not part of training"
         cut = [count - self.max_objects for count in single if count > self.max_objects]
         if cut:
             yield (

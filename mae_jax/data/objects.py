@@ -107,10 +107,12 @@ class Objects:
         return mask if isinstance(mask, dict) else encode(mask[None])[0]
 
     def largest(self, count: int) -> np.ndarray:
-        """At most `count` objects within the image that are no crowds, by descending area."""
+        """At most `count` objects within the image that are no crowds, by descending area. Of equal
+        areas, up to the rounding of a file's fractions, those that come first.
+        """
         low, high = np.split(np.clip(self.boxes, 0, np.tile(self.size, 2)), 2, axis=1)
         single = np.flatnonzero(~self.crowd & (low < high).all(1))
-        return single[np.argsort(-self.areas[single], kind="stable")[:count]]
+        return single[np.argsort(-self.areas[single].round(6), kind="stable")[:count]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

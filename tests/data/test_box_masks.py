@@ -2,6 +2,8 @@
 like shapes that are known analytically.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from mae_jax.data.fields import NO_BOX, move
 from mae_jax.data.geometry import Affine, Padded, Window
 from mae_jax.data.objects import OBJECTS, Objects, cut_to_box
 from mae_jax.data.sources import fashion_scenes
-from mae_jax.evals.detections import paste
+from mae_jax.evals.full_size_objects import paste
 from mae_jax.types import UserError
 
 SHAPE = (120, 160)
@@ -198,6 +200,8 @@ def test_the_largest_objects_come_first_and_crowds_never():
     areas = np.array([100.0, 1600, 625, 2500])
     annotated = Objects(size=(50, 50), boxes=boxes, labels=np.arange(4), areas=areas, crowd=crowd)
     assert annotated.largest(2).tolist() == [1, 2] and annotated.largest(9).tolist() == [1, 2, 0]
+    rounded = dataclasses.replace(annotated, areas=np.array([100.0, 1600 - 1e-9, 1600, 2500]))
+    assert rounded.largest(2).tolist() == [1, 2]
 
 
 def test_a_box_outside_of_its_image_has_no_mask():

@@ -173,6 +173,7 @@ def test_formats_agree(every):
                 for place, mask in enumerate(hidden):
                     np.testing.assert_array_equal(mask, numbers == place + 1)
     np.testing.assert_array_equal(rows["coco"]["box"][0], rows["labelme"]["box"][0])
+    assert not any("other kinds" in note for note in every["labelme"].notes), "images are no others"
 
 
 @pytest.mark.parametrize("name", ["coco", "yolo", "labelme"])
@@ -216,6 +217,23 @@ def test_batches(every, tmp_path):
     np.testing.assert_allclose(
         batch["box"][0] * np.tile(SIZES[0], 2), truth.boxes[order], rtol=1e-6
     )
+
+
+def test_difficult_objects_are_ignored_unless_they_are_asked_for(tmp_path):
+    as_voc(tmp_path)
+    path = tmp_path / "xml" / "0.xml"
+    marks = iter(["1", "0", "", "True"])
+    parts = path.read_text().split("<difficult></difficult>")
+    text = parts[0] + "".join(f"<difficult>{next(marks)}</difficult>{part}" for part in parts[1:])
+    path.write_text(text)
+    folders = str(tmp_path / "images"), str(tmp_path / "xml")
+    source = voc.make(*folders, classes=NAMES)
+    row = source.read(np.array([0]))
+    assert row[OBJECTS][0].crowd.tolist() == [True, False, False, True]
+    assert (row["box_label"][0] >= 0).sum() == 2
+    assert any(note.startswith("2 difficult objects: ignored by") for note in source.notes)
+    row = voc.make(*folders, classes=NAMES, difficult=True).read(np.array([0]))
+    assert not row[OBJECTS][0].crowd.any() and (row["box_label"][0] >= 0).sum() == 4
 
 
 # COCO -------------------------------------------------------------------------------------------

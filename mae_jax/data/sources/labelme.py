@@ -12,7 +12,7 @@ import numpy as np
 
 from mae_jax.data import alpha
 from mae_jax.data.class_ids import Classes, class_names
-from mae_jax.data.decoding import MAX_PIXELS
+from mae_jax.data.decoding import MAX_PIXELS, extensions
 from mae_jax.data.files import find, number, read_bytes
 from mae_jax.data.images import BadImage, Window, decode_mask
 from mae_jax.data.object_files import (
@@ -76,7 +76,10 @@ def make(
         "labelme", channels=channels, window=window, background=background, max_pixels=max_pixels
     )
     names = class_names("labelme", classes, most=MAX_CLASSES) if classes is not None else ()
-    files = find("labelme", path, lambda file: file.suffix == ".json", "*.json")
+    # Images are beside their files, as a rule: they are not counted as files of other kinds.
+    none = dict.fromkeys(extensions())
+    wanted = lambda file: none.get(file.suffix.lower(), file.suffix == ".json")
+    files = find("labelme", path, wanted, "*.json")
     left_out: Counter[str] = Counter()
     found = [_read(files.path(place), left_out) for place in range(len(files))]
     labels = numbered("labelme", [s.label for _, _, shapes in found for s in shapes], names)

@@ -4,6 +4,7 @@ with masks, if there are images of object numbers.
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,13 @@ from mae_jax.data.reading import Reading
 from mae_jax.types import UserError
 
 
+class _Object(NamedTuple):
+    name: str
+    box: tuple[float, float, float, float]
+    """(ymin, xmin, ymax, xmax)."""
+    difficult: bool
+
+
 def make(
     images: str,
     annotations: str,
@@ -32,6 +40,7 @@ def make(
     masks: str = "",
     classes: Classes = None,
     listed: str = "",
+    difficult: bool = False,
     max_objects: int = MAX_OBJECTS,
     mask_size: int = MASK_SIZE,
     channels: int = 3,
@@ -42,8 +51,8 @@ def make(
     """Images with boxes, e.g. voc('JPEGImages', 'Annotations',
     listed='ImageSets/Main/trainval.txt').
 
-    Corners of boxes are numbers of pixels from 1 on, and the last pixel is part of the box. Objects
-    that are 'difficult' or 'truncated' are used like all others. All annotations are in memory.
+    Corners of boxes are numbers of pixels from 1 on, and the last pixel is part of the box. All
+    annotations are in memory.
 
     Args:
         images, annotations: folders, with files of the same names but for the extensions. What has
@@ -54,6 +63,9 @@ def make(
         classes: how many, their names, or a text file with a name on each line; None: the names
             that occur, sorted.
         listed: a text file with the names of the images, one a line, without extension; empty: all.
+        difficult: whether objects that are marked as difficult are like all others. If not, they
+            are like COCO's crowds: evaluations ignore them, as VOC's own does, and training does
+            not see them.
         max_objects: rows of 'box', 'box_label' and 'box_mask'; of more objects, the largest.
         mask_size: side of the masks in 'box_mask', each cut to its box.
         channels, window, background, max_pixels: of the images, as for `folder`.
@@ -75,16 +87,21 @@ def make(
         endings=(".xml",),
     )
     found = [_read(pairs.label(index)) for index in range(len(pairs))]
-    labels = numbered("voc", [name for _, objects in found for name, _ in objects], names)
+    labels = numbered("voc", [o.name for _, objects in found for o in objects], names)
     items = []
     for index, (size, objects) in enumerate(found):
         path = pairs.label(index)
         parts = _parts(folder, pairs.name(index), len(objects), max_pixels) if folder else None
-        if other := [name for name, _ in objects if name not in labels]:
+        if other := [o.name for o in objects if o.name not in labels]:
             raise UserError(f"voc: {path} has the class {other[0]!r}, not in {list(labels)[:8]}")
         rows = [
-            Annotation(box, labels[name], parts[place] if parts else ())
-            for place, (name, box) in enumerate(objects)
+            Annotation(
+                o.box,
+                labels[o.name],
+                parts[place] if parts else (),
+                crowd=o.difficult and not difficult,
+            )
+            for place, o in enumerate(objects)
         ]
         items.append(Annotated(pairs.name(index), rows, size))
     return ObjectImages(
@@ -95,12 +112,13 @@ def make(
         decoder,
         max_objects=max_objects,
         mask_size=mask_size,
+        crowds="difficult object",
         notes=pairs.notes,
     )
 
 
-def _read(path: Path) -> tuple[tuple[int, int] | None, list[tuple[str, tuple]]]:
-    """The size (height, width) of an image, if it is there, and class and box of each object."""
+def _read(path: Path) -> tuple[tuple[int, int] | None, list[_Object]]:
+    """The size (height, width) of an image, if it is there, and its objects."""
     try:
         root = ET.fromstring(read_bytes(path))
         size = [int(float(root.findtext(f"size/{name}") or 0)) for name in ("height", "width")]
@@ -109,8 +127,7 @@ def _read(path: Path) -> tuple[tuple[int, int] | None, list[tuple[str, tuple]]]:
         raise UserError(f"voc: cannot read {path}: {error}") from error
 
 
-def _object(element: ET.Element) -> tuple[str, tuple[float, float, float, float]]:
-    """Class and box (ymin, xmin, ymax, xmax) of an object."""
+def _object(element: ET.Element) -> _Object:
     name = (element.findtext("name") or "").strip()
     text = [element.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
     if not name or None in text:
@@ -119,7 +136,8 @@ def _object(element: ET.Element) -> tuple[str, tuple[float, float, float, float]
     if not np.isfinite([ymin, xmin, ymax, xmax]).all():
         raise ValueError(f"the box of {name!r} is not finite")
     # From numbers of pixels to distances: the first pixel starts at 0.
-    return name, (ymin - 1, xmin - 1, ymax, xmax)
+    mark = (element.findtext("difficult") or "").strip().lower()  # some files leave it empty
+    return _Object(name, (ymin - 1, xmin - 1, ymax, xmax), mark in ("1", "true"))
 
 
 def _parts(folder: Path, name: str, count: int, max_pixels: int) -> list[tuple]:
