@@ -12,7 +12,8 @@ from PIL import Image
 from mae_jax.data import make_data
 from mae_jax.data.objects import OBJECTS
 from mae_jax.data.sources import coco
-from mae_jax.evals.detections import OUTPUTS, fitted, paste
+from mae_jax.evals.full_size_objects import fitted, paste
+from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.ops.draw_objects import draw_objects
 from mae_jax.predictions import detection, make_writer
 from mae_jax.types import UserError

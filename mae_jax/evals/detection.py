@@ -9,8 +9,9 @@ import numpy as np
 
 from mae_jax.data.objects import OBJECTS, Objects, coco_masks
 from mae_jax.evals.average_precision import average_precision
-from mae_jax.evals.detections import OUTPUTS, Detected, check_size, detect
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
+from mae_jax.evals.full_size_objects import Detected, check_size, detect
+from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.types import Batch, Metric, UserError
 
 _FURTHER = ("ap50", "ap75", "ap_small", "ap_medium", "ap_large")

@@ -1,4 +1,4 @@
-"""Detections in the pixels of the original images: the evaluator and `mae-jax predict` share it.
+"""Objects detected in images at their full size: the evaluator and `mae-jax predict` share it.
 
 Images are resized so that their longer side is that of the network's square input, and padded at
 the bottom and on the right, as in detectron2's evaluation of ViTDet (Li et al. 2022).
@@ -17,12 +17,9 @@ from mae_jax.evals.average_precision import Detections
 from mae_jax.evals.buckets import padded
 from mae_jax.evals.features import EvalData, Predict
 from mae_jax.evals.full_size import outside
+from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.types import UserError
 
-OUTPUTS = ("det_box", "det_score", "det_label", "det_valid", "det_mask")
-"""Outputs of a model that detects: boxes [B, k, 4] (ymin, xmin, ymax, xmax) as fractions of its
-input, scores [B, k], classes [B, k] int, whether a row is a detection [B, k] bool, and masks
-[B, k, m, m] of probabilities within the boxes."""
 SIZE = "image_size"
 """Field of a batch: [B, 2] float32 (height, width) in pixels of the image in the padded input."""
 

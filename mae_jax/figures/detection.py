@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from mae_jax.evals.detection import kept
-from mae_jax.evals.detections import OUTPUTS, paste
+from mae_jax.evals.full_size_objects import paste
 from mae_jax.figures.figure import Figure, FigureContext, save
+from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.ops.draw_objects import draw_objects
 from mae_jax.ops.palette import palette
 from mae_jax.types import Method, UserError

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mae_jax.models.decoder import PatchDecoder
 from mae_jax.models.norm import LayerNorm
 from mae_jax.models.transformer import REMAT, Mlp, dense_init, token_init
 from mae_jax.ops.attention import attention, split
@@ -57,16 +58,8 @@ class CrossBlock(nn.Module):
         return x + Mlp(4 * x.shape[-1], self.dtype, name="mlp")(y)
 
 
-class CrossDecoder(nn.Module):
-    """The cross-attention decoder, with the fields and arguments of `models.mae.Decoder`."""
-
-    width: int = 512
-    depth: int = 8
-    heads: int = 16
-    dtype: Any = jnp.float32
-    attention: str = "auto"
-    remat: str = "none"
-    gather: str = "take"
+class CrossDecoder(PatchDecoder):
+    """The cross-attention decoder, called like `models.mae.Decoder`."""
 
     @nn.compact
     def __call__(

@@ -3,13 +3,13 @@ transformer decoder that reconstructs the image from their encodings and mask to
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
+from mae_jax.models.decoder import PatchDecoder
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.norm import LayerNorm
 from mae_jax.models.transformer import blocks, dense_init, token_init
@@ -19,16 +19,8 @@ from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.ops.posemb import sincos
 
 
-class Decoder(nn.Module):
-    """The transformer decoder. The paper uses width 512, depth 8 and 16 heads for every encoder."""
-
-    width: int = 512
-    depth: int = 8
-    heads: int = 16
-    dtype: Any = jnp.float32
-    attention: str = "auto"
-    remat: str = "none"
-    gather: str = "take"
+class Decoder(PatchDecoder):
+    """The transformer decoder."""
 
     @nn.compact
     def __call__(

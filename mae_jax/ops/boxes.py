@@ -8,6 +8,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+OUTPUTS = ("det_box", "det_score", "det_label", "det_valid", "det_mask")
+"""Outputs of a model that detects: boxes [B, k, 4] (ymin, xmin, ymax, xmax) as fractions of its
+input, scores [B, k], classes [B, k] int, whether a row is a detection [B, k] bool, and masks
+[B, k, m, m] of probabilities within the boxes."""
 LARGEST = math.log(1000 / 16)
 """Upper limit of the decoded logarithm of a scale, so that exp() does not overflow."""
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from mae_jax.evals.average_precision import corner_and_extent
 from mae_jax.evals.detection import kept
-from mae_jax.evals.detections import OUTPUTS, Detected, check_size, detect
+from mae_jax.evals.full_size_objects import Detected, check_size, detect
+from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.ops.draw_objects import draw_objects
 from mae_jax.ops.palette import palette
 from mae_jax.paths import check_place

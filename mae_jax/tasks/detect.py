@@ -21,14 +21,12 @@ from mae_jax.models.encoder import Encoder
 from mae_jax.models.mask_rcnn import MaskRCNN
 from mae_jax.models.vit import ViT
 from mae_jax.models.vitdet import ViTDet
+from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.ops.resample import resample_positions
 from mae_jax.rules import Rules, freeze
 from mae_jax.tasks.finetune import layer_rules
 from mae_jax.types import Adapt, Batch, Extra, Output, Params, UserError
-
-OUTPUTS = ("det_box", "det_score", "det_label", "det_valid", "det_mask")
-"""Outputs of `predict` beside features."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,9 +95,8 @@ class Detection(ImageMethod):
         return fitted
 
     def offers(self) -> tuple[str, ...]:
-        """'features' [B, D] float32, 'tokens' [B, L, D], and `OUTPUTS`: boxes [B, k, 4] (ymin,
-        xmin, ymax, xmax) as fractions of the input, scores [B, k], classes [B, k], which are valid
-        [B, k], and masks [B, k, 28, 28] of probabilities within the boxes.
+        """'features' [B, D] float32, 'tokens' [B, L, D], and `ops.boxes.OUTPUTS`, with masks of 28
+        x 28.
         """
         return (*super().offers(), *OUTPUTS)
 

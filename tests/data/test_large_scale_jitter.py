@@ -12,7 +12,7 @@ from mae_jax.data.images import cut
 from mae_jax.data.random import hash_words
 from mae_jax.data.transforms.large_scale_jitter import make
 from mae_jax.data.transforms.pad import FILL
-from mae_jax.evals.detections import paste
+from mae_jax.evals.full_size_objects import paste
 from mae_jax.types import UserError
 
 SHAPE = (60, 90)

@@ -18,8 +18,7 @@ from mae_jax.data.objects import OBJECTS, Objects, cut_to_box, decode, encode
 from mae_jax.data.sources import Source
 from mae_jax.evals import detection
 from mae_jax.evals.average_precision import Detections, average_precision
-from mae_jax.evals.detections import (
-    OUTPUTS,
+from mae_jax.evals.full_size_objects import (
     SIZE,
     check_size,
     fitted,
@@ -27,6 +26,7 @@ from mae_jax.evals.detections import (
     paste,
     to_original,
 )
+from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.types import UserError
 
 NAMES = ("cat", "dog", "never", "bird")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mae_jax.evals import detections
+from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.ops.posemb import sincos
 from mae_jax.ops.resample import resample_positions
 from mae_jax.tasks import detect
@@ -14,10 +14,6 @@ from mae_jax.types import UserError
 from tests.tasks.tiny.detect import ARGS
 
 KEY = jax.random.key(0)
-
-
-def test_evaluations_ask_for_what_the_task_offers():
-    assert detect.OUTPUTS == detections.OUTPUTS
 
 
 def batch_of(task, count=2):
@@ -54,7 +50,7 @@ def test_boxes_alone():
     assert "mask_head" not in params
     output = jax.eval_shape(task.loss, params, extra, batch, KEY, 0)
     assert {*output.metrics} == {"objectness", "proposal_box", "class", "box"}
-    predict = functools.partial(task.predict, outputs=detect.OUTPUTS)
+    predict = functools.partial(task.predict, outputs=OUTPUTS)
     found = jax.eval_shape(predict, params, extra, {"image": batch["image"]})
     assert found["det_mask"].shape == (2, 4, 28, 28)
 
