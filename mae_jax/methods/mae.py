@@ -16,7 +16,7 @@ from mae_jax.models.transformer import check_choices, check_shape
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask, shuffled
 from mae_jax.spec import check_choice
-from mae_jax.types import Params, UserError
+from mae_jax.types import Extra, Params, UserError
 
 DECODERS = {"self": Decoder, "cross": CrossDecoder}
 
@@ -59,11 +59,17 @@ class MaskedAutoencoding(MaskedMethod):
         variables, mask = {"params": params}, self.predicted(mask)
         return self.model.apply(variables, images, mask, masked_only, self.normalize, values)
 
-    def draw_mask(self, key: jax.Array, images: jax.Array, step: jax.Array | int = 0) -> Mask:
+    def draw_mask(
+        self,
+        key: jax.Array,
+        images: jax.Array,
+        step: jax.Array | int = 0,
+        extra: Extra | None = None,
+    ) -> Mask:
         """See `MaskedMethod`. If a share of the masked patches is predicted, their order is random:
         by their scores, the first ones would not be a random subset.
         """
-        mask = super().draw_mask(key, images, step)
+        mask = super().draw_mask(key, images, step, extra)
         return mask if self.predict_share == 1 else shuffled(jax.random.fold_in(key, 1), mask)
 
     def predicted(self, mask: Mask) -> Mask:
