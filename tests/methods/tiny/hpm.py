@@ -10,3 +10,4 @@ ARGS = dict(
     predictor_depth=1,
     momentum=(0.9, 0.99),
 )
+COSTLY = True
