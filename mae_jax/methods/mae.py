@@ -134,8 +134,9 @@ def make(
             `KeyMix` for the cross-attention decoder.
         predict_share: share of the masked patches that the loss predicts, drawn at random, in
             (0, 1]. The learning rate should be lower by this factor (arXiv 2401.14391).
-        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)', 'grid' or
-            'noise(color=green)'; each also takes `unit`, as in 'random(unit=2)'.
+        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)', 'grid',
+            'noise(color=green)' or "attention('vit(B, patch=16)')"; each also takes `unit`, as in
+            'random(unit=2)'.
         mask_ratio: fraction of masked patches, in [0, 1).
         loss: 'mse' or 'l1'.
         target: spec string of `mae_jax.targets`; 'pixels(normalize=True)' normalizes each patch by
