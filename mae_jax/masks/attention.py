@@ -2,9 +2,9 @@
 the class token attends to most.
 
 It was made for self-distillation. With MAE it was worse than random masks: 45.3 instead of 46.5
-mIoU on ADE20K, as listed by ColorMAE (arXiv 2407.13036). The authors' teacher is a
-moving average of the network that learns; here it is an encoder that `init_from` loads. Their hints
-are a share of all patches, here of those that the guide chooses.
+mIoU on ADE20K, as listed by ColorMAE (arXiv 2407.13036). The authors' teacher is a moving average
+of the network that learns; here it is an encoder that `init_from` loads. Their hints are a share of
+all patches, here of those that the guide chooses, and others are masked in their place.
 """
 
 import dataclasses

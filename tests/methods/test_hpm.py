@@ -140,7 +140,8 @@ def test_the_encoder_is_exported(tmp_path):
     flat = jax.tree_util.tree_leaves_with_path(params)
     rng = np.random.default_rng(0)
     arrays = {path_of(path): rng.normal(size=x.shape).astype(np.float32) for path, x in flat}
-    model = Model(arrays, "hpm", args | dict(mask_ratio=0.75), shape)
+    args |= dict(mask_ratio=0.75, target="pixels(normalize=True)")
+    model = Model(arrays, "hpm", args, shape)
     export.write(model, tmp_path / "vit.safetensors", "timm", encoder_only=True)
     found = weights.read(str(tmp_path / "vit.safetensors"))[0].params
     assert {name for name in found if name.startswith("encoder/block")} == {
@@ -148,5 +149,5 @@ def test_the_encoder_is_exported(tmp_path):
     }
     name = "encoder/block_0/mlp/fc1/kernel"
     np.testing.assert_array_equal(found[name], arrays[name])
-    with pytest.raises(UserError, match="cannot hold .* of hpm: use --encoder-only"):
-        export.write(model, tmp_path / "all.safetensors", "timm")
+    with pytest.raises(UserError, match="cannot hold predictor/.* of hpm: use --encoder-only"):
+        export.write(model, tmp_path / "all.safetensors", "mae")
