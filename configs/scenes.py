@@ -11,7 +11,8 @@ raw pixels 30.8% and 28.2%).
 
 'several' trains on scenes of one to six garments at 64 pixels, for `segment:scenes`. Other words
 change the method, see VARIANTS: masks, decoders, class tokens, and targets other than pixels. The
-teacher is the encoder in runs/scenes. Several words are joined by commas, 'several,green'.
+teacher, and that of 'attention', is the encoder in runs/scenes. Several words are joined by commas,
+'several,green'.
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +24,7 @@ ENCODER = "vit(width=128, depth=4, heads=4, patch=8)"
 VARIANTS = {
     "unit": dict(mask="random(unit=2)"),
     "green": dict(mask="noise(color=green)"),
+    "attention": dict(mask=f"attention({ENCODER!r}, start=0.5, end=0.5, hint=0.1)"),
     "cross": dict(decoder="cross", predict_share=1 / 3),  # with its learning rate, see below
     "fused": dict(fuse=(1, 2, 4)),
     "tokens": dict(encoder=f"{ENCODER[:-1]}, class_tokens=4)", pool="cls_concat"),
@@ -63,4 +65,6 @@ def get_config(arg: str = "") -> ConfigDict:
         config.evals.run += "|knn(k=20, limit=4000, whiten=True)|spectrum"
     if "teacher" in words:
         config.init_from.teacher = dict(path="runs/scenes", into="extra/target/encoder")
+    if "attention" in words:
+        config.init_from.attention = dict(path="runs/scenes", into="extra/mask/encoder")
     return config

@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "finetune:L/16,repository": 224,
     "finetune:S/16": 224,
     "finetune:T": 224,
+    "hpm:B/16": 224,
     "jigsaw:T": 255,
     "linear_probe:B/16": 224,
     "linear_probe:T": 224,
@@ -127,5 +128,5 @@ def test_variants_of_scenes():
         share = changes.get("predict_share", 1)
         assert config.schedule.base_lr == pytest.approx(plain.schedule.base_lr * share)
         call_section(make_method, config.method, "method", total_steps=10)
-    with pytest.raises(UserError, match="write words of several, unit, green, cross, fused, tok"):
+    with pytest.raises(UserError, match="write words of several, unit, green, attention, cross, f"):
         load_config("configs/scenes.py:gren")

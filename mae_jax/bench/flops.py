@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mae_jax.methods.hpm import HardPatchesMining
 from mae_jax.methods.mae import MaskedAutoencoding
 from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
 from mae_jax.models.vit import ViT
@@ -34,6 +35,8 @@ class Flops(NamedTuple):
 def count(method: Method, shape: Sequence[int]) -> Flops | None:
     """FLOPs of a method on images of `shape` [*space, C]; None if there is no formula."""
     match method:
+        case HardPatchesMining():  # has a teacher and a second decoder
+            return None
         case MaskedAutoencoding(encoder=ViT()):
             return _mae(method, shape)
         case Finetuning(encoder=ViT()):

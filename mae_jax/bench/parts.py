@@ -119,8 +119,8 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
     values = method.target.width(patch_sides(encoder.patch, len(space)), channels)
     masked_only = method.loss_on == "masked" and not encoder.mask_tokens
 
-    def draw(batch):
-        return method.draw_mask(key, batch["image"])
+    def draw(batch, extra):
+        return method.draw_mask(key, batch["image"], extra=extra)
 
     def encode(params, batch, mask):
         variables, images = {"params": params}, batch["image"]
@@ -130,8 +130,8 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         mask = None if encoder.mask_tokens else method.predicted(mask)
         return decoder.apply({"params": params}, tokens, mask, grid, values, masked_only)
 
-    def predict(params, batch):
-        return method.reconstruct_for_loss(params, batch["image"], draw(batch))
+    def predict(params, batch, extra):
+        return method.reconstruct_for_loss(params, batch["image"], draw(batch, extra))
 
     def encoder_gradient(params, batch, mask):
         tokens, back = jax.vjp(lambda params: encode(params, batch, mask), params)
@@ -142,14 +142,15 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
         return back(prediction)
 
     def loss_gradient(prediction, extra, batch):
-        error = lambda given: method.error(given, extra, batch["image"], draw(batch))
+        mask = draw(batch, extra)
+        error = lambda given: method.error(given, extra, batch["image"], mask)
         return jax.value_and_grad(error)(prediction)
 
-    params, part = live.state.params, live.part
+    params, extra, part = live.state.params, live.state.extra, live.part
     jit = partial(_jit, live.setup)
-    mask = jit(draw, split)(part)
+    mask = jit(draw, split)(part, extra)
     tokens = jit(encode, split)(params["encoder"], part, mask)
-    prediction = jit(predict, split)(params, part)
+    prediction = jit(predict, split)(params, part, extra)
     first = jit(encoder_gradient, shardings["encoder"])
     second = jit(decoder_gradient, (shardings["decoder"], split))
     third = jit(loss_gradient, (meshes.replicated(live.setup.mesh), split))

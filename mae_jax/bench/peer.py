@@ -67,7 +67,7 @@ def make_peers(setup: Setup, name: str) -> tuple[dict[str, Work], list[str]]:
 def check_setup(setup: Setup) -> None:
     """Raises UserError unless the peer supports the config."""
     method, optimizer = setup.method, setup.config.optimizer
-    if not isinstance(method, MaskedAutoencoding) or not isinstance(method.encoder, ViT):
+    if type(method) is not MaskedAutoencoding or not isinstance(method.encoder, ViT):
         raise UserError("--peer hf is for masked autoencoders of a ViT: try configs/mae.py")
     encoder = method.encoder
     same = {

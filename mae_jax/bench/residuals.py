@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mae_jax.bench.flops import sites
+from mae_jax.methods.hpm import HardPatchesMining
 from mae_jax.methods.mae import MaskedAutoencoding
 from mae_jax.models.mae import Decoder
 from mae_jax.models.transformer import REMAT
@@ -48,6 +49,8 @@ def kept(
         attention: the lines of `ops.attention.record_kinds` for the step.
     """
     match method:
+        case HardPatchesMining():  # has a second decoder
+            return None
         case MaskedAutoencoding(
             encoder=ViT() as encoder, decoder=Decoder() as decoder, fusion=None, predict_share=1
         ):

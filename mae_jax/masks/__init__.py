@@ -7,7 +7,8 @@ the side of what is masked as one: mask='random(unit=2)', see `Units`.
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,13 @@ from mae_jax.ops.patches import one_or_all
 from mae_jax.spec import Call, build, call, maker, parse
 from mae_jax.types import UserError
 
+Constants = Any
+"""A pytree of arrays that a strategy needs besides the batch; {} if none."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskContext:
-    """The inputs of a strategy: the batch, and the progress of the run."""
+    """The inputs of a strategy: the batch, the progress of the run, and what the method offers."""
 
     grid: tuple[int, ...]
     """Number of patches along each axis; their product is L."""
@@ -32,11 +36,25 @@ class MaskContext:
     """Length of the run."""
     images: jax.Array | None = None
     """[B, *space, C] as in the batch, usually uint8; None if there are no images."""
+    mask_ratio: float = 0.0
+    """Fraction of masked patches, in [0, 1); `sample` sets it."""
+    normalize: Callable[[jax.Array], jax.Array] | None = None
+    """Normalizes images as the method's encoder needs them; None if there is none."""
+    constants: Constants = dataclasses.field(default_factory=dict)
+    """The strategy's constants, see `Strategy.initial`."""
+    guide: Callable[[], jax.Array] | None = None
+    """Computes scores [B, *grid] of the method's own, which a strategy may use: higher for patches
+    that are harder to predict. Their grid is the method's, also for `Units`. None: it has none."""
 
     @property
     def length(self) -> int:
         """Number of patches L."""
         return math.prod(self.grid)
+
+    @property
+    def masked(self) -> int:
+        """Number of masked patches."""
+        return self.length - masking.num_visible(self.length, self.mask_ratio)
 
 
 class Strategy(abc.ABC):
@@ -55,6 +73,21 @@ class Strategy(abc.ABC):
             positions.
         """
 
+    def initial(self, images: jax.Array) -> Constants:
+        """Constants, which `MaskContext` then holds: arrays that checkpoints must have, such as the
+        parameters of a teacher.
+
+        Args:
+            images: [B, *space, C] uint8, of which only the shape counts.
+        """
+        return {}
+
+    def teachers(self) -> Mapping[str, Any]:
+        """Constants that are the parameters of an encoder, which `init_from` may load into
+        'extra/mask/NAME': name -> its Flax module.
+        """
+        return {}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Units(Strategy):
@@ -69,6 +102,14 @@ class Units(Strategy):
     strategy: Strategy
     unit: int | Sequence[int]
     """Side of a unit in patches, or one side for each axis."""
+
+    def initial(self, images: jax.Array) -> Constants:
+        """Those of the strategy."""
+        return self.strategy.initial(images)
+
+    def teachers(self) -> Mapping[str, Any]:
+        """Those of the strategy."""
+        return self.strategy.teachers()
 
     def score(self, key: jax.Array, context: MaskContext) -> jax.Array:
         """[B, L] float32."""
@@ -116,13 +157,14 @@ def sample(key: jax.Array, strategy: Strategy, context: MaskContext, ratio: floa
     Args:
         key: source of randomness.
         strategy: computes the scores.
-        context: see `MaskContext`.
+        context: see `MaskContext`; its `mask_ratio` is set here.
         ratio: fraction of masked patches, in [0, 1).
 
     Raises:
         UserError: an invalid ratio, or scores of another shape than [B, L].
     """
     visible = masking.num_visible(context.length, ratio)
+    context = dataclasses.replace(context, mask_ratio=ratio)
     return masking.from_scores(checked_scores(key, strategy, context), visible)
 
 

@@ -16,7 +16,7 @@ from mae_jax.models.transformer import check_choices, check_shape
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask, shuffled
 from mae_jax.spec import check_choice
-from mae_jax.types import Params, UserError
+from mae_jax.types import Extra, Params, UserError
 
 DECODERS = {"self": Decoder, "cross": CrossDecoder}
 
@@ -59,11 +59,17 @@ class MaskedAutoencoding(MaskedMethod):
         variables, mask = {"params": params}, self.predicted(mask)
         return self.model.apply(variables, images, mask, masked_only, self.normalize, values)
 
-    def draw_mask(self, key: jax.Array, images: jax.Array, step: jax.Array | int = 0) -> Mask:
+    def draw_mask(
+        self,
+        key: jax.Array,
+        images: jax.Array,
+        step: jax.Array | int = 0,
+        extra: Extra | None = None,
+    ) -> Mask:
         """See `MaskedMethod`. If a share of the masked patches is predicted, their order is random:
         by their scores, the first ones would not be a random subset.
         """
-        mask = super().draw_mask(key, images, step)
+        mask = super().draw_mask(key, images, step, extra)
         return mask if self.predict_share == 1 else shuffled(jax.random.fold_in(key, 1), mask)
 
     def predicted(self, mask: Mask) -> Mask:
@@ -128,8 +134,9 @@ def make(
             `KeyMix` for the cross-attention decoder.
         predict_share: share of the masked patches that the loss predicts, drawn at random, in
             (0, 1]. The learning rate should be lower by this factor (arXiv 2401.14391).
-        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)', 'grid' or
-            'noise(color=green)'; each also takes `unit`, as in 'random(unit=2)'.
+        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)', 'grid',
+            'noise(color=green)' or "attention('vit(B, patch=16)')"; each also takes `unit`, as in
+            'random(unit=2)'.
         mask_ratio: fraction of masked patches, in [0, 1).
         loss: 'mse' or 'l1'.
         target: spec string of `mae_jax.targets`; 'pixels(normalize=True)' normalizes each patch by

@@ -23,7 +23,7 @@ from mae_jax.types import Batch, Extra, Output, Params, Pictures, UserError
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class MaskedMethod(ImageMethod):
     """A method that predicts the masked patches of images. The constants of its target, if any, are
-    extra['target'].
+    extra['target'], those of its mask extra['mask'].
 
     In shapes, L is the number of patches, K the number of patches predicted for the loss (not of
     visible ones, as in `Mask`), and V the number of values predicted for each.
@@ -74,26 +74,31 @@ class MaskedMethod(ImageMethod):
         return mask.mask if self.loss_on == "masked" else jnp.ones_like(mask.mask)
 
     def encoders(self) -> Mapping[str, Any]:
-        """The method's own encoder, and the teachers of its target."""
-        teachers = self.target.teachers()
-        return super().encoders() | {f"extra/target/{k}": one for k, one in teachers.items()}
+        """The method's own encoder, and the teachers of its target and of its mask."""
+        teachers = {"target": self.target.teachers(), "mask": self.strategy.teachers()}
+        return super().encoders() | {
+            f"extra/{part}/{name}": encoder
+            for part, encoders in teachers.items()
+            for name, encoder in encoders.items()
+        }
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Initializes parameters, and the target's constants, for images of this shape."""
+        """Initializes parameters, and constants of target and mask, for images of this shape."""
         images = batch["image"]
-        params = self.init_params(key, images, self.draw_mask(key, images))
-        return params, self.extra(self.target.initial(images, self.sides(images)))
+        target = self.target.initial(images, self.sides(images))
+        extra = self.extra(target=target, mask=self.strategy.initial(images))
+        return self.init_params(key, images, self.draw_mask(key, images, extra=extra)), extra
 
     def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
         """Computes the target's constants; without a sample, their initial values are final."""
         if not self.sample:
             return {}
-        return self.extra(self.target.constants(sample, self.sides(sample["image"])))
+        return self.extra(target=self.target.constants(sample, self.sides(sample["image"])))
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """The mean error of the predictions, under a new random mask for every example."""
         images = batch["image"]
-        mask = self.draw_mask(key, images, step)
+        mask = self.draw_mask(key, images, step, extra)
         prediction = self.reconstruct_for_loss(params, images, mask)  # [B, K, V]
         return Output(self.error(prediction, extra, images, mask), extra, {})
 
@@ -101,10 +106,16 @@ class MaskedMethod(ImageMethod):
         self, prediction: jax.Array, extra: Extra, images: jax.Array, mask: Mask
     ) -> jax.Array:
         """The loss of predictions [B, K, V] by `reconstruct_for_loss`, a scalar."""
+        errors = self.errors(prediction, extra, images, mask)
+        return losses.masked_mean(errors, self.in_loss(mask))
+
+    def errors(
+        self, prediction: jax.Array, extra: Extra, images: jax.Array, mask: Mask
+    ) -> jax.Array:
+        """Errors [B, K, ...] float32 of predictions [B, K, V] by `reconstruct_for_loss`."""
         context = self.target_context(images, lambda patches: self.take(patches, mask))
         target = self.target.make(extra.get("target", {}), images, context)  # [B, K, V]
-        errors = self.target.errors(prediction, target, self.loss_kind)  # [B, K, ...]
-        return losses.masked_mean(errors, self.in_loss(mask))
+        return self.target.errors(prediction, target, self.loss_kind)
 
     def target_context(
         self, images: jax.Array, take: Callable[[jax.Array], jax.Array]
@@ -128,7 +139,8 @@ class MaskedMethod(ImageMethod):
         """Draws reconstructions, see `pictures`, under the given mask, or one sampled by `key`."""
         images = batch["image"]
         if mask is None:  # a fixed key by default: pictures of different steps have equal masks
-            mask = self.draw_mask(jax.random.key(0) if key is None else key, images)
+            key = jax.random.key(0) if key is None else key
+            mask = self.draw_mask(key, images, extra=extra)
         raw = self.reconstruct(params, images, mask).astype(jnp.float32)  # [B, L, V]
         constants, context = extra.get("target", {}), self.target_context(images, lambda x: x)
         show = lambda values: self.target.to_pixels(constants, values, images, context)
@@ -144,25 +156,44 @@ class MaskedMethod(ImageMethod):
             target=None if exact else show(self.target.make(constants, images, context)),
         )
 
-    def draw_mask(self, key: jax.Array, images: jax.Array, step: jax.Array | int = 0) -> Mask:
-        """Samples one mask per example of images [B, *space, C]."""
-        context = masks.MaskContext(
+    def draw_mask(
+        self,
+        key: jax.Array,
+        images: jax.Array,
+        step: jax.Array | int = 0,
+        extra: Extra | None = None,
+    ) -> Mask:
+        """Samples one mask per example of images [B, *space, C].
+
+        Args:
+            step: number of the step, for strategies that change over the run.
+            extra: collections; None: for strategies without constants.
+        """
+        context = self.mask_context(images, step, extra or {})
+        return masks.sample(key, self.strategy, context, self.mask_ratio)
+
+    def mask_context(
+        self, images: jax.Array, step: jax.Array | int, extra: Extra
+    ) -> masks.MaskContext:
+        """The context of the mask of images [B, *space, C]."""
+        return masks.MaskContext(
             grid=grid_of(images.shape[1:-1], self.unit),
             batch=len(images),
             step=step,
             total_steps=self.total_steps,
             images=images,
+            normalize=self.normalize,
+            constants=extra.get("mask", {}),
         )
-        return masks.sample(key, self.strategy, context, self.mask_ratio)
 
     def sides(self, images: jax.Array) -> tuple[int, ...]:
         """Side of a patch along each axis of images [B, *space, C]."""
         return patch_sides(self.unit, images.ndim - 2)
 
     @staticmethod
-    def extra(constants: Any) -> Extra:
-        """Collections with a target's constants; empty if it has none."""
-        return {"target": constants} if constants else {}
+    def extra(**constants: Any) -> Extra:
+        """Collections with constants, by name; those without any are left out."""
+        return {name: values for name, values in constants.items() if values}
 
 
 def masked_options(

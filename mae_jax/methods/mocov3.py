@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from mae_jax.methods.images import ImageMethod
 from mae_jax.models.heads import ProjectionHead, check_widths
 from mae_jax.models.vit import ViT
-from mae_jax.ops import pixels, views
+from mae_jax.ops import ema, pixels, views
 from mae_jax.ops.contrastive import info_nce
 from mae_jax.rules import DECAY_MATRICES, Rules
 from mae_jax.types import Batch, Extra, Output, Params, UserError
@@ -91,9 +91,7 @@ class MoCoV3(ImageMethod):
         progress = jnp.clip(step / self.total_steps, 0, 1)
         rate = (1 - self.momentum) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
         base = {name: params[name] for name in extra["momentum"]}
-        # Unlike m old + (1 - m) new, this form leaves frozen parameters exactly unchanged.
-        move = lambda old, new: old + rate * (new - old)
-        return {"momentum": jax.tree.map(move, extra["momentum"], base)}
+        return {"momentum": ema.move(extra["momentum"], base, rate)}
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
         """The momentum encoder starts as the parameters."""

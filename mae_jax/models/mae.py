@@ -90,7 +90,7 @@ class MAE(nn.Module):
     def __call__(
         self,
         images: jax.Array,
-        mask: Mask,
+        mask: Mask | None,
         masked_only: bool = False,
         normalize=None,
         values: int | None = None,
@@ -99,7 +99,8 @@ class MAE(nn.Module):
 
         Args:
             images: [B, *space, C] float, or uint8 with `normalize`.
-            mask: which patches the encoder sees, and with `masked_only` which to predict.
+            mask: which patches the encoder sees, and with `masked_only` which to predict; None: it
+                sees all.
             masked_only: predict only the patches of `mask.masked`, which may be a subset.
             normalize: converts uint8 images or patches to float, as `ops.pixels.normalize` with
                 its mean and std bound. A ViT gathers the visible patches as bytes first and
@@ -114,6 +115,21 @@ class MAE(nn.Module):
         grid = grid_of(images.shape[1:-1], patch)
         if values is None:
             values = math.prod(patch_sides(patch, len(grid))) * images.shape[-1]
+        return self.decode(tokens, mask, grid, values, masked_only)
+
+    def decode(
+        self,
+        tokens: jax.Array,
+        mask: Mask | None,
+        grid: tuple[int, ...],
+        values: int,
+        masked_only: bool = False,
+    ) -> jax.Array:
+        """Predictions from the result of `encode`; see `__call__`.
+
+        Args:
+            grid: number of patches along each axis.
+        """
         if not self.encoder.mask_tokens:
             return self.decoder(tokens, mask, grid, values, masked_only)
         # The encoder has put mask tokens in place, so `tokens` has all patches in image order.
@@ -122,7 +138,7 @@ class MAE(nn.Module):
             return prediction
         return take_tokens(prediction, mask.masked, kind=self.decoder.gather)
 
-    def encode(self, images: jax.Array, mask: Mask, normalize=None) -> jax.Array:
+    def encode(self, images: jax.Array, mask: Mask | None, normalize=None) -> jax.Array:
         """The decoder's input: tokens [B, T, E], or [depth, B, T, E] for each of its blocks."""
         if self.fusion is None:
             return self.encoder(images, mask, normalize=normalize)

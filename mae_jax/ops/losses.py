@@ -1,4 +1,6 @@
-"""The reconstruction losses of masked autoencoders (arXiv 2111.06377, sections 3 and 4.1)."""
+"""Losses of masked autoencoders: of the reconstruction (arXiv 2111.06377, sections 3 and 4.1), and
+of the order of patches (arXiv 2304.05919).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -58,3 +60,23 @@ def masked_mean(errors: jax.Array, scored: jax.Array) -> jax.Array:
     weights = scored.astype(jnp.float32).reshape(scored.shape + (1,) * (errors.ndim - scored.ndim))
     count = jnp.sum(weights) * (errors.size // max(1, weights.size))
     return jnp.sum(errors * weights) / jnp.maximum(count, 1)
+
+
+def pairwise_order(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Binary cross-entropy of the order of two patches of an image: sigmoid(p_i - p_j) is the
+    predicted probability that patch i has the larger target (the relative loss of HPM, arXiv
+    2304.05919, section 3.2).
+
+    Args:
+        prediction: [B, K].
+        target: [B, K], without gradients.
+
+    Returns:
+        The mean over all pairs with different targets in the batch, 0 if there are none; and the
+        fraction of these pairs that the prediction orders correctly. Scalars float32.
+    """
+    prediction, target = (x.astype(jnp.float32) for x in (prediction, target))
+    differences = prediction[:, :, None] - prediction[:, None, :]  # [B, K, K], of i and j
+    larger = target[:, :, None] > target[:, None, :]  # each pair once: (i, j) or (j, i)
+    entropy = jax.nn.softplus(-differences)  # -log sigmoid
+    return masked_mean(entropy, larger), masked_mean((differences > 0).astype(jnp.float32), larger)

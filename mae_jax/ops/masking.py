@@ -10,6 +10,9 @@ import jax.numpy as jnp
 
 from mae_jax.types import UserError
 
+ROUNDING = 1e-4
+"""Added to products of a share and a number of patches before they are rounded down in float32."""
+
 
 class Mask(NamedTuple):
     """The mask of a batch with L patches per example, K of them visible."""
@@ -61,3 +64,33 @@ def shuffled(key: jax.Array, mask: Mask) -> Mask:
     masked = jnp.take_along_axis(mask.masked, order, axis=1)  # [B, L - K]
     restore = jnp.argsort(jnp.concatenate([mask.keep, masked], axis=1), axis=1)
     return mask._replace(masked=masked, restore=restore.astype(jnp.int32))
+
+
+def guided(
+    key: jax.Array, guide: jax.Array, count: jax.Array | int, *, hint: float = 0.0
+) -> jax.Array:
+    """Scores that mask the patches that a guide scores highest, and others at random.
+
+    As only scores depend on `count`, the number of visible patches stays static when it is traced.
+    If fewer than `count` patches are masked, which ones of these is random.
+
+    Args:
+        key: source of randomness.
+        guide: [B, L]; ties go to the later patch.
+        count: number of patches that the guide chooses, in [0, L].
+        hint: share of these that stays visible, drawn at random, in [0, 1); as many others are
+            masked instead (the hints of AttMask, arXiv 2203.12719).
+
+    Returns:
+        [B, L] float32: in [0, 1) where the choice is random, higher where the guide chooses, and
+        below 0 for hints.
+    """
+    noise = jax.random.uniform(key, guide.shape)
+    ranks = jnp.argsort(jnp.argsort(guide, axis=1, stable=True), axis=1)
+    chosen = ranks >= guide.shape[1] - count
+    scores = noise + 2 * chosen
+    if not hint:
+        return scores
+    # The chosen patches with the lowest noise, which is uniform.
+    order = jnp.argsort(jnp.argsort(jnp.where(chosen, noise, 2), axis=1), axis=1)
+    return scores - 4 * (order < jnp.floor(hint * count + ROUNDING))

@@ -144,7 +144,8 @@ class InitFrom:
 
     def _option(self, row: Row) -> str:
         """The argument of the method that an encoder is set in: 'encoder=vit(B, patch=16)'."""
-        name = "target" if row.into.startswith("extra/target/") else "encoder"
+        collection, part, *_ = row.into.split("/")
+        name = part if collection == "extra" and part in ("target", "mask") else "encoder"
         return f"{name}={self.args[name]}"
 
     def _compare_statistics(self, row: Row, model: weights.Model) -> None:

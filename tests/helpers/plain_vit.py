@@ -41,7 +41,21 @@ def random_arrays(
 
 
 def tokens(arrays: dict[str, np.ndarray], images: np.ndarray, heads: int) -> np.ndarray:
-    """[B, H, W, C] normalized images to [B, 1 + L, D] tokens after the last norm."""
+    """[B, H, W, C] normalized images to [B, N + L, D] tokens after the last norm, for those N class
+    tokens that are in `arrays`.
+    """
+    return _norm(arrays, "norm", _outputs(arrays, images, heads)[-1])
+
+
+def last_attention(arrays: dict[str, np.ndarray], images: np.ndarray, heads: int) -> np.ndarray:
+    """[B, H, W, C] normalized images to the last block's attention [B, heads, N + L, N + L]."""
+    *_, x, _ = _outputs(arrays, images, heads)
+    part = _part(arrays, _depth(arrays) - 1)
+    return _weights(part, _norm(part, "norm1", x), heads)[0]
+
+
+def _outputs(arrays, images, heads):
+    """The input of the first block, and the output of each."""
     a = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
     kernel = a["patch_embed.proj.weight"]
     width, _, side, _ = kernel.shape
@@ -49,29 +63,44 @@ def tokens(arrays: dict[str, np.ndarray], images: np.ndarray, heads: int) -> np.
     x = images.reshape(batch, height // side, side, columns // side, side, channels)
     x = np.einsum("brpcqk,dkpq->brcd", x, kernel).reshape(batch, -1, width)
     x = x + a["patch_embed.proj.bias"]
-    table, first = a["pos_embed"], np.broadcast_to(a["cls_token"], (batch, 1, width))
+    table, first = a["pos_embed"], a["cls_token"]
+    first = np.broadcast_to(first, (batch, *first.shape[1:]))
     if table.shape[1] == x.shape[1]:  # none for the class token
         x = np.concatenate([first, x + table], axis=1)
     else:
         x = np.concatenate([first, x], axis=1) + table
-    for i in range(1 + max(int(n.split(".")[1]) for n in a if n.startswith("blocks."))):
-        part = {n.removeprefix(f"blocks.{i}."): v for n, v in a.items()}
+    outputs = [x]
+    for i in range(_depth(a)):
+        part = _part(a, i)
         scale = lambda n, part=part: part.get(f"ls{n}.gamma", part.get(f"gamma_{n}", 1.0))
         x = x + scale(1) * _attention(part, _norm(part, "norm1", x), heads)
         y = _dense(part, "mlp.fc1", _norm(part, "norm2", x))
         y = y * (1 + erf(y / math.sqrt(2))) / 2
         x = x + scale(2) * _dense(part, "mlp.fc2", y)
-    return _norm(a, "norm", x)
+        outputs.append(x)
+    return outputs
+
+
+def _depth(a):
+    return 1 + max(int(n.split(".")[1]) for n in a if n.startswith("blocks."))
+
+
+def _part(a, i):
+    return {n.removeprefix(f"blocks.{i}."): v for n, v in a.items()}
 
 
 def _attention(a, x, heads):
+    weights, values = _weights(a, x, heads)
+    return _dense(a, "attn.proj", (weights @ values).transpose(0, 2, 1, 3).reshape(x.shape))
+
+
+def _weights(a, x, heads):
     batch, count, width = x.shape
     qkv = _dense(a, "attn.qkv", x).reshape(batch, count, 3, heads, width // heads)
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)
     logits = q @ k.swapaxes(-1, -2) / math.sqrt(width // heads)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
-    x = weights / weights.sum(-1, keepdims=True) @ v
-    return _dense(a, "attn.proj", x.transpose(0, 2, 1, 3).reshape(batch, count, width))
+    return weights / weights.sum(-1, keepdims=True), v
 
 
 def _dense(a, name, x):

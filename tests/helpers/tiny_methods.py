@@ -7,19 +7,35 @@ from tests.helpers import tiny
 
 CONV = "convnext(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
 METHODS = {
+    "attention": dict(
+        encoder=tiny.ENCODER,
+        decoder_width=8,
+        decoder_depth=1,
+        decoder_heads=2,
+        mask=f"attention({tiny.ENCODER!r}, start=0.25, end=0.75, hint=0.2)",
+    ),
     "bigan": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8, discriminator_width=8),
     "colorization": dict(encoder=tiny.ENCODER, stride=2),
     "fcmae": dict(encoder=CONV, decoder_width=8),
+    "hpm": dict(
+        encoder=tiny.ENCODER,
+        decoder_width=8,
+        decoder_depth=1,
+        decoder_heads=2,
+        predictor_depth=1,
+        momentum=(0.9, 0.99),
+    ),
     "mocov3": dict(encoder=tiny.ENCODER, projector=(16, 16, 8), predictor=(16, 8)),
     "vae": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8),
 }
+"""Method -> arguments; 'attention' is `mae` with this mask."""
 
 
 def get_config(name: str) -> ConfigDict:
     """One of METHODS."""
     config = tiny.get_config()
-    config.method.name = name
-    config.method.args = common.method_args(name, **METHODS[name])
+    config.method.name = "mae" if name == "attention" else name
+    config.method.args = common.method_args(config.method.name, **METHODS[name])
     config.data.views = 2 if name == "mocov3" else 1
     config.schedule.update(epochs=2.5, warmup_epochs=0.5)
     config.checkpoint.every = 5

@@ -109,7 +109,10 @@ def test_a_unit_is_an_option_of_a_method():
         ("random(unit=1.5)", "unit=1.5 should be of type int or tuple of int"),
         ("block(unit=2, block=3)", "there is no 'block': did you mean 'blocks'"),
         ("radnom(unit=2)", "masks has no 'radnom': did you mean 'random'"),
-        ("random(unit=2)|grid", "should name exactly one of masks: block, grid, noise, random"),
+        (
+            "random(unit=2)|grid",
+            "should name exactly one of masks: attention, block, grid, hard, noise, random",
+        ),
     ],
 )
 def test_impossible_units_are_refused(text, message):

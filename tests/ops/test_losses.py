@@ -109,3 +109,27 @@ def test_unknown_errors():
     arrays = [jnp.asarray(array) for array in example((3, 6, 8), (3, 6))]
     with pytest.raises(UserError, match="loss 'l2' is unknown: choose mse, l1"):
         masked_error(*arrays, error="l2")
+
+
+def test_pairwise_order():
+    """HPM's relative loss, over ordered pairs as the paper writes it, with equal targets."""
+    rng = np.random.default_rng(0)
+    prediction = rng.normal(scale=3, size=(3, 7)).astype(np.float32)
+    target = rng.integers(0, 5, (3, 7)).astype(np.float32)
+    target[2] = 1.0  # no pair to order
+    total, right, pairs = 0.0, 0, 0
+    for row, values in zip(prediction.astype(np.float64), target):
+        for i, j in np.ndindex(7, 7):
+            if values[i] == values[j]:
+                continue
+            probability = 1 / (1 + np.exp(row[j] - row[i]))  # that i has the larger target
+            larger = values[i] > values[j]
+            total -= np.log(probability) if larger else np.log(1 - probability)
+            right += (row[i] > row[j]) == larger
+            pairs += 1
+    loss, share = jax.jit(losses.pairwise_order)(prediction, target)
+    np.testing.assert_allclose(loss, total / pairs, rtol=1e-5)
+    np.testing.assert_allclose(share, right / pairs, rtol=1e-5)
+    np.testing.assert_array_equal(losses.pairwise_order(prediction[2:], target[2:]), (0, 0))
+    steep = jnp.array([[200.0, -200.0]])
+    assert losses.pairwise_order(steep, -steep)[0] == 400, "finite where probabilities are not"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -19,6 +20,8 @@ STRATEGIES = (
     "noise(color=green)",
     "noise(color=blue)",
     "noise(color=red)",
+    "hard(start=0.5)",
+    "hard(start=1.0)",
 )
 
 
@@ -26,7 +29,9 @@ def main() -> None:
     """A row for each strategy; visible patches are white."""
     canvas = Figure((1.7 + COUNT, len(STRATEGIES)), dpi=100)
     axes = canvas.subplots(len(STRATEGIES), COUNT)
-    context = MaskContext(grid=GRID, batch=COUNT)
+    rows, columns = np.indices(GRID) - 7.5
+    losses = jnp.broadcast_to(-np.hypot(rows, columns), (COUNT, *GRID))  # highest in the middle
+    context = MaskContext(grid=GRID, batch=COUNT, guide=lambda: losses)
     for row, text in zip(axes, STRATEGIES, strict=True):
         mask = sample(jax.random.key(0), make_strategy(text), context, RATIO).mask
         for axis, image in zip(row, np.asarray(mask).reshape(COUNT, *GRID), strict=True):
