@@ -34,9 +34,13 @@ class MaskedMethod(ImageMethod):
     """Fraction of masked patches, in [0, 1)."""
     target: Target
     loss_kind: str
-    """One of `target.losses`."""
+    """One of `target.losses`, with arguments if it is one of `ops.losses`."""
     loss_on: str
     """Patches that count in the loss: 'masked' or 'all'."""
+
+    def __post_init__(self):
+        """Completes the target, which may depend on the encoder."""
+        object.__setattr__(self, "target", self.target.for_encoder(self.encoder))
 
     @property
     def sample(self) -> int:
@@ -74,7 +78,7 @@ class MaskedMethod(ImageMethod):
         return mask.mask if self.loss_on == "masked" else jnp.ones_like(mask.mask)
 
     def encoders(self) -> Mapping[str, Any]:
-        """The method's own encoder, and the teachers of its target."""
+        """The method's own encoder, and the networks of its target."""
         teachers = self.target.teachers()
         return super().encoders() | {f"extra/target/{k}": one for k, one in teachers.items()}
 
@@ -82,7 +86,8 @@ class MaskedMethod(ImageMethod):
         """Initializes parameters, and the target's constants, for images of this shape."""
         images = batch["image"]
         params = self.init_params(key, images, self.draw_mask(key, images))
-        return params, self.extra(self.target.initial(images, self.sides(images)))
+        constants = self.target.initial(images, self.sides(images))
+        return params, self.extra(self.target.start(constants, params["encoder"]))
 
     def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
         """Computes the target's constants; without a sample, their initial values are final."""
@@ -95,14 +100,23 @@ class MaskedMethod(ImageMethod):
         images = batch["image"]
         mask = self.draw_mask(key, images, step)
         prediction = self.reconstruct_for_loss(params, images, mask)  # [B, K, V]
-        return Output(self.error(prediction, extra, images, mask), extra, {})
+        target = self.targets(extra, images, mask)  # [B, K, V]
+        loss = self.mean_error(prediction, target, mask)
+        return Output(loss, extra, self.target.metrics(target))
 
     def error(
         self, prediction: jax.Array, extra: Extra, images: jax.Array, mask: Mask
     ) -> jax.Array:
         """The loss of predictions [B, K, V] by `reconstruct_for_loss`, a scalar."""
+        return self.mean_error(prediction, self.targets(extra, images, mask), mask)
+
+    def targets(self, extra: Extra, images: jax.Array, mask: Mask) -> jax.Array:
+        """Targets [B, K, V] of the patches that `take` selects."""
         context = self.target_context(images, lambda patches: self.take(patches, mask))
-        target = self.target.make(extra.get("target", {}), images, context)  # [B, K, V]
+        return self.target.make(extra.get("target", {}), images, context)
+
+    def mean_error(self, prediction: jax.Array, target: jax.Array, mask: Mask) -> jax.Array:
+        """The mean error of predictions over the patches that count, a scalar."""
         errors = self.target.errors(prediction, target, self.loss_kind)  # [B, K, ...]
         return losses.masked_mean(errors, self.in_loss(mask))
 
@@ -111,6 +125,20 @@ class MaskedMethod(ImageMethod):
     ) -> TargetContext:
         """The context of the target for images [B, *space, C]; for `take` see `TargetContext`."""
         return TargetContext(patch=self.sides(images), take=take, normalize=self.normalize)
+
+    def after_update(self, params: Params, extra: Extra, step) -> Extra:
+        """Updates the target's constants, e.g. a moving average of the encoder."""
+        if "target" not in extra:
+            return extra
+        progress = jnp.clip(step / self.total_steps, 0, 1)
+        constants = self.target.after_update(extra["target"], params["encoder"], progress)
+        return {**extra, "target": constants}
+
+    def after_load(self, params: Params, extra: Extra) -> Extra:
+        """The target's constants for the loaded encoder."""
+        if "target" not in extra:
+            return extra
+        return {**extra, "target": self.target.start(extra["target"], params["encoder"])}
 
     def pictures(self) -> Pictures | None:
         """See `ops.pictures.reconstructions`; None for targets that cannot be drawn."""
@@ -173,14 +201,17 @@ def masked_options(
     Args:
         mask, target: spec strings.
         mask_ratio: fraction of masked patches, in [0, 1).
-        loss: one of the target's losses.
+        loss: one of the target's losses, with arguments if it is one of `ops.losses`.
         loss_on: 'masked' or 'all'.
 
     Raises:
         UserError: an unknown or invalid value.
     """
     predicted = build(target, "targets", Target)
-    check_choice("loss", loss, predicted.losses)
+    if loss.partition("(")[0] in losses.ERRORS.keys() & set(predicted.losses):
+        losses.error_of(loss)  # checks its arguments
+    else:
+        check_choice("loss", loss, predicted.losses)
     check_choice("loss_on", loss_on, ("masked", "all"))
     if not 0 <= mask_ratio < 1:
         raise UserError(f"mask_ratio {mask_ratio} is outside [0, 1): the paper's is 0.75")

@@ -10,8 +10,17 @@ METHODS = {
     "bigan": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8, discriminator_width=8),
     "colorization": dict(encoder=tiny.ENCODER, stride=2),
     "fcmae": dict(encoder=CONV, decoder_width=8),
+    "mae": dict(
+        encoder=tiny.ENCODER,
+        decoder_width=8,
+        decoder_depth=1,
+        decoder_heads=2,
+        target="ema(blocks=1, decay=0.9, end=0.99)",
+        loss="smooth_l1",
+    ),
     "mocov3": dict(encoder=tiny.ENCODER, projector=(16, 16, 8), predictor=(16, 8)),
     "vae": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8),
+    "vqvae": dict(encoder=CONV, codes=8, code_width=4, decoder_width=8),
 }
 
 
