@@ -37,7 +37,7 @@ def lines(run: Run, start: int = 0) -> list[str]:
 
 
 def teachers(run: Run) -> list[str]:
-    """A line for each teacher or tokenizer: its size in each checkpoint, and whether it is random."""
+    """A line for each teacher and tokenizer: its size in a checkpoint, and whether it is random."""
     loaded, extra, lines = {row.into for row in run.init_from.rows}, run.abstract_state.extra, []
     for part in run.method.encoders():
         collection, *names = part.split("/")

@@ -51,8 +51,10 @@ class VQVAE(ImageMethod):
         vectors = self.vectors(params, self.tokens(params, images))  # [B, L, Z]
         constant = jax.lax.stop_gradient(vectors).reshape(-1, vectors.shape[-1])  # [B L, Z]
         book = dict(extra["codebook"])
+        # Only in the first of several microbatches: the codes stay the same for the others.
+        share = jnp.where(book["new"].sum() == 0, self.revive, -1)
         book["codes"], book["counts"] = codebook.revived(
-            key, book["codes"], book["counts"], constant, self.revive
+            key, book["codes"], book["counts"], constant, share
         )
         index = codebook.nearest(constant, book["codes"])  # [B L]
         quantized = book["codes"][index].reshape(vectors.shape)

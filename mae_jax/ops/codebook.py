@@ -84,7 +84,7 @@ def averaged(
 
 
 def revived(
-    key: jax.Array, codes: jax.Array, counts: jax.Array, vectors: jax.Array, share: float
+    key: jax.Array, codes: jax.Array, counts: jax.Array, vectors: jax.Array, share: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Replaces dead codes by random vectors of the batch (as in Jukebox, arXiv 2005.00341, section
     3.2).
@@ -94,7 +94,7 @@ def revived(
     Args:
         codes, counts: see `averaged`.
         vectors: [N, Z] float32 of the global batch.
-        share: a code is dead if its count is at most this share of the mean count.
+        share: a code is dead if its count is at most this share of the mean count; -1: none.
 
     Returns:
         The new codes and counts. A revived code has the mean count, but at least 1.

@@ -74,13 +74,13 @@ def test_use_of_the_codebook():
     np.testing.assert_allclose(found["codes_used"], 3 / 7, rtol=1e-6)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1])
-def test_dead_codes_become_vectors_of_the_batch(share):
+@pytest.mark.parametrize(("share", "expected"), [(-1.0, 0), (0.0, 1), (0.1, 2)])
+def test_dead_codes_become_vectors_of_the_batch(share, expected):
     rows = VECTORS.reshape(12, 5)
     revive = jax.jit(lambda key, counts: codebook.revived(key, CODES, counts, rows, share))
     counts = np.array([0, 4, 0.1, 0.5, 9, 0.4, 7], np.float32)  # of mean 3
     dead = counts <= share * 3
-    assert dead.sum() == (1 if share == 0 else 2)
+    assert dead.sum() == expected
     codes, moved = revive(jax.random.key(3), counts)
     np.testing.assert_array_equal(codes[~dead], CODES[~dead])
     np.testing.assert_allclose(moved, np.where(dead, 3, counts), rtol=1e-6)
