@@ -78,17 +78,20 @@ class VQVAE(ImageMethod):
         return {"codebook": {"codes": codes, "counts": counts, **zeros}}
 
     def offers(self) -> tuple[str, ...]:
-        """'features' and 'tokens' of the encoder; 'codes' [B, L] int32, one for each patch."""
+        """The outputs of `ImageMethod`, and 'codes' [B, L] int32, one for each patch."""
         return (*super().offers(), "codes")
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """See `offers`."""
-        tokens = self.tokens(params, self.normalize(batch["image"]))  # [B, prefix + L, D]
-        codes = codebook.nearest(self.vectors(params, tokens), extra["codebook"]["codes"])
-        available = {"tokens": tokens, "features": self.pooled(tokens), "codes": codes}
-        return {name: available[name] for name in outputs}
+        others = tuple(name for name in outputs if name != "codes")
+        predictions = super().predict(params, extra, batch, outputs=others)
+        if "codes" in outputs:
+            tokens = self.tokens(params, self.normalize(batch["image"]))  # [B, prefix + L, D]
+            vectors = self.vectors(params, tokens)  # [B, L, Z]
+            predictions["codes"] = codebook.nearest(vectors, extra["codebook"]["codes"])
+        return predictions
 
     def pictures(self) -> Pictures:
         """Draws the original and its reconstruction from the codes."""
