@@ -86,8 +86,7 @@ def averaged(
 def revived(
     key: jax.Array, codes: jax.Array, counts: jax.Array, vectors: jax.Array, share: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Replaces dead codes by random vectors of the batch (as in Jukebox, arXiv 2005.00341, section
-    3.2).
+    """Replaces dead codes by random vectors of the batch, as in Jukebox (arXiv 2005.00341).
 
     With all counts zero all codes are dead, so the first batch initializes the codebook.
 
