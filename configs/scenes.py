@@ -4,6 +4,7 @@
     mae-jax train --config scenes:several
     mae-jax train --config scenes:cross
     mae-jax train --config scenes:hog
+    mae-jax train --config scenes:ema
 
 `finetune:scenes`, `linear_probe:scenes` and `transfer:scenes` start from it. Measured on frozen
 features with 4,000 labels: k-NN 27.7%, logistic regression 36.4% (before training 14.9% and 19.9%,
@@ -11,8 +12,8 @@ raw pixels 30.8% and 28.2%).
 
 'several' trains on scenes of one to six garments at 64 pixels, for `segment:scenes`. Other words
 change the method, see VARIANTS: masks, decoders, class tokens, and targets other than pixels. The
-teacher, and that of 'attention', is the encoder in runs/scenes. Several words are joined by commas,
-'several,green'.
+teacher, and that of 'attention', is the encoder in runs/scenes, and the tokenizer of 'vq' that in
+runs/vqvae, trained by `vqvae:scenes`. Several words are joined by commas, 'several,green'.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +22,14 @@ from mae_jax.configs import quickstart
 from mae_jax.types import UserError
 
 ENCODER = "vit(width=128, depth=4, heads=4, patch=8)"
+TOKENIZER = dict(
+    encoder="convnext(widths=(32, 64), depths=(1, 1), stem=4, kernel=3)",
+    codes=256,
+    code_width=16,
+    decoder_width=64,
+)
+"""Arguments of the tokenizer in `configs/vqvae.py`, with the same patch as ENCODER."""
+SIZES = ", ".join(f"{name}={value}" for name, value in TOKENIZER.items() if name != "encoder")
 VARIANTS = {
     "unit": dict(mask="random(unit=2)"),
     "green": dict(mask="noise(color=green)"),
@@ -32,6 +41,8 @@ VARIANTS = {
     "hog": dict(target="hog(cell=4)"),
     "pca": dict(target="pca(keep=48)"),
     "teacher": dict(target=f"teacher({ENCODER!r})"),
+    "vq": dict(target=f"vq({TOKENIZER['encoder']!r}, {SIZES})", loss="cross_entropy"),
+    "ema": dict(target="ema(blocks=2, decay=0.99, end=0.999)", loss="smooth_l1(beta=2.0)"),
 }
 """Word -> changed arguments of the method."""
 
@@ -67,4 +78,6 @@ def get_config(arg: str = "") -> ConfigDict:
         config.init_from.teacher = dict(path="runs/scenes", into="extra/target/encoder")
     if "attention" in words:
         config.init_from.attention = dict(path="runs/scenes", into="extra/mask/encoder")
+    if "vq" in words:
+        config.init_from.tokenizer = dict(path="runs/vqvae", into="extra/target/tokenizer")
     return config

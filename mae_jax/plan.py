@@ -37,7 +37,7 @@ def lines(run: Run, start: int = 0) -> list[str]:
 
 
 def teachers(run: Run) -> list[str]:
-    """A line for each teacher: its size in every checkpoint, and whether it keeps random values."""
+    """A line for each teacher and tokenizer: its size in a checkpoint, and whether it is random."""
     loaded, extra, lines = {row.into for row in run.init_from.rows}, run.abstract_state.extra, []
     for part in run.method.encoders():
         collection, *names = part.split("/")
@@ -46,8 +46,9 @@ def teachers(run: Run) -> list[str]:
         leaves = jax.tree.leaves(functools.reduce(operator.getitem, names, extra))
         text = f"{part}: {sum(leaf.size for leaf in leaves) / 1e6:.2f} M values in each checkpoint"
         if part not in loaded:
+            name = "teacher" if names[-1] == "encoder" else names[-1]
             text += (
-                "; they stay random: to load a teacher, set config.init_from.teacher with its path "
+                f"; they stay random: to load a {name}, set config.init_from.{name} with its path "
                 f"and into={part}"
             )
         lines.append(text)

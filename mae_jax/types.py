@@ -104,8 +104,8 @@ class Method(abc.ABC):
         return {}
 
     def encoders(self) -> Mapping[str, Any]:
-        """Subtrees among those of `loads` -> the encoder (a Flax module) whose parameters they are.
-        Weights of an encoder of another architecture are refused.
+        """Subtrees among those of `loads` -> the encoder or other network whose arrays they are, a
+        `models.encoder.Loadable`. Weights of another architecture are refused.
         """
         return {}
 

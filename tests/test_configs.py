@@ -43,6 +43,7 @@ EXPERIMENTS = {
     "simclr:B/16": 224,
     "supervised:B/16": 224,
     "vae:B/8": 64,
+    "vqvae": 224,
 }
 """Config and argument -> side of its training images in pixels."""
 

@@ -41,6 +41,8 @@ def cases():
         yield pytest.param((name, {}), id=name, marks=marks)
         for word, changes in mine.OTHERS.items():
             yield pytest.param((name, changes), id=f"{name}-{word}")
+        for word, changes in mine.RARE.items():
+            yield pytest.param((name, changes), id=f"{name}-{word}", marks=pytest.mark.thorough)
         if not mine.OTHERS and mine.ARGS.get("encoder") == VIT:
             marks = [pytest.mark.slow, *([] if name in CONVOLVED else [pytest.mark.thorough])]
             yield pytest.param((name, {"encoder": CONV}), id=f"{name}-conv", marks=marks)

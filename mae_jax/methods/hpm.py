@@ -60,7 +60,8 @@ class HardPatchesMining(MaskedAutoencoding):
         grid, values = grid_of(images.shape[1:-1], self.unit), self.values(images)
         decode = functools.partial(self.model.apply, method="decode")
         prediction = decode(variables, tokens, mask, grid, values, True)  # [B, M, V]
-        errors = self.errors(prediction, extra, images, mask)  # [B, M, ...]
+        reconstructed = self.targets(extra, images, mask)  # [B, M, V]
+        errors = self.target.errors(prediction, reconstructed, self.loss_kind)  # [B, M, ...]
         variables = {"params": {"decoder": params["predictor"]}}
         decode = functools.partial(self.loss_model.apply, method="decode")
         predicted = decode(variables, tokens, mask, grid, 1, True)[..., 0]  # [B, M, 1] to [B, M]
@@ -69,17 +70,19 @@ class HardPatchesMining(MaskedAutoencoding):
         order, ordered = losses.pairwise_order(predicted, target)
         reconstruction = errors.mean()
         metrics = {"reconstruction": reconstruction, "order": order, "ordered": ordered}
+        metrics |= self.target.metrics(reconstructed)
         return Output(reconstruction + order, extra, metrics)
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
         """Updates the teacher. Its momentum rises linearly in the first half of the run."""
+        extra = super().after_update(params, extra, step)
         first, last = (1 - momentum for momentum in self.momentum)
         rate = first + (last - first) * jnp.clip(2 * step / self.total_steps, 0, 1)
         return extra | {"momentum": ema.move(extra["momentum"], self.taught(params), rate)}
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
         """The teacher starts as the parameters."""
-        return extra | {"momentum": self.taught(params)}
+        return super().after_load(params, extra) | {"momentum": self.taught(params)}
 
     def taught(self, params: Params) -> Params:
         """The parameters that the teacher has: all but the decoder's."""

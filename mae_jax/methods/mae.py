@@ -138,7 +138,7 @@ def make(
             'noise(color=green)' or "attention('vit(B, patch=16)')"; each also takes `unit`, as in
             'random(unit=2)'.
         mask_ratio: fraction of masked patches, in [0, 1).
-        loss: 'mse' or 'l1'.
+        loss: 'mse', 'l1' or 'smooth_l1(beta=2.0)'; for the target `vq`, 'cross_entropy'.
         target: spec string of `mae_jax.targets`; 'pixels(normalize=True)' normalizes each patch by
             its own mean and standard deviation.
         loss_on: 'masked' patches only, as in the paper, or 'all'.

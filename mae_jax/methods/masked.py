@@ -34,9 +34,13 @@ class MaskedMethod(ImageMethod):
     """Fraction of masked patches, in [0, 1)."""
     target: Target
     loss_kind: str
-    """One of `target.losses`."""
+    """One of `target.losses`, with arguments if it is one of `ops.losses`."""
     loss_on: str
     """Patches that count in the loss: 'masked' or 'all'."""
+
+    def __post_init__(self):
+        """Completes the target, which may depend on the encoder."""
+        object.__setattr__(self, "target", self.target.for_encoder(self.encoder))
 
     @property
     def sample(self) -> int:
@@ -74,20 +78,23 @@ class MaskedMethod(ImageMethod):
         return mask.mask if self.loss_on == "masked" else jnp.ones_like(mask.mask)
 
     def encoders(self) -> Mapping[str, Any]:
-        """The method's own encoder, and the teachers of its target and of its mask."""
-        teachers = {"target": self.target.teachers(), "mask": self.strategy.teachers()}
+        """The method's own encoder, and the networks of its target and of its mask."""
+        networks = {"target": self.target.teachers(), "mask": self.strategy.teachers()}
         return super().encoders() | {
-            f"extra/{part}/{name}": encoder
-            for part, encoders in teachers.items()
-            for name, encoder in encoders.items()
+            f"extra/{part}/{name}": network
+            for part, named in networks.items()
+            for name, network in named.items()
         }
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Initializes parameters, and constants of target and mask, for images of this shape."""
         images = batch["image"]
+        guides = self.strategy.initial(images)
+        mask = self.draw_mask(key, images, extra=self.extra(mask=guides))
+        params = self.init_params(key, images, mask)
         target = self.target.initial(images, self.sides(images))
-        extra = self.extra(target=target, mask=self.strategy.initial(images))
-        return self.init_params(key, images, self.draw_mask(key, images, extra=extra)), extra
+        target = self.target.start(target, params["encoder"])
+        return params, self.extra(target=target, mask=guides)
 
     def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
         """Computes the target's constants; without a sample, their initial values are final."""
@@ -100,28 +107,45 @@ class MaskedMethod(ImageMethod):
         images = batch["image"]
         mask = self.draw_mask(key, images, step, extra)
         prediction = self.reconstruct_for_loss(params, images, mask)  # [B, K, V]
-        return Output(self.error(prediction, extra, images, mask), extra, {})
+        target = self.targets(extra, images, mask)  # [B, K, V]
+        loss = self.mean_error(prediction, target, mask)
+        return Output(loss, extra, self.target.metrics(target))
 
     def error(
         self, prediction: jax.Array, extra: Extra, images: jax.Array, mask: Mask
     ) -> jax.Array:
         """The loss of predictions [B, K, V] by `reconstruct_for_loss`, a scalar."""
-        errors = self.errors(prediction, extra, images, mask)
-        return losses.masked_mean(errors, self.in_loss(mask))
+        return self.mean_error(prediction, self.targets(extra, images, mask), mask)
 
-    def errors(
-        self, prediction: jax.Array, extra: Extra, images: jax.Array, mask: Mask
-    ) -> jax.Array:
-        """Errors [B, K, ...] float32 of predictions [B, K, V] by `reconstruct_for_loss`."""
+    def targets(self, extra: Extra, images: jax.Array, mask: Mask) -> jax.Array:
+        """Targets [B, K, V] of the patches that `take` selects."""
         context = self.target_context(images, lambda patches: self.take(patches, mask))
-        target = self.target.make(extra.get("target", {}), images, context)  # [B, K, V]
-        return self.target.errors(prediction, target, self.loss_kind)
+        return self.target.make(extra.get("target", {}), images, context)
+
+    def mean_error(self, prediction: jax.Array, target: jax.Array, mask: Mask) -> jax.Array:
+        """The mean error of predictions over the patches that count, a scalar."""
+        errors = self.target.errors(prediction, target, self.loss_kind)  # [B, K, ...]
+        return losses.masked_mean(errors, self.in_loss(mask))
 
     def target_context(
         self, images: jax.Array, take: Callable[[jax.Array], jax.Array]
     ) -> TargetContext:
         """The context of the target for images [B, *space, C]; for `take` see `TargetContext`."""
         return TargetContext(patch=self.sides(images), take=take, normalize=self.normalize)
+
+    def after_update(self, params: Params, extra: Extra, step) -> Extra:
+        """Updates the target's constants, e.g. a moving average of the encoder."""
+        if "target" not in extra:
+            return extra
+        progress = jnp.clip(step / self.total_steps, 0, 1)
+        constants = self.target.after_update(extra["target"], params["encoder"], progress)
+        return {**extra, "target": constants}
+
+    def after_load(self, params: Params, extra: Extra) -> Extra:
+        """The target's constants for the loaded encoder."""
+        if "target" not in extra:
+            return extra
+        return {**extra, "target": self.target.start(extra["target"], params["encoder"])}
 
     def pictures(self) -> Pictures | None:
         """See `ops.pictures.reconstructions`; None for targets that cannot be drawn."""
@@ -204,14 +228,17 @@ def masked_options(
     Args:
         mask, target: spec strings.
         mask_ratio: fraction of masked patches, in [0, 1).
-        loss: one of the target's losses.
+        loss: one of the target's losses, with arguments if it is one of `ops.losses`.
         loss_on: 'masked' or 'all'.
 
     Raises:
         UserError: an unknown or invalid value.
     """
     predicted = build(target, "targets", Target)
-    check_choice("loss", loss, predicted.losses)
+    if loss.partition("(")[0] in losses.ERRORS.keys() & set(predicted.losses):
+        losses.error_of(loss)  # checks its arguments
+    else:
+        check_choice("loss", loss, predicted.losses)
     check_choice("loss_on", loss_on, ("masked", "all"))
     if not 0 <= mask_ratio < 1:
         raise UserError(f"mask_ratio {mask_ratio} is outside [0, 1): the paper's is 0.75")

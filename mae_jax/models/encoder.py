@@ -1,6 +1,6 @@
 """The interface that all encoders share, and their construction from spec strings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,35 @@ from mae_jax.spec import build, check_choice
 from mae_jax.types import UserError
 
 
-class Encoder(nn.Module):
+class Loadable(nn.Module):
+    """A network that `init_from` can load from a run or from published weights."""
+
+    @property
+    def architecture(self) -> tuple:
+        """The options that must be equal for weights to be loaded: those that determine the shapes
+        and the use of the parameters, not those of training or of the kernels.
+        """
+        kind = type(self).__name__
+        raise UserError(f"networks of the kind {kind} are not loaded: define their `architecture`")
+
+    def described(self, args: Mapping[str, Any]) -> str:
+        """Spec string of the network of this kind in the weights of a method with arguments
+        `args`."""
+        raise NotImplementedError
+
+    def arrays(self, params: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Selects the arrays of a network of this kind among all weights of a method.
+
+        Args:
+            params, extra: path -> array.
+
+        Returns:
+            Path in the network -> array; {} if the weights have no such network.
+        """
+        raise NotImplementedError
+
+
+class Encoder(Loadable):
     """Encodes images [B, *space, C] as tokens [B, prefix + L, D]: `prefix` tokens for the whole
     image (class tokens), then one for each patch, in row-major order.
 
@@ -34,13 +62,14 @@ class Encoder(nn.Module):
         """Side of the first layer's patches in pixels, or one side for each axis."""
         return self.patch
 
-    @property
-    def architecture(self) -> tuple:
-        """The options that must be equal for weights to be loaded: those that determine the shapes
-        and the use of the parameters, not those of training or of the kernels.
-        """
-        kind = type(self).__name__
-        raise UserError(f"encoders of the kind {kind} are not loaded: define their `architecture`")
+    def described(self, args: Mapping[str, Any]) -> str:
+        """The method's encoder, see `Loadable`."""
+        return args["encoder"]
+
+    def arrays(self, params: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters below 'encoder/', see `Loadable`."""
+        part = "encoder/"
+        return {k.removeprefix(part): v for k, v in params.items() if k.startswith(part)}
 
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None

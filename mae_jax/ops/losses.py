@@ -2,12 +2,34 @@
 of the order of patches (arXiv 2304.05919).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from mae_jax.spec import check_choice
+from mae_jax.spec import call, check_choice, parse
+from mae_jax.types import UserError
 
-ERRORS = {"mse": jnp.square, "l1": jnp.abs}
+
+def smooth_l1(beta: float = 2.0) -> Callable[[jax.Array], jax.Array]:
+    """The loss of data2vec (arXiv 2202.03555): d^2 / (2 beta) up to a difference d of `beta`, and
+    |d| - beta / 2 above.
+
+    Raises:
+        UserError: no positive `beta`.
+    """
+    if beta <= 0:
+        raise UserError(f"smooth_l1(beta={beta}) must be positive: l1 is its limit for beta=0")
+
+    def error(difference: jax.Array) -> jax.Array:
+        size = jnp.abs(difference)
+        return jnp.where(size < beta, 0.5 * jnp.square(difference) / beta, size - 0.5 * beta)
+
+    return error
+
+
+ERRORS = {"mse": lambda: jnp.square, "l1": lambda: jnp.abs, "smooth_l1": smooth_l1}
+"""Name -> function that returns the error as a function of the difference."""
 
 
 def patch_statistics(patches: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -33,17 +55,24 @@ def normalize_patches(patches: jax.Array) -> jax.Array:
     return (patches - mean) / std
 
 
-def errors(prediction: jax.Array, target: jax.Array, kind: str) -> jax.Array:
-    """Elementwise errors, float32, of the shape of both arrays.
+def error_of(kind: str) -> Callable[[jax.Array], jax.Array]:
+    """The elementwise error as a function of the difference between prediction and target.
 
     Args:
-        kind: 'mse', squared difference, or 'l1', absolute difference.
+        kind: spec string: 'mse', squared difference; 'l1', absolute difference; or
+            'smooth_l1(beta=2.0)'.
 
     Raises:
-        UserError: an unknown kind.
+        UserError: an unknown kind or argument.
     """
-    check_choice("loss", kind, ERRORS)
-    return ERRORS[kind](prediction.astype(jnp.float32) - target.astype(jnp.float32))
+    calls = parse(kind)
+    check_choice("loss", calls[0].name if len(calls) == 1 else kind, ERRORS)
+    return call(f"loss={kind}", ERRORS[calls[0].name], *calls[0].args, **calls[0].kwargs)
+
+
+def errors(prediction: jax.Array, target: jax.Array, kind: str) -> jax.Array:
+    """Elementwise errors, float32, of the shape of both arrays; for `kind` see `error_of`."""
+    return error_of(kind)(prediction.astype(jnp.float32) - target.astype(jnp.float32))
 
 
 def masked_mean(errors: jax.Array, scored: jax.Array) -> jax.Array:

@@ -1,5 +1,5 @@
 """Features of a frozen teacher as targets: its tokens of the whole image at the masked patches
-(MILAN, arXiv 2208.06049; dBOT, arXiv 2209.03917; data2vec, arXiv 2202.03555, whose teacher moves).
+(MILAN, arXiv 2208.06049; dBOT, arXiv 2209.03917). A teacher that moves is the target `ema`.
 
 The teacher is loaded by a row of `init_from`, from a run or from published weights. It may have
 another architecture than the encoder that learns, but not another patch.
@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.ops import pixels
 from mae_jax.spec import build, check_choice
-from mae_jax.targets import Constants, Target, TargetContext
-from mae_jax.types import UserError
+from mae_jax.targets import Constants, Target, TargetContext, check_own_statistics
+from mae_jax.types import Params, UserError
 
 EPSILON = 1e-6
 
@@ -50,11 +49,8 @@ class Teacher(Target):
         Raises:
             UserError: the teacher has another number of tokens than the image has patches.
         """
-        if self.mean:
-            inputs = pixels.normalize(images, self.mean, self.std)
-        else:
-            inputs = context.normalize(images)
-        tokens = self._tokens(constants["encoder"], inputs)  # [B, L, D]
+        inputs = context.inputs(images, self.mean, self.std)
+        tokens = tokens_of(self.encoder, constants["encoder"], inputs, self.blocks)  # [B, L, D]
         length = context.length(images)
         if tokens.shape[1] != length:
             raise UserError(
@@ -62,26 +58,39 @@ class Teacher(Target):
                 f"it the patch of method.args.encoder, {context.patch}"
             )
         tokens = context.take(tokens).astype(jnp.float32)  # [B, K, D]
-        return _standardized(tokens) if self.normalize else tokens
-
-    def _tokens(self, params: Any, inputs: jax.Array) -> jax.Array:
-        """Outputs [B, L, D] of the last norm, or the mean over the last blocks."""
-        variables = {"params": params}
-        if not self.blocks:
-            return self.encoder.apply(variables, inputs)[:, self.encoder.prefix :]
-        depth = self.encoder.depth
-        taps = tuple(range(depth - self.blocks, depth))
-        maps = self.encoder.apply(variables, inputs, taps=taps, method="maps")
-        if len({one.shape for one in maps}) > 1:
-            raise UserError(
-                f"teacher(blocks={self.blocks}): its last blocks have outputs of different sizes: "
-                "set blocks=0"
-            )
-        mean = sum(one.astype(jnp.float32) for one in maps) / len(maps)  # [B, *grid, D]
-        return mean.reshape(len(mean), -1, mean.shape[-1])  # [B, L, D]
+        return standardized(tokens) if self.normalize else tokens
 
 
-def _standardized(tokens: jax.Array) -> jax.Array:
+def tokens_of(encoder: nn.Module, params: Params, inputs: jax.Array, blocks: int) -> jax.Array:
+    """Tokens of all patches of whole images.
+
+    Args:
+        encoder: the network.
+        params: its parameters.
+        inputs: [B, *space, C] float32, normalized.
+        blocks: 0: its output; otherwise the mean of the outputs of this many last blocks, at most
+            `encoder.depth`.
+
+    Returns:
+        [B, L, D].
+
+    Raises:
+        UserError: blocks with outputs of different sizes.
+    """
+    variables = {"params": params}
+    if not blocks:
+        return encoder.apply(variables, inputs)[:, encoder.prefix :]
+    taps = tuple(range(encoder.depth - blocks, encoder.depth))
+    maps = encoder.apply(variables, inputs, taps=taps, method="maps")
+    if len({one.shape for one in maps}) > 1:
+        raise UserError(
+            f"target: the last {blocks} blocks have outputs of different sizes: set blocks=0"
+        )
+    mean = sum(one.astype(jnp.float32) for one in maps) / len(maps)  # [B, *grid, D]
+    return mean.reshape(len(mean), -1, mean.shape[-1])  # [B, L, D]
+
+
+def standardized(tokens: jax.Array) -> jax.Array:
     """Each token [..., D] with mean 0 and variance 1: a layer norm without parameters."""
     mean, variance = (f(tokens, axis=-1, keepdims=True) for f in (jnp.mean, jnp.var))
     return (tokens - mean) * jax.lax.rsqrt(variance + EPSILON)
@@ -114,10 +123,7 @@ def make(
     network = build(encoder, "models", nn.Module, dtype=jnp.dtype(dtype))
     if not 0 <= blocks <= network.depth:
         raise UserError(f"teacher(blocks={blocks}): {encoder} has {network.depth}")
-    if bool(mean) != bool(std):
-        raise UserError(f"teacher(mean={mean}, std={std}): give both, or neither")
-    if mean:
-        pixels.check_statistics(mean, std, "teacher: ")
+    check_own_statistics("teacher", mean, std)
     return Teacher(
         encoder=network, blocks=blocks, normalize=normalize, mean=tuple(mean), std=tuple(std)
     )

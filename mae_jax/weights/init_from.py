@@ -1,5 +1,5 @@
-"""The config section init_from: loads the encoder of another run, or of published weights, into a
-part of the initial state.
+"""The config section init_from: loads the encoder or tokenizer of another run, or of published
+weights, into a part of the initial state.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ ENCODER_KEY = "init_from"
 
 
 class Row(NamedTuple):
-    """One encoder to load."""
+    """One network to load."""
 
     key: str
     """Key of the config, e.g. 'init_from.teacher'."""
@@ -92,10 +92,11 @@ class InitFrom:
         networks = {ENCODER: own, **self.method.encoders()}
         network = networks.get(row.into, own)  # for parts of an unknown kind, the likely one
         model, _ = weights.read(row.path, _options(network))
-        pretrained = build(model.args["encoder"], "models")
-        other_patch = row.into == ENCODER and differs_in_patch(pretrained, network)
+        saved = network.arrays(model.params, model.extra)
+        pretrained = build(network.described(model.args), "models") if saved else None
+        other_patch = row.into == ENCODER and saved and differs_in_patch(pretrained, network)
         if row.into in networks and not other_patch:
-            self._check_architecture(row, model, network)
+            self._check_architecture(row, model, network, found=bool(saved))
         if row.into == ENCODER:
             self._compare_statistics(row, model)
         tree = {"params": state.params, "extra": state.extra}
@@ -105,12 +106,6 @@ class InitFrom:
             if name not in part:
                 raise UserError(f"config.{row.key}: the state has no {row.into}")
             part = part[name]
-        prefix = "encoder/"
-        saved = {
-            name.removeprefix(prefix): array
-            for name, array in model.params.items()
-            if name.startswith(prefix)
-        }
         self._check_positions(row, saved, part)
         old = model.image
         if other_patch:
@@ -130,15 +125,23 @@ class InitFrom:
             grid = grid_of(old[:-1], network.patch)
             saved["positions"] = with_prefix(grid, network.width, network.prefix)
         missing = self.method.loads()[row.into]
-        loaded = transfer(part, saved, missing=missing, adapt=adapt, where=prefix)
+        loaded = transfer(part, saved, missing=missing, adapt=adapt, where=f"{names[-1]}/")
         return state.replace(**_replaced(tree, names, loaded))
 
-    def _check_architecture(self, row: Row, model: weights.Model, network: Any) -> None:
-        """Raises UserError if the loaded encoder is of another architecture than `network`."""
-        encoder = model.args["encoder"]
-        if build(encoder, "models").architecture != network.architecture:
+    def _check_architecture(
+        self, row: Row, model: weights.Model, network: Any, *, found: bool
+    ) -> None:
+        """Raises UserError if the weights have no such network, or one of another architecture."""
+        kind = row.into.rpartition("/")[2]
+        if not found:
             raise UserError(
-                f"the encoder in {row.path} has another architecture: it is {encoder}, and "
+                f"config.{row.key}.path={row.path}: weights of {model.method} hold no {kind}: give "
+                "a run of the method that trains one"
+            )
+        spec = network.described(model.args)
+        if build(spec, "models").architecture != network.architecture:
+            raise UserError(
+                f"the {kind} in {row.path} has another architecture: it is {spec}, and "
                 f"config.method.args.{self._option(row)}"
             )
 

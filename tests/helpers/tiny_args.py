@@ -41,6 +41,8 @@ class Tiny:
     OTHERS: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
     """More arguments to test, by a word for them: what differs from ARGS. Without any, those that
     have an encoder are tested with a convolutional one by slow and by thorough tests."""
+    RARE: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
+    """As OTHERS, but for thorough tests only."""
 
 
 def tiny(name: str) -> Tiny:

@@ -16,6 +16,14 @@ METHODS = {
     ),
     "bigan": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8, discriminator_width=8),
     "colorization": dict(encoder=tiny.ENCODER, stride=2),
+    "ema": dict(
+        encoder=tiny.ENCODER,
+        decoder_width=8,
+        decoder_depth=1,
+        decoder_heads=2,
+        target="ema(blocks=1, decay=0.9, end=0.99)",
+        loss="smooth_l1",
+    ),
     "fcmae": dict(encoder=CONV, decoder_width=8),
     "hpm": dict(
         encoder=tiny.ENCODER,
@@ -27,14 +35,15 @@ METHODS = {
     ),
     "mocov3": dict(encoder=tiny.ENCODER, projector=(16, 16, 8), predictor=(16, 8)),
     "vae": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8),
+    "vqvae": dict(encoder=CONV, codes=8, code_width=4, decoder_width=8),
 }
-"""Method -> arguments; 'attention' is `mae` with this mask."""
+"""Method -> arguments; 'attention' and 'ema' are `mae` with this mask and this target."""
 
 
 def get_config(name: str) -> ConfigDict:
     """One of METHODS."""
     config = tiny.get_config()
-    config.method.name = "mae" if name == "attention" else name
+    config.method.name = "mae" if name in ("attention", "ema") else name
     config.method.args = common.method_args(config.method.name, **METHODS[name])
     config.data.views = 2 if name == "mocov3" else 1
     config.schedule.update(epochs=2.5, warmup_epochs=0.5)
