@@ -130,12 +130,20 @@ class Segmentation(ImageMethod):
         if {"features", "tokens"} & {*outputs}:
             found["tokens"] = self.tokens(params, images)
             found["features"] = self.pooled(found["tokens"])
+        found |= self.of_layers(params, images, outputs)
         return {name: found[name] for name in outputs}
 
     def tokens(self, params: Params, images: jax.Array) -> jax.Array:
         """Those of normalized images of any size, padded as in `logits`."""
         images = self.padded(images)
         return super().tokens(self.fitted(params, images.shape[1:3]), images)
+
+    def layer_tokens(
+        self, params: Params, images: jax.Array, layers: Sequence[int]
+    ) -> list[jax.Array]:
+        """Those of layers, as `tokens`."""
+        images = self.padded(images)
+        return super().layer_tokens(self.fitted(params, images.shape[1:3]), images, layers)
 
     def logits(self, params: Params, extra: Extra, images: jax.Array) -> jax.Array:
         """[B, H, W, classes] float32 of normalized images [B, H, W, C] of any size, which are
