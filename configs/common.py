@@ -37,6 +37,7 @@ def base() -> ConfigDict:
                 workers=0,  # threads that make batches; 0: one per core
                 on_error="raise",  # unreadable images: 'raise' an error or 'skip' them
                 views=1,  # augmented views of each training image; 2 for simclr and mocov3
+                repeats=1,  # rows of a batch that are crops of one decoded image
             ),
             method=dict(name="mae", args={}),  # a method or a task with labels: 'tasks.finetune'
             # Weights to initialize from: a run, published weights, hf://org/name; empty: none.
