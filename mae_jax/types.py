@@ -106,7 +106,8 @@ class Method(abc.ABC):
 
     def rules(self) -> Rules:
         """Pairs (regex of parameter paths, (learning rate factor, weight decay factor)), with None
-        instead of the factors for frozen parameters; the first match counts.
+        instead of the factors for frozen parameters; the first match counts. A third number is the
+        step before which they do not change, by gradients or decay.
         """
         return DECAY_MATRICES
 

@@ -23,9 +23,9 @@ from mae_jax.ops.patches import patch_sides
 from mae_jax.ops.photometric import photometric_distortion
 from mae_jax.ops.pixels import standardize
 from mae_jax.ops.resample import resample_positions
-from mae_jax.rules import Rules, freeze
+from mae_jax.rules import Rules, freeze, layer_rules
 from mae_jax.spec import check_choice
-from mae_jax.tasks.finetune import layer_rules, trainable_part
+from mae_jax.tasks.finetune import trainable_part
 from mae_jax.types import IGNORE, Batch, Extra, Output, Params, UserError
 
 AUXILIARY = 0.4

@@ -9,10 +9,15 @@ CONV = "convnext(widths=(8, 16), depths=(1, 1), stem=2, kernel=3)"
 METHODS = {
     "bigan": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8, discriminator_width=8),
     "colorization": dict(encoder=tiny.ENCODER, stride=2),
+    "contrastive_tuning": dict(
+        encoder=tiny.ENCODER, projector=(16, 16, 8), predictor=(16, 8), queue=12, head_share=0.4
+    ),
     "fcmae": dict(encoder=CONV, decoder_width=8),
     "mocov3": dict(encoder=tiny.ENCODER, projector=(16, 16, 8), predictor=(16, 8)),
     "vae": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8),
 }
+TWO_VIEWS = ("contrastive_tuning", "mocov3")
+"""Methods that compare two views, and draw nothing."""
 
 
 def get_config(name: str) -> ConfigDict:
@@ -20,7 +25,7 @@ def get_config(name: str) -> ConfigDict:
     config = tiny.get_config()
     config.method.name = name
     config.method.args = common.method_args(name, **METHODS[name])
-    config.data.views = 2 if name == "mocov3" else 1
+    config.data.views = 2 if name in TWO_VIEWS else 1
     config.schedule.update(epochs=2.5, warmup_epochs=0.5)
     config.checkpoint.every = 5
     return config
