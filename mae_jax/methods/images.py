@@ -100,7 +100,8 @@ class ImageMethod(Method):
             rows = [tokens[number] for number in numbers]  # [B, prefix + L, D] each
             if name.startswith("features/"):
                 rows = [self.pooled(x, pool) for x in rows]  # [B, D] each
-            return jnp.stack(rows, axis=1) if "*" in name else rows[0]
+            # [B, layers, ...]. Not jnp.stack, which jax2onnx does not support.
+            return jnp.concatenate([x[:, None] for x in rows], 1) if "*" in name else rows[0]
 
         return {name: output(name) for name in asked}
 
