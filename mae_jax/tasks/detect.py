@@ -160,6 +160,7 @@ class Detection(ImageMethod):
         if {"features", "tokens"} & {*outputs}:
             found["tokens"] = self.tokens(params, images)
             found["features"] = self.pooled(found["tokens"])
+        found |= self.of_layers(params, images, outputs)
         return {name: found[name] for name in outputs}
 
 
