@@ -36,7 +36,8 @@ def base() -> ConfigDict:
                 pipeline="arrays",  # 'arrays' (plain threads) or 'tf' (tf.data): the same batches
                 workers=0,  # threads that make batches; 0: one per core
                 on_error="raise",  # unreadable images: 'raise' an error or 'skip' them
-                views=1,  # augmented views of each training image; 2 for simclr and mocov3
+                views=1,  # augmented views of each training image; 2 for contrastive methods
+                repeats=1,  # rows of a batch that are crops of one decoded image
             ),
             method=dict(name="mae", args={}),  # a method or a task with labels: 'tasks.finetune'
             # Weights to initialize from: a run, published weights, hf://org/name; empty: none.

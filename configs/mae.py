@@ -21,6 +21,7 @@ Variants:
   tokens, a decoder of 32 blocks, batches of 8192, 400 epochs, base learning rate 2.5e-5. Larger
   data, learned positions, and stochastic depth in pre-training are not in this config.
 - `green`: masks from green noise (ColorMAE, arXiv 2407.13036).
+- `repeats`: four crops of each decoded image, for input pipelines that are slower than the step.
 
     mae-jax train --config mae:B/16,cross --workdir runs/cross
     mae-jax train --config mae:H/16,pixio,fsdp --workdir runs/pixio
@@ -34,7 +35,7 @@ from mae_jax.configs import common
 from mae_jax.models import vit
 from mae_jax.types import UserError
 
-VARIANTS = ("cross", "mff", "pixio", "green")
+VARIANTS = ("cross", "mff", "pixio", "green", "repeats")
 
 
 def get_config(arg: str = "B/16") -> ConfigDict:
@@ -76,6 +77,8 @@ def vary(config: ConfigDict, variant: str, size: str, patch: str) -> None:
         args.fuse = (*(depth * i // 12 for i in (1, 3, 5, 7, 9)), depth)
     elif variant == "green":
         args.mask = "noise(color=green)"
+    elif variant == "repeats":
+        config.data.repeats = 4
     else:
         args.update(encoder=f"vit({size}, patch={patch}, class_tokens=8)", decoder_depth=32)
         args.mask = "random(unit=4)"

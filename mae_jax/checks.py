@@ -131,7 +131,7 @@ def check_evaluators(
     """
     wanted = dict.fromkeys(output for evaluator in evaluators for output in evaluator.outputs)
     example = _eval_example(abstract_state, data)
-    known = [output for output in wanted if output in method.offers()]
+    known = [output for output in wanted if _offered(method, name, output)]
     outputs = _outputs(name, method, abstract_state, data, example, known)
     for evaluator in evaluators:
         for split, fields in evaluator.needs.items():
@@ -150,6 +150,14 @@ def check_evaluators(
         if "train" in evaluator.needs:
             shapes = [output.shape[1:] for output in read.values()]
             _check_size(data, evaluator, max(map(math.prod, shapes), default=0))
+
+
+def _offered(method: Method, name: str, output: str) -> bool:
+    try:
+        method.check_output(name, output)
+    except UserError:
+        return False
+    return True
 
 
 def _eval_example(abstract_state: TrainState, data: Data) -> dict[str, jax.ShapeDtypeStruct]:

@@ -93,7 +93,7 @@ def export(
             or a converter that is not installed or does not support the model.
     """
     check_choice("format", kind, FORMATS)
-    check_choice(f"output of {run.name}:", output, run.method.offers())
+    run.method.check_output(run.name, output)
     write = {"stablehlo": _write_stablehlo, "onnx": _write_onnx}[kind]
     if kind == "onnx" and out.suffix != ".onnx":
         raise UserError(f"--out {out}: the name must end in .onnx")

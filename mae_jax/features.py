@@ -6,25 +6,29 @@ from pathlib import Path
 import numpy as np
 
 from mae_jax.run import Run
-from mae_jax.types import TrainState
+from mae_jax.types import TrainState, layer_output
 
 
-def write_features(run: Run, state: TrainState, out: Path) -> tuple[Path, int]:
+def write_features(
+    run: Run, state: TrainState, out: Path, *, layer: int | None = None, pool: str = ""
+) -> tuple[Path, int]:
     """Writes the features of every readable image of the training source: `features` [N, D] float32
     and `names`; `labels` [N] int32 if the source has labels, and `class_names` if these have names.
 
     Args:
         out: path ending in .npz or .safetensors, whose metadata hold the names as JSON.
+        layer, pool: features of a layer of the encoder, see `types.layer_output`.
 
     Returns:
         The path, and the number N of images.
     """
-    predict, source = run.predictor(state), run.data.source("train")
+    output = layer_output(layer, pool)
+    predict, source = run.predictor(state, (output,)), run.data.source("train")
     features, valid, labels = [], [], []
     for batch in run.data.eval("train"):
         outputs = predict(batch)
         valid.append(np.asarray(outputs["valid"]))
-        features.append(np.asarray(outputs["features"])[valid[-1]])
+        features.append(np.asarray(outputs[output])[valid[-1]])
         if "label" in batch:
             labels.append(np.asarray(outputs["label"])[valid[-1]])
     arrays = {"features": np.concatenate(features)}

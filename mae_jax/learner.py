@@ -21,7 +21,7 @@ from mae_jax.engine.step import make_train_step, plan_state
 from mae_jax.evals.features import Predict
 from mae_jax.methods import make_method
 from mae_jax.ops.attention import record_kinds
-from mae_jax.spec import call_section, check_choice
+from mae_jax.spec import call_section
 from mae_jax.types import Batch, Method, TrainState, UserError, image_shape
 
 Predictor = Callable[[Sequence[str], Callable | None], Predict]
@@ -109,7 +109,7 @@ class Learner:
             reduce: see `Evaluator.reduce`; only its result leaves the devices.
         """
         for output in outputs:
-            check_choice(f"output of {self.name}:", output, self.method.offers())
+            self.method.check_output(self.name, output)
         key = (tuple(outputs), reduce)
         if key not in self._predictors:
             self._predictors[key] = self._predictor(*key)

@@ -16,7 +16,6 @@ from flax import traverse_util
 from mae_jax import weights
 from mae_jax.methods import make_method
 from mae_jax.ops.pixels import normalize
-from mae_jax.spec import check_choice
 from mae_jax.types import Extra, Method, Params, UserError
 from mae_jax.workdir import read_config
 
@@ -68,13 +67,13 @@ class Model:
 
         Args:
             images, batch_size: see `features`.
-            outputs: among those of `method.offers()`, e.g. 'features', 'tokens' or 'logits'.
+            outputs: among those of `method.offers()`, e.g. 'features', 'logits' or 'features/2'.
 
         Raises:
             UserError: an output that the method does not have, or other images.
         """
         for output in outputs:
-            check_choice(f"output of {self.name}:", output, self.method.offers())
+            self.method.check_output(self.name, output)
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1")
         images = self._checked(np.asarray(images))

@@ -30,6 +30,19 @@ def image_shape(batch: Mapping[str, Any]) -> tuple[int, ...] | None:
     return tuple(batch["image"].shape[1:]) if "image" in batch else None
 
 
+def layer_output(layer: int | None, pool: str = "") -> str:
+    """Name of the output with the features of one layer of the encoder.
+
+    Args:
+        layer: number of the layer, negative from the end: 'features/2', 'features/-1'. None: the
+            method's own features, 'features', or with a pool those of the last layer.
+        pool: how the tokens are pooled, as in 'features/2/mean'; '': as the method pools them.
+    """
+    if layer is None and not pool:
+        return "features"
+    return "/".join(["features", str(-1 if layer is None else layer), *([pool] if pool else [])])
+
+
 Params = Any
 """Pytree of float32 arrays that the optimizer updates."""
 
@@ -93,7 +106,8 @@ class Method(abc.ABC):
 
     def rules(self) -> Rules:
         """Pairs (regex of parameter paths, (learning rate factor, weight decay factor)), with None
-        instead of the factors for frozen parameters; the first match counts.
+        instead of the factors for frozen parameters; the first match counts. A third number is the
+        step before which they do not change, by gradients or decay.
         """
         return DECAY_MATRICES
 
@@ -121,7 +135,21 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def offers(self) -> tuple[str, ...]:
-        """Names of the outputs that `predict` can compute, e.g. ('features', 'logits')."""
+        """Names of the outputs that `predict` can compute, e.g. ('features', 'logits'). A name
+        'features/*' stands for all layers together, [B, layers, D], and also offers each of them:
+        see `layer_output`.
+        """
+
+    def check_output(self, name: str, output: str) -> None:
+        """Raises UserError unless an output is offered.
+
+        Args:
+            name: name of the method, for the message.
+        """
+        offers = self.offers()
+        if output not in offers and f"{output.partition('/')[0]}/*" not in offers:
+            choices = ", ".join(offers)
+            raise UserError(f"output of {name}: {output!r} is unknown: choose {choices}")
 
     @abc.abstractmethod
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:

@@ -24,6 +24,8 @@ def upgrade(config: ConfigDict) -> ConfigDict:
         config.evals.figures = AUTO
     if "schedule" in config and "decay" not in config.schedule:
         config.schedule.decay = "cosine"
+    if "data" in config and "repeats" not in config.data:
+        config.data.repeats = 1
     if "args" in config.method:
         _upgrade_method(config.method)
     return config
@@ -40,6 +42,8 @@ def _upgrade_method(method: ConfigDict) -> None:
         for name in ("masked",) if holes else ("masked", "unit"):
             if name in args:
                 del args[name]
+    if method.name == "tasks.linear_probe" and "layer" not in args:
+        args["layer"] = -1
     for old, new in ARGUMENTS.items():
         if old in args:
             args[new] = args[old]

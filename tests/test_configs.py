@@ -17,6 +17,7 @@ from tests.helpers.jobs import ROOT
 EXPERIMENTS = {
     "bigan:B/8": 64,
     "colorization:T": 224,
+    "contrastive_tuning:B/16": 224,
     "context_encoder:T": 224,
     "fcmae:T": 224,
     "finetune:B/16": 224,
@@ -30,6 +31,7 @@ EXPERIMENTS = {
     "mae:L/16": 224,
     "mae:B/16,cross": 224,
     "mae:L/16,mff,green": 224,
+    "mae:S/16,repeats": 224,
     "mae:H/16,pixio": 256,
     "mocov3:S/16": 224,
     "mocov3:B/16": 224,
@@ -117,6 +119,16 @@ def test_what_is_compared_differs_in_the_method_alone(arg):
         method = call_section(make_method, config.method, "method", total_steps=10)
         params, extra = jax.eval_shape(method.init, jax.random.key(0), batch)
         jax.eval_shape(method.loss, params, extra, batch, jax.random.key(0), 0)
+
+
+def test_contrastive_tuning_of_scenes_has_a_layer_curve():
+    """Of the encoder that it starts from."""
+    config, base = map(load_config, ("configs/contrastive_tuning.py:scenes", "configs/scenes.py"))
+    assert config.method.args.encoder == base.method.args.encoder
+    metrics = [name for one in make_evaluators(config.evals.run) for name in one.metrics]
+    assert {"knn", "knn_layer_0", "knn_layer_2"} <= {*metrics}
+    method = call_section(make_method, config.method, "method", total_steps=100)
+    assert method.views == config.data.views == 2 and method.first_step == 50
 
 
 def test_variants_of_scenes():

@@ -29,7 +29,7 @@ def run_on(folder):
         "features": batch["image"].mean((1, 2)).astype(np.float32),
         **{name: rows for name, rows in batch.items() if name != "image"},
     }
-    return SimpleNamespace(data=data, predictor=lambda state: predict)
+    return SimpleNamespace(data=data, predictor=lambda state, outputs: predict)
 
 
 def read(path):
@@ -63,3 +63,20 @@ def test_labels_and_their_names_go_with_the_rows(tmp_path, suffix, flat):
         return
     assert texts["class_names"] == list(CLASSES) and arrays["labels"].dtype == np.int32
     assert list(arrays["labels"]) == [CLASSES[name.split("/")[0]] for name in texts["names"]]
+
+
+def test_features_of_a_layer(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (6, 5)).save(tmp_path / "images" / "1.png")
+    run, asked = run_on(tmp_path / "images"), []
+
+    def predictor(state, outputs):
+        asked.append(outputs)
+        return lambda batch: {
+            outputs[0]: np.ones((len(batch["image"]), 7)),
+            "valid": batch["valid"],
+        }
+
+    run.predictor = predictor
+    out, _ = write_features(run, None, tmp_path / "f.npz", layer=-2, pool="mean")
+    assert asked == [("features/-2/mean",)] and np.load(out)["features"].shape == (1, 7)

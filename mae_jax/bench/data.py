@@ -68,6 +68,7 @@ def bench_data(
     workers: Sequence[int] = (),
     turns: int = 5,
     seconds: float = 2.0,
+    repeats: int = 1,
 ) -> Table:
     """Measures a source with transforms, raw decoding, and a common Pillow pipeline on the same
     files, with different numbers of threads.
@@ -79,6 +80,8 @@ def bench_data(
         workers: numbers of threads; empty: one, and one for each core.
         turns: number of measurements of each rate.
         seconds: duration of a measurement.
+        repeats: also measures this number of copies of each decoded image, see `make_data`; a
+            divisor of `BATCH`.
 
     Raises:
         UserError: a source or transform that cannot be built, or a number that is not positive.
@@ -86,6 +89,8 @@ def bench_data(
     for name, value in [("turns", turns), ("seconds", seconds), *(("workers", n) for n in workers)]:
         if not value > 0:
             raise UserError(f"--{name} {value} must be above 0")
+    if repeats < 1 or BATCH % repeats:
+        raise UserError(f"--repeats {repeats} must divide the {BATCH} rows of a batch")
     transforms = make_transforms(transform)
     with tempfile.TemporaryDirectory() as folder:
         sources = (
@@ -98,7 +103,11 @@ def bench_data(
             sources = {"the same files in memory": Memory(files), **sources}
         data = [file.data for file in files]
         rates = references(data, transforms, seconds) if files else {}
-        rates |= {f"ours: {k}": ours(v, transforms, seconds) for k, v in sources.items()}
+        for copies in sorted({1, repeats}):
+            end = f", repeats={copies}" if copies > 1 else ""
+            rates |= {
+                f"ours: {k}{end}": ours(v, transforms, seconds, copies) for k, v in sources.items()
+            }
         workers = workers or sorted({1, cores()})
         medians = measure(rates, workers, turns)
     size = statistics.mean(map(len, data)) if files else None
@@ -195,11 +204,11 @@ def spread(function: Callable[[int], object], count: int, seconds: float) -> Rat
     return rate
 
 
-def ours(source: Source, transforms: Sequence[Transform], seconds: float) -> Rate:
-    """The rate of the input pipeline."""
+def ours(source: Source, transforms: Sequence[Transform], seconds: float, repeats: int = 1) -> Rate:
+    """The rate of the input pipeline, in rows with `repeats` of each image."""
     loader = Loader(source, transforms, fields=(), on_error="raise")
     rows_at = lambda step: training_rows(
-        step, seed=0, num_examples=source.num_examples, batch_size=BATCH
+        step, seed=0, num_examples=source.num_examples, batch_size=BATCH, repeats=repeats
     )
 
     def rate(threads: int) -> float:

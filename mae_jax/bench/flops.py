@@ -41,7 +41,7 @@ def count(method: Method, shape: Sequence[int]) -> Flops | None:
             return _mae(method, shape)
         case Finetuning(encoder=ViT()):
             return _finetuning(method, shape)
-        case LinearProbing(encoder=ViT() as encoder):
+        case LinearProbing(encoder=ViT() as encoder, layer=-1):
             body = sum(vit(encoder, shape).values())
             head = 2 * method.feature_width * method.classes * len(method.lr_factors)
             return Flops({"encoder": body, "head": head}, {"encoder": body, "head": 3 * head})

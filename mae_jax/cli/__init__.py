@@ -178,8 +178,13 @@ def add_features(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax features`."""
     add_run(parser)
     add_images(parser, required=True)
+    add = parser.add_argument
     text = "file to write, FILE.npz or FILE.safetensors"
-    parser.add_argument("--out", required=True, type=path, help=text)
+    add("--out", required=True, type=path, help=text)
+    text = "layer of the encoder, from 0 or, negative, from the end (default: the last one)"
+    add("--layer", type=int, metavar="N", help=text)
+    text = "how its tokens are pooled: cls, mean or cls_concat (default: as the method does)"
+    add("--pool", default="", help=text)
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:

@@ -98,6 +98,8 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     crop = "random_resized_crop(224, scale=(0.2, 1))|flip"
     add("--transform", default=crop, metavar="SPEC", help=text)
     add("--workers", type=int, nargs="+", default=(), help="numbers of threads to try")
+    text = "also measure N crops of each decoded image, as config.data.repeats (default 1)"
+    add("--repeats", type=int, default=1, metavar="N", help=text)
     add = thing("step", "time a config's training step", timed=True)
     text = "'hf': time the ViTMAE of Hugging Face transformers as well"
     add("--peer", default="", metavar="hf", help=text)

@@ -123,6 +123,7 @@ def _bench_data(args) -> int:
         workers=args.workers,
         turns=args.turns,
         seconds=args.seconds,
+        repeats=args.repeats,
     )
     Console().print(rates)
     return 0

@@ -218,7 +218,7 @@ def features(args) -> int:
     check_file(args.out, "--out", (".npz", ".safetensors"))
     run, state = load_run(args.run, images=args.images, on_error=args.on_error)
     _report(run.data)
-    out, count = write_features(run, state, args.out)
+    out, count = write_features(run, state, args.out, layer=args.layer, pool=args.pool)
     left_out = run.data.num_examples - count
     print(f"wrote {out}: {count} images" + (f", {left_out} left out" if left_out else ""))
     return 0

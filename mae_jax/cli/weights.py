@@ -130,9 +130,14 @@ def check(args, run, evaluators) -> None:
         )
 
 
+def _of_features(evaluator) -> bool:
+    """Whether an evaluator reads features only, of whatever layer."""
+    return all(output.partition("/")[0] == "features" for output in evaluator.outputs)
+
+
 def _check_train(args, run, evaluators) -> None:
     """Raises UserError if the classes of --train are not those of the logits that are read."""
-    readers = [evaluator for evaluator in evaluators if {*evaluator.outputs} != {"features"}]
+    readers = [evaluator for evaluator in evaluators if not _of_features(evaluator)]
     if not args.train or not readers:
         return
     given = run.data.source("train").names.get("label", ())

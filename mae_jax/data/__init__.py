@@ -15,7 +15,7 @@ from mae_jax.data import arrays, classes, originals
 from mae_jax.data import subset as subsets
 from mae_jax.data.loader import Loader, cores
 from mae_jax.data.named import check_damaged, open_sources
-from mae_jax.data.options import check_options
+from mae_jax.data.options import check_options, repeats_note
 from mae_jax.data.order import Rows, evaluation_rows, training_rows
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source
@@ -37,6 +37,7 @@ class Data:
     workers: int
     on_error: str
     views: int
+    repeats: int = 1
     seed: int
     process_index: int
     process_count: int
@@ -67,7 +68,7 @@ class Data:
 
     def notes(self) -> list[str]:
         """Lines about the examples to report at the start of a run."""
-        lines = []
+        lines = repeats_note(self.repeats)
         for split in sorted(self.sources.keys() - {"val"}, reverse=True):  # val is part of train
             source = self.sources[split]
             counts = [classes.counted(source)] if "label" in self.fields else []
@@ -81,6 +82,7 @@ class Data:
             seed=self.seed,
             num_examples=self.num_examples,
             batch_size=self.batch_size,
+            repeats=self.repeats,
             process_index=self.process_index,
             process_count=self.process_count,
         )
@@ -233,6 +235,7 @@ def make_data(
     workers: int = 0,
     on_error: str = "raise",
     views: int = 1,
+    repeats: int = 1,
     seed: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -256,6 +259,7 @@ def make_data(
             evaluation leaves it out.
         views: independently augmented views of each training image: 1, or 2 ('image' and 'image2')
             for methods that compare two.
+        repeats: rows of a training batch that are transformed copies of one image, decoded once.
         seed: seed of order and augmentation.
         process_index, process_count: which rows of each global batch this process loads.
 
@@ -263,7 +267,7 @@ def make_data(
         UserError: unknown names, missing folders, a batch size that `process_count` does not
             divide; images that are known to be damaged, unless `on_error` is 'skip'.
     """
-    check_options(pipeline, on_error, batch_size, process_count, views, workers)
+    check_options(pipeline, on_error, batch_size, process_count, views, repeats, workers)
     transforms = {
         "train": make_transforms(train_transform),
         "eval": make_transforms(eval_transform),
@@ -288,6 +292,7 @@ def make_data(
         workers=workers or min(64, cores()),
         on_error=on_error,
         views=views,
+        repeats=repeats,
         seed=seed,
         process_index=process_index,
         process_count=process_count,

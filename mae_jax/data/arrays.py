@@ -12,7 +12,7 @@ from mae_jax.data.loader import Loader
 from mae_jax.data.order import Rows
 
 CHUNK = 32
-"""Most examples that a thread loads at a time."""
+"""Most rows that a thread loads at a time, unless an example has more."""
 
 _AHEAD = 2  # batches in flight, at least
 
@@ -44,13 +44,19 @@ def batches(
 
 def _start(pool: ThreadPoolExecutor, loader: Loader, rows: Rows) -> tuple[dict, list[Future]]:
     """A batch, and the futures of the chunks that fill it."""
-    batch = loader.buffers(len(rows.indices))
+    batch, size = loader.buffers(len(rows.indices)), chunk_size(rows.repeats)
     futures = []
-    for first in range(0, len(rows.indices), CHUNK):
-        part = slice(first, first + CHUNK)
+    for first in range(0, len(rows.indices), size):
+        part = slice(first, first + size)
         out = {name: values[part] for name, values in batch.items()}
-        futures.append(pool.submit(loader.load, Rows(rows.indices[part], rows.seeds[part]), out))
+        chunk = Rows(rows.indices[part], rows.seeds[part], rows.repeats)
+        futures.append(pool.submit(loader.load, chunk, out))
     return batch, futures
+
+
+def chunk_size(repeats: int) -> int:
+    """Rows of a chunk: about `CHUNK`, and all copies of each of its examples."""
+    return max(1, CHUNK // repeats) * repeats
 
 
 def _finish(batch: dict, futures: list[Future]) -> dict:

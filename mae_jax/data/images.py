@@ -58,6 +58,7 @@ class Encoded:
         self.data, self.channels, self.window = data, channels, window
         self.background, self.max_pixels = background, max_pixels
         self._pixels: np.ndarray | None = None
+        self._smaller: dict[int, np.ndarray | None] = {}
         self._orientation: int | None = None
         self._jpeg_shape = self._plain_jpeg()
 
@@ -99,7 +100,9 @@ class Encoded:
             factor *= 2
         if factor == 1 or not self._jpeg_shape or self._pixels is not None:
             return self.pixels(), box
-        pixels = self._decode_jpeg(factor)
+        if factor not in self._smaller:  # several crops of an image share what is decoded
+            self._smaller[factor] = self._decode_jpeg(factor)
+        pixels = self._smaller[factor]
         if pixels is None:
             return self.pixels(), box
         return pixels, tuple(side / factor for side in box)

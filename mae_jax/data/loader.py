@@ -93,7 +93,7 @@ class Loader:
         """Loads examples into arrays.
 
         Args:
-            rows: indices and seeds of the examples.
+            rows: indices and seeds of the examples. Copies of one are read and decoded once.
             out: field -> array [n, ...] to fill. 'valid' is False for a replacement of an
                 unreadable example.
 
@@ -111,22 +111,25 @@ class Loader:
     def _make(self, rows: Rows) -> tuple[list[dict], np.ndarray]:
         """Examples, and [n] bool, False for replacements of unreadable ones."""
         params = self._draw(rows.seeds)
+        once = rows.indices[:: rows.repeats]
         try:
-            read = self._rows(rows.indices)
+            read = self._rows(once)
         except BadImage:  # read one by one below, to find out which
-            read = [None] * len(rows.indices)
-        examples, valid = [], np.ones(len(read), bool)
-        for row, example in enumerate(read):
-            index, seed = int(rows.indices[row]), rows.seeds[row]
+            read = [None] * len(once)
+        examples, valid = [], np.ones(len(rows.indices), bool)
+        for row, seed in enumerate(rows.seeds):
+            number, copy = divmod(row, rows.repeats)
+            index, example = int(once[number]), read[number]
             try:
-                example = self._read(index) if example is None else example
+                example = read[number] = self._read(index) if example is None else example
                 examples.append(
                     self._transform(example, [[p[row] for p in view] for view in params])
                 )
             except BadImage as error:
                 examples.append(self._replace(index, seed, error))
                 valid[row] = False
-            read[row] = None  # frees the full image, which is larger than its crop
+            if copy == rows.repeats - 1:
+                read[number] = None  # frees the full image, which is larger than its crop
         return examples, valid
 
     def original(self, index: int, *, decoded: bool = False) -> dict | None:

@@ -10,8 +10,23 @@ PIPELINES = ("arrays", "tf")
 MAX_WORKERS = 1024
 
 
+def repeats_note(repeats: int) -> list[str]:
+    """A line about `data.repeats` to report at the start of a run; none if it is 1."""
+    line = (
+        f"config.data.repeats={repeats}: {repeats} crops of each image that is decoded; an epoch "
+        f"of the schedule decodes 1/{repeats} of the images"
+    )
+    return [line] if repeats > 1 else []
+
+
 def check_options(
-    pipeline: str, on_error: str, batch_size: int, process_count: int, views: int, workers: int
+    pipeline: str,
+    on_error: str,
+    batch_size: int,
+    process_count: int,
+    views: int,
+    repeats: int,
+    workers: int,
 ) -> None:
     """Raises UserError if an option of `make_data` is invalid."""
     check_choice("pipeline", pipeline, PIPELINES)
@@ -22,6 +37,16 @@ def check_options(
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
     if views not in (1, 2):
         raise UserError(f"views {views}: give 1, or 2 for methods that compare two views")
+    if repeats < 1 or batch_size // process_count % repeats:
+        raise UserError(
+            f"repeats={repeats} must be at least 1, and divide the {batch_size // process_count} "
+            f"rows of each of {process_count} process(es), as one reads all copies of an image"
+        )
+    if repeats > 1 and views > 1:
+        raise UserError(
+            f"repeats={repeats} with views={views}: copies of an image would be compared as if "
+            "they were of others: set one of them to 1"
+        )
     if not 0 <= workers <= MAX_WORKERS:
         raise UserError(
             f"workers {workers}: give up to {MAX_WORKERS} threads, or 0 for one per core"

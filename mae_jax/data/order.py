@@ -11,7 +11,7 @@ import numpy as np
 
 from mae_jax.data.random import hash_words, permute
 
-_ORDER, _EXAMPLE = 1, 2
+_ORDER, _EXAMPLE, _COPY = 1, 2, 3
 
 
 class Rows(NamedTuple):
@@ -20,7 +20,9 @@ class Rows(NamedTuple):
     indices: np.ndarray
     """[b] int64: indices of the examples in the source."""
     seeds: np.ndarray
-    """[b] uint64: seed of each example, a function of (seed, epoch, example)."""
+    """[b] uint64: seed of each row, a function of (seed, epoch, example) and of the copy."""
+    repeats: int = 1
+    """Number of copies of each example, in adjacent rows."""
 
 
 def training_rows(
@@ -29,24 +31,32 @@ def training_rows(
     seed: int,
     num_examples: int,
     batch_size: int,
+    repeats: int = 1,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Rows:
     """The rows of the global batch at `step` that belong to a process.
 
+    With R repeats, a batch has batch_size / R examples, and R rows of each with seeds of their own.
+    The first of them is the row without repeats. All R rows belong to one process, which reads the
+    example once.
+
     Args:
         step: step, from 0.
         seed: seed of the run.
         num_examples: size of the training set.
-        batch_size: global batch size, divisible by `process_count`.
+        batch_size: global batch size, divisible by `process_count` times `repeats`.
+        repeats: rows of each example.
         process_index: this process.
         process_count: number of processes.
     """
-    rows = batch_size // process_count
-    first = step * batch_size + process_index * rows
+    rows = batch_size // repeats // process_count
+    first = step * (batch_size // repeats) + process_index * rows
     epochs, positions = np.divmod(np.arange(first, first + rows), num_examples)
     indices = permute(positions, num_examples, hash_words(_ORDER, seed, epochs))
-    return Rows(indices, hash_words(_EXAMPLE, seed, epochs, indices))
+    seeds = [hash_words(_EXAMPLE, seed, epochs, indices)]  # [rows] for each copy
+    seeds += [hash_words(_COPY, seed, epochs, indices, copy) for copy in range(1, repeats)]
+    return Rows(np.repeat(indices, repeats), np.stack(seeds, axis=1).ravel(), repeats)
 
 
 def evaluation_rows(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from mae_jax.data.arrays import CHUNK
+from mae_jax.data.arrays import chunk_size
 from mae_jax.data.loader import Loader
 from mae_jax.data.order import Rows
 
@@ -19,22 +19,23 @@ def batches(
     tf.config.set_visible_devices([], "GPU")  # accelerator memory belongs to JAX
     names = list(loader.buffers(0))
     types = [tf.as_dtype(values.dtype) for values in loader.buffers(0).values()]
-    size = len(rows_at(0).indices)
-    count = -(-size // CHUNK)
-    chunk = -(-size // count)
+    size, repeats = len(rows_at(0).indices), rows_at(0).repeats
+    count = -(-size // chunk_size(repeats))
+    chunk = -(-size // (count * repeats)) * repeats
     extra = count * chunk - size  # padding rows that make all chunks the same length
     failures: list[Exception] = []  # the original exceptions: TensorFlow keeps only their text
 
     def chunks():
         for step in steps:
-            indices, seeds = (np.append(row, np.repeat(row[-1:], extra)) for row in rows_at(step))
+            rows = rows_at(step)[:2]
+            indices, seeds = (np.append(row, np.repeat(row[-1:], extra)) for row in rows)
             for first in range(0, size, chunk):
                 yield indices[first : first + chunk], seeds[first : first + chunk]
 
     def load(indices, seeds):
         try:
             out = loader.buffers(chunk)
-            loader.load(Rows(indices, seeds), out)
+            loader.load(Rows(indices, seeds, repeats), out)
             return list(out.values())
         except Exception as error:
             failures.append(error)

@@ -152,8 +152,9 @@ def make_optimizer(
             1708.03888). SGD's weight decay is decoupled from its momentum, like AdamW's, and so
             about 1 / (1 - b1) times weaker than PyTorch's.
         schedule: step -> learning rate.
-        rules: (regex, (lr factor, decay factor)) over parameter paths, or (regex, None) for frozen
-            parameters, which have no moments.
+        rules: (regex, (lr factor, decay factor)) over parameter paths, with the step from which on
+            they learn as an optional third number, or (regex, None) for frozen parameters, which
+            have no moments.
         weight_decay: weight decay, times the decay factor of `rules`.
         b1: decay of Adam's first moment; the momentum of SGD and LARS.
         b2: decay of Adam's second moment.
@@ -205,11 +206,17 @@ def _scale_by_lars(weight_decay: float, momentum: float, rules: Rules):
 
 
 def _descend(schedule: Schedule, weight_decay: float, rules: Rules):
-    """-lr(step) * lr factor * (update + weight decay * decay factor * parameter)."""
+    """-lr(step) * lr factor * (update + weight decay * decay factor * parameter), and 0 before the
+    first step of a rule that has one. Moments follow the gradients from the start.
+    """
 
     def update(updates, state, params, *, step, **unused):
         lr = schedule(step)
-        move = lambda u, p, factors: -lr * factors[0] * (u + weight_decay * factors[1] * p)
+
+        def move(u, p, factors):
+            moved = -lr * factors[0] * (u + weight_decay * factors[1] * p)
+            return jnp.where(step >= factors[2], moved, 0) if len(factors) == 3 else moved
+
         factors = map_rules(updates, rules)
         return jax.tree.map(move, updates, params, factors), state
 

@@ -141,7 +141,33 @@ def read_split(
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def extract(predict: Predict, data: EvalData, split: str, limit: int | None = None) -> Features:
-    """The features of a labeled split."""
+def extract(
+    predict: Predict,
+    data: EvalData,
+    split: str,
+    limit: int | None = None,
+    *,
+    output: str = "features",
+) -> Features:
+    """The features of a labeled split.
+
+    Args:
+        limit: maximum number of examples; None: all.
+        output: the model's output to use as features, see `types.layer_output`.
+    """
     outputs = read_split(predict, data, split, limit)
-    return Features(outputs["features"].astype(np.float32), outputs["label"])
+    return Features(outputs[output].astype(np.float32), outputs["label"])
+
+
+LAYERED = "layer and pool are for methods whose encoder returns its layers, as vit does"
+"""Advice of evaluators of features, where a method has no layers."""
+
+
+def layered(names: Iterable[str], layer: int | None, pool: str) -> dict[str, str]:
+    """Metrics of an evaluator -> their names for features of a layer: 'knn' -> 'knn_layer_2_cls'.
+
+    Args:
+        layer, pool: see `types.layer_output`.
+    """
+    end = ("" if layer is None else f"_layer_{layer}") + (f"_{pool}" if pool else "")
+    return {name: f"{name}{end}" for name in names}

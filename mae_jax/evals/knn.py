@@ -10,9 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, extract
+from mae_jax.evals.features import (
+    LAYERED,
+    EvalData,
+    Evaluator,
+    Predict,
+    check_limit,
+    extract,
+    layered,
+)
 from mae_jax.evals.whitening import Whitening
-from mae_jax.types import Metric, UserError
+from mae_jax.types import Metric, UserError, layer_output
 
 KEYS, QUERIES = 16384, 256
 """Rows compared at once, so that device memory does not grow with the number of examples."""
@@ -24,6 +32,8 @@ def make(
     temperature: float = 0.07,
     whiten: bool = False,
     limit: int | None = None,
+    layer: int | None = None,
+    pool: str = "",
 ):
     """An evaluator: run(predict, data) -> {'knn': accuracy in [0, 1] on the test split}.
 
@@ -34,6 +44,8 @@ def make(
         whiten: whiten the features, see `Whitening`; the metrics are then 'knn_whitened' or
             'knn_whitened_20'. Baselines are whitened in the same way, each by its own features.
         limit: maximum number of training examples; None: all.
+        layer, pool: features of a layer of the encoder, see `types.layer_output`; metrics then end
+            in 'layer_2' or 'layer_2_mean'.
 
     Raises:
         UserError: an argument out of range, or more neighbors than training examples.
@@ -43,18 +55,19 @@ def make(
     if not counts or any(type(one) is not int for one in counts.values()):
         raise UserError(f"knn: k={k!r} should be of type int, or several: k=(1, 5, 20)")
     check_limit("knn", limit)
+    output, metrics = layer_output(layer, pool), layered(counts, layer, pool)
     if min(counts.values()) < 1 or not 0 < temperature < math.inf:
         raise UserError(f"knn(k={k}, temperature={temperature}): both must be positive")
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        train = extract(predict, data, "train", limit)
-        test = extract(predict, data, "test")
+        train = extract(predict, data, "train", limit, output=output)
+        test = extract(predict, data, "test", output=output)
         transform = Whitening(train.features) if whiten else unchanged
         keys, queries = train.features, transform(test.features)
         similarity, index = neighbors(keys, queries, k=max(counts.values()), transform=transform)
         labels = train.labels[index]
         return {
-            metric: float(
+            metrics[metric]: float(
                 np.mean(vote(similarity[:, :k], labels[:, :k], temperature) == test.labels)
             )
             for metric, k in counts.items()
@@ -66,9 +79,10 @@ def make(
     return Evaluator(
         name="knn",
         run=run,
-        outputs=("features",),
+        outputs=(output,),
         needs={"train": ("label",), "test": ("label",)},
-        metrics=dict.fromkeys(counts, Metric()),
+        metrics=dict.fromkeys(metrics.values(), Metric()),
+        advice=LAYERED if "/" in output else "",
         baselines=True,
         examples=most,
         limit=limit,

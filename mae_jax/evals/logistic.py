@@ -15,8 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, extract
-from mae_jax.types import Metric, UserError
+from mae_jax.evals.features import (
+    LAYERED,
+    EvalData,
+    Evaluator,
+    Predict,
+    check_limit,
+    extract,
+    layered,
+)
+from mae_jax.types import Metric, UserError, layer_output
 
 
 class Solution(NamedTuple):
@@ -28,13 +36,21 @@ class Solution(NamedTuple):
     """[classes]."""
 
 
-def make(*, l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | None = None):
+def make(
+    *,
+    l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
+    limit: int | None = None,
+    layer: int | None = None,
+    pool: str = "",
+):
     """An evaluator: run(predict, data) -> {'logistic': accuracy in [0, 1] on the test split}.
 
     Args:
         l2: penalty, or several to choose from. Each is fitted on four fifths of the training
             examples and scored on the rest; the best one is then fitted on all of them.
         limit: maximum number of training examples; None: all.
+        layer, pool: features of a layer of the encoder, see `types.layer_output`; the metric is
+            then 'logistic_layer_2' or 'logistic_layer_2_mean'.
 
     Raises:
         UserError: a penalty that is not positive, or no penalty.
@@ -44,20 +60,23 @@ def make(*, l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | 
     if not penalties or not all(0 < one < math.inf for one in penalties):
         raise UserError(f"logistic(l2={l2}): penalties must be positive")
 
+    output, (metric,) = layer_output(layer, pool), layered(["logistic"], layer, pool).values()
+
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        train = extract(predict, data, "train", limit)
-        test = extract(predict, data, "test")
+        train = extract(predict, data, "train", limit, output=output)
+        test = extract(predict, data, "test", output=output)
         mean, std = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
         features = (train.features - mean) / std
         solution = fit(features, train.labels, l2=choose(features, train.labels, penalties))
-        return {"logistic": accuracy(solution, (test.features - mean) / std, test.labels)}
+        return {metric: accuracy(solution, (test.features - mean) / std, test.labels)}
 
     return Evaluator(
         name="logistic",
         run=run,
-        outputs=("features",),
+        outputs=(output,),
         needs={"train": ("label",), "test": ("label",)},
-        metrics={"logistic": Metric()},
+        metrics={metric: Metric()},
+        advice=LAYERED if "/" in output else "",
         baselines=True,
         memory=memory,
         limit=limit,

@@ -7,20 +7,22 @@ one width only, from several times as many images as the width.
 
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict, read_split
-from mae_jax.types import Metric, UserError
+from mae_jax.evals.features import LAYERED, EvalData, Evaluator, Predict, layered, read_split
+from mae_jax.types import Metric, UserError, layer_output
 
 EPSILON = 1e-7
 """Added to each share of the singular values, as in the paper of RankMe."""
 
 
-def make(*, first: int = 11, last: int = 50):
+def make(*, first: int = 11, last: int = 50, layer: int | None = None, pool: str = ""):
     """An evaluator: run(predict, data) -> {'rankme': effective rank of the features of the test
     split, 'alpha': exponent of the decay of their variances}.
 
     Args:
         first, last: of the variances in descending order, counted from 1, those that `alpha` is
             fitted to. Fewer dimensions than `last` have: up to their last one.
+        layer, pool: features of a layer of the encoder, see `types.layer_output`; metrics then end
+            in 'layer_2' or 'layer_2_mean'.
 
     Raises:
         UserError: an empty range; when called: features with too few dimensions for it.
@@ -28,17 +30,21 @@ def make(*, first: int = 11, last: int = 50):
     if not 1 <= first < last:
         raise UserError(f"spectrum(first={first}, last={last}): needs 1 <= first < last")
 
+    output, names = layer_output(layer, pool), layered(["rankme", "alpha"], layer, pool)
+
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        features = read_split(predict, data, "test")["features"].astype(np.float64)
-        return {"rankme": rankme(features), "alpha": alpha(features, first=first, last=last)}
+        features = read_split(predict, data, "test")[output].astype(np.float64)
+        rank, exponent = rankme(features), alpha(features, first=first, last=last)
+        return {names["rankme"]: rank, names["alpha"]: exponent}
 
     number = Metric(unit="", table="further")
     return Evaluator(
         name="spectrum",
         run=run,
-        outputs=("features",),
+        outputs=(output,),
         needs={"test": ()},
-        metrics={"rankme": number, "alpha": number._replace(decimals=2)},
+        metrics={names["rankme"]: number, names["alpha"]: number._replace(decimals=2)},
+        advice=LAYERED if "/" in output else "",
         baselines=True,
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mae_jax.models.encoder import Encoder, make_encoder, pooled
+from mae_jax.models.encoder import Encoder, check_pool, make_encoder, pooled
+from mae_jax.models.limits import chosen
 from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.ops.pixels import normalize
 from mae_jax.ops.resample import resample_channels, resample_positions
@@ -61,16 +63,56 @@ class ImageMethod(Method):
 
     def offers(self) -> tuple[str, ...]:
         """'features' [B, D] float32 and 'tokens' [B, prefix + L, D] of unmasked images. With
-        pool='cls_concat' features have `prefix` times as many values."""
-        return ("features", "tokens")
+        pool='cls_concat' features have `prefix` times as many values.
+
+        With encoders that return their layers also 'features/*' [B, layers, D] and 'tokens/*',
+        and of one layer 'features/2', 'features/-1/mean' (see `layer_output`) or 'tokens/2'.
+        """
+        return ("features", "tokens", *(("features/*", "tokens/*") if self.encoder.layers else ()))
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """See `offers`."""
-        tokens = self.tokens(params, self.normalize(batch["image"]))  # [B, prefix + L, D]
+        images = self.normalize(batch["image"])
+        tokens = self.tokens(params, images)  # [B, prefix + L, D]
         available = {"tokens": tokens, "features": self.pooled(tokens)}
+        available |= self.of_layers(params, images, outputs)
         return {name: available[name] for name in outputs}
+
+    def of_layers(
+        self, params: Params, images: jax.Array, outputs: Sequence[str]
+    ) -> dict[str, jax.Array]:
+        """Those of the named outputs that are of inner layers, see `offers`.
+
+        Args:
+            images: [B, *space, C] normalized.
+
+        Raises:
+            UserError: a name that is not of this form, or a layer or pool that does not exist.
+        """
+        asked = {name: parse_layers(name, self.encoder) for name in outputs if "/" in name}
+        layers = sorted({layer for numbers, _ in asked.values() for layer in numbers})
+        tokens = dict(zip(layers, self.layer_tokens(params, images, layers), strict=True))
+
+        def output(name: str) -> jax.Array:
+            numbers, pool = asked[name]
+            rows = [tokens[number] for number in numbers]  # [B, prefix + L, D] each
+            if name.startswith("features/"):
+                rows = [self.pooled(x, pool) for x in rows]  # [B, D] each
+            # [B, layers, ...]. Not jnp.stack, which jax2onnx does not support.
+            return jnp.concatenate([x[:, None] for x in rows], 1) if "*" in name else rows[0]
+
+        return {name: output(name) for name in asked}
+
+    def layer_tokens(
+        self, params: Params, images: jax.Array, layers: Sequence[int]
+    ) -> list[jax.Array]:
+        """Tokens [B, prefix + L, D] of layers of the encoder, see `Encoder.layer_tokens`."""
+        if not layers:
+            return []
+        variables = {"params": params["encoder"]}
+        return self.encoder.apply(variables, images, layers, method="layer_tokens")
 
     def normalize(self, images: jax.Array, *, pixels: int = 1) -> jax.Array:
         """Normalizes uint8 images [B, *space, C], or patches [B, L, pixels * C], to float32."""
@@ -80,9 +122,11 @@ class ImageMethod(Method):
         """Encodes normalized images [B, *space, C] as tokens [B, prefix + L, D]."""
         return self.encoder.apply({"params": params["encoder"]}, images)
 
-    def pooled(self, tokens: jax.Array) -> jax.Array:
-        """Pools tokens [B, prefix + L, D] to features [B, `feature_width`] float32."""
-        return pooled(tokens, self.pool, prefix=self.encoder.prefix)
+    def pooled(self, tokens: jax.Array, pool: str = "") -> jax.Array:
+        """Pools tokens [B, prefix + L, D] to features [B, `feature_width`] float32, by `self.pool`
+        or by another pool.
+        """
+        return pooled(tokens, pool or self.pool, prefix=self.encoder.prefix)
 
     def features(self, params: Params, images: jax.Array) -> jax.Array:
         """Encodes normalized images [B, *space, C] as features [B, D] float32."""
@@ -115,3 +159,21 @@ class ImageMethod(Method):
             return array
 
         return resample
+
+
+def parse_layers(output: str, encoder: Encoder) -> tuple[list[int], str]:
+    """Numbers of the layers of an output such as 'features/-1/mean' or 'tokens/*', and its pool, ''
+    if it names none.
+
+    Raises:
+        UserError: another form, or a layer or pool that the encoder does not have.
+    """
+    form = re.fullmatch(r"(?:features/(\*|-?\d+)(?:/(\w+))?|tokens/(\*|-?\d+))", output)
+    if not form:
+        raise UserError(
+            f"output {output!r}: write features/LAYER, features/LAYER/POOL or tokens/LAYER"
+        )
+    number, pool = form[1] or form[3], form[2] or ""
+    if pool:
+        check_pool(pool, encoder.prefix, "the encoder")
+    return chosen("layer", encoder.layers, None if number == "*" else [int(number)]), pool

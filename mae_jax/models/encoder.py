@@ -54,6 +54,8 @@ class Encoder(Loadable):
     """Number of tokens in front of the patch tokens."""
     mask_tokens = False
     """Whether the output includes masked patches, which were encoded as mask tokens."""
+    layers = 0
+    """Number of layers whose tokens `layer_tokens` returns; 0: it returns none."""
     learned_positions = False
     """Whether positions are parameters, which then fit only one image size."""
 
@@ -112,6 +114,16 @@ class Encoder(Loadable):
         """
         raise UserError(f"encoders of the kind {type(self).__name__} have no tokens to fuse")
 
+    def layer_tokens(self, images: jax.Array, layers: Sequence[int]) -> list[jax.Array]:
+        """Tokens of inner layers after the final norm, [B, prefix + L, D] each: the output of the
+        encoder if the layer were its last one.
+
+        Args:
+            images: [B, *space, C] float.
+            layers: numbers of the layers, ascending, in [0, `layers`).
+        """
+        raise UserError(f"encoders of the kind {type(self).__name__} return no layers")
+
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
@@ -156,9 +168,24 @@ def make_encoder(text: str, *, pool: str, dtype: str, **more: Any) -> Encoder:
     check_choice("pool", pool, POOLS)
     check_choice("dtype", dtype, DTYPES)
     network = build(text, "models", Encoder, dtype=jnp.dtype(dtype), **more)
-    if pool != "mean" and network.prefix == 0:
-        raise UserError(f"pool={pool!r} needs a class token, and {text} has none: set pool='mean'")
+    check_pool(pool, network.prefix, text)
     return network
+
+
+def check_pool(pool: str, prefix: int, text: str) -> None:
+    """Checks that tokens can be pooled.
+
+    Args:
+        pool: see `pooled`.
+        prefix: number of class tokens.
+        text: the encoder, for the message.
+
+    Raises:
+        UserError: an unknown pool, or a pool of class tokens without any.
+    """
+    check_choice("pool", pool, POOLS)
+    if pool != "mean" and prefix == 0:
+        raise UserError(f"pool={pool!r} needs a class token, and {text} has none: set pool='mean'")
 
 
 def check_tiles(network: Encoder, text: str, tile: int) -> None:

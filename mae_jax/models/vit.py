@@ -73,6 +73,11 @@ class ViT(Encoder):
         return self.class_tokens
 
     @property
+    def layers(self) -> int:
+        """Every block is a layer."""
+        return self.depth
+
+    @property
     def architecture(self) -> tuple:
         """The options that determine the parameters and their use; see `Encoder`."""
         shape = (self.width, self.depth, self.heads, self.patch, self.mlp_ratio)
@@ -100,6 +105,10 @@ class ViT(Encoder):
         if self.depth not in depths:
             raise UserError(f"fuse={depths} leaves out the last block, which must learn: add -1")
         return self.run(images, mask, normalize=normalize, fuse=fuse, depths=depths).last
+
+    def layer_tokens(self, images: jax.Array, layers: Sequence[int]) -> list[jax.Array]:
+        """See `Encoder`. Blocks after the last of these are not computed in a compiled function."""
+        return self.run(images, fuse=list, depths=[layer + 1 for layer in layers]).last
 
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
@@ -190,7 +199,8 @@ class ViT(Encoder):
             trunk = trunk._replace(last=fuse([next(outputs) if depth else x for depth in depths]))
         if not self.final_norm:
             return trunk
-        return trunk._replace(last=LayerNorm(dtype=self.dtype, name="norm")(trunk.last))
+        norm = LayerNorm(dtype=self.dtype, name="norm")
+        return trunk._replace(last=jax.tree.map(norm, trunk.last))  # a list in `layer_tokens`
 
     def positions(self, grid: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Positions of the class tokens [prefix, D], initially zero, and of the patches [L, D]."""

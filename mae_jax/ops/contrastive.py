@@ -1,5 +1,5 @@
-"""Contrastive losses: NT-Xent of SimCLR (arXiv 2002.05709) and InfoNCE of MoCo v3 (arXiv
-2104.02057).
+"""Contrastive losses: NT-Xent of SimCLR (arXiv 2002.05709), InfoNCE of MoCo v3 (arXiv 2104.02057),
+and that of NNCLR (arXiv 2104.14548), whose positives come from a queue.
 
 Under jit with sharded arrays, the negatives are those of the global batch: embeddings are gathered
 from all devices, and each device computes the similarities of its own rows.
@@ -61,6 +61,43 @@ def info_nce(
     logits = jnp.matmul(unit(queries), keys.T, precision="highest") / temperature  # [B, B]
     loss, accuracy = _cross_entropy(logits, jnp.arange(len(keys)))
     return 2 * temperature * loss, accuracy
+
+
+def nnclr(
+    neighbors: jax.Array, predictions: jax.Array, *, temperature: float
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of NNCLR (arXiv 2104.14548, section 3.2) for one order of the views: InfoNCE of each
+    neighbor among the B predictions, and of each prediction among the B neighbors.
+
+    Args:
+        neighbors: [B, D] unit rows, the nearest neighbors of one view; see `nearest`.
+        predictions: [B, D], from the other view of the same images.
+        temperature: divides the cosine similarities, positive.
+
+    Returns:
+        Mean loss of both directions, at least 0, and top-1 accuracy: the fraction of neighbors
+        whose most similar prediction is that of their image. Scalars, float32.
+    """
+    _check_others(len(neighbors))
+    similarity = jnp.matmul(neighbors, unit(predictions).T, precision="highest")  # [B, B]
+    logits, labels = similarity / temperature, jnp.arange(len(neighbors))
+    (one, accuracy), (other, _) = (_cross_entropy(x, labels) for x in (logits, logits.T))
+    return (one + other) / 2, accuracy
+
+
+def nearest(queries: jax.Array, queue: jax.Array) -> jax.Array:
+    """The most similar row of a queue [N, D] of unit rows for each of queries [B, D], by cosine:
+    [B, D], without gradients.
+    """
+    similarity = jnp.matmul(unit(queries), queue.T, precision="highest")  # [B, N]
+    return jax.lax.stop_gradient(queue[jnp.argmax(similarity, axis=1)])  # [B, D]
+
+
+def enqueue(queue: jax.Array, rows: jax.Array) -> jax.Array:
+    """A queue [N, D] with rows [B, D], scaled to length 1, in front of it, without its oldest rows,
+    which are the last. New rows keep their order in the global batch.
+    """
+    return jax.lax.stop_gradient(jnp.concatenate([unit(rows), queue])[: len(queue)])
 
 
 def _check_others(count: int) -> None:

@@ -24,8 +24,7 @@ from mae_jax.models.vitdet import ViTDet
 from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.ops.resample import resample_positions
-from mae_jax.rules import Rules, freeze
-from mae_jax.tasks.finetune import layer_rules
+from mae_jax.rules import Rules, freeze, layer_rules
 from mae_jax.types import Adapt, Batch, Extra, Output, Params, UserError
 
 
@@ -161,6 +160,7 @@ class Detection(ImageMethod):
         if {"features", "tokens"} & {*outputs}:
             found["tokens"] = self.tokens(params, images)
             found["features"] = self.pooled(found["tokens"])
+        found |= self.of_layers(params, images, outputs)
         return {name: found[name] for name in outputs}
 
 

@@ -14,7 +14,7 @@ from mae_jax.models.classifier import Classifier
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.vit import ViT
 from mae_jax.ops import augment
-from mae_jax.rules import Rules, freeze
+from mae_jax.rules import Rules, freeze, layer_rules
 from mae_jax.types import Batch, Extra, Output, Params, UserError
 
 
@@ -93,39 +93,6 @@ class Finetuning(ImageMethod):
     def after_load(self, params: Params, extra: Extra) -> Extra:
         """Resets the EMA to the loaded parameters."""
         return {"ema": params} if self.ema else extra
-
-
-def layer_rules(depth: int, layer_decay: float, trainable: int | str) -> Rules:
-    """Rules of layer decay, (regex, (learning rate factor, weight decay factor) or None if frozen).
-
-    The learning rate factor of block i is layer_decay ** (depth - i), of the layers before the
-    first block layer_decay ** (depth + 1), and of those after the last block 1. The downsampling
-    layer in front of a convolutional block has the factor of this block. Weight decay does not
-    apply to biases, norms, positions and class tokens.
-
-    Args:
-        depth: number of blocks of the encoder.
-        layer_decay: ratio of the learning rates of consecutive blocks, in (0, 1].
-        trainable: 'all'; a number of last blocks; or 'mlp', the MLP of the last block and its norm.
-            The head and the norms after the last block are always trained.
-    """
-    count = depth if trainable == "all" else 0 if trainable == "mlp" else trainable
-    first = layer_decay ** (depth + 1)
-    rules: list[tuple[str, tuple[float, float] | None]] = []
-
-    def group(pattern: str, factor: float, trained: bool) -> None:
-        if trained:
-            rules.append((rf"{pattern}.*(bias|scale)$", (factor, 0.0)))
-        rules.append((pattern, (factor, 1.0) if trained else None))
-
-    if trainable == "mlp":
-        group(rf"^encoder/block_{depth - 1}/(mlp|norm2)/", layer_decay, True)
-    rules.append((r"^encoder/(cls_token|positions)$", (first, 0.0) if trainable == "all" else None))
-    group(r"^encoder/embed", first, trainable == "all")
-    for i in range(depth):
-        group(rf"^encoder/(block|down)_{i}/", layer_decay ** (depth - i), i >= depth - count)
-    group("", 1.0, True)  # the rest: the final norms and the head
-    return tuple(rules)
 
 
 def trainable_part(network: Encoder, trainable: int | str) -> int | str:

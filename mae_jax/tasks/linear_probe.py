@@ -12,6 +12,7 @@ import optax
 from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
+from mae_jax.models.limits import chosen
 from mae_jax.ops.norm import EPSILON
 from mae_jax.rules import Rules, freeze
 from mae_jax.types import Batch, Extra, Output, Params, UserError
@@ -28,6 +29,7 @@ class LinearProbing(ImageMethod):
 
     classes: int
     lr_factors: tuple[float, ...]
+    layer: int
 
     def labels(self) -> Mapping[str, int]:
         """The field 'label', with `classes` classes."""
@@ -88,6 +90,12 @@ class LinearProbing(ImageMethod):
         available = {"features": features, "head_logits": logits, "logits": logits[:, 0]}
         return {name: available[name] for name in outputs}
 
+    def tokens(self, params: Params, images: jax.Array) -> jax.Array:
+        """Encodes normalized images as tokens [B, prefix + L, D] of the layer."""
+        if self.layer == -1:
+            return super().tokens(params, images)
+        return self.layer_tokens(params, images, [self.layer])[0]
+
     def logits(self, params: Params, features: jax.Array) -> jax.Array:
         """Logits [B, heads, classes] from normalized features [B, D]."""
         heads = [params[f"head_{i}"] for i in range(len(self.lr_factors))]
@@ -102,6 +110,7 @@ def make(
     classes: int = 1000,
     pool: str = "cls",
     lr_factors: Sequence[float] = (1.0,),
+    layer: int = -1,
     mean: Sequence[float] = (0.5,),
     std: Sequence[float] = (0.25,),
     dtype: str = "float32",
@@ -113,6 +122,8 @@ def make(
         classes: number of classes, at least 2.
         pool: features from the tokens after the final norm: 'cls' or 'mean' of the patches.
         lr_factors: factors of the scheduled learning rate, positive, with one head for each.
+        layer: layer of the encoder whose tokens are used, after the final norm: -1 is the last one;
+            others need an encoder that returns its layers, such as vit.
         mean, std: of the pixels in [0, 1], one number or one per channel.
         dtype: of the encoder's computations, 'float32' or 'bfloat16'.
 
@@ -121,8 +132,13 @@ def make(
     """
     if classes < 2 or not lr_factors or min(lr_factors) <= 0:
         raise UserError(f"classes={classes} must be at least 2, lr_factors={lr_factors} positive")
+    fields = LinearProbing.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
+    layers = fields["encoder"].layers
+    if layer != -1 and not layers:
+        raise UserError(f"layer={layer}: {encoder} returns no layers: leave it out, or use a vit")
     return LinearProbing(
-        **LinearProbing.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype),
+        **fields,
         classes=classes,
         lr_factors=tuple(lr_factors),
+        layer=chosen("layer", layers, [layer])[0] if layer != -1 else layer,
     )

@@ -23,9 +23,9 @@ from mae_jax.ops.patches import patch_sides
 from mae_jax.ops.photometric import photometric_distortion
 from mae_jax.ops.pixels import standardize
 from mae_jax.ops.resample import resample_positions
-from mae_jax.rules import Rules, freeze
+from mae_jax.rules import Rules, freeze, layer_rules
 from mae_jax.spec import check_choice
-from mae_jax.tasks.finetune import layer_rules, trainable_part
+from mae_jax.tasks.finetune import trainable_part
 from mae_jax.types import IGNORE, Batch, Extra, Output, Params, UserError
 
 AUXILIARY = 0.4
@@ -130,12 +130,20 @@ class Segmentation(ImageMethod):
         if {"features", "tokens"} & {*outputs}:
             found["tokens"] = self.tokens(params, images)
             found["features"] = self.pooled(found["tokens"])
+        found |= self.of_layers(params, images, outputs)
         return {name: found[name] for name in outputs}
 
     def tokens(self, params: Params, images: jax.Array) -> jax.Array:
         """Those of normalized images of any size, padded as in `logits`."""
         images = self.padded(images)
         return super().tokens(self.fitted(params, images.shape[1:3]), images)
+
+    def layer_tokens(
+        self, params: Params, images: jax.Array, layers: Sequence[int]
+    ) -> list[jax.Array]:
+        """Those of layers, as `tokens`."""
+        images = self.padded(images)
+        return super().layer_tokens(self.fitted(params, images.shape[1:3]), images, layers)
 
     def logits(self, params: Params, extra: Extra, images: jax.Array) -> jax.Array:
         """[B, H, W, classes] float32 of normalized images [B, H, W, C] of any size, which are

@@ -118,6 +118,9 @@ def only(model: Model, head: int | None) -> Model:
         if head is not None:
             raise UserError(f"--head {head} is for linear probes, and this is {model.method}")
         return model
+    layer = model.args.get("layer", -1)  # older workdirs have none
+    if layer != -1:
+        raise UserError(f"this probe reads layer {layer}, and classifiers the last: train another")
     count = len(model.args["lr_factors"])
     if head is None and count > 1:
         factors = ", ".join(f"{i}: {lr:g}" for i, lr in enumerate(model.args["lr_factors"]))

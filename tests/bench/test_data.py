@@ -56,3 +56,12 @@ def test_other_transforms_are_not_compared_with_pillow():
 def test_numbers_that_make_no_sense(wrong):
     with pytest.raises(UserError, match="must be above 0"):
         bench.bench_data(**{"source": "", "transform": CROP, **wrong})
+
+
+def test_crops_of_an_image_that_is_decoded_once_have_a_row():
+    options = dict(source="fashion_scenes(num_examples=8)", turns=1, seconds=0.05, workers=(1,))
+    table = bench.bench_data(transform="random_resized_crop(16)", repeats=4, **options)
+    name = "ours: fashion_scenes(num_examples=8)"
+    assert list(table.columns[0].cells) == [name, f"{name}, repeats=4"]
+    with pytest.raises(UserError, match="--repeats 5 must divide the 32 rows"):
+        bench.bench_data(transform="resize(16)", repeats=5, **options)

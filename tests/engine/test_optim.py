@@ -91,6 +91,29 @@ def test_rules_scale_freeze_and_keep_no_moments():
     np.testing.assert_allclose(updates["whole"], -0.1)
 
 
+def test_parameters_that_learn_from_a_step_on():
+    """Before it neither gradients nor decay move them; Adam's moments are those of all steps."""
+    rng = np.random.default_rng(0)
+    params = {name: rng.normal(size=(5, 4)).astype(np.float32) for name in ("early", "late")}
+    grads = [
+        {name: rng.normal(size=(5, 4)).astype(np.float32) for name in params} for _ in range(6)
+    ]
+    rules = (("late", (0.5, 1.0, 3)), ("", (0.5, 1.0)))
+    tx = make_optimizer(schedule=lambda step: 0.1, rules=rules, weight_decay=0.5)
+    ours = jax.tree.map(jnp.asarray, params)
+    state = tx.init(ours)
+    update = jax.jit(lambda g, s, p, step: tx.update(g, s, p, step=step))
+    for step, gradient in enumerate(grads):
+        updates, state = update(gradient, state, ours, step)
+        ours = optax.apply_updates(ours, updates)
+        if step < 3:
+            np.testing.assert_array_equal(ours["late"], params["late"])
+    for name, first in (("early", 0), ("late", 3)):
+        rate = lambda step, first=first: 0.05 * (step >= first)
+        expected = adamw({name: params[name]}, grads, rate, {name: 0.5})[name]
+        np.testing.assert_allclose(ours[name], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_layer_decay_over_fifty_steps():
     """Fine-tuning's rules against float64: each layer with its own rate and its own decay."""
     depth, layer_decay = 3, 0.65

@@ -16,6 +16,9 @@ METHODS = {
     ),
     "bigan": dict(encoder=tiny.ENCODER, latent=4, decoder_width=8, discriminator_width=8),
     "colorization": dict(encoder=tiny.ENCODER, stride=2),
+    "contrastive_tuning": dict(
+        encoder=tiny.ENCODER, projector=(16, 16, 8), predictor=(16, 8), queue=12, head_share=0.4
+    ),
     "ema": dict(
         encoder=tiny.ENCODER,
         decoder_width=8,
@@ -38,6 +41,8 @@ METHODS = {
     "vqvae": dict(encoder=CONV, codes=8, code_width=4, decoder_width=8),
 }
 """Method -> arguments; 'attention' and 'ema' are `mae` with this mask and this target."""
+TWO_VIEWS = ("contrastive_tuning", "mocov3")
+"""Methods that compare two views, and draw nothing."""
 
 
 def get_config(name: str) -> ConfigDict:
@@ -45,7 +50,7 @@ def get_config(name: str) -> ConfigDict:
     config = tiny.get_config()
     config.method.name = "mae" if name in ("attention", "ema") else name
     config.method.args = common.method_args(config.method.name, **METHODS[name])
-    config.data.views = 2 if name == "mocov3" else 1
+    config.data.views = 2 if name in TWO_VIEWS else 1
     config.schedule.update(epochs=2.5, warmup_epochs=0.5)
     config.checkpoint.every = 5
     return config

@@ -55,9 +55,9 @@ class Segment(ImageMethod):
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """The named outputs, see `offers`."""
-        encoded = super().predict(params, extra, batch, outputs=super().offers())
+        others = [name for name in outputs if name != "segmentation"]
         more = {"segmentation": self.logits(params, batch)} if "segmentation" in outputs else {}
-        return {name: (encoded | more)[name] for name in outputs}
+        return super().predict(params, extra, batch, outputs=others) | more
 
     def logits(self, params: Params, batch: Batch) -> jax.Array:
         """Logits [B, *space, classes], resized from those of the patches."""

@@ -50,11 +50,9 @@ class Classify(ImageMethod):
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """The named outputs, see `offers`."""
-        encoded = super().predict(params, extra, batch, outputs=super().offers())
-        return {
-            name: self.logits(params, batch) if name == "logits" else encoded[name]
-            for name in outputs
-        }
+        others = [name for name in outputs if name != "logits"]
+        found = super().predict(params, extra, batch, outputs=others)
+        return found | ({"logits": self.logits(params, batch)} if "logits" in outputs else {})
 
     def logits(self, params: Params, batch: Batch) -> jax.Array:
         """Logits [B, classes]."""
