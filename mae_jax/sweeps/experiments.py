@@ -4,10 +4,11 @@ A name is ROW/COLUMN/SEED: what is compared, the condition, and the repetition. 
 and sample standard deviation over the seeds. All results are read from the workdirs, so a stopped
 sweep resumes, and a finished one is only tabulated again.
 
-An experiment may load weights from another one: config.init_from.path is then its name. It starts
-when the other one has results, which therefore needs evaluators.
+An experiment may load weights from others: a path in config.init_from is then a name. It starts
+when these have results, which therefore need evaluators.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -31,29 +32,47 @@ from mae_jax.weights.init_from import origin
 from mae_jax.workdir import changes_since, read_config, read_results, recorded, write
 
 
-def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, str]:
-    """Replaces names of experiments in config.init_from.path by their workdirs.
+def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, tuple[str, ...]]:
+    """Replaces names of experiments in the section init_from by their workdirs.
 
     Returns:
-        Name -> name of the experiment that it starts from, for those that start from another.
+        Name -> names of the experiments that it starts from, for those that start from others.
 
     Raises:
         UserError: experiments start from each other in a cycle.
     """
-    paths = {name: config.init_from.path for name, config in configs.items()}
-    starts = {name: path for name, path in paths.items() if path in configs}
+    sections = {name: list(_sections(config).values()) for name, config in configs.items()}
+    starts = {
+        name: tuple(section.path for section in found if section.path in configs)
+        for name, found in sections.items()
+    }
+    starts = {name: found for name, found in starts.items() if found}
     for name in starts:
-        chain = [name]
-        while chain[-1] in starts:
-            chain.append(starts[chain[-1]])
-            if chain[-1] in chain[:-1]:
-                raise UserError(
-                    f"config.init_from.path has a cycle, {' from '.join(chain)}: one of these "
-                    "experiments must start from none of the others"
-                )
-    for name, start in starts.items():
-        configs[name].init_from.path = str(workdir / start)
+        _check_no_cycle([name], starts)
+    for section in itertools.chain(*sections.values()):
+        if section.path in configs:
+            section.path = str(workdir / section.path)
     return starts
+
+
+def _sections(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Key of the config -> section with the path of weights: init_from and what it contains."""
+    named = {f"init_from.{name}": section for name, section in config.init_from.items()}
+    found = {"init_from": config.init_from, **named}
+    return {key: one for key, one in found.items() if isinstance(one, ConfigDict) and "path" in one}
+
+
+def _check_no_cycle(chain: Sequence[str], starts: Mapping[str, Sequence[str]]) -> None:
+    """Raises UserError if the last of a chain of experiments, each of which starts from the next,
+    starts from one of them.
+    """
+    for start in starts.get(chain[-1], ()):
+        if start in chain:
+            raise UserError(
+                f"config.init_from.path has a cycle, {' from '.join([*chain, start])}: one of "
+                "these experiments must start from none of the others"
+            )
+        _check_no_cycle([*chain, start], starts)
 
 
 def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
@@ -63,18 +82,25 @@ def check(configs: Mapping[str, ConfigDict], workdir: Path) -> None:
     for name, config in configs.items():
         if len([part for part in name.split("/") if part.strip(".")]) != 3 or name.count("/") != 2:
             raise UserError(f"experiment {name!r}: a name must be ROW/COLUMN/SEED")
-        folder, start = workdir / name, config.init_from.path
+        folder = workdir / name
         changes_since(folder, _adopted(config.copy_and_resolve_references(), folder))
-        if start and (folder / "origin.json").is_file():
-            way_out = "remove it to start from the current weights, or use another --workdir"
-            check = lambda record: has(record, "step", "digest")
-            old = read_json(folder / "origin.json", way_out, check)
-            new = origin(start)
-            if new and {key: old[key] for key in new} != new:
-                raise UserError(
-                    f"{folder} started from {start} at step {old['step']}, which has changed since "
-                    f"(now step {new['step']}): use another --workdir, or remove the folder"
-                )
+        if (folder / "origin.json").is_file():
+            _check_origins(folder, config)
+
+
+def _check_origins(folder: Path, config: ConfigDict) -> None:
+    """Raises UserError if weights that a run started from have changed since."""
+    way_out = "remove it to start from the current weights, or use another --workdir"
+    check = lambda record: has(record, "step", "digest") or has(record, "more")
+    record = read_json(folder / "origin.json", way_out, check)
+    for key, section in _sections(config).items():
+        old = record if key == "init_from" else record.get("more", {}).get(key)
+        new = origin(section.path) if section.path else None
+        if new and old and {key: old[key] for key in new} != new:
+            raise UserError(
+                f"{folder} started from {section.path} at step {old['step']}, which has changed "
+                f"since (now step {new['step']}): use another --workdir, or remove the folder"
+            )
 
 
 def _adopted(config: ConfigDict, folder: Path) -> ConfigDict:
@@ -97,7 +123,10 @@ def listing(configs: Mapping[str, ConfigDict], workdir: Path) -> str:
 
 
 def chosen(
-    only: str, configs: Mapping[str, ConfigDict], starts: Mapping[str, str], workdir: Path
+    only: str,
+    configs: Mapping[str, ConfigDict],
+    starts: Mapping[str, Sequence[str]],
+    workdir: Path,
 ) -> str:
     """The name of the experiment in --only, a name or a number in the order of the file, from 1.
 
@@ -111,11 +140,11 @@ def chosen(
         name = list(configs)[int(only) - 1]
     if name not in configs:
         raise UserError(f"--only {only}: no such experiment{nearest(only, configs)}")
-    start = starts.get(name)
-    if start and not finished(workdir / start, configs[start]):
-        raise UserError(
-            f"--only {only}: {start}, which it starts from, is not finished: run --only {start}"
-        )
+    for start in starts.get(name, ()):
+        if not finished(workdir / start, configs[start]):
+            raise UserError(
+                f"--only {only}: {start}, which it starts from, is not finished: run --only {start}"
+            )
     return name
 
 
@@ -124,7 +153,7 @@ def sweep(
     workdir: Path,
     command: Callable[[str], Sequence[str]],
     *,
-    starts: Mapping[str, str],
+    starts: Mapping[str, Sequence[str]],
     devices: Sequence[str | None],
     stop: StopRequests | None = None,
 ) -> tuple[dict[str, str], list[str]]:
@@ -134,7 +163,7 @@ def sweep(
         configs: name -> experiment.
         workdir: an experiment runs in workdir/NAME and prints into workdir/NAME/log.txt.
         command: name -> command line of the process that runs it.
-        starts: name -> name of the experiment that it starts from, as `link` returns it.
+        starts: name -> names of the experiments that it starts from, as `link` returns them.
         devices: one per process at a time, as `pool.devices` returns them.
         stop: requests to stop, if signals are handled already.
 

@@ -53,20 +53,20 @@ class _Running(NamedTuple):
 def schedule(
     names: Sequence[str],
     *,
-    after: Mapping[str, str],
+    after: Mapping[str, Sequence[str]],
     devices: Sequence[str | None],
     begin: Callable[[str, str | None], subprocess.Popen],
     judge: Callable[[str, int], tuple[bool, str]],
     say: Callable[[str, str], None],
     stop: StopRequests | None = None,
 ) -> tuple[dict[str, str], list[str]]:
-    """Runs processes in this order, except that a process waits for its dependency. A failure does
-    not stop the others, but fails the processes that depend on it. A request to stop, to this
+    """Runs processes in this order, except that a process waits for its dependencies. A failure
+    does not stop the others, but fails the processes that depend on it. A request to stop, to this
     process or to one of them, stops all.
 
     Args:
         names: of the processes.
-        after: name -> name of the process that must have succeeded before.
+        after: name -> names of the processes that must have succeeded before.
         devices: one per process at a time.
         begin: (name, device) -> the started process.
         judge: (name, exit code) -> whether it succeeded, and a text for `say`.
@@ -90,8 +90,9 @@ def schedule(
                 free = [slot for slot in range(len(devices)) if slot not in running]
                 while free and (name := _next(todo, running, after)):
                     todo.remove(name)
-                    if after.get(name) in failed:
-                        failed[name] = f"{after[name]}, which it starts from, failed"
+                    lost = [start for start in after.get(name, ()) if start in failed]
+                    if lost:
+                        failed[name] = f"{lost[0]}, which it starts from, failed"
                         say(name, failed[name])
                     else:
                         slot = free.pop(0)
@@ -117,11 +118,11 @@ def schedule(
 
 
 def _next(
-    todo: Sequence[str], running: Mapping[int, _Running], after: Mapping[str, str]
+    todo: Sequence[str], running: Mapping[int, _Running], after: Mapping[str, Sequence[str]]
 ) -> str | None:
     """The first process that waits for no pending one; None if there is none."""
     pending = {*todo, *(name for name, *_ in running.values())}
-    return next((name for name in todo if after.get(name) not in pending), None)
+    return next((name for name in todo if not pending & {*after.get(name, ())}), None)
 
 
 def launch(

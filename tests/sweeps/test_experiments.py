@@ -47,13 +47,15 @@ results = '{"step": 1, "results": {}, "final": {"x": {"top1": 0.5}}, "evaluators
 
 
 def sweep_fakes(workdir, starts, devices=(None,), **scripts):
-    """A sweep of processes that do as FAKE says; `a='...'` is what a/x/0 does in between."""
-    configs = {
-        f"{name}/x/0": ConfigDict(
-            dict(init_from=dict(path=start and f"{start}/x/0"), evals=dict(run="knn"))
-        )
-        for name, start in starts.items()
-    }
+    """A sweep of processes that do as FAKE says; `a='...'` is what a/x/0 does in between. The
+    second letter of a start is the teacher's.
+    """
+    configs = {}
+    for name, (first, *more) in ((name, start or [""]) for name, start in starts.items()):
+        sections = dict(path=first and f"{first}/x/0")
+        for other in more:
+            sections["teacher"] = dict(path=f"{other}/x/0", into="extra/target/encoder")
+        configs[f"{name}/x/0"] = ConfigDict(dict(init_from=sections, evals=dict(run="knn")))
     command = lambda name: [sys.executable, "-c", FAKE, workdir, name, scripts.get(name[0], "")]
     links = experiments.link(configs, workdir)
     return experiments.sweep(configs, workdir, command, starts=links, devices=devices)
@@ -218,18 +220,18 @@ def test_an_experiment_starts_from_another_of_the_file(root, swept, tmp_path, mo
 
 
 def test_starts_come_first_and_their_failures_spread(tmp_path, capsys):
-    starts = dict(b="a", a="", d="c", c="lost", lost="")
+    starts = dict(b="ae", a="", d="ac", c="l", l="", e="")
     failed, left = sweep_fakes(tmp_path, starts, l="raise SystemExit('no luck')")
     assert failed == {
-        "lost/x/0": "no luck",
+        "l/x/0": "no luck",
         "d/x/0": "c/x/0, which it starts from, failed",
-        "c/x/0": "lost/x/0, which it starts from, failed",
+        "c/x/0": "l/x/0, which it starts from, failed",
     }
-    assert left == [] and (tmp_path / "order").read_text() == "abl"
-    assert "[4/5] c/x/0: lost/x/0, which it starts from, failed" in capsys.readouterr().err
+    assert left == [] and (tmp_path / "order").read_text() == "aleb"
+    assert "[4/6] c/x/0: l/x/0, which it starts from, failed" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
     assert sweep_fakes(tmp_path, starts) == ({}, [])
-    assert (tmp_path / "order").read_text() == "abl" + "lcd"
+    assert (tmp_path / "order").read_text() == "aleb" + "lcd"
 
 
 def test_two_at_a_time_each_with_its_device(tmp_path):

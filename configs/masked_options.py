@@ -1,0 +1,38 @@
+"""One short run of each option of masked autoencoding beside the plain one, with one seed: the
+words of `configs/scenes.py`, hard patches mining, and contrastive tuning of the plain run.
+
+    mae-jax sweep --config masked_options
+    mae-jax report --sweep runs/masked_options
+
+Teachers are the encoder of the plain run, and the codes are of `vqvae`. Every run sees 60,000
+images of 16 patches. This is enough to see whether an option learns, and too little to rank them: a
+mask unit of two patches leaves four units, and masks of 4 x 4 patches have hardly a spectrum.
+"""
+
+from ml_collections import ConfigDict
+
+from mae_jax.configs import contrastive_tuning, hpm, scenes, vqvae
+
+EPOCHS = 5.0
+EVALS = "knn(k=20, limit=4000)|knn(k=20, limit=4000, whiten=True)|logistic(limit=4000)|spectrum"
+PLAIN, TOKENIZER = "plain/frozen/0", "vqvae/frozen/0"
+
+
+def get_configs() -> dict[str, ConfigDict]:
+    """ROW/COLUMN/SEED -> experiment."""
+    configs = {
+        "plain": scenes.get_config(),
+        **{word: scenes.get_config(word) for word in scenes.VARIANTS},
+        "hpm": hpm.get_config("scenes"),
+        "vqvae": vqvae.get_config("scenes"),
+        "tuned": contrastive_tuning.get_config("scenes"),
+    }
+    configs["tuned"].init_from.path = PLAIN
+    starts = {"teacher": PLAIN, "attention": PLAIN, "vq": TOKENIZER}
+    for word, start in starts.items():
+        (section,) = (x for x in configs[word].init_from.values() if isinstance(x, ConfigDict))
+        section.path = start
+    for config in configs.values():
+        config.schedule.update(epochs=EPOCHS, warmup_epochs=EPOCHS / 10)
+        config.evals.run = EVALS
+    return {f"{word}/frozen/0": config for word, config in configs.items()}
