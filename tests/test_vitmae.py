@@ -1,8 +1,9 @@
 """The whole masked autoencoder against an independent implementation, `ViTMAEForPreTraining` of
 Hugging Face transformers, with the same weights: loss, prediction, features and every gradient.
 
-The reference's results come from `golden/` (see the README there), and where torch and transformers
-are installed also from larger models made on the spot. `pytest -sv` prints the errors.
+The reference's results come from `golden/` (see the README there), and in thorough tests, where
+torch and transformers are installed, also from larger models made on the spot. `pytest -sv` prints
+the errors.
 """
 
 import importlib.util
@@ -65,10 +66,10 @@ class Ours(NamedTuple):
     features: jax.Array
 
 
-THOROUGH = pytest.param("live_wide", marks=pytest.mark.thorough)
+THOROUGH = [pytest.param(name, marks=pytest.mark.thorough) for name in LIVE]
 
 
-@pytest.fixture(scope="module", params=[*GOLDEN, "live_normalized", THOROUGH])
+@pytest.fixture(scope="module", params=[*GOLDEN, *THOROUGH])
 def reference(request):
     """The arrays that `record` of golden/make_vitmae.py describes."""
     if request.param in GOLDEN:

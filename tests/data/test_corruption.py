@@ -81,7 +81,7 @@ def test_kinds():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.thorough), 3])
 @pytest.mark.parametrize("side", [224, 32])
 @pytest.mark.parametrize("kind", NAMES)
 def test_every_severity_changes_the_picture_and_mostly_more_than_the_one_before(

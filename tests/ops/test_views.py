@@ -41,7 +41,7 @@ def test_without_anything_to_do_pixels_are_only_scaled():
 
 
 @pytest.mark.parametrize("name", ["blur", "solarize"])
-@pytest.mark.parametrize("probability", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("probability", [0.1, pytest.param(0.5, marks=pytest.mark.thorough), 1.0])
 def test_blur_and_solarize_come_as_often_as_they_should(name, probability):
     images = noise(2000)
     changed = np.abs(run(images, **{name: probability}) - images / 255) > 1e-5
@@ -103,7 +103,7 @@ def test_everything_at_once_stays_in_range_and_differs_from_example_to_example()
     assert not np.array_equal(out, run(noise(64), key=jax.random.key(1), **options))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, pytest.param(2, marks=pytest.mark.thorough), 5])
 def test_images_without_color(channels):
     images = noise(32, channels)
     out = run(images, jitter=(0.4, 0.4, 0, 0), blur=0.5, solarize=0.2)

@@ -16,6 +16,7 @@ TOLERANCE = 3e-6
 """Of small networks in float32, relative to the largest value: a few units in the last place."""
 PIXELS = dict(mean=(0.5,), std=(0.25,))
 """What files of one channel do not say. It plays no part: images are normalized already."""
+THOROUGH = pytest.mark.thorough
 TIMM = ["mae", "mean", "token", "one_channel", "enlarged", "reduced"]
 RESIZED = ["enlarged", "reduced"]
 SIZES = [(32, 28), (16, 20)]
@@ -90,19 +91,21 @@ def test_golden_timm(tmp_path, name):
     check(parity.compare(reference, **options))
 
 
-@pytest.mark.parametrize("name", RESIZED)
+@pytest.mark.parametrize("name", ["enlarged", pytest.param("reduced", marks=THOROUGH)])
 def test_positions_are_not_resampled_as_by_others(tmp_path, name):
     reference, _, options = timm_case(name, tmp_path, positions="bicubic")
     differ(parity.compare(reference, **options))
 
 
-@pytest.mark.parametrize("name", ["pixels", "normalized", "one_channel", "wide"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("pixels", marks=THOROUGH), "normalized", "one_channel", "wide"]
+)
 def test_golden_transformers(tmp_path, name):
     reference, _ = references.golden_mae(name, tmp_path / "model", layout="published")
     check(parity.compare(reference, **PIXELS))
 
 
-@pytest.mark.parametrize("name", ["pixels", "normalized"])
+@pytest.mark.parametrize("name", ["pixels", pytest.param("normalized", marks=THOROUGH)])
 def test_golden_in_the_official_layout(tmp_path, name):
     file = tmp_path / "model.safetensors"
     reference, settings = references.golden_mae(name, file, layout="official")
@@ -164,8 +167,15 @@ def test_transformers_oblong(transformers, tmp_path):
     check(parity.compare(references.hf_folder("ViTForImageClassification", settings, folder)))
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", ["ViTMAEModel", "ViTForImageClassification"])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("ViTMAEModel", SIZES[0]),
+        ("ViTForImageClassification", SIZES[1]),
+        pytest.param("ViTMAEModel", SIZES[1], marks=THOROUGH),
+        pytest.param("ViTForImageClassification", SIZES[0], marks=THOROUGH),
+    ],
+)
 def test_transformers_at_another_size(transformers, tmp_path, kind, size):
     reference = references.hf_folder(kind, hf_settings(), tmp_path / "model", image_size=size)
     check(parity.compare(reference, image_size=size, positions="bicubic"))
@@ -182,7 +192,9 @@ def test_official_checkpoint(transformers, tmp_path):
     check(parity.compare(reference._replace(path=path), **options))
 
 
-@pytest.mark.parametrize("more", [{}, dict(classes=5, pool="avg"), dict(classes=5)])
+@pytest.mark.parametrize(
+    "more", [pytest.param({}, marks=THOROUGH), dict(classes=5, pool="avg"), dict(classes=5)]
+)
 def test_timm(timm, tmp_path, more):
     """From a .pth file of its own, and back into it."""
     settings = timm_settings(**more)
@@ -196,7 +208,7 @@ def test_timm(timm, tmp_path, more):
     check(parity.compared(again, reference.outputs))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SIZES[0], pytest.param(SIZES[1], marks=THOROUGH)])
 def test_timm_at_another_size(timm, tmp_path, size):
     path = tmp_path / "model.safetensors"
     reference = references.timm_file(timm_settings(), path, image_size=size)
