@@ -43,7 +43,6 @@ class Data:
     process_index: int
     process_count: int
     stream: Stream | None = None
-    """Of training examples, see `order`."""
     empty_classes: Sequence[str] = ()
     """Classes of the training set without an image."""
     _loaders: dict[tuple[str, str, str], Loader] = dataclasses.field(default_factory=dict)
@@ -182,7 +181,6 @@ class Data:
 
         Args:
             stage: whose transforms, 'train' or 'eval'.
-            split: 'train', 'test' or 'val'.
         """
         loader = self._loader(split, stage)
         batch = loader.buffers(1)
