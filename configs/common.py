@@ -29,6 +29,7 @@ def base() -> ConfigDict:
                 test="",  # source of the test images; empty: none
                 subset="",  # of the training images, e.g. 'share(0.01)' or 'per_class(10, seed=1)'
                 held_out=0.0,  # fraction of the training images to use as the split 'val' instead
+                sampling="",  # training images: '' (each once an epoch), 'balanced' or 'weighted'
                 batch_size=256,  # global: over all devices, processes and microbatches
                 train_transform="",
                 eval_transform="",

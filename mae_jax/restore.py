@@ -13,7 +13,7 @@ from mae_jax.methods import make_method
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
 from mae_jax.types import TrainState, UserError, image_shape
-from mae_jax.workdir import is_folder_of_weights, read_config
+from mae_jax.workdir import check_class_names, is_folder_of_weights, read_config
 
 
 def load_run(
@@ -34,7 +34,8 @@ def load_run(
         on_error: 'raise' or 'skip' for unreadable images; None: as in the run's config.
 
     Raises:
-        UserError: `workdir` is not a workdir, or has no checkpoint.
+        UserError: `workdir` is not a workdir, or has no checkpoint; its training data have other
+            classes now.
     """
     config = read_config(workdir)
     if "fingerprints" in config:  # a hand-written config may have none
@@ -68,6 +69,8 @@ def load_run(
     check_channels(str(workdir), image, image_shape(run.data.example("eval")))
     if is_folder_of_weights(workdir):
         return run, weights.read_state(workdir, run.abstract_state)
+    if images is None and train is None:
+        check_class_names(workdir, run.class_names)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
     with run.open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:

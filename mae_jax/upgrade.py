@@ -24,8 +24,9 @@ def upgrade(config: ConfigDict) -> ConfigDict:
         config.evals.figures = AUTO
     if "schedule" in config and "decay" not in config.schedule:
         config.schedule.decay = "cosine"
-    if "data" in config and "repeats" not in config.data:
-        config.data.repeats = 1
+    for name, value in (("repeats", 1), ("sampling", "")):
+        if "data" in config and name not in config.data:
+            config.data[name] = value
     if "args" in config.method:
         _upgrade_method(config.method)
     return config

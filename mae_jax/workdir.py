@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -168,16 +169,29 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def read_classes(workdir: Path) -> dict[str, list[str]]:
-    """Field -> names of the classes that a run has learned; {} if it does not say.
-
-    Raises:
-        UserError: they are damaged.
+    """Field -> names of the classes that a run has learned; {} if it has none. Raises UserError if
+    they are damaged.
     """
     path = workdir / CLASSES
     check = lambda content: (
         isinstance(content, dict) and all(isinstance(names, list) for names in content.values())
     )
     return read_json(path, "remove it", check) if path.is_file() else {}
+
+
+def check_class_names(workdir: Path, classes: Mapping[str, Sequence[str]]) -> None:
+    """Raises UserError if classes differ in names or order from those that a run has learned.
+
+    Args:
+        classes: field -> names of its classes; fields that are missing pass.
+    """
+    for field, learned in read_classes(workdir).items():
+        pairs = itertools.zip_longest(learned, classes.get(field, learned))
+        for old, new in (pair for pair in pairs if pair[0] != pair[1]):
+            raise UserError(
+                f"{workdir} has learned {field!r} with the class {old!r}, where config.data.train "
+                f"has {new!r}: use the same classes in the same order"
+            )
 
 
 def set_aside(path: Path) -> Path:
@@ -215,13 +229,15 @@ def claim(
         Lines about the allowed changes since the checkpoint.
 
     Raises:
-        UserError: the workdir belongs to another config; names every difference.
+        UserError: the workdir belongs to another config or classes; names the differences.
     """
     if is_folder_of_weights(workdir):
         raise UserError(f"{workdir} holds imported weights: use another --workdir")
     claimed = config.copy_and_resolve_references()
     claimed.fingerprints = dict(fingerprints)
     changes = changes_since(workdir, claimed)
+    if last_step(workdir) is not None:
+        check_class_names(workdir, classes or {})
     if jax.process_index() == 0:
         write(workdir / "config.json", to_json(claimed))
         write(workdir / CLASSES, json.dumps(classes or {}))

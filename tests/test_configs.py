@@ -143,3 +143,14 @@ def test_variants_of_scenes():
         call_section(make_method, config.method, "method", total_steps=10)
     with pytest.raises(UserError, match="write words of several, unit, green, attention, cross, f"):
         load_config("configs/scenes.py:gren")
+
+
+def test_a_table_of_ones_own():
+    config = load_config("configs/table.py:my.csv,S/16,balanced", ["method.args.classes=3"])
+    assert config.data.train == "table('my.csv', split=(split, train))"
+    assert config.data.sampling == "balanced" and "vit(S" in config.method.args.encoder
+    check(config)
+    with pytest.raises(UserError, match="config.method.args.classes is required"):
+        load_config("configs/table.py:my.csv")
+    with pytest.raises(UserError, match="configs/table.py:balance: write SIZE/PATCH for a ViT"):
+        load_config("configs/table.py:my.csv,balance", ["method.args.classes=3"])

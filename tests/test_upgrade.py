@@ -52,6 +52,7 @@ def test_old_names_become_new_ones_that_build(name, args, new_name, new_args):
 
 
 def test_keys_that_are_new_have_the_value_of_before():
-    old = ConfigDict(dict(method=dict(name="mae"), evals=dict(run=""), schedule=dict(epochs=1.0)))
-    found = upgrade(old)
+    sections = dict(evals=dict(run=""), schedule=dict(epochs=1.0), data=dict(batch_size=2))
+    found = upgrade(ConfigDict(dict(method=dict(name="mae"), **sections)))
+    assert found.data.sampling == ""
     assert found.evals.figures == "auto" and found.schedule.decay == "cosine"

@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mae_jax.types import UserError
-from mae_jax.workdir import claim
+from mae_jax.workdir import check_class_names, claim, read_classes
 
 
 def config_of(encoder="vit(B, patch=16)", **args):
@@ -67,3 +67,24 @@ def test_another_network_may_not(workdir, args):
     config = config_of(**dict(decoder_remat="none", decoder_width=512) | args)
     with pytest.raises(UserError, match=f"method.args.{next(iter(args))}: .* there, .* now"):
         claim(workdir, config, {})
+
+
+def test_the_classes_of_a_run_and_their_order_stay(tmp_path):
+    """Also names of several classes and of numbers; fields that are not learned pass."""
+    config = config_of()
+    learned = {"label": ["a", "b"], "labels": ["x", "y"], "value": ["size"]}
+    claim(tmp_path, config, {}, learned)
+    claim(tmp_path, config, {}, learned | {"label": ["b", "a"]})
+    claim(tmp_path, config, {}, learned)
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    claim(tmp_path, config, {}, learned)
+    for changed, message in (
+        ({"label": ["b", "a"]}, "learned 'label' with the class 'a', where .*train has 'b': use"),
+        ({"label": ["a", "b", "c"]}, "'label' with the class None, where .*train has 'c'"),
+        ({"labels": ["x"]}, "'labels' with the class 'y', where config.data.train has None"),
+        ({"value": ["weight"]}, "'value' with the class 'size', where .* has 'weight'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            claim(tmp_path, config, {}, learned | changed)
+    check_class_names(tmp_path, {"segmentation": ["sky"]})
+    assert read_classes(tmp_path) == learned

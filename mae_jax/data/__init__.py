@@ -1,5 +1,5 @@
-"""The input pipeline, from sources of examples to batches: that of step s is a pure function of
-(seed, s). TensorFlow is imported only for the 'tf' pipeline.
+"""The input pipeline, from sources to batches: that of step s is a pure function of (seed, s).
+TensorFlow is imported only for the 'tf' pipeline.
 """
 
 import contextlib
@@ -15,9 +15,10 @@ from mae_jax.data import arrays, classes, originals
 from mae_jax.data import subset as subsets
 from mae_jax.data.loader import Loader, cores
 from mae_jax.data.named import check_damaged, open_sources
-from mae_jax.data.options import check_options, repeats_note
-from mae_jax.data.order import Rows, evaluation_rows, training_rows
+from mae_jax.data.options import batches_of, check_options, repeats_note
+from mae_jax.data.order import Rows, Stream, evaluation_rows, training_rows
 from mae_jax.data.random import hash_words, permute
+from mae_jax.data.sampling import make_stream
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Transform, make_transforms
 from mae_jax.types import UserError
@@ -41,6 +42,7 @@ class Data:
     seed: int
     process_index: int
     process_count: int
+    stream: Stream | None = None
     empty_classes: Sequence[str] = ()
     """Classes of the training set without an image."""
     _loaders: dict[tuple[str, str, str], Loader] = dataclasses.field(default_factory=dict)
@@ -85,9 +87,11 @@ class Data:
             repeats=self.repeats,
             process_index=self.process_index,
             process_count=self.process_count,
+            stream=self.stream,
         )
         loader, steps = self._loader("train", "train"), itertools.count(start_step)
-        with contextlib.closing(self._batches()(loader, rows_at, steps, self.workers)) as batches:
+        stream = batches_of(self.pipeline)(loader, rows_at, steps, self.workers)
+        with contextlib.closing(stream) as batches:
             for batch in batches:
                 self._skipped["train"] += int((~batch["valid"]).sum())
                 yield {name: rows for name, rows in batch.items() if name != "valid"}
@@ -177,7 +181,6 @@ class Data:
 
         Args:
             stage: whose transforms, 'train' or 'eval'.
-            split: 'train', 'test' or 'val'.
         """
         loader = self._loader(split, stage)
         batch = loader.buffers(1)
@@ -212,13 +215,6 @@ class Data:
             )
         return self._loaders[split, stage, then]
 
-    def _batches(self):
-        if self.pipeline == "arrays":
-            return arrays.batches
-        from mae_jax.data import pipeline
-
-        return pipeline.batches
-
 
 def make_data(
     *,
@@ -226,6 +222,7 @@ def make_data(
     test: str = "",
     subset: str = "",
     held_out: float = 0.0,
+    sampling: str = "",
     batch_size: int,
     eval_batch_size: int = 0,
     train_transform: str,
@@ -246,7 +243,9 @@ def make_data(
         train, test: spec strings of sources, e.g. "folder('photos')" or
             'fashion_scenes(split=train)', or paths of folders of images.
         subset: spec string of a labeled subset of the training set, e.g. 'share(0.01)'; '': all.
-        held_out: share of the training set that is not trained on but becomes the split 'val'.
+        held_out: share of the training set that becomes the split 'val'; groups are not split.
+        sampling: '' (each example once an epoch), 'balanced' (each class equally often) or
+            'weighted' (in proportion to the source's weights).
         batch_size: global batch size in training.
         eval_batch_size: global batch size in evaluation; 0: as in training.
         train_transform, eval_transform: spec strings of transforms.
@@ -264,22 +263,17 @@ def make_data(
         process_index, process_count: which rows of each global batch this process loads.
 
     Raises:
-        UserError: unknown names, missing folders, a batch size that `process_count` does not
-            divide; images that are known to be damaged, unless `on_error` is 'skip'.
+        UserError: unknown names, missing folders, a batch size `process_count` does not divide;
+            images known to be damaged, unless `on_error` is 'skip'.
     """
-    check_options(pipeline, on_error, batch_size, process_count, views, repeats, workers)
-    transforms = {
-        "train": make_transforms(train_transform),
-        "eval": make_transforms(eval_transform),
-    }
+    check_options(pipeline, on_error, batch_size, process_count, views, repeats, workers, sampling)
+    texts = {"train": train_transform, "eval": eval_transform}
+    transforms = {stage: make_transforms(text) for stage, text in texts.items()}
     subsets.check(subset, held_out)
     sources = open_sources({"train": train, "test": test})
     check_damaged({} if on_error == "skip" else sources)
     empty_classes = sources["train"].empty_classes
-    if subset:
-        sources["train"] = subsets.subset(sources["train"], subset)
-    if held_out:
-        sources["train"], sources["val"] = subsets.hold_out(sources["train"], held_out)
+    sources = subsets.parts(sources, subset, held_out)
     if "test" in sources:
         sources["test"] = classes.like(sources["test"], sources["train"], fields)
     return Data(
@@ -296,5 +290,6 @@ def make_data(
         seed=seed,
         process_index=process_index,
         process_count=process_count,
+        stream=make_stream(sampling, sources["train"]),
         empty_classes=empty_classes,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from mae_jax.data.names import composed, printable
 from mae_jax.data.sources import Source, Wrapper
-from mae_jax.types import UserError
+from mae_jax.types import IGNORE, UserError
 
 
 class Renumbered(Wrapper):
@@ -43,20 +43,50 @@ class Renumbered(Wrapper):
         return np.bincount(self.numbers, counts, len(self.class_names)).astype(int)
 
 
+class Reordered(Wrapper):
+    """A source with the columns of 'labels' in the order of a longer list of classes. Classes that
+    it lacks are unknown.
+
+    Args:
+        source: source with the field 'labels'.
+        class_names: the longer list.
+    """
+
+    def __init__(self, source: Source, class_names: Sequence[str]):
+        super().__init__(source)
+        place = {name: number for number, name in enumerate(class_names)}
+        self.columns = [place[name] for name in source.names["labels"]]
+        self.names = {**source.names, "labels": tuple(class_names)}
+
+    def read(self, indices: np.ndarray):
+        """Rows of every field; see `Source`."""
+        fields = dict(self.source.read(indices))
+        labels = np.full((len(indices), len(self.names["labels"])), IGNORE, np.uint8)
+        labels[:, self.columns] = np.asarray(fields["labels"])  # [n, K]
+        return {**fields, "labels": labels}
+
+    def labels(self):
+        """Of 'label', in the wrapped source."""
+        return self.source.labels()
+
+
 def like(source: Source, train: Source, fields: Sequence[str]) -> Source:
-    """Renumbers the labels of a test set to those of the training set. Names that differ only in
-    Unicode normalization, such as names from macOS, count as equal.
+    """Renumbers the labels of a test set to those of the training set, 'label' and 'labels'. Names
+    of 'label' that differ only in Unicode normalization, such as names from macOS, count as equal.
 
     Args:
         source: the test set.
         train: the training set.
-        fields: fields in use; without 'label' nothing is renumbered.
+        fields: fields in use; others are not renumbered.
 
     Raises:
         UserError: the test set has classes that the training set lacks.
     """
     for field in (source.names.keys() & train.names.keys() & {*fields}) - {"label"}:
         if tuple(source.names[field]) != tuple(train.names[field]):
+            if field == "labels":
+                source = _reordered(source, train)
+                continue
             raise UserError(
                 f"the classes of {field!r} in config.data.train and config.data.test differ: use "
                 "the same classes in the same order"
@@ -81,6 +111,16 @@ def like(source: Source, train: Source, fields: Sequence[str]) -> Source:
             "only in the latter; use the same classes, or no labels: config.data.fields=()"
         )
     return Renumbered(source, ours, matched)
+
+
+def _reordered(source: Source, train: Source) -> Source:
+    ours, theirs = (tuple(one.names["labels"]) for one in (train, source))
+    if odd := [name for name in theirs if name not in ours]:
+        raise UserError(
+            "classes of 'labels' are only in config.data.test: "
+            f"{shortened(list(map(printable, odd)))}; list the same classes for both sets"
+        )
+    return Reordered(source, ours)
 
 
 def counted(source: Source) -> str:

@@ -1,5 +1,5 @@
-"""Examples that `mae-jax prepare` packs: the files of a folder unchanged, or the images of another
-source losslessly as PNG.
+"""Examples that `mae-jax prepare` packs: the files of a folder unchanged, and of another source the
+images that it reads encoded unchanged, and others losslessly as PNG.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mae_jax.data.files import expanded
-from mae_jax.data.images import MODES, BadImage, pixels_of
+from mae_jax.data.images import MODES, BadImage, Encoded, pixels_of
 from mae_jax.data.objects import OBJECTS
 from mae_jax.data.shards import Part, Shard
 from mae_jax.data.sources import Source, folder
@@ -112,7 +112,7 @@ class SourceExamples:
                 + (f"{pixels.shape} of {pixels.dtype}" if "image" in row else "none")
                 + ": train on the source itself"
             )
-        data = encode_png(pixels) if pixels.shape[2] in MODES else b""
+        data = packed(row["image"][0]) if pixels.shape[2] in MODES else b""
         sample.append((set(row), pixels.shape, data))
         return True
 
@@ -133,7 +133,7 @@ class SourceShard(Shard):
             return (name, label), b"", error
         if "label" in row:
             label = int(row["label"][0])
-        return (name, label), encode_png(pixels), (pixels.shape, histogram(pixels))
+        return (name, label), packed(row["image"][0]), (pixels.shape, histogram(pixels))
 
 
 def open_examples(images: str | Path, channels: int | None) -> FolderExamples | SourceExamples:
@@ -181,6 +181,15 @@ def default_name(images: str | Path) -> str:
         arguments: Sequence[Any] = (*calls[0].args, *calls[0].kwargs.values(), calls[0].name)
         path = Path(next(str(value) for value in arguments if isinstance(value, str)))
     return re.sub(r"\W+", "_", path.name.lower())
+
+
+def packed(image: np.ndarray | Encoded) -> bytes:
+    """The bytes of an image file to store: those of an encoded image, if no option changes its
+    pixels, and otherwise a PNG.
+    """
+    if isinstance(image, Encoded) and image.window is None and image.background == (255, 255, 255):
+        return image.data
+    return encode_png(pixels_of(image))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

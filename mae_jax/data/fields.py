@@ -43,7 +43,11 @@ class Field:
 
 FIELDS: Mapping[str, Field] = {
     "image": Field(move="pixels"),  # [*space, C], usually uint8, or encoded
-    "label": Field(dtype=np.int32),
+    "label": Field(dtype=np.int32),  # the class; of ordered classes, the place in the order
+    "labels": Field(dtype=np.uint8),  # [K], 1 for each class of the image; IGNORE: unknown
+    "value": Field(dtype=np.float32),  # a number, or [V] numbers
+    "weight": Field(dtype=np.float32),
+    "group": Field(dtype=np.int32),  # number of the patient, the site, ...
     "segmentation": Field(dtype=np.int32, move="nearest", fill=IGNORE),  # [*space], classes
     "box": Field(dtype=np.float32, move="boxes"),
     "box_label": Field(dtype=np.int32),  # NO_BOX for padding

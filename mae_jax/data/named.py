@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from mae_jax.data import sources
 from mae_jax.data.files import expanded
 from mae_jax.data.sources import Source
+from mae_jax.data.table_files import READERS
 from mae_jax.spec import build, check_spec, is_extension, nearest, parse
 from mae_jax.types import UserError
 
@@ -36,9 +37,10 @@ def source_spec(text: str, where: str) -> str:
     if is_folder:
         return f"folder({text!r})"
     if is_file:
+        reader = "table" if folder.suffix.lower() in READERS else "array_file"
         raise UserError(
             f"{where}={text} is a file: give a folder of images, or a source that reads this file, "
-            f"such as array_file({text!r})"
+            f"such as {reader}({text!r})"
         )
     if "(" in text or any(map(is_extension, names)):
         return text  # building the spec reports the error

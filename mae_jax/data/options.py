@@ -1,8 +1,11 @@
-"""Checks of the options of `make_data` that need no data."""
+"""The options of `make_data`: checks that need no data, and pipelines by name."""
 
 import importlib.util
+from collections.abc import Callable
 
+from mae_jax.data import arrays
 from mae_jax.data.loader import ON_ERROR
+from mae_jax.data.sampling import SAMPLINGS
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
@@ -27,12 +30,15 @@ def check_options(
     views: int,
     repeats: int,
     workers: int,
+    sampling: str,
 ) -> None:
     """Raises UserError if an option of `make_data` is invalid."""
     check_choice("pipeline", pipeline, PIPELINES)
     if pipeline == "tf" and importlib.util.find_spec("tensorflow") is None:
         raise UserError("pipeline 'tf' needs TensorFlow: install tensorflow-cpu, or use 'arrays'")
     check_choice("on_error", on_error, ON_ERROR)
+    if sampling:
+        check_choice("sampling", sampling, SAMPLINGS)
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
     if views not in (1, 2):
@@ -51,3 +57,12 @@ def check_options(
         raise UserError(
             f"workers {workers}: give up to {MAX_WORKERS} threads, or 0 for one per core"
         )
+
+
+def batches_of(pipeline: str) -> Callable:
+    """The function `batches` of a pipeline, one of `PIPELINES`; see `arrays.batches`."""
+    if pipeline == "arrays":
+        return arrays.batches
+    from mae_jax.data import pipeline as tf
+
+    return tf.batches

@@ -5,13 +5,15 @@ positions [s * B, (s + 1) * B) of the stream, whatever the number of processes. 
 so a run resumes at any step at once; batches may span two epochs, and no example is dropped.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from mae_jax.data.random import hash_words, permute
 
-_ORDER, _EXAMPLE, _COPY = 1, 2, 3
+ORDER, EXAMPLE, _COPY = 1, 2, 3
+"""Numbers of random streams; `sampling` has 5 to 7."""
 
 
 class Rows(NamedTuple):
@@ -25,6 +27,10 @@ class Rows(NamedTuple):
     """Number of copies of each example, in adjacent rows."""
 
 
+Stream = Callable[[np.ndarray, int], Rows]
+"""(positions [b] int64 in the endless stream of examples, seed) -> their rows; see `sampling`."""
+
+
 def training_rows(
     step: int,
     *,
@@ -34,6 +40,7 @@ def training_rows(
     repeats: int = 1,
     process_index: int = 0,
     process_count: int = 1,
+    stream: Stream | None = None,
 ) -> Rows:
     """The rows of the global batch at `step` that belong to a process.
 
@@ -49,13 +56,19 @@ def training_rows(
         repeats: rows of each example.
         process_index: this process.
         process_count: number of processes.
+        stream: the stream of examples; None: epochs of all examples, each in its own random order.
     """
     rows = batch_size // repeats // process_count
     first = step * (batch_size // repeats) + process_index * rows
-    epochs, positions = np.divmod(np.arange(first, first + rows), num_examples)
-    indices = permute(positions, num_examples, hash_words(_ORDER, seed, epochs))
-    seeds = [hash_words(_EXAMPLE, seed, epochs, indices)]  # [rows] for each copy
-    seeds += [hash_words(_COPY, seed, epochs, indices, copy) for copy in range(1, repeats)]
+    positions = np.arange(first, first + rows)
+    if stream is not None:
+        indices, one, _ = stream(positions, seed)
+        seeds = [one, *(hash_words(_COPY, one, copy) for copy in range(1, repeats))]
+    else:
+        epochs, positions = np.divmod(positions, num_examples)
+        indices = permute(positions, num_examples, hash_words(ORDER, seed, epochs))
+        seeds = [hash_words(EXAMPLE, seed, epochs, indices)]  # [rows] for each copy
+        seeds += [hash_words(_COPY, seed, epochs, indices, copy) for copy in range(1, repeats)]
     return Rows(np.repeat(indices, repeats), np.stack(seeds, axis=1).ravel(), repeats)
 
 

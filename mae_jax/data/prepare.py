@@ -72,8 +72,8 @@ def prepare(
 
     Args:
         images: a folder, with or without a sub-folder for each class (see the source `folder`); its
-            files are packed unchanged. Or the spec string of any other source; its images are
-            packed losslessly as PNG.
+            files are packed unchanged. Or the spec string of any other source; images that it reads
+            encoded are packed unchanged, others losslessly as PNG.
         out: parent folder of TFDS data sets.
         name: name of the data set: lower-case letters, digits and underscores.
         channels: channels to decode the images of a folder to when measuring them: 3 (color,

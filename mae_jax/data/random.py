@@ -43,7 +43,7 @@ def uniform(seeds: np.ndarray, count: int) -> np.ndarray:
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permute(positions: np.ndarray, size: int, key) -> np.ndarray:
+def permute(positions: np.ndarray, size, key) -> np.ndarray:
     """Applies a keyed permutation of [0, size) to positions, without storing the permutation.
 
     A Feistel network over the smallest even number of bits that holds `size`. A value outside the
@@ -52,23 +52,25 @@ def permute(positions: np.ndarray, size: int, key) -> np.ndarray:
 
     Args:
         positions: integers in [0, size), any shape.
-        size: number of permuted elements, at least 1.
+        size: number of permuted elements, at least 1; int, or int array of the same shape.
         key: int, or uint64 array of the same shape; each value is another permutation.
 
     Returns:
         int64 array of the shape of `positions`.
     """
-    half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
-    low = np.uint64((1 << int(half)) - 1)
-    values = np.asarray(positions).astype(np.uint64)
+    bits = np.frexp(np.asarray(size) - 1.0)[1]  # of the largest element
+    halves = np.maximum(1, (bits + 1) // 2).astype(np.uint64)
+    values, sizes = (np.asarray(one).astype(np.uint64) for one in (positions, size))
     keys = np.broadcast_to(np.asarray(key, np.uint64), values.shape)
     pending = np.ones(values.shape, bool)
     while pending.any():
+        half = halves[pending] if halves.ndim else halves
+        low = (np.uint64(1) << half) - np.uint64(1)
         left, right = values[pending] >> half, values[pending] & low
         for round_ in range(6):
             left, right = right, left ^ (hash_words(keys[pending], round_, right) & low)
         values[pending] = (left << half) | right
-        pending = values >= np.uint64(size)
+        pending = values >= sizes
     return values.astype(np.int64)
 
 

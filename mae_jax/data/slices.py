@@ -141,6 +141,12 @@ class Slices(Source):
         """The file: neighboring slices are almost the same image."""
         return self.files[self._locate(index)[0]]
 
+    def groups(self) -> np.ndarray | None:
+        """[N] int32, the file of each example; None if all files have one slice."""
+        slices = np.diff(self._ends, prepend=0)
+        several = int(slices.max()) > 1
+        return np.repeat(np.arange(len(slices), dtype=np.int32), slices) if several else None
+
     def _count(self, file: int, count: Callable[[Path], int]) -> int:
         """Number of examples of a file: its slices, 0 if left out, 1 if damaged."""
         path = self.files.path(file)

@@ -1,9 +1,10 @@
 """Subsets of a source: a validation split, or a small labeled subset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from mae_jax.data.groups import check_groups, pick_groups
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source, Wrapper
 from mae_jax.spec import call, parse
@@ -39,14 +40,42 @@ class Part(Wrapper):
         """Name of the example in the full source."""
         return self.source.name(int(self.indices[index]))
 
+    def weights(self) -> np.ndarray | None:
+        """[n] float32, if the full source has weights."""
+        weights = self.source.weights()
+        return None if weights is None else weights[self.indices]
+
     def group(self, index: int) -> str:
         """Group of the example in the full source."""
         return self.source.group(int(self.indices[index]))
 
+    def groups(self) -> np.ndarray | None:
+        """[n] int32, numbers of the groups in the full source, if it has groups."""
+        groups = self.source.groups()
+        return None if groups is None else groups[self.indices]
+
+
+def parts(sources: Mapping[str, Source], text: str, share: float) -> dict[str, Source]:
+    """The sources with the training set reduced to a subset, and with the split 'val' of it.
+
+    Args:
+        sources: split -> source: 'train', and 'test' if there is one.
+        text: see `subset`; '': all examples.
+        share: see `hold_out`; 0: no split 'val'.
+
+    Raises:
+        UserError: see `subset` and `hold_out`; a group is in the training and in the test set.
+    """
+    train = subset(sources["train"], text) if text else sources["train"]
+    if "test" in sources:
+        check_groups(train, sources["test"])
+    held = dict(zip(("train", "val"), hold_out(train, share))) if share else {"train": train}
+    return {**sources, **held}
+
 
 def hold_out(source: Source, share: float) -> tuple[Part, Part]:
     """Splits a source deterministically into (training, held-out) parts, stratified by class if the
-    labels are known without reading the examples.
+    labels are known without reading the examples. Groups of the source are not split.
 
     Args:
         source: the full source.
@@ -59,7 +88,10 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
         raise UserError(f"held_out {share}: {WAY_OUT}")
     count, names = source.num_examples, source.class_names
     labels = source.labels() if names else None
-    if labels is not None:
+    groups = source.groups()
+    if groups is not None:
+        held = pick_groups(groups, share, strata=labels, stream=_HELD_OUT)
+    elif labels is not None:
         held = _pick(labels, names, lambda n: round(n * share), _HELD_OUT, 0)
     else:
         held = np.sort(permute(np.arange(round(count * share)), count, _HELD_OUT))
@@ -68,7 +100,10 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
         raise UserError(f"held_out {share} of {count} images is {len(held)}: {WAY_OUT}")
     if labels is not None and (lost := {*labels} - {*labels[kept]}):
         raise UserError(f"held_out {share} is all of the class {names[min(lost)]!r}: {WAY_OUT}")
-    return Part(source, kept), Part(source, held)
+    train, val = Part(source, kept), Part(source, held)
+    if groups is not None:  # runs of versions that split groups cannot resume
+        train.digest = val.digest = f"{source.digest} in groups"
+    return train, val
 
 
 def check(text: str, held_out: float) -> None:

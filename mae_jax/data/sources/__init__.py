@@ -81,9 +81,24 @@ class Source(abc.ABC):
             return None
         return np.bincount(labels[labels >= 0], minlength=len(self.class_names))  # -1: no class
 
+    def weights(self) -> np.ndarray | None:
+        """[N] float32, weights of all examples for sampling; None if there are none."""
+        return None
+
     def group(self, index: int) -> str:
         """Key of the examples that must stay in one split, such as the slices of a volume."""
         return self.name(index)
+
+    def groups(self) -> np.ndarray | None:
+        """[N] int32, numbers of the groups of all examples; None: each example is its own."""
+        return None
+
+    @property
+    def group_names(self) -> Sequence[str]:
+        """Names of the groups 0, 1, ..., which are the same in other sets; empty if there are
+        none.
+        """
+        return ()
 
 
 class Arrays(Source):
@@ -127,6 +142,19 @@ class Wrapper(Source):
         """Name in the wrapped source."""
         return self.source.name(index)
 
+    def weights(self) -> np.ndarray | None:
+        """Weights in the wrapped source."""
+        return self.source.weights()
+
     def group(self, index: int) -> str:
         """Group in the wrapped source."""
         return self.source.group(index)
+
+    def groups(self) -> np.ndarray | None:
+        """Groups in the wrapped source."""
+        return self.source.groups()
+
+    @property
+    def group_names(self) -> Sequence[str]:
+        """Names of the groups in the wrapped source."""
+        return self.source.group_names

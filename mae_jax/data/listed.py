@@ -1,0 +1,139 @@
+"""Files that a table lists: their paths, and which of them are missing or listed twice."""
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mae_jax.data.files import number
+from mae_jax.types import UserError
+
+_LISTED_FROM = 16  # a folder with so many of the files is listed, others' files are looked up
+_CHUNK = 1024  # files that a thread looks up at a time
+_THREADS = 16
+_SHOWN = 3
+
+
+def portable(where: str, name: str, column: Any) -> tuple[Any, list[str]]:
+    """Paths with '/', and lines to report.
+
+    Args:
+        where: the source, for messages.
+        name: of the column.
+        column: `pyarrow.Array` of texts: paths, those of Windows too.
+
+    Raises:
+        UserError: a path is empty, or begins with the drive of another machine.
+    """
+    import pyarrow.compute as pc
+
+    if column.null_count:
+        row = int(np.argmax(np.asarray(column.is_null())))
+        raise UserError(
+            f"{where}: {name!r} of row {row + 1}"
+            + (f" (and of {column.null_count - 1} more)" if column.null_count > 1 else "")
+            + " is empty: each row needs the path of a file"
+        )
+    notes = []
+    if count := pc.sum(pc.match_substring(column, "\\")).as_py() or 0:
+        column = pc.replace_substring(column, "\\", "/")
+        notes.append(f"{number(count, 'path')} with backslashes, read as '/'")
+    column = pc.replace_substring_regex(column, r"^(\./+)+", "")
+    if len(column) and re.match("[A-Za-z]:/", first := column[0].as_py()) and os.name != "nt":
+        raise UserError(
+            f"{where}: {first!r} begins with a drive of Windows: write paths relative to a folder, "
+            "and give it as root"
+        )
+    return column, notes
+
+
+def compact(paths: Any) -> Any:
+    """The paths with offsets of 4 bytes instead of 8, if these suffice."""
+    import pyarrow as pa
+
+    return paths.cast(pa.string()) if paths.nbytes < 2**31 else paths
+
+
+def is_missing(root: Path, paths: Any) -> np.ndarray:
+    """Whether each file is missing, [N] bool. A folder with at least 16 of the files is listed
+    once; other files are looked up one by one.
+
+    Args:
+        root: folder that relative paths belong to.
+        paths: `pyarrow.Array` of N texts.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    folders = pc.replace_substring_regex(paths, "[^/]*$", "").dictionary_encode()
+    codes = np.asarray(folders.indices)
+    counts = np.bincount(codes, minlength=len(folders.dictionary))
+    large = np.flatnonzero(counts >= _LISTED_FROM)
+    missing = np.ones(len(paths), bool)
+    if len(large):
+        kind = pa.large_binary()
+        there = [_names(root, folders.dictionary[int(i)].as_py()) for i in large]
+        known = pa.array([name for names in there for name in names], kind)
+        missing = ~np.asarray(pc.is_in(paths.cast(kind), value_set=known))
+        gone = [i for i, names in zip(large, there, strict=True) if not names]
+        unsure = missing & ~np.isin(codes, gone)
+    else:
+        unsure = missing
+    rows = np.flatnonzero(unsure)  # in small folders, or under another form of the name
+    with ThreadPoolExecutor(_THREADS) as pool:
+        chunks = (rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK))
+        found = list(pool.map(lambda chunk: [*_absent(root, paths, chunk)], chunks))
+    missing[rows] = [absent for part in found for absent in part]
+    return missing
+
+
+def check_missing(
+    where: str, root: Path, paths: Any, missing: np.ndarray, *, skip: bool
+) -> list[str]:
+    """Lines to report about missing files.
+
+    Raises:
+        UserError: files are missing, and not to be skipped, or all are.
+    """
+    count, total = int(missing.sum()), len(missing)
+    if not count:
+        return []
+    first = ", ".join(repr(paths[int(i)].as_py()) for i in np.flatnonzero(missing)[:_SHOWN])
+    files = f"{count} of {number(total, 'file')}: {first}" + ", ..." * (count > _SHOWN)
+    if skip and count < total:
+        return [f"left out the missing {files}"]
+    raise UserError(
+        f"{where}: missing in {str(root)!r}: {files}; correct the paths, or give another root"
+        + ("" if skip or count == total else ", or leave such rows out with missing='skip'")
+    )
+
+
+def repeated(paths: Any) -> list[str]:
+    """A line to report if files are listed more than once."""
+    import pyarrow.compute as pc
+
+    if len(paths) == pc.count_distinct(paths).as_py():
+        return []
+    counts = pc.value_counts(paths)
+    several = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    first = ", ".join(map(repr, several[:_SHOWN].to_pylist()))
+    more = ", ..." * (len(several) > _SHOWN)
+    return [f"{number(len(several), 'file')} in several rows, each an example: {first}{more}"]
+
+
+def _names(root: Path, folder: str) -> list[bytes]:
+    """The paths of all files in a folder as in the table; none if it cannot be listed."""
+    prefix = os.fsencode(folder)
+    try:
+        return [prefix + name for name in os.listdir(os.fsencode(root / folder))]
+    except OSError:
+        return []
+
+
+def _absent(root: Path, paths: Any, rows: np.ndarray) -> Iterator[bool]:
+    for row in rows:
+        yield not os.path.isfile(os.path.join(root, paths[int(row)].as_py()))
