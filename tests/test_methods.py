@@ -260,7 +260,7 @@ def test_images_of_another_rank_are_learned_or_refused_in_one_line(name, shape):
     config.method = dict(name=name.removeprefix("methods."), args=dict(tiny(name).ARGS))
     example = lambda method: method.example(shape)
     build = lambda: build_learner(
-        config, make_mesh(), num_examples=32, example=example, sample=lambda count: {}
+        config, make_mesh(), num_examples=32, example=example, sample=lambda count, fields: {}
     )
     if make_tiny(name).rank is None:
         learner = build()

@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "models": BASE | {"ops"},
     "masks": BASE | {"ops"},
     "targets": BASE | {"ops"},
+    "objectives": BASE | {"ops"},
     "methods": BASE | {"ops", "models", "masks", "targets"},
-    "tasks": BASE | {"ops", "models", "methods"},
+    "tasks": BASE | {"ops", "models", "methods", "objectives"},
     "evals": BASE | {"data", "ops"},
     "figures": BASE | {"evals", "metrics", "ops", "tables"},
     "predictions": BASE | {"evals", "ops", "paths"},
@@ -67,10 +68,11 @@ MAY_IMPORT = {
         "standardize",
         "weights",
     },
-    "restore": BASE | {"checks", "config", "engine", "methods", "run", "weights", "workdir"},
+    "restore": BASE
+    | {"checks", "config", "data", "engine", "methods", "run", "weights", "workdir"},
     "export": BASE | {"methods", "run"},
-    "model": BASE | {"data", "methods", "ops", "weights", "workdir"},
-    "features": BASE | {"run"},
+    "model": BASE | {"data", "methods", "ops", "predictions", "weights", "workdir"},
+    "features": BASE | {"predictions", "run"},
     "evaluate": BASE
     | {
         "engine",

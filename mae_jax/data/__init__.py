@@ -13,6 +13,7 @@ import numpy as np
 
 from mae_jax.data import arrays, classes, originals
 from mae_jax.data import subset as subsets
+from mae_jax.data.columns import columns
 from mae_jax.data.loader import Loader, cores
 from mae_jax.data.named import check_damaged, open_sources
 from mae_jax.data.options import check_options, repeats_note
@@ -186,8 +187,11 @@ class Data:
             del batch["valid"]
         return batch
 
-    def sample(self, count: int) -> dict[str, np.ndarray]:
-        """`count` training examples, a function of the seed and so the same in all processes."""
+    def sample(self, count: int, fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """`count` training examples, a function of the seed and so the same in all processes.
+        With `fields`, only these labels as the source has them, see `columns`."""
+        if fields:
+            return columns(self.sources["train"], count, fields, self.seed)
         loader, size = self._loader("train", "train"), self.num_examples
         batch = loader.buffers(count)
         indices = permute(np.arange(count) % size, size, self.seed)
