@@ -99,7 +99,7 @@ class Shared:
 
     predict: Predict
     wanted: Mapping[str, frozenset[str]]
-    """Split -> outputs and fields that any of the evaluators reads."""
+    """Split -> outputs and fields that any of the evaluators reads, besides `ALSO`."""
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
         """The outputs of a batch."""
@@ -113,6 +113,10 @@ def shared(predict: Predict, evaluators: Sequence[Evaluator]) -> Shared:
         for split, fields in evaluator.needs.items():
             wanted[split] = wanted.get(split, frozenset()).union(evaluator.outputs, fields)
     return Shared(predict=predict, wanted=wanted)
+
+
+ALSO = frozenset(("group",))
+"""Fields that evaluators read where the data have them."""
 
 
 class Features(NamedTuple):
@@ -136,7 +140,7 @@ def read_split(
     for batch in data.eval(split, limit):
         outputs = predict(batch)
         valid = np.asarray(outputs["valid"])
-        for name in outputs.keys() - {"valid"} if wanted is None else wanted:
+        for name in outputs.keys() - {"valid"} if wanted is None else wanted | ALSO & {*outputs}:
             parts.setdefault(name, []).append(np.asarray(outputs[name])[valid])
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 

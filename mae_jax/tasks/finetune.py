@@ -180,7 +180,7 @@ def make(
     """
     if not 0 < layer_decay <= 1 or not 0 <= smoothing < 1 or not 0 <= ema < 1:
         raise UserError(
-            f"layer_decay={layer_decay} in (0, 1], smoothing={smoothing} and ema={ema} in [0, 1): one "
+            f"layer_decay={layer_decay} in (0, 1], smoothing={smoothing}, ema={ema} in [0, 1): one "
             "of them is outside"
         )
     mixing = dict(smoothing=smoothing, mixup=mixup, cutmix=cutmix)
