@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "tasks": BASE | {"ops", "models", "methods", "objectives"},
     "evals": BASE | {"data", "ops"},
     "figures": BASE | {"evals", "metrics", "ops", "tables"},
-    "predictions": BASE | {"evals", "ops", "paths"},
+    "predictions": BASE | {"data", "evals", "ops", "paths"},
     "engine": BASE,
     "distributed": BASE | {"engine"},
     "data": BASE,
