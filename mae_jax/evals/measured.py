@@ -114,6 +114,7 @@ def measured(
         )
     values = {metric: value for metric, value in values.items() if metric not in undefined}
     main = [metric for metric in values if "/" not in metric]
+    parts = {metric: values.pop(metric) for metric in [*values] if metric not in main}
     if bootstrap and main:
         numbers, groups = np.unique(groups, return_inverse=True)
         rng, draws = np.random.default_rng(seed), []
@@ -127,4 +128,4 @@ def measured(
             if len(defined):
                 low, high = np.quantile(defined, tails)
                 values |= {f"{metric}_low": float(low), f"{metric}_high": float(high)}
-    return values
+    return values | parts

@@ -15,13 +15,13 @@ class Classifier(nn.Module):
 
     With `pool` 'mean' the head reads the mean of the patch tokens after its own LayerNorm, which
     replaces the encoder's final norm; with 'cls', the mean of the class tokens after that norm.
-    With `shared`, logits are one score of the features plus a bias for each class.
+    With `biases`, their initial values, logits are one score plus a bias for each class.
     """
 
     encoder: Encoder
     classes: int
     pool: str = "mean"
-    shared: bool = False
+    biases: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
@@ -30,9 +30,9 @@ class Classifier(nn.Module):
         features = pooled(self.encoder(images, train=train), self.pool, prefix=self.encoder.prefix)
         if self.pool == "mean":
             features = LayerNorm(name="fc_norm")(features)
-        if self.shared:
+        if self.biases:
             score = nn.Dense(1, use_bias=False, kernel_init=head_init, name="head")(features)
-            bias = self.param("head_bias", nn.initializers.zeros, (self.classes,), jnp.float32)
+            bias = self.param("head_bias", lambda key: jnp.array(self.biases, jnp.float32))
             return features, score + bias  # [B, 1] + [classes]
         head = nn.Dense(self.classes, kernel_init=head_init, name="head")
         return features, head(features)  # float32: in bfloat16, close logits would tie

@@ -35,8 +35,9 @@ class Objective(abc.ABC):
     """Name of the output that `predictions` returns."""
     soft: ClassVar[bool] = False
     """Whether the labels of two images can be mixed, and smoothed: `targets` is defined."""
-    shared: ClassVar[bool] = False
-    """Whether the outputs of the head are one score plus a bias for each output."""
+    biases: ClassVar[tuple[float, ...]] = ()
+    """Initial biases [width], if all outputs of the head are one score plus a bias for each; ():
+    every output has its own weights."""
     sample: ClassVar[int] = 0
     """Number of training labels that `constants` reads; 0: none."""
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mae_jax.objectives import Constants, check_classes
 from mae_jax.objectives.classes import Classes
@@ -21,12 +22,19 @@ class Ordered(Classes):
     """The objective; `make` documents the fields. Labels are indices in the order."""
 
     soft: ClassVar[bool] = False
-    shared: ClassVar[bool] = True
 
     @property
     def width(self) -> int:
         """Number of thresholds."""
         return self.classes - 1
+
+    @property
+    def biases(self) -> tuple[float, ...]:
+        """With a score of 0 all classes have the same probability."""
+        above = 1 - np.arange(1, self.classes) / self.classes  # P(class > k), [classes - 1]
+        cumulative = np.log(above / (1 - above))
+        widths = np.log(np.expm1(-np.diff(cumulative)))  # the inverse of softplus
+        return tuple(cumulative[0] + np.append(0.0, widths))
 
     def losses(self, outputs: jax.Array, labels: jax.Array, constants: Constants) -> jax.Array:
         """-log P(class) [...] of outputs [..., classes - 1] and classes [...]."""

@@ -51,7 +51,7 @@ class Finetuning(ImageMethod):
     def model(self) -> Classifier:
         """Encoder and linear head."""
         objective = self.objective
-        return Classifier(self.encoder, objective.width, self.pool, objective.shared)
+        return Classifier(self.encoder, objective.width, self.pool, objective.biases)
 
     def labels(self) -> Mapping[str, int]:
         """The field of the objective, with `classes` classes."""

@@ -74,11 +74,11 @@ class LinearProbing(ImageMethod):
         encoder_key, head_key = jax.random.split(key)
         images, objective = self.normalize(batch["image"]), self.objective
         width, keys = self.feature_width, jax.random.split(head_key, len(self.lr_factors))
-        columns = 1 if objective.shared else objective.width
+        columns = 1 if objective.biases else objective.width
         heads = {
             f"head_{i}": {
                 "kernel": head_init(keys[i], (width, columns)),
-                "bias": jnp.zeros(objective.width),
+                "bias": jnp.array(objective.biases or jnp.zeros(objective.width), jnp.float32),
             }
             for i in range(len(self.lr_factors))
         }
