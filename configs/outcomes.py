@@ -21,6 +21,12 @@ from mae_jax.types import UserError
 KINDS = ("multilabel", "regression", "ordered")
 WORDS = ("probe", "absolute")
 INTERVALS = "bootstrap=1000"
+FROZEN = {
+    "multilabel": "|knn(field=labels)",
+    "regression": "|knn(field=value)|ridge",
+    "ordered": "|knn",
+}
+"""Kind -> evaluators of the frozen features, beside a linear probe."""
 
 
 def get_config(arg: str = "multilabel") -> ConfigDict:
@@ -50,7 +56,7 @@ def get_config(arg: str = "multilabel") -> ConfigDict:
     config.schedule.update(base_lr=2e-3, epochs=20.0, warmup_epochs=2.0, min_lr=1e-6)
     config.checkpoint.every = 200
     config.log.every = 10
-    config.evals.update(every=0, run=f"{kind}({INTERVALS})", figures="curves")
+    config.evals.update(every=0, run=evaluators(kind, words), figures="curves")
     if kind == "multilabel":
         config.data.update(
             fields=("labels",), train_transform="random_resized_crop(64, scale=(0.8, 1))|flip"
@@ -65,8 +71,12 @@ def get_config(arg: str = "multilabel") -> ConfigDict:
             test="fashion_scenes(split=test, size=32, label=size)",
             fields=("label",),
         )
-        config.evals.update(
-            run=f"ordered({INTERVALS})|classes({INTERVALS})|classify",
-            figures="curves|confusion|calibration",
-        )
+        config.evals.figures = "curves|confusion|calibration"
     return config
+
+
+def evaluators(kind: str, words: list[str]) -> str:
+    """The spec of the evaluators."""
+    spec = f"{kind}({INTERVALS})"
+    spec += f"|classes({INTERVALS})|classify" if kind == "ordered" else ""
+    return spec + (FROZEN[kind] if "probe" in words else "")

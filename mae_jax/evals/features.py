@@ -125,7 +125,7 @@ class Features(NamedTuple):
     features: np.ndarray
     """[N, D] float32."""
     labels: np.ndarray
-    """[N] int32."""
+    """[N, ...] of the field that was asked for."""
 
 
 @functools.lru_cache(maxsize=2)  # the evaluators of one evaluation ask for the same two splits
@@ -152,15 +152,17 @@ def extract(
     limit: int | None = None,
     *,
     output: str = "features",
+    field: str = "label",
 ) -> Features:
     """The features of a labeled split.
 
     Args:
         limit: maximum number of examples; None: all.
         output: the model's output to use as features, see `types.layer_output`.
+        field: of the labels.
     """
     outputs = read_split(predict, data, split, limit)
-    return Features(outputs[output].astype(np.float32), outputs["label"])
+    return Features(outputs[output].astype(np.float32), outputs[field])
 
 
 LAYERED = "layer and pool are for methods whose encoder returns its layers, as vit does"

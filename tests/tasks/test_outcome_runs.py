@@ -23,9 +23,9 @@ METRICS = {
     "ordered": {"kappa", "kappa_low", "class_mae", "accuracy", "balanced_accuracy", "auroc", "ece"},
     "multilabel": {"auroc", "average_precision", "f1", "auroc_high", "f1/Bag"},
     "regression,absolute": {"r2", "mae", "rmse", "spearman", "r2_low"},
-    "regression,probe": {"r2", "mae", "rmse", "spearman", "r2_low"},
-    "ordered,probe": {"kappa", "nll"},
-    "multilabel,probe": {"auroc"},
+    "regression,probe": {"r2", "mae", "rmse", "spearman", "r2_low", "knn_r2", "ridge_r2"},
+    "ordered,probe": {"kappa", "nll", "knn"},
+    "multilabel,probe": {"auroc", "knn_auroc"},
 }
 
 
