@@ -110,10 +110,12 @@ class Run(Learner):
         Raises:
             UserError: a label that is none of the classes, or no number.
         """
+        own, learned = self.data.source("train").fields, dict(self.method.labels())
+        if "weight" in self.data.example("train"):
+            learned["weight"] = 1
         with contextlib.closing(self.data.train(start_step)) as batches:
             for batch in batches:
-                for field, classes in self.method.labels().items():
-                    own = self.data.source("train").fields
+                for field, classes in learned.items():
                     known = dict(
                         ignored=fields.ignored(field, own), holds=fields.of(field, own).holds
                     )

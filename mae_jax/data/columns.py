@@ -33,7 +33,9 @@ def columns(source: Source, count: int, fields: Sequence[str], seed: int) -> dic
             rows = source.read(indices[start : start + CHUNK])
             for field in missing:
                 if field not in rows:
-                    raise UserError(f"the training set has no {field}: use a source that has them")
+                    raise UserError(
+                        f"the training set has no field {field!r}: use a source that has it"
+                    )
                 parts[field].append(np.asarray(rows[field]))
         known |= {field: np.concatenate(values) for field, values in parts.items()}
     return known

@@ -66,7 +66,7 @@ class Scenes(Source):
         }
 
     def read(self, indices: np.ndarray) -> dict[str, Sequence[Any]]:
-        """'image', 'segmentation', 'labels', 'box', 'box_label' and 'box_mask'; see
+        """'image', 'segmentation', 'box', 'box_label', 'box_mask' and 'labels'; see
         `fashion_scenes.make`.
         """
         keys = hash_words(*self._seeds, np.asarray(indices))  # [n]
@@ -104,7 +104,7 @@ class Scenes(Source):
             objects, np.arange(len(objects.boxes)), self.objects[1], self.mask_size
         )
         present = np.isin(np.arange(len(self.names["labels"])), objects.labels).astype(np.uint8)
-        return {"image": pixels, "segmentation": classes[visible], "labels": present, **boxes}
+        return {"image": pixels, "segmentation": classes[visible], **boxes, "labels": present}
 
     def _paint(self, image, visible, garment, draw: dict[str, float], number: int) -> None:
         """Puts a garment in front of what an image [S, S, 3] float32 shows already."""

@@ -78,14 +78,16 @@ def test_a_source_declares_fields_of_its_own():
     arrays = {
         "image": np.zeros((count, 6, 8, 3), np.uint8),
         "height_map": np.arange(count * 48).reshape(count, 6, 8),
-        "weight": np.arange(count, dtype=np.float16),
+        "density": np.arange(count, dtype=np.float16),
     }
     own = {"height_map": Field(dtype=np.int16, move="nearest", fill=-1)}
-    data = batches_of(arrays, own, fields=("height_map", "weight"), eval_transform="center_crop(4)")
+    data = batches_of(
+        arrays, own, fields=("height_map", "density"), eval_transform="center_crop(4)"
+    )
     batch = next(data.eval("train"))
     np.testing.assert_array_equal(batch["height_map"], arrays["height_map"][:4, 1:5, 2:6])
-    assert (batch["height_map"].dtype, batch["weight"].dtype) == (np.int16, np.float16)
-    assert batch.keys() == {"image", "height_map", "weight", "valid"}
+    assert (batch["height_map"].dtype, batch["density"].dtype) == (np.int16, np.float16)
+    assert batch.keys() == {"image", "height_map", "density", "valid"}
     part = Part(data.sources["train"], np.array([4, 2]))
     loader = Loader(part, T.make_transforms("center_crop(4)"), fields=("height_map",), on_error="")
     assert loader.spec()["height_map"] == ((4, 4), np.int16)

@@ -12,8 +12,11 @@ import pytest
 from PIL import Image
 
 import mae_jax
+from mae_jax.data.columns import columns
 from mae_jax.data.sources import Arrays, fashion_scenes
+from mae_jax.data.subset import Part
 from mae_jax.restore import load_run
+from mae_jax.types import UserError
 from tests.helpers.commands import mistake, run
 
 pytestmark = pytest.mark.slow
@@ -111,9 +114,23 @@ def test_labels_that_do_not_fit_are_refused_before_training(capsys, tmp_path):
     assert said.startswith("regression needs values, and config.data.test has none")
     several = "--config.data.train=fashion_scenes(size=32, objects=(1, 2), num_examples=24)"
     said = mistake(capsys, *command, f"{CONFIG}:regression", several)
-    assert said.startswith("the training set has no values: use a source that has them")
+    assert said.startswith("the training set has no field 'value': use a source that has it")
     said = mistake(capsys, "train", "--config", "outcomes:ordered,absolute")
     assert "write multilabel, regression, ordered" in said
+
+
+def test_labels_without_images():
+    """Of all examples where they are in memory, or of some that are read."""
+    scenes = fashion_scenes.make(size=16, num_examples=70, objects=(1, 3))
+    every = scenes.read(np.arange(70))["labels"]
+    found = columns(scenes, 10_000, ("labels",), 3)["labels"]
+    np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(every, axis=0))
+    assert len(columns(scenes, 5, ("labels",), 3)["labels"]) == 5
+    part = Part(fashion_scenes.make(size=16, num_examples=9), np.array([4, 7]))
+    assert columns(part, 1, ("value", "label"), 0)["value"].shape == (2,)
+    np.testing.assert_array_equal(part.column("label"), part.read(np.arange(2))["label"])
+    with pytest.raises(UserError, match="the training set has no field 'depth'"):
+        columns(scenes, 5, ("depth",), 0)
 
 
 def test_labels_of_scenes():
