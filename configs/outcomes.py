@@ -61,7 +61,7 @@ def get_config(arg: str = "multilabel") -> ConfigDict:
         config.data.update(
             fields=("labels",), train_transform="random_resized_crop(64, scale=(0.8, 1))|flip"
         )
-        config.schedule.update(epochs=8.0, warmup_epochs=0.8)
+        config.schedule.update(epochs=6.0, warmup_epochs=0.6)
         return config
     # Crops of another scale would change the size.
     config.data.update(fields=("value",), train_transform="flip")

@@ -77,8 +77,9 @@ class Finetuning(ImageMethod):
         return params, collections(self.objective) | ({"ema": params} if self.ema else {})
 
     def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
-        """The constants of the objective, from its labels."""
-        return {"objective": self.objective.constants(sample[self.objective.field])}
+        """The constants of the objective, from its labels, if it has any."""
+        objective = self.objective
+        return {"objective": objective.constants(sample[objective.field])} if self.sample else {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """The objective's loss, with soft targets after mixup or CutMix where it has such; the mean

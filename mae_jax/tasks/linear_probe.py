@@ -87,8 +87,9 @@ class LinearProbing(ImageMethod):
         return params, extra | collections(objective)
 
     def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
-        """The constants of the objective, from its labels."""
-        return {"objective": self.objective.constants(sample[self.objective.field])}
+        """The constants of the objective, from its labels, if it has any."""
+        objective = self.objective
+        return {"objective": objective.constants(sample[objective.field])} if self.sample else {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """The sum of the heads' losses: heads share no trained parameters, so each trains as in a

@@ -166,6 +166,18 @@ def test_balanced_weights_are_those_of_scikit_learn():
     ].tolist() == pytest.approx([1 / 2, 1, 1])
 
 
+def test_an_objective_of_ones_own(tmp_path, monkeypatch):
+    text = "from mae_jax.objectives.classes import Classes\n\n"
+    text += "def make(*, classes: int, scale: float = 1.0):\n    return Classes(classes=classes)\n"
+    (tmp_path / "my_objective").mkdir()
+    (tmp_path / "my_objective" / "__init__.py").touch()
+    (tmp_path / "my_objective" / "one.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make_objective("my_objective.one(scale=2.0)", 3).classes == 3
+    with pytest.raises(UserError, match="there is no 'scal'"):
+        make_objective("my_objective.one(scal=2.0)", 3)
+
+
 @pytest.mark.parametrize(
     ("spec", "classes", "mixing", "message"),
     [
