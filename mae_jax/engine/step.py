@@ -66,11 +66,11 @@ def plan_state(
 
     def initial_state() -> TrainState:
         check_state(abstract_state)
-        state = initialize()
         if not method.sample:
-            return state
+            return initialize()
         constants = method.constants(sample(method.sample, method.sample_fields))
-        check_constants(constants, state.extra)
+        check_constants(constants, abstract_state.extra)
+        state = initialize()
         sharded = {name: jax.tree.map(place, state.extra[name], x) for name, x in constants.items()}
         return state.replace(extra=state.extra | sharded)
 
