@@ -22,9 +22,9 @@ KINDS = ("multilabel", "regression", "ordered")
 WORDS = ("probe", "absolute")
 INTERVALS = "bootstrap=1000"
 FROZEN = {
-    "multilabel": "|knn(field=labels)",
+    "multilabel": "|knn(field=labels)|logistic(field=labels)",
     "regression": "|knn(field=value)|ridge",
-    "ordered": "|knn",
+    "ordered": "|knn|logistic",
 }
 """Kind -> evaluators of the frozen features, beside a linear probe."""
 

@@ -43,7 +43,7 @@ def make(*, l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | 
         raise UserError(f"ridge(l2={l2}): penalties must be positive")
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        train = extract(predict, data, "train", limit, "value")
+        train = extract(predict, data, "train", limit, field="value")
         test = extract(predict, data, "test", field="value")
         mean, std = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
         features, values = (train.features - mean) / std, train.labels

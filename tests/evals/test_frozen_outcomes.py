@@ -4,10 +4,10 @@ import types
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score, roc_auc_score
 
-from mae_jax.evals import knn, ridge
+from mae_jax.evals import knn, logistic, ridge
 from mae_jax.types import UserError
 
 RNG = np.random.default_rng(0)
@@ -67,6 +67,29 @@ def test_neighbors_of_several_classes():
         assert found[f"knn_auroc_{k}"] == pytest.approx(expected, abs=1e-3)
 
 
+def test_each_class_against_its_absence():
+    data = made("labels", lambda x: (x > 0).astype(np.uint8))
+    train, test = data.splits["train"], data.splits["test"]
+    train["labels"][RNG.random(train["labels"].shape) < 0.2] = 255
+    mean, std = train["features"].mean(axis=0), train["features"].std(axis=0) + 1e-6
+    features, scaled = (train["features"] - mean) / std, (test["features"] - mean) / std
+    solution, scores = logistic.fit_each(features, train["labels"], l2=0.1), []
+    for k, column in enumerate(train["labels"].T):
+        rows = column != 255
+        # The penalty of two classes with opposite weights is half of that of their difference.
+        theirs = LogisticRegression(C=2 / (0.1 * rows.sum()), tol=1e-9)
+        theirs.fit(features[rows], column[rows])
+        np.testing.assert_allclose(solution.weights[:, k], theirs.coef_[0], atol=2e-3)
+        np.testing.assert_allclose(solution.bias[k], theirs.intercept_[0], atol=2e-3)
+        scores.append(theirs.decision_function(scaled))
+    found = logistic.make(l2=0.1, field="labels")(lambda batch: batch, data)
+    expected = roc_auc_score(test["labels"], np.stack(scores, axis=1))
+    assert found == {"logistic_auroc": pytest.approx(expected, abs=1e-3)}
+    penalties = (0.1, 1e4)
+    best = logistic.choose(features, train["labels"], penalties, logistic.auroc, logistic.fit_each)
+    assert best in penalties
+
+
 @pytest.mark.parametrize("values", [1, 3])
 def test_numbers_from_frozen_features(values):
     data = made("value", lambda x: np.float32(x[:, 0] if values == 1 else x))
@@ -92,5 +115,7 @@ def test_refusals():
         UserError, match="knn: field 'size' is unknown: choose label, labels, value"
     ):
         knn.make(field="size")
+    with pytest.raises(UserError, match="logistic: field 'value' is unknown: choose label, labels"):
+        logistic.make(field="value")
     with pytest.raises(UserError, match="penalties must be positive"):
         ridge.make(l2=0.0)

@@ -28,7 +28,7 @@ METRICS = {
     "regression,absolute": {"r2", "mae", "rmse", "spearman", "r2_low"},
     "regression,probe": {"r2", "mae", "rmse", "spearman", "r2_low", "knn_r2", "ridge_r2"},
     "ordered,probe": {"kappa", "nll", "knn"},
-    "multilabel,probe": {"auroc", "knn_auroc"},
+    "multilabel,probe": {"auroc", "knn_auroc", "logistic_auroc"},
 }
 
 
