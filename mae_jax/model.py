@@ -80,8 +80,8 @@ class Model:
         Args:
             images, batch_size: see `features`.
             outputs: among those of `method.offers()`, e.g. 'features', 'logits' or 'features/2'.
-                None: 'probability' [N, K] float32 and 'prediction', [N] int of one class per image or
-                [N, K] bool of several; of a regression 'prediction' [N] or [N, V] float32 alone.
+                None: 'probability' [N, K] float32 and 'prediction', [N] int of one class per image
+                or [N, K] bool of several; of a regression 'prediction' [N] or [N, V] float32 alone.
                 `classes` has the names.
 
         Raises:

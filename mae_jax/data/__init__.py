@@ -183,13 +183,12 @@ class Data:
         loader = self._loader(split, stage)
         batch = loader.buffers(1)
         loader.load(Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64)), batch)
-        if stage == "train":
-            del batch["valid"]
-        return batch
+        return {name: rows for name, rows in batch.items() if stage != "train" or name != "valid"}
 
     def sample(self, count: int, fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """`count` training examples, a function of the seed and so the same in all processes.
-        With `fields`, only these labels as the source has them, see `columns`."""
+        """`count` training examples, a function of the seed and so the same in all processes; with
+        `fields`, only these labels as the source has them, see `columns`.
+        """
         if fields:
             return columns(self.sources["train"], count, fields, self.seed)
         loader, size = self._loader("train", "train"), self.num_examples
@@ -272,10 +271,8 @@ def make_data(
             divide; images that are known to be damaged, unless `on_error` is 'skip'.
     """
     check_options(pipeline, on_error, batch_size, process_count, views, repeats, workers)
-    transforms = {
-        "train": make_transforms(train_transform),
-        "eval": make_transforms(eval_transform),
-    }
+    texts = {"train": train_transform, "eval": eval_transform}
+    transforms = {stage: make_transforms(text) for stage, text in texts.items()}
     subsets.check(subset, held_out)
     sources = open_sources({"train": train, "test": test})
     check_damaged({} if on_error == "skip" else sources)
