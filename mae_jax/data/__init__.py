@@ -186,9 +186,7 @@ class Data:
         return {name: rows for name, rows in batch.items() if stage != "train" or name != "valid"}
 
     def sample(self, count: int, fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """`count` training examples, a function of the seed and so the same in all processes; with
-        `fields`, only these labels as the source has them, see `columns`.
-        """
+        """`count` training examples, a function of the seed; with `fields` only labels: `columns`."""
         if fields:
             return columns(self.sources["train"], count, fields, self.seed)
         loader, size = self._loader("train", "train"), self.num_examples
