@@ -186,7 +186,7 @@ class Data:
         return {name: rows for name, rows in batch.items() if stage != "train" or name != "valid"}
 
     def sample(self, count: int, fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """`count` training examples, by the seed; with `fields` only these labels, see `columns`."""
+        """`count` training examples, by the seed; with `fields` only labels, see `columns`."""
         if fields:
             return columns(self.sources["train"], count, fields, self.seed)
         loader, size = self._loader("train", "train"), self.num_examples
