@@ -12,7 +12,7 @@ import flax.errors
 import jax
 from jax.sharding import Mesh
 
-from mae_jax.data import Data
+from mae_jax.data import Data, fields
 from mae_jax.engine.checkpoint import OtherModel
 from mae_jax.engine.memory import check_room
 from mae_jax.evals.features import Evaluator
@@ -88,9 +88,11 @@ def explained_by_images(where: str, theirs: Sequence[int] | None, data: Data):
 
 def check_classes(method: Method, data: Data) -> None:
     """Raises UserError if the data lack the method's labels, or have more classes than it."""
+    example = data.example("train")
     for field, classes in method.labels().items():
-        if field not in data.example("train"):
-            raise UserError(f"the training set has no {field}s: {labeled_by(field)}")
+        if field not in example:
+            raise UserError(f"the training set has no {plural(field)}: {labeled_by(field)}")
+        _check_shape(method, field, classes, example)
         if field == "label" and data.empty_classes:
             raise UserError(
                 f"config.data.train has no image of the class {data.empty_classes[0]!r}: add some "
@@ -104,6 +106,24 @@ def check_classes(method: Method, data: Data) -> None:
                     f"config.data.{split} has {count} classes{of}, and "
                     f"config.method.args.classes={classes}"
                 )
+
+
+def _check_shape(method: Method, field: str, classes: int, example: Mapping[str, Any]) -> None:
+    """Raises UserError if labels for whole images have another shape than the method reads."""
+    if not image_shape(example) or fields.of(field).holds == "classes":
+        return
+    ours, theirs = method.example(image_shape(example))[field].shape[1:], example[field].shape[1:]
+    if ours != theirs:
+        raise UserError(
+            f"{field!r} has the shape {list(theirs)} for each example, and with "
+            f"config.method.args.classes={classes} it should have {list(ours)}: set classes to "
+            f"{theirs[-1] if theirs else 1}"
+        )
+
+
+def plural(field: str) -> str:
+    """'labels' for 'label' and 'labels'."""
+    return field if field.endswith("s") else f"{field}s"
 
 
 def labeled_by(field: str) -> str:
@@ -134,8 +154,8 @@ def check_evaluators(
     known = [output for output in wanted if _offered(method, name, output)]
     outputs = _outputs(name, method, abstract_state, data, example, known)
     for evaluator in evaluators:
-        for split, fields in evaluator.needs.items():
-            _check_split(data, evaluator.name, split, fields, method.inputs)
+        for split, needed in evaluator.needs.items():
+            _check_split(data, evaluator.name, split, needed, method.inputs)
         missing = [output for output in evaluator.outputs if output not in outputs]
         if missing:
             offered = ", ".join(method.offers())
@@ -215,14 +235,15 @@ def _check_reduce(
 
 
 def _check_split(
-    data: Data, name: str, split: str, fields: Sequence[str], inputs: Sequence[str]
+    data: Data, name: str, split: str, needed: Sequence[str], inputs: Sequence[str]
 ) -> None:
     example, ours = data.example("eval", split), data.example("eval")
-    for field in fields:
+    for field in needed:
         named = field != "label" or data.source(split).names.get("label")
         if field not in example or not named:
             raise UserError(
-                f"{name} needs {field}s, and config.data.{split} has none: {labeled_by(field)}"
+                f"{name} needs {plural(field)}, and config.data.{split} has none: "
+                f"{labeled_by(field)}"
             )
     for field in inputs:
         train = ours[field].shape[1:]

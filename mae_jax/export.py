@@ -29,6 +29,8 @@ from mae_jax.run import Run
 from mae_jax.spec import check_choice
 from mae_jax.types import Method, TrainState, UserError
 
+LEARNED = {"logits": "label", "multilabel_logits": "labels"}
+"""Output -> the field with its classes, where they have different names."""
 FORMATS = ("stablehlo", "onnx")
 PLURAL = {"image": "images"}
 """Field of a batch -> name of the input, where it differs."""
@@ -106,7 +108,7 @@ def export(
         args = dict(run.config.method.args)
         args |= {"dtype": "float32"} if "dtype" in args else {}
         method = make_method(name=run.name, args=args, total_steps=run.plan.steps)
-    field = "label" if output == "logits" else output
+    field = LEARNED.get(output, output)
     classes = run.class_names.get(field, ()) if own_images else ()
     model = _model(run, state, method, output, classes)
     out.parent.mkdir(parents=True, exist_ok=True)

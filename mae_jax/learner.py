@@ -190,14 +190,14 @@ def build_learner(
     *,
     num_examples: int,
     example: Callable[[Method], Example],
-    sample: Callable[[int], Mapping[str, np.ndarray]],
+    sample: Callable[[int, Sequence[str]], Mapping[str, np.ndarray]],
 ) -> Learner:
     """Builds everything that a config names except the data.
 
     Args:
         num_examples: training examples per epoch.
         example: returns a training batch of one for the method.
-        sample: returns the given number of training examples, for `Method.constants`.
+        sample: (number, fields) -> training examples for `Method.constants`, see `Data.sample`.
 
     Raises:
         UserError: a section that cannot be built.

@@ -16,8 +16,12 @@ from flax import traverse_util
 from mae_jax import weights
 from mae_jax.methods import make_method
 from mae_jax.ops.pixels import normalize
+from mae_jax.predictions import make_writer
 from mae_jax.types import Extra, Method, Params, UserError
-from mae_jax.workdir import read_config
+from mae_jax.workdir import read_classes, read_config
+
+Images = np.ndarray | Sequence[str | Path]
+"""Images [N, *space, C] uint8, or paths of files."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +39,8 @@ class Model:
     """[*space, C] of the images it was trained on; None: not known."""
     transform: str
     """Spec string of the transforms for evaluation, see `preprocess`."""
+    class_names: Mapping[str, Sequence[str]]
+    """Field of labels -> names of its classes; {} if not known."""
 
     @property
     def encoder(self) -> nn.Module:
@@ -47,12 +53,20 @@ class Model:
         """Network inputs [N, *space, C] float32 for uint8 images [N, *space, C]."""
         return normalize(images, self.method.mean, self.method.std)
 
-    def features(self, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes or values that it predicts, in their order; () if not known."""
+        (*_, field) = ("", *self.method.labels())
+        return tuple(self.class_names.get(field, ()))
+
+    def features(self, images: Images, *, batch_size: int = 64) -> np.ndarray:
         """Features [N, D] float32 of whole images.
 
         Args:
             images: [N, *space, C] uint8, of sizes that the encoder's patches divide. Their channels
                 are those of `image_shape`; an encoder with learned positions needs its size, too.
+                Or paths of image files, which are read and transformed a batch at a time, see
+                `preprocess`.
             batch_size: number of images computed at once.
 
         Raises:
@@ -60,27 +74,37 @@ class Model:
         """
         return self.predict(images, "features", batch_size=batch_size)["features"]
 
-    def predict(
-        self, images: np.ndarray, *outputs: str, batch_size: int = 64
-    ) -> dict[str, np.ndarray]:
+    def predict(self, images: Images, *outputs: str, batch_size: int = 64) -> dict[str, np.ndarray]:
         """Outputs for images, by name, [N, ...] each.
 
         Args:
             images, batch_size: see `features`.
             outputs: among those of `method.offers()`, e.g. 'features', 'logits' or 'features/2'.
+                None: 'probability' [N, K] float32 and 'prediction', [N] int of one class per image
+                or [N, K] bool of several; of a regression 'prediction' [N] or [N, V] float32 alone.
+                `classes` has the names.
 
         Raises:
             UserError: an output that the method does not have, or other images.
         """
+        if not outputs:
+            writer = make_writer(self.method, self.name, "")
+            if writer.predicted is None:
+                raise UserError(f"{self.name}: name outputs: {', '.join(self.method.offers())}")
+            return writer.predicted(self.predict(images, *writer.reads, batch_size=batch_size))
         for output in outputs:
             self.method.check_output(self.name, output)
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1")
-        images = self._checked(np.asarray(images))
-        parts = [self._predict(outputs, rows) for rows in _batches(images, batch_size)]
-        return {
-            name: np.concatenate([part[name] for part in parts])[: len(images)] for name in outputs
-        }
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+        for rows in self._batches(images, batch_size):
+            # The first batch has the largest size; others repeat their last image up to it.
+            size = min(batch_size, len(images))
+            padded = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+            found = jax.device_get(self._compiled(outputs, padded))
+            for name in outputs:
+                parts[name].append(found[name][: len(rows)])
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     def preprocess(self, paths: Sequence[str | Path]) -> np.ndarray:
         """Reads image files and applies `transform`: [N, *space, C] uint8.
@@ -102,16 +126,26 @@ class Model:
             images.append(pixels_of(example["image"]))
         return np.stack(images)
 
+    def _batches(self, images: Images, size: int) -> Iterator[np.ndarray]:
+        """Images [n, *space, C] of at most `size` rows at a time; files are read when needed."""
+        if isinstance(images, (str, Path)):
+            raise UserError(f"{images}: give several paths, e.g. [{str(images)!r}]")
+        files = isinstance(images, (list, tuple)) and isinstance((*images, None)[0], (str, Path))
+        images = images if files else self._checked(np.asarray(images))
+        for start in range(0, len(images), size):
+            rows = images[start : start + size]
+            yield self._checked(self.preprocess(rows)) if files else rows
+
     def _checked(self, images: np.ndarray) -> np.ndarray:
         """Raises UserError unless the network can take these images."""
+        if not len(images):
+            raise UserError("no images: give at least one")
         channels = self.image_shape[-1] if self.image_shape else images.shape[-1]
         if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] != channels:
             raise UserError(
                 f"images of shape {list(images.shape)} and type {images.dtype}: give "
                 f"[N, *space, {channels}] of uint8"
             )
-        if not len(images):
-            raise UserError("no images: give at least one")
         return images
 
     @functools.cached_property
@@ -120,9 +154,6 @@ class Model:
         return lambda outputs, images: predict(
             self.params, self.extra, {"image": images}, outputs=outputs
         )
-
-    def _predict(self, outputs: Sequence[str], images: np.ndarray) -> Mapping[str, np.ndarray]:
-        return jax.device_get(self._compiled(tuple(outputs), images))
 
 
 def load(source: str | Path, *, options: weights.Options | None = None) -> Model:
@@ -139,9 +170,10 @@ def load(source: str | Path, *, options: weights.Options | None = None) -> Model
     model, _ = weights.read(source, options)
     nested = lambda flat: traverse_util.unflatten_dict(flat, sep="/")
     if weights.is_run(source):
-        transform = read_config(Path(source).expanduser()).data.eval_transform
+        path = Path(source).expanduser()
+        transform, names = read_config(path).data.eval_transform, read_classes(path)
     else:
-        transform = weights.transform_of(model)
+        names, transform = {}, weights.transform_of(model)
     return Model(
         name=model.method,
         method=make_method(name=model.method, args=model.args),
@@ -149,12 +181,5 @@ def load(source: str | Path, *, options: weights.Options | None = None) -> Model
         extra=jax.device_put(nested(model.extra)),
         image_shape=model.image,
         transform=transform,
+        class_names=names,
     )
-
-
-def _batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Batches of one size: the last one repeats its last image."""
-    size = min(size, len(images))
-    for start in range(0, len(images), size):
-        rows = images[start : start + size]
-        yield np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])

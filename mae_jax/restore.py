@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from mae_jax import weights
 from mae_jax.checks import check_channels
 from mae_jax.config import AUTO
+from mae_jax.data.fields import OPTIONAL
 from mae_jax.methods import make_method
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
@@ -51,7 +52,7 @@ def load_run(
     source = lambda folder: _source_like(config.data.train, folder, weights.image_of(workdir))
     if images is not None:
         inputs = make_method(**config.method).inputs
-        fields = ("label", *(field for field in config.data.fields if field in inputs))
+        fields = (*OPTIONAL, *(field for field in config.data.fields if field in inputs))
         config.data.update(train=source(images), test="", fields=fields, subset="", held_out=0.0)
         config.evals.update(run="", figures=AUTO)
     if train is not None:
@@ -62,7 +63,7 @@ def load_run(
         if test is None:
             raise UserError(f"{workdir} holds weights without images: give --images FOLDER")
         # Without --train, `cli.weights.check` refuses evaluators that learn, so none reads this.
-        config.data.update(train=config.data.train or config.data.test, fields=("label",))
+        config.data.update(train=config.data.train or config.data.test, fields=OPTIONAL)
     if on_error is not None:
         config.data.on_error = on_error
     run, image = build(config), weights.image_of(workdir)

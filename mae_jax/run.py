@@ -108,13 +108,18 @@ class Run(Learner):
         """This process's training batches; checks the labels that the method learns.
 
         Raises:
-            UserError: a label outside of the range of classes.
+            UserError: a label that is none of the classes, or no number.
         """
+        own, learned = self.data.source("train").fields, dict(self.method.labels())
+        if "weight" in self.data.example("train"):
+            learned["weight"] = 1
         with contextlib.closing(self.data.train(start_step)) as batches:
             for batch in batches:
-                for field, classes in self.method.labels().items():
-                    ignored = fields.ignored(field, self.data.source("train").fields)
-                    check_labels(batch[field], classes, "train", field=field, ignored=ignored)
+                for field, classes in learned.items():
+                    known = dict(
+                        ignored=fields.ignored(field, own), holds=fields.of(field, own).holds
+                    )
+                    check_labels(batch[field], classes, "train", field=field, **known)
                 yield batch
 
     @property

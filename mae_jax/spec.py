@@ -21,7 +21,8 @@ from mae_jax.errors import UserError, nearest
 MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
 """The largest values of int64 and float32."""
 
-KINDS = ("methods", "tasks", "models", "masks", "targets", "evals", "figures", "data", "weights")
+KINDS = ("methods", "tasks", "models", "masks", "targets", "objectives", "evals", "figures")
+KINDS += ("data", "weights")
 """Packages of the library: a name with a dot that does not begin with one is an extension."""
 
 

@@ -17,7 +17,8 @@ from mae_jax.rules import DECAY_MATRICES, Rules
 
 Batch = Mapping[str, jax.Array]
 """Fields by name: 'image' [B, *space, C], usually uint8; 'image2', a second view of the same
-images; 'label' [B] int32; see `data.fields`. In evaluation also 'valid' [B] bool, False for rows
+images; 'label' [B] int32; 'labels' [B, K] uint8; 'value' [B] or [B, V] float32; 'weight' [B]
+float32; 'group' [B] int32; see `data.fields`. In evaluation also 'valid' [B] bool, False for rows
 that pad the last batch."""
 
 
@@ -92,6 +93,9 @@ class Method(abc.ABC):
     """Maximum number of views of each image that `loss` reads: 2 for 'image' and 'image2'."""
     sample: ClassVar[int] = 0
     """Number of training examples that `constants` reads; 0: the method has no constants."""
+    sample_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of labels that `constants` reads, as the source has them; (): whole examples, with
+    their images, after the transforms."""
     rank: ClassVar[int | None] = None
     """Number of spatial axes that its images must have, 2 for [B, H, W, C]; None: any number."""
 

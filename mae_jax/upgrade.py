@@ -11,6 +11,8 @@ ARGUMENTS = {"score": "loss_on", "tuned": "trainable"}
 """Old name of a method's argument -> new name."""
 VALUES = {"loss_on": {"hidden": "masked"}}
 """Argument -> old value -> new value."""
+LEARNS_CLASSES = ("tasks.finetune", "tasks.linear_probe")
+"""Tasks that had no objective but classes."""
 ENCODERS = {"conv(": "convnext("}
 """Old prefix of an encoder's spec -> new prefix."""
 
@@ -49,6 +51,8 @@ def _upgrade_method(method: ConfigDict) -> None:
         if old in args:
             args[new] = args[old]
             del args[old]
+    if method.name in LEARNS_CLASSES and "objective" not in args:
+        args["objective"] = "classes"
     for name, values in VALUES.items():
         if name in args:
             args[name] = values.get(args[name], args[name])

@@ -3,6 +3,7 @@ configs lists each key with its default.
 """
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -15,11 +16,13 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from mae_jax import weights
 from mae_jax.config import differences, load_config
 from mae_jax.configs import common
 from mae_jax.train import train
 from mae_jax.workdir import MAY_CHANGE
 from tests.helpers.runs import CONFIG, ROOT
+from tests.weights import models
 
 DOCS = ROOT / "docs"
 
@@ -50,7 +53,7 @@ def test_the_site_builds_without_a_warning(tags, tmp_path):
 
 
 def test_python_runs(at, tmp_path):
-    """The blocks of docs/python.md, in their order, on a tiny run."""
+    """The blocks of docs/python.md, in their order, on a tiny run; then the block of the README."""
     at(tmp_path)
     tiny = (ROOT / CONFIG).read_text().replace("from configs import", "from mae_jax.configs import")
     Path("experiment.py").write_text(tiny)
@@ -59,10 +62,20 @@ def test_python_runs(at, tmp_path):
     Path("photos").mkdir()
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save("photos/1.png")
     Path("photos/2.png").write_bytes(b"no image")
+    for name in ("a.jpg", "b.jpg"):
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(name)
+    tuned = models.tuned("mean")
+    weights.write_run(tuned, Path("runs/tuned"))
+    classes = [f"class {number}" for number in range(tuned.args["classes"])]
+    Path("runs/tuned/classes.json").write_text(json.dumps({"label": classes}))
     scope = {}
-    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / "python.md").read_text(), re.M | re.S)
-    for block in blocks:
+    block_of = lambda path: re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
+    for block in block_of(DOCS / "python.md"):
         exec(block, scope)
+    (block,), outside = block_of(ROOT / "README.md"), {}
+    exec(block, outside)
+    assert len(outside["names"]) == 2 and {*outside["names"]} <= {*classes}
+    assert outside["found"]["probability"].shape == (2, len(classes))
     assert scope["features"].shape[1:] == (16,) and scope["logits"].shape == (4, 10)
     assert int(scope["state"].step) == 8
 

@@ -12,7 +12,7 @@ from mae_jax.data.sources import fashion_scenes
 from mae_jax.types import UserError
 
 ASSETS = pathlib.Path(mae_jax.data.__file__).parent / "fashion_scenes_assets"
-FIELDS = {"image", "label", "segmentation", "box"}
+FIELDS = {"image", "label", "value", "segmentation", "box"}
 
 
 @pytest.fixture(scope="module", params=["train", "test"])

@@ -116,6 +116,8 @@ def make_batch(shape):
         "box_mask": np.full((4, 3, 8, 8), 255, np.uint8),
         "image2": smooth[:, :, ::-1].astype(np.uint8),
         "label": np.arange(4, dtype=np.int32),
+        "labels": np.uint8([[1, 0, 0, 255], [1, 1, 0, 0], [0, 1, 1, 255], [0, 0, 1, 1]]),
+        "value": np.arange(4, dtype=np.float32),
         "segmentation": np.where(smooth < 16, 255, smooth // 64)[..., 0].astype(np.int32),
     }
 
@@ -260,7 +262,7 @@ def test_images_of_another_rank_are_learned_or_refused_in_one_line(name, shape):
     config.method = dict(name=name.removeprefix("methods."), args=dict(tiny(name).ARGS))
     example = lambda method: method.example(shape)
     build = lambda: build_learner(
-        config, make_mesh(), num_examples=32, example=example, sample=lambda count: {}
+        config, make_mesh(), num_examples=32, example=example, sample=lambda count, fields: {}
     )
     if make_tiny(name).rank is None:
         learner = build()

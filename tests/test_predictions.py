@@ -95,7 +95,7 @@ def test_the_writer_follows_from_what_a_method_offers(run):
     make_writer(segments, "tasks.segment", "segmentation(size=64, limit=2)")
     with pytest.raises(UserError, match="--spec segmentation: tasks.detect predicts detection"):
         make_writer(run.method, "tasks.detect", "", "segmentation")
-    with pytest.raises(UserError, match="predictions are written of detection, segmentation"):
+    with pytest.raises(UserError, match="predictions are written of classify, detection"):
         make_writer(types.SimpleNamespace(offers=lambda: ("det_box",)), "mae", "")
     with pytest.raises(UserError, match=r"score=2 is not in \[0, 1\]"):
         detection.make(score=2)

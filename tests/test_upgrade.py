@@ -37,7 +37,7 @@ HOLES = SPARSE | dict(masked="input", unit=2, skips=False, normalize_target=Fals
             "tasks.finetune",
             dict(encoder="vit(Ti, patch=4)", classes=3, tuned="2"),
             "tasks.finetune",
-            dict(encoder="vit(Ti, patch=4)", classes=3, trainable="2"),
+            dict(encoder="vit(Ti, patch=4)", classes=3, trainable="2", objective="classes"),
         ),
         ("mae", dict(score="all"), "mae", dict(loss_on="all")),
     ],

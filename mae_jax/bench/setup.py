@@ -73,7 +73,7 @@ def make_setup(
         mesh,
         num_examples=NUM_EXAMPLES,
         example=lambda method: rows or method.example(shape),
-        sample=lambda count: zeros(rows or learner.example, count),
+        sample=lambda count, fields: zeros(rows or learner.example, count),
     )
     return Setup(**vars(learner), config=config)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from mae_jax.data import arrays, classes, originals
 from mae_jax.data import subset as subsets
+from mae_jax.data.columns import columns
 from mae_jax.data.loader import Loader, cores
 from mae_jax.data.named import check_damaged, open_sources
 from mae_jax.data.options import batches_of, check_options, repeats_note
@@ -185,12 +186,12 @@ class Data:
         loader = self._loader(split, stage)
         batch = loader.buffers(1)
         loader.load(Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64)), batch)
-        if stage == "train":
-            del batch["valid"]
-        return batch
+        return {name: rows for name, rows in batch.items() if stage != "train" or name != "valid"}
 
-    def sample(self, count: int) -> dict[str, np.ndarray]:
-        """`count` training examples, a function of the seed and so the same in all processes."""
+    def sample(self, count: int, fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """`count` training examples, by the seed; with `fields` only labels, see `columns`."""
+        if fields:
+            return columns(self.sources["train"], count, fields, self.seed)
         loader, size = self._loader("train", "train"), self.num_examples
         batch = loader.buffers(count)
         indices = permute(np.arange(count) % size, size, self.seed)

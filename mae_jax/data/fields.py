@@ -21,6 +21,9 @@ NO_BOX = -1
 MOVES = ("pixels", "nearest", "boxes", "none")
 """How a geometric transform moves a field: interpolated, by nearest neighbor, as boxes, or not."""
 
+HOLDS = ("classes", "presence", "numbers")
+"""Labels in a field: class numbers; 1, 0 or `IGNORE` (unknown) per class; or finite numbers."""
+
 OWN = "(fields)"
 """Key of an example for the `Field`s that its source declares, if any."""
 
@@ -36,24 +39,39 @@ class Field:
     zeros for padding; for images of other ranks, all lower ends, then all upper ends."""
     fill: int = 0
     """Value outside the image if `move` is 'nearest'."""
+    holds: str = "classes"
+    """What labels a task may learn from it, one of `HOLDS`."""
+    optional: bool = False
+    """Whether batches of a source without the field lack it, though `config.data.fields` names it.
+    Tasks and evaluators that read it are refused then."""
 
     def __post_init__(self):
         check_choice("move", self.move, MOVES)
+        check_choice("holds", self.holds, HOLDS)
 
 
 FIELDS: Mapping[str, Field] = {
     "image": Field(move="pixels"),  # [*space, C], usually uint8, or encoded
-    "label": Field(dtype=np.int32),  # the class; of ordered classes, the place in the order
-    "labels": Field(dtype=np.uint8),  # [K], 1 for each class of the image; IGNORE: unknown
-    "value": Field(dtype=np.float32),  # a number, or [V] numbers
-    "weight": Field(dtype=np.float32),
-    "group": Field(dtype=np.int32),  # number of the patient, the site, ...
+    "label": Field(dtype=np.int32, optional=True),
+    "labels": Field(dtype=np.uint8, holds="presence", optional=True),  # [K], several classes
+    "value": Field(dtype=np.float32, holds="numbers", optional=True),  # [] or [V], regression
+    "weight": Field(dtype=np.float32, holds="numbers", optional=True),  # of an example in the loss
+    "group": Field(dtype=np.int32, optional=True),  # index of its patient, site, ...
     "segmentation": Field(dtype=np.int32, move="nearest", fill=IGNORE),  # [*space], classes
     "box": Field(dtype=np.float32, move="boxes"),
     "box_label": Field(dtype=np.int32),  # NO_BOX for padding
     "box_mask": Field(dtype=np.uint8),  # [n, m, m], 0 to 255: masks cut to 'box', moved with it
     "text": Field(dtype=np.int32),  # [L], tokens
 }
+
+
+OPTIONAL = tuple(name for name, field in FIELDS.items() if field.optional)
+"""Fields that sources may lack."""
+
+
+def of(name: str, more: Mapping[str, Field] = MappingProxyType({})) -> Field:
+    """The `Field` of a name, see `ignored`."""
+    return {**more, **FIELDS}.get(name, Field())
 
 
 def ignored(name: str, more: Mapping[str, Field] = MappingProxyType({})) -> int | None:
@@ -65,7 +83,7 @@ def ignored(name: str, more: Mapping[str, Field] = MappingProxyType({})) -> int 
     """
     if name == "box_label":
         return NO_BOX
-    field = {**more, **FIELDS}.get(name, Field())
+    field = of(name, more)
     return field.fill if field.move == "nearest" else None
 
 

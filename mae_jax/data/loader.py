@@ -67,7 +67,8 @@ class Loader:
             first = Rows(np.zeros(1, np.int64), np.zeros(1, np.uint64))
             example = self._make(first)[0][0]
             known = sorted(example.keys() - {OWN, OBJECTS, *self.views})
-            missing = set(self.fields) - {*known, "label"}
+            missing = {name for name in self.fields if not FIELDS.get(name, Field()).optional}
+            missing -= {*known}
             if missing or not {"image", *self.fields} & {*known}:
                 raise UserError(
                     f"the source has no {', '.join(sorted(missing or {'image'}))}: its fields are "

@@ -62,10 +62,13 @@ class Scenes(Source):
         self.names = {
             "segmentation": ("background", *class_names),
             "box_label": tuple(class_names),
+            "labels": tuple(class_names),
         }
 
     def read(self, indices: np.ndarray) -> dict[str, Sequence[Any]]:
-        """'image', 'segmentation', 'box', 'box_label' and 'box_mask'; see `fashion_scenes.make`."""
+        """'image', 'segmentation', 'box', 'box_label', 'box_mask' and 'labels'; see
+        `fashion_scenes.make`.
+        """
         keys = hash_words(*self._seeds, np.asarray(indices))  # [n]
         # Number 0 belongs to the scene, the others to its garments.
         scenes = uniform(hash_words(keys, 0), len(_SCENE)).tolist()
@@ -100,7 +103,8 @@ class Scenes(Source):
         boxes = training_fields(
             objects, np.arange(len(objects.boxes)), self.objects[1], self.mask_size
         )
-        return {"image": pixels, "segmentation": classes[visible], **boxes}
+        present = np.isin(np.arange(len(self.names["labels"])), objects.labels).astype(np.uint8)
+        return {"image": pixels, "segmentation": classes[visible], **boxes, "labels": present}
 
     def _paint(self, image, visible, garment, draw: dict[str, float], number: int) -> None:
         """Puts a garment in front of what an image [S, S, 3] float32 shows already."""

@@ -32,6 +32,13 @@ class Part(Wrapper):
         labels = self.source.labels() if self._labels is None else self._labels
         return None if labels is None else labels[self.indices]
 
+    def column(self, field: str) -> np.ndarray | None:
+        """[n, ...]; None if the values are unknown without reading the examples."""
+        if field == "label":
+            return self.labels()
+        values = self.source.column(field)
+        return None if values is None else values[self.indices]
+
     def read(self, indices: np.ndarray):
         """Rows of every field; see `Source`."""
         return self.source.read(self.indices[np.asarray(indices)])

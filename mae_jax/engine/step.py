@@ -3,7 +3,7 @@ accumulation. Steps with a non-finite loss or gradient are skipped.
 """
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,14 +31,14 @@ def plan_state(
     batch: Mapping[str, Any],
     *,
     seed: int,
-    sample: Callable[[int], Mapping[str, Any]] | None = None,
+    sample: Callable[[int, Sequence[str]], Mapping[str, Any]] | None = None,
 ) -> tuple[Callable[[], TrainState], TrainState]:
     """Plans the initialization of the train state and its sharding.
 
     Args:
         batch: arrays of one batch, or their shapes and types.
         seed: of the run.
-        sample: returns the given number of training examples, for a method with constants.
+        sample: (number, fields) -> training examples for `Method.constants`, see `Data.sample`.
 
     Returns:
         A function that initializes the state in its shards, and raises UserError if the devices
@@ -66,11 +66,11 @@ def plan_state(
 
     def initial_state() -> TrainState:
         check_state(abstract_state)
-        state = initialize()
         if not method.sample:
-            return state
-        constants = method.constants(sample(method.sample))
-        check_constants(constants, state.extra)
+            return initialize()
+        constants = method.constants(sample(method.sample, method.sample_fields))
+        check_constants(constants, abstract_state.extra)
+        state = initialize()
         sharded = {name: jax.tree.map(place, state.extra[name], x) for name, x in constants.items()}
         return state.replace(extra=state.extra | sharded)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, read_split
 from mae_jax.spec import check_choice
-from mae_jax.types import Metric, UserError
+from mae_jax.types import IGNORE, Metric, UserError
 
 ONE_CLASSIFIER = (
     "it needs one classifier: fine-tune or probe first, by tasks.finetune, or tasks.linear_probe "
@@ -110,9 +110,21 @@ def check_labels(
     *,
     field: str = "label",
     ignored: int | None = None,
+    holds: str = "classes",
 ) -> None:
-    """Raises UserError if one of the labels [n, ...] is neither in [0, classes) nor ignored."""
+    """Raises UserError if one of the labels [n, ...] is neither in [0, classes) nor ignored; see
+    `data.fields.HOLDS` for other labels.
+    """
     labels = np.asarray(labels)
+    if holds != "classes":
+        valid = np.isfinite(labels) if holds == "numbers" else np.isin(labels, (0, 1, IGNORE))
+        allowed = "a finite number" if holds == "numbers" else f"1, 0 or {IGNORE} (unknown)"
+        for label in labels[~valid]:
+            raise UserError(
+                f"{field} {label} of the {split} split is not {allowed}: fix it, or leave the "
+                "example out"
+            )
+        return
     for label in labels[((labels < 0) | (labels >= classes)) & (labels != ignored)]:
         raise UserError(
             f"{field} {label} of the {split} split is none of the {classes} classes of the "

@@ -99,7 +99,7 @@ class Shared:
 
     predict: Predict
     wanted: Mapping[str, frozenset[str]]
-    """Split -> outputs and fields that any of the evaluators reads."""
+    """Split -> outputs and fields that any of the evaluators reads, besides `ALSO`."""
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, jax.Array]:
         """The outputs of a batch."""
@@ -115,13 +115,17 @@ def shared(predict: Predict, evaluators: Sequence[Evaluator]) -> Shared:
     return Shared(predict=predict, wanted=wanted)
 
 
+ALSO = frozenset(("group",))
+"""Fields that evaluators read where the data have them."""
+
+
 class Features(NamedTuple):
     """Features of a split."""
 
     features: np.ndarray
     """[N, D] float32."""
     labels: np.ndarray
-    """[N] int32."""
+    """[N, ...] of the field that was asked for."""
 
 
 @functools.lru_cache(maxsize=2)  # the evaluators of one evaluation ask for the same two splits
@@ -136,7 +140,7 @@ def read_split(
     for batch in data.eval(split, limit):
         outputs = predict(batch)
         valid = np.asarray(outputs["valid"])
-        for name in outputs.keys() - {"valid"} if wanted is None else wanted:
+        for name in outputs.keys() - {"valid"} if wanted is None else wanted | ALSO & {*outputs}:
             parts.setdefault(name, []).append(np.asarray(outputs[name])[valid])
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
@@ -148,15 +152,17 @@ def extract(
     limit: int | None = None,
     *,
     output: str = "features",
+    field: str = "label",
 ) -> Features:
     """The features of a labeled split.
 
     Args:
         limit: maximum number of examples; None: all.
         output: the model's output to use as features, see `types.layer_output`.
+        field: of the labels.
     """
     outputs = read_split(predict, data, split, limit)
-    return Features(outputs[output].astype(np.float32), outputs["label"])
+    return Features(outputs[output].astype(np.float32), outputs[field])
 
 
 LAYERED = "layer and pool are for methods whose encoder returns its layers, as vit does"

@@ -1,6 +1,7 @@
 """Weighted k-nearest-neighbor classification of frozen features (the protocol of Wu et al. 2018,
 arXiv 1805.01978): cosine similarity, votes weighted by exp(similarity / temperature). Optionally of
-whitened features, with the mean and covariance of the training features.
+whitened features, with the mean and covariance of the training features. Of several classes per
+image, or of numbers, the prediction is the weighted mean of the neighbors' labels.
 """
 
 import math
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mae_jax.evals import multilabel, regression
 from mae_jax.evals.features import (
     LAYERED,
     EvalData,
@@ -20,8 +22,15 @@ from mae_jax.evals.features import (
     layered,
 )
 from mae_jax.evals.whitening import Whitening
-from mae_jax.types import Metric, UserError, layer_output
+from mae_jax.spec import check_choice
+from mae_jax.types import IGNORE, Metric, UserError, layer_output
 
+METRICS = {
+    "label": ("", "", None),
+    "labels": ("_auroc", "auroc", multilabel.measure_of),
+    "value": ("_r2", "r2", regression.measure_of),
+}
+"""Field -> ending of the metric's name, the metric, and its `measure_of`; None: accuracy."""
 KEYS, QUERIES = 16384, 256
 """Rows compared at once, so that device memory does not grow with the number of examples."""
 
@@ -31,6 +40,7 @@ def make(
     k: int | Sequence[int] = 20,
     temperature: float = 0.07,
     whiten: bool = False,
+    field: str = "label",
     limit: int | None = None,
     layer: int | None = None,
     pool: str = "",
@@ -43,6 +53,9 @@ def make(
         temperature: of the weights of the votes.
         whiten: whiten the features, see `Whitening`; the metrics are then 'knn_whitened' or
             'knn_whitened_20'. Baselines are whitened in the same way, each by its own features.
+        field: 'label' of one class; 'labels' of several, for 'knn_auroc', the mean area under the
+            ROC curve, in place of 'knn'; or 'value', for 'knn_r2', the share of the variance that
+            is explained.
         limit: maximum number of training examples; None: all.
         layer, pool: features of a layer of the encoder, see `types.layer_output`; metrics then end
             in 'layer_2' or 'layer_2_mean'.
@@ -50,7 +63,9 @@ def make(
     Raises:
         UserError: an argument out of range, or more neighbors than training examples.
     """
-    name = "knn_whitened" if whiten else "knn"
+    check_choice("knn: field", field, METRICS)
+    suffix, kind, measure_of = METRICS[field]
+    name = f"knn{suffix}_whitened" if whiten else f"knn{suffix}"
     counts = {f"{name}_{one}": one for one in k} if isinstance(k, (tuple, list)) else {name: k}
     if not counts or any(type(one) is not int for one in counts.values()):
         raise UserError(f"knn: k={k!r} should be of type int, or several: k=(1, 5, 20)")
@@ -60,18 +75,22 @@ def make(
         raise UserError(f"knn(k={k}, temperature={temperature}): both must be positive")
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        train = extract(predict, data, "train", limit, output=output)
-        test = extract(predict, data, "test", output=output)
+        train = extract(predict, data, "train", limit, output=output, field=field)
+        test = extract(predict, data, "test", output=output, field=field)
         transform = Whitening(train.features) if whiten else unchanged
         keys, queries = train.features, transform(test.features)
         similarity, index = neighbors(keys, queries, k=max(counts.values()), transform=transform)
-        labels = train.labels[index]
-        return {
-            metrics[metric]: float(
-                np.mean(vote(similarity[:, :k], labels[:, :k], temperature) == test.labels)
-            )
-            for metric, k in counts.items()
-        }
+        values = {}
+        for name, k in counts.items():
+            labels, near = train.labels[index[:, :k]], similarity[:, :k]  # [M, k, ...], [M, k]
+            if measure_of is None:
+                value = float(np.mean(vote(near, labels, temperature) == test.labels))
+            else:
+                scores = means(near, labels.reshape(*near.shape, -1), temperature)  # [M, K]
+                measure = measure_of(scores, test.labels, [str(n) for n in range(scores.shape[1])])
+                value = measure(np.ones(len(scores)))[kind]
+            values[metrics[name]] = value
+        return {name: value for name, value in values.items() if not np.isnan(value)}
 
     most = max(counts.values())
     if limit is not None and most > limit:
@@ -80,8 +99,8 @@ def make(
         name="knn",
         run=run,
         outputs=(output,),
-        needs={"train": ("label",), "test": ("label",)},
-        metrics=dict.fromkeys(metrics.values(), Metric()),
+        needs={"train": (field,), "test": (field,)},
+        metrics=dict.fromkeys(metrics.values(), Metric("", 3) if field == "value" else Metric()),
         advice=LAYERED if "/" in output else "",
         baselines=True,
         examples=most,
@@ -154,6 +173,24 @@ def vote(similarity: np.ndarray, labels: np.ndarray, temperature: float) -> np.n
         votes = np.bincount(bins.ravel(), weights[rows].ravel(), count * classes)
         predicted.append(np.argmax(votes.reshape(count, classes), axis=1))
     return np.concatenate(predicted)
+
+
+def means(similarity: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
+    """The weighted mean of the labels of the neighbors of each query.
+
+    Args:
+        similarity: [M, k], the largest first.
+        labels: [M, k, K] of the neighbors; uint8 ones of 255 are unknown and left out.
+        temperature: see `vote`.
+
+    Returns:
+        [M, K] float64; 0 where all labels are unknown.
+    """
+    weights = np.exp((similarity - similarity[:, :1]).astype(np.float64) / temperature)
+    known = np.ones(labels.shape) if labels.dtype != np.uint8 else labels != IGNORE
+    total = np.einsum("mk,mkc->mc", weights, known)
+    summed = np.einsum("mk,mkc->mc", weights, known * labels.astype(np.float64))
+    return summed / np.maximum(total, np.finfo(float).tiny)
 
 
 @jax.jit

@@ -2,7 +2,8 @@
 device with L-BFGS: a linear probe without a learning rate to choose.
 
 The objective is scikit-learn's, divided by C and the number of examples: mean cross-entropy +
-l2 / 2 * |W|^2, with no penalty on the intercept; C = 1 / (l2 * N).
+l2 / 2 * |W|^2, with no penalty on the intercept; C = 1 / (l2 * N). Of several classes per image,
+each is fitted against its absence, which are two classes.
 """
 
 import functools
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mae_jax.evals import multilabel
 from mae_jax.evals.features import (
     LAYERED,
     EvalData,
@@ -24,6 +26,7 @@ from mae_jax.evals.features import (
     extract,
     layered,
 )
+from mae_jax.spec import check_choice
 from mae_jax.types import Metric, UserError, layer_output
 
 
@@ -39,6 +42,7 @@ class Solution(NamedTuple):
 def make(
     *,
     l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
+    field: str = "label",
     limit: int | None = None,
     layer: int | None = None,
     pool: str = "",
@@ -48,6 +52,8 @@ def make(
     Args:
         l2: penalty, or several to choose from. Each is fitted on four fifths of the training
             examples and scored on the rest; the best one is then fitted on all of them.
+        field: 'label' of one class per image, or 'labels' of several, for 'logistic_auroc', the
+            mean area under the ROC curve, in place of 'logistic'.
         limit: maximum number of training examples; None: all.
         layer, pool: features of a layer of the encoder, see `types.layer_output`; the metric is
             then 'logistic_layer_2' or 'logistic_layer_2_mean'.
@@ -57,24 +63,30 @@ def make(
     """
     penalties = (l2,) if isinstance(l2, (int, float)) else tuple(l2)
     check_limit("logistic", limit)
+    check_choice("logistic: field", field, ("label", "labels"))
+    name, score, solve = "logistic", accuracy, fit
+    if field == "labels":
+        name, score, solve = "logistic_auroc", auroc, fit_each
     if not penalties or not all(0 < one < math.inf for one in penalties):
         raise UserError(f"logistic(l2={l2}): penalties must be positive")
 
-    output, (metric,) = layer_output(layer, pool), layered(["logistic"], layer, pool).values()
+    output, (metric,) = layer_output(layer, pool), layered([name], layer, pool).values()
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        train = extract(predict, data, "train", limit, output=output)
-        test = extract(predict, data, "test", output=output)
+        train = extract(predict, data, "train", limit, output=output, field=field)
+        test = extract(predict, data, "test", output=output, field=field)
         mean, std = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
         features = (train.features - mean) / std
-        solution = fit(features, train.labels, l2=choose(features, train.labels, penalties))
-        return {metric: accuracy(solution, (test.features - mean) / std, test.labels)}
+        l2 = choose(features, train.labels, penalties, score, solve)
+        solution = solve(features, train.labels, l2=l2)
+        value = score(solution, (test.features - mean) / std, test.labels)
+        return {} if math.isnan(value) else {metric: value}
 
     return Evaluator(
         name="logistic",
         run=run,
         outputs=(output,),
-        needs={"train": ("label",), "test": ("label",)},
+        needs={"train": (field,), "test": (field,)},
         metrics={metric: Metric()},
         advice=LAYERED if "/" in output else "",
         baselines=True,
@@ -90,24 +102,40 @@ def memory(examples: int, width: int, classes: int) -> int:
     return 4 * (examples * (width + classes) + width**2 + 20 * (width + 1) * classes)
 
 
-def choose(features: np.ndarray, labels: np.ndarray, penalties: Sequence[float]) -> float:
-    """The penalty with the best accuracy on a held-out fifth of the examples."""
-    if len(penalties) == 1:
-        return penalties[0]
-    held_out = np.random.default_rng(0).random(len(labels)) < 0.2
-    scores = [
-        accuracy(
-            fit(features, labels, l2=l2, weights=~held_out), features[held_out], labels[held_out]
-        )
-        for l2 in penalties
-    ]
-    return penalties[int(np.argmax(scores))]
-
-
 def accuracy(solution: Solution, features: np.ndarray, labels: np.ndarray) -> float:
     """Top-1 accuracy of a classifier on features [N, D] with labels [N]."""
     logits = features @ np.asarray(solution.weights) + np.asarray(solution.bias)
     return float(np.mean(np.argmax(logits, axis=1) == labels))
+
+
+def auroc(solution: Solution, features: np.ndarray, labels: np.ndarray) -> float:
+    """Mean area under the ROC curve on features [N, D] with labels [N, K], see `multilabel`."""
+    logits = features @ np.asarray(solution.weights) + np.asarray(solution.bias)
+    names = [str(number) for number in range(logits.shape[1])]
+    return multilabel.measure_of(logits, labels, names)(np.ones(len(logits)))["auroc"]
+
+
+def fit_each(
+    features: np.ndarray, labels: np.ndarray, *, l2: float, weights: np.ndarray | None = None
+) -> Solution:
+    """Fits each of several classes against its absence.
+
+    Args:
+        features: [N, D].
+        labels: [N, K] of 0 and 1; other entries are unknown and left out.
+        l2, weights: see `fit`.
+    """
+    columns = []
+    for column in labels.T:
+        known = column <= 1
+        rows = known if weights is None else known & weights
+        if not rows.any():
+            columns.append((np.zeros(features.shape[1]), 0.0))
+            continue
+        two = fit(features, np.where(known, column, 0), l2=l2, weights=rows, classes=2)
+        columns.append((two.weights[:, 1] - two.weights[:, 0], two.bias[1] - two.bias[0]))
+    kernels, biases = zip(*columns, strict=True)
+    return Solution(np.stack(kernels, axis=1), np.stack(biases))
 
 
 def fit(
@@ -116,6 +144,7 @@ def fit(
     *,
     l2: float,
     weights: np.ndarray | None = None,
+    classes: int | None = None,
     max_steps: int = 1000,
     tolerance: float = 1e-6,
 ) -> Solution:
@@ -126,6 +155,7 @@ def fit(
         labels: [N] int, from 0.
         l2: strength of the penalty.
         weights: [N] weights of the examples in the mean, 0 to leave one out; None: all equal.
+        classes: their number; None: up to the largest label.
         max_steps: maximum number of evaluations of the objective.
         tolerance: stop when the predicted decrease of the next step is below this share of the
             objective, or of the decrease since the start if that is smaller.
@@ -135,11 +165,33 @@ def fit(
         jnp.asarray(features, jnp.float32),
         jnp.asarray(labels),
         jnp.asarray(weights / np.sum(weights), jnp.float32),
-        classes=int(np.max(labels)) + 1,
+        classes=classes or int(np.max(labels)) + 1,
         l2=float(l2),
         max_steps=max_steps,
         tolerance=tolerance,
     )
+
+
+def choose(
+    features: np.ndarray, labels: np.ndarray, penalties: Sequence[float], score=accuracy, solve=fit
+) -> float:
+    """The penalty with the best score on a held-out fifth of the examples.
+
+    Args:
+        features, labels: see `solve`.
+        penalties: to choose from.
+        score, solve: `accuracy` and `fit`, or `auroc` and `fit_each`.
+    """
+    if len(penalties) == 1:
+        return penalties[0]
+    held_out = np.random.default_rng(0).random(len(labels)) < 0.2
+    scores = [
+        score(
+            solve(features, labels, l2=l2, weights=~held_out), features[held_out], labels[held_out]
+        )
+        for l2 in penalties
+    ]
+    return penalties[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))]
 
 
 class _Search(NamedTuple):

@@ -1,5 +1,6 @@
 """Predictions for images as files, for `mae-jax predict`: one file for each kind, named like its
-evaluator. `make(**options)` returns a `Writer`; `READS` are the outputs of models that it needs.
+evaluator. `make(**options)` returns a `Writer`; `READS` are the outputs of models that it needs,
+and `OPTIONS` those options that it shares with its evaluator.
 """
 
 import dataclasses
@@ -8,6 +9,8 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mae_jax.spec import build, parse
 from mae_jax.types import Method, UserError
@@ -20,6 +23,11 @@ class Writer:
     write: Callable[[Any, Any, Path, Mapping[str, Sequence[str]]], list[str]]
     """(run, state, folder to create, field -> names of its classes) -> what was written, a line
     each. The images are those of the split 'train' of `run.data`."""
+    predicted: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    """Outputs `READS` by name, [N, ...] each -> what they say, e.g. 'probability' [N, K] and
+    'prediction' [N]; None: it is not one array for each image."""
+    reads: tuple[str, ...] = ()
+    """Outputs that `predicted` reads. Set by `make_writer`."""
 
 
 def make_writer(method: Method, name: str, evaluators: str, spec: str = "") -> Writer:
@@ -39,6 +47,7 @@ def make_writer(method: Method, name: str, evaluators: str, spec: str = "") -> W
         found.name: importlib.import_module(f"{__name__}.{found.name}")
         for found in pkgutil.iter_modules(__path__)
     }
+    modules = {name: module for name, module in modules.items() if "make" in vars(module)}
     known = [name for name, module in modules.items() if {*module.READS} <= {*method.offers()}]
     if not known:
         raise UserError(
@@ -48,9 +57,10 @@ def make_writer(method: Method, name: str, evaluators: str, spec: str = "") -> W
     if spec and parse(spec)[0].name not in known:
         raise UserError(f"--spec {spec}: {name} predicts {', '.join(known)}")
     options = next((c.kwargs for c in parse(evaluators) if c.name == known[0]), {})
-    options = {key: value for key, value in options.items() if key != "limit"}
-    text = ", ".join(f"{key}={value!r}" for key, value in options.items())
-    return build(spec or f"{known[0]}({text})", "predictions", Writer)
+    module = modules[parse(spec)[0].name if spec else known[0]]
+    text = ", ".join(f"{k}={value!r}" for k, value in options.items() if k in module.OPTIONS)
+    writer = build(spec or f"{known[0]}({text})", "predictions", Writer)
+    return dataclasses.replace(writer, reads=tuple(module.READS))
 
 
 def file_names(source) -> list[str]:

@@ -19,6 +19,7 @@ from mae_jax.predictions import Writer, file_names
 from mae_jax.types import TrainState, UserError
 
 READS = OUTPUTS
+OPTIONS = ("size", "batch_size")
 
 
 def make(*, size: int = 1024, batch_size: int = 1, score: float = 0.5) -> Writer:

@@ -15,6 +15,7 @@ from mae_jax.predictions import Writer, file_names
 from mae_jax.types import TrainState, UserError
 
 READS = ("segmentation",)
+OPTIONS = ("size", "long", "crop", "stride", "scales", "flip", "step")
 
 
 def make(

@@ -1,6 +1,6 @@
 """Fine-tuning (arXiv 2111.06377, A.1): trains a pre-trained encoder, or only its last blocks, with
-a linear classification head. The recipe has mixup, CutMix, label smoothing, stochastic depth and
-layer decay.
+a linear head, for one or several classes, ordered classes or numbers per image. The recipe has
+mixup, CutMix, label smoothing, stochastic depth and layer decay.
 """
 
 import dataclasses
@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mae_jax.methods.images import ImageMethod
 from mae_jax.models.classifier import Classifier
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.vit import ViT
+from mae_jax.objectives import Objective, collections, make_objective, weighted
 from mae_jax.ops import augment
 from mae_jax.rules import Rules, freeze, layer_rules
 from mae_jax.types import Batch, Extra, Output, Params, UserError
@@ -22,7 +24,7 @@ from mae_jax.types import Batch, Extra, Output, Params, UserError
 class Finetuning(ImageMethod):
     """The task; `make` documents the fields."""
 
-    classes: int
+    objective: Objective
     layer_decay: float
     trainable: int | str
     smoothing: float
@@ -31,56 +33,83 @@ class Finetuning(ImageMethod):
     ema: float
 
     @property
+    def classes(self) -> int:
+        """Number of classes, or of values in a regression."""
+        return self.objective.classes
+
+    @property
+    def sample(self) -> int:
+        """Number of labels that the constants of the objective need."""
+        return self.objective.sample
+
+    @property
+    def sample_fields(self) -> tuple[str, ...]:
+        """The field of the objective."""
+        return (self.objective.field,)
+
+    @property
     def model(self) -> Classifier:
         """Encoder and linear head."""
-        return Classifier(self.encoder, self.classes, self.pool)
+        objective = self.objective
+        return Classifier(self.encoder, objective.width, self.pool, objective.biases)
 
     def labels(self) -> Mapping[str, int]:
-        """The field 'label', with `classes` classes."""
-        return {"label": self.classes}
+        """The field of the objective, with `classes` classes."""
+        return {self.objective.field: self.classes}
+
+    def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
+        """An image and the labels of the objective."""
+        return super().example(image_shape) | {self.objective.field: self.objective.example()}
 
     def rules(self) -> Rules:
         """See `layer_rules`."""
         return layer_rules(self.encoder.depth, self.layer_decay, self.trainable)
 
     def offers(self) -> tuple[str, ...]:
-        """'features' [B, D], the inputs of the head, and 'logits' [B, classes], both float32."""
-        return ("features", "logits")
+        """'features' [B, D], the inputs of the head, and the objective's output: 'logits' or
+        'multilabel_logits' [B, classes], or 'prediction' [B, values]; all float32.
+        """
+        return ("features", self.objective.output)
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Initializes parameters for images of this size and number of channels, and their EMA."""
         params = self.model.init(key, self.normalize(batch["image"]))["params"]
-        return params, {"ema": params} if self.ema else {}
+        return params, collections(self.objective) | ({"ema": params} if self.ema else {})
+
+    def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
+        """The constants of the objective, from its labels, if it has any."""
+        objective = self.objective
+        return {"objective": objective.constants(sample[objective.field])} if self.sample else {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """Cross-entropy with soft targets, after mixup or CutMix. The metric 'top1' is the accuracy
-        for the class with the largest target.
+        """The objective's loss, with soft targets after mixup or CutMix where it has such; the mean
+        over the batch, each example times its 'weight' if there are weights.
         """
         mix_key, drop_key = jax.random.split(key)
-        targets = augment.soft_targets(batch["label"], self.classes, self.smoothing)
-        images, targets = augment.mixup_cutmix(
-            mix_key,
-            self.normalize(batch["image"]),
-            targets,
-            mixup_alpha=self.mixup,
-            cutmix_alpha=self.cutmix,
-        )
+        objective, constants = self.objective, extra.get("objective", {})
+        images, labels = self.normalize(batch["image"]), batch[objective.field]
+        if objective.soft:
+            targets = weighted(objective.targets(labels, constants, self.smoothing), batch)
+            images, labels = augment.mixup_cutmix(
+                mix_key, images, targets, mixup_alpha=self.mixup, cutmix_alpha=self.cutmix
+            )
         # Without gradients for frozen blocks, XLA skips their backward pass.
         variables = {"params": freeze(params, self.rules())}
-        _, logits = self.model.apply(variables, images, True, rngs={"drop_path": drop_key})
-        # Mean over the batch; targets and logits are [B, classes].
-        loss = -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
-        correct = jnp.argmax(logits, axis=1) == jnp.argmax(targets, axis=1)
-        return Output(loss, extra, {"top1": jnp.mean(correct.astype(jnp.float32))})
+        _, outputs = self.model.apply(variables, images, True, rngs={"drop_path": drop_key})
+        losses = objective.losses(outputs, labels, constants)  # [B]
+        losses = losses if objective.soft else weighted(losses, batch)
+        metrics = objective.metrics(outputs, labels, constants)
+        return Output(jnp.mean(losses), extra, {k: jnp.mean(v) for k, v in metrics.items()})
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """See `offers`. Uses the EMA of the parameters if `ema` is on."""
         params = extra["ema"] if self.ema else params
-        images = self.normalize(batch["image"])
-        features, logits = self.model.apply({"params": params}, images)
-        available = {"features": features, "logits": logits}
+        images, objective = self.normalize(batch["image"]), self.objective
+        features, raw = self.model.apply({"params": params}, images)
+        predictions = objective.predictions(raw, extra.get("objective", {}))
+        available = {"features": features, objective.output: predictions}
         return {name: available[name] for name in outputs}
 
     def after_update(self, params: Params, extra: Extra, step) -> Extra:
@@ -88,11 +117,12 @@ class Finetuning(ImageMethod):
         if not self.ema:
             return extra
         decay = jnp.float32(self.ema)  # 1 - decay in float32 as well, so that the weights add to 1
-        return {"ema": jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, extra["ema"], params)}
+        moved = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, extra["ema"], params)
+        return {**extra, "ema": moved}
 
     def after_load(self, params: Params, extra: Extra) -> Extra:
         """Resets the EMA to the loaded parameters."""
-        return {"ema": params} if self.ema else extra
+        return {**extra, "ema": params} if self.ema else extra
 
 
 def trainable_part(network: Encoder, trainable: int | str) -> int | str:
@@ -115,6 +145,7 @@ def make(
     *,
     encoder: str = "vit(B, patch=16)",
     classes: int = 1000,
+    objective: str = "classes",
     pool: str = "mean",
     drop_path: float = 0.1,
     layer_decay: float = 0.75,
@@ -131,7 +162,10 @@ def make(
 
     Args:
         encoder: spec string of the pre-trained encoder.
-        classes: number of classes, at least 2.
+        classes: number of classes; of objective='regression' the number of values.
+        objective: spec string of what to learn, see `mae_jax.objectives`: 'classes' of the field
+            'label', 'multilabel' of 'labels', 'regression' of 'value', or 'ordered' classes of
+            'label'; with class weights 'classes(class_weights=balanced)'.
         pool: features from the tokens: 'mean' of the patches, followed by a LayerNorm, or 'cls'.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
         layer_decay: factor of the learning rate per block towards the input, in (0, 1].
@@ -145,11 +179,12 @@ def make(
     Raises:
         UserError: an unknown or invalid value.
     """
-    if classes < 2 or not 0 < layer_decay <= 1 or not 0 <= smoothing < 1 or not 0 <= ema < 1:
+    if not 0 < layer_decay <= 1 or not 0 <= smoothing < 1 or not 0 <= ema < 1:
         raise UserError(
-            f"classes={classes} must be at least 2, layer_decay={layer_decay} in (0, 1], "
-            f"smoothing={smoothing} and ema={ema} in [0, 1)"
+            f"layer_decay={layer_decay} in (0, 1], smoothing={smoothing}, ema={ema} in [0, 1): one "
+            "of them is outside"
         )
+    mixing = dict(smoothing=smoothing, mixup=mixup, cutmix=cutmix)
     shared = dict(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
     fields = Finetuning.fields(**shared, drop_path=drop_path, final_norm=pool != "mean")
     network = fields["encoder"]
@@ -157,7 +192,7 @@ def make(
         network = network.clone(learned_positions=True)
     return Finetuning(
         **fields | {"encoder": network},
-        classes=classes,
+        objective=make_objective(objective, classes, mixing),
         layer_decay=layer_decay,
         trainable=trainable_part(network, trainable),
         smoothing=smoothing,

@@ -1,6 +1,7 @@
 """Linear probing (arXiv 2111.06377, A.1): a linear classifier is trained on the features of a
 frozen encoder, after a BatchNorm without affine parameters. One run can sweep learning rates, with
-one head for each on the same features; the evaluator `probe` selects a head.
+one head for each on the same features; the evaluator `probe` selects a head. With another objective
+the head learns several classes, ordered classes or numbers per image.
 """
 
 import dataclasses
@@ -8,11 +9,12 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from flax import linen as nn
 
 from mae_jax.methods.images import ImageMethod
 from mae_jax.models.limits import chosen
+from mae_jax.objectives import Objective, collections, make_objective, weighted
 from mae_jax.ops.norm import EPSILON
 from mae_jax.rules import Rules, freeze
 from mae_jax.types import Batch, Extra, Output, Params, UserError
@@ -27,13 +29,32 @@ head_init = nn.initializers.normal(0.01)
 class LinearProbing(ImageMethod):
     """The task; `make` documents the fields."""
 
-    classes: int
+    objective: Objective
     lr_factors: tuple[float, ...]
     layer: int
 
+    @property
+    def classes(self) -> int:
+        """Number of classes, or of values in a regression."""
+        return self.objective.classes
+
+    @property
+    def sample(self) -> int:
+        """Number of labels that the constants of the objective need."""
+        return self.objective.sample
+
+    @property
+    def sample_fields(self) -> tuple[str, ...]:
+        """The field of the objective."""
+        return (self.objective.field,)
+
     def labels(self) -> Mapping[str, int]:
-        """The field 'label', with `classes` classes."""
-        return {"label": self.classes}
+        """The field of the objective, with `classes` classes."""
+        return {self.objective.field: self.classes}
+
+    def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
+        """An image and the labels of the objective."""
+        return super().example(image_shape) | {self.objective.field: self.objective.example()}
 
     def rules(self) -> Rules:
         """The encoder is frozen, and each head has its own learning rate factor."""
@@ -41,43 +62,52 @@ class LinearProbing(ImageMethod):
         return ((r"^encoder/", None), *heads)
 
     def offers(self) -> tuple[str, ...]:
-        """'features' [B, D] of the encoder, before BatchNorm; 'head_logits' [B, heads, classes];
-        and, with one head only, 'logits' [B, classes].
+        """'features' [B, D] of the encoder, before BatchNorm; the objective's output, with one head
+        only; and of objectives with 'logits' [B, classes] 'head_logits' [B, heads, classes].
         """
-        single = ("logits",) if len(self.lr_factors) == 1 else ()
-        return ("features", "head_logits", *single)
+        output = self.objective.output
+        heads = ("head_logits",) if output == "logits" else ()
+        return ("features", *heads, *((output,) if len(self.lr_factors) == 1 else ()))
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Initializes parameters, and the running statistics of the features."""
         encoder_key, head_key = jax.random.split(key)
-        images = self.normalize(batch["image"])
+        images, objective = self.normalize(batch["image"]), self.objective
         width, keys = self.feature_width, jax.random.split(head_key, len(self.lr_factors))
+        columns = 1 if objective.biases else objective.width
         heads = {
             f"head_{i}": {
-                "kernel": head_init(keys[i], (width, self.classes)),
-                "bias": jnp.zeros(self.classes),
+                "kernel": head_init(keys[i], (width, columns)),
+                "bias": jnp.array(objective.biases or jnp.zeros(objective.width), jnp.float32),
             }
             for i in range(len(self.lr_factors))
         }
         params = {"encoder": self.encoder.init(encoder_key, images)["params"], **heads}
-        return params, {"mean": jnp.zeros(width), "var": jnp.ones(width)}
+        extra = {"mean": jnp.zeros(width), "var": jnp.ones(width)}
+        return params, extra | collections(objective)
+
+    def constants(self, sample: Mapping[str, np.ndarray]) -> Extra:
+        """The constants of the objective, from its labels, if it has any."""
+        objective = self.objective
+        return {"objective": objective.constants(sample[objective.field])} if self.sample else {}
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
-        """The sum of the heads' cross-entropies: heads share no trained parameters, so each trains
-        as in a run with one head. The metric 'top1' is the accuracy of the best head.
+        """The sum of the heads' losses: heads share no trained parameters, so each trains as in a
+        run with one head. Metrics such as 'top1' are those of the head with the largest.
         """
-        images = self.normalize(batch["image"])
+        images, objective = self.normalize(batch["image"]), self.objective
         features = self.features(freeze(params, self.rules()), images)  # [B, D]
         mean, var = features.mean(axis=0), features.var(axis=0)
         # As in PyTorch, running statistics hold the unbiased variance.
         unbiased = var * len(features) / max(1, len(features) - 1)
         move = lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new
-        extra = {"mean": move(extra["mean"], mean), "var": move(extra["var"], unbiased)}
-        logits = self.logits(params, (features - mean) * jax.lax.rsqrt(var + EPSILON))
-        labels = jnp.broadcast_to(batch["label"][:, None], logits.shape[:2])  # [B, heads]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        correct = jnp.argmax(logits, axis=2) == labels
-        return Output(losses.mean(axis=0).sum(), extra, {"top1": correct.mean(axis=0).max()})
+        extra = extra | {"mean": move(extra["mean"], mean), "var": move(extra["var"], unbiased)}
+        outputs = self.outputs(params, (features - mean) * jax.lax.rsqrt(var + EPSILON))
+        labels, constants = batch[objective.field][:, None], extra.get("objective", {})
+        losses = weighted(objective.losses(outputs, labels, constants), batch)  # [B, heads]
+        metrics = objective.metrics(outputs, labels, constants)
+        best = {name: values.mean(axis=0).max() for name, values in metrics.items()}
+        return Output(losses.mean(axis=0).sum(), extra, best)
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
@@ -86,8 +116,9 @@ class LinearProbing(ImageMethod):
         features = self.features(params, self.normalize(batch["image"]))
         # [B, D], by the running statistics as in PyTorch's evaluation mode
         scaled = (features - extra["mean"]) * jax.lax.rsqrt(extra["var"] + EPSILON)
-        logits = self.logits(params, scaled)
-        available = {"features": features, "head_logits": logits, "logits": logits[:, 0]}
+        raw = self.outputs(params, scaled)
+        heads = self.objective.predictions(raw, extra.get("objective", {}))  # [B, heads, ...]
+        available = {"features": features, "head_logits": heads, self.objective.output: heads[:, 0]}
         return {name: available[name] for name in outputs}
 
     def tokens(self, params: Params, images: jax.Array) -> jax.Array:
@@ -96,18 +127,20 @@ class LinearProbing(ImageMethod):
             return super().tokens(params, images)
         return self.layer_tokens(params, images, [self.layer])[0]
 
-    def logits(self, params: Params, features: jax.Array) -> jax.Array:
-        """Logits [B, heads, classes] from normalized features [B, D]."""
+    def outputs(self, params: Params, features: jax.Array) -> jax.Array:
+        """Outputs [B, heads, width] of the heads from normalized features [B, D]."""
         heads = [params[f"head_{i}"] for i in range(len(self.lr_factors))]
-        logits = [features @ head["kernel"] + head["bias"] for head in heads]  # [B, classes] each
+        # [B, width] each; one score [B, 1] plus the biases [width] where outputs share it
+        outputs = [features @ head["kernel"] + head["bias"] for head in heads]
         # Not jnp.stack, which jax2onnx does not support.
-        return jnp.concatenate([x[:, None] for x in logits], axis=1)
+        return jnp.concatenate([x[:, None] for x in outputs], axis=1)
 
 
 def make(
     *,
     encoder: str = "vit(B, patch=16)",
     classes: int = 1000,
+    objective: str = "classes",
     pool: str = "cls",
     lr_factors: Sequence[float] = (1.0,),
     layer: int = -1,
@@ -119,7 +152,8 @@ def make(
 
     Args:
         encoder: spec string of the pre-trained encoder.
-        classes: number of classes, at least 2.
+        classes: number of classes; of objective='regression' the number of values.
+        objective: spec string of what to learn, see `mae_jax.tasks.finetune.make`.
         pool: features from the tokens after the final norm: 'cls' or 'mean' of the patches.
         lr_factors: factors of the scheduled learning rate, positive, with one head for each.
         layer: layer of the encoder whose tokens are used, after the final norm: -1 is the last one;
@@ -130,15 +164,21 @@ def make(
     Raises:
         UserError: an unknown or invalid value.
     """
-    if classes < 2 or not lr_factors or min(lr_factors) <= 0:
-        raise UserError(f"classes={classes} must be at least 2, lr_factors={lr_factors} positive")
+    if not lr_factors or min(lr_factors) <= 0:
+        raise UserError(f"lr_factors={lr_factors} must be positive, one for each head")
+    made = make_objective(objective, classes)
+    if len(lr_factors) > 1 and made.output != "logits":
+        raise UserError(
+            f"lr_factors={lr_factors}: the evaluator probe selects a head by its accuracy, and "
+            f"objective {objective!r} has none: set config.method.args.lr_factors=(1.0,)"
+        )
     fields = LinearProbing.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
     layers = fields["encoder"].layers
     if layer != -1 and not layers:
         raise UserError(f"layer={layer}: {encoder} returns no layers: leave it out, or use a vit")
     return LinearProbing(
         **fields,
-        classes=classes,
+        objective=made,
         lr_factors=tuple(lr_factors),
         layer=chosen("layer", layers, [layer])[0] if layer != -1 else layer,
     )

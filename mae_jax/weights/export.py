@@ -51,6 +51,7 @@ def write(
         encoder = {k: v for k, v in model.params.items() if k.startswith("encoder/")}
         model = model._replace(params=encoder)
     else:
+        _check_objective(model)
         model = only(model, head)
     network = build(model.args["encoder"], "models")
     if "mean" not in model.args:
@@ -91,6 +92,16 @@ def write(
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     return table
+
+
+def _check_objective(model: Model) -> None:
+    """Raises UserError if a head is not one logit per class, as other packages read it."""
+    objective = model.args.get("objective", "classes")
+    if objective.partition("(")[0] not in ("classes", "multilabel"):
+        raise UserError(
+            f"these layouts cannot hold the head of objective {objective!r}: use --encoder-only, "
+            "or --format stablehlo"
+        )
 
 
 def _image_size(model: Model, given: tuple[int, int] | None) -> tuple[int, int]:

@@ -132,7 +132,7 @@ class Measured(Regression):
 def test_constants_that_do_not_fit_are_refused_in_one_line(batches, monkeypatch, found, message):
     monkeypatch.setattr(Measured, "found", {"scale": {"mean": np.array([5, 6])}})
     tx = make_optimizer(name="sgd", schedule=lambda step: 0.1)
-    options = dict(seed=3, sample=lambda count: {"image": batches[0][:count]})
+    options = dict(seed=3, sample=lambda count, fields: {"image": batches[0][:count]})
     initial_state, _ = plan_state(make_mesh(), Measured(), tx, {"image": batches[0]}, **options)
     np.testing.assert_array_equal(initial_state().extra["scale"]["mean"], [5, 6])
     monkeypatch.setattr(Measured, "found", found)

@@ -98,7 +98,7 @@ def test_the_encoder_stays_as_it_is(batch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(lr_factors=()), "lr_factors=() positive"),
+        (dict(lr_factors=()), "lr_factors=() must be positive"),
         (dict(pool="max"), "pool 'max' is unknown"),
         (dict(classes=1), "classes=1 must be at least 2"),
     ],

@@ -74,6 +74,12 @@ class Source(abc.ABC):
         """[N] int32, labels of all examples; None if that needs reading the examples."""
         return None
 
+    def column(self, field: str) -> np.ndarray | None:
+        """[N, ...] the values of a field of labels of all examples; None if that needs reading the
+        examples.
+        """
+        return self.labels() if field == "label" else None
+
     def class_counts(self) -> np.ndarray | None:
         """[classes] int, examples of each class; None if that needs reading the examples."""
         labels = self.labels()
@@ -122,6 +128,10 @@ class Arrays(Source):
     def labels(self) -> np.ndarray | None:
         """[N] int, if there are labels."""
         return self.arrays.get("label")
+
+    def column(self, field: str) -> np.ndarray | None:
+        """[N, ...], if there is such a field."""
+        return self.arrays.get(field)
 
     def name(self, index: int) -> str:
         """The index in brackets."""

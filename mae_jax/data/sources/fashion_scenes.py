@@ -27,6 +27,7 @@ from mae_jax.data.scene_parts import (
 )
 from mae_jax.data.scenes import Scenes
 from mae_jax.data.sources import Arrays, Source
+from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
 CLASS_NAMES = (
@@ -41,6 +42,9 @@ CLASS_NAMES = (
     "Bag",
     "Ankle boot",
 )
+SIZES = ("smallest", "small", "medium", "large", "largest")
+"""Ordered classes of the garment's size, of equal width."""
+LABELS = {"class": CLASS_NAMES, "size": SIZES}
 SPLITS = ("train", "test")
 MIN_SIZE, MAX_SIZE = 16, 4096
 MAX_OBJECTS = 32
@@ -65,6 +69,7 @@ def make(
     seed: int = 0,
     objects: tuple[int, int] | None = None,
     mask_size: int = 28,
+    label: str = "class",
 ) -> Source:
     """Composes one split of the data set: of one garment each in memory, of several when read.
 
@@ -81,17 +86,20 @@ def make(
         seed: seed of the compositions.
         objects: (fewest, most) garments in a scene, such as (1, 6); None: one, with a label.
         mask_size: side of the masks in 'box_mask', from 1 to 512.
+        label: 'class' of the one garment, or 'size', five ordered classes of its 'value'.
 
     Returns:
         Of one garment, an `Arrays` of 'image' [N, size, size, 3] uint8; 'label' [N] int32, in
-        [0, 10); 'segmentation' [N, size, size] bool, the pixels that the garment covers at half
-        opacity or more; 'box' [N, 4] float32, the extent (ymin, xmin, ymax, xmax) of the
-        segmentation as fractions of the image, in [0, 1].
+        [0, 10), or [0, 5) of sizes; 'value' [N] float32 in [0.5, 0.9], the side of the garment's
+        square over that of the scene; 'segmentation' [N, size, size] bool, the pixels that the
+        garment covers at half opacity or more; 'box' [N, 4] float32, the extent (ymin, xmin, ymax,
+        xmax) of the segmentation as fractions of the image, in [0, 1].
 
         Of several, a `Source` of 'image'; 'segmentation' [N, size, size] uint8, 0 for background
         and 1 + class where a garment is in front; 'box' [N, most, 4] float32, the extents of what
         is visible of each garment, from back to front, zeros after the last; 'box_label'
-        [N, most] int32, in [0, 10), -1 after the last; and 'box_mask' [N, most, mask_size,
+        [N, most] int32, in [0, 10), -1 after the last; 'labels' [N, 10] uint8, 1 for the classes of
+        garments that are visible; and 'box_mask' [N, most, mask_size,
         mask_size] uint8, what is visible of each garment within its box, drawn only for batches
         that hold it.
 
@@ -110,9 +118,12 @@ def make(
             "for one scene per garment"
         )
     check_mask_size("fashion_scenes", mask_size)
+    check_choice("fashion_scenes: label", label, LABELS)
+    if objects is not None and label != "class":
+        raise UserError(f"fashion_scenes: label={label!r} is for one garment: leave objects out")
     count = num_examples or len(load(split).garments)
     if objects is None:
-        return _single(split, size, count, seed)
+        return _single(split, size, count, seed, label)
     return Scenes(
         load(split),
         CLASS_NAMES,
@@ -136,7 +147,7 @@ def _range(objects) -> tuple[int, int]:
     return tuple(objects)
 
 
-def _single(split: str, size: int, count: int, seed: int) -> Arrays:
+def _single(split: str, size: int, count: int, seed: int, label: str) -> Arrays:
     """All scenes of one garment, see `make`."""
     ingredients = load(split)
     indices = np.arange(count)
@@ -149,9 +160,12 @@ def _single(split: str, size: int, count: int, seed: int) -> Arrays:
         image[rows], segmentation[rows] = _render(
             ingredients.garments[garment[rows]], ingredients.photographs, draws[rows], size
         )
-    fields = {"image": image, "label": ingredients.labels[garment]}
+    share = draws[:, _DRAWS.index("garment_scale")]  # [N] in [0, 1)
+    sizes = (share * len(SIZES)).astype(np.int32)
+    fields = {"image": image, "label": sizes if label == "size" else ingredients.labels[garment]}
+    fields |= {"value": between(_GARMENT_SCALE, share).astype(np.float32)}
     fields |= {"segmentation": segmentation, "box": _boxes(segmentation)}
-    return Arrays(fields, {"label": CLASS_NAMES, "segmentation": ("background", "garment")})
+    return Arrays(fields, {"label": LABELS[label], "segmentation": ("background", "garment")})
 
 
 def photographs(split: str) -> tuple[Image.Image, ...]:

@@ -1,0 +1,129 @@
+"""Outputs of a model for all examples of a source, and files that hold them: CSV, NumPy and
+safetensors.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mae_jax.data.fields import OPTIONAL
+from mae_jax.paths import check_place
+from mae_jax.types import TrainState, UserError
+
+STORED = {
+    "label": ("labels", "class_names"),
+    "labels": ("multilabels", "multilabel_names"),
+    "value": ("values", "value_names"),
+    "weight": ("weights", "weight_names"),
+    "group": ("groups", "group_names"),
+}
+"""Field -> names of its array and of the names of its classes in a file of features."""
+
+
+def predict_all(
+    run, state: TrainState, outputs: Sequence[str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Outputs and labels of every readable example of the split 'train', and the examples' names.
+
+    Args:
+        run: a `mae_jax.run.Run`.
+        state: its state.
+        outputs: names of outputs of its method.
+
+    Returns:
+        Output, or field of labels that the data have -> [N, ...]; and N names.
+    """
+    predict, source = run.predictor(state, outputs), run.data.source("train")
+    parts: dict[str, list[np.ndarray]] = {}
+    valid = []
+    for batch in run.data.eval("train"):
+        found = predict(batch)
+        valid.append(np.asarray(found["valid"]))
+        for name in (*outputs, *(field for field in OPTIONAL if field in batch)):
+            parts.setdefault(name, []).append(np.asarray(found[name])[valid[-1]])
+    read = np.flatnonzero(np.concatenate(valid))
+    arrays = {name: np.concatenate(rows) for name, rows in parts.items()}
+    return arrays, [source.name(int(index)) for index in read]
+
+
+def write_features(
+    out: Path,
+    arrays: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    classes: Mapping[str, Sequence[str]],
+) -> None:
+    """Writes features with the labels of their images.
+
+    Args:
+        out: path ending in .npz or .safetensors, whose metadata hold the names as JSON.
+        arrays: 'features' [N, D] and fields of labels, see STORED; others are left out.
+        names: of the images.
+        classes: field -> names of its classes.
+    """
+    known = {field: stored for field, stored in STORED.items() if field in arrays}
+    content = {"features": arrays["features"]}
+    content |= {array: arrays[field] for field, (array, _) in known.items()}
+    texts = {"names": list(names)}
+    texts |= {key: list(classes[field]) for field, (_, key) in known.items() if field in classes}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npz":
+        np.savez(out, **content, **{name: np.array(values) for name, values in texts.items()})
+        return
+    from safetensors.numpy import save_file
+
+    save_file(content, out, metadata={name: json.dumps(values) for name, values in texts.items()})
+
+
+def write_rows(
+    run,
+    state: TrainState,
+    out: Path,
+    outputs: Sequence[str],
+    header: Sequence[str],
+    rows_of,
+) -> list[str]:
+    """Writes `predictions.csv`, a row for each image, and `features.npz`.
+
+    Args:
+        run, state: see `predict_all`.
+        out: folder to create.
+        outputs: outputs to read, besides 'features' if the method has it.
+        header: names of the columns after 'file'.
+        rows_of: (output -> [N, ...]) -> N rows of values.
+
+    Returns:
+        A line about what was written.
+
+    Raises:
+        UserError: the folder has files already.
+    """
+    check_place(out, "--out")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"--out {out}: there are files in it already: name another folder")
+    features = ("features",) if "features" in run.method.offers() else ()
+    arrays, names = predict_all(run, state, (*features, *outputs))
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "predictions.csv", ("file", *header), names, rows_of(arrays))
+    if features:
+        write_features(out / "features.npz", arrays, names, run.data.source("train").names)
+    files = " and ".join(("predictions.csv", *("features.npz" for _ in features)))
+    return [f"{out}: {files} of {len(names)} images"]
+
+
+def write_csv(
+    path: Path, header: Sequence[str], names: Sequence[str], rows: Iterable[Sequence]
+) -> None:
+    """Writes a CSV in UTF-8: numbers with the fewest digits that restore their float32."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for name, row in zip(names, rows, strict=True):
+            writer.writerow([name, *(x if isinstance(x, str) else str(np.float32(x)) for x in row)])
+
+
+def class_names(run, field: str, names: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Names of the classes that a run has learned, or their numbers."""
+    return names.get(field) or [str(number) for number in range(run.method.labels()[field])]
