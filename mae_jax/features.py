@@ -25,5 +25,5 @@ def write_features(
     output = layer_output(layer, pool)
     arrays, names = tables.predict_all(run, state, (output,))
     arrays["features"] = arrays[output]
-    tables.write_features(out, arrays, names, run.data.source("train").names)
+    tables.write_features(out, arrays, names, run.data.source("train"))
     return out, len(names)

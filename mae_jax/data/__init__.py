@@ -267,7 +267,8 @@ def make_data(
         UserError: unknown names, missing folders, a batch size `process_count` does not divide;
             images known to be damaged, unless `on_error` is 'skip'.
     """
-    check_options(pipeline, on_error, batch_size, process_count, views, repeats, workers, sampling)
+    rates = (batch_size, process_count, views, repeats, workers)
+    check_options(pipeline, on_error, *rates, sampling, fields)
     texts = {"train": train_transform, "eval": eval_transform}
     transforms = {stage: make_transforms(text) for stage, text in texts.items()}
     subsets.check(subset, held_out)

@@ -1,7 +1,7 @@
 """The options of `make_data`: checks that need no data, and pipelines by name."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mae_jax.data import arrays
 from mae_jax.data.loader import ON_ERROR
@@ -31,6 +31,7 @@ def check_options(
     repeats: int,
     workers: int,
     sampling: str,
+    fields: Sequence[str],
 ) -> None:
     """Raises UserError if an option of `make_data` is invalid."""
     check_choice("pipeline", pipeline, PIPELINES)
@@ -39,6 +40,11 @@ def check_options(
     check_choice("on_error", on_error, ON_ERROR)
     if sampling:
         check_choice("sampling", sampling, SAMPLINGS)
+    if sampling == "weighted" and "weight" in fields:
+        raise UserError(
+            "sampling='weighted' with the field 'weight' would count the weights twice: leave "
+            "'weight' out of config.data.fields, or set config.data.sampling=''"
+        )
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not split over {process_count} processes")
     if views not in (1, 2):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mae_jax.data.fields import OPTIONAL
+from mae_jax.data.sources import Source
 from mae_jax.paths import check_place
 from mae_jax.types import TrainState, UserError
 
@@ -53,7 +54,7 @@ def write_features(
     out: Path,
     arrays: Mapping[str, np.ndarray],
     names: Sequence[str],
-    classes: Mapping[str, Sequence[str]],
+    source: Source,
 ) -> None:
     """Writes features with the labels of their images.
 
@@ -61,13 +62,18 @@ def write_features(
         out: path ending in .npz or .safetensors, whose metadata hold the names as JSON.
         arrays: 'features' [N, D] and fields of labels, see STORED; others are left out.
         names: of the images.
-        classes: field -> names of its classes.
+        source: of the images, which has the names of classes and groups.
     """
+    classes = {**source.names, "group": source.group_names}
     known = {field: stored for field, stored in STORED.items() if field in arrays}
     content = {"features": arrays["features"]}
     content |= {array: arrays[field] for field, (array, _) in known.items()}
     texts = {"names": list(names)}
-    texts |= {key: list(classes[field]) for field, (_, key) in known.items() if field in classes}
+    texts |= {
+        key: list(classes[field])
+        for field, (_, key) in known.items()
+        if len(classes.get(field, ()))
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         np.savez(out, **content, **{name: np.array(values) for name, values in texts.items()})
@@ -108,7 +114,7 @@ def write_rows(
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "predictions.csv", ("file", *header), names, rows_of(arrays))
     if features:
-        write_features(out / "features.npz", arrays, names, run.data.source("train").names)
+        write_features(out / "features.npz", arrays, names, run.data.source("train"))
     files = " and ".join(("predictions.csv", *("features.npz" for _ in features)))
     return [f"{out}: {files} of {len(names)} images"]
 

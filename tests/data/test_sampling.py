@@ -132,5 +132,8 @@ def test_what_is_missing_is_explained():
         with pytest.raises(UserError, match=message):
             make_stream(sampling, source)
     assert make_stream("", several) is None
+    options = dict(train="x", batch_size=1, train_transform="", eval_transform="")
     with pytest.raises(UserError, match="sampling 'even' is unknown: choose balanced, weighted"):
-        make_data(train="x", batch_size=1, train_transform="", eval_transform="", sampling="even")
+        make_data(**options, sampling="even")
+    with pytest.raises(UserError, match="the field 'weight' would count the weights twice: leave"):
+        make_data(**options, sampling="weighted", fields=("label", "weight"))
