@@ -179,6 +179,6 @@ def on_scenes() -> ConfigDict:
     config.checkpoint.every = 150
     config.log.every = 10
     config.evals.update(
-        run="detection(size=96, batch_size=16)", figures="curves|detection(score=0.2)"
+        run="detection(size=96, batch_size=16)", figures="curves|detection(score=0.1)"
     )
     return config
