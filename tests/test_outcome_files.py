@@ -41,6 +41,9 @@ class Method:
     def offers(self):
         return ("features", self.output)
 
+    def check_output(self, method, output):
+        assert output in self.offers()
+
     def labels(self):
         return {FIELDS[self.output]: OUTPUTS[self.output].shape[1]}
 

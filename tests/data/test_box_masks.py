@@ -188,7 +188,9 @@ def test_masks_are_drawn_for_batches_that_hold_them_only(monkeypatch):
     monkeypatch.setattr(objects.BoxMasks, "drawn", refuse)
     batch = batch_of(("box", "box_label"), "resize(32)|flip")
     assert batch.keys() == {"image", "box", "box_label", "valid"}
-    with pytest.raises(UserError, match="its fields are box, box_label, box_mask, image, segment"):
+    with pytest.raises(
+        UserError, match="its fields are box, box_label, box_mask, image, labels, s"
+    ):
         batch_of(("boxes",))
     with pytest.raises(UserError, match="mask_size=0 should be an integer from 1 to 512"):
         fashion_scenes.make(objects=(1, 2), mask_size=0)

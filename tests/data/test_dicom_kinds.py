@@ -278,7 +278,9 @@ def test_one_line_about_a_file_that_is_cut_off(tmp_path, caplog):
 
 
 def test_parts_keep_the_groups(tmp_path):
-    write(tmp_path / "a.dcm", dataset(gray(6, 4, 4)))
-    source = dicom.make(str(tmp_path), window=WINDOW)
-    kept, _ = hold_out(source, 0.5)
-    assert source.group(5) == kept.group(0) == "a.dcm" and kept.name(0) != "a.dcm"
+    for name in ("a.dcm", "b.dcm"):
+        write(tmp_path / name, dataset(gray(6, 4, 4)))
+    parts = hold_out(dicom.make(str(tmp_path), window=WINDOW), 0.5)
+    files = [{part.group(i) for i in range(part.num_examples)} for part in parts]
+    assert sorted(files, key=min) == [{"a.dcm"}, {"b.dcm"}]  # all six slices of each
+    assert [part.num_examples for part in parts] == [6, 6]

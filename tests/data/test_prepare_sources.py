@@ -183,7 +183,7 @@ def test_mistakes(study, tmp_path, capsys):
         (f"array_file({str(tmp_path / 'five.npy')!r})", (), "have 5 channels, and a prepared set"),
         (f"array_file({str(tmp_path / 'volumes.npy')!r}, rank=3)", (), "has (2, 3, 4, 1) of uint8"),
         (f"array_file({str(tmp_path / 'text.npz')!r}, fields=(text,))", (), "this source has none"),
-        ("fashion_scenes(split=test)", (), "also has box, segmentation; leave"),
+        ("fashion_scenes(split=test)", (), "also has box, segmentation, value; leave"),
         (tmp_path / "nothing", (), "there is no folder"),
     ]
     for images, more, message in cases:

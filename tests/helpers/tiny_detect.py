@@ -11,15 +11,16 @@ ENCODER = "vitdet(width=16, depth=2, heads=2, patch=8, window=2, global_blocks=1
 def get_config(arg: str = "resume") -> ConfigDict:
     """From scratch."""
     config = detect.get_config("scenes")
-    size = 64 if arg == "overfit" else 32
-    scenes = f"fashion_scenes(split=train, size={size}, num_examples=8, objects=(1, 6), seed=3)"
+    size, most = (64, 2) if arg == "overfit" else (32, 6)
+    options = f"size={size}, num_examples=8, objects=(1, {most}), seed=3"
+    scenes = f"fashion_scenes(split=train, {options})"
     config.data.update(train=scenes, test=scenes, subset="", batch_size=8, workers=1)
     config.log.every = 1
     if arg == "overfit":
         config.data.train_transform = ""
         config.data.eval_transform = ""
         config.method.args.update(encoder=WIDER, size=64, width=32, sample=64, layer_decay=1.0)
-        config.schedule.update(base_lr=0.032, epochs=350.0, warmup_epochs=10.0)
+        config.schedule.update(base_lr=0.032, epochs=300.0, warmup_epochs=10.0)
         config.checkpoint.every = 1000
         config.evals.run = "detection(size=64, batch_size=8)"
         return config
