@@ -14,7 +14,7 @@ import scipy.stats
 from mae_jax.methods import jigsaw, relative_position, rotation
 from mae_jax.spec import call
 from mae_jax.types import UserError
-from tests.helpers.compiled import compiled
+from tests.helpers.compiled import compiled, noise_like
 
 VIT = "vit(width=16, depth=1, heads=2, patch=4)"
 CONV = "convnext(widths=(8, 12), depths=(1, 1), stem=2, kernel=3)"
@@ -31,6 +31,7 @@ METHODS = [*TILED, rotation]
 name_of = lambda x: x.__name__.rpartition(".")[2] if hasattr(x, "__name__") else None
 
 
+@functools.cache
 def make(module, **kwargs):
     return module.make(**(dict(encoder=VIT) | SMALL[module] | kwargs))
 
@@ -56,8 +57,9 @@ def assert_even(labels, count):
 
 def test_relative_position_asks_for_the_place_of_the_second_tile():
     method = make(relative_position, colors="keep", **RAW)
-    where = np.broadcast_to(np.stack(np.mgrid[:HEIGHT, :WIDTH], axis=-1), (400, HEIGHT, WIDTH, 2))
-    pairs, label = compiled(method, "draw")(KEY, where.astype(np.uint8))
+    where = np.stack(np.mgrid[:HEIGHT, :WIDTH], axis=-1).astype(np.uint8)
+    where = np.broadcast_to(where, (400, HEIGHT, WIDTH, 2))
+    pairs, label = compiled(method, "draw")(KEY, where)
     assert pairs.shape == (400, 2, TILE, TILE, 2) and pairs.dtype == jnp.float32
     pairs = np.rint(np.asarray(pairs)).astype(int)
     np.testing.assert_array_equal(
@@ -73,10 +75,9 @@ def test_relative_position_asks_for_the_place_of_the_second_tile():
 
 def test_relative_position_hides_colors_as_it_was_told():
     batch, numbers = images(60), dict(mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.4))
-    draw = lambda colors: jax.jit(make(relative_position, colors=colors, **numbers).draw)(
-        KEY, batch
-    )
-    kept, dropped, projected = (np.asarray(draw(c)[0]) for c in ("keep", "drop", "project"))
+    methods = [make(relative_position, colors=c, **numbers) for c in ("keep", "drop", "project")]
+    draw = jax.jit(lambda key, batch: [method.draw(key, batch)[0] for method in methods])
+    kept, dropped, projected = map(np.asarray, draw(KEY, batch))
     pixels = kept * np.array(numbers["std"]) + numbers["mean"]
     np.testing.assert_allclose(pixels * 255, np.rint(pixels * 255), atol=1e-3)
     axis = np.array([-1.0, 2.0, -1.0])
@@ -151,10 +152,8 @@ def cross_entropy(logits, label):
 def test_the_loss_is_the_cross_entropy_of_the_head(module, encoder):
     method = make(module, encoder=encoder, pool="mean")
     batch = images(6, 12, 12) if module is rotation else images(6)
-    params, extra = compiled(method, "init")(jax.random.key(1), {"image": batch})
     # Biases start at 0: noise shows that they are where they should be.
-    normal = np.random.default_rng(1).normal
-    params = jax.tree.map(lambda leaf: leaf + np.float32(normal(0, 0.3, leaf.shape)), params)
+    params, extra = noise_like(method.init, KEY, {"image": batch}, scale=0.3)
     output = compiled(method, "loss")(params, extra, {"image": batch}, KEY, 0)
     shown, label = questions(module, method, batch)
     encode = compiled(method, "features")
@@ -201,11 +200,11 @@ def test_heads_have_the_shapes_that_were_asked_for(module):
 def test_features_are_the_encoders_of_whole_images(module):
     numbers = dict(mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.4))
     method, batch = make(module, **numbers), images(2, 24, 24)
-    params, extra = compiled(method, "init")(KEY, {"image": batch})
+    params, extra = noise_like(method.init, KEY, {"image": batch}, scale=0.2)
     found = compiled(method, "predict", outputs=("features",))(params, extra, {"image": batch})
     seen = ((batch / 255 - numbers["mean"]) / numbers["std"]).astype(np.float32)
     tokens = compiled(method.encoder, "apply")({"params": params["encoder"]}, seen)
-    np.testing.assert_allclose(found["features"], tokens[:, 0], atol=1e-5)
+    np.testing.assert_allclose(found["features"], np.asarray(tokens)[:, 0], atol=1e-5)
 
 
 @pytest.mark.parametrize("module", METHODS, ids=name_of)

@@ -117,7 +117,7 @@ def test_detections_lie_within_their_image():
     model = model.clone(threshold=0.1)
     run = jax.jit(functools.partial(model.apply, method="detect"))
     images, sizes = batch_of()["images"], np.float32([[32, 48], [20, 30]])
-    objects, masks = run(variables, images, sizes)
+    objects, masks = jax.device_get(run(variables, images, sizes))
     assert masks.shape == (2, 5, 28, 28) and 0 <= masks.min() and masks.max() <= 1
     assert objects.valid.any(axis=1).all() and objects.labels.dtype == jnp.int32
     for boxes, scores, valid, size in zip(
@@ -125,7 +125,7 @@ def test_detections_lie_within_their_image():
     ):
         assert (boxes[valid] >= 0).all() and (boxes[valid] <= np.tile(size, 2)).all()
         assert (scores[valid] > 0.1).all() and (np.diff(scores) <= 0).all()
-    swapped, _ = run(variables, images[::-1], sizes[::-1])
+    swapped, _ = jax.device_get(run(variables, images[::-1], sizes[::-1]))
     same(jax.tree.map(lambda x: x[::-1], swapped), objects)
 
 
