@@ -58,9 +58,12 @@ def folder(tmp_path, monkeypatch):
         ("method.args.mean=(1,(2,3),4)", "mean=(1, (2, 3), 4) should be finite numbers"),
         ("method.args.mean=({1},2,3)", "mean=({1}, 2, 3) holds a value of type set"),
         ("method.args.mean=0.5", "mean=0.5 is not of type tuple; it is (0.485"),
-        ("method.args.encoder=resnet(50)", "models has no 'resnet': choose convnext, vit"),
-        ("method.args.encoder=heads(50)", "models has no 'heads': choose convnext, vit"),
-        ("method.args.encoder=", "'' should name exactly one of models: convnext, vit"),
+        (
+            "method.args.encoder=resnet(50)",
+            "models has no 'resnet': choose convnext, tokenizer, vit",
+        ),
+        ("method.args.encoder=heads(50)", "models has no 'heads': choose convnext, tokenizer, vit"),
+        ("method.args.encoder=", "'' should name exactly one of models: convnext, tokenizer, vit"),
         ("data.train_transform=random_resized_crop(100000)", "size 100000 is over "),
         (
             "data.eval_transform=resize(8)|center_crop((8, 1000000000))",
@@ -298,14 +301,14 @@ def test_values_that_are_no_pair_of_numbers(value):
         (
             "evals",
             "features",
-            "evals has no 'features': choose classify, detection, knn, logistic, probe, rob",
+            "evals has no 'features': choose classes, classify, detection, knn, logistic, multi",
         ),
         (
             "data.sources",
             "images",
             "data sources has no 'images': choose array_file, coco, dicom, ",
         ),
-        ("models", "norm", "models has no 'norm': choose convnext, vit"),
+        ("models", "norm", "models has no 'norm': choose convnext, tokenizer, vit"),
     ],
 )
 def test_only_what_can_be_chosen_is_named(package, name, message):

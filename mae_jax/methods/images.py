@@ -92,6 +92,8 @@ class ImageMethod(Method):
             UserError: a name that is not of this form, or a layer or pool that does not exist.
         """
         asked = {name: parse_layers(name, self.encoder) for name in outputs if "/" in name}
+        if not asked:
+            return {}
         layers = sorted({layer for numbers, _ in asked.values() for layer in numbers})
         tokens = dict(zip(layers, self.layer_tokens(params, images, layers), strict=True))
 

@@ -10,6 +10,7 @@ from tests.helpers import tiny
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_another_process_has_as_many_devices_as_the_mesh():
     config = tiny.get_config()
     config.data.batch_size = 6

@@ -105,6 +105,7 @@ def test_two_processes_and_a_later_start_make_the_same_batches():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("repeats", [3, CHUNK + 1])
 def test_both_pipelines_make_the_same_batches(repeats):
     """Also where copies do not fill the chunks of threads."""

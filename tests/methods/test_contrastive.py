@@ -246,7 +246,8 @@ def test_the_stem_of_a_convolutional_encoder_learns():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mocov3", pytest.param("simclr", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["mocov3", "simclr"])
 def test_bfloat16_leaves_parameters_and_losses_in_float32(name):
     batch = make_batch()
     (full, half) = (make_plain(name, dtype=dtype) for dtype in ("float32", "bfloat16"))

@@ -117,6 +117,7 @@ def test_which_parts_learn_and_from_which_step_on():
     assert few["block_2"]["mlp"]["fc1"]["kernel"] == (0.65, 1.0, 15)
 
 
+@pytest.mark.thorough
 def test_the_encoder_keeps_its_bits_until_its_first_step():
     """On two devices, with weight decay; the lower blocks for ever."""
     method, batch, mesh = make(total_steps=4), make_batch(), make_mesh()

@@ -70,6 +70,7 @@ def same(one, other, rtol=1e-5):
         np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-5 + rtol * np.abs(y).max())
 
 
+@pytest.mark.thorough
 def test_all_losses_are_finite_and_reach_all_parameters():
     _, _, losses = made()
     found, gradient = losses(batch_of())

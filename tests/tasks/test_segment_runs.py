@@ -37,7 +37,8 @@ def segmented(root, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("head", ["linear", pytest.param("upernet", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("head", ["linear", "upernet"])
 def test_a_killed_run_goes_on_with_its_statistics(head, segmented, tmp_path):
     workdir = tmp_path / "run"
     if head == "linear":
