@@ -52,6 +52,7 @@ def test_the_site_builds_without_a_warning(tags, tmp_path):
         assert not loaded, f"{page} loads {loaded} from elsewhere"
 
 
+@pytest.mark.slow
 def test_python_runs(at, tmp_path):
     """The blocks of docs/python.md, in their order, on a tiny run; then the block of the README."""
     at(tmp_path)

@@ -60,6 +60,7 @@ def computed():
     return method, images, jax.device_get(run())
 
 
+@pytest.mark.slow
 def test_losses_and_gradients(computed):
     _, images, found = computed
     vectors, codes = (np.asarray(x, np.float64) for x in (found["vectors"], found["book"]["codes"]))

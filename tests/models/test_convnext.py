@@ -131,6 +131,7 @@ def test_gradients_are_finite_where_a_channel_is_silent():
     assert np.isfinite(jax.grad(total)(jnp.zeros((1, 2, 2, 3)))).all()
 
 
+@pytest.mark.thorough
 def test_named_sizes_have_the_parameters_of_the_paper():
     """Those of ConvNeXt V2 (arXiv 2301.00808, table 11), without their classifier of 1,000."""
     for size, millions in {"A": 3.7, "T": 28.6, "B": 88.7}.items():

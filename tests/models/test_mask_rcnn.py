@@ -113,6 +113,7 @@ def test_it_compiles_once_for_any_objects():
     assert losses._cache_size() == 1
 
 
+@pytest.mark.thorough
 def test_detections_lie_within_their_image():
     model, variables, _ = made()
     model = model.clone(threshold=0.1)
