@@ -2,6 +2,8 @@
 kappa. By scikit-learn's definitions, in float64; NaN where a metric is undefined.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 
@@ -58,3 +60,12 @@ def mean(values: np.ndarray) -> float:
     """Mean of the values that are defined; NaN if none is."""
     values = np.asarray(values)[~np.isnan(values)]
     return float(values.mean()) if len(values) else np.nan
+
+
+def by_name(each: Mapping[str, Sequence[float]], names: Sequence[str]) -> dict[str, float]:
+    """'METRIC/NAME' -> value, from the values of each metric in the order of the names."""
+    return {
+        f"{metric}/{name}": float(value)
+        for metric, values in each.items()
+        for name, value in zip(names, values, strict=True)
+    }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mae_jax.evals.agreement import confusion, f1_scores, mean, recalls
+from mae_jax.evals.agreement import by_name, confusion, f1_scores, mean, recalls
 from mae_jax.evals.classify import ONE_CLASSIFIER
 from mae_jax.evals.features import Evaluator
 from mae_jax.evals.measured import Measure, measuring
@@ -62,12 +62,8 @@ def measure_of(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> 
             "auroc": [ranking.auroc(weights) for ranking in rankings],
         }
         means = {("balanced_accuracy" if k == "recall" else k): mean(v) for k, v in each.items()}
-        shown = {"recall": names, "f1": names, "auroc": [names[column] for column in columns]}
-        return means | {
-            f"{metric}/{name}": float(value)
-            for metric, values in each.items()
-            for name, value in zip(shown[metric], values, strict=True)
-        }
+        ranked = {"auroc": each.pop("auroc")}
+        return means | by_name(each, names) | by_name(ranked, [names[k] for k in columns])
 
     return measure
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mae_jax.evals.agreement import mean, ratio
+from mae_jax.evals.agreement import by_name, mean, ratio
 from mae_jax.evals.features import Evaluator
 from mae_jax.evals.measured import Measure, measuring
 from mae_jax.evals.ranking import Ranking
@@ -61,10 +61,6 @@ def measure_of(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> 
             both = np.sum(some * (present[k] & predicted[k]))
             either = np.sum(some * present[k]) + np.sum(some * predicted[k])
             each["f1"].append(ratio(2 * both, either))
-        return {metric: mean(values) for metric, values in each.items()} | {
-            f"{metric}/{name}": float(value)
-            for metric, values in each.items()
-            for name, value in zip(names, values, strict=True)
-        }
+        return {metric: mean(values) for metric, values in each.items()} | by_name(each, names)
 
     return measure

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mae_jax.evals.agreement import mean, ratio
+from mae_jax.evals.agreement import by_name, mean, ratio
 from mae_jax.evals.features import Evaluator
 from mae_jax.evals.measured import Measure, measuring
 from mae_jax.evals.ranking import Ranks, correlation
@@ -72,10 +72,6 @@ def measure_of(predictions: np.ndarray, labels: np.ndarray, names: Sequence[str]
         means = {name: mean(values) for name, values in each.items()}
         if len(true) == 1:
             return means
-        return means | {
-            f"{metric}/{name}": float(value)
-            for metric, values in each.items()
-            for name, value in zip(names, values, strict=True)
-        }
+        return means | by_name(each, names)
 
     return measure
