@@ -103,7 +103,7 @@ def test_a_file_of_each_kind(at, tmp_path, capsys):
     at(tmp_path / "mine")
     sweep = ["sweep", "--config", "extended.py", "--workdir", tmp_path / "sweep"]
     masked = tmp_path / "sweep" / "masked" / "stripes" / "0"  # the first run of the sweep
-    train_twice("extended.py", masked)
+    assert run("train", "--config", "extended.py", "--workdir", masked) == 0
     assert {"class_spread", "knn"} == results(masked)["mae"].keys()
     assert (masked / "figures" / "features.png").is_file()
     task = ["--config", "extended.py:task", f"--config.init_from.path={masked}"]

@@ -34,7 +34,7 @@ def gray(root, tmp_path_factory):
         Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path)
     source = f"folder({str(folder / 'images')!r}, channels=1)"
     changes = [f"data.train={source}", f"data.test={source}", "schedule.epochs=1.0"]
-    changes += ["schedule.warmup_epochs=0.5", "evals.run=knn(k=1)"]
+    changes += ["schedule.warmup_epochs=0.5", "evals.run=knn(k=1)", "evals.figures=auto"]
     command = ["train", "--config", root / "tests/helpers/tiny.py", "--workdir", folder / "run"]
     command += [f"--config.{change}" for change in changes]
     with pytest.MonkeyPatch.context() as patch:

@@ -33,7 +33,7 @@ def assert_same_leaves(a, b):
 def whole(tmp_path_factory):
     """The workdir of an uninterrupted run."""
     workdir = tmp_path_factory.mktemp("whole")
-    train(tiny(*EVALUATED), workdir)
+    train(tiny(*EVALUATED, "evals.figures=auto"), workdir)
     return workdir
 
 
@@ -154,6 +154,7 @@ def test_a_log_cut_short_is_mended(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # the commands are told of a bad image in test_cli.py
 def test_a_bad_image_stops_a_run_that_skipping_lets_go_on(tmp_path):
     """But not with other images."""
     folder = tmp_path / "images"

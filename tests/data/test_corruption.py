@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import scipy
 from PIL import Image
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from mae_jax.data import corruptions, images
 from mae_jax.data.random import hash_words
@@ -175,7 +176,7 @@ def test_gaussian_noise(severity):
     noise = (levels(flat(100), "gaussian_noise", severity) - 100) / 255
     assert abs(noise.mean()) < 4 * std / math.sqrt(noise.size)
     assert noise.std() == pytest.approx(std, rel=0.01)
-    assert stats.kstest(noise[::3, ::3].ravel() / std, "norm").pvalue > 1e-4
+    assert scipy.stats.kstest(noise[::3, ::3].ravel() / std, "norm").pvalue > 1e-4
     for moved in (noise[1:], noise[:, 1:], noise[:, :, 1:]):  # no pixel, no channel is like another
         rows, columns, channels = moved.shape
         kept = noise[:rows, :columns, :channels]
@@ -197,7 +198,7 @@ def test_shot_noise_is_a_poisson_number_of_photons(level, severity):
     assert counts.mean() == pytest.approx(mean, abs=error)
     assert counts.var() == pytest.approx(mean, rel=0.03)
     for count in range(int(mean) + 3):
-        share = stats.poisson.pmf(count, mean)
+        share = scipy.stats.poisson.pmf(count, mean)
         assert np.mean(np.rint(counts) == count) == pytest.approx(share, abs=0.006)
 
 
@@ -280,7 +281,7 @@ def test_glass_blur_blurs_twice():
     image = flat(0)
     image[:, 112:] = 200
     blurred = corruptions.glass_blur(image, hash_words(0), 2.0, 1, 0)[100, :, 0]
-    expected = 200 * stats.norm.cdf(np.arange(224) - 111.5, scale=math.sqrt(8))
+    expected = 200 * scipy.stats.norm.cdf(np.arange(224) - 111.5, scale=math.sqrt(8))
     np.testing.assert_allclose(blurred, expected, atol=1)
 
 

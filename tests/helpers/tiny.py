@@ -24,4 +24,5 @@ def get_config() -> ConfigDict:
     config.schedule.update(base_lr=0.1, epochs=10.0, warmup_epochs=1.0)
     config.checkpoint.every = 10
     config.log.every = 1
+    config.evals.figures = ""  # drawing costs as much as the steps
     return config

@@ -53,4 +53,5 @@ def get_config(name: str) -> ConfigDict:
     config.data.views = 2 if name in TWO_VIEWS else 1
     config.schedule.update(epochs=2.5, warmup_epochs=0.5)
     config.checkpoint.every = 5
+    config.evals.figures = "auto"
     return config

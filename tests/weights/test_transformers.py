@@ -13,8 +13,15 @@ from mae_jax.ops.pixels import normalize
 from mae_jax.types import UserError
 from tests.weights import models
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers", minversion="4.40")
+torch = transformers = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reference():
+    """Imports it when a test runs, as it takes seconds."""
+    global torch, transformers
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers", minversion="4.40")
 
 
 def opened(folder):
