@@ -256,9 +256,7 @@ def test_what_may_be_loaded_exists_and_fits(case):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "shape", [pytest.param((24, 3), marks=pytest.mark.thorough), (8, 8, 8, 3)]
-)
+@pytest.mark.parametrize("shape", [pytest.param((24, 3), marks=pytest.mark.thorough), (8, 8, 8, 3)])
 def test_images_of_another_rank_are_learned_or_refused_in_one_line(name, shape):
     config = small.get_config()
     config.method = dict(name=name.removeprefix("methods."), args=dict(tiny(name).ARGS))
