@@ -127,6 +127,8 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     add("--out", type=path, metavar="FOLDER", help=text)
     add("--notes", type=path, metavar="FILE", help="Markdown file to include in the report")
     add("--title", default="", help="title of the report (default: the workdir's name)")
+    text = "results of others to compare with: mae_paper, or a JSON file"
+    add("--reported", type=filled, metavar="NAME", help=text)
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

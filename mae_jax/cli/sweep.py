@@ -85,6 +85,8 @@ def report(args) -> int:
 
     no_overrides(args)
     out = args.out or args.sweep / "report"
-    pages = summary.report(args.sweep, out, notes=args.notes, title=args.title)
+    pages = summary.report(
+        args.sweep, out, notes=args.notes, title=args.title, reported=args.reported
+    )
     print(f"wrote {' and '.join(map(str, pages))}")
     return 0

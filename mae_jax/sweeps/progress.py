@@ -107,7 +107,7 @@ def draw_metric(
     figure.legend(
         loc="outside lower left", ncols=columns, fontsize=9, frameon=False, handlelength=2.8
     )
-    return _save(figure, path)
+    return save_svg(figure, path)
 
 
 def over_seeds(
@@ -159,11 +159,11 @@ def draw_losses(runs: Sequence[Finished], path: Path) -> Path:
         axis.xaxis.set_major_locator(MaxNLocator(3))
         axis.yaxis.set_major_locator(MaxNLocator(3))
     figure.supxlabel("examples seen", fontsize=10)
-    return _save(figure, path)
+    return save_svg(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    """Writes an SVG that depends only on the numbers, not on date or random ids."""
+def save_svg(figure: Figure, path: Path) -> Path:
+    """Writes an SVG that depends only on the numbers, not on date or random ids; returns `path`."""
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(color="0.92", linewidth=0.8)

@@ -17,6 +17,7 @@ from mae_jax.config import differences
 from mae_jax.engine.log import read
 from mae_jax.json_files import has, parse_json, read_json
 from mae_jax.sweeps import progress
+from mae_jax.sweeps import reported as beside
 from mae_jax.sweeps.comparison import (
     Finished,
     by_row,
@@ -38,7 +39,14 @@ UNTOLD = ("seed", "fingerprints.", *MAY_CHANGE)
 """Prefixes of config keys that are not part of the comparison, except `evals.`."""
 
 
-def report(workdir: Path, out: Path, *, notes: Path | None = None, title: str = "") -> list[Path]:
+def report(
+    workdir: Path,
+    out: Path,
+    *,
+    notes: Path | None = None,
+    title: str = "",
+    reported: str | None = None,
+) -> list[Path]:
     """Writes `report.md`, `report.html` and `figures/`.
 
     Args:
@@ -46,13 +54,16 @@ def report(workdir: Path, out: Path, *, notes: Path | None = None, title: str = 
         out: folder; created if missing.
         notes: Markdown to insert after the results.
         title: of the page; default: the workdir's name.
+        reported: results of others to compare with, see `reported.load`.
 
     Returns:
         The two pages.
 
     Raises:
-        UserError: not the workdir of a sweep, no finished run, or missing notes or pictures.
+        UserError: not the workdir of a sweep, no finished run, missing notes or pictures, or
+            unknown reported results.
     """
+    others = beside.load(reported) if reported else None
     if notes and not notes.is_file():
         raise UserError(f"--notes {notes}: no such file")
     runs, configs = read_runs(workdir)
@@ -64,6 +75,7 @@ def report(workdir: Path, out: Path, *, notes: Path | None = None, title: str = 
         introduction(runs),
         missing(runs, workdir),
         *results(runs),
+        *(beside.section(others, runs, configs, out) if others else []),
         notes.read_text(encoding="utf-8").strip() if notes else "",
         *costs(first),
         *curves(first, out),
