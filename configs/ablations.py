@@ -42,22 +42,26 @@ METHOD = {
 """Row -> changes of the method's arguments, at both scales."""
 VALUES = {
     "scenes": dict(
-        ratio=(0.3, 0.5, 0.6, 0.9), depth=(1, 4), width=(32, 128), epochs=(5.0, 20.0)
+        ratio=(0.3, 0.5, 0.6, 0.9), depth=(1, 4), width=(32, 128), epochs=(5.0, 20.0), area=0.5
     ),
     "imagenet": dict(
         ratio=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
         depth=(1, 2, 4, 12),
         width=(128, 256, 768, 1024),
         epochs=(100.0, 200.0, 400.0, 1600.0),
+        area=0.2,
     ),
 }
-"""Scale -> mask ratios, depths and widths of the decoder, and epochs beside the base's."""
+"""Scale -> mask ratios, depths and widths of the decoder, and epochs beside the base's; the smallest
+area of its crops.
+"""
 CROPS = {
     "no crop": "resize({0})|center_crop({0})",
     "crop of fixed size": "resize({1})|random_crop({0})|flip",
+    "color jitter": "random_resized_crop({0}, scale=({2}, 1))|flip|color_jitter",
 }
-"""Row -> the transform of training images at side {0}, from {1} = 8/7 of it. The base crops at
-random sizes and flips.
+"""Row -> the transform of training images of side {0}. {1} is 8/7 of it, {2} the smallest area of
+the base's crops. The base crops at random sizes and flips.
 """
 SCENES = dict(
     encoder="vit(width=96, depth=4, heads=3, patch=4)",
@@ -150,7 +154,7 @@ def varied(base: ConfigDict, scale: str, side: int, depth: int) -> dict[str, Con
             rows[f"decoder {kind} {value}"] = changed(base, {f"decoder_{kind}": value})
     for row, transform in CROPS.items():
         rows[row] = copy.deepcopy(base)
-        rows[row].data.train_transform = transform.format(side, side * 8 // 7)
+        rows[row].data.train_transform = transform.format(side, side * 8 // 7, values["area"])
     for epochs in values["epochs"]:
         rows[f"epochs {epochs:g}"] = row = copy.deepcopy(base)
         row.schedule.epochs = epochs
