@@ -52,7 +52,7 @@ VALUES = {
         area=0.2,
     ),
 }
-"""Scale -> mask ratios, depths and widths of the decoder, and epochs beside the base's; the smallest
+"""Scale -> mask ratios, depths and widths of the decoder, and epochs beside the base's; smallest
 area of its crops.
 """
 CROPS = {
