@@ -5,9 +5,9 @@ words of `configs/scenes.py`, hard patches mining, and contrastive tuning of the
     mae-jax report --sweep runs/masked_options
 
 Teachers are the encoder of the plain run, and the codes are of `vqvae`. Every run sees 60,000
-images of 16 patches, in steps of 64 as in `compare_methods`, and pixels are not normalized. This is
-enough to see whether an option learns, and too little to rank them: a mask unit of two patches
-leaves four units, and masks of 4 x 4 patches have hardly a spectrum.
+images of 16 patches, in steps of 64 as in `compare_methods`, and pixels are not normalized; `vq` and
+`ema` see 120,000. This is enough to see whether an option learns, and too little to rank them: a
+mask unit of two patches leaves four units, and masks of 4 x 4 patches have hardly a spectrum.
 """
 
 from ml_collections import ConfigDict
@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 from mae_jax.configs import contrastive_tuning, hpm, scenes, vqvae
 
 EPOCHS = 5.0
+LONGER = ("vq", "ema")
+"""Targets whose features are not above those of the random encoder after EPOCHS: twice of it."""
 EVALS = "knn(k=20, limit=4000)|knn(k=20, limit=4000, whiten=True)|logistic(limit=4000)|spectrum"
 NOT_NORMALIZED = {
     "pixels(normalize=True)": "pixels(normalize=False)",
@@ -37,11 +39,12 @@ def get_configs() -> dict[str, ConfigDict]:
     for word, start in starts.items():
         (section,) = (x for x in configs[word].init_from.values() if isinstance(x, ConfigDict))
         section.path = start
-    for config in configs.values():
+    for word, config in configs.items():
         if config.method.args.get("target") in NOT_NORMALIZED:  # better features in short runs
             config.method.args.target = NOT_NORMALIZED[config.method.args.target]
         config.data.batch_size = 64
         config.schedule.base_lr *= 2
-        config.schedule.update(epochs=EPOCHS, warmup_epochs=EPOCHS / 10)
+        epochs = EPOCHS * (2 if word in LONGER else 1)
+        config.schedule.update(epochs=epochs, warmup_epochs=epochs / 10)
         config.evals.run = EVALS
     return {f"{word}/frozen/0": config for word, config in configs.items()}

@@ -42,7 +42,7 @@ VARIANTS = {
     "pca": dict(target="pca(keep=48)"),
     "teacher": dict(target=f"teacher({ENCODER!r})"),
     "vq": dict(target=f"vq({TOKENIZER['encoder']!r}, {SIZES})", loss="cross_entropy"),
-    "ema": dict(target="ema(blocks=2, decay=0.99, end=0.999)", loss="smooth_l1(beta=2.0)"),
+    "ema": dict(target="ema(blocks=4, decay=0.99, end=0.999)", loss="smooth_l1(beta=2.0)"),
 }
 """Word -> changed arguments of the method."""
 
