@@ -16,7 +16,7 @@ from mae_jax.configs import contrastive_tuning, hpm, scenes, vqvae
 
 EPOCHS = 5.0
 LONGER = ("vq", "ema")
-"""Targets whose features are not above those of the random encoder after EPOCHS: twice of it."""
+"""Targets that learn more slowly, and have twice the epochs."""
 EVALS = "knn(k=20, limit=4000)|knn(k=20, limit=4000, whiten=True)|logistic(limit=4000)|spectrum"
 NOT_NORMALIZED = {
     "pixels(normalize=True)": "pixels(normalize=False)",
