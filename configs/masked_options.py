@@ -5,9 +5,9 @@ words of `configs/scenes.py`, hard patches mining, and contrastive tuning of the
     mae-jax report --sweep runs/masked_options
 
 Teachers are the encoder of the plain run, and the codes are of `vqvae`. Every run sees 60,000
-images of 16 patches, in steps of 64 as in `compare_methods`, and pixels are not normalized; `vq` and
-`ema` see 120,000. This is enough to see whether an option learns, and too little to rank them: a
-mask unit of two patches leaves four units, and masks of 4 x 4 patches have hardly a spectrum.
+images of 16 patches, in steps of 64 as in `compare_methods`, and pixels are not normalized; `vq`
+and `ema` see 120,000. This is enough to see whether an option learns, and too little to rank them:
+a mask unit of two patches leaves four units, and masks of 4 x 4 patches have hardly a spectrum.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@ data"): one score per image, and K - 1 thresholds that all images share, as in C
 1901.07884). Here the thresholds are in order by construction, so every class has a probability.
 
 With the cumulative logits c_0 > c_1 > ..., P(class > k) = sigmoid(c_k). The gap between two of them
-is softplus(b_k - b_0) for the biases b of the head. The loss is -log P(class).
+is softplus(GAIN (b_k - b_0)) for the biases b of the head. The loss is -log P(class).
 """
 
 import dataclasses
@@ -15,6 +15,12 @@ import numpy as np
 
 from mae_jax.objectives import Constants, check_classes
 from mae_jax.objectives.classes import Classes
+
+GAIN = 32.0
+"""Adam moves a bias by the learning rate at each step, and the score, a sum over all features, by
+about as many times that as there are features. Without a gain the gaps would stay as they are while
+the score grows, and the classes in the middle would lose their share.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,7 @@ class Ordered(Classes):
         above = 1 - np.arange(1, self.classes) / self.classes  # P(class > k), [classes - 1]
         cumulative = np.log(above / (1 - above))
         widths = np.log(np.expm1(-np.diff(cumulative)))  # the inverse of softplus
-        return tuple(cumulative[0] + np.append(0.0, widths))
+        return tuple(cumulative[0] + np.append(0.0, widths / GAIN))
 
     def losses(self, outputs: jax.Array, labels: jax.Array, constants: Constants) -> jax.Array:
         """-log P(class) [...] of outputs [..., classes - 1] and classes [...]."""
@@ -54,7 +60,7 @@ class Ordered(Classes):
         returns the probabilities themselves.
         """
         first = outputs[..., :1]
-        widths = outputs[..., 1:] - first  # [..., classes - 2], before softplus
+        widths = GAIN * (outputs[..., 1:] - first)  # [..., classes - 2], before softplus
         steps = jnp.cumsum(jax.nn.softplus(widths), axis=-1)
         cumulative = jnp.concatenate([first, first - steps], axis=-1)  # [..., classes - 1]
         above, below = jax.nn.log_sigmoid(cumulative), jax.nn.log_sigmoid(-cumulative)

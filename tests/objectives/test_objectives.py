@@ -43,7 +43,7 @@ def expected(spec, outputs, labels, weights):
             entries = entries * np.where(labels == 1, weights[1], weights[0])
         return entries.sum(axis=1) / 4
     if spec == "ordered":
-        gaps = np.log1p(np.exp((outputs[:, 1:] - outputs[:, :1]).astype(np.float64)))
+        gaps = np.log1p(np.exp(32 * (outputs[:, 1:] - outputs[:, :1]).astype(np.float64)))
         above = sigmoid(outputs[:, :1] - np.cumsum(np.pad(gaps, ((0, 0), (1, 0))), axis=1))
         edges = np.concatenate([np.ones((6, 1)), above, np.zeros((6, 1))], axis=1)
         p = np.take_along_axis(edges[:, :-1] - edges[:, 1:], labels[:, None], 1)[:, 0]
@@ -64,6 +64,8 @@ def computed(spec):
     objective, labels = make_objective(spec, 4), SPECS[spec]
     constants = constants_of(objective, labels)
     outputs = RNG.normal(size=(6, 2, objective.width)).astype(np.float32)
+    if spec.startswith("ordered"):  # gaps of the order of one
+        outputs[..., 1:] = outputs[..., :1] + outputs[..., 1:] / 32
 
     @jax.jit
     def both(outputs, labels):
