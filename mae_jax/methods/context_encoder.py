@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import jax
 
 from mae_jax.methods.unet import UNetMethod, unet_options
-from mae_jax.models.convnext import apply_mask, upsample_mask
-from mae_jax.ops.masking import Mask
+from mae_jax.ops.masking import Mask, apply_mask, upsample_mask
 from mae_jax.ops.patches import grid_of
 from mae_jax.types import UserError
 
