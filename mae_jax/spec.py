@@ -103,7 +103,7 @@ def build(text: str, package: str, kind: type = object, /, **more) -> Any:
     Args:
         text: e.g. 'vit(B, patch=16)'.
         package: package of the module, e.g. 'models'.
-        kind: required type of the result.
+        kind: required type of the result. Modules that make something else are not offered.
         more: further keyword arguments, which the string must not set.
 
     Raises:
@@ -111,9 +111,9 @@ def build(text: str, package: str, kind: type = object, /, **more) -> Any:
     """
     calls = parse(text)
     if len(calls) != 1:
-        known = ", ".join(_choices(resolve(package)))
+        known = ", ".join(_choices(resolve(package), kind))
         raise UserError(f"{text!r} should name exactly one of {package}: {known}")
-    make = maker(calls[0].name, package)
+    make = maker(calls[0].name, package, kind)
     for name in more.keys() & calls[0].kwargs:
         raise UserError(f"{text}: {name!r} is a config value of its own: set it there")
     made = call(text, make, *calls[0].args, **more, **calls[0].kwargs)
@@ -127,7 +127,7 @@ def build_all(text: str, package: str, kind: type) -> list[Any]:
         UserError: see `build`.
     """
     return [
-        extensions.check_made(call(name, maker(name, package), *args, **kwargs), kind, name)
+        extensions.check_made(call(name, maker(name, package, kind), *args, **kwargs), kind, name)
         for name, args, kwargs in parse(text)
     ]
 
@@ -142,30 +142,30 @@ def check_spec(text: str, package: str) -> None:
         bind(text, maker(name, package), *args, **kwargs)
 
 
-def maker(name: str, package: str) -> Callable:
+def maker(name: str, package: str, kind: type = object) -> Callable:
     """The `make` function that a name in a config refers to.
 
     Args:
         name: 'mae', a module of the package; 'tasks.finetune', a task where a method is expected;
             or 'my_project.my_method', an extension.
         package: 'methods', 'data.sources', ...
+        kind: type of what it returns.
 
     Raises:
-        UserError: there is no such module, or it has no `make`; suggests those that have.
+        UserError: there is no such module with a `make` of this kind; suggests those that are.
     """
     if is_extension(name):
         return extensions.find_make(name)
-    kind, _, leaf = name.rpartition(".")
-    if kind not in ("", package) and (kind, package) != ("tasks", "methods"):
-        first = name.partition(".")[0]
+    prefix, _, leaf = name.rpartition(".")
+    if prefix not in ("", package) and (prefix, package) != ("tasks", "methods"):
         raise UserError(
-            f"{name!r} is none of {package}, and {first!r} is a package of the library: rename the "
-            "folder if it is your own"
+            f"{name!r} is none of {package}, and {name.partition('.')[0]!r} is a package of the "
+            "library: rename the folder if it is your own"
         )
-    parent = resolve(kind or package)
-    make = _make(parent, leaf) if leaf in _modules(parent) else None
+    parent = resolve(prefix or package)
+    make = _make(parent, leaf, kind) if leaf in _modules(parent) else None
     if make is None:
-        raise UserError(f"{_words(parent)} has no {leaf!r}{nearest(leaf, _choices(parent))}")
+        raise UserError(f"{_words(parent)} has no {leaf!r}{nearest(leaf, _choices(parent, kind))}")
     return make
 
 
@@ -180,20 +180,21 @@ def is_extension(name: str) -> bool:
     return "." in name and name.partition(".")[0] not in KINDS
 
 
-def _choices(package: ModuleType) -> list[str]:
-    """The names of the modules in a package that have a `make`."""
-    return sorted(name for name in _modules(package) if _make(package, name))
+def _choices(package: ModuleType, kind: type) -> list[str]:
+    """The names of the modules in a package that have a `make` of this kind."""
+    return sorted(name for name in _modules(package) if _make(package, name, kind))
 
 
-def _make(package: ModuleType, leaf: str) -> Callable | None:
-    """The `make` of a module in a package; None if it has none."""
-    return vars(importlib.import_module(f"{package.__name__}.{leaf}")).get("make")
+def _make(package: ModuleType, leaf: str, kind: type) -> Callable | None:
+    """The `make` of a module in a package; None if none is annotated to return `kind`."""
+    make = vars(importlib.import_module(f"{package.__name__}.{leaf}")).get("make")
+    fits = make and issubclass(inspect.signature(make).return_annotation, kind)
+    return make if fits else None
 
 
 def _modules(package: ModuleType) -> list[str]:
     """The names of the modules in a package."""
-    folders = package.__spec__.submodule_search_locations or []
-    return [module.name for module in pkgutil.iter_modules(folders)]
+    return [m.name for m in pkgutil.iter_modules(package.__spec__.submodule_search_locations or [])]
 
 
 def _words(package: ModuleType) -> str:

@@ -140,8 +140,8 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def offers(self) -> tuple[str, ...]:
         """Names of the outputs that `predict` can compute, e.g. ('features', 'logits'). A name
-        'features/*' stands for all layers together, [B, layers, D], and also offers each of them:
-        see `layer_output`.
+        'features/*' stands for all layers together, [B, layers, D]. It, or any 'features/2', also
+        offers each of them: see `layer_output`.
         """
 
     def check_output(self, name: str, output: str) -> None:
@@ -150,8 +150,9 @@ class Method(abc.ABC):
         Args:
             name: name of the method, for the message.
         """
-        offers = self.offers()
-        if output not in offers and f"{output.partition('/')[0]}/*" not in offers:
+        offers, family = self.offers(), f"{output.partition('/')[0]}/"
+        layered = "*" not in output and any(one.startswith(family) for one in offers)
+        if output not in offers and not layered:
             choices = ", ".join(offers)
             raise UserError(f"output of {name}: {output!r} is unknown: choose {choices}")
 

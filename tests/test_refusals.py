@@ -60,10 +60,14 @@ def folder(tmp_path, monkeypatch):
         ("method.args.mean=0.5", "mean=0.5 is not of type tuple; it is (0.485"),
         (
             "method.args.encoder=resnet(50)",
-            "models has no 'resnet': choose convnext, tokenizer, vit",
+            "models has no 'resnet': choose convnext, vit",
         ),
-        ("method.args.encoder=heads(50)", "models has no 'heads': choose convnext, tokenizer, vit"),
-        ("method.args.encoder=", "'' should name exactly one of models: convnext, tokenizer, vit"),
+        ("method.args.encoder=heads(50)", "models has no 'heads': choose convnext, vit"),
+        ("method.args.encoder=", "'' should name exactly one of models: convnext, vit, vitdet"),
+        # A network of another kind is no encoder.
+        ("method.args.encoder=tokenizer(vit)", "models has no 'tokenizer': choose convnext, vit"),
+        ("method.args.target=teacher('tokenizer(vit)')", "models has no 'tokenizer': choose conv"),
+        ("method.args.mask=attention('tokenizer(vit)')", "models has no 'tokenizer': choose conv"),
         ("data.train_transform=random_resized_crop(100000)", "size 100000 is over "),
         (
             "data.eval_transform=resize(8)|center_crop((8, 1000000000))",

@@ -26,8 +26,8 @@ MAY_IMPORT = {
     "tables": BASE,
     "ops": BASE,
     "models": BASE | {"ops"},
-    "masks": BASE | {"ops"},
-    "targets": BASE | {"ops"},
+    "masks": BASE | {"models", "ops"},
+    "targets": BASE | {"models", "ops"},
     "objectives": BASE | {"ops"},
     "methods": BASE | {"ops", "models", "masks", "targets"},
     "tasks": BASE | {"ops", "models", "methods", "objectives"},
@@ -275,6 +275,18 @@ def test_nothing_happens_at_import():
             if isinstance(node, ast.Expr) and ".defvjp(" not in ast.unparse(node):
                 if not isinstance(node.value, ast.Constant):
                     return f"line {node.lineno} does something"
+
+    check_each(FILES, fault)
+
+
+def test_each_make_declares_what_it_makes():
+    """By its annotation, a class: a name is looked up among what makes the kind that is needed."""
+
+    def fault(path):
+        for node in parsed(path).body:
+            if isinstance(node, ast.FunctionDef) and node.name == "make":
+                if not isinstance(node.returns, ast.Name):
+                    return "make is annotated with no class"
 
     check_each(FILES, fault)
 

@@ -26,11 +26,7 @@ def make(
     'auroc/NAME'. All are in [0, 1].
 
     Args:
-        split: of the data.
-        limit: maximum number of examples; None: all.
-        bootstrap: number of draws for 95% confidence intervals METRIC_low and METRIC_high, e.g.
-            1000; examples of one 'group' are drawn together. 0: none.
-        seed: of the draws.
+        split, limit, bootstrap, seed: see `mae_jax.evals.measured.measuring`.
     """
     return measuring(
         "classes",

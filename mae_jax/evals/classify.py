@@ -37,7 +37,7 @@ class Scores(NamedTuple):
     """[N] float64 in (0, 1]: the probability of the predicted class."""
 
 
-def make(*, split: str = "test", limit: int | None = None, among: str = "all"):
+def make(*, split: str = "test", limit: int | None = None, among: str = "all") -> Evaluator:
     """An evaluator: run(predict, data) -> {'top1', 'top5', 'nll', 'ece'}: accuracies in [0, 1]
     (top-5 for more than five classes only), the mean negative log-likelihood in nats, and the
     expected calibration error in [0, 1] over 15 bins.

@@ -44,7 +44,7 @@ def make(
     limit: int | None = None,
     layer: int | None = None,
     pool: str = "",
-):
+) -> Evaluator:
     """An evaluator: run(predict, data) -> {'knn': accuracy in [0, 1] on the test split}.
 
     Args:

@@ -48,8 +48,10 @@ def measuring(
         output: output of the model.
         field, holds: field of the labels, and its `data.fields.Field.holds`.
         advice: the way out where the model lacks the output.
-        split, limit: which examples, see `classify.make`.
-        bootstrap: number of draws, 0 for no intervals.
+        split: of the data.
+        limit: maximum number of examples; None: all.
+        bootstrap: number of draws for 95% confidence intervals METRIC_low and METRIC_high, e.g.
+            1000; examples of one 'group' are drawn together. 0: none.
         seed: of the draws.
 
     Raises:

@@ -22,11 +22,7 @@ def make(
     'auroc/NAME', ... All are in [0, 1]. F1 is of probabilities of at least one half.
 
     Args:
-        split: of the data.
-        limit: maximum number of examples; None: all.
-        bootstrap: number of draws for 95% confidence intervals METRIC_low and METRIC_high, e.g.
-            1000; examples of one 'group' are drawn together. 0: none.
-        seed: of the draws.
+        split, limit, bootstrap, seed: see `mae_jax.evals.measured.measuring`.
     """
     parts = [f"{metric}/*" for metric in METRICS]
     return measuring(

@@ -19,11 +19,7 @@ def make(
     most probable class.
 
     Args:
-        split: of the data.
-        limit: maximum number of examples; None: all.
-        bootstrap: number of draws for 95% confidence intervals METRIC_low and METRIC_high, e.g.
-            1000; examples of one 'group' are drawn together. 0: none.
-        seed: of the draws.
+        split, limit, bootstrap, seed: see `mae_jax.evals.measured.measuring`.
     """
     return measuring(
         "ordered",

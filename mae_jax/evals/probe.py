@@ -9,7 +9,7 @@ from mae_jax.evals.features import EvalData, Evaluator, Predict
 from mae_jax.types import Metric
 
 
-def make():
+def make() -> Evaluator:
     """An evaluator: run(predict, data) -> {'probe': accuracy in [0, 1] on the test split, 'val':
     accuracy of the same head on the split 'val', 'head': number of the head, from 0}.
     """

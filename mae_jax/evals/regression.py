@@ -28,11 +28,7 @@ def make(
     them, and there are 'r2/NAME', ...
 
     Args:
-        split: of the data.
-        limit: maximum number of examples; None: all.
-        bootstrap: number of draws for 95% confidence intervals METRIC_low and METRIC_high, e.g.
-            1000; examples of one 'group' are drawn together. 0: none.
-        seed: of the draws.
+        split, limit, bootstrap, seed: see `mae_jax.evals.measured.measuring`.
     """
     parts = {f"{name}/*": metric._replace(table="") for name, metric in METRICS.items()}
     return measuring(

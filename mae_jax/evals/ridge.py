@@ -25,7 +25,9 @@ class Solution(NamedTuple):
     """[V]."""
 
 
-def make(*, l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | None = None):
+def make(
+    *, l2: float | Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0), limit: int | None = None
+) -> Evaluator:
     """An evaluator: run(predict, data) -> {'ridge_r2', 'ridge_spearman'} of the test split, see
     `regression`; means over several values.
 

@@ -39,7 +39,7 @@ def make(
     severities: int | Sequence[int] = SEVERITIES,
     limit: int | None = None,
     reference: str | None = None,
-):
+) -> Evaluator:
     """An evaluator of classifiers: run(predict, data) -> errors (top-1, in [0, 1]) on the test
     split, each on the same images: 'robustness_error', the mean over kinds and severities;
     'robustness/clean', without corruption; 'robustness/<kind>', the mean over severities.

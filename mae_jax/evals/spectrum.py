@@ -14,7 +14,7 @@ EPSILON = 1e-7
 """Added to each share of the singular values, as in the paper of RankMe."""
 
 
-def make(*, first: int = 11, last: int = 50, layer: int | None = None, pool: str = ""):
+def make(*, first: int = 11, last: int = 50, layer: int | None = None, pool: str = "") -> Evaluator:
     """An evaluator: run(predict, data) -> {'rankme': effective rank of the features of the test
     split, 'alpha': exponent of the decay of their variances}.
 

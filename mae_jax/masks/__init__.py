@@ -143,7 +143,7 @@ def make_strategy(text: str) -> Strategy:
     """
     match parse(text):
         case [Call(name, args, {"unit": unit, **kwargs})]:
-            made = call(text, maker(name, "masks"), *args, **kwargs)
+            made = call(text, maker(name, "masks", Strategy), *args, **kwargs)
             units = call(text, Units, strategy=check_made(made, Strategy, name), unit=unit)
             if not one_or_all(unit) or min(one_or_all(unit)) < 1:
                 raise UserError(f"{text}: unit={unit} must be at least 1 along each axis")

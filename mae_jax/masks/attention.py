@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from mae_jax.masks import Constants, MaskContext
 from mae_jax.masks.guided import Guided, check_shares
+from mae_jax.models.encoder import Encoder
 from mae_jax.ops import pixels
 from mae_jax.ops.patches import grid_of
 from mae_jax.spec import build, check_choice
@@ -27,7 +27,7 @@ from mae_jax.types import UserError
 class Attention(Guided):
     """Masks the patches with the highest attention; `make` documents the fields."""
 
-    encoder: nn.Module
+    encoder: Encoder
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -90,7 +90,7 @@ def make(
     if mean:
         pixels.check_statistics(mean, std, "mask attention: ")
     return Attention(
-        encoder=build(encoder, "models", nn.Module, dtype=jnp.dtype(dtype)),
+        encoder=build(encoder, "models", Encoder, dtype=jnp.dtype(dtype)),
         start=start,
         end=end,
         hint=hint,

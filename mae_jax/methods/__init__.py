@@ -20,6 +20,6 @@ def make_method(*, name: str, args: Mapping[str, Any], total_steps: int = 1) -> 
     Raises:
         UserError: an unknown module or invalid arguments.
     """
-    make = maker(name, "methods")
+    make = maker(name, "methods", Method)
     method = check_made(call_section(make, args, "method.args"), Method, name)
     return replace(method, total_steps=total_steps)

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import jax
 
 from mae_jax.methods.unet import UNetMethod, unet_options
-from mae_jax.models.convnext import apply_mask, upsample_mask
-from mae_jax.ops.masking import Mask
+from mae_jax.ops.masking import Mask, apply_mask, upsample_mask
 from mae_jax.ops.patches import grid_of
 from mae_jax.types import UserError
 
@@ -55,23 +54,9 @@ def make(
     """Builds a context encoder.
 
     Args:
-        encoder: spec string, e.g. 'convnext(T)' or 'vit(B, patch=16)', with a total stride
-            (`patch`) that is a power of two.
-        decoder_width: channels after the first upsampling; each further one halves them.
-        skips: skip connections from all feature maps of a convolutional encoder (a UNet), or only
-            the last map.
-        mask: spec string of `mae_jax.masks`: 'random', 'block(blocks=32)', 'grid' or
-            'noise(color=green)'; each also takes `unit`, as in 'random(unit=2)'.
-        mask_ratio: fraction of masked pixels, in [0, 1).
         unit: side in pixels of a masked patch, 1 for single pixels; 0: the encoder's patch.
-        loss: 'mse' or 'l1'.
-        target: spec string of `mae_jax.targets`; 'pixels(normalize=True)' normalizes each patch by
-            its own mean and standard deviation.
-        loss_on: 'masked' pixels only, or 'all'.
-        pool: features from the tokens: 'mean' of the patches or 'cls', which are equal for a
-            convolutional encoder.
-        mean, std: of the pixels in [0, 1], one number or one per channel.
-        dtype: of the network's computations, 'float32' or 'bfloat16'.
+        encoder, decoder_width, skips, mask, mask_ratio, loss, target, loss_on, pool, mean, std,
+            dtype: see `mae_jax.methods.fcmae.make`.
 
     Raises:
         UserError: an unknown or invalid value.

@@ -66,9 +66,12 @@ class ImageMethod(Method):
         pool='cls_concat' features have `prefix` times as many values.
 
         With encoders that return their layers also 'features/*' [B, layers, D] and 'tokens/*',
-        and of one layer 'features/2', 'features/-1/mean' (see `layer_output`) or 'tokens/2'.
+        and of one layer 'features/2', 'features/-1/mean' (see `layer_output`) or 'tokens/2'; only
+        the latter where layers differ in shape.
         """
-        return ("features", "tokens", *(("features/*", "tokens/*") if self.encoder.layers else ()))
+        names, count = ("features", "tokens"), self.encoder.layers
+        layers = range(count) if not self.encoder.layers_alike else ("*",) if count else ()
+        return (*names, *(f"{name}/{layer}" for name in names for layer in layers))
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]

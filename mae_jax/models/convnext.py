@@ -10,19 +10,21 @@ positions, then one token per position. Weights are initialized from a normal di
 standard deviation 0.02, biases with 0.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from mae_jax.models.drop_path import drop_path
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.limits import check_size, chosen
 from mae_jax.models.norm import LayerNorm
-from mae_jax.ops.masking import Mask
-from mae_jax.ops.patches import grid_of, patch_sides, patchify
+from mae_jax.ops.masking import Mask, apply_mask, upsample_mask
+from mae_jax.ops.patches import grid_of, patchify
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
 
@@ -76,9 +78,7 @@ class Block(nn.Module):
             train: applies stochastic depth, which needs the random stream 'drop_path'.
         """
         width = x.shape[-1]
-        dense = lambda size, name: nn.Dense(
-            size, kernel_init=weight_init, dtype=self.dtype, name=name
-        )
+        dense = functools.partial(nn.Dense, kernel_init=weight_init, dtype=self.dtype)
         y = nn.Conv(
             width,
             (self.kernel,) * (x.ndim - 2),
@@ -88,8 +88,8 @@ class Block(nn.Module):
             name="spatial",
         )(x)
         y = LayerNorm(dtype=self.dtype, name="norm")(y)
-        y = nn.gelu(dense(4 * width, "fc1")(y), approximate=False)  # [B, *space, 4 C]
-        y = dense(width, "fc2")(GRN(name="response")(y, visible))
+        y = nn.gelu(dense(4 * width, name="fc1")(y), approximate=False)  # [B, *space, 4 C]
+        y = dense(width, name="fc2")(GRN(name="response")(y, visible))
         rng = lambda: self.make_rng("drop_path")
         # The convolution and the biases have written to masked positions: zero them again.
         return x + apply_mask(drop_path(rng, y, self.drop_path if train else 0), visible)
@@ -130,6 +130,16 @@ class ConvNeXt(Encoder):
         return sum(self.depths)
 
     @property
+    def layers(self) -> int:
+        """Every block is a layer."""
+        return self.depth
+
+    @property
+    def layers_alike(self) -> bool:
+        """Stages differ in their channels and positions."""
+        return len(self.widths) == 1
+
+    @property
     def architecture(self) -> tuple:
         """The options that determine the shapes of the parameters; see `Encoder`."""
         return ("convnext", self.widths, self.depths, self.stem, self.kernel)
@@ -139,52 +149,71 @@ class ConvNeXt(Encoder):
     ) -> jax.Array:
         """The mean over the visible positions, then the visible positions; see `Encoder`."""
         images = images if normalize is None else normalize(images)
-        _, last = self.run(images, mask, train=train)
+        _, last, _ = self.run(images, mask, train=train)
         tokens = last.reshape(len(last), -1, self.width)  # [B, *grid, D] to [B, L, D]
         if mask is not None:
             tokens = jnp.take_along_axis(tokens, mask.keep[:, :, None], axis=1)  # [B, K, D]
-        mean = tokens.astype(jnp.float32).mean(axis=1, keepdims=True)  # [B, 1, D]
-        return jnp.concatenate([mean.astype(tokens.dtype), tokens], axis=1)
+        return with_mean(tokens)
+
+    def layer_width(self, layer: int) -> int:
+        """Channels of the stage of a block."""
+        return np.repeat(self.widths, self.depths)[layer].item()
+
+    def layer_tokens(self, images: jax.Array, layers: Sequence[int]) -> list[jax.Array]:
+        """Tokens of blocks, the mean and the positions of the stage, [B, 1 + positions, width]
+        each. In inner stages the norm is that of the next downsampling; see `Encoder`.
+        """
+        _, _, outputs = self.run(images, layers=layers)
+        return [with_mean(x.reshape(len(x), -1, x.shape[-1])) for x in outputs]
 
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = None
     ) -> list[jax.Array]:
         """Feature maps of the stages, from fine to coarse; see `Encoder`."""
-        maps, _ = self.run(images, train=train)
+        maps, _, _ = self.run(images, train=train)
         return [maps[number] for number in chosen("stage", len(maps), taps)]
 
     @nn.compact
     def run(
-        self, images: jax.Array, mask: Mask | None = None, *, train: bool = False
-    ) -> tuple[list[jax.Array], jax.Array]:
-        """The feature map [B, *positions, width] of each stage, and the last one after the final
-        norm. All are zero at masked positions. For the arguments see `Encoder`.
+        self,
+        images: jax.Array,
+        mask: Mask | None = None,
+        *,
+        train: bool = False,
+        layers: Sequence[int] = (),
+    ) -> tuple[list[jax.Array], jax.Array, list[jax.Array]]:
+        """The feature map [B, *positions, width] of each stage; the last one after the final norm;
+        and those of the blocks `layers` after the norm of their stage. All but the latter are zero
+        at masked positions. For the arguments see `Encoder`.
         """
         grid = grid_of(images.shape[1:-1], self.patch)
         visible = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)  # [B, *grid, 1]
-        dense = lambda width, name: nn.Dense(
-            width, kernel_init=weight_init, dtype=self.dtype, name=name
-        )
         norm = lambda name: LayerNorm(dtype=self.dtype, name=name)
-        x, maps, block = apply_mask(images, upsample_mask(visible, self.patch)), [], 0
+        x, block = apply_mask(images, upsample_mask(visible, self.patch)), 0
+        maps, outputs, inner = [], [], []  # `inner`: those of `layers` in the stage at hand
         for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
             # [B, *positions, 1] for the positions of `x` at this stage
             at_stage = upsample_mask(visible, 2 ** (len(self.widths) - 1 - stage))
             if stage == 0:
                 positions = grid_of(x.shape[1:-1], self.stem)
-                x = dense(width, "embed")(patchify(x, self.stem))  # [B, L, width]
-                x = norm("embed_norm")(
-                    x.reshape(len(x), *positions, width)
-                )  # [B, *positions, width]
+                embed = nn.Dense(width, kernel_init=weight_init, dtype=self.dtype, name="embed")
+                x = embed(patchify(x, self.stem))  # [B, L, width]
+                x = norm("embed_norm")(x.reshape(-1, *positions, width))  # [B, *positions, width]
             else:
-                x = Downsample(width, self.dtype, name=f"down_{block}")(x)
+                down = Downsample(width, self.dtype, name=f"down_{block}")
+                outputs += map(down.norm, inner)
+                x, inner = down(x), []
             x = apply_mask(x, at_stage)
             for _ in range(depth):
                 rate = self.drop_path * block / max(1, self.depth - 1)
                 x = Block(self.kernel, rate, self.dtype, name=f"block_{block}")(x, at_stage, train)
+                inner += [x] * (block in layers)
                 block += 1
             maps.append(x)
-        return maps, apply_mask(norm("norm")(x), visible) if self.final_norm else x
+        if not self.final_norm:
+            return maps, x, outputs + inner
+        final = norm("norm")
+        return maps, apply_mask(final(x), visible), outputs + [*map(final, inner)]
 
 
 class Downsample(nn.Module):
@@ -193,28 +222,22 @@ class Downsample(nn.Module):
     width: int
     dtype: Any
 
-    @nn.compact
+    def setup(self):
+        """Norm and convolution."""
+        self.norm = LayerNorm(dtype=self.dtype)
+        self.fc = nn.Dense(self.width, kernel_init=weight_init, dtype=self.dtype)
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, *space, C] to [B, *(space / 2), width]."""
         grid = grid_of(x.shape[1:-1], 2)
-        x = LayerNorm(dtype=self.dtype, name="norm")(x)
-        fc = nn.Dense(self.width, kernel_init=weight_init, dtype=self.dtype, name="fc")
         # [B, *space, C] to [B, L, 2^n C] to [B, L, width] to [B, *grid, width]
-        return fc(patchify(x, 2)).reshape(len(x), *grid, self.width)
+        return self.fc(patchify(self.norm(x), 2)).reshape(len(x), *grid, self.width)
 
 
-def apply_mask(x: jax.Array, visible: jax.Array | None) -> jax.Array:
-    """Zeroes x [B, *space, C] where `visible` [B, *space, 1] is False; None: all is visible."""
-    return x if visible is None else jnp.where(visible, x, 0)
-
-
-def upsample_mask(visible: jax.Array | None, factor: int | Sequence[int]) -> jax.Array | None:
-    """Upsamples a mask [B, *space, 1]: repeats every position `factor` times along each axis."""
-    if visible is None:
-        return None
-    for axis, count in enumerate(patch_sides(factor, visible.ndim - 2), start=1):
-        visible = visible.repeat(count, axis=axis)
-    return visible
+def with_mean(tokens: jax.Array) -> jax.Array:
+    """Prepends their mean to tokens [B, L, D]: [B, 1 + L, D]."""
+    mean = tokens.astype(jnp.float32).mean(axis=1, keepdims=True)  # [B, 1, D]
+    return jnp.concatenate([mean.astype(tokens.dtype), tokens], axis=1)
 
 
 def make(
@@ -265,14 +288,8 @@ def make(
         raise UserError(f"convnext: stem={stem} must be positive and kernel={kernel} odd")
     if not 0 <= drop_path < 1:
         raise UserError(f"convnext: drop_path={drop_path} is outside [0, 1)")
-    return ConvNeXt(
-        stem=stem,
-        kernel=kernel,
-        drop_path=drop_path,
-        final_norm=final_norm,
-        dtype=dtype,
-        **shape,
-    )
+    options = dict(stem=stem, kernel=kernel, drop_path=drop_path, final_norm=final_norm)
+    return ConvNeXt(**options, dtype=dtype, **shape)
 
 
 def _is_count(value: Any) -> bool:

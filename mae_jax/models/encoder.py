@@ -56,6 +56,8 @@ class Encoder(Loadable):
     """Whether the output includes masked patches, which were encoded as mask tokens."""
     layers = 0
     """Number of layers whose tokens `layer_tokens` returns; 0: it returns none."""
+    layers_alike = True
+    """Whether the tokens of all layers have one shape."""
     learned_positions = False
     """Whether positions are parameters, which then fit only one image size."""
 
@@ -113,6 +115,10 @@ class Encoder(Loadable):
             [..., prefix + K, D] after the final norm.
         """
         raise UserError(f"encoders of the kind {type(self).__name__} have no tokens to fuse")
+
+    def layer_width(self, layer: int) -> int:
+        """Channels of the tokens of a layer, a number in [0, `layers`)."""
+        return self.width
 
     def layer_tokens(self, images: jax.Array, layers: Sequence[int]) -> list[jax.Array]:
         """Tokens of inner layers after the final norm, [B, prefix + L, D] each: the output of the

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mae_jax.models.convnext import upsample_mask
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.transformer import token_init
 from mae_jax.models.unet_decoder import UNetDecoder
-from mae_jax.ops.masking import Mask
+from mae_jax.ops.masking import Mask, upsample_mask
 from mae_jax.ops.patches import grid_of
 
 
@@ -40,7 +39,7 @@ class MaskedUNet(nn.Module):
         grid = grid_of(space, encoder.patch)
         visible = None if mask is None else ~mask.mask.reshape(-1, *grid, 1)  # [B, *grid, 1]
         if self.skips:
-            maps, last = encoder.run(images, mask)
+            maps, last, _ = encoder.run(images, mask)
             maps = [*maps[:-1], last]
         else:
             tokens = encoder(images, mask)[:, encoder.prefix :]  # [B, K, D]

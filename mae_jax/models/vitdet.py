@@ -148,6 +148,11 @@ class ViTDet(Encoder):
         return ("vit", self.width, self.depth, self.heads, self.patch, self.mlp_ratio, 1)
 
     @property
+    def layers(self) -> int:
+        """Every block is a layer."""
+        return self.depth
+
+    @property
     def global_indices(self) -> tuple[int, ...]:
         """The last block of each of `global_blocks` equal parts of the depth."""
         parts = self.global_blocks
@@ -160,8 +165,16 @@ class ViTDet(Encoder):
         if mask is not None:
             raise UserError("vitdet encodes whole images: pre-train a vit, whose weights it loads")
         images = images if normalize is None else normalize(images)
-        last = self.run(images, train=train)[-1]
-        return last.reshape(len(last), -1, self.width)
+        return self.tokens_of(self.run(images, train=train)[-1])
+
+    def layer_tokens(self, images: jax.Array, layers: Sequence[int]) -> list[jax.Array]:
+        """Outputs of blocks [B, L, D], without a norm as that of the last; see `Encoder`."""
+        outputs = self.run(images)
+        return [self.tokens_of(outputs[layer]) for layer in layers]
+
+    def tokens_of(self, x: jax.Array) -> jax.Array:
+        """Tokens [B, L, D] of a map [B, h, w, D]."""
+        return x.reshape(len(x), -1, self.width)
 
     def maps(
         self, images: jax.Array, *, train: bool = False, taps: Sequence[int] | None = (-1,)

@@ -3,11 +3,13 @@ stay visible. The mask ratio determines their number, so shapes are static and t
 for every example. The strategies that compute scores are in `mae_jax.masks`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mae_jax.ops.patches import patch_sides
 from mae_jax.types import UserError
 
 ROUNDING = 1e-4
@@ -94,3 +96,17 @@ def guided(
     # The chosen patches with the lowest noise, which is uniform.
     order = jnp.argsort(jnp.argsort(jnp.where(chosen, noise, 2), axis=1), axis=1)
     return scores - 4 * (order < jnp.floor(hint * count + ROUNDING))
+
+
+def apply_mask(x: jax.Array, visible: jax.Array | None) -> jax.Array:
+    """Zeroes x [B, *space, C] where `visible` [B, *space, 1] is False; None: all is visible."""
+    return x if visible is None else jnp.where(visible, x, 0)
+
+
+def upsample_mask(visible: jax.Array | None, factor: int | Sequence[int]) -> jax.Array | None:
+    """Upsamples a mask [B, *space, 1]: repeats every position `factor` times along each axis."""
+    if visible is None:
+        return None
+    for axis, count in enumerate(patch_sides(factor, visible.ndim - 2), start=1):
+        visible = visible.repeat(count, axis=axis)
+    return visible

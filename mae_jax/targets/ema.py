@@ -5,12 +5,11 @@ In the paper the encoder predicts them with mask tokens, here a decoder does, as
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
+from mae_jax.models.encoder import Encoder
 from mae_jax.ops import ema
 from mae_jax.targets import Constants, Target, TargetContext
 from mae_jax.targets.teacher import standardized, tokens_of
@@ -24,10 +23,10 @@ class EMA(Target):
     blocks: int
     decay: float
     end: float
-    encoder: nn.Module | None = None
+    encoder: Encoder | None = None
     """The method's encoder, see `for_encoder`."""
 
-    def for_encoder(self, encoder: Any) -> "EMA":
+    def for_encoder(self, encoder: Encoder) -> "EMA":
         """The target with this encoder.
 
         Raises:

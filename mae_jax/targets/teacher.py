@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
+from mae_jax.models.encoder import Encoder
 from mae_jax.spec import build, check_choice
 from mae_jax.targets import Constants, Target, TargetContext, check_own_statistics
 from mae_jax.types import Params, UserError
@@ -24,7 +24,7 @@ EPSILON = 1e-6
 class Teacher(Target):
     """Tokens of a frozen encoder; `make` documents the fields."""
 
-    encoder: nn.Module
+    encoder: Encoder
     blocks: int
     normalize: bool
     mean: tuple[float, ...]
@@ -61,7 +61,7 @@ class Teacher(Target):
         return standardized(tokens) if self.normalize else tokens
 
 
-def tokens_of(encoder: nn.Module, params: Params, inputs: jax.Array, blocks: int) -> jax.Array:
+def tokens_of(encoder: Encoder, params: Params, inputs: jax.Array, blocks: int) -> jax.Array:
     """Tokens of all patches of whole images.
 
     Args:
@@ -120,7 +120,7 @@ def make(
         UserError: an unknown encoder, more blocks than it has, or only one of mean and std.
     """
     check_choice("teacher: dtype", dtype, ("float32", "bfloat16"))
-    network = build(encoder, "models", nn.Module, dtype=jnp.dtype(dtype))
+    network = build(encoder, "models", Encoder, dtype=jnp.dtype(dtype))
     if not 0 <= blocks <= network.depth:
         raise UserError(f"teacher(blocks={blocks}): {encoder} has {network.depth}")
     check_own_statistics("teacher", mean, std)

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
+from mae_jax.models import tokenizer
+from mae_jax.models.tokenizer import Tokenizer
 from mae_jax.ops import codebook
 from mae_jax.ops.patches import grid_of, patch_sides, patchify
-from mae_jax.spec import maker
 from mae_jax.targets import Constants, Target, TargetContext, check_own_statistics
 from mae_jax.types import UserError
 
@@ -24,7 +24,7 @@ from mae_jax.types import UserError
 class VQ(Target):
     """Codes of a tokenizer with K codes; `make` documents the fields."""
 
-    tokenizer: nn.Module
+    tokenizer: Tokenizer
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -90,7 +90,7 @@ class VQ(Target):
             decoded = context.normalize(255 * shares)
         return patchify(decoded, context.patch)
 
-    def _network(self, images: jax.Array) -> nn.Module:
+    def _network(self, images: jax.Array) -> Tokenizer:
         """The tokenizer for images with as many channels as `images`."""
         return self.tokenizer.clone(channels=images.shape[-1])
 
@@ -124,5 +124,5 @@ def make(
     """
     check_own_statistics("vq", mean, std)
     sizes = dict(codes=codes, code_width=code_width, decoder_width=decoder_width)
-    network = maker("tokenizer", "models")(encoder, **sizes, dtype=dtype)
+    network = tokenizer.make(encoder, **sizes, dtype=dtype)
     return VQ(tokenizer=network, mean=tuple(mean), std=tuple(std))

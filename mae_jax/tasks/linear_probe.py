@@ -34,6 +34,12 @@ class LinearProbing(ImageMethod):
     layer: int
 
     @property
+    def feature_width(self) -> int:
+        """Number of values of an image's features, those of the layer."""
+        width = self.encoder.width if self.layer == -1 else self.encoder.layer_width(self.layer)
+        return super().feature_width // self.encoder.width * width
+
+    @property
     def classes(self) -> int:
         """Number of classes, or of values in a regression."""
         return self.objective.classes

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mae_jax.models.encoder import Encoder
 from mae_jax.models.vit import ViT
 from mae_jax.ops.patches import grid_of
 from mae_jax.ops.posemb import with_prefix
@@ -53,7 +54,7 @@ def write(
     else:
         _check_objective(model)
         model = only(model, head)
-    network = build(model.args["encoder"], "models")
+    network = build(model.args["encoder"], "models", Encoder)
     if "mean" not in model.args:
         raise UserError(f"the encoder of {model.method} reads no normalized pixels: no layout fits")
     if not isinstance(network, ViT):

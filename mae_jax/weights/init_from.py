@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import weights
 from mae_jax.engine.transfer import transfer
+from mae_jax.models.encoder import Encoder, Loadable
 from mae_jax.models.vit import ViT
 from mae_jax.models.vitdet import ViTDet
 from mae_jax.ops.patches import grid_of
@@ -88,12 +89,12 @@ class InitFrom:
     def _load_row(self, state: TrainState, row: Row) -> TrainState:
         if "encoder" not in self.args:
             raise UserError(f"config.{row.key}: the method has no argument 'encoder' to load into")
-        own = build(weights.portable_args(self.args)["encoder"], "models")
+        own = build(weights.portable_args(self.args)["encoder"], "models", Encoder)
         networks = {ENCODER: own, **self.method.encoders()}
         network = networks.get(row.into, own)  # for parts of an unknown kind, the likely one
         model, _ = weights.read(row.path, _options(network))
         saved = network.arrays(model.params, model.extra)
-        pretrained = build(network.described(model.args), "models") if saved else None
+        pretrained = build(network.described(model.args), "models", Loadable) if saved else None
         other_patch = row.into == ENCODER and saved and differs_in_patch(pretrained, network)
         if row.into in networks and not other_patch:
             self._check_architecture(row, model, network, found=bool(saved))
@@ -139,7 +140,7 @@ class InitFrom:
                 "a run of the method that trains one"
             )
         spec = network.described(model.args)
-        if build(spec, "models").architecture != network.architecture:
+        if build(spec, "models", Loadable).architecture != network.architecture:
             raise UserError(
                 f"the {kind} in {row.path} has another architecture: it is {spec}, and "
                 f"config.method.args.{self._option(row)}"
@@ -231,7 +232,7 @@ def pixel_statistics(path: str, method: ConfigDict) -> dict[str, tuple[float, ..
     if weights.is_run(path):
         args = _arguments(read_config(Path(path).expanduser()).method)
     else:
-        network = build(weights.portable_args(_arguments(method))["encoder"], "models")
+        network = build(weights.portable_args(_arguments(method))["encoder"], "models", Encoder)
         args = weights.read(path, _options(network))[0].args
     return {name: tuple(args[name]) for name in ("mean", "std") if args.get(name)}
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from mae_jax.evals import knn, logistic, spectrum
-from mae_jax.methods import mae
+from mae_jax.methods import fcmae, mae
 from mae_jax.models import vit
+from mae_jax.models.convnext import ConvNeXt
 from mae_jax.settings import make_evaluators
 from mae_jax.tasks import finetune, linear_probe
 from mae_jax.types import UserError, layer_output
@@ -87,11 +88,29 @@ def test_a_pool_of_class_tokens_needs_some():
         jax.eval_shape(lambda p: predict(p, {}, {"image": IMAGES}), shapes)
 
 
-def test_other_encoders_and_tasks_say_so():
-    convolved = linear_probe.make(encoder=CONV, classes=3)
+def test_layers_of_other_shapes_are_offered_one_by_one():
+    convolved = fcmae.make(encoder=CONV, decoder_width=8)
+    names = ("features", "tokens", "features/0", "features/1", "tokens/0", "tokens/1")
+    assert convolved.offers() == names
+    convolved.check_output("it", "features/-2/cls")
+    with pytest.raises(UserError, match=r"'features/\*' is unknown: choose features, tokens, feat"):
+        convolved.check_output("it", "features/*")
+    shapes, _ = jax.eval_shape(convolved.init, jax.random.key(0), {"image": IMAGES})
+    predict = functools.partial(convolved.predict, outputs=names)
+    found = jax.eval_shape(predict, shapes, {}, {"image": IMAGES})
+    expected = [(3, 16), (3, 7, 16), (3, 8), (3, 16), (3, 25, 8), (3, 7, 16)]
+    assert [found[name].shape for name in names] == expected
+
+
+def test_other_encoders_and_tasks_say_so(monkeypatch):
+    probe = linear_probe.make(encoder=CONV, classes=3, layer=-2)
+    assert (probe.layer, probe.feature_width) == (0, 8)
+    shapes, _ = jax.eval_shape(probe.init, jax.random.key(0), {"image": IMAGES})
+    assert shapes["head_0"]["kernel"].shape == (8, 3)
     message = "output of it: 'features/0' is unknown: choose features, head_logits, logits"
     with pytest.raises(UserError, match=message):
-        convolved.check_output("it", "features/0")
+        probe.check_output("it", "features/0")
+    monkeypatch.setattr(ConvNeXt, "layers", 0)
     with pytest.raises(UserError, match=r"layer=1: convnext\(.*returns no layers"):
         linear_probe.make(encoder=CONV, classes=3, layer=1)
     with pytest.raises(UserError, match="choose features, logits"):

@@ -26,7 +26,7 @@ def encoder():
 
 def maps_of(network, variables, images, mask=None):
     """The tokens, and the map of each stage, of which the last is after the norm."""
-    stages, last = run(network)(variables, images, mask)
+    stages, last, _ = run(network)(variables, images, mask)
     return encode(network)(variables, images, mask), [*stages[:-1], last]
 
 
@@ -56,6 +56,29 @@ def test_tokens_are_the_mean_and_the_sites_in_image_order(encoder):
     assert tokens.shape == (2, 1 + 4 * 3, 16)
     np.testing.assert_allclose(tokens[:, 1:], last.reshape(2, 12, 16), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(tokens[:, 0], last.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_is_an_encoder_that_ends_there(encoder):
+    """With the norm that follows: of the next downsampling, or the last."""
+    network, variables, images = encoder
+    tokens = functools.partial(network.apply, layers=(0, 1, 2), method="layer_tokens")
+    found, params = jax.jit(tokens)(variables, images), variables["params"]
+    late = {"block_2"}, {"block_1", "block_2", "down_1"}
+    second, first = ({k: v for k, v in params.items() if k not in names} for names in late)
+    first["norm"] = params["down_1"]["norm"]
+    shorter = functools.partial(convnext.make, stem=2, kernel=5)
+    for depth, (encode, rest) in enumerate(
+        (
+            (shorter(widths=(8,), depths=(1,)).apply, first),
+            (shorter(widths=(8, 16), depths=(1, 1)).apply, second),
+            (network.apply, params),
+        )
+    ):
+        expected = jax.jit(encode)({"params": rest}, images)
+        np.testing.assert_allclose(found[depth], expected, rtol=1e-5, atol=1e-5)
+    assert [x.shape for x in found] == [(2, 49, 8), (2, 13, 16), (2, 13, 16)]
+    assert [network.layer_width(layer) for layer in range(network.layers)] == [8, 16, 16]
+    assert np.abs(found[1] - found[2]).max() > 0.1
 
 
 @pytest.mark.parametrize("noise", ["normal", "huge", "nan"])

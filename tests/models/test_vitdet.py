@@ -163,6 +163,19 @@ def test_weights_of_a_vit_fit_and_without_windows_it_is_that_vit():
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_a_layer_is_an_encoder_that_ends_there():
+    network, images = vitdet.make(**SHAPE), images_of(8, 12)
+    params = random_like(abstract(network, images)["params"])
+    tokens = functools.partial(network.apply, layers=(1, 2), method="layer_tokens")
+    second, last = jax.jit(tokens)({"params": params}, images)
+    shorter = vitdet.make(**SHAPE | dict(depth=2, global_blocks=0))
+    rest = {name: leaf for name, leaf in params.items() if name != "block_2"}
+    expected = jax.jit(shorter.apply)({"params": rest}, images)
+    np.testing.assert_allclose(second, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(last, jax.jit(network.apply)({"params": params}, images))
+    assert network.layers == 3 and second.shape == (2, 6, 8)
+
+
 def test_global_blocks_are_the_published_ones():
     assert vitdet.make("B").global_indices == (2, 5, 8, 11)
     assert vitdet.make("L").global_indices == (5, 11, 17, 23)

@@ -6,6 +6,7 @@ over the patches, where ViT uses the class token. Its keys have no bias: the sof
 import logging
 from typing import Any
 
+from mae_jax.models.encoder import Encoder
 from mae_jax.spec import build
 from mae_jax.types import UserError
 from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Row, dense, norm
@@ -126,7 +127,8 @@ def _files(model: Model) -> dict[str, Any]:
 
 
 def _config(model: Model, kind: str) -> dict[str, Any]:
-    network, (height, width, channels) = build(model.args["encoder"], "models"), model.image
+    network = build(model.args["encoder"], "models", Encoder)
+    height, width, channels = model.image
     config: dict[str, Any] = dict(
         architectures=[kind],
         model_type=WRITTEN[kind][0],
