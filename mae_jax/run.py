@@ -197,7 +197,7 @@ def _build(
         **vars(learner),
         config=config,
         data=made_data,
-        evals=call_section(make_eval_plan, evals, "evals"),
+        evals=call_section(make_eval_plan, evals, "evals", method=learner.method),
         init_from=make_init_from(
             init_from, config=config.method, method=learner.method, image=image_shape(example)
         ),

@@ -18,7 +18,7 @@ from mae_jax.evals.features import Evaluator
 from mae_jax.figures.figure import Figure
 from mae_jax.methods import make_method
 from mae_jax.spec import bind_section, build_all, call_section, parse
-from mae_jax.types import UserError
+from mae_jax.types import Method, UserError
 from mae_jax.weights.init_from import make_init_from
 
 LARGEST = 2**31 - 1
@@ -116,7 +116,9 @@ def _check_sizes(args: Mapping[str, Any]) -> None:
                 raise UserError(f"{name}: {number} may be at most {LARGEST}")
 
 
-def make_eval_plan(*, every: int, run: str, figures: str = AUTO) -> EvalPlan:
+def make_eval_plan(
+    *, every: int, run: str, figures: str = AUTO, method: Method | None = None
+) -> EvalPlan:
     """Builds the evaluators and figures of the section `evals`.
 
     Args:
@@ -124,10 +126,11 @@ def make_eval_plan(*, every: int, run: str, figures: str = AUTO) -> EvalPlan:
         run: spec of the evaluators, e.g. 'knn(k=20)|logistic'.
         figures: spec of the figures, e.g. 'curves|reconstructions(count=16)'; 'auto': these two,
             the second only if the method has pictures.
+        method: that the evaluators evaluate; None: any.
     """
     if every < 0:
         raise UserError(f"config.evals.every={every} must be 0 (only at the end) or more")
-    return EvalPlan(every, run, make_evaluators(run), make_figures(figures))
+    return EvalPlan(every, run, make_evaluators(run, method), make_figures(figures))
 
 
 def make_figures(text: str) -> list[Figure]:
@@ -142,9 +145,11 @@ def make_figures(text: str) -> list[Figure]:
     return figures
 
 
-def make_evaluators(text: str) -> list[Evaluator]:
-    """Builds the evaluators of a spec string; none if it is empty."""
+def make_evaluators(text: str, method: Method | None = None) -> list[Evaluator]:
+    """Builds the evaluators of a spec string, for a method; none if it is empty."""
     evaluators, owners = build_all(text, "evals", Evaluator), {}
+    if method:
+        evaluators = [e.for_method(method) if e.for_method else e for e in evaluators]
     for evaluator in evaluators:
         for metric in evaluator.metrics:
             owner = owners.setdefault(metric, evaluator)

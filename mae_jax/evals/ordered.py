@@ -35,7 +35,6 @@ def make(
         },
         output="logits",
         field="label",
-        holds="classes",
         advice=ONE_CLASSIFIER,
         split=split,
         limit=limit,

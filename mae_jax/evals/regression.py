@@ -41,7 +41,6 @@ def make(
         METRICS | parts,
         output="prediction",
         field="value",
-        holds="numbers",
         advice="it is for tasks with objective='regression'",
         split=split,
         limit=limit,

@@ -38,6 +38,11 @@ class Objective(abc.ABC):
     biases: ClassVar[tuple[float, ...]] = ()
     """Initial biases [width], if all outputs of the head are one score plus a bias for each; ():
     every output has its own weights."""
+    criterion: ClassVar[tuple[str, ...]] = ()
+    """(evaluator, its metric) that choose one of several heads, see `Method.criterion`; (): only
+    one head can be trained."""
+    lower_is_better: ClassVar[bool] = False
+    """Whether the values of `metrics` are errors."""
     sample: ClassVar[int] = 0
     """Number of training labels that `constants` reads; 0: none."""
 

@@ -24,6 +24,7 @@ class Classes(Objective):
     field: ClassVar[str] = "label"
     output: ClassVar[str] = "logits"
     soft: ClassVar[bool] = True
+    criterion: ClassVar[tuple[str, ...]] = ("classify", "top1")
 
     class_weights: str = "none"
 

@@ -24,6 +24,7 @@ class Multilabel(Objective):
     field: ClassVar[str] = "labels"
     output: ClassVar[str] = "multilabel_logits"
     soft: ClassVar[bool] = True
+    criterion: ClassVar[tuple[str, ...]] = ("multilabel", "average_precision")
 
     class_weights: str = "none"
 

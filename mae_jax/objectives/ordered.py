@@ -28,6 +28,7 @@ class Ordered(Classes):
     """The objective; `make` documents the fields. Labels are indices in the order."""
 
     soft: ClassVar[bool] = False
+    criterion: ClassVar[tuple[str, ...]] = ("ordered", "class_mae")
 
     @property
     def width(self) -> int:

@@ -23,6 +23,8 @@ class Regression(Objective):
     field: ClassVar[str] = "value"
     output: ClassVar[str] = "prediction"
     sample: ClassVar[int] = SAMPLE
+    criterion: ClassVar[tuple[str, ...]] = ("regression", "r2")
+    lower_is_better: ClassVar[bool] = True
 
     error: str
 
