@@ -88,6 +88,19 @@ class Objective(abc.ABC):
         """Values [...] of examples to log with the loss, by name; see `losses`."""
         return {}
 
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The kernel [D, classes] and bias [classes] of the linear layer whose outputs are the
+        predictions; None: they are no linear function of the features, and other packages have no
+        such head.
+
+        Args:
+            kernel, bias: of the head, [D, width] and [width] float64.
+            constants: of the training set.
+        """
+        return None
+
     @abc.abstractmethod
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:
         """The prediction [B, ...] float32 that `Method.predict` returns, see `output`."""

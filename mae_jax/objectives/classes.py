@@ -67,6 +67,12 @@ class Classes(Objective):
             labels = jnp.argmax(labels, axis=-1)
         return {"top1": (jnp.argmax(outputs, axis=-1) == labels).astype(jnp.float32)}
 
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The head as it is."""
+        return kernel, bias
+
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:
         """Logits [B, classes]."""
         return outputs

@@ -69,6 +69,12 @@ class Multilabel(Objective):
         losses = absent * jax.nn.softplus(outputs) + present * jax.nn.softplus(-outputs)
         return losses.mean(axis=-1)
 
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The head as it is."""
+        return kernel, bias
+
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:
         """Logits [B, classes], each of its own."""
         return outputs

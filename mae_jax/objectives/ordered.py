@@ -56,6 +56,12 @@ class Ordered(Classes):
         """'top1': 1.0 where the most probable class is the label."""
         return super().metrics(self.predictions(outputs, constants), labels, constants)
 
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """None: the probabilities are differences of sigmoids of one score."""
+        return None
+
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:
         """Log-probabilities [..., classes] of outputs [..., classes - 1]; as logits, softmax
         returns the probabilities themselves.

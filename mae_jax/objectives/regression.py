@@ -62,6 +62,13 @@ class Regression(Objective):
         error = self.predictions(outputs, constants) - self._rows(labels)
         return {"mae": jnp.abs(error).mean(axis=-1)}
 
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The head with its outputs in the units of the field."""
+        std = np.asarray(constants["std"], np.float64)
+        return kernel * std, bias * std + np.asarray(constants["mean"], np.float64)
+
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:
         """Values [B, classes] in the units of the field."""
         return outputs * constants["std"] + constants["mean"]
