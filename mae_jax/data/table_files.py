@@ -134,7 +134,7 @@ def _delimited(where: str, path: Path, wanted: Sequence[str]) -> Mapping[str, An
 
     with path.open("rb") as file:
         head = file.read(_HEAD)
-        quoted = bool(head) and b'"' in mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        quoted = head and mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ).find(b'"') >= 0
     wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")
     text = head.decode("utf-16" if wide else "utf-8-sig", errors="replace")
     delimiter, header = _header(text, wanted)
@@ -144,7 +144,7 @@ def _delimited(where: str, path: Path, wanted: Sequence[str]) -> Mapping[str, An
     table = arrow.read_csv(
         path,
         read_options=arrow.ReadOptions(encoding="utf16" if wide else "utf8"),
-        parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=quoted),
+        parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=bool(quoted)),
         convert_options=arrow.ConvertOptions(
             include_columns=list(stored.values()),
             column_types=dict.fromkeys(stored.values(), pa.large_string()),
