@@ -116,9 +116,7 @@ def _check_sizes(args: Mapping[str, Any]) -> None:
                 raise UserError(f"{name}: {number} may be at most {LARGEST}")
 
 
-def make_eval_plan(
-    *, every: int, run: str, figures: str = AUTO, method: Method | None = None
-) -> EvalPlan:
+def make_eval_plan(*, every: int, run: str, figures: str = AUTO) -> EvalPlan:
     """Builds the evaluators and figures of the section `evals`.
 
     Args:
@@ -126,11 +124,10 @@ def make_eval_plan(
         run: spec of the evaluators, e.g. 'knn(k=20)|logistic'.
         figures: spec of the figures, e.g. 'curves|reconstructions(count=16)'; 'auto': these two,
             the second only if the method has pictures.
-        method: that the evaluators evaluate; None: any.
     """
     if every < 0:
         raise UserError(f"config.evals.every={every} must be 0 (only at the end) or more")
-    return EvalPlan(every, run, make_evaluators(run, method), make_figures(figures))
+    return EvalPlan(every, run, make_evaluators(run), make_figures(figures))
 
 
 def make_figures(text: str) -> list[Figure]:
