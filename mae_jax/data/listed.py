@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,11 @@ def looked_up(root: Path, paths: Any) -> tuple[np.ndarray, bool]:
     unsure = missing
     if len(large):
         there = [_names(root, folders[i]) for i in large]
-        known = _separate(b"\0".join(filter(None, there)))
+        known = _joined(there)
         places = pc.index_in(paths.cast(known.type), value_set=known)
         missing = np.asarray(places.is_null())
         differ = not missing.any() and np.bincount(np.asarray(places)).max() == 1
-        gone = [i for i, names in zip(large, there, strict=True) if not names]
+        gone = [i for i, (names, _) in zip(large, there, strict=True) if not names]
         unsure = missing & ~np.isin(codes, gone)
     rows = np.flatnonzero(unsure)  # in small folders, or under another form of the name
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -133,27 +133,27 @@ def _folders(paths: Any) -> tuple[np.ndarray, list[str]]:
     return codes, [*(f"{name}/" for name in encoded.dictionary.to_pylist()), ""]
 
 
-def _names(root: Path, folder: str) -> bytes:
-    """The paths of all files in a folder as in the table, joined by 0; none if it cannot be listed
-    or is empty.
+def _names(root: Path, folder: str) -> tuple[bytes, np.ndarray]:
+    """The paths of all files in a folder as in the table, one after another, and their lengths [M];
+    none if it cannot be listed.
     """
     prefix = os.fsencode(folder)
     try:
         names = os.listdir(os.fsencode(root / folder))
     except (OSError, ValueError):  # a folder that is missing, or whose name holds a 0
-        return b""
-    return prefix + (b"\0" + prefix).join(names) if names else b""
+        names = []
+    lengths = np.fromiter(map(len, names), np.int64, len(names)) + len(prefix)
+    return prefix + prefix.join(names) if names else b"", lengths
 
 
-def _separate(joined: bytes) -> Any:
-    """`pyarrow.Array` of the binary texts that 0 separates in a text."""
+def _joined(parts: Sequence[tuple[bytes, np.ndarray]]) -> Any:
+    """`pyarrow.Array` of all paths of `_names`."""
     import pyarrow as pa
 
-    data = np.frombuffer(joined + b"\0", np.uint8)
-    ends = np.flatnonzero(data == 0)  # of M texts
-    offsets = np.append(0, ends - np.arange(len(ends)))  # without the separators before
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[data != 0])]
-    return pa.Array.from_buffers(pa.large_binary(), len(ends), buffers)
+    texts, lengths = zip(*parts, strict=True)
+    offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
 
 
 def _absent(root: Path, paths: Any, rows: np.ndarray) -> Iterator[bool]:
