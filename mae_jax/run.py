@@ -26,7 +26,7 @@ from mae_jax.engine.profile import Profile
 from mae_jax.evals.classify import check_labels
 from mae_jax.evals.features import Evaluator
 from mae_jax.learner import Learner, build_learner
-from mae_jax.settings import EvalPlan, make_eval_plan
+from mae_jax.settings import EvalPlan, make_eval_plan, make_evaluators
 from mae_jax.spec import bind_section, call_section
 from mae_jax.types import TrainState, UserError, image_shape
 from mae_jax.weights import image_of
@@ -193,11 +193,12 @@ def _build(
     Profile(steps=profile, total=learner.plan.steps)
     state = learner.abstract_state
     check_state({"params": state.params, "extra": state.extra}, "model")  # evaluation needs it too
+    plan = call_section(make_eval_plan, evals, "evals")
     run = Run(
         **vars(learner),
         config=config,
         data=made_data,
-        evals=call_section(make_eval_plan, evals, "evals"),
+        evals=plan._replace(evaluators=make_evaluators(plan.text, learner.method)),
         init_from=make_init_from(
             init_from, config=config.method, method=learner.method, image=image_shape(example)
         ),

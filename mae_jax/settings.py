@@ -18,7 +18,7 @@ from mae_jax.evals.features import Evaluator
 from mae_jax.figures.figure import Figure
 from mae_jax.methods import make_method
 from mae_jax.spec import bind_section, build_all, call_section, parse
-from mae_jax.types import UserError
+from mae_jax.types import Method, UserError
 from mae_jax.weights.init_from import make_init_from
 
 LARGEST = 2**31 - 1
@@ -142,9 +142,11 @@ def make_figures(text: str) -> list[Figure]:
     return figures
 
 
-def make_evaluators(text: str) -> list[Evaluator]:
-    """Builds the evaluators of a spec string; none if it is empty."""
+def make_evaluators(text: str, method: Method | None = None) -> list[Evaluator]:
+    """Builds the evaluators of a spec string, for a method; none if it is empty."""
     evaluators, owners = build_all(text, "evals", Evaluator), {}
+    if method:
+        evaluators = [e.for_method(method) if e.for_method else e for e in evaluators]
     for evaluator in evaluators:
         for metric in evaluator.metrics:
             owner = owners.setdefault(metric, evaluator)

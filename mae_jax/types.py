@@ -108,6 +108,12 @@ class Method(abc.ABC):
         """
         return {}
 
+    def criterion(self) -> tuple[str, ...]:
+        """(evaluator, its metric) that choose one of several heads on held-out images, such as
+        ('regression', 'r2'); (): there are no heads to choose from.
+        """
+        return ()
+
     def rules(self) -> Rules:
         """Pairs (regex of parameter paths, (learning rate factor, weight decay factor)), with None
         instead of the factors for frozen parameters; the first match counts. A third number is the

@@ -155,7 +155,9 @@ def evaluate(args) -> int:
     path = args.run / f"results{results_suffix(args.images, args.train)}.json"
     with join(job(args), explain, stoppable=False) as watchdog:
         run, state = load_run(args.run, train=args.train, test=args.images, on_error=args.on_error)
-        evaluators = run.evals.evaluators if args.evals is None else make_evaluators(args.evals)
+        evaluators = run.evals.evaluators
+        if args.evals is not None:
+            evaluators = make_evaluators(args.evals, run.method)
         if not evaluators:
             raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
         run.check_evaluators(evaluators)

@@ -1,11 +1,15 @@
 """`mae-jax weights`: imports published weights, and exports the weights of runs."""
 
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 from mae_jax import export, weights
 from mae_jax.restore import load_run
 from mae_jax.spec import build, check_spec
 from mae_jax.types import UserError
 from mae_jax.weights.layout import grouped
-from mae_jax.workdir import is_folder_of_weights, read_config
+from mae_jax.workdir import is_folder_of_weights, read_classes, read_config
 
 
 def take(args) -> int:
@@ -120,13 +124,17 @@ def check(args, run, evaluators) -> None:
         if "train" in evaluator.needs and not args.train:
             raise UserError(f"{evaluator.name} needs labeled training images: give --train FOLDER")
     option, split = ("--train", "train") if args.train else ("--images", "test")
-    count = len(run.data.source(split).names.get("label", ()))
-    classes = run.method.labels().get("label", count)
-    if classes != count:
-        more = "" if args.train else "; or give --train FOLDER with all classes"
+    names = run.data.source(split).names
+    for field, classes in run.method.labels().items():
+        count = len(names.get(field, () if field == "label" else range(classes)))
+        if classes == count:
+            continue
+        more = "" if args.train else "; or give --train with all classes"
+        of, way = f" of {field!r}", "give a source with the same ones"
+        if field == "label":
+            of, way = "", "it needs one sub-folder per class, which in sorted order are the classes"
         raise UserError(
-            f"{option} has {count} classes, and these weights {classes}: it needs one sub-folder "
-            f"per class, which in sorted order are the classes{more}"
+            f"{option} has {count} classes{of}, and these weights {classes}: {way}{more}"
         )
 
 
@@ -136,18 +144,31 @@ def _of_features(evaluator) -> bool:
 
 
 def _check_train(args, run, evaluators) -> None:
-    """Raises UserError if the classes of --train are not those of the logits that are read."""
+    """Raises UserError if the classes of --train are not those of the predictions that are read."""
     readers = [evaluator for evaluator in evaluators if not _of_features(evaluator)]
     if not args.train or not readers:
         return
-    given = run.data.source("train").names.get("label", ())
+    given, known = run.class_names, read_classes(args.run) or _names_of_data(args.run)
+    for field, count in run.method.labels().items():
+        theirs, ours = given.get(field, []), known.get(field)
+        if ours is None and len(theirs) in (0, count):  # no names to compare
+            continue
+        pairs = itertools.zip_longest(ours or [], theirs)
+        old, new = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
+        if old != new:
+            differ = f"has {len(theirs)} classes, and the model {count}"
+            if ours:
+                differ = f"has {new!r} where the run has {old!r}"
+            raise UserError(
+                f"{readers[0].name} reads {readers[0].outputs[0]} of the run's own classes, and "
+                f"{field!r} of --train {differ}: use the same classes in the same order, or leave "
+                "out --train"
+            )
+
+
+def _names_of_data(run: Path) -> Mapping[str, Sequence[str]]:
+    """Field -> names of its classes in the training set of a run; {} if that is elsewhere now."""
     try:
-        source = build(read_config(args.run).data.train, "data.sources")
-        learned = source.names.get("label", ())
-    except UserError:  # it is not on this machine: compare the number only, as for imported weights
-        learned = given if len(given) == run.method.labels().get("label") else None
-    if learned is None or tuple(learned) != tuple(given):
-        raise UserError(
-            f"{readers[0].name} reads logits of the run's own classes, and --train has others, or "
-            "another order: leave out --train"
-        )
+        return build(read_config(run).data.train, "data.sources").names
+    except UserError:
+        return {}

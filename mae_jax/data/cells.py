@@ -65,11 +65,11 @@ def numbers_of(where: str, name: str, column: Any, rows: np.ndarray) -> np.ndarr
     import pyarrow.compute as pc
 
     _check_flat(where, name, column)
-    unknown = pc.is_in(pc.utf8_lower(column), value_set=pa.array(NO_NUMBER, column.type))
-    plain = pc.replace_substring(pc.if_else(unknown, None, column), ",", ".")
     try:
-        numbers = pc.cast(plain, pa.float64()).to_numpy(zero_copy_only=False)
+        numbers = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid:
+        unknown = pc.is_in(pc.ascii_lower(column), value_set=pa.array(NO_NUMBER, column.type))
+        plain = pc.replace_substring(pc.if_else(unknown, None, column), ",", ".")
         numbers = np.array([_number(text) for text in plain.to_pylist()])
     wrong = np.flatnonzero(np.abs(np.nan_to_num(numbers, posinf=np.inf)) > np.finfo("f4").max)
     if len(wrong):
@@ -253,7 +253,7 @@ def is_unknown(column: Any, words: Sequence[str]) -> np.ndarray:
 
     if pa.types.is_large_list(column.type):
         return np.asarray(column.is_null())
-    is_word = pc.is_in(pc.utf8_lower(column), value_set=pa.array(words, column.type))
+    is_word = pc.is_in(pc.ascii_lower(column), value_set=pa.array(words, column.type))
     return np.asarray(pc.or_(column.is_null(), is_word))
 
 

@@ -1,7 +1,5 @@
 """Groups of examples, such as the images of a patient, that stay on one side of a split."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from mae_jax.data.classes import shortened
@@ -82,12 +80,12 @@ def check_groups(train: Source, test: Source) -> None:
     Args:
         train, test: sources; those without names of groups pass.
     """
-    theirs: Sequence[str] = test.group_names
-    if not theirs or not train.group_names:
+    ours, theirs = train.group_names, test.group_names
+    if not ours or not theirs:
         return
-    ours = {train.group_names[i] for i in np.unique(train.groups())}
-    used = [theirs[i] for i in np.unique(test.groups())]
-    if shared := [name for name in used if name in ours]:
+    used = {ours[i] for i in np.unique(train.groups())}
+    others = (theirs[i] for i in np.unique(test.groups()))
+    if shared := [name for name in others if name in used]:
         raise UserError(
             f"config.data.train and config.data.test share {number(len(shared), 'group')}: "
             f"{shortened(list(map(printable, shared)))}; split the table by groups, or leave group "

@@ -20,6 +20,8 @@ from mae_jax.data.cells import (
     weights_of,
 )
 from mae_jax.data.classes import shortened
+from mae_jax.data.compact import Texts, narrow, packed, unpacked
+from mae_jax.data.fields import FIELDS
 from mae_jax.data.files import number
 from mae_jax.data.names import look_alikes, printable
 from mae_jax.data.sources import Source
@@ -78,7 +80,7 @@ class Columns(NamedTuple):
 
 
 class Labeling:
-    """Labels of N rows.
+    """Labels of N rows, in as few bytes as hold them.
 
     Args:
         where: the source, for messages.
@@ -91,20 +93,19 @@ class Labeling:
     """
 
     def __init__(self, where: str, spec: Columns, columns: Mapping[str, Any], rows: np.ndarray):
-        self.arrays: dict[str, np.ndarray] = {}
-        """Field -> [N, ...], see `fields.FIELDS`."""
+        self._arrays: dict[str, np.ndarray] = {}  # field -> [N, ...], as they are stored
         self.names: dict[str, tuple[str, ...]] = {}
         """Field -> names of its classes, or of its numbers."""
         self.notes: list[str] = []
         """Lines to report at the start of a run."""
-        self.group_names: Any = ()
-        """Names of the groups: `pyarrow.Array` of texts; empty without groups."""
+        self.group_names: Sequence[str] = ()
+        """Names of the groups 0, 1, ..., as in the column; empty without groups."""
         self.empty_classes: tuple[str, ...] = ()
         """Classes of 'label' without an example, unless they are ordered."""
         if spec.label:
             classes = listed(spec.order) if spec.order else spec.classes
             numbers, names = class_numbers(where, spec.label, columns[spec.label], classes, rows)
-            self.arrays["label"], self.names["label"] = numbers, names
+            self._arrays["label"], self.names["label"] = narrow(numbers), names
             self._look_at_classes(spec)
         if spec.several:
             self._set_several(where, spec, columns, rows)
@@ -112,29 +113,45 @@ class Labeling:
             found = [numbers_of(where, name, columns[name], rows) for name in spec.values]
             check_known(where, spec.values, [np.isnan(column) for column in found], rows)
             values = np.stack(found, axis=1).astype(np.float32)  # [N, V]
-            self.arrays["value"] = values[:, 0] if isinstance(spec.value, str) else values
+            self._arrays["value"] = values[:, 0] if isinstance(spec.value, str) else values
             self.names["value"] = spec.values
             self.notes += _ranges(spec.values, values)
         if spec.weight:
-            self.arrays["weight"] = weights_of(where, spec.weight, columns[spec.weight], rows)
+            self._arrays["weight"] = weights_of(where, spec.weight, columns[spec.weight], rows)
         if spec.group:
-            encoded = group_numbers(where, spec.group, columns[spec.group], rows)
-            self.arrays["group"], self.group_names = encoded
+            numbers, names = group_numbers(where, spec.group, columns[spec.group], rows)
+            self._arrays["group"], self.group_names = narrow(numbers), Texts(names)
             self.notes.append(f"{number(len(self.group_names), 'group')} of {spec.group!r}")
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows at `indices` [n] of every field."""
-        return {name: array[indices] for name, array in self.arrays.items()}
+        """The rows at `indices` [n] of every field, see `fields.FIELDS`."""
+        return {name: self._wide(name, array[indices]) for name, array in self._arrays.items()}
+
+    def column(self, field: str) -> np.ndarray | None:
+        """[N, ...] the values of a field of all rows; None: there is no column for it."""
+        return self._wide(field, self._arrays[field]) if field in self._arrays else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory beside the names."""
+        count = sum(array.nbytes for array in self._arrays.values())
+        return count + (self.group_names.nbytes if isinstance(self.group_names, Texts) else 0)
 
     @property
     def digest(self) -> str:
         """Hash of all labels and names."""
         digest = hashlib.sha256(repr(sorted(self.names.items())).encode())
-        for name, array in sorted(self.arrays.items()):
+        for name, array in sorted(self._arrays.items()):
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-        if self.group_names:
-            digest.update(repr(self.group_names.to_pylist()).encode())
+        if isinstance(self.group_names, Texts):
+            self.group_names.update(digest)
         return digest.hexdigest()
+
+    def _wide(self, field: str, array: np.ndarray) -> np.ndarray:
+        """Stored values in the type of batches."""
+        if field == "labels":
+            return unpacked(array, len(self.names["labels"]))
+        return array.astype(FIELDS[field].dtype, copy=False)
 
     def _set_several(
         self, where: str, spec: Columns, columns: Mapping[str, Any], rows: np.ndarray
@@ -151,13 +168,13 @@ class Labeling:
                 separator=spec.separator,
                 none=spec.none,
             )
-        self.arrays["labels"], self.names["labels"] = hot, names
+        self._arrays["labels"], self.names["labels"] = packed(hot), names
         self.notes.append(_counted(hot, names))
 
     def _look_at_classes(self, spec: Columns) -> None:
         names = self.names["label"]
         self.notes += look_alikes(names)
-        counts = np.bincount(self.arrays["label"], minlength=len(names))
+        counts = np.bincount(self._arrays["label"], minlength=len(names))
         empty = tuple(name for name, count in zip(names, counts, strict=True) if not count)
         if spec.order and empty:  # an order may have classes that no example has
             self.notes.append(f"no example of the classes {shortened(list(map(printable, empty)))}")
@@ -182,7 +199,7 @@ class Labeled(Source):
 
     def column(self, field: str) -> np.ndarray | None:
         """[N, ...], a field of labels of all examples, if there is a column for it."""
-        return self.labeling.arrays.get(field)
+        return self.labeling.column(field)
 
     def weights(self) -> np.ndarray | None:
         """[N] float32, if there is a column of weights."""
@@ -195,15 +212,12 @@ class Labeled(Source):
     @property
     def group_names(self) -> Sequence[str]:
         """Names of the groups 0, 1, ..., as in the column."""
-        names = self.labeling.group_names
-        return names if isinstance(names, tuple) else tuple(names.to_pylist())
+        return self.labeling.group_names
 
     def group(self, index: int) -> str:
         """Name of the example's group; without groups, of the example."""
-        groups = self.groups()
-        if groups is None:
-            return self.name(index)
-        return self.labeling.group_names[int(groups[index])].as_py()
+        groups = self.labeling.read(np.array([index])).get("group")
+        return self.name(index) if groups is None else self.group_names[int(groups[0])]
 
 
 def labeled(

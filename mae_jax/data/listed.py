@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mae_jax.data.files import number
+from mae_jax.data.table_files import data_of
 from mae_jax.types import UserError
 
 _LISTED_FROM = 16  # a folder with so many of the files is listed, others' files are looked up
@@ -39,10 +40,12 @@ def portable(where: str, name: str, column: Any) -> tuple[Any, list[str]]:
             + " is empty: each row needs the path of a file"
         )
     notes = []
-    if count := pc.sum(pc.match_substring(column, "\\")).as_py() or 0:
+    if (data_of(column) == ord("\\")).any():
+        count = pc.sum(pc.match_substring(column, "\\")).as_py()
         column = pc.replace_substring(column, "\\", "/")
-        notes.append(f"{number(count, 'path')} with backslashes, read as '/'")
-    column = pc.replace_substring_regex(column, r"^(\./+)+", "")
+        notes += [f"{number(count, 'path')} with backslashes, read as '/'"] * bool(count)
+    if pc.any(pc.starts_with(column, "./")).as_py():
+        column = pc.replace_substring_regex(column, r"^(\./+)+", "")
     if len(column) and re.match("[A-Za-z]:/", first := column[0].as_py()) and os.name != "nt":
         raise UserError(
             f"{where}: {first!r} begins with a drive of Windows: write paths relative to a folder, "
@@ -51,44 +54,35 @@ def portable(where: str, name: str, column: Any) -> tuple[Any, list[str]]:
     return column, notes
 
 
-def compact(paths: Any) -> Any:
-    """The paths with offsets of 4 bytes instead of 8, if these suffice."""
-    import pyarrow as pa
-
-    return paths.cast(pa.string()) if paths.nbytes < 2**31 else paths
-
-
-def is_missing(root: Path, paths: Any) -> np.ndarray:
-    """Whether each file is missing, [N] bool. A folder with at least 16 of the files is listed
-    once; other files are looked up one by one.
+def looked_up(root: Path, paths: Any) -> tuple[np.ndarray, bool]:
+    """Whether each file is missing, [N] bool; and whether all paths are known to differ. A folder
+    with at least 16 of the files is listed once; other files are looked up one by one.
 
     Args:
         root: folder that relative paths belong to.
         paths: `pyarrow.Array` of N texts.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    folders = pc.replace_substring_regex(paths, "[^/]*$", "").dictionary_encode()
-    codes = np.asarray(folders.indices)
-    counts = np.bincount(codes, minlength=len(folders.dictionary))
+    codes, folders = _folders(paths)
+    counts = np.bincount(codes, minlength=len(folders))
     large = np.flatnonzero(counts >= _LISTED_FROM)
-    missing = np.ones(len(paths), bool)
+    missing, differ = np.ones(len(paths), bool), False
+    unsure = missing
     if len(large):
-        kind = pa.large_binary()
-        there = [_names(root, folders.dictionary[int(i)].as_py()) for i in large]
-        known = pa.array([name for names in there for name in names], kind)
-        missing = ~np.asarray(pc.is_in(paths.cast(kind), value_set=known))
-        gone = [i for i, names in zip(large, there, strict=True) if not names]
+        there = [_names(root, folders[i]) for i in large]
+        known = _joined(there)
+        places = pc.index_in(paths.cast(known.type), value_set=known)
+        missing = np.asarray(places.is_null())
+        differ = not missing.any() and np.bincount(np.asarray(places)).max() == 1
+        gone = [i for i, (names, _) in zip(large, there, strict=True) if not names]
         unsure = missing & ~np.isin(codes, gone)
-    else:
-        unsure = missing
     rows = np.flatnonzero(unsure)  # in small folders, or under another form of the name
     with ThreadPoolExecutor(_THREADS) as pool:
         chunks = (rows[first : first + _CHUNK] for first in range(0, len(rows), _CHUNK))
         found = list(pool.map(lambda chunk: [*_absent(root, paths, chunk)], chunks))
     missing[rows] = [absent for part in found for absent in part]
-    return missing
+    return missing, differ
 
 
 def check_missing(
@@ -125,13 +119,41 @@ def repeated(paths: Any) -> list[str]:
     return [f"{number(len(several), 'file')} in several rows, each an example: {first}{more}"]
 
 
-def _names(root: Path, folder: str) -> list[bytes]:
-    """The paths of all files in a folder as in the table; none if it cannot be listed."""
+def _folders(paths: Any) -> tuple[np.ndarray, list[str]]:
+    """Number of the folder of each path, [N] int, and the folders: '' or texts that end in '/'."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    pieces = pc.split_pattern(paths, "/", max_splits=1, reverse=True)  # at the last one
+    starts = np.asarray(pieces.offsets)
+    inside = pa.array(np.diff(starts) == 2)
+    names = pc.if_else(inside, pieces.values.take(pa.array(starts[:-1])), None)
+    encoded = names.dictionary_encode()
+    codes = np.asarray(encoded.indices.fill_null(len(encoded.dictionary)))
+    return codes, [*(f"{name}/" for name in encoded.dictionary.to_pylist()), ""]
+
+
+def _names(root: Path, folder: str) -> tuple[bytes, np.ndarray]:
+    """The paths of all files in a folder as in the table, one after another, and their lengths [M];
+    none if it cannot be listed.
+    """
     prefix = os.fsencode(folder)
     try:
-        return [prefix + name for name in os.listdir(os.fsencode(root / folder))]
-    except OSError:
-        return []
+        names = os.listdir(os.fsencode(root / folder))
+    except (OSError, ValueError):  # a folder that is missing, or whose name holds a 0
+        names = []
+    lengths = np.fromiter(map(len, names), np.int64, len(names)) + len(prefix)
+    return prefix + prefix.join(names) if names else b"", lengths
+
+
+def _joined(parts: Sequence[tuple[bytes, np.ndarray]]) -> Any:
+    """`pyarrow.Array` of all paths of `_names`."""
+    import pyarrow as pa
+
+    texts, lengths = zip(*parts, strict=True)
+    offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
 
 
 def _absent(root: Path, paths: Any, rows: np.ndarray) -> Iterator[bool]:

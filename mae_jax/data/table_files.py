@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import mmap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,17 @@ def texts(column: Any) -> Any:
         array, kind = pc.cast(array, kind.value_type), kind.value_type
     if pa.types.is_floating(kind):
         array = pc.if_else(pc.is_nan(array), None, array)
-    trimmed = pc.utf8_trim_whitespace(pc.cast(array, pa.large_string()))
-    return pc.if_else(pc.equal(trimmed, ""), None, trimmed)
+    array = pc.cast(array, pa.large_string())
+    characters = data_of(array)
+    if not len(characters) or characters.min() <= ord(" ") or characters.max() > ord("~"):
+        array = pc.utf8_trim_whitespace(array)  # slow, and most columns have nothing to trim
+    empty = pc.equal(array, "")
+    return pc.if_else(empty, None, array) if pc.any(empty).as_py() else array
+
+
+def data_of(column: Any) -> np.ndarray:
+    """The bytes [n] uint8 of a `pyarrow.Array` of texts one after another, and possibly more."""
+    return np.frombuffer(column.buffers()[-1] or b"", np.uint8)
 
 
 def taken(
@@ -124,6 +134,7 @@ def _delimited(where: str, path: Path, wanted: Sequence[str]) -> Mapping[str, An
 
     with path.open("rb") as file:
         head = file.read(_HEAD)
+        quoted = head and mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ).find(b'"') >= 0
     wide = head[:2] in (b"\xff\xfe", b"\xfe\xff")
     text = head.decode("utf-16" if wide else "utf-8-sig", errors="replace")
     delimiter, header = _header(text, wanted)
@@ -133,10 +144,10 @@ def _delimited(where: str, path: Path, wanted: Sequence[str]) -> Mapping[str, An
     table = arrow.read_csv(
         path,
         read_options=arrow.ReadOptions(encoding="utf16" if wide else "utf8"),
-        parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=bool(quoted)),
         convert_options=arrow.ConvertOptions(
             include_columns=list(stored.values()),
-            column_types=dict.fromkeys(stored.values(), pa.string()),
+            column_types=dict.fromkeys(stored.values(), pa.large_string()),
         ),
     )
     return {name: table[column] for name, column in stored.items()}

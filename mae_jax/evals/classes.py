@@ -34,7 +34,6 @@ def make(
         dict.fromkeys(METRICS, Metric()) | dict.fromkeys(PER_CLASS, Metric(table="")),
         output="logits",
         field="label",
-        holds="classes",
         advice=ONE_CLASSIFIER,
         split=split,
         limit=limit,

@@ -6,11 +6,12 @@ depend on the batch size, on padding, or on the number of devices and processes.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, read_split
+from mae_jax.evals.features import EvalData, Evaluator, Measure, Predict, check_limit, read_split
 from mae_jax.spec import check_choice
 from mae_jax.types import IGNORE, Metric, UserError
 
@@ -81,24 +82,28 @@ def make(*, split: str = "test", limit: int | None = None, among: str = "all") -
             "ece": Metric(lower_is_better=True, table="further"),
         },
         advice=ONE_CLASSIFIER,
+        measure=measure_of,
     )
 
 
-def classified(
-    predict: Predict, batch, *, split: str, output: str = "logits"
-) -> tuple[np.ndarray, np.ndarray]:
+def measure_of(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Measure:
+    """The measure of logits [N, K] and classes [N]: the accuracy 'top1'."""
+    right = logits.argmax(axis=1) == labels
+    return lambda weights: {"top1": float(np.sum(weights * right) / np.sum(weights))}
+
+
+def classified(predict: Predict, batch, *, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Logits [n, ..., classes] and labels [n] of the rows of a batch that are not padding.
 
     Args:
         split: its name, for messages.
-        output: name of the model output to read.
 
     Raises:
         UserError: labels outside of the classifier's classes.
     """
     outputs = predict(batch)
     keep = np.asarray(outputs["valid"])
-    logits, labels = np.asarray(outputs[output])[keep], np.asarray(outputs["label"])[keep]
+    logits, labels = np.asarray(outputs["logits"])[keep], np.asarray(outputs["label"])[keep]
     check_labels(labels, logits.shape[-1], split)
     return logits, labels
 

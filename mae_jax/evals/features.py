@@ -8,11 +8,14 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from mae_jax.types import Batch, Metric, UserError
+from mae_jax.types import Batch, Method, Metric, UserError
 
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, jax.Array]]
 """A batch with this process's rows -> the model's outputs for the global batch, and those of its
 fields that the model does not read ('label', 'valid', ...)."""
+
+Measure = Callable[[np.ndarray], dict[str, float]]
+"""Weights [N] float64 of the examples -> metric -> value, NaN if it is undefined."""
 
 
 class EvalData(Protocol):
@@ -75,6 +78,11 @@ class Evaluator:
     computations need at least."""
     limit: int | None = None
     """Maximum number of training examples that it uses; None: all."""
+    measure: Callable[[np.ndarray, np.ndarray, Sequence[str]], Measure] | None = None
+    """(predictions [N, ...], labels [N, ...], names of the classes) -> their `Measure`, for an
+    evaluator of one output against one field; None: it has no such function."""
+    for_method: Callable[[Method], "Evaluator"] | None = None
+    """Method -> the evaluator for it, where outputs and fields depend on what it learns."""
 
     def __call__(self, predict: Predict, data: EvalData) -> dict[str, float]:
         """The metrics."""

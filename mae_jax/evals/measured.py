@@ -7,18 +7,17 @@ group of an example was drawn. An example without a 'group' in the data is a gro
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from mae_jax.data import fields
 from mae_jax.evals.classify import check_labels
-from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, read_split
+from mae_jax.evals.features import EvalData, Evaluator, Measure, Predict, check_limit, read_split
 from mae_jax.types import Metric, UserError
 
 logger = logging.getLogger(__name__)
-
-Measure = Callable[[np.ndarray], dict[str, float]]
-"""Weights [N] float64 of the examples -> metric -> value, NaN if it is undefined."""
 
 LEVEL = 0.95
 """Share of the bootstrap distribution inside of a confidence interval."""
@@ -31,7 +30,6 @@ def measuring(
     *,
     output: str,
     field: str,
-    holds: str,
     advice: str,
     split: str,
     limit: int | None,
@@ -46,7 +44,7 @@ def measuring(
         metrics: declarations. With a bootstrap there are also METRIC_low and METRIC_high of each
             whose name has no slash.
         output: output of the model.
-        field, holds: field of the labels, and its `data.fields.Field.holds`.
+        field: of the labels.
         advice: the way out where the model lacks the output.
         split: of the data.
         limit: maximum number of examples; None: all.
@@ -63,24 +61,11 @@ def measuring(
         raise UserError(f"{name}: bootstrap={bootstrap} and seed={seed} must be at least 0")
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
-        outputs = read_split(predict, data, split, limit)
-        predictions, labels = outputs[output], outputs[field]
-        if not len(labels):
-            raise UserError(f"the {split} split has no example that can be read")
-        if np.isnan(predictions).any():
+        rows = read(predict, data, split, limit, output=output, field=field)
+        if np.isnan(rows.predictions).any():
             raise UserError(f"{name}: the model predicts NaN: its training has diverged")
-        count = predictions.shape[-1]
-        check_labels(labels, count, split, field=field, holds=holds)
-        if holds != "classes" and labels.size != predictions.size:
-            raise UserError(
-                f"{field!r} has the shape {list(labels.shape[1:])} for each example of the {split} "
-                f"split, and the model predicts {count}: use data like those of the training set"
-            )
-        names = data.source(split).names.get(field) or [str(number) for number in range(count)]
-        groups = outputs.get("group", np.arange(len(labels)))
-        return measured(
-            name, measure(predictions, labels, names), groups, bootstrap=bootstrap, seed=seed
-        )
+        weighted = measure(rows.predictions, rows.labels, rows.names)
+        return measured(name, weighted, rows.groups, bootstrap=bootstrap, seed=seed)
 
     ends = {f"{k}_{end}": m for k, m in metrics.items() if "/" not in k for end in ("low", "high")}
     bounds = {k: m._replace(table="further") for k, m in ends.items() if bootstrap}
@@ -91,7 +76,44 @@ def measuring(
         needs={split: (field,)},
         metrics={**metrics, **bounds},
         advice=advice,
+        measure=measure,
     )
+
+
+class Rows(NamedTuple):
+    """The predictions for N examples and their labels."""
+
+    predictions: np.ndarray
+    """[N, ..., K]."""
+    labels: np.ndarray
+    """[N] or [N, K]."""
+    names: Sequence[str]
+    """Names of the K classes or values."""
+    groups: np.ndarray
+    """[N] int, equal for examples of one group."""
+
+
+def read(
+    predict: Predict, data: EvalData, split: str, limit: int | None, *, output: str, field: str
+) -> Rows:
+    """Reads predictions and labels of a split.
+
+    Raises:
+        UserError: there is no example, or labels do not fit the predictions.
+    """
+    outputs = read_split(predict, data, split, limit)
+    predictions, labels = outputs[output], outputs[field]
+    if not len(labels):
+        raise UserError(f"the {split} split has no example that can be read")
+    count, holds = predictions.shape[-1], fields.of(field).holds
+    check_labels(labels, count, split, field=field, holds=holds)
+    if holds != "classes" and labels.size != len(labels) * count:
+        raise UserError(
+            f"{field!r} has the shape {list(labels.shape[1:])} for each example of the {split} "
+            f"split, and the model predicts {count}: use data like those of the training set"
+        )
+    names = data.source(split).names.get(field) or [str(number) for number in range(count)]
+    return Rows(predictions, labels, names, outputs.get("group", np.arange(len(labels))))
 
 
 def measured(

@@ -31,7 +31,6 @@ def make(
         dict.fromkeys(METRICS, Metric()) | dict.fromkeys(parts, Metric(table="")),
         output="multilabel_logits",
         field="labels",
-        holds="presence",
         advice="it is for tasks with objective='multilabel'",
         split=split,
         limit=limit,

@@ -31,7 +31,6 @@ def make(
         },
         output="logits",
         field="label",
-        holds="classes",
         advice=ONE_CLASSIFIER,
         split=split,
         limit=limit,

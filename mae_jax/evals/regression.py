@@ -37,7 +37,6 @@ def make(
         METRICS | parts,
         output="prediction",
         field="value",
-        holds="numbers",
         advice="it is for tasks with objective='regression'",
         split=split,
         limit=limit,

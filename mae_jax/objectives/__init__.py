@@ -38,6 +38,11 @@ class Objective(abc.ABC):
     biases: ClassVar[tuple[float, ...]] = ()
     """Initial biases [width], if all outputs of the head are one score plus a bias for each; ():
     every output has its own weights."""
+    criterion: ClassVar[tuple[str, ...]] = ()
+    """(evaluator, its metric) that choose one of several heads, see `Method.criterion`; (): only
+    one head can be trained."""
+    lower_is_better: ClassVar[bool] = False
+    """Whether the values of `metrics` are errors."""
     sample: ClassVar[int] = 0
     """Number of training labels that `constants` reads; 0: none."""
 
@@ -82,6 +87,19 @@ class Objective(abc.ABC):
     ) -> dict[str, jax.Array]:
         """Values [...] of examples to log with the loss, by name; see `losses`."""
         return {}
+
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The kernel [D, classes] and bias [classes] of the linear layer whose outputs are the
+        predictions; None: they are no linear function of the features, and other packages have no
+        such head.
+
+        Args:
+            kernel, bias: of the head, [D, width] and [width] float64.
+            constants: of the training set.
+        """
+        return None
 
     @abc.abstractmethod
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:

@@ -24,6 +24,7 @@ class Classes(Objective):
     field: ClassVar[str] = "label"
     output: ClassVar[str] = "logits"
     soft: ClassVar[bool] = True
+    criterion: ClassVar[tuple[str, ...]] = ("classify", "top1")
 
     class_weights: str = "none"
 
@@ -65,6 +66,12 @@ class Classes(Objective):
         if jnp.issubdtype(labels.dtype, jnp.floating):
             labels = jnp.argmax(labels, axis=-1)
         return {"top1": (jnp.argmax(outputs, axis=-1) == labels).astype(jnp.float32)}
+
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The head as it is."""
+        return kernel, bias
 
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:
         """Logits [B, classes]."""

@@ -24,6 +24,7 @@ class Multilabel(Objective):
     field: ClassVar[str] = "labels"
     output: ClassVar[str] = "multilabel_logits"
     soft: ClassVar[bool] = True
+    criterion: ClassVar[tuple[str, ...]] = ("multilabel", "average_precision")
 
     class_weights: str = "none"
 
@@ -67,6 +68,12 @@ class Multilabel(Objective):
         absent, present = jnp.split(labels, 2, axis=-1)
         losses = absent * jax.nn.softplus(outputs) + present * jax.nn.softplus(-outputs)
         return losses.mean(axis=-1)
+
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The head as it is."""
+        return kernel, bias
 
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:
         """Logits [B, classes], each of its own."""

@@ -28,6 +28,7 @@ class Ordered(Classes):
     """The objective; `make` documents the fields. Labels are indices in the order."""
 
     soft: ClassVar[bool] = False
+    criterion: ClassVar[tuple[str, ...]] = ("ordered", "class_mae")
 
     @property
     def width(self) -> int:
@@ -54,6 +55,12 @@ class Ordered(Classes):
     ) -> dict[str, jax.Array]:
         """'top1': 1.0 where the most probable class is the label."""
         return super().metrics(self.predictions(outputs, constants), labels, constants)
+
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """None: the probabilities are differences of sigmoids of one score."""
+        return None
 
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:
         """Log-probabilities [..., classes] of outputs [..., classes - 1]; as logits, softmax

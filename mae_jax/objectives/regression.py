@@ -23,6 +23,8 @@ class Regression(Objective):
     field: ClassVar[str] = "value"
     output: ClassVar[str] = "prediction"
     sample: ClassVar[int] = SAMPLE
+    criterion: ClassVar[tuple[str, ...]] = ("regression", "r2")
+    lower_is_better: ClassVar[bool] = True
 
     error: str
 
@@ -59,6 +61,13 @@ class Regression(Objective):
         """'mae' [...]: absolute error in the units of the field, the mean over the values."""
         error = self.predictions(outputs, constants) - self._rows(labels)
         return {"mae": jnp.abs(error).mean(axis=-1)}
+
+    def linear(
+        self, kernel: np.ndarray, bias: np.ndarray, constants: Constants
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The head with its outputs in the units of the field."""
+        std = np.asarray(constants["std"], np.float64)
+        return kernel * std, bias * std + np.asarray(constants["mean"], np.float64)
 
     def predictions(self, outputs: jax.Array, constants: Constants) -> jax.Array:
         """Values [B, classes] in the units of the field."""

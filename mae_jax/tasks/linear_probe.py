@@ -62,18 +62,21 @@ class LinearProbing(ImageMethod):
         """An image and the labels of the objective."""
         return super().example(image_shape) | {self.objective.field: self.objective.example()}
 
+    def criterion(self) -> tuple[str, ...]:
+        """That of the objective."""
+        return self.objective.criterion
+
     def rules(self) -> Rules:
         """The encoder is frozen, and each head has its own learning rate factor."""
         heads = [(rf"^head_{i}/", (lr, 1.0)) for i, lr in enumerate(self.lr_factors)]
         return ((r"^encoder/", None), *heads)
 
     def offers(self) -> tuple[str, ...]:
-        """'features' [B, D] of the encoder, before BatchNorm; the objective's output, with one head
-        only; and of objectives with 'logits' [B, classes] 'head_logits' [B, heads, classes].
+        """'features' [B, D] of the encoder, before BatchNorm; 'head_logits' [B, heads, classes], or
+        'head_' and the name of another output of the objective; with one head also that output.
         """
         output = self.objective.output
-        heads = ("head_logits",) if output == "logits" else ()
-        return ("features", *heads, *((output,) if len(self.lr_factors) == 1 else ()))
+        return ("features", f"head_{output}", *((output,) if len(self.lr_factors) == 1 else ()))
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Initializes parameters, and the running statistics of the features."""
@@ -99,7 +102,7 @@ class LinearProbing(ImageMethod):
 
     def loss(self, params: Params, extra: Extra, batch: Batch, key: jax.Array, step) -> Output:
         """The sum of the heads' losses: heads share no trained parameters, so each trains as in a
-        run with one head. Metrics such as 'top1' are those of the head with the largest.
+        run with one head. Metrics such as 'top1' are those of the best head.
         """
         images, objective = self.normalize(batch["image"]), self.objective
         features = self.features(freeze(params, self.rules()), images)  # [B, D]
@@ -112,8 +115,9 @@ class LinearProbing(ImageMethod):
         labels, constants = batch[objective.field][:, None], extra.get("objective", {})
         losses = weighted(objective.losses(outputs, labels, constants), batch)  # [B, heads]
         metrics = objective.metrics(outputs, labels, constants)
-        best = {name: values.mean(axis=0).max() for name, values in metrics.items()}
-        return Output(losses.mean(axis=0).sum(), extra, best)
+        best = jnp.min if objective.lower_is_better else jnp.max
+        metrics = {name: best(values.mean(axis=0)) for name, values in metrics.items()}
+        return Output(losses.mean(axis=0).sum(), extra, metrics)
 
     def predict(
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
@@ -124,7 +128,8 @@ class LinearProbing(ImageMethod):
         scaled = (features - extra["mean"]) * jax.lax.rsqrt(extra["var"] + EPSILON)
         raw = self.outputs(params, scaled)
         heads = self.objective.predictions(raw, extra.get("objective", {}))  # [B, heads, ...]
-        available = {"features": features, "head_logits": heads, self.objective.output: heads[:, 0]}
+        name = self.objective.output
+        available = {"features": features, f"head_{name}": heads, name: heads[:, 0]}
         return {name: available[name] for name in outputs}
 
     def tokens(self, params: Params, images: jax.Array) -> jax.Array:
@@ -173,10 +178,10 @@ def make(
     if not lr_factors or min(lr_factors) <= 0:
         raise UserError(f"lr_factors={lr_factors} must be positive, one for each head")
     made = make_objective(objective, classes)
-    if len(lr_factors) > 1 and made.output != "logits":
+    if len(lr_factors) > 1 and not made.criterion:
         raise UserError(
-            f"lr_factors={lr_factors}: the evaluator probe selects a head by its accuracy, and "
-            f"objective {objective!r} has none: set config.method.args.lr_factors=(1.0,)"
+            f"lr_factors={lr_factors}: objective {objective!r} has no criterion by which the "
+            "evaluator probe could select a head: set config.method.args.lr_factors=(1.0,)"
         )
     fields = LinearProbing.fields(encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype)
     layers = fields["encoder"].layers

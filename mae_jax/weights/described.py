@@ -32,13 +32,19 @@ SAME = dict(
 )
 """Our names -> those in a config.json of Hugging Face."""
 HUGGING_FACE = ("embeddings.", "vit.embeddings.", "beit.embeddings.")
+PROBLEMS = {
+    "classes": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
+"""Objectives that heads of other packages have -> their problem_type in a config.json."""
 NAMES = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H"}
 """timm's names of sizes -> the paper's."""
 
 
 def described(found: Found) -> dict[str, Any]:
-    """The known ones of 'heads', 'image' (height, width), 'mean', 'std', 'pool', 'decoder_heads',
-    'target' and 'mask_ratio'.
+    """The known ones of 'heads', 'image' (height, width), 'mean', 'std', 'pool', 'objective',
+    'decoder_heads', 'target' and 'mask_ratio'.
 
     Raises:
         UserError: the network is not supported, or a config is damaged.
@@ -95,6 +101,9 @@ def _hugging_face(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     if "image_size" in values:
         size = values["image_size"]
         known["image"] = tuple(size) if isinstance(size, list) else (size, size)
+    objectives = {theirs: ours for ours, theirs in PROBLEMS.items()}
+    if values.get("problem_type") in objectives:
+        known["objective"] = objectives[values["problem_type"]]
     if "norm_pix_loss" in values:
         known["target"] = "normalized" if values["norm_pix_loss"] else "pixels"
     return known

@@ -8,6 +8,7 @@ import numpy as np
 
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.vit import ViT
+from mae_jax.objectives import make_objective
 from mae_jax.ops.patches import grid_of
 from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import build
@@ -52,8 +53,7 @@ def write(
         encoder = {k: v for k, v in model.params.items() if k.startswith("encoder/")}
         model = model._replace(params=encoder)
     else:
-        _check_objective(model)
-        model = only(model, head)
+        model = _linear(only(model, head), model.extra)
     network = build(model.args["encoder"], "models", Encoder)
     if "mean" not in model.args:
         raise UserError(f"the encoder of {model.method} reads no normalized pixels: no layout fits")
@@ -95,14 +95,29 @@ def write(
     return table
 
 
-def _check_objective(model: Model) -> None:
-    """Raises UserError if a head is not one logit per class, as other packages read it."""
-    objective = model.args.get("objective", "classes")
-    if objective.partition("(")[0] not in ("classes", "multilabel"):
+def _linear(model: Model, extra: dict[str, np.ndarray]) -> Model:
+    """The model with the head as a linear layer of its predictions; without a head unchanged.
+
+    Args:
+        extra: arrays of the run's state, with the constants of the objective.
+
+    Raises:
+        UserError: the predictions are no linear layer.
+    """
+    names = [f"head/{leaf}" for leaf in ("kernel", "bias")]
+    if not {*names} <= model.params.keys() or "classes" not in model.args:
+        return model
+    spec, start = model.args.get("objective", "classes"), "objective/"
+    constants = {k.removeprefix(start): array for k, array in extra.items() if k.startswith(start)}
+    head = [model.params[name].astype(np.float64) for name in names]
+    layer = make_objective(spec, model.args["classes"]).linear(*head, constants)
+    if layer is None:
         raise UserError(
-            f"these layouts cannot hold the head of objective {objective!r}: use --encoder-only, "
-            "or --format stablehlo"
+            f"these layouts cannot hold the head of objective {spec!r}: use --encoder-only, or "
+            "--format stablehlo"
         )
+    arrays = (array.astype(np.float32) for array in layer)
+    return model._replace(params=model.params | dict(zip(names, arrays, strict=True)))
 
 
 def _image_size(model: Model, given: tuple[int, int] | None) -> tuple[int, int]:
@@ -133,6 +148,9 @@ def _notes(model: Model, network: ViT) -> dict[str, Any]:
         heads=network.heads, image=list(model.image[:2]), mean=args["mean"], std=args["std"]
     )
     notes["pool"] = args["pool"]
+    objective = args.get("objective", "classes").partition("(")[0]
+    if "head/kernel" in model.params and objective != "classes":
+        notes["objective"] = objective
     if "decoder/mask_token" in model.params:
         notes |= dict(decoder_heads=args["decoder_heads"], mask_ratio=args["mask_ratio"])
         notes["target"] = "normalized" if pixel_target(model).normalize else "pixels"

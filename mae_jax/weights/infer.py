@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from mae_jax.models.vit import SIZES
+from mae_jax.objectives import Objective, make_objective
 from mae_jax.ops.norm import EPSILON
 from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, check_statistics
 from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 from mae_jax.weights import positions
-from mae_jax.weights.described import check_sizes, described
+from mae_jax.weights.described import PROBLEMS, check_sizes, described
 from mae_jax.weights.files import Found
 from mae_jax.weights.heads import MOCO, agreed, heads_of
 from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS
@@ -97,10 +98,32 @@ def _model(params, args, image, known, options, found, grid, dtypes) -> Model:
                 "of timm and Hugging Face",
                 found.name,
             )
-        return _classifier(params, args, image, known.get("pool"))
+        objective = _objective(known, args["classes"], found.name)
+        model = _classifier(params, args, image, known.get("pool"))
+        return _learned(model, known["objective"], objective) if objective else model
     if "encoder/norm/scale" not in params:  # an encoder that was fine-tuned with pool=mean
         args["encoder"] = args["encoder"][:-1] + ", final_norm=False)"
     return Model(params, "tasks.encode", args | dict(pool=known.get("pool", "cls")), image)
+
+
+def _objective(known: Mapping, classes: int, name: str) -> Objective | None:
+    """The objective of a head; None: one class for each image."""
+    spec = str(known.get("objective", "classes"))
+    if spec not in PROBLEMS:
+        raise UserError(
+            f"{name} has a head of objective {spec!r}, and only {', '.join(PROBLEMS)} are read: "
+            "leave it out with --encoder-only"
+        )
+    return None if spec == "classes" else make_objective(spec, classes)
+
+
+def _learned(model: Model, spec: str, objective: Objective) -> Model:
+    """A classifier with another objective, whose predictions are the outputs of the head."""
+    args = model.args | dict(objective=spec)
+    if model.method == "tasks.finetune" and not objective.soft:
+        args |= dict(mixup=0.0, cutmix=0.0, smoothing=0.0)
+    constants = {f"objective/{k}": np.asarray(v) for k, v in objective.initial().items()}
+    return model._replace(args=args, extra=model.extra | constants)
 
 
 def _classifier(params: dict, args: dict, image, pool: str | None) -> Model:

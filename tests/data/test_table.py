@@ -1,14 +1,17 @@
 """The source `table`: the same labels from every format, and a line for every mistake."""
 
 import csv
+import hashlib
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mae_jax.data import classes, listed, make_data
+from mae_jax.data.compact import Texts
 from mae_jax.data.sources import table
 from mae_jax.spec import build
 from mae_jax.types import UserError
@@ -94,7 +97,7 @@ def test_every_format_means_the_same(path):
     for name, values in expected.items():
         np.testing.assert_array_equal(rows[name], values)
         assert rows[name].dtype == values.dtype
-    assert source.group_names == ("p2", "p1", "ä") and source.group(2) == "p2"
+    assert [*source.group_names] == ["p2", "p1", "ä"] and source.group(2) == "p2"
     assert source.digest == table.make(str(path), **OPTIONS).digest
     changed = table.make(str(path), **OPTIONS | dict(weight=""))
     assert source.digest != changed.digest
@@ -151,10 +154,10 @@ def test_no_class_and_other_separators(root):
     path = write(root, {"kinds": ["b, a", "No finding", ""]})
     read = lambda **options: table.make(path, labels="kinds", separator=",", **options)
     source = read(none="No finding")
-    assert source.labeling.arrays["labels"].tolist() == [[1, 1], [0, 0], [255, 255]]
+    assert source.column("labels").tolist() == [[1, 1], [0, 0], [255, 255]]
     assert source.names["labels"] == ("a", "b")
     source = read(none="", classes=("b", "No finding", "a"))
-    assert source.labeling.arrays["labels"].tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    assert source.column("labels").tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
 
 
 def test_ordered_classes(root):
@@ -193,13 +196,19 @@ def test_files_of_large_folders_are_looked_up_at_once(tmp_path, monkeypatch):
     looked_up = []
     isfile = os.path.isfile
     monkeypatch.setattr(os.path, "isfile", lambda path: looked_up.append(path) or isfile(path))
-    missing = listed.is_missing(tmp_path, pa.array(names, pa.large_string()))
+    missing, differ = listed.looked_up(tmp_path, pa.array(names, pa.large_string()))
+    assert not differ
     exact = [not (tmp_path / name).exists() for name in names]
     np.testing.assert_array_equal(missing, exact)
     assert len(looked_up) == 5, "those that a list lacks"
     few = [names[0], "many/x.png", "few/0.png"]
-    missing = listed.is_missing(tmp_path, pa.array(few, pa.large_string()))
+    missing, _ = listed.looked_up(tmp_path, pa.array(few, pa.large_string()))
     assert missing.tolist() == [False, True, False]
+    for twice in (0, 1):
+        paths = pa.array(names[:35] + names[:twice], pa.large_string())
+        missing, differ = listed.looked_up(tmp_path, paths)
+        assert not missing.any() and differ == (not twice)
+        assert len(listed.repeated(paths)) == twice
 
 
 SIX = [f"a/{i}.png" for i in range(6)]
@@ -300,17 +309,60 @@ def test_classes_of_the_test_set_follow_those_of_the_training_set(root):
 
 
 def test_memory_of_an_example(root):
-    """Offsets of 4 bytes, labels of 4; the paths are the table itself."""
-    count = 20_000
-    path = write(root, {"file": ["a/0.png"] * count, "label": list(range(20)) * (count // 20)})
+    """At most 16 bytes beside the paths and the names, with every kind of column."""
+    count, rng = 20_000, np.random.default_rng(0)
+    columns = {
+        "file": ["a/0.png", "a/1.png"] * (count // 2),
+        "label": rng.integers(0, 1000, count),
+        "size": rng.normal(size=count).round(4),
+        "w": rng.random(count).round(3),
+        "patient": [f"p{number}" for number in rng.permutation(count)],
+    }
+    path = write(root, columns)
     before = pa.total_allocated_bytes()
-    source = table.make(path)
-    held = (
-        pa.total_allocated_bytes()
-        - before
-        + sum(array.nbytes for array in source.labeling.arrays.values())
+    source = table.make(path, label="label", value="size", weight="w", group="patient")
+    assert pa.total_allocated_bytes() - before < count, "no column of the table stays"
+    held = source.labeling.nbytes + source.paths.nbytes
+    texts = len("a/0.png") * count + sum(map(len, columns["patient"]))
+    sizes = [len(pickle.dumps(part)) for part in (source.labeling, source.paths)]
+    assert held < sum(sizes) < held + texts + 30_000, "nothing else is held"
+    assert held <= 14.2 * count
+    rows = source.read(np.arange(0, count, 777))
+    for name, field in (("size", "value"), ("w", "weight")):
+        np.testing.assert_array_equal(rows[field], np.float32(columns[name][::777]))
+    assert [source.names["label"][k] for k in rows["label"]] == [
+        str(k) for k in columns["label"][::777]
+    ]
+    assert [source.group(i) for i in range(0, count, 777)] == columns["patient"][::777]
+
+
+def test_many_classes_of_an_image_take_two_bits_each(root):
+    marks = np.random.default_rng(0).choice(["0", "1", ""], (4, 9))
+    path = write(root, {f"c{k}": marks[:, k].tolist() for k in range(9)})
+    source = table.make(path, labels=[f"c{k}" for k in range(9)])
+    expected = np.where(marks == "1", 1, np.where(marks == "0", 0, 255))
+    found = source.column("labels")
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(source.read(np.array([3, 1]))["labels"], expected[[3, 1]])
+    assert found.dtype == np.uint8 and source.labeling.nbytes == 4 * 3
+
+
+@pytest.mark.parametrize("longest", [3, 300, 70_000])
+def test_texts_in_few_bytes(longest):
+    texts = ["ä" * (i % 5) for i in range(700)] + ["x" * longest, ""]
+    found = Texts(pa.array(["out", *texts]).slice(1))
+    assert [*found] == texts and found[-2] == texts[-2] and found[3:5] == texts[3:5]
+    assert (
+        len(found) == 702
+        and found.nbytes == 702 * (1 + 3 * (longest > 65535) + (longest == 300)) + 3 * 8
     )
-    assert held <= count * (len("a/0.png") + 9)
+    with pytest.raises(IndexError):
+        found[702]
+    digests = [hashlib.sha256(), hashlib.sha256()]
+    found.update(digests[0])
+    Texts(pa.array([*texts[:-2], *reversed(texts[-2:])])).update(digests[1])
+    assert digests[0].digest() != digests[1].digest()
+    assert not len(Texts(pa.array([], pa.string())))
 
 
 def test_a_spec_string_names_columns_by_bare_words(root):

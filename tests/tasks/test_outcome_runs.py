@@ -15,6 +15,7 @@ import mae_jax
 from mae_jax.data.columns import columns
 from mae_jax.data.sources import Arrays, fashion_scenes
 from mae_jax.data.subset import Part
+from mae_jax.evals import measured, multilabel, ordered, regression
 from mae_jax.restore import load_run
 from mae_jax.types import UserError
 from tests.helpers.commands import mistake, run
@@ -22,6 +23,9 @@ from tests.helpers.commands import mistake, run
 pytestmark = pytest.mark.slow
 
 CONFIG = "tests/helpers/tiny_outcomes.py"
+MEASURES = {
+    one.__name__.rpartition(".")[2]: one.measure_of for one in (multilabel, ordered, regression)
+}
 METRICS = {
     "ordered": {"kappa", "kappa_low", "class_mae", "accuracy", "balanced_accuracy", "auroc", "ece"},
     "multilabel": {"auroc", "average_precision", "f1", "auroc_high", "f1/Bag"},
@@ -58,6 +62,31 @@ def test_a_run_from_labels_to_predictions(arg, tmp_path, capsys):
             with Image.open(workdir / "figures" / f"{name}.png") as picture:
                 assert min(picture.size) > 300
     check_predictions(workdir, made, tmp_path, capsys)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["multilabel", "regression", "ordered"])
+def test_a_probe_with_several_heads(kind, tmp_path):
+    """The metrics of the head that `probe` selects are those of the evaluator of its kind."""
+    workdir = tmp_path / "run"
+    assert run("train", "--config", f"{CONFIG}:{kind},probe,heads", "--workdir", workdir) == 0
+    (metrics,) = json.loads((workdir / "results.json").read_text())["final"].values()
+    made, state = load_run(workdir)
+    (judge, metric), output = made.method.criterion(), made.method.offers()[1]
+    predictor = made.predictor(state, (output,), None)
+    found = {"val": [], "test": []}
+    for split, values in found.items():
+        rows = measured.read(
+            predictor, made.data, split, None, output=output, field=made.method.objective.field
+        )
+        names, ones = [str(k) for k in range(10)], np.ones(len(rows.labels))
+        for head in range(len(made.method.lr_factors)):
+            measure = MEASURES[judge](rows.predictions[:, head], rows.labels, names)
+            values.append(measure(ones)[metric])
+    best = np.nanargmin(found["val"]) if kind == "ordered" else np.nanargmax(found["val"])
+    assert metrics["head"] == best
+    assert metrics["val"] == pytest.approx(found["val"][best], rel=1e-4)
+    assert metrics["probe"] == pytest.approx(found["test"][best], rel=1e-4)
 
 
 def check_constants(arg, extra, made):

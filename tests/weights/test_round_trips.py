@@ -1,16 +1,19 @@
 """Ours -> theirs -> ours gives every bit back, and theirs has their names."""
 
 import functools
+import json
 
 import jax
 import numpy as np
 import pytest
 from flax import traverse_util
+from safetensors.numpy import load_file, save_file
 
 from mae_jax import weights
 from mae_jax.methods import make_method
 from mae_jax.types import UserError
 from mae_jax.weights.layout import grouped
+from mae_jax.weights.saving import write_file
 from tests.weights import models
 
 MODELS = {
@@ -56,8 +59,6 @@ def test_a_masked_autoencoder_comes_back(name, layout, tmp_path):
 
 def test_official_weights_without_our_notes(tmp_path):
     """Of the usual widths, all but what the decoder predicts is read off the arrays."""
-    from safetensors.numpy import load_file, save_file
-
     model = models.mae("B", image=(224, 224, 3), depth=1, decoder=(512, 1, 16))
     weights.write(model, tmp_path / "ours.safetensors", "mae")
     save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "theirs.safetensors")
@@ -89,12 +90,89 @@ def test_a_classifier_comes_back(layout, pool, tmp_path):
     assert (found.method, found.args) == (model.method, model.args)
 
 
+LEARNED = {
+    "multilabel(class_weights=balanced)": "multilabel",
+    "regression(error=absolute)": "regression",
+}
+
+
+def learned(objective):
+    """A fine-tuned model of two values or classes, with constants."""
+    model, rng = models.tuned("mean", classes=2, columns=3), np.random.default_rng(0)
+    constants = {"weights": rng.random((2, 2))}
+    still = {}
+    if objective.startswith("regression"):
+        still = dict(mixup=0.0, cutmix=0.0, smoothing=0.0)
+        constants = {"mean": np.float32([300, -2]), "std": np.float32([50, 0.1])}
+    extra = {f"objective/{name}": np.float32(array) for name, array in constants.items()}
+    args = model.args | dict(objective=objective) | still
+    return model._replace(args=args, extra=extra)
+
+
+@pytest.mark.parametrize("objective", LEARNED)
+@pytest.mark.parametrize("layout", OUT)
+def test_a_head_of_another_objective_comes_back(layout, objective, tmp_path):
+    """Of numbers, in their units."""
+    if layout == "mae":
+        pytest.importorskip("torch", reason="a .pth file needs PyTorch")
+    model, kind = learned(objective), LEARNED[objective]
+    weights.write(model, tmp_path / OUT[layout], layout)
+    found, _ = weights.read(tmp_path / OUT[layout])
+    assert found.args == model.args | dict(objective=kind) and found.method == "tasks.finetune"
+    kernel, bias = (np.float64(model.params[f"head/{leaf}"]) for leaf in ("kernel", "bias"))
+    if kind == "regression":
+        mean, std = (np.float64(model.extra[f"objective/{name}"]) for name in ("mean", "std"))
+        kernel, bias = kernel * std, bias * std + mean
+        extra = {"objective/mean": np.zeros(2), "objective/std": np.ones(2)}
+        jax.tree.map(np.testing.assert_array_equal, found.extra, extra)
+    else:
+        assert not found.extra
+    np.testing.assert_allclose(found.params["head/kernel"], kernel, rtol=1e-7)
+    np.testing.assert_allclose(found.params["head/bias"], bias, rtol=1e-7)
+    if layout == "hf":
+        config = json.loads((tmp_path / "folder" / "config.json").read_text())
+        problem = {"multilabel": "multi_label_classification"}.get(kind, kind)
+        assert config["problem_type"] == problem
+        file = tmp_path / "folder" / "model.safetensors"
+        save_file(load_file(file), file)  # without our notes
+        assert weights.read(tmp_path / "folder")[0].args["objective"] == kind
+
+
+def test_a_probe_of_numbers_predicts_the_same(tmp_path):
+    model = models.probe(2)
+    extra = {"objective/mean": np.linspace(-5, 5, 7), "objective/std": np.linspace(1, 9, 7)}
+    extra = model.extra | {name: np.float32(array) for name, array in extra.items()}
+    model = model._replace(args=model.args | dict(objective="regression"), extra=extra)
+    weights.write(model, tmp_path / "a.safetensors", "timm", head=1)
+    found, _ = weights.read(tmp_path / "a.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (5, 24, 16, 3), np.uint8)
+    expected = outputs(model, images)["head_prediction"][:, 1]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(outputs(found, images)["prediction"], expected, atol=1e-5 * scale)
+    assert np.abs(np.mean(expected, axis=0) - extra["objective/mean"]).max() < scale
+
+
+def test_heads_that_no_layout_holds_are_refused(tmp_path):
+    model = models.tuned("cls", classes=2)
+    model = model._replace(args=model.args | dict(objective="ordered", classes=3))
+    with pytest.raises(UserError, match="cannot hold the head of objective 'ordered': .*stablehlo"):
+        weights.write(model, tmp_path / "a.safetensors", "timm")
+    weights.write(model, tmp_path / "a.safetensors", "timm", encoder_only=True)
+    model = models.tuned("cls")
+    notes = dict(heads=4, image=[24, 16], mean=[0.5], std=[0.25], objective="other.learned")
+    weights.write(model, tmp_path / "b.safetensors", "timm")
+    write_file(tmp_path / "c.safetensors", load_file(tmp_path / "b.safetensors"), notes)
+    with pytest.raises(UserError, match="objective 'other.learned', and only classes, multilabel"):
+        weights.read(tmp_path / "c.safetensors")
+
+
 def outputs(model, images):
     """What a model says of images."""
     method = make_method(name=model.method, args=model.args, total_steps=1)
     params = traverse_util.unflatten_dict(model.params, sep="/")
     predict = functools.partial(method.predict, outputs=method.offers())
-    return jax.jit(predict)(params, model.extra, {"image": images})
+    extra = traverse_util.unflatten_dict(model.extra, sep="/")
+    return jax.jit(predict)(params, extra, {"image": images})
 
 
 @pytest.mark.parametrize("heads", [1, 3])

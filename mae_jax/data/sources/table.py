@@ -9,6 +9,7 @@ import numpy as np
 
 from mae_jax.data import alpha, listed
 from mae_jax.data.classes import shortened
+from mae_jax.data.compact import Texts
 from mae_jax.data.decoding import MAX_PIXELS
 from mae_jax.data.files import existing, expanded, read_bytes
 from mae_jax.data.images import BadImage, Window
@@ -45,16 +46,15 @@ class Table(Labeled):
         notes: Sequence[str],
     ):
         super().__init__(len(paths), labeling)
-        self.root, self.paths, self.decoder = root, listed.compact(paths), decoder
+        self.root, self.paths, self.decoder = root, Texts(paths), decoder
         self.notes = (*notes, *labeling.notes, *decoder.look(self._some()))
         listing = hashlib.sha256(labeling.digest.encode())
-        for buffer in filter(None, self.paths.buffers()):
-            listing.update(buffer)
+        self.paths.update(listing)
         self.digest = listing.hexdigest()[:16]
 
     def name(self, index: int) -> str:
         """Path of the file, as in the table."""
-        return self.paths[int(index)].as_py()
+        return self.paths[index]
 
     def read(self, indices: np.ndarray) -> Mapping[str, Sequence[Any]]:
         """'image', still encoded, and the fields of the labels."""
@@ -147,7 +147,6 @@ def make(
     folder = existing("table", root) if root else path.absolute().parent
     columns, rows, notes = _rows(path, folder, image, spec, split, skip=missing == "skip")
     labeling = Labeling("table", spec, columns, rows)
-    notes += listed.repeated(columns[image])
     return Table(folder, columns[image], labeling, decoder, notes=notes)
 
 
@@ -168,13 +167,13 @@ def _rows(
         columns, rows = taken(columns, rows, _of_split(path, split, columns[split[0]]))
     known, lines = labeled("table", spec, columns, rows)
     columns, rows = taken(columns, rows, known)
-    absent = listed.is_missing(folder, columns[image])
+    absent, differ = listed.looked_up(folder, columns[image])
     lines += listed.check_missing("table", folder, columns[image], absent, skip=skip)
     columns, rows = taken(columns, rows, ~absent)
     if not len(rows):
         more = f": {'; '.join(lines)}" if lines else ""
         raise UserError(f"table: {path.name} has no rows to use{more}")
-    return columns, rows, notes + lines
+    return columns, rows, notes + lines + ([] if differ else listed.repeated(columns[image]))
 
 
 def _of_split(path: Path, split: Split, column: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mae_jax.data import alpha
+from mae_jax.data.compact import Texts
 from mae_jax.data.decoding import MAX_PIXELS, extensions
 from mae_jax.data.files import expanded
 from mae_jax.data.images import BadImage, Window
@@ -57,7 +58,7 @@ class Tar(Labeled):
         notes: Sequence[str],
     ):
         super().__init__(len(places), labeling)
-        self.shards, self.places, self.keys, self.decoder = shards, places, keys, decoder
+        self.shards, self.places, self.keys, self.decoder = shards, places, Texts(keys), decoder
         listing = hashlib.sha256(labeling.digest.encode() + places.tobytes())
         listing.update(" ".join(shard.name for shard in shards).encode())
         self.digest = listing.hexdigest()[:16]
@@ -66,7 +67,7 @@ class Tar(Labeled):
 
     def name(self, index: int) -> str:
         """'SHARD/KEY', without the extension of the shard."""
-        return f"{self.shards[self.places[index]['shard']].stem}/{self.keys[int(index)].as_py()}"
+        return f"{self.shards[self.places[index]['shard']].stem}/{self.keys[index]}"
 
     def read(self, indices: np.ndarray) -> Mapping[str, Sequence[Any]]:
         """'image', still encoded, and the fields of the labels."""

@@ -9,6 +9,7 @@ from typing import Any
 from mae_jax.models.encoder import Encoder
 from mae_jax.spec import build
 from mae_jax.types import UserError
+from mae_jax.weights.described import PROBLEMS
 from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Row, dense, norm
 from mae_jax.weights.layouts import Layout
 from mae_jax.weights.model import Model, pixel_target
@@ -169,6 +170,9 @@ def _config(model: Model, kind: str) -> dict[str, Any]:
         labels = [f"LABEL_{i}" for i in range(model.params["head/kernel"].shape[1])]
         config["id2label"] = {str(i): label for i, label in enumerate(labels)}
         config["label2id"] = {label: i for i, label in enumerate(labels)}
+        objective = model.args.get("objective", "classes").partition("(")[0]
+        if objective != "classes":
+            config["problem_type"] = PROBLEMS.get(objective)
     return config
 
 

@@ -5,6 +5,6 @@ from tests.helpers.tiny_args import VIT
 ARGS = dict(encoder=VIT, classes=4, lr_factors=(3.0, 10.0))
 RARE = dict(
     ordered=dict(objective="ordered"),
-    multilabel=dict(objective="multilabel", lr_factors=(3.0,)),
-    regression=dict(objective="regression", classes=1, lr_factors=(3.0,)),
+    multilabel=dict(objective="multilabel"),
+    regression=dict(objective="regression", classes=1),
 )
