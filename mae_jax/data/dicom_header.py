@@ -37,6 +37,10 @@ _TAGS = (
         for color in ("Red", "Green", "Blue")
         for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
     ),
+    # Which volume a slice belongs to, and where it is.
+    *("SeriesInstanceUID", "SOPInstanceUID", "ImageType", "ImagePositionPatient", "PixelSpacing"),
+    *("ImageOrientationPatient", "GridFrameOffsetVector", "EchoTime", "DiffusionBValue"),
+    *("TemporalPositionIdentifier", "AcquisitionNumber"),
 )
 # Elements of the group 7FE0.
 _PIXELS = {8: "FloatPixelData", 9: "DoubleFloatPixelData", 16: "PixelData"}

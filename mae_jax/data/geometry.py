@@ -32,12 +32,19 @@ class Window:
         if len(self.size) == 2:
             cut = images.cut(values, self.box, self.size, self.kernel)
             return images.mirror(cut) if self.mirror else cut
-        cut = values[tuple(slice(a, a + n) for a, n in zip(self.box, self.size))]
+        cut = values[self._part()]
         return np.flip(cut, len(self.size) - 1) if self.mirror else cut
+
+    def _part(self) -> tuple[slice, ...]:
+        """The box as slices, for ranks other than 2."""
+        return tuple(slice(a, a + n) for a, n in zip(self.box, self.size))
 
     def nearest(self, values, field):
         """See `Geometry`."""
         rank = len(self.size)
+        if rank != 2:
+            cut = values[self._part()]
+            return np.flip(cut, rank - 1) if self.mirror else cut
         indices = [
             (self.box[axis] + (np.arange(n) + 0.5) * self.box[axis + rank] / n).astype(int)
             for axis, n in enumerate(self.size)

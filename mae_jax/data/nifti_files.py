@@ -98,6 +98,15 @@ def affine_of(header: "SpatialHeader") -> np.ndarray:
     return np.array(header.get_affine() if mgh else header.get_best_affine(), np.float64)
 
 
+def is_placed(header: "SpatialHeader") -> bool:
+    """Whether a header says where the volume is, rather than only how large its voxels are."""
+    import nibabel
+
+    if isinstance(header, nibabel.Nifti1Header):
+        return bool(header["sform_code"] or header["qform_code"])
+    return isinstance(header, nibabel.MGHImage.header_class)
+
+
 def colors_apart(values: np.ndarray) -> np.ndarray:
     """Values [...] of colors as [..., 3 or 4] uint8; others unchanged."""
     if not is_color(values.dtype):
