@@ -21,7 +21,7 @@ VIDEO = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 NPY = ".npy"
 
 Read = Callable[[Sequence[int]], list[np.ndarray]]
-"""Numbers of frames, ascending -> the frames, [H, W, C] uint8 each."""
+"""Numbers of frames, at least one, ascending -> the frames, [H, W, C] uint8 each."""
 
 
 class Clip(Lazy):
@@ -48,7 +48,8 @@ class Clip(Lazy):
         """[t, h, w, C]."""
         part = (*part, *[slice(None)] * (3 - len(part)))[:3]
         numbers = [self._numbers[i] for i in range(*part[0].indices(self.shape[0]))]
-        self._decode(sorted({*numbers} - self._frames.keys()))
+        if missing := sorted({*numbers} - self._frames.keys()):
+            self._decode(missing)
         rows = [self._frames[number][part[1:]] for number in numbers]
         empty = np.empty((0, *self._frames[self._numbers[0]][part[1:]].shape), np.uint8)
         return np.stack(rows) if rows else empty
@@ -135,8 +136,6 @@ def count_video(path: Path) -> int:
 def read_video(path: Path, channels: int, numbers: Sequence[int]) -> list[np.ndarray]:
     """Frames of a video, decoded from its start up to the last that is needed."""
     kind, wanted, frames = {1: "gray", 3: "rgb24"}[channels], set(numbers), []
-    if not wanted:
-        return frames
     with _av().open(str(path)) as file:
         for number, frame in enumerate(file.decode(_stream(file))):
             if number in wanted:

@@ -64,7 +64,7 @@ def slices_of(path: Path, file: int) -> list[Slice]:
         header, kind = image.header, kind_of(image.header)
         if kind == "Segmentation":
             raise NoImage(kind)
-        if "LOCALIZER" in [str(word).upper() for word in header.get("ImageType") or ()]:
+        if "LOCALIZER" in str(header.get("ImageType")).upper():
             raise NoImage("localizer")
         if image.frames > 1 and not (header.get(PER_FRAME) or header.get("GridFrameOffsetVector")):
             raise NoImage("several frames without positions (a film)")
