@@ -60,6 +60,11 @@ def test_one_volume_in_five_files_is_one_array(tmp_path):
     np.testing.assert_array_equal(
         nibabel.as_closest_canonical(image).get_fdata().T, values.transpose(2, 1, 0)
     )
+    for index in range(3):  # a prediction, saved in the file's own space
+        own = to_original(source.read([index])["image"][0].pixels()[..., 0], source.geometry(index))
+        saved = nibabel.Nifti1Image(own, source.geometry(index).affine)
+        canonical = np.asarray(nibabel.as_closest_canonical(saved).dataobj)
+        np.testing.assert_array_equal(canonical.T, expected[..., 0])
     with pytest.raises(ValueError, match="an array of shape .* is none of a volume"):
         to_original(np.zeros((6, 5, 4)), source.geometry(0))
 
