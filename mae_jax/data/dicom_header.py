@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pydicom
     from pydicom.uid import UID
 
+EXTENSIONS = (".dcm", ".dicom")
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -36,6 +37,10 @@ _TAGS = (
         for color in ("Red", "Green", "Blue")
         for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
     ),
+    # Which volume a slice belongs to, and where it is.
+    *("SeriesInstanceUID", "SOPInstanceUID", "ImageType", "ImagePositionPatient", "PixelSpacing"),
+    *("ImageOrientationPatient", "GridFrameOffsetVector", "EchoTime", "DiffusionBValue"),
+    *("TemporalPositionIdentifier", "AcquisitionNumber"),
 )
 # Elements of the group 7FE0.
 _PIXELS = {8: "FloatPixelData", 9: "DoubleFloatPixelData", 16: "PixelData"}
@@ -87,6 +92,13 @@ def looks_like_dicom(path: Path) -> bool:
             return _starts_dicom(file.read(132))
     except OSError:
         return True
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its name or its start; an index (DICOMDIR) is not."""
+    if path.name == "DICOMDIR" or not path.is_file():
+        return False
+    return path.name.lower().endswith(EXTENSIONS) or looks_like_dicom(path)
 
 
 def _starts_dicom(head: bytes) -> bool:

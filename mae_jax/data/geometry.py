@@ -32,12 +32,19 @@ class Window:
         if len(self.size) == 2:
             cut = images.cut(values, self.box, self.size, self.kernel)
             return images.mirror(cut) if self.mirror else cut
-        cut = values[tuple(slice(a, a + n) for a, n in zip(self.box, self.size))]
+        cut = values[self._part()]
         return np.flip(cut, len(self.size) - 1) if self.mirror else cut
+
+    def _part(self) -> tuple[slice, ...]:
+        """The box as slices, for ranks other than 2."""
+        return tuple(slice(a, a + n) for a, n in zip(self.box, self.size))
 
     def nearest(self, values, field):
         """See `Geometry`."""
         rank = len(self.size)
+        if rank != 2:
+            cut = values[self._part()]
+            return np.flip(cut, rank - 1) if self.mirror else cut
         indices = [
             (self.box[axis] + (np.arange(n) + 0.5) * self.box[axis + rank] / n).astype(int)
             for axis, n in enumerate(self.size)
@@ -69,29 +76,30 @@ class Window:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Padded:
-    """Rows are added below and columns to the right, in 2-D."""
+    """Pixels are added after the last ones of each axis: rows below and columns to the right."""
 
-    size: tuple[int, int]
-    """(height, width) of the result, at least those of the image."""
+    size: tuple[int, ...]
+    """Size of the result, (height, width) in 2-D, at least that of the image."""
     fill: Color
     """Of the added pixels."""
 
     def pixels(self, values):
-        """See `Geometry`: [H, W, C] uint8."""
+        """See `Geometry`."""
         values = images.pixels_of(values)
-        height, width, channels = values.shape
-        padded = np.empty((*self.size, channels), np.uint8)
+        channels = values.shape[-1]
+        padded = np.empty((*self.size, channels), values.dtype)
         padded[:] = self.fill if channels == 3 else gray_of(self.fill)
-        padded[:height, :width] = values
+        padded[tuple(map(slice, values.shape[:-1]))] = values
         return padded
 
     def nearest(self, values, field):
         """See `Geometry`."""
-        height, width = values.shape[:2]
+        rank = len(self.size)
+        values = images.pixels_of(values)
         # In the type of batches: a bool has no room for the value of IGNORE.
-        shape = (*self.size, *values.shape[2:])
+        shape = (*self.size, *values.shape[rank:])
         padded = np.full(shape, field.fill, field.dtype or values.dtype)
-        padded[:height, :width] = values
+        padded[tuple(map(slice, values.shape[:rank]))] = values
         return padded
 
     def boxes(self, boxes, shape):
@@ -101,6 +109,70 @@ class Padded:
     def back(self, points, shape):
         """See `Geometry`."""
         return points * np.divide(self.size, shape)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mirrored:
+    """Axes are reversed."""
+
+    axes: tuple[int, ...]
+    """0: depth or height, ..."""
+
+    def pixels(self, values):
+        """See `Geometry`."""
+        return np.flip(images.pixels_of(values), self.axes)
+
+    def nearest(self, values, field):
+        """See `Geometry`."""
+        return np.flip(images.pixels_of(values), self.axes)
+
+    def boxes(self, boxes, shape):
+        """See `Geometry`."""
+        corners = boxes.reshape(*boxes.shape[:-1], 2, len(shape)).copy()
+        filled = corners.any((-2, -1))
+        for axis in self.axes:
+            corners[..., axis] = 1 - corners[..., ::-1, axis]
+        return np.where(filled[..., None, None], corners, 0).reshape(boxes.shape)
+
+    def back(self, points, shape):
+        """See `Geometry`."""
+        points = np.array(points)
+        points[..., self.axes] = 1 - points[..., self.axes]
+        return points
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Strided:
+    """Every k-th position of the first axis, such as frames of a video."""
+
+    start: int
+    count: int
+    stride: int
+
+    @property
+    def _part(self) -> tuple[slice]:
+        end = self.start + (self.count - 1) * self.stride + 1
+        return (slice(self.start, end, self.stride),)
+
+    def pixels(self, values):
+        """See `Geometry`."""
+        return values[self._part]
+
+    def nearest(self, values, field):
+        """See `Geometry`."""
+        return values[self._part]
+
+    def boxes(self, boxes, shape):
+        """See `Geometry`: of the frames from the first to the last one, and those between them."""
+        return self._window(shape).boxes(boxes, shape)
+
+    def back(self, points, shape):
+        """See `Geometry`."""
+        return self._window(shape).back(points, shape)
+
+    def _window(self, shape: tuple[int, ...]) -> Window:
+        size = (self.count * self.stride, *shape[1:])
+        return Window(box=(self.start, *(0,) * (len(shape) - 1), *size), size=size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

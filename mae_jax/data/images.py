@@ -19,6 +19,7 @@ from mae_jax.data import alpha, decoding
 from mae_jax.data.decoding import MAX_PIXELS, BadImage
 from mae_jax.data.deep import deep_color
 from mae_jax.data.jpeg import names_orientation
+from mae_jax.data.lazy import Lazy
 from mae_jax.data.orientation import orientation, turned
 from mae_jax.data.resizing import resize
 from mae_jax.types import UserError
@@ -289,5 +290,5 @@ def mirror(image: np.ndarray) -> np.ndarray:
 
 
 def pixels_of(image: Any) -> Any:
-    """Decodes an image that is `Encoded` to [H, W, C] uint8; returns any other value unchanged."""
-    return image.pixels() if isinstance(image, Encoded) else image
+    """Decodes an image that is `Encoded`, reads one that is `Lazy`; returns others unchanged."""
+    return image.pixels() if isinstance(image, (Encoded, Lazy)) else image

@@ -211,6 +211,7 @@ class Loader:
     def _fail_shape(self, name: str, shape: tuple, expected: tuple) -> None:
         raise UserError(
             f"{name}s of different sizes in a batch, e.g. {expected} and {shape}: end the "
-            "transforms with random_resized_crop(...) or resize(...)|center_crop(...), and have "
-            "the source pad boxes and texts to one length"
+            "transforms with random_resized_crop(...) or resize(...)|center_crop(...), or for "
+            "volumes with pad(...)|random_crop(...), and have the source pad boxes and texts to "
+            "one length"
         )

@@ -167,7 +167,7 @@ def test_the_recipe_makes_crops_of_one_size():
         ("random_scale(8, ratio=(2, 1))", "ratio (2, 1) is not an ascending range"),
         ("random_scale(8, kernel=cubic)", "random_scale: kernel 'cubic' is unknown: choose"),
         ("pad(0)", "size 0 should be a positive number or (height, width)"),
-        ("pad(8, fill=0)", "pad: fill=0 should be three integers in [0, 255]"),
+        ("pad(8, fill=256)", "pad: fill=256 should be three integers in [0, 255]"),
         ("pad(8, fill=(0, 0, 256))", "pad: fill=(0, 0, 256) should be three integers"),
         ("class_crop(8, share=0)", "class_crop: share=0 is not in (0, 1]"),
         ("class_crop(8, tries=-1)", "class_crop: tries=-1 should be an integer from 0 to 1000"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mae_jax.data import dicom_codecs
+from mae_jax.data.dicom_pixels import read_values
 from mae_jax.data.images import BadImage
 from mae_jax.data.sources import dicom
 from mae_jax.types import UserError
@@ -126,7 +127,7 @@ def test_jpeg_ls_of_another_encoder():
     values = pydicom.dcmread(root / "MR_small.dcm").pixel_array
     with dicom.opened(root / "MR_small_jpeg_ls_lossless.dcm") as image:
         dicom_codecs.register()
-        np.testing.assert_array_equal(dicom._values(image, 0), values)
+        np.testing.assert_array_equal(read_values(image, 0), values)
 
 
 def test_without_imagecodecs(tmp_path, monkeypatch):

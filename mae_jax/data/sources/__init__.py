@@ -55,7 +55,7 @@ class Source(abc.ABC):
 
         Returns:
             Field -> n values, see `fields.FIELDS`: 'image' [*space, C], usually uint8, or
-            `images.Encoded`; 'label', int; and others. No field is required.
+            `images.Encoded` or `lazy.Lazy`; 'label', int; and others. No field is required.
 
         Raises:
             BadImage: one of the examples is unreadable.

@@ -127,7 +127,7 @@ def margins_of(example: Example, where: str, size: tuple[int, ...]) -> tuple[int
     if min(margins) < 0:
         raise UserError(
             f"{where}{size} of an image of {' x '.join(map(str, shape))}: "
-            + ("put resize(...) or pad(...) before it" if len(size) == 2 else "give smaller sizes")
+            + f"put {'resize(...) or ' if len(size) == 2 else ''}pad(...) before it"
         )
     return margins
 

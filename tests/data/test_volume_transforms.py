@@ -1,0 +1,157 @@
+"""Crops, flips, padding and clips of images of three dimensions, with all that moves along."""
+
+import numpy as np
+import pytest
+
+from mae_jax.data import make_data
+from mae_jax.data import transforms as T
+from mae_jax.data.fields import IGNORE
+from mae_jax.data.images import BadImage
+from mae_jax.data.random import hash_words
+from mae_jax.data.sources import Arrays
+from mae_jax.types import UserError
+
+RNG = np.random.default_rng(0)
+VOLUME = RNG.integers(0, 256, (7, 6, 8, 2)).astype(np.uint8)
+LABELS = RNG.integers(0, 5, (7, 6, 8)).astype(np.int32)
+
+
+def example():
+    """A volume with labels, and a box from (1, 2, 3) to (5, 4, 7)."""
+    low, high = np.array([1, 2, 3]) / LABELS.shape, np.array([5, 4, 7]) / LABELS.shape
+    box = np.concatenate([low, high]).astype(np.float32)
+    return {"image": VOLUME, "segmentation": LABELS, "box": np.stack([box, np.zeros(6)])}
+
+
+def run(text, count=40, of=None):
+    """`count` draws of transforms, of the seeds 0, 1, ..."""
+    transforms = T.make_transforms(text)
+    params = T.draw(transforms, hash_words(7, np.arange(count)))
+    found = []
+    for row in range(count):
+        one = dict(of or example())
+        for transform, numbers in zip(transforms, params):
+            one = transform.apply(one, numbers[row])
+        found.append(one)
+    return found
+
+
+def box_of(labels):
+    """The extent of the voxels of class 9, as fractions."""
+    inside = np.argwhere(labels == 9)
+    return np.concatenate([inside.min(0) / labels.shape, (inside.max(0) + 1) / labels.shape])
+
+
+def marked():
+    """An example in which the box is filled by class 9, and channel 0 repeats the labels."""
+    one = example()
+    labels = LABELS.copy()
+    labels[1:5, 2:4, 3:7] = 9
+    image = np.stack([labels, VOLUME[..., 1]], -1).astype(np.uint8)
+    return {**one, "image": image, "segmentation": labels}
+
+
+@pytest.mark.parametrize("text", ["flip", "flip(axes=(0,))", "flip(axes=(0, 1, 2))"])
+def test_flips_move_everything_along(text):
+    seen = set()
+    for one in run(text, of=marked()):
+        axes = next(
+            axes
+            for axes in [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+            if np.array_equal(one["image"], np.flip(marked()["image"], axes))
+        )
+        seen.add(axes)
+        np.testing.assert_array_equal(one["segmentation"], one["image"][..., 0])
+        np.testing.assert_allclose(one["box"][0], box_of(one["segmentation"]), atol=1e-6)
+        assert not one["box"][1].any()
+    assert len(seen) == {"flip": 2, "flip(axes=(0,))": 2}.get(text, 8)
+
+
+def test_flipping_the_last_axis_by_its_number_is_the_same():
+    for rank, axis in ((3, 2), (2, 1)):
+        image = VOLUME if rank == 3 else VOLUME[0]
+        plain, named = (
+            run(text, of={"image": image}) for text in ("flip", f"flip(axes=({axis},))")
+        )
+        for one, other in zip(plain, named):
+            np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_crops_of_boxes_cover_all_places():
+    corners = set()
+    for one in run("random_crop((5, 3, 8))", 200, marked()):
+        found = one["image"]
+        np.testing.assert_array_equal(one["segmentation"], found[..., 0])
+        places = [(d, h) for d in range(3) for h in range(4)]
+        crops = {p: marked()["image"][p[0] : p[0] + 5, p[1] : p[1] + 3] for p in places}
+        corners |= {place for place, crop in crops.items() if np.array_equal(crop, found)}
+    assert corners == {(d, h) for d in range(3) for h in range(4)}
+    (one,) = run("center_crop((3, 2, 4))", 1)
+    np.testing.assert_array_equal(one["image"], VOLUME[2:5, 2:4, 2:6])
+    np.testing.assert_array_equal(one["segmentation"], LABELS[2:5, 2:4, 2:6])
+
+
+def test_padding_of_volumes():
+    (one,) = run("pad((9, 4, 8), fill=3)", 1)
+    assert one["image"].shape == (9, 6, 8, 2) and one["segmentation"].shape == (9, 6, 8)
+    np.testing.assert_array_equal(one["image"][:7], VOLUME)
+    np.testing.assert_array_equal(one["segmentation"][:7], LABELS)
+    assert (one["image"][7:] == 3).all() and (one["segmentation"][7:] == IGNORE).all()
+    np.testing.assert_allclose(one["box"][0, ::3], np.array([1, 5]) / 9, atol=1e-6)
+    half = {"image": VOLUME[..., :1].astype(np.float16) + 0.5}
+    (one,) = run("pad((9, 6, 8), fill=0)", 1, half)
+    assert one["image"].dtype == np.float16 and one["image"][0, 0, 0, 0] % 1 == 0.5
+
+
+def test_clips_of_random_strides():
+    video = {"image": np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(3, -1)}
+    video["segmentation"] = np.arange(40)[:, None, None]
+    starts = set()
+    for one in run("random_clip(4, stride=(2, 5))", 400, video):
+        numbers = one["image"][:, 0, 0, 0].astype(int)
+        assert one["image"].shape == (4, 1, 1, 3) and len({*np.diff(numbers)}) == 1
+        np.testing.assert_array_equal(one["segmentation"][:, 0, 0], numbers)
+        starts.add((numbers[1] - numbers[0], numbers[0]))
+    assert {stride for stride, _ in starts} == {2, 3, 4, 5}
+    firsts = [start for stride, start in starts if stride == 5]
+    assert min(firsts) == 0 and max(firsts) == 40 - 16 and len(firsts) > 15
+    (one,) = run("center_clip(4, stride=5)", 1, video)
+    assert one["image"][:, 0, 0, 0].tolist() == [12, 17, 22, 27]
+    assert len({o["image"].tobytes() for o in run("random_clip(4, stride=3)", 60, video)}) > 20
+    with pytest.raises(BadImage, match="it has 40 frames, and 9 at a stride of 5 need 41"):
+        run("center_clip(9, stride=5)", 1, video)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flip(axes=(3,))", "flip: axes=.3,. of images of 3 axes besides the channels: choose fro"),
+        ("flip(axes=())", "flip: axes=.. should be different axes from 0 on"),
+        ("flip(axes=(1, 1))", "should be different axes"),
+        ("pad((9, 9))", "pad: images of shape .* give 3 sizes"),
+        ("pad((9, 9, 9), fill=256)", "should be three integers"),
+        ("random_crop((9, 6, 8))", r"random_crop\(9, 6, 8\) of an image of 7 x 6 x 8: put pad"),
+        ("random_clip(0)", "frames=0 and stride=.4, 4. should be positive integers"),
+        ("random_clip(2, stride=(3, 1))", r"stride=\(3, 1\) should be \(lowest, highest\)"),
+        ("center_clip(2, stride=0)", "should be positive integers"),
+    ],
+)
+def test_mistakes_are_named(text, message):
+    with pytest.raises(UserError, match=message):
+        run(text, 1)
+
+
+def test_batches_are_functions_of_the_seed_and_the_step(monkeypatch):
+    """In two processes, and from any step on."""
+    videos = RNG.integers(0, 256, (6, 12, 6, 6, 1)).astype(np.uint8)
+    monkeypatch.setattr("mae_jax.data.open_sources", lambda _: {"train": Arrays({"image": videos})})
+    text = "random_clip(4, stride=(1, 3))|random_crop((4, 4, 4))|flip(axes=(0, 2))"
+    options = dict(train="", batch_size=4, train_transform=text, eval_transform="", fields=())
+    stream = make_data(**options).train(0)
+    whole = [next(stream)["image"] for _ in range(3)]
+    parts = [
+        next(make_data(**options, process_index=n, process_count=2).train(2))["image"]
+        for n in range(2)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts), whole[2])
+    assert not np.array_equal(whole[0], whole[1])
