@@ -36,7 +36,8 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     """|Y^T X|^2 / (|X^T X| |Y^T Y|) of features without their mean, [n, D] and [n, E]."""
     x, y = (z.astype(np.float64) - z.mean(axis=0, dtype=np.float64) for z in (x, y))
     cross = np.square(y.T @ x).sum()
-    return float(cross / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
+    norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+    return float(cross / max(norms, np.finfo(float).tiny))
 
 
 def gram(x: np.ndarray) -> np.ndarray:
@@ -70,8 +71,8 @@ def between(one: Statistics, other: Statistics, pool: str, other_pool: str) -> n
     return np.array([[unbiased_cka(k, l) for l in others] for k in grams])  # noqa: E741
 
 
-def matrix(values: np.ndarray, xlabel: str, ylabel: str):
-    """A chart of a matrix [rows, columns] in [0, 1], with its numbers if they fit."""
+def matrix(values: np.ndarray, xlabel: str, ylabel: str) -> bytes:
+    """A PNG of a matrix [rows, columns] in [0, 1], with its numbers if they fit."""
     figure, axis = heat.chart(xlabel, ylabel)
     image = axis.imshow(values, vmin=0, vmax=1, origin="lower", cmap=heat.SEQUENTIAL, aspect="auto")
     figure.colorbar(image, ax=axis, label="CKA")
@@ -84,7 +85,7 @@ def matrix(values: np.ndarray, xlabel: str, ylabel: str):
             axis.text(
                 column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color
             )
-    return figure
+    return heat.chart_png(figure)
 
 
 def drawn(subject: Subject) -> Shown:
@@ -110,6 +111,6 @@ def drawn(subject: Subject) -> Shown:
             f"Against {name}: the last layer is most similar to its {their_word} {best + 1} "
             f"({theirs[-1, best]:.2f})."
         )
-        figure = matrix(theirs, f"{their_word} of the other model", f"{word} of this model")
-        charts["cka_against"] = Chart(figure, f"CKA with the layers of {name}. {findings[-1]}")
+        png = matrix(theirs, f"{their_word} of the other model", f"{word} of this model")
+        charts["cka_against"] = Chart(png, f"CKA with the layers of {name}. {findings[-1]}")
     return Shown(numbers=numbers, findings=findings, charts=charts)

@@ -73,7 +73,8 @@ def scores(network: Network, params, images: jax.Array, nudges: list | None = No
     """
 
     def intercept(call, args, kwargs, context):
-        if nudges is not None and isinstance(context.module, Attention):
+        called = isinstance(context.module, Attention) and context.method_name == "__call__"
+        if called and nudges is not None:
             block = int(context.module.path[-2].removeprefix("block_"))
             kwargs = kwargs | {"nudge": nudges[block]}
         return call(*args, **kwargs)

@@ -72,5 +72,9 @@ def drawn(subject: Subject) -> Shown:
     return Shown(
         numbers={"pixels": values.round(4).tolist(), "uniform": round(uniform, 4)},
         findings=[finding],
-        charts={"distance": Chart(figure, f"Attention distance of heads by block. {finding}")},
+        charts={
+            "distance": Chart(
+                heat.chart_png(figure), f"Attention distance of heads by block. {finding}"
+            )
+        },
     )

@@ -98,14 +98,15 @@ def packed(array: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
 
 
-def picture_uri(pixels: np.ndarray, grid: Sequence[int]) -> str:
+def picture_uri(pixels: np.ndarray, grid: Sequence[int] | None = None) -> str:
     """A picture [H, W, 3] uint8 as a data URI: a JPEG if it is large, else a PNG. A picture with
     one color for each patch of the grid is reduced to one pixel for each.
     """
-    sides = [max(1, length // count) for length, count in zip(pixels.shape, grid, strict=False)]
-    small = pixels[:: sides[0], :: sides[1]]
-    if np.array_equal(small.repeat(sides[0], axis=0).repeat(sides[1], axis=1), pixels):
-        pixels = small
+    for axis, count in enumerate(grid or ()):
+        side = max(1, pixels.shape[axis] // count)
+        small = pixels.take(np.arange(0, pixels.shape[axis], side), axis=axis)
+        if np.array_equal(small.repeat(side, axis=axis), pixels):
+            pixels = small
     kind = "JPEG" if max(pixels.shape[:2]) > LARGE else "PNG"
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, quality=88, optimize=True)

@@ -89,5 +89,5 @@ def drawn(subject: Subject, k: int) -> Shown:
     return Shown(
         numbers={"k": k, "accuracy": curves, "most_frequent": chance},
         findings=[finding],
-        charts={"layers": Chart(figure, f"k-NN accuracy by {word}. {finding}")},
+        charts={"layers": Chart(heat.chart_png(figure), f"k-NN accuracy by {word}. {finding}")},
     )

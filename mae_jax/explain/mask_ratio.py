@@ -114,5 +114,5 @@ def drawn(subject: Subject, ratios: Sequence[float], limit: int) -> Shown:
         "cosine": np.round(cosine, 5).tolist(),
         "same_neighbors": np.round(common, 5).tolist(),
     }
-    chart = Chart(figure, f"Similarity of features by mask ratio. {finding}")
+    chart = Chart(heat.chart_png(figure), f"Similarity of features by mask ratio. {finding}")
     return Shown(numbers=numbers, findings=[finding], charts={"mask_ratio": chart})

@@ -47,7 +47,8 @@ def page(
     files = resources.files("mae_jax.explain") / "assets"
     head = HEAD.format(title=html.escape(title), style=(files / "page.css").read_text("utf-8"))
     body = [f"<header><h1>{html.escape(title)}</h1>", facts(subject), contents(views), "</header>"]
-    body += ["<main>", pictures(subject)]
+    height, width = subject.images.shape[1:3]
+    body += [f'<main style="--ratio: {width} / {height}">', pictures(subject)]
     for section, heading in SECTIONS.items():
         of_section = [view for view in views if view.section == section]
         if of_section:
@@ -84,7 +85,7 @@ def contents(views: Sequence[View]) -> str:
 def pictures(subject: Subject) -> str:
     """The images, which the script also copies from."""
     figures = [
-        f'<figure><img id="image-{number}" src="{heat.picture_uri(pixels, (1, 1))}" '
+        f'<figure><img id="image-{number}" src="{heat.picture_uri(pixels)}" '
         f'alt="{html.escape(title)}"><figcaption>{html.escape(title)}</figcaption></figure>'
         for number, (title, pixels) in enumerate(
             zip(subject.titles(), heat.rgb(subject.images), strict=True)
@@ -107,7 +108,7 @@ def part(subject: Subject, view: View, shown: Shown) -> str:
     elif shown.tiles:
         lines.append(sets(subject, shown))
     charts = [
-        f'<figure><img src="{heat.uri(heat.chart_png(chart.figure), "image/png")}" '
+        f'<figure><img src="{heat.uri(chart.png, "image/png")}" '
         f'alt="{html.escape(chart.alt)}"></figure>'
         for chart in shown.charts.values()
     ]

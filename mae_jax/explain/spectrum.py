@@ -61,7 +61,12 @@ def drawn(subject: Subject) -> Shown:
         numbers=numbers,
         findings=[finding + few],
         charts={
-            "spectrum": Chart(figure, f"Variances of the components of features. {finding}"),
-            "rankme": Chart(by_layer, f"RankMe by {word}: {', '.join(f'{r:.0f}' for r in ranks)}."),
+            "spectrum": Chart(
+                heat.chart_png(figure), f"Variances of the components of features. {finding}"
+            ),
+            "rankme": Chart(
+                heat.chart_png(by_layer),
+                f"RankMe by {word}: {', '.join(f'{r:.0f}' for r in ranks)}.",
+            ),
         },
     )

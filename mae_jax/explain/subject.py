@@ -85,8 +85,10 @@ class Subject:
         titles = [f"image {number + 1}" for number in range(len(self.images))]
         if self.labels is None:
             return titles
-        names = [class_name(self.class_names, label) for label in self.labels[self.shown]]
-        return [f"{title}: {name}" for title, name in zip(titles, names, strict=True)]
+        return [
+            f"{title}: {class_name(self.class_names, label)}" if label >= 0 else title
+            for title, label in zip(titles, self.labels[self.shown], strict=True)
+        ]
 
 
 def class_name(names: Sequence[str], number: int) -> str:

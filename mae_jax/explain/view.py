@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 
 from mae_jax.explain.subject import Subject
 
@@ -21,7 +20,7 @@ SECTIONS = {
 class Chart(NamedTuple):
     """A drawn figure."""
 
-    figure: Canvas
+    png: bytes
     alt: str
     """What it shows, in words."""
 

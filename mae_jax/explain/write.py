@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 
-from mae_jax.explain import heat
 from mae_jax.explain.page import page
 from mae_jax.explain.subject import Subject, load
 from mae_jax.explain.view import SECTIONS, Shown, View
@@ -89,9 +88,9 @@ def explain(
 def write_pictures(out: Path, name: str, shown: Shown) -> list[Path]:
     """Writes the PNG files of a view, and returns their paths."""
     paths = [draw_pictures(shown.tiles, out / f"{name}.png")] if shown.tiles else []
-    for chart, (figure, _) in shown.charts.items():
+    for chart, (png, _) in shown.charts.items():
         paths.append(out / f"{chart}.png")
-        paths[-1].write_bytes(heat.chart_png(figure))
+        paths[-1].write_bytes(png)
     return paths
 
 
