@@ -27,6 +27,7 @@ def make(*, blocks: Sequence[int] | None = None) -> View:
         name="attention",
         title="Attention maps",
         section="attention",
+        order=0,
         reads="Click a patch, or choose the class token: each map shows how one head of the block "
         "distributes the attention of it over all patches. Bright patches are read most.",
         misleads="High attention is not importance: values may be small and later layers may "

@@ -20,6 +20,7 @@ def make() -> View:
         name="cka",
         title="Similarity of layers (CKA)",
         section="features",
+        order=2,
         reads="1 is equal up to rotation and scale, 0 unrelated. Blocks of high values along the "
         "diagonal are layers that change little. Against another model, look for its layer that "
         "is most similar to each of yours.",

@@ -31,6 +31,7 @@ def make(*, label: int | None = None) -> View:
         name="class_rollout",
         title="Patches that speak for a class",
         section="attention",
+        order=3,
         reads="Bright patches raise the score of the class named below each image: attention times "
         "its gradient, where positive, followed through all blocks.",
         misleads="It shows what the score reacts to, not what is in the image, and leaves out what "

@@ -12,21 +12,22 @@ BINS = 256
 """Of the histogram that a threshold is chosen from."""
 
 
-def make(*, remove_positions: bool = False) -> View:
+def make(*, remove_positions: bool = True) -> View:
     """A view of the principal components of the last patch features.
 
     Args:
-        remove_positions: subtract the mean feature of each position, over the sample of images,
-            first: the first components of a masked autoencoder often encode the position.
+        remove_positions: also show them, and the foreground, without the mean feature of each
+            position over the sample of images: the first components of a masked autoencoder often
+            encode the position.
     """
-    removed = " The mean of each position is removed." * remove_positions
     return View(
         name="colors",
         title="Principal components as colors",
         section="patches",
+        order=0,
         reads="Red, green and blue are the first three components of all patches of all images "
-        "together, so equal colors mean similar features across images. Below, the first component "
-        "splits off the background, and the others color what is left." + removed,
+        "together, so equal colors mean similar features across images. In the last picture, the "
+        "first component has split off the background, and colors are fitted to what is left.",
         misleads="Three components are a small part of the features. Smooth gradients from edge to "
         "edge are the position and not content; the threshold fails where objects touch the "
         "border.",
@@ -106,30 +107,30 @@ def colors_of(x: np.ndarray, selected: np.ndarray) -> np.ndarray:
 
 def drawn(subject: Subject, remove_positions: bool) -> Shown:
     """The view."""
-    patches = subject.patches  # [N, L, D]
-    if remove_positions:
-        patches = patches - subject.statistics.positions
+    patches, grid = subject.patches, subject.grid  # [N, L, D]
     flat = patches.reshape(-1, patches.shape[-1])  # [N L, D]
-    axes, shares = components(flat, 3)
-    scores = (flat - flat.mean(axis=0)) @ axes[0]
-    front = foreground(scores.reshape(patches.shape[:2]), subject.grid)
+    everything, shares = np.ones(len(flat), bool), components(flat, 3)[1]
     # The share of the variance that is equal at a position in all images.
-    by_position = patches.mean(axis=0) - flat.mean(axis=0)
+    by_position = subject.statistics.positions - subject.statistics.positions.mean(axis=0)
     position = float(np.square(by_position).sum(axis=1).mean() / flat.var(axis=0).sum())
-    pictures = {"image": heat.rgb(subject.images)}
-    for name, selected in (
-        ("all patches", np.ones(len(flat), bool)),
-        ("foreground", front.ravel()),
-    ):
-        if selected.sum() > 1:
-            colors = np.rint(255 * colors_of(flat, selected)).astype(np.uint8)
-            colors = colors.reshape(*patches.shape[:2], 3)
-            pictures[name] = heat.spread(colors, subject.grid, subject.images.shape[1:3])
-    if "foreground" in pictures:
-        shown = heat.spread(front, subject.grid, subject.images.shape[1:3])[..., None]
+    space = subject.images.shape[1:3]
+    draw = lambda rows, selected: heat.spread(
+        np.rint(255 * colors_of(rows, selected)).astype(np.uint8).reshape(*patches.shape[:2], 3),
+        grid,
+        space,
+    )
+    pictures = {"image": heat.rgb(subject.images), "all patches": draw(flat, everything)}
+    if remove_positions:
+        flat = (patches - subject.statistics.positions).reshape(flat.shape)
+        pictures["without positions"] = draw(flat, everything)
+    axes, _ = components(flat, 1)
+    scores = (flat - flat.mean(axis=0)) @ axes[0]
+    front = foreground(scores.reshape(patches.shape[:2]), grid)
+    if front.sum() > 1:
+        label = "foreground, without positions" if remove_positions else "foreground"
+        shown = heat.spread(front, grid, space)[..., None]
         dark = (heat.rgb(subject.images) // 4).astype(np.uint8)
-        pictures["foreground"] = np.where(shown, pictures["foreground"], dark)
-    count = len(subject.images)
+        pictures[label] = np.where(shown, draw(flat, front.ravel()), dark)
     return Shown(
         numbers={
             "variance": shares.round(5).tolist(),
@@ -137,9 +138,9 @@ def drawn(subject: Subject, remove_positions: bool) -> Shown:
             "variance_by_position": round(position, 5),
         },
         findings=[
-            f"The three components have {100 * shares.sum():.0f}% of the variance of the patches; "
-            f"{100 * front.mean():.0f}% of the patches are in front. {100 * position:.0f}% of the "
-            f"variance is the same at a position in all images ({100 / count:.0f}% by chance)."
+            f"The three components have {100 * shares.sum():.0f}% of the variance of the patches. "
+            f"{100 * position:.0f}% of the variance is of the position: the mean over "
+            f"{len(subject.sample)} images. {100 * front.mean():.0f}% of the patches are in front."
         ],
         tiles=pictures,
     )

@@ -16,6 +16,7 @@ def make() -> View:
         name="distance",
         title="Attention distance",
         section="attention",
+        order=1,
         reads="One dot per head: the mean distance in pixels between a patch and the patches that "
         "it attends to. Low dots are local heads, as a convolution; the dashed line is attention "
         "to all patches alike.",

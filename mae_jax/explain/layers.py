@@ -28,6 +28,7 @@ def make(*, k: int = 10) -> View:
         name="layers",
         title="Layer curve",
         section="features",
+        order=0,
         reads=f"Accuracy of the {k} nearest neighbors in the sample, by the features of each "
         "layer. If it falls at the end, the last layers work for the decoder: use an earlier one.",
         misleads="k-NN and linear classifiers prefer different layers, and the sample is small: "

@@ -25,7 +25,7 @@ def make(*, ratios: Sequence[float] = (0.25, 0.5, 0.75, 0.9), limit: int = 256) 
     """A view of features of masked images.
 
     Args:
-        ratios: shares of masked patches, in (0, 1).
+        ratios: shares of masked patches, in (0, 1); those that leave no patch are left out.
         limit: images of the sample that are used, at most.
     """
     if not ratios or not all(0 < ratio < 1 for ratio in ratios) or limit < 2:
@@ -37,21 +37,29 @@ def make(*, ratios: Sequence[float] = (0.25, 0.5, 0.75, 0.9), limit: int = 256) 
         name="mask_ratio",
         title="Features of masked images",
         section="features",
+        order=3,
         reads="Features of an image with random masks, compared with those of the whole image: "
         "their cosine (without the mean of all images), and the share of the "
         f"{NEIGHBORS} nearest other images that stay the same.",
         misleads="Robust features are not always good ones: a constant is robust. Classifiers "
         "that never saw masks fall faster than masked autoencoders, and lose nothing by it.",
         draw=lambda subject: drawn(subject, ratios, limit),
-        check=no_masks,
+        check=lambda subject: no_masks(subject, ratios),
     )
 
 
-def no_masks(subject: Subject) -> str | None:
+def no_masks(subject: Subject, ratios: Sequence[float]) -> str | None:
     """Why an encoder does not encode masked images; None: it does."""
-    images = subject.images[:1]
-    mask = from_scores(jnp.zeros((1, int(np.prod(subject.grid)))), 1)
+    images, length = subject.images[:1], int(np.prod(subject.grid))
+    if not any(num_kept(length, ratio) for ratio in ratios):
+        return f"no ratio leaves one of {length} patches visible"
+    mask = from_scores(jnp.zeros((1, length)), 1)
     return subject.network.refusal(images, "tokens", mask=mask)
+
+
+def num_kept(length: int, ratio: float) -> int:
+    """Number of visible ones of so many patches, which may be 0."""
+    return int(length * (1 - ratio) + 1e-6)
 
 
 def masked_features(network: Network, images: np.ndarray, ratio: float, pool: str) -> np.ndarray:
@@ -94,7 +102,8 @@ def drawn(subject: Subject, ratios: Sequence[float], limit: int) -> Shown:
     images, network = subject.sample[:limit], subject.network
     whole = masked_features(network, images, 0, subject.pool)
     k = min(NEIGHBORS, len(images) - 1)
-    ratios = sorted(ratios)
+    length = int(np.prod(subject.grid))
+    ratios = sorted(ratio for ratio in ratios if num_kept(length, ratio))
     found = [masked_features(network, images, ratio, subject.pool) for ratio in ratios]
     cosine = [1.0, *(cosines(whole, x) for x in found)]
     common = [1.0, *(agreement(whole, x, k) for x in found)]

@@ -40,6 +40,11 @@ class Network:
     """Names of the classes that it has learned; () if they are not known."""
 
     @property
+    def described(self) -> tuple[str, str, str]:
+        """Name, kind and spec string."""
+        return self.name, self.kind, self.spec
+
+    @property
     def encoder(self) -> Encoder:
         """The encoder as a Flax module."""
         return self.method.encoder

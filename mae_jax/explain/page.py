@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,7 @@ def page(
         views: those of `shown`, in their order.
         left_out: title of a view that does not apply -> the reason.
     """
-    name = subject.network.name
-    title = f"What {name} has learned"
+    title = f"What {PurePath(subject.network.name).name} has learned"
     files = resources.files("mae_jax.explain") / "assets"
     head = HEAD.format(title=html.escape(title), style=(files / "page.css").read_text("utf-8"))
     body = [f"<header><h1>{html.escape(title)}</h1>", facts(subject), contents(views), "</header>"]
@@ -65,11 +65,11 @@ def facts(subject: Subject) -> str:
     """A paragraph on the model and the images."""
     network, (height, width) = subject.network, subject.images.shape[1:3]
     rows, columns = subject.grid
+    name, kind, spec = (f"<code>{html.escape(x)}</code>" for x in network.described)
     text = (
-        f"Method <code>{html.escape(network.kind)}</code>, encoder "
-        f"<code>{html.escape(network.spec)}</code>. {len(subject.images)} images of {height} x "
-        f"{width} pixels, {rows} x {columns} patches; statistics are of "
-        f"{len(subject.sample)} images."
+        f"{name}, method {kind}, encoder {spec}. {len(subject.images)} images of {height} x "
+        f"{width} pixels, {rows} x {columns} patches; statistics are of {len(subject.sample)} "
+        "images."
     )
     if subject.against is not None:
         text += f" Compared with <code>{html.escape(subject.against.name)}</code>."
@@ -167,14 +167,10 @@ def data(subject: Subject, shown: Mapping[str, Shown]) -> dict[str, Any]:
 def of_maps(maps: Weights | Vectors) -> dict[str, Any]:
     """Maps for the script: arrays as compressed bytes."""
     if isinstance(maps, Vectors):
-        flat = maps.values.reshape(-1, maps.values.shape[-1])  # [N L, k]
-        scales = np.maximum(np.abs(flat).max(axis=0), 1e-12) / 127
-        values = np.rint(flat / scales).astype(np.int8)
         return {
             "kind": "vectors",
-            "shape": maps.values.shape,
-            "scales": [float(f"{scale:.6g}") for scale in scales],
-            "values": heat.packed(values),
+            "blocks": list(maps.values),
+            "vectors": [of_vectors(values) for values in maps.values.values()],
         }
     return {
         "kind": "weights",
@@ -182,7 +178,18 @@ def of_maps(maps: Weights | Vectors) -> dict[str, Any]:
         "blocks": list(maps.blocks),
         "panels": list(maps.panels),
         "token": maps.class_token,
+        "low": maps.low,
         "values": heat.packed(maps.shades),
         # In 255 steps of the square root.
         "peaks": heat.packed(np.rint(255 * np.sqrt(np.minimum(maps.peaks, 1))).astype(np.uint8)),
+    }
+
+
+def of_vectors(values: np.ndarray) -> dict[str, Any]:
+    """Vectors [N, L, k] for the script: a byte for each number, and a scale for each coordinate."""
+    flat = values.reshape(-1, values.shape[-1])  # [N L, k]
+    scales = np.maximum(np.abs(flat).max(axis=0), 1e-12) / 127
+    return {
+        "scales": [float(f"{scale:.6g}") for scale in scales],
+        "values": heat.packed(np.rint(flat / scales).astype(np.int8)),
     }

@@ -2,8 +2,6 @@
 a patch differ between masks.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +27,7 @@ def make(*, masks: int = 8) -> View:
         name="reconstruction",
         title="Reconstructions under several masks",
         section="predictions",
+        order=0,
         reads=f"Under {masks} masks, each patch is predicted whenever it is masked. Bright errors "
         "are patches that it cannot predict; bright spread, patches whose prediction depends on "
         "which others are visible.",
@@ -122,14 +121,16 @@ def drawn(subject: Subject, masks: int) -> Shown:
         tiles["one of the masks"] = gray.astype(np.uint8)
         mean = mean_where(pictures, where)  # [N, H, W, C]
         tiles["mean prediction"] = heat.rgb(np.nan_to_num(mean, nan=128).round().astype(np.uint8))
-    scale = functools.partial(np.nanpercentile, q=99)
-    cell = lambda values: heat.spread(
-        heat.colored(values, 0, scale(values)), grid, subject.images.shape[1:3]
-    )
-    tiles |= {"error": cell(error), "spread over masks": cell(deviation)}
+    for label, values in (("error", error), ("spread over masks", deviation)):
+        high = float(np.nanpercentile(values, 99))
+        colors = heat.spread(heat.colored(values, 0, high), grid, subject.images.shape[1:3])
+        tiles[f"{label}, from 0 to {high:.2g}"] = colors
     known = ~np.isnan(error) & ~np.isnan(deviation)
     related = np.corrcoef(error[known], deviation[known])[0, 1] if known.sum() > 2 else np.nan
-    finding = f"The mean error is {np.nanmean(error):.3f} ({method.loss_kind} of the loss)."
+    finding = (
+        f"The mean error of masked patches is {np.nanmean(error):.3f}, in units of the loss "
+        f"({method.loss_kind})."
+    )
     if np.isfinite(related):
         finding += f" Error and spread of patches correlate by {related:.2f}."
     return Shown(

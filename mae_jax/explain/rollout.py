@@ -16,6 +16,7 @@ def make() -> View:
         name="rollout",
         title="Attention rollout",
         section="attention",
+        order=2,
         reads="Click a patch, or choose the class token: the map follows attention through all "
         "blocks back to the patches of the input. Bright patches contribute most; the clicked "
         "patch itself, which residual connections favor, does not count in the scale.",
@@ -55,13 +56,15 @@ def drawn(subject: Subject) -> Shown:
     itself = patches[:, diagonal, diagonal].mean()
     patches[:, diagonal, diagonal] = 0
     patches[:, diagonal, diagonal] = patches.max(axis=-1)
-    shades, peaks = heat.shades(rows)
+    peaks = rows.max(axis=-1)
+    above = rows - rows.min(axis=-1, keepdims=True)  # residual connections lift all patches
+    shades, _ = heat.shades(above)
     # How far rows are from each other, which blurring makes small: total variation distance.
     blur = np.abs(patches - patches.mean(axis=1, keepdims=True)).sum(axis=-1).mean() / 2
     query = 0 if prefix else subject.center
     where = "of the class token" if prefix else "of the patch in the center"
     tiles = {"image": heat.rgb(subject.images)}
-    tiles[f"rollout {where}"] = heat.heat(subject.images, rows[:, query], subject.grid)
+    tiles[f"rollout {where}"] = heat.heat(subject.images, above[:, query], subject.grid)
     return Shown(
         numbers={"own_patch": round(float(itself), 5), "difference_of_rows": round(float(blur), 5)},
         findings=[
@@ -69,5 +72,7 @@ def drawn(subject: Subject) -> Shown:
             f"in {100 * blur:.0f}% of their weight."
         ],
         tiles=tiles,
-        maps=Weights(shades[:, None, None], peaks[:, None, None], [""], ["rollout"], prefix > 0),
+        maps=Weights(
+            shades[:, None, None], peaks[:, None, None], [""], ["rollout"], prefix > 0, "smallest"
+        ),
     )

@@ -20,17 +20,18 @@ def make() -> View:
         name="similarity",
         title="Similar patches",
         section="patches",
+        order=1,
         reads="Click a patch: red patches of all images have similar features, blue ones opposite "
         "ones. A good encoder finds the same part of other objects.",
         misleads="The mean feature of the data is subtracted, as it makes all patches alike; a "
         "similarity of 0 is therefore the average. Patches at the same place can be similar by "
-        "their position alone.",
+        "their position alone: compare both choices.",
         draw=drawn,
     )
 
 
 def centered(patches: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Features [..., D] minus their mean [D], scaled to length 1, float64."""
+    """Features [N, L, D] minus their mean [D] or [L, D], scaled to length 1, float64."""
     x = patches.astype(np.float64) - mean
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
@@ -56,33 +57,41 @@ def reduced(x: np.ndarray) -> tuple[np.ndarray, float]:
 
 def drawn(subject: Subject) -> Shown:
     """The view."""
-    patches, mean = subject.patches, subject.statistics.positions.mean(axis=0)
-    x = centered(patches, mean)  # [N, L, D]
-    flat = x.reshape(-1, x.shape[-1])
-    vectors, error = reduced(flat)
-    plain = centered(patches, np.zeros_like(mean)).reshape(flat.shape).mean(axis=0)
-    raw = float(plain @ plain)  # the mean cosine of all pairs
-    likeness = x @ x[0, subject.center]  # [N, L]
-    colors = heat.colored(likeness, -1, 1, heat.DIVERGING)
+    patches, positions = subject.patches, subject.statistics.positions
+    mean, shape = positions.mean(axis=0), (-1, patches.shape[-1])
+    kinds = {
+        "without the mean": centered(patches, mean),  # [N, L, D] each
+        "without the mean of each position": centered(patches, positions),
+    }
+    vectors = {name: reduced(x.reshape(shape)) for name, x in kinds.items()}
+    label, x = list(kinds.items())[-1]
+    colors = heat.colored(x @ x[0, subject.center], -1, 1, heat.DIVERGING)
     tiles = {
         "image": heat.rgb(subject.images),
-        "similarity to the patch in the center of the first image": heat.over(
+        f"similarity to the patch in the center of the first image, {label}": heat.over(
             subject.images, colors, subject.grid
         ),
     }
-    nearest = x[1:].reshape(-1, x.shape[-1]) @ x[0].T  # [(N - 1) L, L]
-    finding = f"Without subtracting the mean, two patches have a cosine of {raw:.2f} on average."
-    if len(nearest):
-        best = float(nearest.max(axis=0).mean())
-        finding += f" The best match of a patch in another image has {best:.2f} on average."
+    plain = centered(patches, np.zeros_like(mean)).reshape(shape).mean(axis=0)
+    raw = float(plain @ plain)  # the mean cosine of all pairs
+    finding = f"Without subtracting anything, two patches have a cosine of {raw:.2f} on average."
+    best = None
+    if len(x) > 1:
+        others = x[1:].reshape(shape) @ x[0].T  # [(N - 1) L, L]
+        best = float(others.max(axis=0).mean())
+        finding += (
+            f" The best match of a patch of the first image in the others has {best:.2f}, {label}."
+        )
     return Shown(
         numbers={
-            "mean_cosine_with_the_mean": round(raw, 5),
-            "components": vectors.shape[1],
-            "largest_error_on_the_page": round(error, 5),
-            "best_match": round(best, 5) if len(nearest) else None,
+            "mean_cosine": round(raw, 5),
+            "best_match": best,
+            "coordinates": {name: found.shape[1] for name, (found, _) in vectors.items()},
+            "largest_error_on_the_page": {name: error for name, (_, error) in vectors.items()},
         },
         findings=[finding],
         tiles=tiles,
-        maps=Vectors(vectors.reshape(*x.shape[:2], -1)),
+        maps=Vectors(
+            {name: found.reshape(*x.shape[:2], -1) for name, (found, _) in vectors.items()}
+        ),
     )

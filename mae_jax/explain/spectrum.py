@@ -18,6 +18,7 @@ def make() -> View:
         name="spectrum",
         title="Dimensions in use",
         section="features",
+        order=1,
         reads="Variances of the features along their principal components, the largest first. A "
         "flat curve uses many dimensions; one that falls off a cliff has collapsed. RankMe is the "
         "effective number.",

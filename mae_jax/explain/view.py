@@ -37,13 +37,16 @@ class Weights(NamedTuple):
     panels: Sequence[str]
     """Labels of the blocks to choose from, and of the maps side by side."""
     class_token: bool
+    low: str = "0"
+    """What the darkest color means."""
 
 
 class Vectors(NamedTuple):
     """Vectors of patches to click on, whose products with that of the clicked patch are shown."""
 
-    values: np.ndarray
-    """[N, L, k] float32."""
+    values: Mapping[str, np.ndarray]
+    """Label of a kind of vectors to choose from -> [N, L, k] float32, each k its own; the last one
+    is shown first."""
 
 
 class Shown(NamedTuple):
@@ -76,6 +79,8 @@ class View:
     title: str
     section: str
     """One of `SECTIONS`."""
+    order: int = 9
+    """Views of a section are sorted by it."""
     reads: str
     """How to read it, in a line."""
     misleads: str

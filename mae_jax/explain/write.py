@@ -30,7 +30,7 @@ def make_views(text: str | None) -> list[View]:
     if not views or len({*names}) < len(names):
         raise UserError(f"--views {text!r}: name each view once, e.g. 'attention|colors'")
     order = list(SECTIONS)
-    return sorted(views, key=lambda view: order.index(view.section))
+    return sorted(views, key=lambda view: (order.index(view.section), view.order))
 
 
 def explain(

@@ -142,7 +142,7 @@ def test_a_browser_draws_the_maps(photos, tmp_path):
     page = (folder / "explain" / "page.html").as_uri()
     done = subprocess.run([*command, page], capture_output=True, text=True, timeout=200)
     assert 'data-ready="yes"' in done.stdout and done.stdout.count("<canvas") == 2 + 1 + 3
-    assert "head 2: up to" in done.stdout and done.stdout.count('aria-label="patch row') == 3 * 6
+    assert "head 2: max" in done.stdout and done.stdout.count('aria-label="patch row') == 3 * 6
 
 
 def test_mistakes(photos, tmp_path, capsys):

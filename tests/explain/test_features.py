@@ -98,7 +98,7 @@ def test_few_coordinates_keep_the_products():
     assert worst == pytest.approx(error, abs=1e-5)
     np.testing.assert_allclose(np.linalg.norm(x, axis=-1), 1, rtol=1e-12)
     # What the page has of them, in bytes.
-    packed = of_maps(Vectors(found.reshape(3, 20, -1)))
+    (packed,) = of_maps(Vectors({"": found.reshape(3, 20, -1)}))["vectors"]
     values = np.frombuffer(zlib.decompress(b64decode(packed["values"])), np.int8)
     values = values.reshape(60, -1) * packed["scales"]
     assert np.abs(values @ values.T - flat @ flat.T).max() < 0.03

@@ -75,7 +75,7 @@
       panels: maps.panels,
       blocks: maps.blocks,
       token: maps.token,
-      legend: [data.sequential, "0", "largest weight of each map"],
+      legend: [data.sequential, maps.low, "largest weight of each map"],
       draw(panel, canvas, block) {
         const image = Math.min(chosen.image, known - 1);
         const token = maps.token && chosen.token;
@@ -88,7 +88,7 @@
         const peak = 100 * (peaks[map] / 255) ** 2;
         const share = peak < 9.5 ? peak.toFixed(1) : peak.toFixed(0);
         const other = image === chosen.image ? "" : `, of ${data.titles[image]}`;
-        return [`${maps.panels[panel]}: up to ${share}%${other}`,
+        return [`${maps.panels[panel]}: max ${share}%${other}`,
           `${maps.panels[panel]} reads most at ${place(top)}, ${share}%`];
       },
     };
@@ -96,21 +96,21 @@
 
   /* Similarity: one panel for each image. */
   function vectors(maps, values) {
-    const [, , size] = maps.shape;
-    const signed = new Int8Array(values.buffer);
-    const vector = (image, patch) => {
-      const start = (image * count + patch) * size;
-      return maps.scales.map((scale, index) => scale * signed[start + index]);
+    const signed = values.map((bytes) => new Int8Array(bytes.buffer));
+    const vector = (image, patch, kind) => {
+      const { scales } = maps.vectors[kind];
+      const start = (image * count + patch) * scales.length;
+      return scales.map((scale, index) => scale * signed[kind][start + index]);
     };
     return {
       panels: data.titles,
-      blocks: [""],
+      blocks: maps.blocks,
       token: false,
       legend: [data.diverging, "-1", "1"],
-      draw(panel, canvas) {
-        const query = vector(chosen.image, chosen.patch);
+      draw(panel, canvas, kind) {
+        const query = vector(chosen.image, chosen.patch, kind);
         const likeness = Array.from({ length: count }, (_, patch) =>
-          vector(panel, patch).reduce((sum, value, index) => sum + value * query[index], 0));
+          vector(panel, patch, kind).reduce((sum, value, index) => sum + value * query[index], 0));
         const last = data.diverging.length - 1;
         const colors = likeness.map((value) =>
           data.diverging[Math.max(0, Math.min(last, Math.round(((value + 1) / 2) * last)))]);
@@ -120,7 +120,7 @@
         const top = others.indexOf(Math.max(...others));
         paint(canvas, images[panel], colors, own ? chosen.patch : null);
         const best = others[top].toFixed(2);
-        return [`${data.titles[panel]}: up to ${best}`,
+        return [`${data.titles[panel]}: max ${best}`,
           `${data.titles[panel]} is most similar at ${place(top)}, ${best}`];
       },
     };
@@ -164,11 +164,11 @@
     const token = make("button", { type: "button" }, "class token");
     token.addEventListener("click", () => choose({ token: !chosen.token }, picker));
     if (source.token) controls.append(token);
-    const select = make("select", {},
+    const select = make("select", { "aria-label": "what the maps are of" },
       ...source.blocks.map((name, number) => make("option", { value: number }, name)));
     select.value = source.blocks.length - 1;
     select.addEventListener("change", () => choose({}, picker));
-    if (source.blocks.length > 1) controls.append(make("label", {}, "in ", select));
+    if (source.blocks.length > 1) controls.append(make("label", {}, select));
 
     const panels = source.panels.map(() => {
       const canvas = make("canvas", { role: "img" });
@@ -223,10 +223,9 @@
     await Promise.all(images.map((image) => image.decode()));
     for (const root of document.querySelectorAll(".picker")) {
       const maps = data.maps[root.dataset.of];
-      const values = await unpacked(maps.values);
       const source = maps.kind === "vectors"
-        ? vectors(maps, values)
-        : weights(maps, values, await unpacked(maps.peaks));
+        ? vectors(maps, await Promise.all(maps.vectors.map(({ values }) => unpacked(values))))
+        : weights(maps, await unpacked(maps.values), await unpacked(maps.peaks));
       pickers.push(build(root, source));
     }
     choose({}, null);
