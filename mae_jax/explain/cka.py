@@ -34,11 +34,12 @@ def make() -> View:
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """|Y^T X|^2 / (|X^T X| |Y^T Y|) of features without their mean, [n, D] and [n, E]."""
+    """The squared norm of Y^T X, divided by the norms of X^T X and of Y^T Y, for features [n, D]
+    and [n, E] without their means.
+    """
     x, y = (z.astype(np.float64) - z.mean(axis=0, dtype=np.float64) for z in (x, y))
-    cross = np.square(y.T @ x).sum()
     norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    return float(cross / max(norms, np.finfo(float).tiny))
+    return float(np.square(y.T @ x).sum() / max(norms, np.finfo(float).tiny))
 
 
 def gram(x: np.ndarray) -> np.ndarray:
@@ -48,28 +49,28 @@ def gram(x: np.ndarray) -> np.ndarray:
     return products
 
 
-def hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741, the names of the paper
+def hsic(one: np.ndarray, other: np.ndarray) -> float:
     """The unbiased estimate of the Hilbert-Schmidt independence criterion, of two `gram` matrices
     [n, n] of at least 4 rows (Song et al. 2012, equation 5).
     """
-    n = len(k)
-    trace = (k * l).sum()
-    sums = k.sum() * l.sum() / ((n - 1) * (n - 2))
-    cross = 2 * (k.sum(axis=0) @ l.sum(axis=0)) / (n - 2)
+    n = len(one)
+    trace = (one * other).sum()
+    sums = one.sum() * other.sum() / ((n - 1) * (n - 2))
+    cross = 2 * (one.sum(axis=0) @ other.sum(axis=0)) / (n - 2)
     return float((trace + sums - cross) / (n * (n - 3)))
 
 
-def unbiased_cka(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
+def unbiased_cka(one: np.ndarray, other: np.ndarray) -> float:
     """CKA of two `gram` matrices, from unbiased estimates; 0 if one has no variance."""
-    product = hsic(k, k) * hsic(l, l)
-    return hsic(k, l) / np.sqrt(product) if product > 0 else 0.0
+    product = hsic(one, one) * hsic(other, other)
+    return hsic(one, other) / np.sqrt(product) if product > 0 else 0.0
 
 
 def between(one: Statistics, other: Statistics, pool: str, other_pool: str) -> np.ndarray:
     """CKA [layers, other layers] without bias."""
-    grams = [gram(x - x.mean(axis=0)) for x in one.features[pool]]
-    others = [gram(x - x.mean(axis=0)) for x in other.features[other_pool]]
-    return np.array([[unbiased_cka(k, l) for l in others] for k in grams])  # noqa: E741
+    rows = [gram(x - x.mean(axis=0)) for x in one.features[pool]]
+    columns = [gram(x - x.mean(axis=0)) for x in other.features[other_pool]]
+    return np.array([[unbiased_cka(row, column) for column in columns] for row in rows])
 
 
 def matrix(values: np.ndarray, xlabel: str, ylabel: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,6 +15,7 @@ from mae_jax.explain.subject import Subject
 from mae_jax.explain.view import SECTIONS, Chart, Shown, Vectors, View, Weights
 from mae_jax.methods import make_method
 from mae_jax.types import UserError
+from tests.helpers.jobs import ROOT
 
 NAME = 'runs/</script><img src="https://example.org/a.png">'
 
@@ -122,6 +124,21 @@ def test_names_stay_names(text):
     assert len(content["maps"]["two"]["vectors"][0]["scales"]) == 4
     assert content["maps"].keys() == {"one", "two"}
     assert re.findall(r'<div class="picker" data-of="(\w+)">', text) == ["one", "two"]
+
+
+def test_the_view_of_the_document(subject):
+    """Its code runs as it is."""
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/explain.md").read_text(), re.M | re.S
+    )
+    scope = {}
+    exec(code, scope)
+    view = scope["make"]()
+    patches = np.full((3, 6, 4), 2.0)
+    found = view.draw(types.SimpleNamespace(patches=patches))
+    assert view.check(subject) is None and found.findings == ["4.00 on average"]
+    assert found.numbers["norms"] == [[4.0] * 6] * 3
+    assert f'<section id="norms"><h3>{view.title}' in page.part(subject, view, found)
 
 
 def test_views_are_found_by_name_and_ordered():
