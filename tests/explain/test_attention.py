@@ -140,13 +140,12 @@ def test_distance_is_weighted_by_attention():
     assert distance.mean_distance(np.eye(7), positions, 1) == 0
 
 
-@pytest.fixture(scope="module", params=["cls", "mean"])
+@pytest.fixture(scope="module", params=["none", pytest.param("full", marks=pytest.mark.thorough)])
 def classifier(request):
     """A small classifier with random weights, and an image."""
-    encoder = "vit(width=16, depth=2, heads=2, patch=4, remat=full)"
-    method = make_method(
-        name="tasks.finetune", args=dict(encoder=encoder, classes=3, pool=request.param)
-    )
+    encoder = f"vit(width=16, depth=2, heads=2, patch=4, remat={request.param})"
+    pool = "mean" if request.param == "none" else "cls"
+    method = make_method(name="tasks.finetune", args=dict(encoder=encoder, classes=3, pool=pool))
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (1, 8, 12, 3)).astype(np.uint8)
     shapes = jax.eval_shape(lambda key: method.init(key, {"image": image})[0], jax.random.key(0))

@@ -61,29 +61,49 @@ def explained(out):
     return content
 
 
+def classifier(folder):
+    """A fine-tuned classifier of two classes with random weights."""
+    args = models.tuned("mean", classes=2, width=16, heads=2).args
+    written(folder, "tasks.finetune", args, (24, 16, 3))
+    (folder / "classes.json").write_text(json.dumps({"label": ["night", "day"]}))
+    return folder
+
+
 @pytest.mark.slow
 def test_a_classifier(photos, tmp_path, capsys):
-    args = models.tuned("mean", classes=2, width=16, heads=2).args
-    folder = written(tmp_path / "tuned", "tasks.finetune", args, (24, 16, 3))
-    (folder / "classes.json").write_text(json.dumps({"label": ["night", "day"]}))
-    options = ["--images", photos, "--count", 3, "--against", folder]
-    assert run("explain", "--run", folder, *options) == 0
+    folder = classifier(tmp_path / "tuned")
+    options = ["--images", photos, "--count", 3, "--views"]
+    names = ["attention", "class_rollout", "colors", "layers", "cka"]
+    assert run("explain", "--run", folder, *options, "|".join(names)) == 0
     assert f"wrote {folder / 'explain' / 'page.html'} (0." in capsys.readouterr().out
     content = explained(folder / "explain")
     assert content["sample"] == 10 and content["images"] == 3 and content["grid"] == [3, 2]
+    views = content["views"]
+    assert list(views) == names and not content["left_out"]
+    assert np.shape(views["attention"]["share_on_class_tokens"]) == (2, 2)
+    assert np.shape(views["class_rollout"]["relevance"]) == (3, 2, 6)
+    assert np.allclose(np.diag(views["cka"]["between_layers"]), 1)
+    text = (folder / "explain" / "page.html").read_text()
+    assert "Predicted: night" in text or "Predicted: day" in text
+    assert "image 1: a" in text
+    line = mistake(capsys, "explain", "--run", folder, *options, "reconstruction")
+    assert line.startswith("--views reconstruction: the method does not predict masked patches")
+
+
+@pytest.mark.thorough
+def test_all_views_of_a_classifier_and_of_itself(photos, tmp_path):
+    folder = classifier(tmp_path / "tuned")
+    options = ["--images", photos, "--count", 3, "--against", folder, "--out", tmp_path / "out"]
+    assert run("explain", "--run", folder, *options) == 0
+    content = explained(tmp_path / "out")
     expected = TRANSFORMER | ALWAYS | {"class_rollout", "layers", "mask_ratio"}
     assert content["views"].keys() == expected
     assert list(content["left_out"]) == ["Reconstructions under several masks"]
     views = content["views"]
     assert np.shape(views["distance"]["pixels"]) == (2, 2)
-    assert np.shape(views["class_rollout"]["relevance"]) == (3, 2, 6)
-    assert np.allclose(np.diag(views["cka"]["between_layers"]), 1)
     assert np.allclose(views["cka"]["against"], views["cka"]["between_layers"])
+    assert views["mask_ratio"]["ratios"] == [0, 0.25, 0.5, 0.75]  # 0.9 leaves none of 6 patches
     assert 0 < views["distance"]["uniform"] < 24
-    text = (folder / "explain" / "page.html").read_text()
-    assert "Predicted: night" in text or "Predicted: day" in text
-    line = mistake(capsys, "explain", "--run", folder, *options, "--views", "reconstruction")
-    assert line.startswith("--views reconstruction: the method does not predict masked patches")
 
 
 @pytest.mark.thorough
