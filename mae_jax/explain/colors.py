@@ -138,9 +138,9 @@ def drawn(subject: Subject, remove_positions: bool) -> Shown:
             "variance_by_position": round(position, 5),
         },
         findings=[
-            f"The three components have {100 * shares.sum():.0f}% of the variance of the patches. "
-            f"{100 * position:.0f}% of the variance is of the position: the mean over "
-            f"{len(subject.sample)} images. {100 * front.mean():.0f}% of the patches are in front."
+            f"Three components have {100 * shares.sum():.0f}% of the variance of the patches, and "
+            f"the position alone has {100 * position:.0f}% (means over {len(subject.sample)} "
+            f"images). {100 * front.mean():.0f}% of the patches are in front."
         ],
         tiles=pictures,
     )

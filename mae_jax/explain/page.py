@@ -98,8 +98,8 @@ def part(subject: Subject, view: View, shown: Shown) -> str:
     """The part of the page on one view."""
     lines = [
         f'<section id="{view.name}"><h3>{html.escape(view.title)}</h3>',
-        f'<p class="reads"><b>How to read it.</b> {html.escape(view.reads)}</p>',
-        f'<p class="misleads"><b>When it misleads.</b> {html.escape(view.misleads)}</p>',
+        f'<div class="how"><p><b>How to read it.</b> {html.escape(view.reads)}</p>',
+        f"<p><b>When it misleads.</b> {html.escape(view.misleads)}</p></div>",
     ]
     lines += [f'<p class="finding">{html.escape(text)}</p>' for text in shown.findings]
     if shown.maps is not None:

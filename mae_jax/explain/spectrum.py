@@ -54,7 +54,7 @@ def drawn(subject: Subject) -> Shown:
     word = subject.network.layer_word
     by_layer, axis = heat.chart(word, "RankMe")
     axis.plot(np.arange(1, len(ranks) + 1), ranks, "o-")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.1 * max(ranks))
     axis.xaxis.get_major_locator().set_params(integer=True)
     finding += f" ({count} images, {width} dimensions)."
     few = f" With fewer than {10 * width} images it is too low." * (count < 10 * width)
