@@ -46,6 +46,9 @@ def written(folder, name, args, image):
     }
     model = weights.Model(flat(shapes[0], draw), name, args, image, flat(shapes[1], positive))
     weights.write_run(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["views"] = method.views
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -143,7 +146,8 @@ def test_published_weights(photos, tmp_path, capsys):
 
 @pytest.mark.thorough
 def test_a_run_shows_its_own_images(tmp_path):
-    config = load_config(str(ROOT / CONFIG), ["schedule.epochs=1.0", "evals.run=''"])
+    config = load_config(str(ROOT / CONFIG), ["schedule.epochs=1.0"])
+    config.evals.update(run="", figures="")
     train(config, tmp_path / "run")
     assert run("explain", "--run", tmp_path / "run", "--out", tmp_path / "out") == 0
     content = explained(tmp_path / "out")
