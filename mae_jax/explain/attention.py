@@ -12,7 +12,7 @@ from mae_jax.explain.subject import Subject
 from mae_jax.explain.view import Shown, View, Weights
 from mae_jax.models.limits import chosen
 
-BUDGET = 800_000
+BUDGET = 1_200_000
 """Compressed bytes of maps on a page: more blocks or images are left out."""
 
 
@@ -87,7 +87,7 @@ def drawn(subject: Subject, blocks: Sequence[int] | None) -> Shown:
     findings = [f"{heads} heads in each of {depth} blocks."]
     if prefix:
         findings.append(
-            f"Patches give {100 * share.mean(axis=1)[-1]:.0f}% of their attention to the class "
+            f"Patches give {100 * share.mean(axis=1)[-1]:.1f}% of their attention to the class "
             "token in the last block; maps leave that share out."
         )
     if count < len(shades):
