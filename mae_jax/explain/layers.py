@@ -83,9 +83,11 @@ def drawn(subject: Subject, k: int) -> Shown:
     axis.legend(fontsize=8)
     pool, values = max(curves.items(), key=lambda item: max(item[1]))
     best = int(np.argmax(values))
+    error = np.sqrt(values[best] * (1 - values[best]) / len(labels))
     finding = (
         f"The best is {names[best]} ({LINES[pool][1]}) with {100 * values[best]:.1f}%; the last "
-        f"has {100 * curves[pool][-1]:.1f}%. {len(labels)} images, each classified by the others."
+        f"has {100 * curves[pool][-1]:.1f}%. {len(labels)} images, each classified by the others: "
+        f"the standard error is {100 * error:.1f}%."
     )
     return Shown(
         numbers={"k": k, "accuracy": curves, "most_frequent": chance},
