@@ -120,7 +120,7 @@ def drawn(subject: Subject, masks: int) -> Shown:
         gray = np.where(where[0][..., None], 128, images)
         tiles["one of the masks"] = gray.astype(np.uint8)
         mean = mean_where(pictures, where)  # [N, H, W, C]
-        tiles["mean prediction"] = heat.rgb(np.nan_to_num(mean, nan=128).round().astype(np.uint8))
+        tiles["predicted, mean"] = heat.rgb(np.nan_to_num(mean, nan=128).round().astype(np.uint8))
     for label, values in (("error", error), ("spread over masks", deviation)):
         high = float(np.nanpercentile(values, 99))
         colors = heat.spread(heat.colored(values, 0, high), grid, subject.images.shape[1:3])
