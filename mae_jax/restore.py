@@ -30,13 +30,44 @@ def load_run(
 
     Args:
         workdir: workdir of a run with a checkpoint, or a folder of imported weights.
+        images, train, test, on_error: see `open_run`.
+
+    Raises:
+        UserError: see `open_run`; there is no checkpoint, or the training data have other classes
+            now.
+    """
+    run = open_run(workdir, images=images, train=train, test=test, on_error=on_error)
+    if is_folder_of_weights(workdir):
+        return run, weights.read_state(workdir, run.abstract_state)
+    if images is None and train is None:
+        check_class_names(workdir, run.class_names)
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"{workdir} has no checkpoint yet")
+    with run.open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        state = run.restore(checkpoints, workdir)
+    if state is None:
+        raise UserError(f"{workdir} has no checkpoint yet")
+    return run, state
+
+
+def open_run(
+    workdir: Path,
+    *,
+    images: str | None = None,
+    train: str | None = None,
+    test: str | None = None,
+    on_error: str | None = None,
+) -> Run:
+    """Builds a run, with its data and without its weights, for the devices of this machine.
+
+    Args:
+        workdir: workdir of a run, or a folder of imported weights.
         images: a folder of images or the spec of a source that replaces all data of the run.
         train, test: the same, to replace only the run's training or test set.
         on_error: 'raise' or 'skip' for unreadable images; None: as in the run's config.
 
     Raises:
-        UserError: `workdir` is not a workdir, or has no checkpoint; its training data have other
-            classes now.
+        UserError: `workdir` is not a workdir, or the images have other channels.
     """
     config = read_config(workdir)
     if "fingerprints" in config:  # a hand-written config may have none
@@ -68,17 +99,7 @@ def load_run(
         config.data.on_error = on_error
     run, image = build(config), weights.image_of(workdir)
     check_channels(str(workdir), image, image_shape(run.data.example("eval")))
-    if is_folder_of_weights(workdir):
-        return run, weights.read_state(workdir, run.abstract_state)
-    if images is None and train is None:
-        check_class_names(workdir, run.class_names)
-    if not (workdir / "checkpoints").is_dir():
-        raise UserError(f"{workdir} has no checkpoint yet")
-    with run.open_checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        state = run.restore(checkpoints, workdir)
-    if state is None:
-        raise UserError(f"{workdir} has no checkpoint yet")
-    return run, state
+    return run
 
 
 def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:

@@ -22,7 +22,7 @@ MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
 """The largest values of int64 and float32."""
 
 KINDS = ("methods", "tasks", "models", "masks", "targets", "objectives", "evals", "figures")
-KINDS += ("data", "weights")
+KINDS += ("data", "weights", "explain")
 """Packages of the library: a name with a dot that does not begin with one is an extension."""
 
 
@@ -111,7 +111,7 @@ def build(text: str, package: str, kind: type = object, /, **more) -> Any:
     """
     calls = parse(text)
     if len(calls) != 1:
-        known = ", ".join(_choices(resolve(package), kind))
+        known = ", ".join(choices(resolve(package), kind))
         raise UserError(f"{text!r} should name exactly one of {package}: {known}")
     make = maker(calls[0].name, package, kind)
     for name in more.keys() & calls[0].kwargs:
@@ -165,7 +165,7 @@ def maker(name: str, package: str, kind: type = object) -> Callable:
     parent = resolve(prefix or package)
     make = _make(parent, leaf, kind) if leaf in _modules(parent) else None
     if make is None:
-        raise UserError(f"{_words(parent)} has no {leaf!r}{nearest(leaf, _choices(parent, kind))}")
+        raise UserError(f"{_words(parent)} has no {leaf!r}{nearest(leaf, choices(parent, kind))}")
     return make
 
 
@@ -180,7 +180,7 @@ def is_extension(name: str) -> bool:
     return "." in name and name.partition(".")[0] not in KINDS
 
 
-def _choices(package: ModuleType, kind: type) -> list[str]:
+def choices(package: ModuleType, kind: type = object) -> list[str]:
     """The names of the modules in a package that have a `make` of this kind."""
     return sorted(name for name in _modules(package) if _make(package, name, kind))
 

@@ -70,6 +70,8 @@ MAY_IMPORT = {
     },
     "restore": BASE
     | {"checks", "config", "data", "engine", "methods", "run", "weights", "workdir"},
+    "explain": BASE
+    | {"data", "evals", "figures", "methods", "models", "ops", "restore", "weights", "workdir"},
     "export": BASE | {"methods", "run"},
     "model": BASE | {"data", "methods", "ops", "predictions", "weights", "workdir"},
     "features": BASE | {"predictions", "run"},
@@ -124,6 +126,7 @@ MAY_IMPORT = {
         "engine",
         "evaluate",
         "experiment",
+        "explain",
         "export",
         "features",
         "restore",

@@ -26,6 +26,8 @@ from mae_jax.cli.arguments import (
     local,
     path,
 )
+from mae_jax.cli.explain import add_explain
+from mae_jax.cli.explain import explain as explain_run
 from mae_jax.cli.failure import explain, fail
 from mae_jax.errors import Preempted, UserError
 from mae_jax.extensions import add_current_folder
@@ -117,6 +119,8 @@ def make_parser() -> argparse.ArgumentParser:
     text = "write the encoder's features of a folder of images as .npz or .safetensors"
     add_features(command(commands.features, text))
     add_predict(command(commands.predict, "write predictions for images as files"))
+    text = "write an HTML page that shows what an encoder has learned"
+    add_explain(command(explain_run, text))
     add_weights(command(commands.weights, "import published weights, or export a run's weights"))
     text = "time the input pipeline or the training step, or compile the step for other devices"
     add_bench(command(bench.bench, text))

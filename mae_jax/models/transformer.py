@@ -67,7 +67,14 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, skip: int = 0, weights: bool = False, *, bias=None, mask=None
+        self,
+        x: jax.Array,
+        skip: int = 0,
+        weights: bool = False,
+        *,
+        bias=None,
+        mask=None,
+        nudge: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Tokens [B, T, D] to outputs [B, T - skip, D], and attention weights or None.
 
@@ -75,6 +82,8 @@ class Attention(nn.Module):
             skip: number of first tokens that serve as keys and values only, without an output.
             weights: also return the attention weights [B, H, T - skip, T] float32.
             bias, mask: see `ops.attention.attention`.
+            nudge: [B, H, T - skip, T] added to the attention weights, whose gradient is then that
+                of the nudge. The outputs are computed from the weights, without a kernel.
         """
         width = x.shape[-1]
         qkv = QKV(self.dtype, name="qkv")(x, skip)
@@ -85,7 +94,11 @@ class Attention(nn.Module):
             relative = table(x.shape[1], self.heads)[:, :, skip:]  # [1, H, T - skip, T]
             bias = relative if bias is None else bias + relative
         shown = attention_weights(*qkv[:2], bias=bias, mask=mask) if weights else None
-        x = attention(*qkv, bias=bias, mask=mask, kind=self.attention)  # [B, T - skip, H, d]
+        if nudge is None:
+            x = attention(*qkv, bias=bias, mask=mask, kind=self.attention)  # [B, T - skip, H, d]
+        else:
+            nudged = attention_weights(*qkv[:2], bias=bias, mask=mask) + nudge
+            x = jnp.einsum("bhts,bshd->bthd", nudged, qkv[2])  # [B, T - skip, H, d]
         x = x.reshape(*x.shape[:2], width)  # [B, T - skip, D]
         return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="proj")(x), shown
 
