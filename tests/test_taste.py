@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "evals": BASE | {"data", "ops"},
     "figures": BASE | {"evals", "metrics", "ops", "tables"},
     "predictions": BASE | {"data", "evals", "ops", "paths"},
-    "engine": BASE,
+    "writers": BASE | {"json_files", "metrics", "tables"},
+    "engine": BASE | {"writers"},
     "distributed": BASE | {"engine"},
     "data": BASE,
     "experiment": BASE,
@@ -49,7 +50,7 @@ MAY_IMPORT = {
     | {"config", "configs", "engine", "methods", "models", "ops", "paths", "targets", "workdir"},
     "standardize": BASE | {"config", "ops"},
     "settings": BASE
-    | {"config", "engine", "evals", "figures", "methods", "standardize", "weights"},
+    | {"config", "engine", "evals", "figures", "methods", "standardize", "weights", "writers"},
     "learner": BASE | {"engine", "evals", "methods", "ops"},
     "plan": BASE | {"engine", "run", "workdir"},
     "progress": BASE | {"data", "engine"},
@@ -66,9 +67,12 @@ MAY_IMPORT = {
         "settings",
         "standardize",
         "weights",
+        "writers",
     },
     "restore": BASE
     | {"checks", "config", "data", "engine", "methods", "run", "weights", "workdir"},
+    "sharing": BASE
+    | {"config", "engine", "json_files", "methods", "metrics", "tables", "weights", "workdir"},
     "export": BASE | {"methods", "run"},
     "model": BASE | {"data", "methods", "ops", "predictions", "weights", "workdir"},
     "features": BASE | {"predictions", "run"},
@@ -83,8 +87,9 @@ MAY_IMPORT = {
         "run",
         "tables",
         "workdir",
+        "writers",
     },
-    "train": BASE | {"distributed", "engine", "evaluate", "plan", "run", "workdir"},
+    "train": BASE | {"distributed", "engine", "evaluate", "plan", "run", "workdir", "writers"},
     "sweeps": BASE
     | {
         "config",
@@ -132,6 +137,7 @@ MAY_IMPORT = {
         "project",
         "run",
         "settings",
+        "sharing",
         "sweeps",
         "tables",
         "train",

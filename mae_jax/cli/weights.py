@@ -1,6 +1,7 @@
-"""`mae-jax weights`: imports published weights, and exports the weights of runs."""
+"""`mae-jax weights import` and `export`: published weights, and the weights of runs."""
 
 from mae_jax import export, weights
+from mae_jax.cli.sharing import beside
 from mae_jax.restore import load_run
 from mae_jax.spec import build, check_spec
 from mae_jax.types import UserError
@@ -77,6 +78,7 @@ def give(args) -> int:
         used = read_config(args.run).data.eval_transform
         print(f"images: the processor resizes the whole image, bicubic; this run used {used}")
     print(f"wrote {args.out}")
+    beside(args.run, args.out, args.format)
     return 0
 
 
@@ -96,6 +98,7 @@ def _export_function(args) -> int:
         own_images=args.images is None,
     )
     print(f"wrote {args.out}")
+    beside(args.run, args.out, None)
     return 0
 
 
