@@ -204,7 +204,8 @@ def _results(facts: Facts) -> list[str]:
         if file == "results.json":
             where = f"Test images: {_code(facts.config.data.test)}"
             where += f", {count:,} examples." if count else "; their number is not recorded."
-            where += f" Evaluators: {_code(record['evaluators'])}." * bool(record.get("evaluators"))
+            if record.get("evaluators"):
+                where += f" Evaluators: {_code(record['evaluators'])}."
         where += f" `{own}` is this model" + (
             f"; the baselines beside it: {', '.join(baselines)}." if baselines else "."
         )
