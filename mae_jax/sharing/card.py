@@ -12,7 +12,7 @@ from typing import Any
 import mae_jax
 from mae_jax.sharing.facts import Facts
 from mae_jax.sharing.loading import loading
-from mae_jax.spec import is_extension, maker
+from mae_jax.spec import is_extension, maker, parse
 from mae_jax.tables import heading, markdown, results_rows, scaled
 from mae_jax.types import Metric
 
@@ -29,6 +29,10 @@ TAGS = {
 }
 """Output of a method -> pipeline_tag of the hub, the first one that a method offers; None: none
 fits."""
+
+
+CHOOSE = ("split", "num_examples", "seed")
+"""Arguments of sources that choose some of the examples of a data set."""
 
 
 def write_card(facts: Facts, out: Path, *, where: str, layout: str | None = None) -> Path:
@@ -226,11 +230,11 @@ def _limits(facts: Facts) -> list[str]:
     if not facts.imported:
         lines.append("One run with one seed: how results vary between seeds is not recorded.")
     if "results.json" in results:
-        train, test = (text.partition("(")[0] for text in (config.data.train, config.data.test))
-        if train == test:
-            lines.append(
-                f"The results are in-domain: training and test images both come from `{test}`."
-            )
+        test = config.data.test
+        if _data_set(config.data.train) == _data_set(test):
+            lines.append(f"The results are in-domain: both splits are of `{parse(test)[0].name}`.")
+        else:
+            lines.append(f"All results of the run are on `{test}`.")
         if len(results) == 1:
             lines.append("It was not evaluated on other images than the test images of its config.")
     if facts.model.image is not None:
@@ -242,6 +246,14 @@ def _limits(facts: Facts) -> list[str]:
         )
     lines.append("Fairness, robustness and misuse: nothing beyond the tables above is measured.")
     return lines
+
+
+def _data_set(source: str) -> list:
+    """The parsed spec of a source without the arguments that choose its examples."""
+    return [
+        (name, args, {key: value for key, value in kwargs.items() if key not in CHOOSE})
+        for name, args, kwargs in parse(source)
+    ]
 
 
 def _code(value: Any) -> str:

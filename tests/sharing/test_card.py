@@ -79,7 +79,7 @@ def test_its_numbers_are_those_of_the_workdir(name, runs, cards):
     left_out = ("log.", "checkpoint.", "mesh.", "fingerprints", "data.workers", "evals.")
     assert not [key for key in found if key.startswith(left_out)]
     assert "`results_other.json`: other images" in text and "results_earlier" not in text
-    assert ", 12 examples." in text and "both come from `fashion_scenes`" in text
+    assert ", 12 examples." in text and "in-domain: both splits are of `fashion_scenes`" in text
     assert "![curves](figures/curves.png)" in text and text.count(FILL_IN) >= 4
 
 
@@ -146,6 +146,14 @@ def test_timm_is_built_with_the_shapes_of_the_arrays(model, changes):
 def test_tags_of_what_is_no_image(facts):
     volume = facts["mae"].model._replace(image=(8, 8, 8, 1))
     assert pipeline_tag(facts["mae"]._replace(model=volume)) is None
+
+
+def test_two_folders_are_not_called_one_domain(facts):
+    found = facts["mae"]
+    config = found.config.copy_and_resolve_references()
+    config.data.update(train="folder('a/train')", test="folder('a/val')")
+    text = card(found._replace(config=config), where="x", layout=None, figures=[])
+    assert "in-domain" not in text and "All results of the run are on `folder('a/val')`" in text
 
 
 def test_imported_weights_claim_no_training(tmp_path):
