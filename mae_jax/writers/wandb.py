@@ -62,7 +62,7 @@ class WandB(Writer):
             )
         except wandb.errors.UsageError as error:
             raise UserError(
-                f"config.log.writers: W&B: {' '.join(str(error).split())}: run wandb login, or "
+                f"config.log.writers: W&B: {' '.join(str(error).split()).rstrip('.')}: run wandb login, or "
                 "write wandb(mode=offline)"
             ) from error
         self.run.define_metric("*", step_metric="step")
