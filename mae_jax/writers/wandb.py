@@ -61,9 +61,9 @@ class WandB(Writer):
                 **given,
             )
         except wandb.errors.UsageError as error:
+            line = " ".join(str(error).split()).rstrip(".")
             raise UserError(
-                f"config.log.writers: W&B: {' '.join(str(error).split()).rstrip('.')}: run wandb login, or "
-                "write wandb(mode=offline)"
+                f"config.log.writers: W&B: {line}: run wandb login, or write wandb(mode=offline)"
             ) from error
         self.run.define_metric("*", step_metric="step")
 
