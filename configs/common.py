@@ -62,7 +62,8 @@ def base() -> ConfigDict:
             # in mae_jax/engine/compiler.py; NAME=default removes one of those.
             compiler=dict(tpu="", gpu="", cpu=""),
             checkpoint=dict(every=1000, keep=2),  # steps between two checkpoints; number to keep
-            log=dict(every=50),  # steps between two lines of metrics
+            # Steps between two lines of metrics; writers, e.g. 'tensorboard|wandb(cells)|mlflow'.
+            log=dict(every=50, writers="tensorboard"),
             # Steps between two evaluations (0: only at the end), evaluators, figures at the end.
             evals=dict(every=0, run="", figures="auto"),
         )

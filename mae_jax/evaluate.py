@@ -24,6 +24,7 @@ from mae_jax.run import Run
 from mae_jax.tables import results_table
 from mae_jax.types import Metric, TrainState, UserError
 from mae_jax.workdir import read_results, set_aside, write
+from mae_jax.writers.delivery import Writers
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +102,14 @@ def evaluate(
     return results
 
 
-def finish(run: Run, state: TrainState, workdir: Path, poll: Callable[[], None]) -> None:
+def finish(
+    run: Run, state: TrainState, workdir: Path, poll: Callable[[], None], writers: Writers
+) -> None:
     """Evaluates the trained model and its baselines, writes the results and draws the figures.
 
     Args:
         poll: see `evaluate`.
+        writers: receive the results.
     """
     step, evaluators = int(state.step), run.evals.evaluators
     results = evaluate(run, state, evaluators, poll)
@@ -113,6 +117,8 @@ def finish(run: Run, state: TrainState, workdir: Path, poll: Callable[[], None])
     if evaluators and jax.process_index() == 0:
         path = workdir / "results.json"
         write_results(path, step, results, evaluators, ended_by=run.evals.text)
+        writers.start(step, lambda: read(workdir / "metrics.jsonl"))
+        writers.results(step, results, metrics)
     paths = figures(run, state, workdir)
     if jax.process_index() == 0:
         if evaluators:

@@ -169,8 +169,7 @@ def load(source: str | Path, *, options: weights.Options | None = None) -> Model
     """
     model, _ = weights.read(source, options)
     nested = lambda flat: traverse_util.unflatten_dict(flat, sep="/")
-    if weights.is_run(source):
-        path = Path(source).expanduser()
+    if weights.is_run(path := weights.folder_of(source)):
         transform, names = read_config(path).data.eval_transform, read_classes(path)
     else:
         names, transform = {}, weights.transform_of(model)

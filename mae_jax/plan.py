@@ -118,6 +118,7 @@ def check(config: ConfigDict, workdir: Path, deviations: Sequence[str] = ()) -> 
     """
     run = build(config, recorded(workdir))
     check_state(run.abstract_state)
+    run.open_writers(workdir=workdir)  # checks that their packages are installed
     run.trace()
     claimed = run.config.copy_and_resolve_references()
     claimed.fingerprints = run.data.fingerprints()

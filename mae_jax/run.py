@@ -20,17 +20,18 @@ from mae_jax.engine import mesh as meshes
 from mae_jax.engine.checkpoint import Checkpoints
 from mae_jax.engine.compiler import changed_options
 from mae_jax.engine.costs import Costs
-from mae_jax.engine.log import Log
+from mae_jax.engine.log import Log, report
 from mae_jax.engine.memory import bytes_on_device, check_room, check_state, step_advice
 from mae_jax.engine.profile import Profile
 from mae_jax.evals.classify import check_labels
 from mae_jax.evals.features import Evaluator
 from mae_jax.learner import Learner, build_learner
-from mae_jax.settings import EvalPlan, make_eval_plan, make_evaluators
+from mae_jax.settings import EvalPlan, make_eval_plan, make_evaluators, make_log_plan
 from mae_jax.spec import bind_section, call_section
 from mae_jax.types import TrainState, UserError, image_shape
 from mae_jax.weights import image_of
 from mae_jax.weights.init_from import InitFrom, make_init_from, pixel_statistics
+from mae_jax.writers.delivery import Writers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +52,9 @@ class Run(Learner):
     open_checkpoints: Callable[..., Checkpoints]
     """(folder, read_only) -> the checkpoints there."""
     open_log: Callable[..., Log]
-    """(workdir, start, total) -> the log there, from step `start` on."""
+    """(workdir, start, total, writers) -> the log there, from step `start` on."""
+    open_writers: Callable[..., Writers]
+    """(workdir) -> the writers of the run, not started."""
     memory_advice: str
     """Which settings to change if the step does not fit in device memory."""
 
@@ -191,6 +194,7 @@ def _build(
         sample=made_data.sample,
     )
     Profile(steps=profile, total=learner.plan.steps)
+    log_plan = call_section(make_log_plan, log, "log")
     state = learner.abstract_state
     check_state({"params": state.params, "extra": state.extra}, "model")  # evaluation needs it too
     plan = call_section(make_eval_plan, evals, "evals")
@@ -206,7 +210,10 @@ def _build(
         max_skipped=max_skipped,
         notes=[*notes, *changed_options(learner.compiler_options, made_mesh)],
         open_checkpoints=functools.partial(Checkpoints, **checkpoint),
-        open_log=functools.partial(Log, **log),
+        open_log=functools.partial(Log, every=log_plan.every),
+        open_writers=functools.partial(
+            Writers, log_plan.writers, config=config.to_dict(), report=report
+        ),
         memory_advice=step_advice(config),
     )
     run.check_evaluators(run.evals.evaluators)

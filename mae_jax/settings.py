@@ -11,7 +11,6 @@ from mae_jax.config import AUTO
 from mae_jax.engine import compiler
 from mae_jax.engine import mesh as meshes
 from mae_jax.engine.checkpoint import Checkpoints, check_checkpoints
-from mae_jax.engine.log import Log
 from mae_jax.engine.optim import check_schedule, make_optimizer
 from mae_jax.engine.profile import Profile
 from mae_jax.evals.features import Evaluator
@@ -20,6 +19,7 @@ from mae_jax.methods import make_method
 from mae_jax.spec import bind_section, build_all, call_section, parse
 from mae_jax.types import Method, UserError
 from mae_jax.weights.init_from import make_init_from
+from mae_jax.writers.writer import Writer
 
 LARGEST = 2**31 - 1
 """Largest integer for the shape of an array."""
@@ -37,6 +37,15 @@ class EvalPlan(NamedTuple):
     """Figures to draw; with `AUTO`, some may not apply to the method."""
 
 
+class LogPlan(NamedTuple):
+    """How often to log, and where to."""
+
+    every: int
+    """Steps between two lines of training metrics."""
+    writers: dict[str, Writer]
+    """The writers, by name."""
+
+
 def check(config: ConfigDict) -> None:
     """Checks everything in a config that can be checked without data and devices.
 
@@ -49,7 +58,7 @@ def check(config: ConfigDict) -> None:
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed={config.seed} must be in [0, 2**32)")
     meshes.check_count(config.data.batch_size)
-    _check_log(config.log)
+    call_section(make_log_plan, config.log, "log")
     bind_section(Checkpoints, config.checkpoint, "checkpoint", folder="")
     check_checkpoints(**config.checkpoint)
     plan = call_section(make_eval_plan, config.evals, "evals")
@@ -63,10 +72,20 @@ def check(config: ConfigDict) -> None:
     _check_method(config)
 
 
-def _check_log(section: Mapping[str, Any]) -> None:
-    bind_section(Log, section, "log", workdir=None, start=0, total=1)
-    if section["every"] < 1:
-        raise UserError(f"config.log.every={section['every']} must be at least 1")
+def make_log_plan(*, every: int, writers: str = "tensorboard") -> LogPlan:
+    """Builds the writers of the section `log`; none is started.
+
+    Args:
+        every: steps between two lines of training metrics.
+        writers: spec of the writers, e.g. 'tensorboard|wandb(project=cells)'; '': none.
+    """
+    if every < 1:
+        raise UserError(f"config.log.every={every} must be at least 1")
+    names, made = [call.name for call in parse(writers)], build_all(writers, "writers", Writer)
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"config.log.writers={writers}: {name} is there twice: drop one")
+    return LogPlan(every, dict(zip(names, made, strict=True)))
 
 
 def _check_splits(evaluators: Sequence[Evaluator], data: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ MAX_INT, MAX_FLOAT = 2**63 - 1, 3.4028234e38
 """The largest values of int64 and float32."""
 
 KINDS = ("methods", "tasks", "models", "masks", "targets", "objectives", "evals", "figures")
-KINDS += ("data", "weights", "explain")
+KINDS += ("data", "weights", "writers", "explain")
 """Packages of the library: a name with a dot that does not begin with one is an extension."""
 
 

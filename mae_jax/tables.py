@@ -50,7 +50,15 @@ def drawn(rows: Sequence[Sequence[str]], title: str) -> Table:
 def results_table(
     results: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Metric], title: str
 ) -> Table:
-    """A terminal table of all results of a run; transposed if it has 6 metrics or more.
+    """A terminal table of all results of a run, see `results_rows`."""
+    return drawn(results_rows(results, metrics), title)
+
+
+def results_rows(
+    results: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Metric]
+) -> list[Sequence[str]]:
+    """All results of a run as rows of text, the heading first; transposed if there are 6 metrics or
+    more.
 
     Args:
         results: representation -> metric -> value.
@@ -62,4 +70,4 @@ def results_table(
     for representation, values in results.items():
         cells = (shown(m, values[name]) if name in values else "–" for name, m in declared.items())
         rows.append([representation, *cells])
-    return drawn(rows if len(declared) < 6 else list(zip(*rows, strict=True)), title)
+    return rows if len(declared) < 6 else list(zip(*rows, strict=True))

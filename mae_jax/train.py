@@ -18,7 +18,7 @@ from mae_jax import evaluate, plan
 from mae_jax.distributed.job import check_same, check_shared
 from mae_jax.distributed.watchdog import INPUT, STEP, Watchdog
 from mae_jax.engine.checkpoint import Checkpoints
-from mae_jax.engine.log import Log, console
+from mae_jax.engine.log import Log, console, read
 from mae_jax.engine.meter import Diverged, Meter
 from mae_jax.engine.multihost import from_first
 from mae_jax.engine.preemption import BEFORE, StopRequests
@@ -28,6 +28,7 @@ from mae_jax.errors import Preempted
 from mae_jax.run import Run, build
 from mae_jax.types import TrainState, UserError
 from mae_jax.workdir import claim, lock, recorded, write
+from mae_jax.writers.delivery import Writers
 
 EVALUATING = "stopped while evaluating, with the training complete"
 AGREED = Preempted, Diverged
@@ -69,16 +70,23 @@ def train(
             check_same(watchdog, run.config, fingerprints)
             changes = claim(workdir, run.config, fingerprints, run.class_names)
             check_shared(watchdog, workdir / "config.json")
-            state, evaluated = complete(run, workdir, [*deviations, *changes], stop, watchdog)
-            if not evaluated:
-                poll = stop.polls(EVALUATING, int(state.step))
-                with stop.at_once(EVALUATING):
-                    evaluate.finish(run, state, workdir, poll)
+            with run.open_writers(workdir=workdir) as writers:
+                lines = [*deviations, *changes]
+                state, evaluated = complete(run, workdir, lines, stop, watchdog, writers)
+                if not evaluated:
+                    poll = stop.polls(EVALUATING, int(state.step))
+                    with stop.at_once(EVALUATING):
+                        evaluate.finish(run, state, workdir, poll, writers)
     return state
 
 
 def complete(
-    run: Run, workdir: Path, changes: Sequence[str], stop: StopRequests, watchdog: Watchdog
+    run: Run,
+    workdir: Path,
+    changes: Sequence[str],
+    stop: StopRequests,
+    watchdog: Watchdog,
+    writers: Writers,
 ) -> tuple[TrainState, bool]:
     """Restores or initializes the state and trains it to the end.
 
@@ -105,12 +113,13 @@ def complete(
                 return state, evaluated  # neither the compiled step nor the log is needed
             if stop.requested(start):
                 raise Preempted(f"stopped before step {start + 1} of {total}")
+            writers.start(start, lambda: read(workdir / "metrics.jsonl"))
             train_step, costs = run.compile()
             if costs["attention"]:
                 say(f"attention: {'; '.join(costs['attention'])}")
         if jax.process_index() == 0:
             write(workdir / "costs.json", json.dumps(costs, indent=2))
-        with run.open_log(workdir=workdir, start=start, total=total) as log:
+        with run.open_log(workdir=workdir, start=start, total=total, writers=writers) as log:
             return loop(run, train_step, state, checkpoints, log, stop, watchdog), False
 
 

@@ -26,6 +26,8 @@ def upgrade(config: ConfigDict) -> ConfigDict:
         config.evals.figures = AUTO
     if "schedule" in config and "decay" not in config.schedule:
         config.schedule.decay = "cosine"
+    if "log" in config and "writers" not in config.log:
+        config.log.writers = "tensorboard"
     for name, value in (("repeats", 1), ("sampling", "")):
         if "data" in config and name not in config.data:
             config.data[name] = value

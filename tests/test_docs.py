@@ -81,7 +81,7 @@ def test_a_file_of_each_kind():
         assert isinstance(vars(importlib.import_module(f"mae_jax.{module}"))[kind], type)
         assert re.search(r"^def make\(", (EXTEND.parent / link).read_text(), re.M), link
     files = {path.name for path in (project.EXTENSIONS / "my_project").glob("[!_]*.py")}
-    assert len(rows) == 10 and {name for name, _, _ in rows} == files
+    assert len(rows) == 11 and {name for name, _, _ in rows} == files
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

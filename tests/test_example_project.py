@@ -106,6 +106,13 @@ def test_a_file_of_each_kind(at, tmp_path, capsys):
     assert run("train", "--config", "extended.py", "--workdir", masked) == 0
     assert {"class_spread", "knn"} == results(masked)["mae"].keys()
     assert (masked / "figures" / "features.png").is_file()
+    written = (masked / "values.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in written if ",loss," in line] == [
+        "4",
+        "8",
+        *map(str, range(12, 33, 4)),
+    ]
+    assert sum("results/mae/class_spread" in line for line in written) == 1
     task = ["--config", "extended.py:task", f"--config.init_from.path={masked}"]
     assert run("train", *task, "--workdir", tmp_path / "task") == 0
     spec = "classify|my_project.evaluator(classes=4)"
@@ -129,6 +136,7 @@ def test_a_missing_or_broken_module_is_one_line(at, tmp_path, capsys):
         "method.args.target=my_project.broken": f"{broken}, line 2: ZeroDivisionError",
         "evals.run=my_project.mask": "must return a mae_jax.evals.features.Evaluator",
         "evals.figures=my_project.target": "must return a mae_jax.figures.figure.Figure",
+        "log.writers=my_project.figure": "must return a mae_jax.writers.writer.Writer",
         "data.train_transform=my_project.mask": "must return a mae_jax.data.transforms.Transform",
     }
     for change, said in cases.items():

@@ -15,7 +15,7 @@ from mae_jax.data.named import open_sources, source_spec
 from mae_jax.data.transforms import make_transforms
 from mae_jax.methods import mae, make_method
 from mae_jax.models.encoder import make_encoder
-from mae_jax.settings import make_evaluators, make_figures
+from mae_jax.settings import make_evaluators, make_figures, make_log_plan
 from mae_jax.types import UserError
 from mae_jax.weights import layouts
 from mae_jax.workdir import read_config
@@ -52,6 +52,9 @@ BUILDERS = {
     "mae_jax.types.Method": lambda: make_method(name="my_project.mine", args={}),
     "mae_jax.evals.features.Evaluator": lambda: make_evaluators("my_project.mine"),
     "mae_jax.figures.figure.Figure": lambda: make_figures("curves|my_project.mine"),
+    "mae_jax.writers.writer.Writer": lambda: make_log_plan(
+        every=1, writers="tensorboard|my_project.mine"
+    ),
     "mae_jax.data.transforms.Transform": lambda: make_transforms("flip|my_project.mine"),
     "mae_jax.data.sources.Source": lambda: open_sources({"train": "my_project.mine"}),
     "mae_jax.models.encoder.Encoder": lambda: make_encoder(

@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "evals": BASE | {"data", "ops"},
     "figures": BASE | {"evals", "metrics", "ops", "tables"},
     "predictions": BASE | {"data", "evals", "ops", "paths"},
-    "engine": BASE,
+    "writers": BASE | {"json_files", "metrics", "tables"},
+    "engine": BASE | {"writers"},
     "distributed": BASE | {"engine"},
     "data": BASE,
     "experiment": BASE,
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     | {"workdir"},
     "standardize": BASE | {"config", "ops"},
     "settings": BASE
-    | {"config", "engine", "evals", "figures", "methods", "standardize", "weights"},
+    | {"config", "engine", "evals", "figures", "methods", "standardize", "weights", "writers"},
     "learner": BASE | {"engine", "evals", "methods", "ops"},
     "plan": BASE | {"engine", "run", "workdir"},
     "progress": BASE | {"data", "engine"},
@@ -67,11 +68,14 @@ MAY_IMPORT = {
         "settings",
         "standardize",
         "weights",
+        "writers",
     },
     "restore": BASE
     | {"checks", "config", "data", "engine", "methods", "run", "weights", "workdir"},
     "explain": BASE
     | {"data", "evals", "figures", "methods", "models", "ops", "restore", "weights", "workdir"},
+    "sharing": BASE
+    | {"config", "engine", "json_files", "methods", "metrics", "tables", "weights", "workdir"},
     "export": BASE | {"methods", "run"},
     "model": BASE | {"data", "methods", "ops", "predictions", "weights", "workdir"},
     "features": BASE | {"predictions", "run"},
@@ -86,8 +90,9 @@ MAY_IMPORT = {
         "run",
         "tables",
         "workdir",
+        "writers",
     },
-    "train": BASE | {"distributed", "engine", "evaluate", "plan", "run", "workdir"},
+    "train": BASE | {"distributed", "engine", "evaluate", "plan", "run", "workdir", "writers"},
     "sweeps": BASE
     | {
         "config",
@@ -136,6 +141,7 @@ MAY_IMPORT = {
         "project",
         "run",
         "settings",
+        "sharing",
         "sweeps",
         "tables",
         "train",

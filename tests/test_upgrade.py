@@ -53,6 +53,8 @@ def test_old_names_become_new_ones_that_build(name, args, new_name, new_args):
 
 def test_keys_that_are_new_have_the_value_of_before():
     sections = dict(evals=dict(run=""), schedule=dict(epochs=1.0), data=dict(batch_size=2))
+    sections |= dict(log=dict(every=3))
     found = upgrade(ConfigDict(dict(method=dict(name="mae"), **sections)))
     assert found.data.sampling == ""
+    assert found.log.to_dict() == dict(every=3, writers="tensorboard")
     assert found.evals.figures == "auto" and found.schedule.decay == "cosine"

@@ -18,6 +18,7 @@ import mae_jax
 from mae_jax.cli import bench, commands, sweep
 from mae_jax.cli.arguments import (
     add_bench,
+    add_card,
     add_choice,
     add_job,
     add_report,
@@ -29,6 +30,7 @@ from mae_jax.cli.arguments import (
 from mae_jax.cli.explain import add_explain
 from mae_jax.cli.explain import explain as explain_run
 from mae_jax.cli.failure import explain, fail
+from mae_jax.cli.sharing import card
 from mae_jax.errors import Preempted, UserError
 from mae_jax.extensions import add_current_folder
 
@@ -121,7 +123,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_predict(command(commands.predict, "write predictions for images as files"))
     text = "write an HTML page that shows what an encoder has learned"
     add_explain(command(explain_run, text))
-    add_weights(command(commands.weights, "import published weights, or export a run's weights"))
+    text = "import published weights, export a run's weights, or upload them"
+    add_weights(command(commands.weights, text))
+    add_card(command(card, "write a model card: a README.md for people who use a run's weights"))
     text = "time the input pipeline or the training step, or compile the step for other devices"
     add_bench(command(bench.bench, text))
     command(commands.doctor, "report devices, versions, memory and missing packages")

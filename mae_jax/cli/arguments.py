@@ -1,4 +1,4 @@
-"""Argument types, and the arguments of jobs, sweeps, reports and benchmarks."""
+"""Argument types, and the arguments of jobs, sweeps, reports, benchmarks, weights and cards."""
 
 import argparse
 import functools
@@ -133,7 +133,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mae-jax weights`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="import|export")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="import|export|push")
     text = "convert weights of other packages to a folder that commands accept as --run"
     make = functools.partial(actions.add_parser, allow_abbrev=False)
     add = make("import", help=text, description=text).add_argument
@@ -173,6 +173,36 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     add("--output", help=text)
     text = "for stablehlo and onnx: any images, if the run's own are not on this machine"
     add("--images", type=filled, metavar="FOLDER", help=text)
+    text = "upload a run with its model card to the Hugging Face hub"
+    add_push(make("push", help=text, description=text))
+
+
+def add_card(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax card`."""
+    add = parser.add_argument
+    text = "workdir of a run, or a folder of imported weights"
+    add("--run", required=True, type=path, metavar="WORKDIR", help=text)
+    text = "file to write (default: README.md in the workdir)"
+    add("--out", type=path, metavar="FILE", help=text)
+
+
+def add_push(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mae-jax weights push`."""
+    add = parser.add_mutually_exclusive_group(required=True).add_argument
+    text = "workdir of a run, or a folder of imported weights, to export and upload with its card"
+    add("--run", type=path, metavar="WORKDIR", help=text)
+    text = "folder of exported weights to upload as it is"
+    add("--path", type=path, metavar="FOLDER", help=text)
+    add = parser.add_argument
+    text = "account and name of the model on the hub; created if missing"
+    add("--repo", required=True, type=filled, metavar="ORG/NAME", help=text)
+    text = (
+        "with --run: hf (default), timm, mae, a module of yours, or mae_jax, which every run fits"
+    )
+    add("--layout", type=filled, metavar="NAME", help=text)
+    add("--private", action="store_true", help="create the model as private")
+    text = "use the token in HF_TOKEN, and no stored login"
+    add("--token-from-env", action="store_true", help=text)
 
 
 def add_image_size(add, text: str) -> None:

@@ -228,10 +228,11 @@ def features(args) -> int:
 
 def weights(args) -> int:
     """mae-jax weights"""
-    from mae_jax.cli import weights
+    from mae_jax.cli import sharing, weights
 
     no_overrides(args)
-    return {"import": weights.take, "export": weights.give}[args.action](args)
+    actions = {"import": weights.take, "export": weights.give, "push": sharing.push}
+    return actions[args.action](args)
 
 
 def doctor(args) -> int:

@@ -36,7 +36,9 @@ OPTIONAL = {
     "faster_coco_eval": "masks of objects, the evaluator detection",
     "torch": "weights in .pth files, mae-jax bench step --peer hf, the tests against PyTorch",
     "transformers": "mae-jax bench step --peer hf, the tests against Hugging Face",
-    "huggingface_hub": "weights from the hub (hf://org/name)",
+    "huggingface_hub": "weights from and to the hub (hf://org/name, mae-jax weights push)",
+    "wandb": "the writer wandb (log.writers)",
+    "mlflow": "the writer mlflow (log.writers)",
     "jax2onnx": "mae-jax weights export --format onnx",
 }
 

@@ -1,10 +1,11 @@
-"""`mae-jax weights`: imports published weights, and exports the weights of runs."""
+"""`mae-jax weights import` and `export`: published weights, and the weights of runs."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mae_jax import export, weights
+from mae_jax.cli.sharing import beside
 from mae_jax.restore import load_run
 from mae_jax.spec import build, check_spec
 from mae_jax.types import UserError
@@ -81,6 +82,7 @@ def give(args) -> int:
         used = read_config(args.run).data.eval_transform
         print(f"images: the processor resizes the whole image, bicubic; this run used {used}")
     print(f"wrote {args.out}")
+    beside(args.run, args.out, args.format)
     return 0
 
 
@@ -100,6 +102,7 @@ def _export_function(args) -> int:
         own_images=args.images is None,
     )
     print(f"wrote {args.out}")
+    beside(args.run, args.out, None)
     return 0
 
 

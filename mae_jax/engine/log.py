@@ -1,9 +1,7 @@
-"""The log of a training run: `metrics.jsonl`, TensorBoard events, and a progress bar on a terminal
-or plain lines elsewhere.
+"""The log of a training run: `metrics.jsonl`, the writers (TensorBoard, ...), and a progress bar on
+a terminal or plain lines elsewhere.
 """
 
-import contextlib
-import io
 import json
 import logging
 import os
@@ -15,12 +13,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import Image
 from rich.console import Console
 
-from mae_jax.engine.events import Events
 from mae_jax.engine.progress import EVAL, clock, describe, make_progress, on_terminal
 from mae_jax.types import UserError
+from mae_jax.writers.delivery import Writers
 
 console = Console(stderr=True)
 logger = logging.getLogger(__name__)
@@ -36,20 +33,20 @@ class Log:
         start: steps done so far; lines of later steps, left by an interrupted run, are dropped.
         total: steps of the whole run.
         every: steps between two lines of training metrics.
+        writers: receive all values; started here, if they have not been.
     """
 
-    def __init__(self, *, workdir: Path, start: int, total: int, every: int):
+    def __init__(self, *, workdir: Path, start: int, total: int, every: int, writers: Writers):
         if every < 1:
             raise UserError(f"config.log.every={every} must be at least 1")
-        self.every, self.total = every, total
+        self.every, self.total, self.writers = every, total, writers
         self.active = jax.process_index() == 0
         self.path = workdir / "metrics.jsonl"
         if not self.active:
             return
         drop_after(self.path, start)
         self.file = self.path.open("a", encoding="utf-8")
-        with self._writing_events():
-            self.events = Events(workdir / "events", purge_step=start + 1)
+        writers.start(start, lambda: read(self.path))
         self.watched = on_terminal(console)
         self.progress = make_progress(console, visible=self.watched)
         self.task = self.progress.add_task("step", total=total, completed=start, values={})
@@ -63,18 +60,6 @@ class Log:
         if self.active:
             self.progress.stop()
             self.file.close()
-            self.events.close()
-
-    @contextlib.contextmanager
-    def _writing_events(self):
-        """Turns a failed write of TensorBoard events into a one-line UserError."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"cannot write the events for TensorBoard in {self.path.parent / 'events'} "
-                f"({error.strerror}): free some space or fix the folder, and run again to resume"
-            ) from error
 
     def has_evaluation(self, step: int) -> bool:
         """Whether the log has evaluation results after `step` steps."""
@@ -87,15 +72,14 @@ class Log:
             self.progress.update(self.task, completed=step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Records values after `step` steps in the file, in TensorBoard and on the screen."""
+        """Records values after `step` steps in the file, in the writers and on the screen."""
         if not self.active:
             return
         now = time.time()
         line = {"step": step, "time": round(now, 3), **values}
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
-        with self._writing_events():
-            self.events.scalars(step, values, now)
+        self.writers.scalars(step, values, now)
         evaluation = any(name.startswith(EVAL) for name in values)
         text = f"step {step}/{self.total}  {describe(values)}"
         if not self.watched:
@@ -108,21 +92,20 @@ class Log:
             self.progress.update(self.task, completed=step, values=values)
 
     def picture(self, step: int, name: str, pixels: np.ndarray, text: str) -> None:
-        """Records a picture for TensorBoard.
+        """Sends a picture to the writers.
 
         Args:
             step: steps done.
-            name: tag in TensorBoard.
+            name: name of the figure.
             pixels: [H, W, 3] uint8.
             text: description in Markdown.
         """
-        if not self.active:
-            return
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "png")
-        png, size = file.getvalue(), pixels.shape[:2]
-        with self._writing_events():
-            self.events.image(step, name, png, size, text, time.time())
+        self.writers.image(step, name, pixels, text)
+
+
+def report(line: str) -> None:
+    """Prints a line above the progress bar."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def drop_after(path: Path, step: int) -> None:

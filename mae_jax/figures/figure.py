@@ -56,7 +56,7 @@ class Figure:
     check: Callable[[Method], str | None] = draws_always
     """Returns why there is nothing to draw for a method, or None."""
     log: Callable[[FigureContext], tuple[np.ndarray, str]] | None = None
-    """Returns a picture [H, W, 3] uint8 and its caption in Markdown, for TensorBoard at each
+    """Returns a picture [H, W, 3] uint8 and its caption in Markdown, for the writers at each
     evaluation. Called in all processes."""
 
 

@@ -59,7 +59,7 @@ def draw_pictures(pictures: Mapping[str, np.ndarray], path: Path) -> Path:
 
 
 def logged(context: FigureContext, count: int) -> tuple[np.ndarray, str]:
-    """The picture for TensorBoard, [H, W, 3] uint8, and its labels. Images of one size are tiled
+    """The picture for the writers, [H, W, 3] uint8, and its labels. Images of one size are tiled
     pixel by pixel.
     """
     rows = labeled(context.pictures(count, 0))

@@ -37,6 +37,7 @@ __all__ = [
     "Options",
     "portable_args",
     "check_new",
+    "folder_of",
     "from_hub",
     "image_of",
     "is_run",
@@ -48,6 +49,12 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+
+def folder_of(source: str | Path) -> Path:
+    """The local path of weights; hf://org/name is downloaded unless it is in the cache."""
+    return from_hub(source) if str(source).startswith("hf://") else Path(source).expanduser()
+
 
 LEFT_OVER = "(left over)"
 LETS_PASS = "mae-jax weights import --allow REGEX accepts such names"
@@ -70,8 +77,8 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
             finite.
     """
     options = options or Options()
-    if is_run(source):
-        return read_run(Path(source).expanduser()), []
+    if is_run(local := folder_of(source)):
+        return read_run(local), []
     found = open_weights(str(source), options.key, options.layout)
     changed = rewritten(found.arrays, found.name)
     if any(what.startswith("(folded") for what in changed.used.values()):

@@ -1,8 +1,9 @@
 """Export of weights: files that timm, transformers and the official MAE code read."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,19 @@ from mae_jax.weights.runs import only
 from mae_jax.weights.saving import fresh_folder, write_file
 
 
+class Converted(NamedTuple):
+    """A model in another layout."""
+
+    arrays: dict[str, np.ndarray]
+    """Their names -> arrays."""
+    table: list[Mapped]
+    """The table of names; 'theirs' is '(left over)' for arrays that the layout cannot hold."""
+    notes: dict[str, Any]
+    """Facts that the arrays do not contain, for the metadata of the file."""
+    files: Mapping[str, Any] | None
+    """JSON files of the folder, name -> content; None: the layout is one file."""
+
+
 def write(
     model: Model,
     out: Path,
@@ -34,16 +48,44 @@ def write(
 
     Args:
         out: a file, .safetensors or .pth; for layouts such as 'hf' a folder.
-        layout: name of a layout in `layouts/`, or of a user's module.
-        head: number of the head of a linear probe, from 0.
-        encoder_only: leave decoder and head out.
-        image_size: (height, width) of the training images, if the run does not record it.
+        layout, head, encoder_only, image_size: see `convert`.
 
     Returns:
         The table of names; 'theirs' is '(left over)' for arrays that the layout cannot hold.
 
     Raises:
         UserError: the layout cannot hold such a model, or the file exists.
+    """
+    options = dict(head=head, encoder_only=encoder_only, image_size=image_size)
+    made = convert(model, layout, **options)
+    if made.files is None:
+        write_file(out, made.arrays, made.notes)
+        return made.table
+    with fresh_folder(out) as folder:
+        write_file(folder / "model.safetensors", made.arrays, made.notes)
+        for name, content in made.files.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    return made.table
+
+
+def convert(
+    model: Model,
+    layout: str,
+    *,
+    head: int | None = None,
+    encoder_only: bool = False,
+    image_size: tuple[int, int] | None = None,
+) -> Converted:
+    """Converts a model to another layout.
+
+    Args:
+        layout: name of a layout in `layouts/`, or of a user's module.
+        head: number of the head of a linear probe, from 0.
+        encoder_only: leave decoder and head out.
+        image_size: (height, width) of the training images, if the run does not record it.
+
+    Raises:
+        UserError: the layout cannot hold such a model.
     """
     chosen = layouts.find(layout)
     check_finite(model.params, "the run")
@@ -83,16 +125,8 @@ def write(
             f"the layout {layout} cannot hold {left[0]} of {model.method}: use --encoder-only"
         )
     table += [Mapped(path, "(left over)", params[path].shape) for path in left]
-    notes = _notes(model, network)
-    if chosen.describe is None:
-        write_file(out, arrays, notes)
-        return table
-    files = chosen.describe(model)
-    with fresh_folder(out) as folder:
-        write_file(folder / "model.safetensors", arrays, notes)
-        for name, content in files.items():
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    return table
+    files = chosen.describe(model) if chosen.describe else None
+    return Converted(arrays, table, _notes(model, network), files)
 
 
 def _linear(model: Model, extra: dict[str, np.ndarray]) -> Model:

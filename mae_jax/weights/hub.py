@@ -1,4 +1,4 @@
-"""Downloads weights from the Hugging Face hub into its local cache."""
+"""Downloads weights from the Hugging Face hub into its local cache, and uploads models."""
 
 from pathlib import Path
 
@@ -42,6 +42,65 @@ def from_hub(source: str) -> Path:
     except Exception as error:  # of many types, among them those of its HTTP client
         raise UserError(f"{source} could not be downloaded ({line_of(error)})") from error
     return folder
+
+
+def upload(folder: Path, repo: str, *, private: bool, token: str | None = None) -> str:
+    """Uploads the files of a folder to a model of the hub, which is created if missing.
+
+    Args:
+        repo: org/name.
+        private: create it as private; an existing one must be private.
+        token: token of the hub; None: that of the login.
+
+    Returns:
+        The address of the model.
+
+    Raises:
+        UserError: not logged in, no right to write there, or no network.
+    """
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise UserError("push needs huggingface_hub: pip install huggingface_hub") from error
+    if len(parts := repo.split("/")) != 2 or not all(parts):
+        raise UserError(f"--repo {repo}: write org/name, the name of an account and of the model")
+    api = HfApi(token=token)
+    try:
+        address = api.create_repo(repo, private=True if private else None, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise UserError(
+                f"--private: {repo} exists and is public: make it private on the hub, or choose "
+                "another --repo"
+            )
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            commit_message="Upload a model of mae_jax",
+            ignore_patterns=[".*", "**/.*"],
+        )
+    except HFValidationError as error:
+        raise UserError(f"--repo {repo} is no name on the hub: {line_of(error)}") from error
+    except HfHubHTTPError as error:
+        code = error.response.status_code
+        if code == 401:
+            raise UserError(
+                f"{repo}: not logged in to the hub, or with a token that may not write: log in "
+                "with `hf auth login`, or set HF_TOKEN and pass --token-from-env"
+            ) from error
+        if code in (403, 404):
+            raise UserError(
+                f"{repo}: there is no account {parts[0]!r}, or this login may not write there: "
+                "use --repo with your user name or an organization that you belong to"
+            ) from error
+        raise UserError(f"{repo}: the hub refused the upload ({line_of(error)})") from error
+    except UserError:
+        raise
+    except Exception as error:  # of many types, among them those of its HTTP client
+        raise UserError(
+            f"{repo} could not be uploaded ({line_of(error)}): check the network, and push again"
+        ) from error
+    return str(address)
 
 
 def line_of(error: Exception) -> str:

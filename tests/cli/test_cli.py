@@ -264,7 +264,8 @@ HELP = """
 import contextlib, io, sys
 from mae_jax.cli import make_parser
 commands = next(a.choices for a in make_parser()._actions if a.dest == "command")
-leaves = [[name] for name in commands] + [["weights", "import"], ["weights", "export"]]
+leaves = [[name] for name in commands]
+leaves += [["weights", action] for action in ("import", "export", "push")]
 for words in [[], *leaves]:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
         make_parser().parse_args([*words, "--help"])

@@ -2,6 +2,7 @@
 and bars that people see.
 """
 
+import contextlib
 import errno
 import io
 import json
@@ -15,24 +16,33 @@ from rich.console import Console
 from mae_jax.engine import log as logs
 from mae_jax.engine.log import Log, drop_after, read
 from mae_jax.engine.progress import clock, describe, make_progress
-from mae_jax.types import UserError
+from mae_jax.types import Metric, UserError
+from mae_jax.writers import tensorboard
+from mae_jax.writers.delivery import Writers
 
 VALUES = {"grad_norm": 0.40224, "loss": 1.1107, "skipped": 0.0, "lr": 0.0029786}
 VALUES |= {"images_per_s": 1182.8, "data_wait": 0.3136}
 
 
+@contextlib.contextmanager
 def log(folder, **options):
-    return Log(**dict(workdir=folder, start=0, total=99, every=1) | options)
+    """A log with its writer of TensorBoard's events, which is its attribute `events`."""
+    events = tensorboard.make()
+    with Writers({"tensorboard": events}, workdir=folder, config={}) as writers:
+        options = dict(start=0, total=99, every=1) | options
+        with Log(workdir=folder, writers=writers, **options) as written:
+            written.events = events
+            yield written
 
 
 def test_events_that_cannot_be_written_end_the_run(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with log(tmp_path) as written:
-        written.write(1, {"loss": 1.0})
-        monkeypatch.setattr(written.events, "write", full)
-        with pytest.raises(UserError, match=r"events .* \(No space left on device\): free some"):
+    with pytest.raises(UserError, match=r"events .* \(No space left on device\): free some"):
+        with log(tmp_path) as written:
+            written.write(1, {"loss": 1.0})
+            monkeypatch.setattr(written.events, "write", full)
             written.write(2, {"loss": 1.0})
     assert [line["step"] for line in read(written.path)] == [1, 2]
 
@@ -40,7 +50,8 @@ def test_events_that_cannot_be_written_end_the_run(tmp_path, monkeypatch):
 def test_a_folder_of_events_that_is_none_is_named(tmp_path):
     (tmp_path / "events").write_text("")
     with pytest.raises(UserError, match=f"{tmp_path}/events .File exists."):
-        log(tmp_path)
+        with log(tmp_path):
+            pass
 
 
 def damaged(path):
@@ -112,6 +123,7 @@ def test_tensorboard_reads_scalars_and_pictures_and_drops_what_was_done_again(
         for step in (4, 5):
             second.write(step, {"loss": -float(step), "eval/knn": 0.5})
         second.picture(5, "reconstructions", pixels[::-1], "Rows: a; b")
+        second.writers.results(5, {"mae": {"knn": 0.5}}, {"knn": Metric()})
     found = accumulator.EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0})
     found.Reload()
     scalars = [(event.step, event.value) for event in found.Scalars("loss")]
@@ -127,6 +139,10 @@ def test_tensorboard_reads_scalars_and_pictures_and_drops_what_was_done_again(
     shown = np.asarray(Image.open(io.BytesIO(pictures[1].encoded_image_string)))
     np.testing.assert_array_equal(shown, pixels[::-1])
     assert found.SummaryMetadata("reconstructions").summary_description == "kept"
+    (table,) = found.Tensors("results")
+    text = b"| features | knn % |\n| --- | --- |\n| mae | 50.0 |\n"
+    assert (table.step, [*table.tensor_proto.string_val]) == (5, [text])
+    assert found.SummaryMetadata("results").plugin_data.plugin_name == "text"
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 160])

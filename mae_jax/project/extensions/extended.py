@@ -45,6 +45,7 @@ def get_config(name: str = "masked") -> ConfigDict:
     config.schedule.update(base_lr=1e-2, epochs=4.0, warmup_epochs=1.0)
     config.checkpoint.every = 8
     config.log.every = 4
+    config.log.writers = "tensorboard|my_project.writer(file='values.csv')"
     config.evals.run = "my_project.evaluator(classes=4)|knn(k=5)"
     config.evals.figures = "curves|my_project.figure(count=32)"
     return config

@@ -1,0 +1,1 @@
+"""Sharing of trained models: model cards, and uploads to the Hugging Face hub."""
