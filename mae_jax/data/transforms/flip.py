@@ -51,7 +51,7 @@ class FlipAxes(Transform):
         return move(example, Mirrored(axes=axes)) if axes else example
 
 
-def make(*, axes: Sequence[int] | None = None) -> Flip | FlipAxes:
+def make(*, axes: Sequence[int] | None = None) -> Transform:
     """A random horizontal flip, or flips along several axes, e.g. flip(axes=(0, 1, 2)) of volumes.
 
     Args:
