@@ -103,8 +103,8 @@ def test_the_experiments_of_a_sweep_can_be_built(name, monkeypatch):
         check(config)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arg", ["vit", pytest.param("convnext", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("arg", ["vit", "convnext"])
 def test_what_is_compared_differs_in_the_method_alone(arg):
     configs = load_configs(f"configs/compare_methods.py:{arg}")
     frozen = {n.split("/")[0]: c for n, c in configs.items() if n.endswith("frozen/0")}

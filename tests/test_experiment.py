@@ -123,7 +123,7 @@ def test_a_wrong_file_is_one_line(capsys, folder, text, message):
             "no config file 'quickstart.py' here: for the built-in experiment, use",
         ),
         ("configs/mae.py:L/16", "built-in experiment, use --config mae:L/16"),
-        ("common", "no config file or built-in experiment 'common': choose bigan,"),
+        ("common", "no config file or built-in experiment 'common': choose ablations,"),
         ("mae:X", "mae.py:X: write SIZE/PATCH"),
         ("quickstart:5", "get_config takes no argument, but '5' was given after the colon"),
         ("compare_methods", "no function get_config(arg): it is for `mae-jax sweep`"),

@@ -231,7 +231,10 @@ def session(path):
     return InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.thorough if n == "mae" else ()) for n in MODELS],
+)
 def test_onnx(models, images, expected, tmp_path, name):
     pytest.importorskip("jax2onnx")
     out = tmp_path / "model.onnx"

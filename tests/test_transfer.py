@@ -143,6 +143,7 @@ def test_features_of_all_images_whatever_the_task_held_out(probe, tmp_path):
     assert list(written["names"]) == [f"{i}.png" for i in range(7)]
 
 
+@pytest.mark.thorough
 def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
     command = "train", "--config", f"{TASKS}:finetune", "--workdir", tmp_path / "run"
     assert run(*command, "--config.data.batch_size=16", "--config.evals.run=") == 0

@@ -39,6 +39,7 @@ OPTIONAL = {
     "huggingface_hub": "weights from and to the hub (hf://org/name, mae-jax weights push)",
     "wandb": "the writer wandb (log.writers)",
     "mlflow": "the writer mlflow (log.writers)",
+    "av": "the source frames, for videos",
     "jax2onnx": "mae-jax weights export --format onnx",
 }
 

@@ -261,7 +261,7 @@ def test_crops_take_the_other_fields_along():
         ("random_erasing", "random_erasing: images of shape (5, 6, 7, 1)"),
         ("corruption(fog)", "leave it out, or use random_crop, center_crop and flip"),
         ("center_crop(4)", "center_crop: images of shape (5, 6, 7, 1) have 3 axes besides the"),
-        ("random_crop((4, 4, 8))", "random_crop(4, 4, 8) of an image of 5 x 6 x 7: give smaller"),
+        ("random_crop((4, 4, 8))", "random_crop(4, 4, 8) of an image of 5 x 6 x 7: put pad(...)"),
     ],
 )
 def test_transforms_of_another_rank_say_so(text, message):

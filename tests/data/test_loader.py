@@ -132,7 +132,7 @@ def test_masks_and_boxes_of_a_folder(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [3, CHUNK + 1, 2 * CHUNK, 97])
-@pytest.mark.parametrize("start", [0, 1_000_000])
+@pytest.mark.parametrize("start", [0, pytest.param(1_000_000, marks=pytest.mark.thorough)])
 def test_both_pipelines_make_the_same_batches(batch_size, start):
     pytest.importorskip("tensorflow")
     options = dict(fields=("label", "segmentation", "box"), batch_size=batch_size)

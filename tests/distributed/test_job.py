@@ -119,7 +119,10 @@ def test_a_workdir_that_is_not_shared_is_noticed(tmp_path):
         ("mistake", 1, 2, 2, "process 0: ends with process 1: cannot read image 7, seven.png"),
         ("raise", 0, 1, 1, "process 1: ends with process 0: RuntimeError: something broke"),
         ("kill", 0, -9, 1, "process 1: ends with process 0, which coordinates the job"),
-        ("kill", 1, -9, 1, "process 0: ends with process 1: no heartbeat for 5 s"),
+        pytest.param(
+            *("kill", 1, -9, 1, "process 0: ends with process 1: no heartbeat for 5 s"),
+            marks=pytest.mark.thorough,
+        ),
         ("freeze", 1, None, 1, "process 0: ends with process 1: no heartbeat for 5 s"),
     ],
 )

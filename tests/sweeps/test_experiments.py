@@ -4,7 +4,6 @@ One sweep has real runs. The others have small processes that only write what a 
 """
 
 import json
-import shutil
 import signal
 import statistics
 import sys
@@ -84,6 +83,7 @@ def swept(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # the other sweeps have small processes, test_train.py kills a run of its own
 def test_one_failed_run_does_not_stop_the_rest(swept):
     workdir, code, output, error = swept
     assert code == 1
@@ -208,9 +208,9 @@ def test_told_to_stop_it_says_how_to_go_on(tmp_path, python, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_an_experiment_starts_from_another_of_the_file(root, swept, tmp_path, monkeypatch):
+def test_an_experiment_starts_from_another_of_the_file(root, tmp_path, monkeypatch):
     monkeypatch.chdir(root)
-    shutil.copytree(swept[0] / "mae/small/0", tmp_path / "mae/small/0")
+    train(load_configs(str(root / CONFIG))["mae/small/0"], tmp_path / "mae/small/0")
     command = "sweep", "--config", f"{CONFIG}:follower", "--workdir", tmp_path
     assert run(*command, "--only", "tuned/small/0") == 0
     assert run(*command, "--only", "2") == 0  # on purpose: it is done

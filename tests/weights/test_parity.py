@@ -170,7 +170,7 @@ def test_transformers_oblong(transformers, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
-        ("ViTMAEModel", SIZES[0]),
+        pytest.param("ViTMAEModel", SIZES[0], marks=THOROUGH),
         ("ViTForImageClassification", SIZES[1]),
         pytest.param("ViTMAEModel", SIZES[1], marks=THOROUGH),
         pytest.param("ViTForImageClassification", SIZES[0], marks=THOROUGH),
