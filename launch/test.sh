@@ -11,4 +11,6 @@ cd "$(dirname "$0")/.."
 source launch/environment.sh
 install_into_environment -e '.[test,parity,medical,onnx,docs]'
 # Each file stays in one worker, to share fixtures; tests/helpers/durations.py runs long files first.
-python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+# One worker more than cores, as tests also wait for processes that they start.
+workers=$(($(nproc) + 1))
+python -m pytest -n "$((workers < 4 ? workers : 4))" --dist loadfile --no-loadscope-reorder "$@"

@@ -48,6 +48,11 @@ EXPERIMENTS = {
     "vqvae": 224,
 }
 """Config and argument -> side of its training images in pixels."""
+REPEATED = (
+    *("finetune:L/16,repository", "finetune:S/16", "linear_probe:T", "mae:S/16,repeats"),
+    *("mocov3:S/16", "segment:ade20k:L/16", "segment:voc:B/16,linear", "simclr:T"),
+)
+"""Those that are like another one, and are left to thorough tests."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +64,13 @@ def few_blocks(monkeypatch):
         monkeypatch.setitem(convnext.SIZES, size, shape | dict(depths=(1,) * len(shape["depths"])))
 
 
-@pytest.mark.parametrize(("name", "side"), EXPERIMENTS.items())
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        pytest.param(name, side, marks=pytest.mark.thorough if name in REPEATED else ())
+        for name, side in EXPERIMENTS.items()
+    ],
+)
 def test_an_experiment_fits_together(name, side):
     file, _, arg = name.partition(":")
     config = load_config(f"configs/{file}.py:{arg}")

@@ -11,7 +11,6 @@ from importlib.metadata import requires
 
 import pytest
 
-from mae_jax.engine import log
 from tests.helpers import jobs
 from tests.helpers.runs import CONFIG, losses
 
@@ -369,8 +368,7 @@ def test_two_real_processes_stop_and_go_on(root, tmp_path):
     path = programs(tmp_path, mae_jax=f'exec {sys.executable} -m mae_jax "$@"')
     run = tmp_path / "run"
     options = ["--config", CONFIG, "--workdir", str(run)]
-    options += ["--config.evals.run=knn(k=3)", "--config.evals.every=20"]
-    options += ["--config.evals.figures=curves"]
+    options += ["--config.evals.run=knn(k=3)", "--config.evals.figures=curves"]
     options += ["--config.method.args.target=pixels(normalize=False)"]  # said at the start, once
     script = subprocess.Popen(
         ["bash", "launch/local.sh", "2", *options],
@@ -384,12 +382,10 @@ def test_two_real_processes_stop_and_go_on(root, tmp_path):
     script.send_signal(signal.SIGTERM)
     _, error = script.communicate(timeout=jobs.DEADLINE)
     assert script.returncode == 75 and "run again to resume" in error, error
-    assert error.count("with 4 change(s)") == 1, "the second process is quiet"
+    assert error.count("with 3 change(s)") == 1, "the second process is quiet"
     children = jobs.start(tmp_path / "again", "train", *options, seconds=60)
     one, two = jobs.wait(tmp_path / "again", children)
     assert (one.code, two.code) == (0, 0) and "resuming from step" in one.error, one.error
     assert not re.search("Gloo|Traceback", one.error + two.error), one.error + two.error
     assert [step for step, _ in losses(run)] == list(range(1, 41))
-    lines = log.read(run / "metrics.jsonl")
-    assert [line["step"] for line in lines if "eval/knn" in line] == [0, 20, 40]
     assert json.loads((run / "results.json").read_text())["final"]

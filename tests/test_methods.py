@@ -23,7 +23,7 @@ KEY = jax.random.key(0)
 
 CONVOLVED = ("methods.mae",)
 """Methods that slow tests run with the encoder that is not their own; the thorough ones do all."""
-SPLIT = ("methods.mae", "methods.simclr", "tasks.segment")
+SPLIT = ("methods.mae", "tasks.segment")
 """Methods of several kinds that slow tests run on two devices; the thorough ones do all."""
 
 

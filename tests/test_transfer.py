@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 TASKS = "tests/helpers/tiny_tasks.py"
 FIELDS = "image=image, label=label"
+rare = functools.partial(pytest.param, marks=pytest.mark.thorough)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,8 +169,8 @@ def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
             "config.method.args.encoder=vit(width=16, depth=1, heads=2, patch=2)",
         ),
         (["method.args.trainable=2"], "trainable 2: choose 'all', 'mlp' or a number up to 1"),
-        (["data.subset=per_class(1000)"], "images, fewer than 1000: lower it"),
-        (["data.fields=()"], "classify needs labels"),
+        rare(["data.subset=per_class(1000)"], "images, fewer than 1000: lower it"),
+        rare(["data.fields=()"], "classify needs labels"),
         (["evals.run=probe"], "there is no 'val' split: config.data.held_out is 0"),
         (
             ["evals.run=probe", "data.held_out=0.5"],
@@ -179,8 +180,8 @@ def test_what_deviates_from_the_file_is_said(tmp_path, capsys):
             ["data.eval_transform=resize((8, 16))"],
             "images are (8, 12, 3) in training and (8, 16, 3)",
         ),
-        (["method.args.mean=(0.5, 0.5)"], "mean has 2 values for 3 channels"),
-        (["method.args.std=(0.0,)"], "std=(0.0,) must be positive"),
+        rare(["method.args.mean=(0.5, 0.5)"], "mean has 2 values for 3 channels"),
+        rare(["method.args.std=(0.0,)"], "std=(0.0,) must be positive"),
         (["evals.run=classify", "data.test="], "there is no 'test' split"),
     ],
 )
@@ -215,6 +216,7 @@ def test_labels_outside_the_classes(tmp_path, capsys):
     assert "-1" in mistake(capsys, *command)
 
 
+@pytest.mark.thorough
 def test_a_label_that_only_shows_in_training(tmp_path, capsys, monkeypatch):
     """As TensorFlow Datasets have them for images without a known class."""
     make = fashion_scenes.make
@@ -267,6 +269,7 @@ def test_a_class_without_images(tmp_path, capsys):
     assert "no image of the class 'dog'" in mistake(capsys, *command)
 
 
+@pytest.mark.thorough
 def test_a_batch_that_does_not_fit(tmp_path, capsys, monkeypatch):
     """The network's activations are made larger than any machine."""
     loss = finetune.Finetuning.loss

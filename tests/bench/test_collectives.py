@@ -52,6 +52,7 @@ def test_a_gather_that_travels_is_found(monkeypatch):
     assert (8, 1, 48) in [shape for one in moved for shape in one.shapes]
 
 
+@pytest.mark.thorough
 def test_sharded_parameters_are_gathered():
     found, size = counted(mesh=dict(data=1, fsdp=2))
     gathered = sum(one.payload for one in found if one.kind == "all-gather")

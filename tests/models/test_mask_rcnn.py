@@ -80,6 +80,7 @@ def test_all_losses_are_finite_and_reach_all_parameters():
         assert x.any(), jax.tree_util.keystr(path)
 
 
+@pytest.mark.thorough
 def test_padding_and_orders_change_no_loss_and_no_gradient():
     _, _, losses = made()
     batch = batch_of()

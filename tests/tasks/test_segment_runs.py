@@ -12,7 +12,7 @@ from PIL import Image
 from mae_jax.restore import load_run
 from tests.helpers.commands import mistake, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,6 @@ def segmented(root, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("head", ["linear", "upernet"])
 def test_a_killed_run_goes_on_with_its_statistics(head, segmented, tmp_path):
     workdir = tmp_path / "run"
@@ -99,7 +98,6 @@ def test_predictions_of_a_folder(segmented, tmp_path, capsys):
     assert "tasks.segment predicts segmentation" in wrong
 
 
-@pytest.mark.thorough
 def test_eight_scenes_are_learned_by_heart(tmp_path):
     """In three minutes of two cores."""
     made, state = trained(tmp_path, "overfit")

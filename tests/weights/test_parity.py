@@ -147,7 +147,10 @@ def same_arrays(mine: dict, theirs: dict) -> None:
         np.testing.assert_allclose(mine[name], array, rtol=0, atol=atol, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", references.KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=() if "MAEFor" in k else THOROUGH) for k in references.KINDS],
+)
 def test_transformers(transformers, tmp_path, kind):
     """As it saves its models, and back into it."""
     settings = hf_settings()

@@ -71,11 +71,13 @@ def offline(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-THOROUGH = [pytest.param(name, marks=pytest.mark.thorough) for name in ("timm", "mae", "imported")]
+THOROUGH = [
+    pytest.param(name, marks=pytest.mark.thorough) for name in ("hub", "timm", "mae", "imported")
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["run", "hf", "hub", *THOROUGH])
+@pytest.mark.parametrize("source", ["run", "hf", *THOROUGH])
 def test_a_task_starts_from_weights_wherever_they_are(source, pretrained, tmp_path, offline):
     out = tmp_path / ("m.safetensors" if source in ("timm", "mae") else "folder")
     path = str(pretrained if source == "run" else out)
@@ -254,7 +256,7 @@ def test_the_config_of_imported_weights_has_every_section(tmp_path, root):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(32, 24), (16, 24)])
+@pytest.mark.parametrize("size", [(32, 24), pytest.param((16, 24), marks=pytest.mark.thorough)])
 def test_tuned_positions_of_another_size_and_shape(size, tmp_path):
     """Those of 24 x 16 images, two columns of three patches, as the start for 32 x 24; and for
     16 x 24, which have as many patches.

@@ -57,7 +57,7 @@ def test_oblong_images_are_named(tmp_path, caplog):
         weights.write(models.tuned("mean"), tmp_path / "mean", "hf")
 
 
-@pytest.mark.parametrize("pool", ["cls", "mean"])
+@pytest.mark.parametrize("pool", ["cls", pytest.param("mean", marks=pytest.mark.thorough)])
 def test_a_classifier(pool, tmp_path):
     model = small(models.tuned(pool, columns=3))
     weights.write(model, tmp_path / "out", "hf")

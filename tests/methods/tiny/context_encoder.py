@@ -3,4 +3,5 @@
 from tests.helpers.tiny_args import CONV, VIT
 
 ARGS = dict(encoder=CONV, decoder_width=8)
-OTHERS = {"vit": dict(encoder=VIT)}
+OTHERS = {}
+RARE = {"vit": dict(encoder=VIT)}
