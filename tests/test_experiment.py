@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
@@ -177,7 +178,9 @@ def test_imports_from_before_the_experiments_were_in_the_package(capsys, folder,
     name = write(
         folder, "from configs import common\n\ndef get_config():\n    return common.base()\n"
     )
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(root))])
+    # Without the checkout, and without folders of other tests that have configs, too.
+    without = [p for p in sys.path if p and not (Path(p) / "configs").exists()]
+    monkeypatch.setattr(sys, "path", without)
     for module in [name for name in sys.modules if name.partition(".")[0] == "configs"]:
         monkeypatch.delitem(sys.modules, module)
     said = mistake(capsys, "train", "--config", name, "--print-config")
