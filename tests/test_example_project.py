@@ -97,7 +97,8 @@ def test_their_steps_are_measured(name, at, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=THOROUGH)])
+@THOROUGH  # test_extensions.py builds each kind
+@pytest.mark.parametrize("all_of_them", [False, True])
 def test_a_file_of_each_kind(all_of_them, at, tmp_path, capsys):
     """What `mae-jax init --extensions` writes runs as it is."""
     assert run("init", tmp_path / "mine", "--extensions") == 0
