@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "evals": BASE | {"data", "ops"},
     "figures": BASE | {"evals", "metrics", "ops", "tables"},
     "predictions": BASE | {"data", "evals", "ops", "paths"},
-    "writers": BASE | {"json_files", "metrics", "tables"},
+    "writers": BASE | {"json_files", "metrics", "tables", "workdir"},
     "engine": BASE | {"writers"},
     "distributed": BASE | {"engine"},
     "data": BASE,

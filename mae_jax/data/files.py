@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,7 @@ class Files:
                 if top:
                     beside, count_beside = beside or [name], count_beside + 1
                 else:
-                    classes.setdefault(_class(name), len(classes))
+                    classes.setdefault(class_of(name), len(classes))
         self._file.flush()
         self._labels = {} if beside else classes
         self.empty_classes = () if beside else tuple(n for n in direct if n not in classes)
@@ -105,7 +105,7 @@ class Files:
 
     def label(self, index: int) -> int:
         """The class of a file."""
-        return self._labels[_class(self[index])]
+        return self._labels[class_of(self[index])]
 
     def labels(self) -> np.ndarray:
         """[N] int32, the class of every file."""
@@ -213,8 +213,17 @@ def read_bytes(path: Path) -> bytes:
         raise BadImage(f"{error.strerror}: {path}") from error
 
 
-def _class(name: str) -> str:
+def class_of(name: str) -> str:
+    """The direct sub-folder that a file is in."""
     return name.partition("/")[0]
+
+
+def class_labels(names: Iterable[str]) -> dict[str, int]:
+    """Class -> label, in the order of the names; {} unless all of them are in sub-folders."""
+    names = list(names)
+    if not all("/" in name for name in names):
+        return {}
+    return {name: label for label, name in enumerate(dict.fromkeys(map(class_of, names)))}
 
 
 def _raise(error: OSError) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mae_jax.data.files import Files, check_regular
+from mae_jax.data.files import Files, check_regular, class_labels, class_of
 from mae_jax.data.images import BadImage, Window, window_to_bytes
 from mae_jax.data.names import printable
 from mae_jax.data.sources import Source
@@ -120,7 +120,7 @@ class Slices(Source):
         located = [self._locate(index) for index in indices]
         fields = {"image": [self._image(file, k) for file, k, _ in located]}
         if self.class_names:
-            fields["label"] = [self._labels[_class(self.files[file])] for file, _, _ in located]
+            fields["label"] = [self._labels[class_of(self.files[file])] for file, _, _ in located]
         return fields
 
     def class_counts(self) -> np.ndarray | None:
@@ -129,7 +129,7 @@ class Slices(Source):
             return None
         slices = np.diff(self._ends, prepend=0)
         files = np.flatnonzero(slices)
-        labels = [self._labels[_class(self.files[file])] for file in files]
+        labels = [self._labels[class_of(self.files[file])] for file in files]
         return np.bincount(labels, slices[files], len(self.class_names)).astype(int)
 
     def name(self, index: int) -> str:
@@ -185,13 +185,8 @@ class Slices(Source):
         """Class -> label, as in `Files`, from the files that are readable images only."""
         if not self._damaged and 0 not in counts:
             return {name: label for label, name in enumerate(self.files.class_names)}
-        names = (self.files[i] for i, n in enumerate(counts) if n and i not in self._damaged)
-        classes: dict[str, int] = {}
-        for name in names:
-            if "/" not in name:
-                return {}
-            classes.setdefault(_class(name), len(classes))
-        return classes
+        readable = (i for i, n in enumerate(counts) if n and i not in self._damaged)
+        return class_labels(self.files[i] for i in readable)
 
     def _locate(self, index: int) -> tuple[int, int, int]:
         """File index, slice index in that file, and number of its slices."""
@@ -257,8 +252,3 @@ def to_bytes(values: np.ndarray, window: Window | None) -> np.ndarray:
 def reason(error: Exception) -> str:
     """The message of an error in one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _class(name: str) -> str:
-    """The direct sub-folder that a file is in."""
-    return name.partition("/")[0]

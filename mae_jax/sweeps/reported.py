@@ -70,21 +70,29 @@ def load(name: str) -> dict[str, Any]:
     path = PUBLISHED / f"{name}.json" if name in known else Path(name)
     if not path.is_file():
         raise UserError(f"--reported {name}: choose {', '.join(known)}, or pass a JSON file")
-    row = lambda row, key: (
-        has(row, key)
-        and all(k in ("row", "x") or isinstance(v, int | float) for k, v in row.items())
-    )
-    table = lambda table: (
-        has(table, "name", "rows")
-        and ("key" not in table or has(table, "axis", "prefix", "relative"))
-        and all(row(r, "x" if "key" in table else "row") for r in table["rows"])
-    )
-    check = lambda content: (
+    return read_json(path, "its structure is described in docs/sweeps.md", is_reported)
+
+
+def is_reported(content: Any) -> bool:
+    """Whether parsed JSON has the structure of reported results."""
+    return (
         has(content, "source", "compare", "tables")
         and all(has(one, "value", "column", "metric") for one in content["compare"])
-        and all(map(table, content["tables"]))
+        and all(map(is_table, content["tables"]))
     )
-    return read_json(path, "its structure is described in docs/sweeps.md", check)
+
+
+def is_table(table: Any) -> bool:
+    """Whether parsed JSON has the structure of one of their tables."""
+    if not has(table, "name", "rows"):
+        return False
+    if "key" in table and not has(table, "axis", "prefix", "relative"):
+        return False
+    name = "x" if "key" in table else "row"
+    return all(
+        has(row, name) and all(k == "row" or isinstance(v, int | float) for k, v in row.items())
+        for row in table["rows"]
+    )
 
 
 def section(
@@ -135,27 +143,27 @@ def pair(
 ) -> list[Pairing]:
     """The lines of a table, in the order of the reported ones, then ours that were not reported."""
     rows = by_row(runs)
-    values = lambda group: [run.own[compare["metric"]] for run in group]
     if "key" not in table:
         return [
             Pairing(
                 label=row["row"],
                 reported=row.get(compare["value"]),
-                ours=values(rows.get(row["row"], ())),
+                ours=[run.own[compare["metric"]] for run in rows.get(row["row"], ())],
             )
             for row in table["rows"]
         ]
+    kept = [
+        run
+        for run in runs
+        if run.name in configs and (run.row == BASE or run.row.startswith(table["prefix"]))
+    ]
+    numbers = {run.name: value_at(configs[run.name], table["key"]) for run in kept}
+    base = 1.0
+    if table["relative"]:
+        base = next((numbers[run.name] for run in kept if run.row == BASE), base)
     ours: dict[float, list[float]] = {}
-    number = lambda run: _value(configs[run.name], table["key"])
-    kept = {
-        name: [run for run in group if run.name in configs]
-        for name, group in rows.items()
-        if name == BASE or name.startswith(table["prefix"])
-    }
-    base = next(map(number, kept.get(BASE, ())), 1) if table["relative"] else 1
-    for group in kept.values():
-        for run in group:
-            ours.setdefault(number(run) / base, []).append(run.own[compare["metric"]])
+    for run in kept:
+        ours.setdefault(numbers[run.name] / base, []).append(run.own[compare["metric"]])
     theirs = {row["x"]: row.get(compare["value"]) for row in table["rows"]}
     return [
         Pairing(label=f"{table['axis']} {x:g}", reported=theirs.get(x), ours=ours.get(x, ()), x=x)
@@ -163,7 +171,7 @@ def pair(
     ]
 
 
-def _value(config: ConfigDict, key: str) -> float:
+def value_at(config: ConfigDict, key: str) -> float:
     """A number of a config: 'method.args.mask_ratio'."""
     for part in key.split("."):
         config = config[part]

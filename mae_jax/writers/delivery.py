@@ -5,7 +5,6 @@ nothing twice, and sends the earlier lines of metrics.jsonl that a service does 
 
 import functools
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from mae_jax.json_files import read_json
 from mae_jax.metrics import EVAL
 from mae_jax.types import Metric, UserError
+from mae_jax.workdir import write
 from mae_jax.writers.writer import Session, Writer
 
 FILE = "writers.json"
@@ -239,7 +239,5 @@ class Writers:
 
     def _save(self) -> None:
         """Writes the notes of all writers that have any, atomically."""
-        path = self.workdir / FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({k: v for k, v in self.notes.items() if v}) + "\n", "utf-8")
-        os.replace(temporary, path)
+        notes = {name: one for name, one in self.notes.items() if one}
+        write(self.workdir / FILE, json.dumps(notes))

@@ -115,8 +115,8 @@ def test_what_is_reported_has_rows_of_the_ablations():
         base, found = configs["base/pretrained/0"], set()
         for name, config in configs.items():
             if name.startswith((table["prefix"], "base/")) and "/pretrained/" in name:
-                found.add(reported._value(config, table["key"]))
-        scale = reported._value(base, table["key"]) if table["relative"] else 1
+                found.add(reported.value_at(config, table["key"]))
+        scale = reported.value_at(base, table["key"]) if table["relative"] else 1
         assert sorted(found) == pytest.approx([row["x"] * scale for row in table["rows"]])
     assert all(math.isfinite(r.get("linear", 0)) for t in paper["tables"] for r in t["rows"])
 

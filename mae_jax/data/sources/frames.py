@@ -12,7 +12,7 @@ import numpy as np
 from mae_jax.data import clips
 from mae_jax.data.clips import Clip
 from mae_jax.data.decoding import extensions
-from mae_jax.data.files import Files, check_regular, find
+from mae_jax.data.files import Files, check_regular, class_labels, class_of, find
 from mae_jax.data.images import BadImage
 from mae_jax.data.names import printable
 from mae_jax.data.slices import reason
@@ -57,18 +57,15 @@ class Frames(Source):
     def __init__(self, files: Files, entries: Sequence[Entry], *, channels: int):
         self.files, self.entries, self.channels = files, entries, channels
         self.num_examples = len(entries)
-        names = [entry.video.name for entry in entries if not entry.damage]
-        nested = all("/" in name for name in names)
-        classes = dict.fromkeys(map(_class, names)) if nested else {}
-        self._labels = {name: label for label, name in enumerate(classes)}
-        self.names = {"label": tuple(classes)} if classes else {}
+        self._labels = class_labels(entry.video.name for entry in entries if not entry.damage)
+        self.names = {"label": tuple(self._labels)} if self._labels else {}
         listing = "\n".join([files.digest, *(self.name(i) for i in range(len(entries)))])
         self.digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
         damaged = ((self.name(n), e.damage) for n, e in enumerate(entries) if e.damage)
         self.damaged = [f"{printable(name)}: {why}" for name, why in damaged]
         report = f"cannot read {len(self.damaged)}, e.g. {self.damaged[0]}" if self.damaged else ""
         self.notes = (
-            *(n for n in files.notes if n not in files.no_classes),
+            *(n for n in files.notes if not (self._labels and n in files.no_classes)),
             *filter(None, [report]),
         )
 
@@ -81,14 +78,14 @@ class Frames(Source):
         entries = [self.entries[index] for index in indices]
         fields = {"image": [self._clip(entry) for entry in entries]}
         if self.class_names:
-            fields["label"] = [self._labels[_class(entry.video.name)] for entry in entries]
+            fields["label"] = [self._labels[class_of(entry.video.name)] for entry in entries]
         return fields
 
     def class_counts(self) -> np.ndarray | None:
         """[classes] int, clips of each class that are not damaged."""
         if not self.class_names:
             return None
-        names = (_class(entry.video.name) for entry in self.entries if not entry.damage)
+        names = (class_of(entry.video.name) for entry in self.entries if not entry.damage)
         return np.bincount([self._labels[name] for name in names], minlength=len(self._labels))
 
     def name(self, index: int) -> str:
@@ -210,8 +207,3 @@ def make(
             f"cannot read {Path(path) / entries[0].video.name}{several}: {entries[0].damage}"
         )
     return Frames(files, entries, channels=channels)
-
-
-def _class(name: str) -> str:
-    """The direct sub-folder that a video is in."""
-    return name.partition("/")[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mae_jax.data import volume_files
-from mae_jax.data.files import Files, existing, find, number
+from mae_jax.data.files import Files, class_labels, class_of, existing, find, number
 from mae_jax.data.images import BadImage, Window
 from mae_jax.data.names import printable
 from mae_jax.data.slices import no_window, reason
@@ -50,11 +50,9 @@ class Volumes(Source):
         self.entries, self.dtype, self.masks = entries, np.dtype(dtype), masks
         self._given, self._windows, self._missing = window, {}, set()
         self.num_examples = len(entries)
-        readable = [entry.name for entry in entries if not entry.damage]
-        nested = all("/" in name for name in readable)
-        classes = dict.fromkeys(map(_class, readable)) if nested else {}
-        self._labels = {name: label for label, name in enumerate(classes)}
-        self.names = {"label": tuple(classes)} if classes else {}
+        self._labels = class_labels(entry.name for entry in entries if not entry.damage)
+        classes = tuple(self._labels)
+        self.names = {"label": classes} if classes else {}
         self.empty_classes = tuple(name for name in files.class_names if name not in classes)
         listing = "\n".join([files.digest, *(entry.name for entry in entries)])
         self.digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
@@ -74,7 +72,7 @@ class Volumes(Source):
         fields = {"image": [self._image(int(i), one) for i, one in zip(indices, opened)]}
         if self.class_names:
             names = (self.entries[index].name for index in indices)
-            fields["label"] = [self._labels[_class(name)] for name in names]
+            fields["label"] = [self._labels[class_of(name)] for name in names]
         if self.masks is not None:
             fields["segmentation"] = [self._mask(int(i), one) for i, one in zip(indices, opened)]
         return fields
@@ -110,7 +108,7 @@ class Volumes(Source):
         """[classes] int, volumes of each class that are not damaged."""
         if not self.class_names:
             return None
-        names = (_class(entry.name) for entry in self.entries if not entry.damage)
+        names = (class_of(entry.name) for entry in self.entries if not entry.damage)
         return np.bincount([self._labels[name] for name in names], minlength=len(self._labels))
 
     def name(self, index: int) -> str:
@@ -155,11 +153,6 @@ class Volumes(Source):
         if not path.exists():
             raise BadImage(f"its mask {path} is missing")
         return VolumeLabels(_guarded(lambda: volume_files.open_file(path)), volume)
-
-
-def _class(name: str) -> str:
-    """The direct sub-folder that a file is in."""
-    return name.partition("/")[0]
 
 
 def _guarded(open: Callable[[], Volume]) -> Volume:
