@@ -139,3 +139,16 @@ def test_videos(tmp_path):
     assert source.num_examples == 1 and clips.count_video(tmp_path / "a.mkv") == 9
     with pytest.raises(BadImage, match="it ends after 9 frames, before frame 12"):
         clips.read_video(tmp_path / "a.mkv", 3, [12])
+
+
+def test_videos_beside_sub_folders_have_no_classes_and_a_note_says_so(tmp_path):
+    (tmp_path / "walk").mkdir()
+    for path in (tmp_path / "a.npy", tmp_path / "walk" / "b.npy"):
+        np.save(path, np.zeros((4, 8, 8, 3), np.uint8))
+    source = frames.make(str(tmp_path), frames=4, stride=1)
+    assert source.names == {} and any(
+        note.startswith("no classes: 1 file") for note in source.notes
+    )
+    (tmp_path / "a.npy").unlink()
+    source = frames.make(str(tmp_path), frames=4, stride=1)
+    assert source.names == {"label": ("walk",)} and not source.notes
