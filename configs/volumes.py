@@ -12,7 +12,7 @@ window in Hounsfield units, and skip series that cannot be read:
 
     --config.data.train="volume('scans', window=(-175, 250))" --config.data.on_error=skip
 
-The targets are raw values: normalized per patch, those of air would be noise.
+The targets are raw values, as normalization per patch would turn air into noise.
 """
 
 from ml_collections import ConfigDict
