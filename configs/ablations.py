@@ -2,7 +2,7 @@
 papers. Each row is the base with the changes that its name states.
 
     mae-jax sweep --config ablations:scenes
-    mae-jax report --sweep runs/ablations --reported mae_paper
+    mae-jax report --sweep runs/ablations_scenes --reported mae_paper
     mae-jax sweep --config ablations:L/16 --list  # ImageNet: pre-training, fine-tuning, probe
 
 For SIZE/PATCH the base is that of the paper's ablations: ViT-L/16, 800 epochs, pixels that are not

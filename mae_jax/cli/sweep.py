@@ -20,7 +20,7 @@ def sweep(args) -> int:
     from mae_jax.experiment import notes
     from mae_jax.paths import check_place
     from mae_jax.sweeps import experiments as sweeping
-    from mae_jax.sweeps.pool import devices
+    from mae_jax.sweeps.pool import shares
     from mae_jax.tables import drawn
 
     configs, workdir = load_configs(args.config, args.overrides), args.workdir
@@ -55,7 +55,7 @@ def sweep(args) -> int:
     command = lambda name: [*this, *options, "--only", name]
     with args.stop.later() as stop:
         failed, left = sweeping.sweep(
-            configs, workdir, command, starts=starts, devices=devices(args.jobs), stop=stop
+            configs, workdir, command, starts=starts, shares=shares(args.jobs), stop=stop
         )
     table = sweeping.collect(configs, workdir)
     Console().print(drawn(table, args.config))

@@ -24,7 +24,7 @@ from mae_jax.engine.preemption import StopRequests
 from mae_jax.json_files import has, read_json
 from mae_jax.spec import nearest
 from mae_jax.sweeps.comparison import Finished, declared
-from mae_jax.sweeps.pool import launch, schedule
+from mae_jax.sweeps.pool import Share, launch, schedule
 from mae_jax.tables import heading, markdown, shown, spread
 from mae_jax.types import UserError
 from mae_jax.weights import image_of
@@ -154,7 +154,7 @@ def sweep(
     command: Callable[[str], Sequence[str]],
     *,
     starts: Mapping[str, Sequence[str]],
-    devices: Sequence[str | None],
+    shares: Sequence[Share],
     stop: StopRequests | None = None,
 ) -> tuple[dict[str, str], list[str]]:
     """Runs the unfinished experiments. A failure skips only experiments that start from that one.
@@ -164,7 +164,7 @@ def sweep(
         workdir: an experiment runs in workdir/NAME and prints into workdir/NAME/log.txt.
         command: name -> command line of the process that runs it.
         starts: name -> names of the experiments that it starts from, as `link` returns them.
-        devices: one per process at a time, as `pool.devices` returns them.
+        shares: one per process at a time, as `pool.shares` returns them.
         stop: requests to stop, if signals are handled already.
 
     Returns:
@@ -173,9 +173,9 @@ def sweep(
     # Processes may share JAX's cache: one that reads an incomplete entry compiles by itself.
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(workdir / "compiled"))
 
-    def begin(name: str, device: str | None) -> subprocess.Popen:
-        environment = {"JAX_COMPILATION_CACHE_DIR": compiled, "CUDA_VISIBLE_DEVICES": device}
-        return launch(command(name), workdir / name / "log.txt", environment)
+    def begin(name: str, share: Share) -> subprocess.Popen:
+        environment = {"JAX_COMPILATION_CACHE_DIR": compiled}
+        return launch(command(name), workdir / name / "log.txt", environment, share)
 
     def judge(name: str, code: int) -> tuple[bool, str]:
         folder = workdir / name
@@ -190,7 +190,7 @@ def sweep(
         console.print(f"{label}: {text}", highlight=False, soft_wrap=True)
 
     todo = [name for name, config in configs.items() if not finished(workdir / name, config)]
-    how = dict(devices=devices, begin=begin, judge=judge, say=say, stop=stop)
+    how = dict(shares=shares, begin=begin, judge=judge, say=say, stop=stop)
     return schedule(todo, after=starts, **how)
 
 

@@ -1,4 +1,6 @@
-"""Runs subprocesses in dependency order, a fixed number at a time, each on its own GPU."""
+"""Runs subprocesses in dependency order, a fixed number at a time, each on its own GPU or CPU
+cores.
+"""
 
 import contextlib
 import ctypes
@@ -21,11 +23,25 @@ PATIENCE = 15
 """Polls between a request to stop and terminating the processes."""
 
 
-def devices(jobs: int) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES for each of `jobs` processes; None: unchanged.
+class Share(NamedTuple):
+    """What one of several processes at a time may use.
 
-    A single process gets all GPUs, several get one each. On CPUs they share the cores. Use one at a
-    time on a TPU: the first process locks it, and the others would fail.
+    Attributes:
+        gpus: CUDA_VISIBLE_DEVICES; None: as in this process.
+        cores: numbers of the CPU cores that it runs on; None: as this process.
+    """
+
+    gpus: str | None = None
+    cores: tuple[int, ...] | None = None
+
+
+def shares(jobs: int) -> list[Share]:
+    """The devices of each of `jobs` processes.
+
+    A single process gets all devices, several get one GPU each or, on the CPU, disjoint cores:
+    threads of two processes that wait for each other on the same cores cost a third of the speed.
+    More processes than cores share them. Use one at a time on a TPU: the first process locks it,
+    and the others would fail.
 
     Raises:
         UserError: fewer GPUs than processes, some of which would compute on the CPU.
@@ -35,13 +51,25 @@ def devices(jobs: int) -> list[str | None]:
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible_gpus(os.environ)
     hidden = listed is not None and not gpus or os.environ.get("JAX_PLATFORMS") == "cpu"
-    if jobs == 1 or hidden:  # GPUs that the user has hidden stay hidden
-        return [None] * jobs
+    if jobs == 1:
+        return [Share()]
+    if hidden:  # GPUs that the user has hidden stay hidden
+        return [Share(cores=cores) for cores in _split_cores(jobs)]
     names = gpus or [str(slot) for slot in range(jobs)]
     if jobs > len(names):
         where = "CUDA_VISIBLE_DEVICES lists" if listed else "this machine has"
         raise UserError(f"--jobs {jobs}: each uses a GPU, and {where} {len(names)}: lower --jobs")
-    return names[:jobs]
+    return [Share(gpus=name) for name in names[:jobs]]
+
+
+def _split_cores(jobs: int) -> list[tuple[int, ...] | None]:
+    """Disjoint cores of about equal number for each process, where they can be chosen."""
+    cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+    if jobs > len(cores):
+        return [None] * jobs
+    return [
+        tuple(cores[i * len(cores) // jobs : (i + 1) * len(cores) // jobs]) for i in range(jobs)
+    ]
 
 
 class _Running(NamedTuple):
@@ -54,8 +82,8 @@ def schedule(
     names: Sequence[str],
     *,
     after: Mapping[str, Sequence[str]],
-    devices: Sequence[str | None],
-    begin: Callable[[str, str | None], subprocess.Popen],
+    shares: Sequence[Share],
+    begin: Callable[[str, Share], subprocess.Popen],
     judge: Callable[[str, int], tuple[bool, str]],
     say: Callable[[str, str], None],
     stop: StopRequests | None = None,
@@ -67,8 +95,8 @@ def schedule(
     Args:
         names: of the processes.
         after: name -> names of the processes that must have succeeded before.
-        devices: one per process at a time.
-        begin: (name, device) -> the started process.
+        shares: one per process at a time.
+        begin: (name, share) -> the started process.
         judge: (name, exit code) -> whether it succeeded, and a text for `say`.
         say: called with (name, text).
         stop: requests to stop, if signals are handled already.
@@ -87,7 +115,7 @@ def schedule(
                     for _, child, _ in running.values():
                         child.terminate()
             else:
-                free = [slot for slot in range(len(devices)) if slot not in running]
+                free = [slot for slot in range(len(shares)) if slot not in running]
                 while free and (name := _next(todo, running, after)):
                     todo.remove(name)
                     lost = [start for start in after.get(name, ()) if start in failed]
@@ -96,7 +124,7 @@ def schedule(
                         say(name, failed[name])
                     else:
                         slot = free.pop(0)
-                        child = begin(name, devices[slot])
+                        child = begin(name, shares[slot])
                         running[slot] = _Running(name, child, time.monotonic())
             if not running:
                 return failed, stopped + todo
@@ -126,24 +154,30 @@ def _next(
 
 
 def launch(
-    command: Sequence[str], log: Path, environment: Mapping[str, str | None]
+    command: Sequence[str], log: Path, environment: Mapping[str, str], share: Share
 ) -> subprocess.Popen:
     """Starts a process that appends its output to `log`. Values in `environment` override the
-    current ones; None: unchanged.
+    current ones.
 
     On Linux the process ends with this one, even if this one is killed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    changes = {name: value for name, value in environment.items() if value is not None}
+    visible = {} if share.gpus is None else {"CUDA_VISIBLE_DEVICES": share.gpus}
+
+    def prepare() -> None:
+        if share.cores:
+            os.sched_setaffinity(0, share.cores)
+        _end_with_parent()
+
     with log.open("a") as file:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | changes,
+            env={**os.environ, **environment, **visible},
             start_new_session=True,  # Ctrl-C reaches only this process, which stops the others
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=prepare if sys.platform == "linux" else None,
         )
 
 

@@ -4,6 +4,7 @@ One sweep has real runs. The others have small processes that only write what a 
 """
 
 import json
+import os
 import signal
 import statistics
 import sys
@@ -39,13 +40,13 @@ def meet(*others):
 with (root / "order").open("a") as file:
     file.write(name[0])
 exec(sys.argv[3])
-print(os.environ.get("CUDA_VISIBLE_DEVICES"))
+print(os.environ.get("CUDA_VISIBLE_DEVICES"), *os.sched_getaffinity(0))
 results = '{"step": 1, "results": {}, "final": {"x": {"top1": 0.5}}, "evaluators": "knn"}'
 (root / name / "results.json").write_text(results)
 """
 
 
-def sweep_fakes(workdir, starts, devices=(None,), **scripts):
+def sweep_fakes(workdir, starts, shares=None, **scripts):
     """A sweep of processes that do as FAKE says; `a='...'` is what a/x/0 does in between. The
     second letter of a start is the teacher's.
     """
@@ -57,7 +58,9 @@ def sweep_fakes(workdir, starts, devices=(None,), **scripts):
         configs[f"{name}/x/0"] = ConfigDict(dict(init_from=sections, evals=dict(run="knn")))
     command = lambda name: [sys.executable, "-c", FAKE, workdir, name, scripts.get(name[0], "")]
     links = experiments.link(configs, workdir)
-    return experiments.sweep(configs, workdir, command, starts=links, devices=devices)
+    return experiments.sweep(
+        configs, workdir, command, starts=links, shares=shares or [pool.Share()]
+    )
 
 
 def records(workdir):
@@ -234,13 +237,16 @@ def test_starts_come_first_and_their_failures_spread(tmp_path, capsys):
     assert (tmp_path / "order").read_text() == "aleb" + "lcd"
 
 
-def test_two_at_a_time_each_with_its_device(tmp_path):
+def test_two_at_a_time_each_with_its_devices(tmp_path):
     starts = dict(a="", b="", c="a", d="")
     # a ends only when d is there, for which b must have ended, while c waits for a.
     scripts = dict(a="meet('b', 'd')", b="meet('a')", d="meet()")
-    assert sweep_fakes(tmp_path, starts, ("4", "7"), **scripts) == ({}, [])
+    core = min(os.sched_getaffinity(0))
+    shares = [pool.Share(gpus="4", cores=(core,)), pool.Share(gpus="7")]
+    assert sweep_fakes(tmp_path, starts, shares, **scripts) == ({}, [])
     said = {name: (tmp_path / name / "x/0/log.txt").read_text().strip() for name in "abd"}
-    assert said == dict(a="4", b="7", d="7")
+    rest = " ".join(map(str, os.sched_getaffinity(0)))
+    assert said == dict(a=f"4 {core}", b=f"7 {rest}", d=f"7 {rest}")
     order = (tmp_path / "order").read_text()
     assert sorted(order[:2]) == ["a", "b"] and order[2:] == "dc"
 
@@ -250,7 +256,7 @@ def test_a_request_to_stop_reaches_all(tmp_path, monkeypatch):
     wait = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); meet('a', 'b');"
     tell = "os.kill(os.getppid(), signal.SIGTERM);"
     scripts = dict(a=f"{wait} {tell} time.sleep(600)", b=f"{wait} time.sleep(600)")
-    failed, left = sweep_fakes(tmp_path, dict(a="", b="", c=""), (None, None), **scripts)
+    failed, left = sweep_fakes(tmp_path, dict(a="", b="", c=""), [pool.Share()] * 2, **scripts)
     assert failed == {} and sorted(left) == ["a/x/0", "b/x/0", "c/x/0"]
     assert not (tmp_path / "c").exists()
 
@@ -258,29 +264,38 @@ def test_a_request_to_stop_reaches_all(tmp_path, monkeypatch):
 def test_a_run_that_was_told_to_stop_stops_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "PATIENCE", 2)
     scripts = dict(a="meet('b'); sys.exit(75)", b="meet('a'); time.sleep(600)")
-    failed, left = sweep_fakes(tmp_path, dict(a="", b="", c=""), (None, None), **scripts)
+    failed, left = sweep_fakes(tmp_path, dict(a="", b="", c=""), [pool.Share()] * 2, **scripts)
     assert failed == {} and left == ["a/x/0", "b/x/0", "c/x/0"]
     assert not (tmp_path / "c").exists()
 
 
-def test_devices(monkeypatch):
+def test_shares(monkeypatch):
+    gpus = lambda jobs: [share.gpus for share in pool.shares(jobs)]
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert pool.devices(2) == [None, None]
+    assert gpus(2) == [None, None]
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5,7")
-    assert pool.devices(1) == [None] and pool.devices(2) == ["2", "GPU-5"]
+    assert gpus(1) == [None] and gpus(2) == ["2", "GPU-5"]
     with pytest.raises(UserError, match="--jobs 4: each uses a GPU, and CUDA_.* lists 3"):
-        pool.devices(4)
+        pool.shares(4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert pool.devices(2) == [None, None]  # no GPU is shown that was hidden
+    assert gpus(2) == [None, None]  # no GPU is shown that was hidden
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(Path, "glob", lambda *_: iter(()))  # a machine without GPUs
-    assert pool.devices(2) == ["0", "1"]
+    assert gpus(2) == ["0", "1"]
     monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("/dev/nvidia3")]))
     with pytest.raises(UserError, match="--jobs 2: each uses a GPU, and this machine has 1"):
-        pool.devices(2)
+        pool.shares(2)
     with pytest.raises(UserError, match="--jobs 0"):
-        pool.devices(0)
+        pool.shares(0)
+
+
+def test_cores_are_split_between_processes_on_the_cpu(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {8, 1, 3, 5, 9})
+    cores = lambda jobs: [share.cores for share in pool.shares(jobs)]
+    assert cores(1) == [None] and cores(2) == [(1, 3), (5, 8, 9)]
+    assert cores(5) == [(1,), (3,), (5,), (8,), (9,)] and cores(6) == [None] * 6
 
 
 @pytest.mark.parametrize("starts", [dict(a="a"), dict(a="b", b="c", c="b")])
