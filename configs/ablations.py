@@ -94,6 +94,7 @@ def get_configs(arg: str = "scenes") -> dict[str, ConfigDict]:
         for seed in SEEDS if row == BASE or arg.endswith("seeds") else SEEDS[:1]:
             config = copy.deepcopy(config)
             config.seed = seed
+            config.evals.baselines = row == BASE
             if row == "tuned by contrast":
                 config.init_from.path = f"{BASE}/frozen/{seed}"
             configs[f"{row}/frozen/{seed}"] = config

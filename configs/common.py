@@ -64,8 +64,9 @@ def base() -> ConfigDict:
             checkpoint=dict(every=1000, keep=2),  # steps between two checkpoints; number to keep
             # Steps between two lines of metrics; writers, e.g. 'tensorboard|wandb(cells)|mlflow'.
             log=dict(every=50, writers="tensorboard"),
-            # Steps between two evaluations (0: only at the end), evaluators, figures at the end.
-            evals=dict(every=0, run="", figures="auto"),
+            # Steps between two evaluations (0: only at the end); evaluators. At the end: figures,
+            # and whether raw pixels and the random encoder are evaluated, too.
+            evals=dict(every=0, run="", figures="auto", baselines=True),
         )
     )
 

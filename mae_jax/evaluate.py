@@ -85,13 +85,17 @@ def evaluate(
     state: TrainState,
     evaluators: Sequence[Evaluator],
     poll: Callable[[], None] = lambda: None,
+    baselines: bool = True,
 ) -> Results:
     """Runs the evaluators on the trained model, and those with `baselines` on the baselines too.
 
     Args:
         poll: called before each representation is evaluated.
+        baselines: whether to evaluate the baselines.
     """
     predictors, results = run.representations(state), {}
+    if not baselines:
+        predictors = {run.name: predictors[run.name]}
     with Progress(run.data, len(predictors)) as progress:
         for name, predictor in predictors.items():
             poll()
@@ -112,7 +116,7 @@ def finish(
         writers: receive the results.
     """
     step, evaluators = int(state.step), run.evals.evaluators
-    results = evaluate(run, state, evaluators, poll)
+    results = evaluate(run, state, evaluators, poll, run.evals.baselines)
     metrics = metrics_of(evaluators, results)
     if evaluators and jax.process_index() == 0:
         path = workdir / "results.json"

@@ -35,6 +35,8 @@ class EvalPlan(NamedTuple):
     evaluators: list[Evaluator]
     figures: list[Figure]
     """Figures to draw; with `AUTO`, some may not apply to the method."""
+    baselines: bool
+    """Whether the evaluation at the end includes the baselines."""
 
 
 class LogPlan(NamedTuple):
@@ -135,7 +137,9 @@ def _check_sizes(args: Mapping[str, Any]) -> None:
                 raise UserError(f"{name}: {number} may be at most {LARGEST}")
 
 
-def make_eval_plan(*, every: int, run: str, figures: str = AUTO) -> EvalPlan:
+def make_eval_plan(
+    *, every: int, run: str, figures: str = AUTO, baselines: bool = True
+) -> EvalPlan:
     """Builds the evaluators and figures of the section `evals`.
 
     Args:
@@ -143,10 +147,11 @@ def make_eval_plan(*, every: int, run: str, figures: str = AUTO) -> EvalPlan:
         run: spec of the evaluators, e.g. 'knn(k=20)|logistic'.
         figures: spec of the figures, e.g. 'curves|reconstructions(count=16)'; 'auto': these two,
             the second only if the method has pictures.
+        baselines: whether the evaluation at the end includes raw pixels and the random encoder.
     """
     if every < 0:
         raise UserError(f"config.evals.every={every} must be 0 (only at the end) or more")
-    return EvalPlan(every, run, make_evaluators(run), make_figures(figures))
+    return EvalPlan(every, run, make_evaluators(run), make_figures(figures), baselines)
 
 
 def make_figures(text: str) -> list[Figure]:

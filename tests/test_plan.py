@@ -1,6 +1,7 @@
 """What a run reports before it trains and after it has finished, on gray images."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from mae_jax.engine.checkpoint import OtherModel
 from mae_jax.progress import Progress
 from mae_jax.restore import load_run
 from mae_jax.run import Run, build
+from mae_jax.settings import make_eval_plan
 from mae_jax.types import UserError
 from mae_jax.workdir import recorded
 from tests.helpers.commands import mistake, run
@@ -120,6 +122,16 @@ def test_an_evaluation_reports_what_it_does(capsys, root):
         "evaluating mae (2 of 2): knn",
         "evaluating mae (2 of 2): knn, test batch 1 of 2",
     ]
+
+
+def test_baselines_are_left_out_where_the_config_says_so(root, monkeypatch):
+    data = build(config(root, [])).data
+    names = ["raw pixels", "random encoder", "mae"]
+    run = SimpleNamespace(data=data, name="mae", representations=lambda _: dict.fromkeys(names))
+    monkeypatch.setattr(evaluate, "run_evaluators", lambda *_: {"knn": 0.5})
+    evaluators = make_eval_plan(every=0, run="knn", baselines=False).evaluators
+    assert [*evaluate.evaluate(run, None, evaluators)] == names
+    assert [*evaluate.evaluate(run, None, evaluators, baselines=False)] == ["mae"]
 
 
 @pytest.mark.parametrize("command", ["features", "reconstruct", "evaluate", "export"])
