@@ -58,6 +58,16 @@ class Finished:
         """Baseline -> metric -> value."""
         return dict(list(self.results.items())[:-1])
 
+    @property
+    def examples(self) -> int:
+        """Number of training examples seen; 0: not known."""
+        return self.step * (self.batch_size or 0)
+
+    @property
+    def teraflops(self) -> float:
+        """10^12 operations of training; 0: not known."""
+        return self.examples * (self.costs.get("gflops_per_image") or 0) / 1e3
+
     def timeline(self) -> tuple[list[int], list[float]]:
         """Steps, and minutes of training up to each of them, from the logged images/s."""
         steps, minutes = [0], [0.0]
@@ -96,7 +106,9 @@ def declared(runs: Sequence[Finished]) -> dict[str, Metric]:
     return metrics
 
 
-def comparison_table(runs: Sequence[Finished], table: str = "main") -> list[list[str]]:
+def comparison_table(
+    runs: Sequence[Finished], table: str = "main", *, terminal: bool = False
+) -> list[list[str]]:
     """Rows of Markdown cells: the heading, the baselines, then the rows of the sweep. A cell is the
     mean ± sample standard deviation over the seeds of a metric in a column. The best means of a
     column are bold, baselines included. Empty if no metric is in this table.
@@ -104,6 +116,7 @@ def comparison_table(runs: Sequence[Finished], table: str = "main") -> list[list
     Args:
         runs: of a sweep.
         table: shows metrics that are declared for this table.
+        terminal: for a terminal instead: without markup, and the baselines last.
     """
     known = declared(runs)
     metrics = dict.fromkeys(name for run in runs for name in run.own if known[name].table == table)
@@ -113,7 +126,8 @@ def comparison_table(runs: Sequence[Finished], table: str = "main") -> list[list
     groups = with_baselines(runs)
     names = dict.fromkeys(name for group in groups.values() for name in group[0].baselines)
     # A non-breaking space keeps a unit on the line of its metric.
-    titles = [f"{plain(c)}: {heading(m, known[m]).replace(' ', chr(160))}" for c, m in keys]
+    escaped = str if terminal else plain
+    titles = [f"{escaped(c)}: {heading(m, known[m]).replace(' ', chr(160))}" for c, m in keys]
     lines: dict[tuple[bool, str], list[str]] = {}  # (whether it is a baseline, its name) -> cells
     for column, metric in keys:
         baselines = [run.baselines for run in groups.get(column, ())]
@@ -126,11 +140,12 @@ def comparison_table(runs: Sequence[Finished], table: str = "main") -> list[list
             ]
             for row, group in by_row(runs).items()
         }
-        best = _best(known[metric], values)
+        best = [] if terminal else _best(known[metric], values)
         for key, numbers in values.items():
             cell = spread(known[metric], numbers)
             lines.setdefault(key, []).append(f"**{cell}**" if key in best else cell)
-    cells = [["", *titles], *([plain(name), *cells] for (_, name), cells in lines.items())]
+    order = sorted(lines, key=lambda key: key[0] == terminal)  # stable
+    cells = [["", *titles], *([escaped(key[1]), *lines[key]] for key in order)]
     return [line for line in cells if any(line[1:])]
 
 
@@ -162,7 +177,8 @@ def cost_table(runs: Sequence[Finished]) -> list[list[str]]:
         "memory of a step, MB": lambda run: run.costs.get("step_megabytes"),
         "parameters, M": lambda run: run.costs.get("parameters", 0) / 1e6,
         "of the encoder, M": lambda run: run.costs.get("encoder_parameters", 0) / 1e6,
-        "examples seen": lambda run: run.step * (run.batch_size or 0),
+        "examples seen": lambda run: run.examples,
+        "TFLOPs of training": lambda run: run.teraflops,
     }
     rows = by_row(runs)
     table = [["", *map(plain, rows)]]

@@ -23,13 +23,16 @@ from mae_jax.engine.log import console
 from mae_jax.engine.preemption import StopRequests
 from mae_jax.json_files import has, read_json
 from mae_jax.spec import nearest
-from mae_jax.sweeps.comparison import Finished, declared
+from mae_jax.sweeps.comparison import Finished, comparison_table, declared
 from mae_jax.sweeps.pool import Share, launch, schedule
 from mae_jax.tables import heading, markdown, shown, spread
 from mae_jax.types import UserError
 from mae_jax.weights import image_of
 from mae_jax.weights.init_from import origin
 from mae_jax.workdir import changes_since, read_config, read_results, recorded, write
+
+WIDE = 6
+"""Columns of numbers that fit a terminal."""
 
 
 def link(configs: Mapping[str, ConfigDict], workdir: Path) -> dict[str, tuple[str, ...]]:
@@ -239,9 +242,13 @@ def collect(configs: Mapping[str, ConfigDict], workdir: Path) -> list[list[str]]
 
 
 def tabulate(runs: Sequence[Finished]) -> list[list[str]]:
-    """Rows of text, the heading first: a row of the sweep, a metric, and its values by column.
-    Metrics that are declared for no table are left out.
+    """Rows of text, the heading first: the main metrics by column, for each row of the sweep and
+    then its baselines. If these have more than `WIDE` columns, or there are none: a line for each
+    metric of a row, of all metrics that are declared for a table, and no baselines.
     """
+    table = comparison_table(runs, terminal=True)
+    if table and len(table[0]) <= 1 + WIDE:
+        return table
     metrics = declared(runs)
     cells: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:

@@ -58,8 +58,25 @@ def minutes(run: Finished, steps: Sequence[int]) -> list[float]:
     return list(np.interp(steps, *run.timeline()))
 
 
-AXES = {"examples seen": examples, "minutes of training": minutes}
+def teraflops(run: Finished, steps: Sequence[int]) -> list[float]:
+    """10^12 operations of training up to each of `steps`."""
+    return [run.teraflops * step / run.step for step in steps]
+
+
+AXES = {
+    "examples seen": examples,
+    "TFLOPs of training": teraflops,
+    "minutes of training": minutes,
+}
 """Label of a horizontal axis -> function from a run and its steps to positions."""
+
+
+def axes(runs: Sequence[Finished]) -> list[str]:
+    """The labels of `AXES` along which the runs can be drawn."""
+    if not any(len(run.timeline()[0]) > 1 for run in runs):
+        return []
+    known = all(run.teraflops for run in runs)
+    return [label for label, axis in AXES.items() if known or axis is not teraflops]
 
 
 def draw_metric(

@@ -52,7 +52,7 @@ def report(
     Args:
         workdir: of a sweep.
         out: folder; created if missing.
-        notes: Markdown to insert after the results.
+        notes: Markdown to insert before the results.
         title: of the page; default: the workdir's name.
         reported: results of others to compare with, see `reported.load`.
 
@@ -74,9 +74,9 @@ def report(
         f"# {plain(title)}",
         introduction(runs),
         missing(runs, workdir),
+        notes.read_text(encoding="utf-8").strip() if notes else "",
         *results(runs),
         *(beside.section(others, runs, configs, out) if others else []),
-        notes.read_text(encoding="utf-8").strip() if notes else "",
         *costs(first),
         *curves(first, out),
         *figures(first, workdir, out),
@@ -204,11 +204,11 @@ def costs(runs: Sequence[Finished]) -> list[str]:
 def curves(runs: Sequence[Finished], out: Path) -> list[str]:
     """The section with the learning curves."""
     drawn = []
-    labels = [*progress.AXES] if any(len(run.timeline()[0]) > 1 for run in runs) else []
+    labels = progress.axes(runs)
     for metric, declaration in progress.metrics_on_the_way(runs).items():
         pictures = []
-        for axis, label in zip(("examples", "time"), labels, strict=False):
-            name = f"figures/{slug(metric)}_{axis}.svg"
+        for label in labels:
+            name = f"figures/{slug(metric)}_{label.split()[0]}.svg"
             progress.draw_metric(runs, metric, declaration, label, out / name)
             pictures.append(picture(f"{metric} against {label}, a line for each row", name))
         drawn.append("\n".join(pictures))

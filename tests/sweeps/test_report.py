@@ -162,6 +162,7 @@ def test_costs_are_summed_from_the_log(reported):
         "parameters, M": "2.5",
         "of the encoder, M": "1.25",
         "examples seen": "200",
+        "TFLOPs of training": "2.47",  # 12.34 x 200 / 1000
     }
     assert costs["a\\|b"]["training, minutes"] == "0.133"  # 200 / 25 = 8 s
     assert costs["simclr"]["GFLOPs per image"] == "" and "TPU v4 x 8; jax 0.10.2" in reported[0]
@@ -170,13 +171,13 @@ def test_costs_are_summed_from_the_log(reported):
 def test_parts_stand_in_their_order_and_missing_runs_are_named(reported):
     text = reported[0]
     headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
-    expected = ["A \\< B", "Results", "What it says", "Cost", "Curves under pretrain"]
+    expected = ["A \\< B", "What it says", "Results", "Cost", "Curves under pretrain"]
     assert headings == [*expected, "Figures", "Settings"]
     assert "**Without a result:** `simclr/10%/1`." in text
     linked = re.findall(r"!\[.+?\]\((.+?)\)", text)
     assert linked == [
         "figures/knn_examples.svg",
-        "figures/knn_time.svg",
+        "figures/knn_minutes.svg",
         "figures/losses.svg",
         "figures/reconstructions_1_mae.png",
         "figures/attention_3_a_b.png",

@@ -3,12 +3,15 @@ it is a baseline.
 """
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from mae_jax.metrics import BEFORE
+from mae_jax.sweeps import progress
 from mae_jax.sweeps.comparison import Finished, comparison_table, declared
+from mae_jax.sweeps.experiments import WIDE, tabulate
 from mae_jax.tables import heading, results_table, shown, spread
 from mae_jax.types import Metric
 
@@ -35,6 +38,32 @@ def test_no_method_is_best_where_a_baseline_is_better():
         "vae": "30.0",
     }
     assert column(comparison_table(runs, "further"))["raw pixels"] == "**1.000**"  # less is better
+
+
+def test_curves_are_over_operations_where_all_runs_have_counted_them():
+    lines = [{"step": step, "images_per_s": 5.0} for step in (2, 4)]
+    known = replace(finished("mae"), step=4, batch_size=8, costs={"gflops_per_image": 500.0})
+    known, other = (replace(run, lines=lines) for run in (known, finished("vae")))
+    other = replace(other, batch_size=8)
+    assert progress.teraflops(known, [0, 1, 4]) == [0, 4, 16]
+    assert progress.axes([known]) == [*progress.AXES]
+    assert progress.axes([known, other]) == ["examples seen", "minutes of training"]
+    assert progress.axes([finished("mae")]) == []
+
+
+def test_the_table_of_a_sweep_has_a_line_for_each_metric_if_there_are_many():
+    runs = [finished("a|b", baselines={"raw": {"knn": 0.3}}, knn=0.4)]
+    runs.append(finished("a|b", column="10%", top1=0.5))
+    assert tabulate(runs) == [
+        ["", "frozen: knn\xa0%", "10%: top1\xa0%"],
+        ["a|b", "40.0", "50.0"],
+        ["raw", "30.0", ""],
+    ]
+    runs += [finished("a|b", column=str(number), top1=0.5) for number in range(WIDE - 1)]
+    assert tabulate(runs)[:2] == [
+        ["", "metric", "frozen", "10%", *map(str, range(WIDE - 1))],
+        ["a|b", "knn %", "40.0", *[""] * WIDE],
+    ]
 
 
 def test_a_method_that_beats_the_baselines_is_bold_also_when_it_is_alone():
