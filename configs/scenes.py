@@ -18,7 +18,7 @@ runs/vqvae, trained by `vqvae:scenes`. Several words are joined by commas, 'seve
 
 from ml_collections import ConfigDict
 
-from mae_jax.configs import quickstart
+from mae_jax.configs import common
 from mae_jax.types import UserError
 
 ENCODER = "vit(width=128, depth=4, heads=4, patch=8)"
@@ -53,12 +53,27 @@ def get_config(arg: str = "") -> ConfigDict:
     if set(words) - {"several", *VARIANTS}:
         known = ", ".join(["several", *VARIANTS])
         raise UserError(f"configs/scenes.py:{arg}: write words of {known} after the colon")
-    config = quickstart.get_config()
-    config.method.args.update(encoder=ENCODER, target="pixels(normalize=True)")
+    config = common.base()
+    config.data.update(
+        train="fashion_scenes(split=train)",
+        test="fashion_scenes(split=test)",
+        batch_size=128,
+        train_transform="random_resized_crop(32, scale=(0.5, 1))|flip",
+        eval_transform="resize(32)|center_crop(32)",
+    )
+    config.method.args = common.method_args(
+        "mae",
+        encoder=ENCODER,
+        decoder_width=64,
+        decoder_depth=1,
+        decoder_heads=4,
+        target="pixels(normalize=True)",
+        pool="mean",
+    )
     config.schedule.update(base_lr=2e-3, epochs=60.0, warmup_epochs=5.0)
     config.checkpoint.every = 500
     config.log.every = 50
-    config.evals.update(every=0, run="knn(k=20, limit=4000)|logistic(limit=4000)")
+    config.evals.run = "knn(k=20, limit=4000)|logistic(limit=4000)"
     for word in words:
         config.method.args.update(VARIANTS.get(word, {}))
     config.schedule.base_lr *= config.method.args.predict_share

@@ -188,12 +188,16 @@ def sweep(
         own, metrics = list(results["final"].values())[-1], results["metrics"]
         return True, "  ".join(f"{name} {shown(metrics[name], own[name])}" for name in own)
 
+    def glance(name: str) -> str:
+        line = _last_line(workdir / name / "log.txt")
+        return line if line.startswith(("step ", "evaluating ")) else ""
+
     def say(name: str, text: str) -> None:
         label = f"[{list(configs).index(name) + 1}/{len(configs)}] {name}"
         console.print(f"{label}: {text}", highlight=False, soft_wrap=True)
 
     todo = [name for name, config in configs.items() if not finished(workdir / name, config)]
-    how = dict(shares=shares, begin=begin, judge=judge, say=say, stop=stop)
+    how = dict(shares=shares, begin=begin, glance=glance, judge=judge, say=say, stop=stop)
     return schedule(todo, after=starts, **how)
 
 
@@ -204,8 +208,13 @@ def _reason(code: int, log: Path) -> str:
         return f"killed by {signal.Signals(-code).name}{memory}"
     if code == 0:
         return "it has no results: config.evals.run is empty"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("mae-jax: ") if lines else "no output"
+    return _last_line(log).removeprefix("mae-jax: ") or "no output"
+
+
+def _last_line(log: Path) -> str:
+    """The last line of output that is not empty; '' if there is none."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def finished(folder: Path, config: ConfigDict) -> bool:

@@ -19,6 +19,8 @@ from mae_jax.types import PREEMPTED, UserError
 
 POLL = 0.2
 """Seconds between two polls of the processes."""
+REPORT = 60
+"""Seconds between two reports on the running processes."""
 PATIENCE = 15
 """Polls between a request to stop and terminating the processes."""
 
@@ -84,6 +86,7 @@ def schedule(
     after: Mapping[str, Sequence[str]],
     shares: Sequence[Share],
     begin: Callable[[str, Share], subprocess.Popen],
+    glance: Callable[[str], str],
     judge: Callable[[str, int], tuple[bool, str]],
     say: Callable[[str, str], None],
     stop: StopRequests | None = None,
@@ -97,6 +100,7 @@ def schedule(
         after: name -> names of the processes that must have succeeded before.
         shares: one per process at a time.
         begin: (name, share) -> the started process.
+        glance: name of a running process -> how far it is, for `say`; '' says nothing.
         judge: (name, exit code) -> whether it succeeded, and a text for `say`.
         say: called with (name, text).
         stop: requests to stop, if signals are handled already.
@@ -104,7 +108,7 @@ def schedule(
     Returns:
         Name -> reason of each failure; and the names still to run, if stopped.
     """
-    todo, failed, stopped, waited = list(names), {}, [], 0
+    todo, failed, stopped, waited, reported = list(names), {}, [], 0, time.monotonic()
     running: dict[int, _Running] = {}
     with contextlib.nullcontext(stop) if stop else StopRequests() as stop:
         while True:
@@ -129,6 +133,11 @@ def schedule(
             if not running:
                 return failed, stopped + todo
             time.sleep(POLL)
+            if time.monotonic() - reported >= REPORT:
+                reported = time.monotonic()
+                for name, *_ in running.values():
+                    if text := glance(name):
+                        say(name, text)
             for slot, (name, child, began) in list(running.items()):
                 if (code := child.poll()) is None:
                     continue
