@@ -17,9 +17,9 @@ def get_configs() -> dict[str, ConfigDict]:
     scratch = few_labels()
     scratch.method.args.layer_decay = 1.0  # one learning rate for all layers
     return {
-        "mae/frozen/0": quickstart.get_config(),
         "mae/10% of labels/0": few,
         "scratch/10% of labels/0": scratch,
+        "mae/frozen/0": quickstart.get_config(),
     }
 
 
@@ -29,4 +29,5 @@ def few_labels() -> ConfigDict:
     config.data.subset = "share(0.1, seed=0)"
     config.method.args.update(encoder=quickstart.ENCODER, layer_decay=0.9)
     config.schedule.update(base_lr=4e-3, epochs=10.0, warmup_epochs=1.0)
+    config.evals.every = 47  # a quarter of the steps
     return config

@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
-# Trains a small masked autoencoder on the embedded images, on the CPU, and shows what it learned.
-# Needs Python 3.11 or newer. Further arguments are passed to `mae-jax train`.
+# Trains a small masked autoencoder on the embedded images, on the CPU, then fine-tunes it with a
+# tenth of the labels, beside the same network from scratch, and shows what both have learned.
+# Needs Python 3.11 or newer. Further arguments are passed to `mae-jax sweep`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 install_into_environment -e .
-mae-jax train --config configs/quickstart.py --workdir runs/quickstart "$@"
+export JAX_PLATFORMS=cpu
+mae-jax sweep --config configs/quickstart_sweep.py --jobs 2 "$@"
+run=quickstart_sweep/mae/frozen/0
+if [ -d "runs/$run" ] && [ ! -e runs/quickstart ]; then
+    ln -s "$run" runs/quickstart # where the documentation looks for the pre-trained encoder
+fi

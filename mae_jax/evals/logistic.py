@@ -77,8 +77,9 @@ def make(
         test = extract(predict, data, "test", output=output, field=field)
         mean, std = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
         features = (train.features - mean) / std
-        l2 = choose(features, train.labels, penalties, score, solve)
-        solution = solve(features, train.labels, l2=l2)
+        solve_ = functools.partial(solve, gram=gram_of(features))  # the same for all penalties
+        l2 = choose(features, train.labels, penalties, score, solve_)
+        solution = solve_(features, train.labels, l2=l2)
         value = score(solution, (test.features - mean) / std, test.labels)
         return {} if math.isnan(value) else {metric: value}
 
@@ -116,14 +117,19 @@ def auroc(solution: Solution, features: np.ndarray, labels: np.ndarray) -> float
 
 
 def fit_each(
-    features: np.ndarray, labels: np.ndarray, *, l2: float, weights: np.ndarray | None = None
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    l2: float,
+    weights: np.ndarray | None = None,
+    gram: jax.Array | None = None,
 ) -> Solution:
     """Fits each of several classes against its absence.
 
     Args:
         features: [N, D].
         labels: [N, K] of 0 and 1; other entries are unknown and left out.
-        l2, weights: see `fit`.
+        l2, weights, gram: see `fit`.
     """
     columns = []
     for column in labels.T:
@@ -132,7 +138,7 @@ def fit_each(
         if not rows.any():
             columns.append((np.zeros(features.shape[1]), 0.0))
             continue
-        two = fit(features, np.where(known, column, 0), l2=l2, weights=rows, classes=2)
+        two = fit(features, np.where(known, column, 0), l2=l2, weights=rows, classes=2, gram=gram)
         columns.append((two.weights[:, 1] - two.weights[:, 0], two.bias[1] - two.bias[0]))
     kernels, biases = zip(*columns, strict=True)
     return Solution(np.stack(kernels, axis=1), np.stack(biases))
@@ -147,6 +153,7 @@ def fit(
     classes: int | None = None,
     max_steps: int = 1000,
     tolerance: float = 1e-6,
+    gram: jax.Array | None = None,
 ) -> Solution:
     """Minimizes the objective above.
 
@@ -159,12 +166,14 @@ def fit(
         max_steps: maximum number of evaluations of the objective.
         tolerance: stop when the predicted decrease of the next step is below this share of the
             objective, or of the decrease since the start if that is smaller.
+        gram: `gram_of(features)`, to compute it once for several fits; None: compute it.
     """
     weights = np.ones(len(labels)) if weights is None else weights
     return _solve(
         jnp.asarray(features, jnp.float32),
         jnp.asarray(labels),
         jnp.asarray(weights / np.sum(weights), jnp.float32),
+        gram_of(features) if gram is None else gram,
         classes=classes or int(np.max(labels)) + 1,
         l2=float(l2),
         max_steps=max_steps,
@@ -207,8 +216,8 @@ class _Search(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="classes")
-def _solve(features, labels, weights, *, classes: int, l2, max_steps, tolerance) -> Solution:
-    inverse = _whitening(features, l2)
+def _solve(features, labels, weights, gram, *, classes: int, l2, max_steps, tolerance) -> Solution:
+    inverse = _whitening(gram, l2)
     matmul = functools.partial(jnp.matmul, precision="highest")
 
     def unwhiten(z) -> Solution:
@@ -246,12 +255,18 @@ def _solve(features, labels, weights, *, classes: int, l2, max_steps, tolerance)
     return unwhiten(jax.lax.while_loop(unfinished, step, start).z)
 
 
-def _whitening(features, l2):
+@jax.jit
+def gram_of(features) -> jax.Array:
+    """X^T X / (2 N) [D, D] of features [N, D], in float32."""
+    features = jnp.asarray(features, jnp.float32)
+    return jnp.matmul(features.T, features, precision="highest") / (2 * len(features))
+
+
+def _whitening(gram, l2):
     """Matrix [D, D] from whitened weights to weights. The Hessian of each class is bounded by
     X^T X / (2 N) + l2 (Boehning 1992); whitened by that bound, L-BFGS needs tens of steps instead
     of thousands.
     """
-    gram = jnp.matmul(features.T, features, precision="highest") / (2 * len(features))
     ridge = jnp.maximum(l2, 1e-5 * jnp.trace(gram) / len(gram))
     identity = jnp.eye(len(gram))
     factor = jnp.linalg.cholesky(gram + ridge * identity).T

@@ -128,7 +128,10 @@ def schedule(
                         say(name, failed[name])
                     else:
                         slot = free.pop(0)
-                        child = begin(name, shares[slot])
+                        share = shares[slot]
+                        if not todo and not running:  # the last one, alone
+                            share = share._replace(cores=None)
+                        child = begin(name, share)
                         running[slot] = _Running(name, child, time.monotonic())
             if not running:
                 return failed, stopped + todo

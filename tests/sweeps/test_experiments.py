@@ -235,16 +235,16 @@ def test_starts_come_first_and_their_failures_spread(tmp_path, capsys):
 
 def test_two_at_a_time_each_with_its_devices(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pool, "REPORT", 0)
-    starts = dict(a="", b="", c="a", d="")
+    starts = dict(a="", b="", c="a", d="")  # c is the last one, and has all cores
     # a ends only when d is there, for which b must have ended, while c waits for a.
     scripts = dict(a="print('step 3/4', flush=True); meet('b', 'd')", b="meet('a')", d="meet()")
     core = min(os.sched_getaffinity(0))
     shares = [pool.Share(gpus="4", cores=(core,)), pool.Share(gpus="7")]
     assert sweep_fakes(tmp_path, starts, shares, **scripts) == ({}, [])
-    logs = {name: (tmp_path / name / "x/0/log.txt").read_text() for name in "abd"}
+    logs = {name: (tmp_path / name / "x/0/log.txt").read_text() for name in "abcd"}
     said = {name: text.splitlines()[-1] for name, text in logs.items()}
     rest = " ".join(map(str, os.sched_getaffinity(0)))
-    assert said == dict(a=f"4 {core}", b=f"7 {rest}", d=f"7 {rest}")
+    assert said == dict(a=f"4 {core}", b=f"7 {rest}", c=f"4 {rest}", d=f"7 {rest}")
     assert "[1/4] a/x/0: step 3/4\n" in capsys.readouterr().err
     order = (tmp_path / "order").read_text()
     assert sorted(order[:2]) == ["a", "b"] and order[2:] == "dc"
