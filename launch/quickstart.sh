@@ -7,7 +7,9 @@ cd "$(dirname "$0")/.."
 source launch/environment.sh
 install_into_environment -e .
 export JAX_PLATFORMS=cpu
-mae-jax sweep --config configs/quickstart_sweep.py --jobs 2 "$@"
+sweep() { mae-jax sweep --config configs/quickstart_sweep.py "$@"; }
+sweep --only mae/frozen/0 "$@" # pre-training, on all cores
+sweep --jobs 2 "$@"            # then both others side by side
 run=quickstart_sweep/mae/frozen/0
 if [ -d "runs/$run" ] && [ ! -e runs/quickstart ]; then
     ln -s "$run" runs/quickstart # where the documentation looks for the pre-trained encoder
