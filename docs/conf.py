@@ -1,8 +1,11 @@
 """Sphinx configuration: `bash launch/docs.sh` builds the site with warnings as errors."""
 
+import json
 import re
 import sys
 from pathlib import Path
+
+from myst_parser.parsers.sphinx_ import MystParser
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -14,7 +17,7 @@ copyright = author
 version = release = mae_jax.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "notebooks/runs"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]
@@ -80,7 +83,32 @@ def show(app, what, name, obj, options, lines):
 hidden: dict[str, list[str]] = {}
 
 
+class Notebook(MystParser):
+    """Notebooks as pages: their cells as Markdown, without outputs."""
+
+    supported = ("notebook",)
+
+    def parse(self, inputstring, document):
+        name = Path(self.env.docname).name
+        super().parse(as_markdown(json.loads(inputstring)["cells"], f"{name}.ipynb"), document)
+
+
+def as_markdown(cells, file):
+    """The Markdown of the cells of a notebook, with a link to the file below its title."""
+    parts = []
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            language = "bash" if text.startswith("!") else "python"
+            text = f"```{language}\n{text}\n```"
+        parts.append(text)
+    title, text = parts[0].split("\n", 1)
+    return "\n\n".join([title, f"This page is a notebook: {{download}}`{file}`.", text, *parts[1:]])
+
+
 def setup(app):
+    app.add_source_suffix(".ipynb", "notebook")
+    app.add_source_parser(Notebook)
     event = "autodoc-process-docstring"
     for priority, handler in ((400, plain_text), (450, hide), (600, show)):  # napoleon is at 500
         app.connect(event, handler, priority=priority)
