@@ -89,8 +89,8 @@ class Notebook(MystParser):
     supported = ("notebook",)
 
     def parse(self, inputstring, document):
-        name = Path(self.env.docname).name
-        super().parse(as_markdown(json.loads(inputstring)["cells"], f"{name}.ipynb"), document)
+        file = Path(document["source"]).name
+        super().parse(as_markdown(json.loads(inputstring)["cells"], file), document)
 
 
 def as_markdown(cells, file):
