@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.method.args.encoder = ENCODER
     config.method.args.target = "pixels(normalize=False)"  # learns sooner than normalized ones
     config.data.batch_size = 64
-    config.schedule.update(base_lr=4e-3, epochs=6.0, warmup_epochs=1.0)
+    config.schedule.update(base_lr=4e-3, epochs=7.0, warmup_epochs=1.0)
     config.checkpoint.every = 250
     config.log.every = 25
     return config
