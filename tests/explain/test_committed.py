@@ -31,6 +31,20 @@ def test_pages_are_small_and_complete(path):
         assert all(html.escape(finding) in text for finding in numbers["findings"][name])
 
 
+def test_the_document_has_the_numbers_of_the_page_of_the_quickstart():
+    views = json.loads((RESULTS / "quickstart" / "numbers.json").read_text())["views"]
+    text = (ROOT / "docs" / "explain.md").read_text().partition("`mae-jax explain --run runs/quick")
+    text = text[2].partition("\n## ")[0]
+    pixels, accuracy = views["distance"]["pixels"], views["layers"]["accuracy"]
+    values = [sum(pixels[0]) / 3, sum(pixels[-1]) / 3, views["distance"]["uniform"]]
+    values += [100 * accuracy["cls"][-1], 100 * accuracy["mean"][-1]]
+    expected = [f"{value:.1f}" for value in values]
+    expected += [f"{100 * views['colors']['variance_by_position']:.0f}%"]
+    expected += [f"{views['spectrum']['rankme'][-1]:.0f} of 96"]
+    assert [value for value in expected if value not in text] == []
+    assert all(max(values) == values[-1] for values in accuracy.values())
+
+
 def test_the_document_has_the_numbers_of_the_page():
     views = json.loads((RESULTS / "scenes" / "numbers.json").read_text())["views"]
     text = (ROOT / "docs" / "explain.md").read_text().partition("## An example")[2]
