@@ -60,7 +60,7 @@ class VolumeImage(Lazy):
     Args:
         volume: the volume.
         window: returns the window, when a part is read; None keeps uint8 values.
-        dtype: uint8 or float16.
+        dtype: uint8, float16 or float32.
         report: called with the number of NaN in a part, if there are any.
     """
 
@@ -73,6 +73,10 @@ class VolumeImage(Lazy):
     ):
         self.volume, self._window, self.dtype, self._report = volume, window, dtype, report
         self.shape = (*volume.geometry.space, volume.channels)
+
+    def exact(self) -> "VolumeImage":
+        """The same levels, not rounded: float32."""
+        return VolumeImage(self.volume, self._window, np.dtype(np.float32), self._report)
 
     def __getitem__(self, part):
         """[d, h, w, C]."""
