@@ -178,7 +178,7 @@ def open_examples(
     path, declared = _plain_folder(text) if is_spec(text) else (text, None)
     if path is None:
         source = build(text, "data.sources")
-        if isinstance(source, Volumes):
+        if isinstance(source, Volumes) and not source.flat:
             return VolumeExamples(text, source, channels=channels, **options)
     if spacing is not None or crop_background:
         raise UserError(
