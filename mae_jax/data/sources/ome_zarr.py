@@ -12,7 +12,7 @@ from mae_jax.data.channel_windows import Windows, check_windows
 from mae_jax.data.files import existing
 from mae_jax.data.images import BadImage
 from mae_jax.data.lazy import Lazy
-from mae_jax.data.slices import no_window, reason
+from mae_jax.data.slices import no_window, reason, require
 from mae_jax.data.sources.volume import Volumes
 from mae_jax.data.volume_entries import Entry
 from mae_jax.data.volume_geometry import STACK, VolumeGeometry
@@ -94,6 +94,10 @@ class OmeZarr(Volumes):
             for name in {"image", "segmentation"} & fields.keys():
                 fields[name] = [Plane(value) for value in fields[name]]
         return fields
+
+    def geometry(self, index: int) -> VolumeGeometry | None:
+        """See `Volumes`; None for planes."""
+        return None if self.flat else super().geometry(index)
 
     def _chosen(self, image: ZarrImage) -> list[int]:
         """Numbers of the channels to read."""
@@ -227,6 +231,7 @@ def make(
         UserError: the folder is missing or has no image that can be read, values need a window, or
             an option is invalid.
     """
+    require("ome_zarr")
     given = window
     if window != OMERO:
         text = isinstance(window, str)

@@ -86,6 +86,9 @@ class Windows(Wrapper):
         moved = move(row, Window(box=(*begins, *size), size=size))
         return {name: value for name, value in moved.items() if name != OWN}
 
+    def geometry(self, index: int) -> None:
+        """None: a window is a part of a volume, see `window`."""
+
     def name(self, index: int) -> str:
         """'scan.nii.gz[0:64, 32:96, 0:64]'."""
         try:
