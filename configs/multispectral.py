@@ -13,13 +13,17 @@ window for each:
     --config.data.train="multispectral('tiles', bands=('B04', 'B08', 'B11'), \
 window=((0, 2500), (0, 5000), (0, 4000)))"
 
-Mean and standard deviation of each band are those measured. Crops are 64 x 64 pixels; from above
-there is no upper side, so flips are along both axes.
+Mean and standard deviation of each band are measured over some of the files. Crops are 64 x 64
+pixels. Flips are along both axes, since images from above have no upper side.
 """
 
 from ml_collections import ConfigDict
 
 from mae_jax.configs import common
+
+MEAN = (0.144, 0.177, 0.179, 0.238, 0.372, 0.459, 0.361, 0.269)
+"""Of each band of the training images of `spectral_fields`."""
+STD = (0.093, 0.098, 0.137, 0.144, 0.212, 0.28, 0.232, 0.215)
 
 
 def get_config(folder: str = "") -> ConfigDict:
@@ -32,8 +36,8 @@ def get_config(folder: str = "") -> ConfigDict:
         decoder_depth=1,
         decoder_heads=3,
         pool="mean",
-        mean="auto",
-        std="auto",
+        mean="auto" if folder else MEAN,
+        std="auto" if folder else STD,
     )
     config.data.update(
         train="spectral_fields(split=train)",
