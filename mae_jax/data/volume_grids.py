@@ -6,6 +6,7 @@ slices would invent what is between them.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from mae_jax.data.volume_geometry import VolumeGeometry
 
 ANISOTROPY = 3
 """Ratio of spacings above which the axis of the largest one is resampled apart."""
+
+SAME = 1e-4
+"""Relative difference of spacings up to which they are the same: files hold float32."""
 
 Sides = tuple[int, int, int]
 
@@ -131,7 +135,10 @@ def prepared_geometry(
             all.
     """
     kept = geometry.spacing
-    steps = tuple(new or old for new, old in zip(spacing or kept, kept, strict=True))
+    pairs = zip(spacing or kept, kept, strict=True)
+    steps = tuple(
+        old if not new or math.isclose(new, old, rel_tol=SAME) else new for new, old in pairs
+    )
     extent = tuple(one.stop - one.start for one in box)
     sides = zip(extent, kept, steps, strict=True)
     return PreparedGeometry(

@@ -1,6 +1,7 @@
 """Volumes packed by `mae-jax prepare`: crop, spacing, windows, bricks, and the way back."""
 
 import json
+import os
 import shlex
 import tracemalloc
 
@@ -206,6 +207,8 @@ def test_the_thick_axis_is_resampled_apart():
     geometry = VolumeGeometry(affine=np.diag([1.0, 1, 4, 1]), shape=(5, 4, 3))
     plan = prepared_geometry(geometry, tuple(slice(0, n) for n in geometry.space), (2, 0.5, 1))
     assert plan.grid == (6, 8, 5) and plan.steps == (2, 0.5, 1)
+    same = prepared_geometry(geometry, tuple(map(slice, (0,) * 3, geometry.space)), (0, 1, 1.00001))
+    assert not same.resampled and same.spacing == (4, 1, 1)
     values = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
     found = Resampled(values, plan.taps(labels=False)).pixels()
     np.testing.assert_array_equal(found[::2], found[1::2])
@@ -284,6 +287,35 @@ def test_a_run_that_was_stopped_resumes(scans, tmp_path, monkeypatch, stop_after
     assert both[0].keys() == both[1].keys() and len(both[0]) == 4
     for name, (image, *_) in both[0].items():
         np.testing.assert_array_equal(image, both[1][name][0])
+
+
+def test_a_run_that_was_killed_while_it_moved_the_files(scans, tmp_path, monkeypatch):
+    options = dict(name="ct", shard_megabytes=0.003, workers=1, spacing=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed_after(3, of=os.replace, where="incomplete"))
+        with pytest.raises(MemoryError):
+            prepare(spec_of(scans), tmp_path, **options)
+    root = tmp_path / "ct"
+    assert len(list((root / "incomplete.volumes_1.0.0").glob("*.array_record-*"))) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(PreparedVolume, "records", None)  # no volume is read again
+        folder = prepare(spec_of(scans), tmp_path, **options).folder
+    assert len(everything(volume_records.make(str(folder)))) == 4
+    assert [path.name for path in root.iterdir()] == ["1.0.0"]
+
+
+def killed_after(count, of, where):
+    """A function that fails after some calls into a folder of this name."""
+    calls = []
+
+    def call(source, target):
+        if where in str(target):
+            calls.append(target)
+            if len(calls) > count:
+                raise MemoryError
+        return of(source, target)
+
+    return call
 
 
 def test_floats_medians_and_series(tmp_path):
