@@ -12,8 +12,13 @@ window in Hounsfield units, and skip series that cannot be read:
 
     --config.data.train="volume('scans', window=(-175, 250))" --config.data.on_error=skip
 
+With a folder that `mae-jax prepare` has written, e.g. volumes:data/scans/1.0.0, crops are read from
+its files. Their spacing varies by a tenth, and mean and standard deviation are those measured.
+
 The targets are raw values, as normalization per patch would turn air into noise.
 """
+
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -22,6 +27,7 @@ from mae_jax.configs import common
 
 def get_config(folder: str = "") -> ConfigDict:
     """The experiment, for `ellipsoids` or for a folder."""
+    prepared = bool(folder) and (Path(folder) / "volumes.json").is_file()
     config = common.base()
     config.method.args = common.method_args(
         "mae",
@@ -31,8 +37,8 @@ def get_config(folder: str = "") -> ConfigDict:
         decoder_heads=3,
         target="pixels(normalize=False)",
         pool="mean",
-        mean=(0.35,),
-        std=(0.2,),
+        mean="auto" if prepared else (0.35,),
+        std="auto" if prepared else (0.2,),
     )
     config.data.update(
         train="ellipsoids(split=train)",
@@ -56,4 +62,7 @@ def get_config(folder: str = "") -> ConfigDict:
         )
         config.schedule.update(epochs=400.0, warmup_epochs=20.0)
         config.evals.run = ""
+    if prepared:
+        config.data.train = f"volume_records({folder!r})"
+        config.data.train_transform = f"spacing_jitter((0.9, 1.1))|{config.data.train_transform}"
     return config

@@ -26,6 +26,7 @@ from mae_jax.cli.arguments import (
     filled,
     local,
     path,
+    spacing,
 )
 from mae_jax.cli.explain import add_explain
 from mae_jax.cli.explain import explain as explain_run
@@ -253,6 +254,10 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=0, help="number of threads (default: one per core)")
     text = "write with Apache Beam and these options, e.g. runner=DirectRunner,direct_num_workers=4"
     add("--beam", metavar="OPTIONS", help=text)
+    text = "of volumes: mm to resample to along depth, height and width, e.g. 3,1,1; or 'median'"
+    add("--spacing", type=spacing, metavar="MM", help=text)
+    text = "of volumes: crop each to its foreground"
+    add("--crop-background", action="store_true", help=text)
 
 
 def override(text: str) -> str:

@@ -1,6 +1,7 @@
 """Argument types, and the arguments of jobs, sweeps, reports, benchmarks, weights and cards."""
 
 import argparse
+import ast
 import functools
 from pathlib import Path
 
@@ -216,3 +217,11 @@ def size(text: str) -> tuple[int, int]:
     if len(sides) not in (1, 2) or min(sides) < 1:
         raise ValueError(text)
     return (sides[0], sides[-1])
+
+
+def spacing(text: str) -> tuple[float, ...] | float | str:
+    """'3,1,1', '1.5' or 'median', which `prepare` checks."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

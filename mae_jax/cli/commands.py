@@ -60,6 +60,8 @@ def prepare(args) -> int:
         shard_megabytes=args.shard_megabytes,
         workers=args.workers,
         beam=args.beam,
+        spacing=args.spacing,
+        crop_background=args.crop_background,
     )
     print(preparation.describe(summary))
     return 0

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from PIL import Image
 from mae_jax.data.files import expanded
 from mae_jax.data.images import MODES, BadImage, Encoded, pixels_of
 from mae_jax.data.objects import OBJECTS
-from mae_jax.data.shards import Part, Shard
+from mae_jax.data.shards import UNFINISHED, Part, Shard, make_builder, write
 from mae_jax.data.sources import Source, folder
+from mae_jax.data.sources.volume import Volumes
 from mae_jax.data.statistics import histogram
+from mae_jax.data.volume_examples import Spacing, VolumeExamples
 from mae_jax.spec import build, parse
 from mae_jax.types import UserError
 
@@ -26,9 +28,26 @@ _SAMPLE = 8  # examples encoded as PNG to estimate sizes, for the number of shar
 _TRIES = 1000  # one of the first so many examples must be readable
 
 Advance = Callable[[int], None] | None
+Shards = Mapping[str, Sequence[Shard]]
 
 
-class FolderExamples:
+class Examples:
+    """What folders and sources share: their sets are those of TFDS."""
+
+    noun, reader = "images", "tfds"
+    source: Source
+
+    def write(self, name: str, out: Path, shards: Shards, beam: str | None) -> None:
+        """Writes the shards, and assembles the set OUT/NAME/1.0.0.
+
+        Raises:
+            UserError: no image of a split is readable, or Beam has no such runner.
+        """
+        builder = make_builder(name, out, self.source.class_names, shards)
+        write(builder, out / name / UNFINISHED / "downloads", beam)
+
+
+class FolderExamples(Examples):
     """The files of a folder."""
 
     def __init__(self, path: Path, channels: int):
@@ -47,11 +66,11 @@ class FolderExamples:
         return Shard(path, part, self.channels, threads, advance, self.files.root)
 
 
-class SourceExamples:
+class SourceExamples(Examples):
     """The examples of a source."""
 
-    def __init__(self, text: str, channels: int | None):
-        self.source = build(text, "data.sources")
+    def __init__(self, text: str, source: Source, channels: int | None):
+        self.source = source
         self._reasons: list[str] = []
         self.channels, self.sizes = self._inspect(text, channels)
         self.origin = {
@@ -136,26 +155,42 @@ class SourceShard(Shard):
         return (name, label), packed(row["image"][0]), (pixels.shape, histogram(pixels))
 
 
-def open_examples(images: str | Path, channels: int | None) -> FolderExamples | SourceExamples:
+def open_examples(
+    images: str | Path,
+    channels: int | None,
+    *,
+    spacing: Spacing = None,
+    crop_background: bool = False,
+) -> Examples | VolumeExamples:
     """Opens the examples to pack.
 
     Args:
         images: a folder, or the spec string of a source, e.g. "dicom('study', window=(0, 80))".
         channels: channels to decode the images of a folder to, None: 3. For a source, None or the
             channels that its images have.
+        spacing, crop_background: of volumes, see `prepare`.
 
     Raises:
         UserError: the folder or the source cannot be opened, or its images cannot be packed.
     """
     text = str(images)
-    if not is_spec(text):
-        return FolderExamples(expanded(text).absolute(), 3 if channels is None else channels)
-    path, declared = _plain_folder(text)
+    options = dict(spacing=spacing, crop_background=crop_background)
+    path, declared = _plain_folder(text) if is_spec(text) else (text, None)
     if path is None:
-        return SourceExamples(text, channels)
+        source = build(text, "data.sources")
+        if isinstance(source, Volumes) and not source.flat:
+            return VolumeExamples(text, source, channels=channels, **options)
+    if spacing is not None or crop_background:
+        raise UserError(
+            f"spacing and crop_background are options of volumes, and {text} holds images: leave "
+            "them out, or give a source such as \"volume('scans', window=(-175, 250))\""
+        )
+    if path is None:
+        return SourceExamples(text, source, channels)
     if None not in (declared, channels) and declared != channels:
         raise UserError(f"--channels {channels} contradicts {text}: leave one of them out")
-    return open_examples(path, channels if declared is None else declared)
+    channels = declared if channels is None else channels
+    return FolderExamples(expanded(path).absolute(), 3 if channels is None else channels)
 
 
 def _plain_folder(text: str) -> tuple[str | None, int | None]:

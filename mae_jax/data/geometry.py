@@ -3,12 +3,14 @@ pixels, segmentations and boxes, see `fields.move`.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from mae_jax.data import images
 from mae_jax.data.fields import Field
+from mae_jax.data.resampling import Resampled, Taps, linear, nearest
 
 Color = tuple[int, int, int]
 """(red, green, blue), of pixels from outside the image; a gray image has their luminance there."""
@@ -173,6 +175,35 @@ class Strided:
     def _window(self, shape: tuple[int, ...]) -> Window:
         size = (self.count * self.stride, *shape[1:])
         return Window(box=(self.start, *(0,) * (len(shape) - 1), *size), size=size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rescaled:
+    """The whole image at another size: linear, labels by the nearest voxel. It is read when it is
+    indexed.
+    """
+
+    size: tuple[int, ...]
+    """Size of the result along all axes."""
+
+    def pixels(self, values):
+        """See `Geometry`."""
+        return Resampled(values, self._taps(values.shape, linear))
+
+    def nearest(self, values, field):
+        """See `Geometry`."""
+        return Resampled(values, self._taps(values.shape, nearest))
+
+    def _taps(self, shape: tuple[int, ...], kind: Callable[[int, int, float], Taps]) -> list[Taps]:
+        return [kind(old, new, old / new) for old, new in zip(shape, self.size)]
+
+    def boxes(self, boxes, shape):
+        """See `Geometry`: as shares of the image, they stay."""
+        return boxes
+
+    def back(self, points, shape):
+        """See `Geometry`."""
+        return points
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

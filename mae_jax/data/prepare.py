@@ -1,5 +1,7 @@
 """Packs images into ArrayRecord files as a TensorFlow Datasets (TFDS) data set.
 
+Volumes become a set of another kind, see `volume_examples`.
+
 Every image is decoded once, to check it and to measure the set; a folder's files are written
 unchanged. TFDS writes the shards one by one, or Apache Beam writes them on several machines.
 Finished shards are kept: an interrupted run loses only the shards in progress, and resumes there.
@@ -28,13 +30,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mae_jax.data import classes
-from mae_jax.data.examples import FolderExamples, SourceExamples, is_spec, open_examples
+from mae_jax.data.examples import Examples, is_spec, open_examples
 from mae_jax.data.files import expanded
 from mae_jax.data.loader import cores
 from mae_jax.data.names import check_for_labels_file
 from mae_jax.data.prepared import STATISTICS
-from mae_jax.data.shards import ORIGIN, TEMPORARY, VERSION, make_builder, write
+from mae_jax.data.shards import ORIGIN, TEMPORARY, UNFINISHED, VERSION
 from mae_jax.data.statistics import usable
+from mae_jax.data.volume_examples import Spacing, VolumeExamples
 from mae_jax.types import UserError
 
 _PAUSE = 10  # seconds between progress lines without a terminal
@@ -51,6 +54,10 @@ class Summary(NamedTuple):
     """Number of images left out."""
     found: bool
     """Whether the set was complete already."""
+    noun: str = "images"
+    """What its examples are called."""
+    reader: str = "tfds"
+    """Source that reads the set."""
 
 
 def prepare(
@@ -63,8 +70,11 @@ def prepare(
     shard_megabytes: float = 256,
     workers: int = 0,
     beam: str | None = None,
+    spacing: Spacing = None,
+    crop_background: bool = False,
 ) -> Summary:
-    """Writes OUT/NAME/1.0.0, a TFDS data set in ArrayRecord files.
+    """Writes OUT/NAME/1.0.0, a TFDS data set in ArrayRecord files; of volumes, a set that the
+    source `volume_records` reads.
 
     Besides the files of TFDS, the set holds 'statistics.json', the `Tally.summary` of each split;
     'unreadable.json', the images left out, and why; and 'source.json', the images and arguments. A
@@ -84,6 +94,10 @@ def prepare(
         workers: decoding threads; 0: one per core, at most 16, or a single one with Beam.
         beam: options of Apache Beam, e.g. 'runner=DirectRunner,direct_num_workers=4'; its machines
             must share the folders under the same paths.
+        spacing: of volumes: mm along depth, height and width to resample to, 0 to keep an axis as
+            it is; one number for all; or 'median', that of the volumes, axis by axis.
+        crop_background: of volumes: whether to crop to the foreground, see
+            `volume_crops.foreground_box`.
 
     Raises:
         UserError: an argument is invalid, no image is readable, OUT/NAME holds other images or
@@ -93,12 +107,13 @@ def prepare(
     _check(name, held_out, shard_megabytes, workers, beam)
     if beam is not None and is_spec(str(images)):
         raise UserError(f"Beam reads folders, and {images} is a source: leave --beam out")
-    examples, out = open_examples(images, channels), expanded(out).absolute()
-    source, root = examples.source, out / name
+    examples = open_examples(images, channels, spacing=spacing, crop_background=crop_background)
+    source, out = examples.source, expanded(out).absolute()
+    root = out / name
     check_for_labels_file(source.class_names)
     for line in filter(None, (classes.counted(source), *source.notes)):
         print(line, file=sys.stderr, flush=True)
-    done, unfinished = root / VERSION, root / "unfinished"
+    done, unfinished = root / VERSION, root / UNFINISHED
     rows = shard_rows(examples, held_out, int(shard_megabytes * 2**20))
     origin = {
         **examples.origin,
@@ -110,7 +125,7 @@ def prepare(
         _compare(done / ORIGIN, origin)
         shutil.rmtree(unfinished, ignore_errors=True)
     else:
-        shown = contextlib.nullcontext() if beam else _progress(len(examples.sizes))
+        shown = contextlib.nullcontext() if beam else _progress(len(examples.sizes), examples.noun)
         with _locked(unfinished), shown as advance:
             _set_up(root, unfinished, origin)
             threads = workers or (1 if beam else min(16, cores()))
@@ -126,19 +141,20 @@ def prepare(
                 ]
                 for split, parts in rows.items()
             }
-            builder = make_builder(name, out, source.class_names, shards)
-            write(builder, unfinished / "downloads", beam)
+            examples.write(name, out, shards, beam)
             shutil.rmtree(unfinished)
     statistics = json.loads((done / STATISTICS).read_text(encoding="utf-8"))
     unreadable = sum(split["unreadable"] for split in statistics.values())
-    return Summary(done, statistics, unreadable, found)
+    return Summary(done, statistics, unreadable, found, examples.noun, examples.reader)
 
 
 def describe(summary: Summary) -> str:
     """A report for users: number of images, images left out, and options to train on the set."""
     path, statistics = summary.folder, summary.statistics
     counts = " and ".join(f"{stats['images']} {split}" for split, stats in statistics.items())
-    lines = [f"{path} is complete: {counts} images" + (", as it was" if summary.found else "")]
+    lines = [
+        f"{path} is complete: {counts} {summary.noun}" + (", as it was" if summary.found else "")
+    ]
     if summary.unreadable:
         lines += [f"left out {summary.unreadable} that cannot be read: {path / 'unreadable.json'}"]
     train = statistics["train"]
@@ -146,9 +162,9 @@ def describe(summary: Summary) -> str:
         numbers = ", ".join(f"{value:.4g}" for value in values) + "," * (len(values) == 1)
         lines += [f"--config.method.args.{key}='({numbers})'"]
     channels = len(train["mean"])
-    more = "" if channels == 3 else f", channels={channels}"
+    more = "" if channels == 3 or summary.reader != "tfds" else f", channels={channels}"
     for split in statistics:
-        source = f"tfds({str(path)!r}, split={split}{more})"
+        source = f"{summary.reader}({str(path)!r}, split={split}{more})"
         lines += [f"--config.data.{split}={_quoted(source)}"]
     return "\n".join(lines)
 
@@ -159,7 +175,7 @@ def _quoted(text: str) -> str:
 
 
 def shard_rows(
-    examples: FolderExamples | SourceExamples, held_out: float, shard_bytes: int
+    examples: Examples | VolumeExamples, held_out: float, shard_bytes: int
 ) -> dict[str, list[np.ndarray]]:
     """Assigns images to shards: split -> indices [n] of each shard, ordered by the hash of names.
 
@@ -251,12 +267,12 @@ def _set_up(root: Path, unfinished: Path, origin: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
+def _progress(total: int, noun: str) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, else periodic lines; yields the function that advances it."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, TimeRemainingColumn(), console=console)
-    task = bar.add_task("images", total=total)
+    task = bar.add_task(noun, total=total)
     reported = time.monotonic()
 
     def advance(count: int) -> None:
@@ -264,7 +280,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         bar.advance(task, count)
         if not console.is_terminal and time.monotonic() > reported + _PAUSE:
             reported = time.monotonic()
-            print(f"{int(bar.tasks[0].completed)}/{total} images", file=sys.stderr, flush=True)
+            print(f"{int(bar.tasks[0].completed)}/{total} {noun}", file=sys.stderr, flush=True)
 
     with bar if console.is_terminal else contextlib.nullcontext():
         yield advance

@@ -22,7 +22,7 @@ import numpy as np
 
 from mae_jax.data.files import Files, read_bytes
 from mae_jax.data.images import BadImage, Encoded
-from mae_jax.data.statistics import Tally, histogram
+from mae_jax.data.statistics import Tally, histogram, write_reports
 from mae_jax.types import UserError
 
 ORIGIN = "source.json"
@@ -30,6 +30,8 @@ ORIGIN = "source.json"
 VERSION = "1.0.0"
 """Version of every prepared set, which TFDS requires."""
 
+UNFINISHED = "unfinished"
+"""Sub-folder of a data set for its finished shards until all are."""
 TEMPORARY = ".tmp"
 """Suffix of incomplete files."""
 
@@ -221,7 +223,7 @@ def make_builder(
             finally:
                 self._data_dir = final
             counts = {split: [part.tally() for part in parts] for split, parts in shards.items()}
-            _write_reports(Path(final), counts, class_names)
+            write_reports(Path(final), counts, class_names)
             # After Beam, TFDS lists the shards' lengths in the order '0', '1', '10', '11', '2'.
             infos = [
                 info.replace(
@@ -267,21 +269,3 @@ def write(builder, downloads: Path, beam: str | None) -> None:
         builder.download_and_prepare(
             download_dir=downloads, download_config=tfds.download.DownloadConfig(**config)
         )
-
-
-def _write_reports(
-    folder: Path, counts: Mapping[str, Sequence[Tally]], class_names: Sequence[str]
-) -> None:
-    """Writes the statistics of each split, and the list of images left out."""
-    totals = {split: Tally.total(tallies) for split, tallies in counts.items()}
-    unreadable = {name: why for total in totals.values() for name, why in total.unreadable.items()}
-    for split, total in totals.items():
-        if not total.images:
-            name, why = next(iter(total.unreadable.items()))
-            raise UserError(f"no image of {split} can be read; the first is {name}: {why}")
-    reports = {
-        "statistics.json": {split: total.summary(class_names) for split, total in totals.items()},
-        "unreadable.json": dict(sorted(unreadable.items())),
-    }
-    for name, report in reports.items():
-        (folder / name).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

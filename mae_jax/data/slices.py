@@ -23,6 +23,7 @@ from mae_jax.types import UserError
 PACKAGES = {
     "dicom": ("pydicom", "imagecodecs"),
     "nifti": ("nibabel",),
+    "ome_zarr": ("tensorstore",),
     "tiff": ("tifffile", "imagecodecs"),
 }
 """Source -> packages that read its files; only the first is always needed."""

@@ -3,14 +3,18 @@
 All counts are integers, so the counts of parts add up exactly, in any order.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-COUNTERS = ("heights", "widths", "labels")
+from mae_jax.types import UserError
+
+COUNTERS = ("depths", "heights", "widths", "labels")
 _ROUNDING = 1e-9  # above the rounding error in the standard deviation of equal values
 
 
@@ -24,12 +28,20 @@ class Tally:
     def __init__(self, channels: int):
         self.images = self.bytes = 0
         self.values = np.zeros((channels, 256), np.int64)  # histograms of the pixels
+        self.depths: Counter[int] = Counter()  # of volumes
         self.heights: Counter[int] = Counter()
         self.widths: Counter[int] = Counter()
         self.labels: Counter[int] = Counter()
         self.unreadable: dict[str, str] = {}
 
-    def add(self, size: int, shape: Sequence[int], values: np.ndarray, label: int) -> None:
+    def add(
+        self,
+        size: int,
+        shape: Sequence[int],
+        values: np.ndarray,
+        label: int,
+        depth: int | None = None,
+    ) -> None:
         """Counts one image.
 
         Args:
@@ -37,6 +49,7 @@ class Tally:
             shape: (height, width).
             values: its `histogram`.
             label: its class.
+            depth: of a volume.
         """
         self.images += 1
         self.bytes += size
@@ -44,6 +57,8 @@ class Tally:
         self.heights[shape[0]] += 1
         self.widths[shape[1]] += 1
         self.labels[label] += 1
+        if depth is not None:
+            self.depths[depth] += 1
 
     def to_json(self) -> dict[str, Any]:
         """All counts, for `from_json`."""
@@ -55,7 +70,7 @@ class Tally:
         tally = cls(len(counts["values"]))
         vars(tally).update(counts, values=np.array(counts["values"], np.int64))
         for name in COUNTERS:  # JSON turns integer keys into strings
-            vars(tally)[name] = Counter({int(k): n for k, n in counts[name].items()})
+            vars(tally)[name] = Counter({int(k): n for k, n in counts.get(name, {}).items()})
         return tally
 
     @classmethod
@@ -75,9 +90,9 @@ class Tally:
         """Statistics for users and configs.
 
         'mean' and 'std' of each channel over all pixels of all images (so large images count more),
-        for values in [0, 1]; 'min', 'median' and 'max' of 'height' and 'width' in pixels; numbers
-        of 'images', of 'bytes' of their files, of 'unreadable' images, which are not among
-        'images', and of images in each of the 'classes'.
+        for values in [0, 1]; 'min', 'median' and 'max' of 'height' and 'width' in pixels, and of
+        'depth' of volumes; numbers of 'images', of 'bytes' of their files, of 'unreadable' images,
+        which are not among 'images', and of images in each of the 'classes'.
         """
         values, pixels = np.arange(256) / 255, self.values.sum(axis=1)
         mean = self.values @ values / pixels
@@ -89,6 +104,7 @@ class Tally:
             "bytes": self.bytes,
             "mean": mean.tolist(),
             "std": std.tolist(),
+            **({"depth": _extent(self.depths)} if self.depths else {}),
             "height": _extent(self.heights),
             "width": _extent(self.widths),
             "classes": {name: self.labels[i] for i, name in enumerate(class_names)},
@@ -114,3 +130,34 @@ def _extent(counts: Counter[int]) -> dict[str, float]:
     ends = np.cumsum([counts[value] for value in ordered])
     middle = [ordered[np.searchsorted(ends, (ends[-1] + i) // 2)] for i in (1, 2)]
     return {"min": ordered[0], "median": sum(middle) / 2, "max": ordered[-1]}
+
+
+def write_reports(
+    folder: Path,
+    counts: Mapping[str, Sequence[Tally]],
+    class_names: Sequence[str],
+    noun: str = "image",
+) -> None:
+    """Writes the statistics of each split, and the list of images left out.
+
+    Args:
+        folder: of the set.
+        counts: split -> counts of each shard.
+        class_names: names of the classes.
+        noun: what an example is called in messages.
+
+    Raises:
+        UserError: no example of a split is readable.
+    """
+    totals = {split: Tally.total(tallies) for split, tallies in counts.items()}
+    unreadable = {name: why for total in totals.values() for name, why in total.unreadable.items()}
+    for split, total in totals.items():
+        if not total.images:
+            name, why = next(iter(total.unreadable.items()))
+            raise UserError(f"no {noun} of {split} can be read; the first is {name}: {why}")
+    reports = {
+        "statistics.json": {split: total.summary(class_names) for split, total in totals.items()},
+        "unreadable.json": dict(sorted(unreadable.items())),
+    }
+    for name, report in reports.items():
+        (folder / name).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

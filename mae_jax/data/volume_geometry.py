@@ -45,6 +45,11 @@ class VolumeGeometry:
             raise BadImage("its affine is singular, so the axes of the volume are unknown")
 
     @property
+    def measured(self) -> bool:
+        """Whether the file says how large voxels are."""
+        return self.placed or not np.array_equal(self.affine, STACK)
+
+    @property
     def _zooms(self) -> np.ndarray:
         return np.sqrt((self.affine[:3, :3] ** 2).sum(0))
 
@@ -112,6 +117,12 @@ class VolumeGeometry:
         array = array.transpose(*self.axes, *range(3, array.ndim))
         return np.flip(array, self.flips)
 
+    def full(self, array: np.ndarray) -> np.ndarray:
+        """An array [D, H, W, ...] of the volume that is read, on the grid of the file: unchanged,
+        but for volumes that were prepared.
+        """
+        return array
+
 
 def directions(affine: np.ndarray) -> tuple[tuple[int, int], ...]:
     """For each axis of an array, the axis of space that it is closest to, and its sign: that of
@@ -133,6 +144,8 @@ def directions(affine: np.ndarray) -> tuple[tuple[int, int], ...]:
 
 def to_original(array: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
     """Turns an array of a volume that was read, such as a prediction, back to its file's own axes.
+    Of a prepared volume, undoes resampling and crop, too: integers by the nearest voxel, floats
+    linear, and zeros outside of the crop.
 
     Args:
         array: [D, H, W] or [D, H, W, C].
@@ -147,7 +160,7 @@ def to_original(array: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
     """
     if array.shape[:3] != geometry.space:
         raise ValueError(f"an array of shape {array.shape} is none of a volume {geometry.space}")
-    array = np.flip(array, geometry.flips)
+    array = np.flip(geometry.full(array), geometry.flips)
     array = array.transpose(*np.argsort(geometry.axes), *range(3, array.ndim))
     if geometry.order:
         array = array[np.argsort(geometry.order)]

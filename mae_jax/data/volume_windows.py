@@ -62,6 +62,19 @@ def sampled(space: Sequence[int]) -> tuple[slice, ...]:
     return (slice(None, None, step),) * 3
 
 
+def plateau(border: np.ndarray) -> float | None:
+    """The value that most finite voxels on the faces of a volume share, if at least `PLATEAU` of
+    them do, else None.
+
+    Args:
+        border: [n], the voxels on the faces.
+    """
+    values, counts = np.unique(border[np.isfinite(border)], return_counts=True)
+    if len(values) and counts.max() >= PLATEAU * counts.sum():
+        return values[counts.argmax()]
+    return None
+
+
 def percentiles(values: np.ndarray, shares: Percentiles) -> Window:
     """The window of a volume.
 
@@ -77,11 +90,10 @@ def percentiles(values: np.ndarray, shares: Percentiles) -> Window:
         BadImage: the percentiles are equal.
     """
     faces = [values.take((0, -1), axis).ravel() for axis in range(3)]
-    border = np.concatenate(faces)
-    border, counts = np.unique(border[np.isfinite(border)], return_counts=True)
+    background = plateau(np.concatenate(faces))
     foreground = values[np.isfinite(values)]
-    if len(border) and counts.max() >= PLATEAU * counts.sum():
-        foreground = foreground[foreground != border[counts.argmax()]]
+    if background is not None:
+        foreground = foreground[foreground != background]
     if not foreground.size:
         raise BadImage("all its voxels are background: there are no percentiles to window it by")
     low, high = np.percentile(foreground, shares).tolist()
@@ -94,17 +106,17 @@ def percentiles(values: np.ndarray, shares: Percentiles) -> Window:
 
 
 def to_levels(values: np.ndarray, window: Window | None, dtype: np.dtype) -> np.ndarray:
-    """Maps values to levels from 0 to 255: whole ones (uint8), or float16 between them. NaN becomes
+    """Maps values to levels from 0 to 255: whole ones (uint8), or floats between them. NaN becomes
     0, as the lower end of the window does.
 
     Args:
-        values: any shape and type; uint8 if `window` is None, which needs `dtype` uint8.
+        values: any shape and type; uint8 if `window` is None, which keeps them.
 
     Raises:
         ValueError: values of another type need a window.
     """
-    if dtype == np.uint8:
-        return to_bytes(values, window)
+    if dtype == np.uint8 or window is None:
+        return to_bytes(values, window).astype(dtype, copy=False)
     low, high = window
     levels = (values.astype(np.float64) - low) * (255 / (high - low))
     return np.clip(np.nan_to_num(levels, nan=0, posinf=255), 0, 255).astype(dtype)

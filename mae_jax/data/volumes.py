@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from mae_jax.data.images import BadImage, Window
+from mae_jax.data.channel_windows import Windows, channel_levels
+from mae_jax.data.images import BadImage
 from mae_jax.data.lazy import Lazy
 from mae_jax.data.slices import reason
 from mae_jax.data.volume_geometry import VolumeGeometry
-from mae_jax.data.volume_windows import sampled, to_levels
+from mae_jax.data.volume_windows import sampled
 
 CHUNK = 2**20
 """Values that are read and windowed at a time, about, so that memory holds few of them as
@@ -59,20 +60,25 @@ class VolumeImage(Lazy):
 
     Args:
         volume: the volume.
-        window: returns the window, when a part is read; None keeps uint8 values.
-        dtype: uint8 or float16.
+        window: returns the window, or one for each channel, when a part is read; None keeps uint8
+            values.
+        dtype: uint8, float16 or float32.
         report: called with the number of NaN in a part, if there are any.
     """
 
     def __init__(
         self,
         volume: Volume,
-        window: Callable[[], Window | None],
+        window: Callable[[], Windows],
         dtype: np.dtype,
         report: Callable[[int], None],
     ):
         self.volume, self._window, self.dtype, self._report = volume, window, dtype, report
         self.shape = (*volume.geometry.space, volume.channels)
+
+    def exact(self) -> "VolumeImage":
+        """The same levels, not rounded: float32."""
+        return VolumeImage(self.volume, self._window, np.dtype(np.float32), self._report)
 
     def __getitem__(self, part):
         """[d, h, w, C]."""
@@ -91,7 +97,7 @@ class VolumeImage(Lazy):
         for source, target in volume.chunks(own):
             values = volume.read(source)
             missing += int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
-            levels[target] = to_levels(values, window, self.dtype)
+            levels[target] = channel_levels(values, window, self.dtype)
         if missing:
             self._report(missing)
         return volume.geometry.turned(255 - levels if volume.inverted else levels)

@@ -228,7 +228,7 @@ def test_a_run_that_was_killed_while_it_moved_the_shards(images, tmp_path, monke
     from mae_jax.data import shards
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_write_reports", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        patch.setattr(shards, "write_reports", lambda *_: (_ for _ in ()).throw(MemoryError()))
         with pytest.raises(MemoryError):
             prepare(images, tmp_path / "out", name="pets", shard_megabytes=SHARD)
     root = tmp_path / "out" / "pets"

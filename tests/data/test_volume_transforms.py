@@ -7,6 +7,7 @@ from mae_jax.data import make_data
 from mae_jax.data import transforms as T
 from mae_jax.data.fields import IGNORE
 from mae_jax.data.images import BadImage
+from mae_jax.data.lazy import Lazy
 from mae_jax.data.random import hash_words
 from mae_jax.data.sources import Arrays
 from mae_jax.types import UserError
@@ -155,3 +156,61 @@ def test_batches_are_functions_of_the_seed_and_the_step(monkeypatch):
     ]
     np.testing.assert_array_equal(np.concatenate(parts), whole[2])
     assert not np.array_equal(whole[0], whole[1])
+
+
+def test_spacing_jitter_scales_each_axis():
+    """Pixels linearly and labels by the nearest voxel, of all fields alike, and in parts."""
+    smooth = np.add.outer(np.add.outer(30.0 * np.arange(7), 4.0 * np.arange(6)), np.arange(8))
+    given = example() | {"image": np.stack([smooth, 255 - smooth], -1).astype(np.uint8)}
+    sizes, finer = [], 0
+    for one in run("spacing_jitter((0.5, 2))", of=given):
+        image, labels = one["image"].pixels(), one["segmentation"].pixels()
+        sizes.append(image.shape[:3])
+        assert image.dtype == np.uint8 and labels.shape == image.shape[:3]
+        np.testing.assert_array_equal(one["box"], given["box"])
+        at = [
+            ((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(labels.shape, (7, 6, 8))
+        ]
+        np.testing.assert_array_equal(labels, LABELS[np.ix_(*at)])
+        places = [(np.arange(n) + 0.5) * old / n - 0.5 for n, old in zip(labels.shape, (7, 6, 8))]
+        if min(np.divide(labels.shape, (7, 6, 8))) >= 1:  # a linear image stays as it is
+            d, h, w = (np.clip(p, 0, old - 1) for p, old in zip(places, (7, 6, 8)))
+            exact = np.add.outer(np.add.outer(30 * d, 4 * h), w)
+            np.testing.assert_allclose(image[..., 0], exact, atol=0.501)
+            finer += 1
+        part = np.s_[1:3, :2, 2:]
+        np.testing.assert_array_equal(one["image"][part], image[part])
+    assert finer > 2
+    ratios = np.log(np.array(sizes) / (7, 6, 8)) / np.log(2)
+    assert (np.abs(ratios.mean(0)) < 0.25).all() and (ratios.std(0) > 0.4).all()
+    assert np.abs(np.corrcoef(ratios.T)[np.triu_indices(3, 1)]).max() < 0.4
+
+
+def test_spacing_jitter_reads_its_crop_only():
+    reads = []
+
+    class Logged(Lazy):
+        shape, dtype = VOLUME.shape, VOLUME.dtype
+
+        def __getitem__(self, part):
+            reads.append(VOLUME[part].shape)
+            return VOLUME[part]
+
+    chain = "spacing_jitter(((1, 1), (0.5, 0.5), (0.5, 0.5)))|random_crop((2, 2, 2))|flip"
+    found = run(chain, count=8, of=example() | {"image": Logged()})
+    assert len(reads) == 8 and {shape[0] for shape in reads} == {2}
+    assert max(shape[1] for shape in reads) <= 6 and {shape[3] for shape in reads} == {2}
+    whole = [one["image"] for one in run(chain, count=8)]
+    for one, exact in zip(found, whole):
+        np.testing.assert_array_equal(np.asarray(one["image"]), exact)
+        assert one["segmentation"].shape == (2, 2, 2)
+    unchanged = run("spacing_jitter((1, 1))", count=1)[0]
+    assert unchanged["image"] is VOLUME
+    for text, message in (
+        ("spacing_jitter((2, 1))", "spacing_jitter: factor .2, 1. is not an ascending range"),
+        ("spacing_jitter((0, 1, 1))", "spacing_jitter: factor .0, 1, 1. is not"),
+    ):
+        with pytest.raises(UserError, match=message):
+            T.make_transforms(text)
+    with pytest.raises(UserError, match="spacing_jitter: images of shape .* have 2 axes"):
+        run("spacing_jitter", count=1, of={"image": VOLUME[0]})

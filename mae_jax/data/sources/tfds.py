@@ -14,7 +14,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from mae_jax.data.objects import MASK_SIZE, boxed, training_fields
 from mae_jax.data.orientation import turned, turned_boxes
 from mae_jax.data.prepared import statistics_of
 from mae_jax.data.reading import CHANGES, Reading, spread
+from mae_jax.data.record_files import check_files
 from mae_jax.data.sources import Source
 from mae_jax.data.tfds_sets import features_of, first_line, open_builder, paths_of
 from mae_jax.data.tfrecords import TFRecords
@@ -37,7 +37,6 @@ from mae_jax.types import UserError
 
 NAMES = ("filename", "file_name")
 """Features with the name of an example."""
-_SPARE_FILES = 256  # open files reserved for the rest of the program
 
 
 class Prepared(Source):
@@ -157,7 +156,7 @@ def _open_records(builder, split: str):
             raise UserError(f"{info.full_name} is in ArrayRecord files: pip install array_record")
         raw = decode.DeserializeMethod.RAW_BYTES
         source = builder.as_data_source(split, deserialize_method=raw, file_format="array_record")
-        _check_files([part.filename for part in info.splits[split].file_instructions])
+        check_files([part.filename for part in info.splits[split].file_instructions])
         return source
     if "tfrecord" in formats:
         return TFRecords(info.splits[split].file_instructions)
@@ -166,19 +165,6 @@ def _open_records(builder, split: str):
         f"them, tfds convert_format --dataset_version_dir={Path(info.data_dir).absolute()} "
         "--out_file_format=array_record"
     )
-
-
-def _check_files(paths: list[str]) -> None:
-    """Raises UserError if a file is missing, or if the limit on open files is too low for all."""
-    for path in paths:
-        if not os.path.exists(path):
-            raise UserError(f"{path} is missing: prepare the set again")
-    needed = len(paths) + _SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and needed > hard:
-        raise UserError(f"the set needs {needed} open files, the limit is {hard}: raise ulimit -n")
-    if soft != resource.RLIM_INFINITY and needed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _digest(info, split: str) -> str:

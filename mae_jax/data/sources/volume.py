@@ -37,6 +37,9 @@ class Volumes(Source):
         notes: lines about the files.
     """
 
+    flat = False
+    """Whether images are [H, W, C]."""
+
     def __init__(
         self,
         files: Files,

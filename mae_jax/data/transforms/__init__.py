@@ -95,7 +95,7 @@ def plane_of(example: Example, where: str) -> tuple[int, int]:
         UserError: the example has no image, or one that is not [H, W, C] uint8.
     """
     shape, image = shape_of(example, where), example["image"]
-    if len(shape) != 2 or (isinstance(image, np.ndarray) and image.dtype != np.uint8):
+    if len(shape) != 2 or not (isinstance(image, images.Encoded) or image.dtype == np.uint8):
         raise UserError(
             f"{where}: images of shape {image.shape} and type {image.dtype}, it needs [H, W, C] "
             "uint8: leave it out, or use random_crop, center_crop and flip"
