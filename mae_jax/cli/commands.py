@@ -251,7 +251,8 @@ def predict(args) -> int:
 
     no_overrides(args)
     run, state = load_run(args.run, images=args.images, on_error=args.on_error)
-    writer = make_writer(run.method, run.name, read_config(args.run).evals.run, args.spec or "")
+    evaluators, rank = read_config(args.run).evals.run, run.data.example("eval")["image"].ndim - 2
+    writer = make_writer(run.method, run.name, evaluators, args.spec or "", rank=rank)
     _report(run.data)
     for line in writer.write(run, state, args.out, read_classes(args.run)):
         print(f"wrote {line}")

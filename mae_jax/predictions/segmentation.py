@@ -16,6 +16,7 @@ from mae_jax.types import TrainState, UserError
 
 READS = ("segmentation",)
 OPTIONS = ("size", "long", "crop", "stride", "scales", "flip", "step")
+RANK = 2
 
 
 def make(
@@ -60,7 +61,6 @@ def write(
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out}: there are files in it already: name another folder")
     count = run.method.labels()["segmentation"]
-    classes = names.get("segmentation") or [f"class {number}" for number in range(count)]
     colors, files = palette(count), file_names(run.data.source("train"))
     written = 0
     for index, image, labels in label_maps(run, state, how):
@@ -71,12 +71,23 @@ def write(
         labeled.save(out / "labels" / files[index])
         Image.fromarray(overlay(image, labels, colors)).save(out / "overlays" / files[index])
         written += 1
-    rows = [
-        {"class": number, "name": name, "color": "#" + bytes(color).hex()}
-        for number, (name, color) in enumerate(zip(classes, colors.tolist(), strict=True))
-    ]
+    rows = class_rows(count, names.get("segmentation", ()))
     (out / "classes.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return [f"{out}: labels/ and overlays/ of {written} images, classes.json"]
+
+
+def class_rows(count: int, names: Sequence[str]) -> list[dict]:
+    """Number, name and color of each class, for `classes.json`.
+
+    Args:
+        count: number of classes.
+        names: theirs; () if they are not known.
+    """
+    names = names or [f"class {number}" for number in range(count)]
+    return [
+        {"class": number, "name": name, "color": "#" + bytes(color).hex()}
+        for number, (name, color) in enumerate(zip(names, palette(count).tolist(), strict=True))
+    ]
 
 
 def label_maps(
