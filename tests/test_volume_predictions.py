@@ -120,7 +120,7 @@ def test_unreadable_volumes_are_skipped_if_asked_for(scans, tmp_path, caplog):
     (folder / "good.nii").write_bytes(whole)
     (folder / "short.nii").write_bytes(whole[:-10])
     run = run_of(folder, on_error="skip")
-    writer = make_writer(run.method, "x", "", "volume_segmentation(crop=4)", rank=3)
+    writer = make_writer(run.method, "x", "", rank=3)
     (line,) = writer.write(run, None, tmp_path / "out", {})
     assert "of 1 volumes" in line and "short.nii" in caplog.text
 

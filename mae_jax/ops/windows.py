@@ -26,6 +26,7 @@ def mean_of_windows(
     corners: jax.Array,
     crop: tuple[int, ...],
     channels: int,
+    weights: jax.Array | None = None,
 ) -> jax.Array:
     """The mean at each pixel of the predictions in the windows that cover it; 0 where there is
     none.
@@ -36,6 +37,7 @@ def mean_of_windows(
         corners: [B, n, rank] int32, where windows begin.
         crop: sides of a window.
         channels: of the predictions.
+        weights: [B, *crop], positive, of the pixels of a window; None: all the same.
 
     Returns:
         [B, *space, channels] float32.
@@ -47,8 +49,9 @@ def mean_of_windows(
         found = predict(jax.vmap(cut)(images, start))
         # [B, *crop, channels + 1], where the last one counts the windows
         counted = jnp.concatenate([found, jnp.ones_like(found[..., :1])], axis=-1)
+        counted = counted if weights is None else counted * weights[..., None]
         return jax.vmap(put)(total, counted, start), None
 
     total = jnp.zeros((*images.shape[:-1], channels + 1))
     total, _ = jax.lax.scan(add, total, jnp.swapaxes(corners, 0, 1))
-    return total[..., :-1] / jnp.maximum(total[..., -1:], 1)
+    return total[..., :-1] / jnp.where(total[..., -1:] > 0, total[..., -1:], 1)

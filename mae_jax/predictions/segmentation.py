@@ -15,7 +15,7 @@ from mae_jax.predictions import Writer, file_names
 from mae_jax.types import TrainState, UserError
 
 READS = ("segmentation",)
-OPTIONS = ("size", "long", "crop", "stride", "scales", "flip", "step")
+OPTIONS = ("size", "long", "crop", "stride", "scales", "flip", "step", "weighting")
 RANK = 2
 
 
@@ -28,16 +28,25 @@ def make(
     scales: float | Sequence[float] = 1.0,
     flip: bool = False,
     step: int = 32,
+    weighting: str = "uniform",
 ) -> Writer:
     """Writes `labels/NAME.png`, the class of each pixel at the original size as a PNG with a
     palette; `overlays/NAME.png`, the image with the classes in color; and `classes.json`, the
     number, name and color of each class.
 
     Args:
-        size, long, crop, stride, scales, flip, step: see `mae_jax.evals.segmentation.make`.
+        size, long, crop, stride, scales, flip, step, weighting: see
+            `mae_jax.evals.segmentation.make`.
     """
     how = inference(
-        size=size, long=long, crop=crop, stride=stride, scales=scales, flip=flip, step=step
+        size=size,
+        long=long,
+        crop=crop,
+        stride=stride,
+        scales=scales,
+        flip=flip,
+        step=step,
+        weighting=weighting,
     )
     return Writer(write=functools.partial(write, how=how))
 

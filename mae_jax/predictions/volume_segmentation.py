@@ -32,7 +32,7 @@ RANK = 3
 
 def make(
     *,
-    crop: int | Sequence[int] = 64,
+    crop: int | Sequence[int] = 0,
     overlap: float = 0.5,
     weighting: str = "gaussian",
     fill: int = 0,
@@ -44,10 +44,13 @@ def make(
     `overlays/NAME.png`, three planes with the classes in color, and `classes.json`.
 
     Args:
-        crop, overlap, weighting, fill, batch_size: see `mae_jax.evals.volume_segmentation.make`.
+        crop, overlap, weighting, fill, batch_size: see `mae_jax.evals.volume_segmentation.make`;
+            crop=0: the size of volumes after `config.data.eval_transform`.
     """
-    how = sliding(crop=crop, overlap=overlap, weighting=weighting, fill=fill, batch_size=batch_size)
-    return Writer(write=functools.partial(write, how=how))
+    how = sliding(
+        crop=crop or 1, overlap=overlap, weighting=weighting, fill=fill, batch_size=batch_size
+    )
+    return Writer(write=functools.partial(write, how=how._replace(crop=crop)))
 
 
 def write(
@@ -70,6 +73,7 @@ def write(
         raise UserError(f"--out {out}: there are files in it already: name another folder")
     source, classes = run.data.source("train"), run.method.labels()["segmentation"]
     colors, files = palette(classes), file_names(source, "")
+    how = how if how.crop else how._replace(crop=run.data.example("eval")["image"].shape[1:-1])
     predict, written = run.predictor(state, READS, logits_of), 0
     for index, row in volumes(run.data, "train"):
         image = row["image"]

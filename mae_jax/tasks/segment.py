@@ -115,12 +115,11 @@ class Segmentation(ImageMethod):
         self, params: Params, extra: Extra, batch: Batch, *, outputs: Sequence[str]
     ) -> dict[str, jax.Array]:
         """See `offers`. With batch['windows'] [B, n, rank] int32, the first pixels of crops,
-        logits are the mean over the crops at each pixel.
+        logits are the mean over the crops at each pixel, by batch['weights'] [B, *crop] if given.
         """
         images, found = self.normalize(batch["image"]), {}
         if "segmentation" in outputs and "windows" in batch:
-            windows = batch["windows"]
-            found["segmentation"] = self.logits_of_windows(params, extra, images, windows)
+            found["segmentation"] = self.logits_of_windows(params, extra, images, batch)
         elif "segmentation" in outputs:
             found["segmentation"] = self.logits(params, extra, images)
         if {"features", "tokens"} & {*outputs}:
@@ -151,13 +150,14 @@ class Segmentation(ImageMethod):
         return resize(logits, images.shape[1:-1])[(slice(None), *map(slice, space))]
 
     def logits_of_windows(
-        self, params: Params, extra: Extra, images: jax.Array, windows: jax.Array
+        self, params: Params, extra: Extra, images: jax.Array, batch: Batch
     ) -> jax.Array:
         """The same from crops alone, see `predict`; 0 where there is no crop."""
         space = images.shape[1:-1]
         crop, predict = self.crop_sides(len(space)), partial(self.logits, params, extra)
         images = pad_to_multiple(images, patch_sides(self.encoder.patch, len(space)), crop)
-        mean = mean_of_windows(predict, images, windows, crop, self.classes)
+        how = (batch["windows"], crop, self.classes, batch.get("weights"))
+        mean = mean_of_windows(predict, images, *how)
         return mean[(slice(None), *map(slice, space))]
 
     def padded(self, images: jax.Array) -> jax.Array:
