@@ -16,6 +16,8 @@ SIDE = 0.9
 """Width of a frame of the contact sheet in inches."""
 PIXELS = 128
 """Frames of the animation are enlarged to about this side."""
+GAP = 4
+"""White pixels between the frames of the animation."""
 LINE, LETTERS = 12, 6
 """Pixels that a line of text is high, and a letter is wide."""
 
@@ -90,7 +92,7 @@ def animation(pictures: Mapping[str, np.ndarray], path: Path, rate: float) -> Pa
     columns = [
         _enlarged(clips if clips.shape[-1] == 3 else clips[..., :1]) for clips in pictures.values()
     ]
-    columns = [np.broadcast_to(clips, (*clips.shape[:-1], 3)) for clips in columns]
+    columns = [_framed(np.broadcast_to(clips, (*clips.shape[:-1], 3))) for clips in columns]
     # [B, T, H, W, 3] of each kind to [T, B * H, kinds * W, 3]
     film = np.concatenate(columns, axis=3)
     film = film.swapaxes(0, 1).reshape(film.shape[1], -1, *film.shape[3:])
@@ -106,6 +108,11 @@ def _enlarged(clips: np.ndarray) -> np.ndarray:
     """Clips [B, T, H, W, C] with each pixel repeated, up to a width of about `PIXELS`."""
     factor = max(1, round(PIXELS / clips.shape[3]))
     return clips.repeat(factor, axis=2).repeat(factor, axis=3)
+
+
+def _framed(clips: np.ndarray) -> np.ndarray:
+    """Clips [B, T, H, W, 3] with white below and to the right."""
+    return np.pad(clips, ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
 
 
 def _heading(names: list[str], width: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Inputs and predictions of a method on volumes, in three planes: axial, coronal and sagittal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def make(count: int = 3) -> Figure:
         name="planes",
         files=(name,),
         draw=lambda context: [
-            save(drawn(labeled(rows(context, count)), SIDE), context.folder / name)
+            save(drawn(labeled(titled(rows(context, count))), SIDE), context.folder / name)
         ],
         check=nothing_to_draw,
         log=lambda context: logged(context, count),
@@ -39,9 +39,9 @@ def make(count: int = 3) -> Figure:
 
 def logged(context: FigureContext, count: int) -> tuple[np.ndarray, str]:
     """The picture for the writers, [H, W, 3] uint8, and its labels."""
-    found = labeled(rows(context, count))
+    found = labeled(titled(rows(context, count)))
     text = "Rows, from the top: " + "; ".join(" ".join(label.split()) for label in found)
-    return raster(drawn(found, SIDE)), f"{text}. Planes: {', '.join(NAMES)}"
+    return raster(drawn(found, SIDE)), text
 
 
 def rows(context: FigureContext, count: int) -> dict[str, np.ndarray]:
@@ -65,6 +65,12 @@ def rows(context: FigureContext, count: int) -> dict[str, np.ndarray]:
     return {
         name: same_size(list(map(picture, volumes, spacings))) for name, volumes in pictures.items()
     }
+
+
+def titled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Label of each row, of which the first names the planes -> pictures."""
+    (first, *others), values = pictures, pictures.values()
+    return dict(zip((f"{first} ({', '.join(NAMES)})", *others), values, strict=True))
 
 
 def first_spacings(data: EvalData, split: str, count: int) -> list[Sequence[float]]:

@@ -12,8 +12,8 @@ from mae_jax.ops.palette import overlay, palette
 from mae_jax.ops.planes import fullest, joined, planes, same_size
 from mae_jax.types import IGNORE, Method, UserError
 
-SIDE = 1.6
-"""Inches that an image is wide."""
+SIDE, PLANES = 1.6, 3.6
+"""Inches that an image, and the three planes of a volume, are wide."""
 LEGEND = 24
 """Classes in the legend at most: those that cover most pixels."""
 
@@ -58,10 +58,10 @@ def drawn(context: FigureContext, count: int) -> Canvas:
         "predicted": [overlay(x, y, colors) for x, y in zip(images, predicted, strict=True)],
         "true": [overlay(x, y, colors) for x, y in zip(images, true, strict=True)],
     }
-    if images[0].ndim == 4:
-        rows = in_planes(context, rows, true)
+    volumes = images[0].ndim == 4
+    rows, side = (in_planes(context, rows, true), PLANES) if volumes else (rows, SIDE)
     ratio = rows["image"][0].shape[0] / rows["image"][0].shape[1]
-    width, height = SIDE * len(images) + 2.4, SIDE * ratio * 3
+    width, height = side * len(images) + 2.4, side * ratio * 3
     figure = Canvas((width, height), dpi=150)
     axes = figure.subplots(3, len(images), squeeze=False)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):

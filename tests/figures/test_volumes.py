@@ -104,7 +104,8 @@ def test_reconstructions_in_three_planes(tmp_path):
     (path,) = figure.draw(context(tmp_path, pictures))
     assert path.name in figure.files and np.ptp(matplotlib.image.imread(path)) > 0
     pixels, text = figure.log(context(tmp_path, pictures))
-    assert pixels.shape[2] == 3 and text.endswith("masked. Planes: axial, coronal, sagittal")
+    rows = "Rows, from the top: original (axial, coronal, sagittal); masked"
+    assert pixels.shape[2] == 3 and text == rows
     with pytest.raises(UserError, match=r"these images are \[8, 10\]: draw reconstructions"):
         figure.draw(context(tmp_path, {"original": Data.volumes[:, 0]}))
 
@@ -140,10 +141,10 @@ def test_films(tmp_path):
         assert animation.n_frames == 5 and animation.info["duration"] == 100
         assert animation.info["loop"] == 0
         factor = round(128 / 24)
-        assert animation.width == 2 * 24 * factor
-        height = 2 * 16 * factor
-        frame = np.asarray(animation.convert("RGB"))[-height:, : 24 * factor]
-    enlarged = clips[:, 0].repeat(factor, axis=1).repeat(factor, axis=2).reshape(height, -1, 3)
+        assert animation.width == 2 * (24 * factor + film.GAP)
+        height = 16 * factor
+        frame = np.asarray(animation.convert("RGB"))[: -film.GAP, : 24 * factor][-height:]
+    enlarged = clips[1, 0].repeat(factor, axis=0).repeat(factor, axis=1)
     # A GIF has 256 colors a frame.
     assert np.abs(frame.astype(int) - enlarged).mean() < 40
     single = film.contact_sheet({"original": clips[:1]}, 99)
