@@ -35,8 +35,8 @@ def make(
     Examples are read without `config.data.eval_transform`.
 
     Args:
-        size: of a view, the size that the classifier was trained on: one number of pixels for each
-            axis, such as (16, 224, 224) for frames, height and width.
+        size: of a view, the size of images after `config.data.eval_transform`: one number of pixels
+            for each axis, such as (16, 224, 224) for frames, height and width.
         stride: distance of the frames of a view, along the first axis.
         clips: views along the first axis, evenly spread from the first to the last possible one;
             1: the middle.
@@ -46,8 +46,8 @@ def make(
         limit: use the first so many examples only.
 
     Raises:
-        UserError: a value that cannot be; when called: an example that is smaller than a view, or
-            labels outside of the classifier's classes.
+        UserError: a value that cannot be; when called: another size, an example that is smaller
+            than a view, or labels outside of the classifier's classes.
     """
     check_limit("views", limit)
     numbers = (*size, stride, clips, crops)
@@ -58,6 +58,12 @@ def make(
         )
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
+        trained = data.example("eval", split)["image"].shape[1:-1]
+        if trained != tuple(size):
+            raise UserError(
+                f"views: size={tuple(size)} should be that of images after "
+                f"config.data.eval_transform, {trained}"
+            )
         cut = lambda image, name: views(image, size, stride, clips, crops, name)
         found = list(_probabilities(predict, data, split, limit, cut, clips * crops))
         if not found:

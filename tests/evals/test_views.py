@@ -7,13 +7,18 @@ from mae_jax.data.sources import Arrays
 from mae_jax.evals.classify import make as classify
 from mae_jax.evals.views import make, views
 from mae_jax.types import UserError
-from tests.evals.test_volume_segmentation import data_of
+from tests.evals import test_volume_segmentation as volumes
 
 rng = np.random.default_rng(0)
 CLIPS = rng.integers(0, 256, (5, 9, 6, 11, 3)).astype(np.uint8)
 LABELS = np.array([0, 1, 2, 1, 0])
 OPTIONS = dict(size=(3, 6, 5), stride=2, clips=3, crops=3)
 WEIGHTS = rng.normal(size=(3 * 6 * 5 * 3, 3)) / 20
+
+
+def data_of(clips=CLIPS, transform="center_clip(3, stride=2)|center_crop((3, 6, 5))"):
+    source = Arrays({"image": clips, "label": LABELS})
+    return volumes.data_of(source, transform=transform)
 
 
 def logits_of(images):
@@ -35,7 +40,7 @@ def test_clips_and_crops_are_spread_evenly():
 
 
 def test_probabilities_of_the_views_are_averaged():
-    found = make(**OPTIONS)(predict, data_of(Arrays({"image": CLIPS, "label": LABELS})))
+    found = make(**OPTIONS)(predict, data_of())
     probabilities = []
     for clip in CLIPS:
         logits = logits_of(np.stack(views(clip, (3, 6, 5), 2, 3, 3, "")))
@@ -45,13 +50,13 @@ def test_probabilities_of_the_views_are_averaged():
     assert found["top1_views"] == np.mean(probabilities.argmax(1) == LABELS)
     nll = -np.log(probabilities[np.arange(5), LABELS]).mean()
     np.testing.assert_allclose(found["nll_views"], nll, rtol=1e-12)
-    few = make(**OPTIONS, limit=2)(predict, data_of(Arrays({"image": CLIPS, "label": LABELS})))
+    few = make(**OPTIONS, limit=2)(predict, data_of())
     assert few["top1_views"] == np.mean(probabilities.argmax(1)[:2] == LABELS[:2])
 
 
 def test_one_view_of_the_whole_is_classify():
     clips = CLIPS[:, 2:7:2, :, 3:8]
-    data = data_of(Arrays({"image": clips, "label": LABELS}))
+    data = data_of(clips, "")
     found = make(size=(3, 6, 5), clips=1, crops=1)(predict, data)
     plain = classify()(
         lambda batch: predict(batch) | {k: batch[k] for k in ("label", "valid")},
@@ -65,12 +70,14 @@ def test_one_view_of_the_whole_is_classify():
 
 
 def test_mistakes_are_named():
-    data = data_of(Arrays({"image": CLIPS, "label": LABELS}))
+    data = data_of(transform="pad((9, 8, 11))|center_clip(3, stride=2)|center_crop((3, 8, 5))")
     small = r"views: \[0\] is 9 x 6 x 11, and a view of size=\(3, 8, 5\) at stride=2 takes 5 x 8 x"
     with pytest.raises(UserError, match=small):
         make(**OPTIONS | dict(size=(3, 8, 5)))(predict, data)
-    with pytest.raises(UserError, match=r"size=\(8, 8\) at stride=2 takes 15 x 8"):
-        make(**OPTIONS | dict(size=(8, 8)))(predict, data)
+    with pytest.raises(UserError, match=r"size=\(8, 8\) at stride=1 takes 8 x 8"):
+        views(CLIPS[0], (8, 8), 1, 1, 1, "clip")
+    with pytest.raises(UserError, match=r"size=\(3, 6, 5\) should be .*_transform, \(3, 8, 5\)"):
+        make(**OPTIONS)(predict, data)
     with pytest.raises(UserError, match="clips=0 and crops=3 must be positive"):
         make(**OPTIONS | dict(clips=0))
     with pytest.raises(UserError, match="limit=0 must be at least 1"):

@@ -9,6 +9,7 @@ from mae_jax.data import Data
 from mae_jax.data.images import BadImage
 from mae_jax.data.lazy import Lazy
 from mae_jax.data.sources import Source
+from mae_jax.data.transforms import make_transforms
 from mae_jax.evals import sliding as windows
 from mae_jax.evals.volume_segmentation import count, make, metrics
 from mae_jax.types import UserError
@@ -59,12 +60,12 @@ class Volumes(Source):
         return f"volume {index}"
 
 
-def data_of(source, on_error="raise"):
+def data_of(source, on_error="raise", transform=""):
     return Data(
         sources={"test": source},
         batch_size=1,
         eval_batch_size=1,
-        transforms={"train": [], "eval": []},
+        transforms={"train": [], "eval": make_transforms(transform)},
         fields=("segmentation",),
         pipeline="arrays",
         workers=1,

@@ -34,6 +34,10 @@ def get_config(task: str = "segment") -> ConfigDict:
         workers=1,
         train_transform="flip(axes=(0, 1, 2))",
     )
+    if task == "classify":
+        config.data.update(
+            train_transform="random_crop((16, 8, 8))|flip", eval_transform="center_crop((16, 8, 8))"
+        )
     if task == "segment":
         config.data.fields = ("segmentation",)
     config.schedule.update(base_lr=0.1, epochs=1.0, warmup_epochs=0.0)

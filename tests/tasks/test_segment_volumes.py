@@ -139,19 +139,18 @@ def test_what_does_not_fit_volumes_is_explained(made):
 
 @pytest.mark.slow
 @pytest.mark.thorough
-def test_a_killed_run_goes_on_bit_for_bit(root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("task", ["mae", "segment", "classify"])
+def test_a_killed_run_goes_on_bit_for_bit(task, root, tmp_path, monkeypatch):
     """Pre-training, segmentation and classification of volumes."""
     monkeypatch.chdir(root)
-    for task in ("mae", "segment", "classify"):
-        workdir = tmp_path / task
-        command = ("train", "--config", f"tests/helpers/tiny_volumes.py:{task}")
-        command += ("--workdir", workdir)
-        assert run(*command) == 0
-        _, state = load_run(workdir)
-        whole = jax.tree.map(np.array, state)
-        shutil.rmtree(workdir / "checkpoints" / "4")  # what a kill after step 2 leaves behind
-        (workdir / "results.json").unlink()
-        assert run(*command) == 0
-        _, state = load_run(workdir)
-        assert int(state.step) == 4
-        jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, state), whole)
+    workdir = tmp_path / task
+    command = ("train", "--config", f"tests/helpers/tiny_volumes.py:{task}", "--workdir", workdir)
+    assert run(*command) == 0
+    _, state = load_run(workdir)
+    whole = jax.tree.map(np.array, state)
+    shutil.rmtree(workdir / "checkpoints" / "4")  # what a kill after step 2 leaves behind
+    (workdir / "results.json").unlink()
+    assert run(*command) == 0
+    _, state = load_run(workdir)
+    assert int(state.step) == 4
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, state), whole)
