@@ -10,7 +10,8 @@ Without a folder: `ellipsoids`, the classes of their voxels, of a tenth of 4,000
 
 With a folder: organs/train/images and organs/train/labels hold volumes and volumes of class numbers
 under the same names; organs/test/images and organs/test/labels are for evaluation. Crops of 64 x 64
-x 64, as in `volumes:scans`, whose window and patches are used; 255 in labels is ignored.
+x 64, as in `volumes:scans`, whose window and patches are used, without flips, as left and right
+organs differ; 255 in labels is ignored.
 
 A head of transposed convolutions learns by Dice and cross-entropy, as in nnU-Net. The whole
 volume is predicted by windows that overlap by a half, with Gaussian weights.
@@ -45,7 +46,14 @@ def get_config(arg: str = "") -> ConfigDict:
         mean=(0.35,),
         std=(0.2,),
     )
-    config.data.update(fields=("segmentation",), batch_size=32, subset="share(0.1)")
+    crop, flips = f"({side}, {side}, {side})", "" if folder else "|flip(axes=(0, 1, 2))"
+    config.data.update(
+        fields=("segmentation",),
+        batch_size=32,
+        subset="share(0.1)",
+        train_transform=f"pad({crop}, fill=0)|random_crop({crop}){flips}",
+        eval_transform=f"pad({crop}, fill=0)|center_crop({crop})",
+    )
     config.optimizer.b2 = 0.999
     config.schedule.update(base_lr=8e-3, epochs=40.0, warmup_epochs=4.0)
     config.evals.update(

@@ -39,11 +39,14 @@ def dice_cross_entropy(background: bool = False) -> Loss:
             most voxels, so its Dice is close to 1 from the start and says little. The cross-entropy
             has all classes.
     """
-    entropy = cross_entropy()
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        dice = soft_dice(logits, labels)[0 if background else 1 :]
-        return entropy(logits, labels) + 1 - dice.mean()
+        true, logs = _one_hot(labels, logits.shape[-1]), jax.nn.log_softmax(logits)
+        # A sum over classes, where `cross_entropy` picks one: its gradient is no scatter, which is
+        # slow for millions of voxels.
+        entropy = -jnp.sum(true * logs) / jnp.maximum((labels != IGNORE).sum(), 1)
+        dice = _dice(jnp.exp(logs), true)[0 if background else 1 :]
+        return entropy + 1 - dice.mean()
 
     return loss
 
@@ -57,13 +60,20 @@ def soft_dice(logits: jax.Array, labels: jax.Array) -> jax.Array:
         logits: [B, *space, K].
         labels: [B, *space] int; `IGNORE` has no class.
     """
-    known = (labels != IGNORE)[..., None]  # [B, *space, 1]
-    probabilities = jax.nn.softmax(logits.astype(jnp.float32)) * known
-    true = jax.nn.one_hot(labels, logits.shape[-1]) * known  # [B, *space, K]
-    axes = tuple(range(logits.ndim - 1))
-    common, predicted, labeled = (
-        x.sum(axes) for x in (probabilities * true, probabilities, true)
-    )  # [K] each
+    return _dice(jax.nn.softmax(logits), _one_hot(labels, logits.shape[-1]))
+
+
+def _one_hot(labels: jax.Array, classes: int) -> jax.Array:
+    """[B, *space, K] float32, zeros where there is no class."""
+    return jax.nn.one_hot(jnp.where(labels == IGNORE, -1, labels), classes)
+
+
+def _dice(probabilities: jax.Array, true: jax.Array) -> jax.Array:
+    """[K], see `soft_dice`; both [B, *space, K]."""
+    axes = tuple(range(true.ndim - 1))
+    known = true.sum(axis=-1, keepdims=True)  # 1 or 0
+    common = jnp.sum(probabilities * true, axes)  # [K]
+    predicted, labeled = jnp.sum(probabilities * known, axes), jnp.sum(true, axes, jnp.int32)
     return (2 * common + SMOOTH) / (predicted + labeled + SMOOTH)
 
 

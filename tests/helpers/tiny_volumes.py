@@ -39,7 +39,11 @@ def get_config(task: str = "segment") -> ConfigDict:
             train_transform="random_crop((16, 8, 8))|flip", eval_transform="center_crop((16, 8, 8))"
         )
     if task == "segment":
-        config.data.fields = ("segmentation",)
+        config.data.update(
+            fields=("segmentation",),
+            train_transform="pad((16, 16, 16), fill=0)|random_crop((16, 16, 16))",
+            eval_transform="pad((16, 16, 16), fill=0)|center_crop((16, 16, 16))",
+        )
     config.schedule.update(base_lr=0.1, epochs=1.0, warmup_epochs=0.0)
     config.checkpoint.every = 2
     config.log.every = 1

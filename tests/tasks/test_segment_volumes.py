@@ -154,3 +154,30 @@ def test_a_killed_run_goes_on_bit_for_bit(task, root, tmp_path, monkeypatch):
     _, state = load_run(workdir)
     assert int(state.step) == 4
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, state), whole)
+    if task == "segment":
+        predicted_alike(workdir, tmp_path)
+
+
+def predicted_alike(workdir, folder):
+    """One volume, larger than training crops, in files of two orientations."""
+    from tests.helpers.volumes import nibabel, save_nifti
+
+    values = rng.integers(0, 256, (20, 9, 17)).astype(np.uint8)
+    stored = {
+        name: save_nifti(folder / f"scans/{name}.nii", values, name) for name in ("RAS", "PIR")
+    }
+    images = f"volume({str(folder / 'scans')!r})"
+    command = ("--run", workdir, "--images", images, "--out")
+    assert run("predict", *command, folder / "out") == 0
+    found = {name: nibabel.load(folder / f"out/labels/{name}.nii.gz") for name in stored}
+    for name, labels in found.items():
+        assert labels.shape == stored[name].shape
+        np.testing.assert_array_equal(
+            labels.affine, nibabel.load(folder / f"scans/{name}.nii").affine
+        )
+    same = [np.asarray(nibabel.as_closest_canonical(x).dataobj) for x in found.values()]
+    np.testing.assert_array_equal(*same)
+    assert len(np.unique(same[0])) > 1
+    assert run("features", *command, folder / "features.npz") == 0
+    with np.load(folder / "features.npz") as content:
+        assert content["features"].shape == (2, 24) and content["grid"].tolist() == [4, 2, 2]
