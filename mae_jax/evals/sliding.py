@@ -117,8 +117,7 @@ def label_blocks(predict: Predict, image: Any, how: Sliding) -> Iterator[tuple[s
     weight = weights(crop, how.weighting)[..., None]  # [*crop, 1]
     inside, total, done = tuple(map(slice, space[1:])), None, 0
 
-    # Windows lie on a lattice, so all classes of a voxel have the same sum of weights: the largest
-    # sum is the largest mean.
+    # All classes of a voxel have the same sum of weights, so the largest sum is the largest mean.
     def labels(count: int) -> np.ndarray:
         return total[(slice(count), *inside)].argmax(-1).astype(np.uint8)
 
