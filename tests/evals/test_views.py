@@ -18,7 +18,7 @@ WEIGHTS = rng.normal(size=(3 * 6 * 5 * 3, 3)) / 20
 
 def data_of(clips=CLIPS, transform="center_clip(3, stride=2)|center_crop((3, 6, 5))"):
     source = Arrays({"image": clips, "label": LABELS})
-    return volumes.data_of(source, transform=transform)
+    return volumes.data_of(source, transform=transform, field="label")
 
 
 def logits_of(images):

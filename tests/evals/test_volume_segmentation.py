@@ -60,13 +60,13 @@ class Volumes(Source):
         return f"volume {index}"
 
 
-def data_of(source, on_error="raise", transform=""):
+def data_of(source, on_error="raise", transform="", field="segmentation"):
     return Data(
         sources={"test": source},
         batch_size=1,
         eval_batch_size=1,
         transforms={"train": [], "eval": make_transforms(transform)},
-        fields=("segmentation",),
+        fields=(field,),
         pipeline="arrays",
         workers=1,
         on_error=on_error,
