@@ -34,4 +34,5 @@ def get_config(folder: str = "videos") -> ConfigDict:
     config.schedule.update(base_lr=1e-3, epochs=400.0, warmup_epochs=20.0)
     config.checkpoint.every = 200
     config.log.every = 10
+    config.evals.figures = "curves|film"
     return config

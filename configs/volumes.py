@@ -49,7 +49,7 @@ def get_config(folder: str = "") -> ConfigDict:
     config.schedule.update(base_lr=4e-3, epochs=20.0, warmup_epochs=2.0)
     config.checkpoint.every = 250
     config.log.every = 25
-    config.evals.run = "knn(k=20)|logistic"
+    config.evals.update(run="knn(k=20)|logistic", figures="curves|planes")
     if folder:
         config.method.args.encoder = "vit(width=192, depth=6, heads=6, patch=8)"
         config.data.update(

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from mae_jax.models.encoder import Encoder
+from mae_jax.ops.patches import grid_of
 from mae_jax.predictions import tables
 from mae_jax.run import Run
 from mae_jax.types import TrainState, layer_output
@@ -13,7 +17,9 @@ def write_features(
     """Writes the features of every readable image of the training source: `features` [N, D] float32
     and `names`; and what the source has of `labels` [N] int32, `multilabels` [N, K] uint8, `values`
     [N] or [N, V] float32, `weights` [N] float32 and `groups` [N] int32, with the names of their
-    classes as `class_names`, `multilabel_names`, `value_names` and `group_names`.
+    classes as `class_names`, `multilabel_names`, `value_names` and `group_names`. Of volumes also
+    their geometry, see `predictions.tables.geometry_of`, and `grid` [3], the patches along depth,
+    height and width of the transformed volumes.
 
     Args:
         out: path ending in .npz or .safetensors, whose metadata hold the names as JSON.
@@ -25,5 +31,9 @@ def write_features(
     output = layer_output(layer, pool)
     arrays, names = tables.predict_all(run, state, (output,))
     arrays["features"] = arrays[output]
+    encoder = run.method.encoders().get("params/encoder")
+    if "affine" in arrays and isinstance(encoder, Encoder):
+        space = run.data.example("eval")["image"].shape[1:-1]
+        arrays["grid"] = np.array(grid_of(space, encoder.patch))
     tables.write_features(out, arrays, names, run.data.source("train"))
     return out, len(names)

@@ -88,7 +88,8 @@ class Model:
             UserError: an output that the method does not have, or other images.
         """
         if not outputs:
-            writer = make_writer(self.method, self.name, "")
+            rank = len(self.image_shape) - 1 if self.image_shape else None
+            writer = make_writer(self.method, self.name, "", rank=rank)
             if writer.predicted is None:
                 raise UserError(f"{self.name}: name outputs: {', '.join(self.method.offers())}")
             return writer.predicted(self.predict(images, *writer.reads, batch_size=batch_size))

@@ -67,9 +67,17 @@ class Progress:
         """See `Data.sizes`."""
         return self.data.sizes(split)
 
-    def originals(self, split: str, batches: Sequence[Sequence[int]], batch_size: int):
+    @property
+    def on_error(self) -> str:
+        """See `Data`."""
+        return self.data.on_error
+
+    def originals(
+        self, split: str, batches: Sequence[Sequence[int]], batch_size: int, decoded: bool = True
+    ):
         """See `Data.originals`."""
-        for done, rows in enumerate(self.data.originals(split, batches, batch_size), 1):
+        examples = self.data.originals(split, batches, batch_size, decoded)
+        for done, rows in enumerate(examples, 1):
             yield rows
             self._report_batch(split, done, len(batches))
 

@@ -102,6 +102,16 @@ def open_run(
     return run
 
 
+FOLDER = ("channels", "window", "background", "max_pixels")
+"""Options of sources that the source `folder` has as well."""
+OPTIONS = {
+    **dict.fromkeys(("tiff", "dicom", "nifti", "frames"), ("path",)),
+    "volume": ("path", "masks"),
+}
+"""Source that reads other folders with the options of the training set -> those that belong to the
+training set alone."""
+
+
 def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
     """The spec that reads a folder with the options of the run's training source, and with the
     channels of its images [*space, C] if these are known. A spec is returned unchanged.
@@ -115,7 +125,7 @@ def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
         name, _, options = parse(source or "folder")[0]
     except UserError:  # a folder named by its path alone, which may not exist on this machine
         name, options = "folder", {}
-    if name not in ("tiff", "dicom", "nifti"):
+    if name not in OPTIONS:
         name = "folder"
         if shape and len(shape) != 3:
             raise UserError(
@@ -123,7 +133,6 @@ def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
                 f"give a source, e.g. \"array_file('scans.npy', rank={len(shape) - 1})\""
             )
         known = {"channels": shape[-1]} if shape else {}
-        same = ("channels", "window", "background", "max_pixels")
-        options = known | {key: options[key] for key in same if key in options}
-    options.pop("path", None)
+        options = known | {key: options[key] for key in FOLDER if key in options}
+    options = {key: value for key, value in options.items() if key not in OPTIONS.get(name, ())}
     return f"{name}({', '.join([repr(images), *(f'{k}={v!r}' for k, v in options.items())])})"

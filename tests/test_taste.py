@@ -78,7 +78,7 @@ MAY_IMPORT = {
     | {"config", "engine", "json_files", "methods", "metrics", "tables", "weights", "workdir"},
     "export": BASE | {"methods", "run"},
     "model": BASE | {"data", "methods", "ops", "predictions", "weights", "workdir"},
-    "features": BASE | {"predictions", "run"},
+    "features": BASE | {"models", "ops", "predictions", "run"},
     "evaluate": BASE
     | {
         "engine",

@@ -249,11 +249,14 @@ def predict(args) -> int:
     """mae-jax predict"""
     from mae_jax.predictions import make_writer
     from mae_jax.restore import load_run
+    from mae_jax.types import image_shape
     from mae_jax.workdir import read_classes, read_config
 
     no_overrides(args)
     run, state = load_run(args.run, images=args.images, on_error=args.on_error)
-    writer = make_writer(run.method, run.name, read_config(args.run).evals.run, args.spec or "")
+    evaluators, shape = read_config(args.run).evals.run, image_shape(run.data.example("eval"))
+    rank = len(shape) - 1 if shape else None
+    writer = make_writer(run.method, run.name, evaluators, args.spec or "", rank=rank)
     _report(run.data)
     for line in writer.write(run, state, args.out, read_classes(args.run)):
         print(f"wrote {line}")

@@ -17,7 +17,7 @@ from mae_jax.data.columns import columns
 from mae_jax.data.loader import Loader, cores
 from mae_jax.data.named import check_damaged, open_sources
 from mae_jax.data.options import batches_of, check_options, repeats_note
-from mae_jax.data.order import Rows, Stream, evaluation_rows, training_rows
+from mae_jax.data.order import Rows, Stream, evaluation_rows, limited, training_rows
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sampling import make_stream
 from mae_jax.data.sources import Source
@@ -124,9 +124,8 @@ class Data:
 
         def rows_at(step: int) -> Rows:
             positions, valid = positions_at(step)
-            indices = positions[: max(1, valid.sum())]  # padding need not be read
-            if count < source.num_examples:
-                indices = permute(indices, source.num_examples, 0)
+            read = positions[: max(1, valid.sum())]  # padding need not be read
+            indices = limited(read, count, source.num_examples)
             return Rows(indices, hash_words(indices))
 
         loaded = arrays.batches(
@@ -148,18 +147,19 @@ class Data:
         return originals.sizes(self._loader(split, "eval"), self._eval_count(split), self.workers)
 
     def originals(
-        self, split: str, batches: Sequence[Sequence[int]], batch_size: int
+        self, split: str, batches: Sequence[Sequence[int]], batch_size: int, decoded: bool = True
     ) -> Iterator[list[originals.Original]]:
         """This process' rows of batches of examples that are not transformed, filled up by None.
 
         Args:
             batches: of indices of the split, at most `batch_size` each, the same in all processes.
             batch_size: of the global batch.
+            decoded: False: images stay as the source has them, and volumes are only opened.
         """
         size = batch_size // self.process_count
         mine = slice(self.process_index * size, (self.process_index + 1) * size)
         rows = [[*batch, *[None] * (batch_size - len(batch))][mine] for batch in batches]
-        return originals.read(self._loader(split, "eval"), rows, self.workers)
+        return originals.read(self._loader(split, "eval"), rows, self.workers, decoded)
 
     def eval_steps(self, split: str, limit: int | None = None) -> int:
         """Number of batches of `eval`."""

@@ -87,3 +87,10 @@ def evaluation_rows(
     first = step * batch_size + process_index * rows
     positions = np.arange(first, first + rows)
     return np.minimum(positions, num_examples - 1), positions < num_examples
+
+
+def limited(positions: np.ndarray, count: int, num_examples: int) -> np.ndarray:
+    """Indices of the examples at positions [b] of an evaluation of `count` of them: all in order,
+    or a part that a fixed permutation spreads over them.
+    """
+    return permute(positions, num_examples, 0) if count < num_examples else positions

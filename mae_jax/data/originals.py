@@ -42,7 +42,10 @@ def sizes(loader: Loader, count: int, workers: int) -> np.ndarray:
 
 
 def read(
-    loader: Loader, batches: Sequence[Sequence[int | None]], workers: int
+    loader: Loader,
+    batches: Sequence[Sequence[int | None]],
+    workers: int,
+    decoded: bool = True,
 ) -> Iterator[list[Original]]:
     """The examples of batches of indices; None stays None.
 
@@ -50,8 +53,9 @@ def read(
         loader: of the source.
         batches: of indices, each as large as the caller likes.
         workers: number of threads.
+        decoded: False: images stay as the source has them.
     """
-    one = lambda index: None if index is None else loader.original(index, decoded=True)
+    one = lambda index: None if index is None else loader.original(index, decoded=decoded)
     places = [index for batch in batches for index in batch]
     examples = _mapped(one, places, workers)
     for batch in batches:

@@ -7,6 +7,7 @@ import numpy as np
 from mae_jax.data.groups import check_groups, pick_groups
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source, Wrapper
+from mae_jax.data.volume_geometry import VolumeGeometry
 from mae_jax.spec import call, parse
 from mae_jax.types import UserError
 
@@ -55,6 +56,10 @@ class Part(Wrapper):
     def group(self, index: int) -> str:
         """Group of the example in the full source."""
         return self.source.group(int(self.indices[index]))
+
+    def geometry(self, index: int) -> VolumeGeometry | None:
+        """Geometry of the example in the full source."""
+        return self.source.geometry(int(self.indices[index]))
 
     def groups(self) -> np.ndarray | None:
         """[n] int32, numbers of the groups in the full source, if it has groups."""

@@ -21,6 +21,9 @@ Measure = Callable[[np.ndarray], dict[str, float]]
 class EvalData(Protocol):
     """The data that evaluators iterate over; `mae_jax.data.Data` implements it."""
 
+    on_error: str
+    """'raise' or 'skip' for examples that cannot be read."""
+
     def eval(
         self, split: str, limit: int | None = None, then: str = ""
     ) -> Iterable[Mapping[str, np.ndarray]]:
@@ -41,9 +44,13 @@ class EvalData(Protocol):
         """[N, rank] sizes of the images of a split, not transformed."""
 
     def originals(
-        self, split: str, batches: Sequence[Sequence[int]], batch_size: int
+        self, split: str, batches: Sequence[Sequence[int]], batch_size: int, decoded: bool = True
     ) -> Iterable[list[dict[str, Any] | None]]:
-        """This process' rows of batches of examples that are not transformed, None on padding."""
+        """This process' rows of batches of examples that are not transformed, None on padding.
+
+        Args:
+            decoded: False: images stay as the source has them, and volumes are only opened.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ from mae_jax.evals.buckets import (
     windows,
 )
 from mae_jax.evals.features import EvalData, Predict
+from mae_jax.evals.sliding import WEIGHTINGS, weights
+from mae_jax.spec import check_choice
 from mae_jax.types import IGNORE, Batch, UserError
 
 BYTES = 2**28
@@ -37,6 +39,7 @@ class Inference(NamedTuple):
     stride: int
     scales: tuple[float, ...]
     flip: bool
+    weighting: str = "uniform"
 
     @property
     def versions(self) -> list[tuple[float, bool]]:
@@ -55,6 +58,7 @@ def inference(
     scales: float | Sequence[float] = 1.0,
     flip: bool = False,
     step: int = 32,
+    weighting: str = "uniform",
 ) -> Inference:
     """Checks the options of `mae_jax.evals.segmentation.make`, which documents them."""
     every = (scales,) if isinstance(scales, int | float) else tuple(scales)
@@ -72,8 +76,9 @@ def inference(
         raise UserError(
             f"segmentation: scales={scales!r} must be factors in (0, 8], e.g. (0.75, 1)"
         )
+    check_choice("weighting", weighting, WEIGHTINGS)
     stride = stride or max(1, round(crop * 2 / 3))
-    return Inference(EvalSize(size, long, step), crop, stride, every, flip)
+    return Inference(EvalSize(size, long, step), crop, stride, every, flip, weighting)
 
 
 def class_names(data: EvalData, split: str) -> Sequence[str]:
@@ -106,6 +111,10 @@ def predictions(
         names: of the classes; empty: examples have no labels.
     """
     sizes = data.sizes(split)[:limit]
+    if sizes.shape[1] != 2:
+        raise UserError(
+            "segmentation is of images [H, W, C]; of volumes it is volume_segmentation(crop=...)"
+        )
     readable, devices = np.flatnonzero(sizes.all(axis=1)), jax.device_count()
     channels = data.example("eval", split)["image"].shape[-1]
     for bucket in buckets(sizes[readable], how.rule):
@@ -199,6 +208,9 @@ def make_batch(
     if how.crop:
         corners = windows(size, how.crop, how.stride)
         batch["windows"] = np.repeat(corners[None], len(rows), axis=0)
+        if how.weighting != "uniform":
+            share = weights((how.crop, how.crop), how.weighting)
+            batch["weights"] = np.repeat(share[None], len(rows), axis=0)
     return batch
 
 

@@ -33,6 +33,7 @@ def make(
     scales: float | Sequence[float] = 1.0,
     flip: bool = False,
     step: int = 32,
+    weighting: str = "uniform",
     limit: int | None = None,
 ) -> Evaluator:
     """Evaluates 'miou', 'macc' (mean recall of the classes) and 'aacc' (share of correct pixels);
@@ -47,13 +48,22 @@ def make(
         scales: of the size, e.g. (0.75, 1, 1.25): the mean of the probabilities counts.
         flip: whether to average over mirrored images, too.
         step: sides are rounded to multiples of this, so that few shapes are compiled.
+        weighting: of the logits of overlapping windows, 'uniform' or 'gaussian', see
+            `sliding.weights`.
         limit: use the first so many images only.
 
     Raises:
         UserError: a value that cannot be; when called: a label outside of the classes.
     """
     how = inference(
-        size=size, long=long, crop=crop, stride=stride, scales=scales, flip=flip, step=step
+        size=size,
+        long=long,
+        crop=crop,
+        stride=stride,
+        scales=scales,
+        flip=flip,
+        step=step,
+        weighting=weighting,
     )
     if limit is not None and limit < 1:
         raise UserError(f"segmentation: limit={limit} must be at least 1; leave it out for all")

@@ -98,11 +98,15 @@ def raster(figure: Canvas) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[:, :, :3]
 
 
-def drawn(rows: Mapping[str, np.ndarray]) -> Canvas:
-    """The figure of `labeled` rows."""
+def drawn(rows: Mapping[str, np.ndarray], side: float = SIDE) -> Canvas:
+    """The figure of `labeled` rows.
+
+    Args:
+        side: width of an image in inches.
+    """
     first = next(iter(rows.values()))
     count, ratio = len(first), first.shape[1] / first.shape[2] if first.ndim == 4 else 0.6
-    figure = Canvas((2.0 + SIDE * count, SIDE * ratio * len(rows) + 0.1), dpi=150)
+    figure = Canvas((2.0 + side * count, side * ratio * len(rows) + 0.1), dpi=150)
     axes = figure.subplots(len(rows), count, squeeze=False)
     for row, (label, images) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(row, images, strict=True):

@@ -1,22 +1,26 @@
 """Segmentations: images, predicted classes over them, true classes beside, and a legend."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 
 from mae_jax.figures.figure import Figure, FigureContext, save
+from mae_jax.figures.planes import first_spacings
 from mae_jax.ops.palette import overlay, palette
+from mae_jax.ops.planes import fullest, joined, planes, same_size
 from mae_jax.types import IGNORE, Method, UserError
 
-SIDE = 1.6
-"""Inches that an image is wide."""
+SIDE, PLANES = 1.6, 3.6
+"""Inches that an image, and the three planes of a volume, are wide."""
 LEGEND = 24
 """Classes in the legend at most: those that cover most pixels."""
 
 
 def make(count: int = 6) -> Figure:
     """Draws the first images of the test set, or of the training set if there is none, after the
-    evaluation transforms.
+    evaluation transforms; of volumes, the three planes with most labeled voxels.
 
     Args:
         count: how many images.
@@ -54,8 +58,10 @@ def drawn(context: FigureContext, count: int) -> Canvas:
         "predicted": [overlay(x, y, colors) for x, y in zip(images, predicted, strict=True)],
         "true": [overlay(x, y, colors) for x, y in zip(images, true, strict=True)],
     }
-    ratio = images[0].shape[0] / images[0].shape[1]
-    width, height = SIDE * len(images) + 2.4, SIDE * ratio * 3
+    volumes = images[0].ndim == 4
+    rows, side = (in_planes(context, rows, true), PLANES) if volumes else (rows, SIDE)
+    ratio = rows["image"][0].shape[0] / rows["image"][0].shape[1]
+    width, height = side * len(images) + 2.4, side * ratio * 3
     figure = Canvas((width, height), dpi=150)
     axes = figure.subplots(3, len(images), squeeze=False)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
@@ -69,6 +75,17 @@ def drawn(context: FigureContext, count: int) -> Canvas:
     left, right = 0.35 / width, 1 - 1.8 / width
     figure.subplots_adjust(left=left, right=right, top=0.99, bottom=0.01, wspace=0.03, hspace=0.03)
     return figure
+
+
+def in_planes(context: FigureContext, rows: Mapping, true: Sequence[np.ndarray]) -> dict:
+    """Rows of volumes [D, H, W, C] as rows of pictures of three planes, side by side."""
+    places = [fullest((labels > 0) & (labels != IGNORE)) for labels in true]
+    spacings = first_spacings(context.data, context.split, len(true))
+    draw = lambda volume, at, spacing: joined(planes(volume, at, spacing))
+    return {
+        name: same_size(list(map(draw, volumes, places, spacings)))
+        for name, volumes in rows.items()
+    }
 
 
 def label_map(outputs, batch):

@@ -34,22 +34,26 @@ def pool_matrix(bins: int, length: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def along_axes(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
-    """Applies a matrix [H', H] and a matrix [W', W] to maps [B, H, W, C], to [B, H', W', C] of the
-    same type.
+def along_axes(x: jax.Array, *matrices: np.ndarray) -> jax.Array:
+    """Applies a matrix [n', n] to each spatial axis of maps [B, *space, C], to [B, *space', C] of
+    the same type.
     """
+    letters = "tdhw"[-len(matrices) :]
     # One axis after the other, the one that shrinks more first.
-    steps = [("bhwc,yh->bywc", rows), ("bhwc,xw->bhxc", columns)]
-    for formula, matrix in sorted(steps, key=lambda step: len(step[1]) / step[1].shape[1]):
+    steps = zip(letters, matrices, strict=True)
+    for axis, matrix in sorted(steps, key=lambda step: len(step[1]) / step[1].shape[1]):
+        before, after = f"b{letters}c", f"b{letters.replace(axis, 'x')}c"
+        formula = f"{before},x{axis}->{after}"
         x = jnp.einsum(formula, x, jnp.asarray(matrix, x.dtype), precision="highest")
     return x
 
 
-def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Maps [B, H, W, C] to [B, *size, C], bilinear; see `bilinear_matrix`."""
-    if x.shape[1:3] == size:
+def resize(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Maps [B, *space, C] to [B, *size, C], linear along each axis; see `bilinear_matrix`."""
+    space = x.shape[1:-1]
+    if space == size:
         return x
-    return along_axes(x, *(bilinear_matrix(n, m) for n, m in zip(size, x.shape[1:3], strict=True)))
+    return along_axes(x, *(bilinear_matrix(n, m) for n, m in zip(size, space, strict=True)))
 
 
 def adaptive_pool(x: jax.Array, bins: int) -> jax.Array:

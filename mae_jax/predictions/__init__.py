@@ -1,6 +1,7 @@
 """Predictions for images as files, for `mae-jax predict`: one file for each kind, named like its
 evaluator. `make(**options)` returns a `Writer`; `READS` are the outputs of models that it needs,
-and `OPTIONS` those options that it shares with its evaluator.
+`OPTIONS` those options that it shares with its evaluator, and `RANK` the number of dimensions of
+its images, None for any.
 """
 
 import dataclasses
@@ -30,7 +31,9 @@ class Writer:
     """Outputs that `predicted` reads. Set by `make_writer`."""
 
 
-def make_writer(method: Method, name: str, evaluators: str, spec: str = "") -> Writer:
+def make_writer(
+    method: Method, name: str, evaluators: str, spec: str = "", *, rank: int | None = None
+) -> Writer:
     """The writer for what a method predicts.
 
     Args:
@@ -39,6 +42,7 @@ def make_writer(method: Method, name: str, evaluators: str, spec: str = "") -> W
         evaluators: spec string of the run's evaluators; one that is named like the writer has the
             options to use.
         spec: spec string of the writer, to use instead.
+        rank: number of dimensions of the images; None: not known.
 
     Raises:
         UserError: nothing that the method offers can be written, or another spec.
@@ -48,7 +52,12 @@ def make_writer(method: Method, name: str, evaluators: str, spec: str = "") -> W
         for found in pkgutil.iter_modules(__path__)
     }
     modules = {name: module for name, module in modules.items() if "make" in vars(module)}
-    known = [name for name, module in modules.items() if {*module.READS} <= {*method.offers()}]
+    fits = lambda module: rank is None or module.RANK in (None, rank)
+    known = [
+        name
+        for name, module in modules.items()
+        if {*module.READS} <= {*method.offers()} and fits(module)
+    ]
     if not known:
         raise UserError(
             f"{name} offers {', '.join(method.offers())}, and predictions are written of "
@@ -63,17 +72,17 @@ def make_writer(method: Method, name: str, evaluators: str, spec: str = "") -> W
     return dataclasses.replace(writer, reads=tuple(module.READS))
 
 
-def file_names(source) -> list[str]:
-    """The name of each example of a source as that of a PNG; where two would be the same, with the
-    ending that they have.
+def file_names(source, ending: str = ".png") -> list[str]:
+    """The name of each example of a source as that of a PNG, or of a file of another ending; where
+    two would be the same, with the ending that they have.
     """
     names = [source.name(index) for index in range(source.num_examples)]
     shared = Path(*_common_folder([Path(name).parts[:-1] for name in names]))
     paths = [Path(name).relative_to(shared) for name in names]
-    plain = [str(path.with_suffix("")) for path in paths]
+    plain = [str(path.with_suffix("")).removesuffix(".nii") for path in paths]
     counts = {name: plain.count(name) for name in set(plain)}
     return [
-        f"{name if counts[name] == 1 else path}.png"
+        f"{name if counts[name] == 1 else path}{ending}"
         for name, path in zip(plain, paths, strict=True)
     ]
 

@@ -12,6 +12,7 @@ from mae_jax.types import TrainState
 
 READS = ("logits",)
 OPTIONS = ()
+RANK = None
 
 
 def make() -> Writer:

@@ -20,6 +20,7 @@ from mae_jax.types import TrainState, UserError
 
 READS = OUTPUTS
 OPTIONS = ("size", "batch_size")
+RANK = 2
 
 
 def make(*, size: int = 1024, batch_size: int = 1, score: float = 0.5) -> Writer:

@@ -11,6 +11,7 @@ from mae_jax.types import TrainState
 
 READS = ("prediction",)
 OPTIONS = ()
+RANK = None
 
 
 def make() -> Writer:

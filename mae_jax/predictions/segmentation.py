@@ -15,7 +15,8 @@ from mae_jax.predictions import Writer, file_names
 from mae_jax.types import TrainState, UserError
 
 READS = ("segmentation",)
-OPTIONS = ("size", "long", "crop", "stride", "scales", "flip", "step")
+OPTIONS = ("size", "long", "crop", "stride", "scales", "flip", "step", "weighting")
+RANK = 2
 
 
 def make(
@@ -27,16 +28,25 @@ def make(
     scales: float | Sequence[float] = 1.0,
     flip: bool = False,
     step: int = 32,
+    weighting: str = "uniform",
 ) -> Writer:
     """Writes `labels/NAME.png`, the class of each pixel at the original size as a PNG with a
     palette; `overlays/NAME.png`, the image with the classes in color; and `classes.json`, the
     number, name and color of each class.
 
     Args:
-        size, long, crop, stride, scales, flip, step: see `mae_jax.evals.segmentation.make`.
+        size, long, crop, stride, scales, flip, step, weighting: see
+            `mae_jax.evals.segmentation.make`.
     """
     how = inference(
-        size=size, long=long, crop=crop, stride=stride, scales=scales, flip=flip, step=step
+        size=size,
+        long=long,
+        crop=crop,
+        stride=stride,
+        scales=scales,
+        flip=flip,
+        step=step,
+        weighting=weighting,
     )
     return Writer(write=functools.partial(write, how=how))
 
@@ -60,7 +70,6 @@ def write(
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out}: there are files in it already: name another folder")
     count = run.method.labels()["segmentation"]
-    classes = names.get("segmentation") or [f"class {number}" for number in range(count)]
     colors, files = palette(count), file_names(run.data.source("train"))
     written = 0
     for index, image, labels in label_maps(run, state, how):
@@ -71,12 +80,23 @@ def write(
         labeled.save(out / "labels" / files[index])
         Image.fromarray(overlay(image, labels, colors)).save(out / "overlays" / files[index])
         written += 1
-    rows = [
-        {"class": number, "name": name, "color": "#" + bytes(color).hex()}
-        for number, (name, color) in enumerate(zip(classes, colors.tolist(), strict=True))
-    ]
+    rows = class_rows(count, names.get("segmentation", ()))
     (out / "classes.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return [f"{out}: labels/ and overlays/ of {written} images, classes.json"]
+
+
+def class_rows(count: int, names: Sequence[str]) -> list[dict]:
+    """Number, name and color of each class, for `classes.json`.
+
+    Args:
+        count: number of classes.
+        names: theirs; () if they are not known.
+    """
+    names = names or [f"class {number}" for number in range(count)]
+    return [
+        {"class": number, "name": name, "color": "#" + bytes(color).hex()}
+        for number, (name, color) in enumerate(zip(names, palette(count).tolist(), strict=True))
+    ]
 
 
 def label_maps(

@@ -22,6 +22,8 @@ STORED = {
     "group": ("groups", "group_names"),
 }
 """Field -> names of its array and of the names of its classes in a file of features."""
+GEOMETRY = ("affine", "spacing", "shape")
+"""Arrays of the geometry of volumes in a file of features, see `geometry_of`."""
 
 
 def predict_all(
@@ -35,7 +37,7 @@ def predict_all(
         outputs: names of outputs of its method.
 
     Returns:
-        Output, or field of labels that the data have -> [N, ...]; and N names.
+        Output, or field of labels or of `geometry_of` that the data have -> [N, ...]; and N names.
     """
     predict, source = run.predictor(state, outputs), run.data.source("train")
     parts: dict[str, list[np.ndarray]] = {}
@@ -47,7 +49,23 @@ def predict_all(
             parts.setdefault(name, []).append(np.asarray(found[name])[valid[-1]])
     read = np.flatnonzero(np.concatenate(valid))
     arrays = {name: np.concatenate(rows) for name, rows in parts.items()}
+    arrays |= geometry_of(source, read)
     return arrays, [source.name(int(index)) for index in read]
+
+
+def geometry_of(source: Source, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    """Where volumes are in space, before the transforms: 'affine' [N, 4, 4] float64, which maps a
+    voxel (d, h, w) to (x, y, z) in mm, RAS+; 'spacing' [N, 3] float64 in mm and 'shape' [N, 3]
+    along depth, height and width. {} if a source does not know it.
+    """
+    found = [source.geometry(int(index)) for index in indices]
+    if not found or any(geometry is None for geometry in found):
+        return {}
+    return {
+        "affine": np.stack([geometry.affine_of_read for geometry in found]),
+        "spacing": np.array([geometry.spacing for geometry in found]),
+        "shape": np.array([geometry.space for geometry in found]),
+    }
 
 
 def write_features(
@@ -60,7 +78,8 @@ def write_features(
 
     Args:
         out: path ending in .npz or .safetensors, whose metadata hold the names as JSON.
-        arrays: 'features' [N, D] and fields of labels, see STORED; others are left out.
+        arrays: 'features' [N, D], and what there is of STORED, of GEOMETRY and 'grid', the patches
+            along each axis; others are left out.
         names: of the images.
         source: of the images, which has the names of classes and groups.
     """
@@ -68,6 +87,7 @@ def write_features(
     known = {field: stored for field, stored in STORED.items() if field in arrays}
     content = {"features": arrays["features"]}
     content |= {array: arrays[field] for field, (array, _) in known.items()}
+    content |= {name: arrays[name] for name in (*GEOMETRY, "grid") if name in arrays}
     texts = {"names": list(names)}
     texts |= {
         key: list(classes[field])

@@ -156,6 +156,11 @@ def test_an_image_smaller_than_the_crop_is_padded_and_its_logits_are_cut():
     assert batch["image"].shape == (2, 16, 16, 3) and batch["valid"].tolist() == [True, False]
     np.testing.assert_array_equal(batch["image"][0, :8, :12], row["image"])
     np.testing.assert_array_equal(batch["windows"], np.zeros((2, 1, 2)))
+    assert "weights" not in batch
+    soft = make_batch([row, None], bucket, how._replace(weighting="gaussian"), channels=3)
+    places = (np.arange(16) - 7.5) / 2
+    expected = np.exp(-(places[:, None] ** 2 + places**2) / 2)
+    np.testing.assert_allclose(soft["weights"], [expected] * 2, rtol=1e-5)
     logits = np.random.default_rng(0).normal(size=(2, 16, 16, 5)).astype(np.float32)
     found = resized({"segmentation": logits}, batch)[0, :8, :12]
     np.testing.assert_allclose(found, logits[0, :8, :12], atol=1e-6)
@@ -191,6 +196,7 @@ def test_labels_outside_of_the_classes_are_named():
         (dict(size=512, long=256), "size=512 at most long=256"),
         (dict(scales=()), r"scales=\(\) must be factors in \(0, 8\]"),
         (dict(step=0), "step=0 at least 1"),
+        (dict(weighting="hann"), "weighting 'hann' is unknown: choose gaussian, uniform"),
         (dict(limit=0), "limit=0 must be at least 1"),
     ],
 )

@@ -180,7 +180,7 @@ def test_colors_are_distorted_in_training(plain):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(head="fcn"), "head 'fcn' is unknown: choose linear, upernet"),
+        (dict(head="fcn"), "head 'fcn' is unknown: choose linear, transposed, upernet"),
         (dict(classes=256), "classes=256 must be from 2 to 255"),
         (dict(crop=10), "crop=10 is not a positive multiple of 4, the patch of vit("),
         (dict(width=0), "width=0 must be positive"),

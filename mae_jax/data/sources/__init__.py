@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mae_jax.data.fields import Field
+from mae_jax.data.volume_geometry import VolumeGeometry
 
 
 class Statistics(NamedTuple):
@@ -99,6 +100,14 @@ class Source(abc.ABC):
         """[N] int32, numbers of the groups of all examples; None: each example is its own."""
         return None
 
+    def geometry(self, index: int) -> VolumeGeometry | None:
+        """Where the voxels of a volume are in space; None if it is not known.
+
+        Raises:
+            BadImage: the example is unreadable.
+        """
+        return None
+
     @property
     def group_names(self) -> Sequence[str]:
         """Names of the groups 0, 1, ..., which are the same in other sets; empty if there are
@@ -163,6 +172,10 @@ class Wrapper(Source):
     def groups(self) -> np.ndarray | None:
         """Groups in the wrapped source."""
         return self.source.groups()
+
+    def geometry(self, index: int) -> VolumeGeometry | None:
+        """Geometry in the wrapped source."""
+        return self.source.geometry(index)
 
     @property
     def group_names(self) -> Sequence[str]:

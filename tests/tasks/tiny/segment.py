@@ -1,4 +1,4 @@
-"""Tiny segmentation by both heads."""
+"""Tiny segmentation by all heads."""
 
 from tests.helpers.tiny_args import CONV, VIT
 
@@ -8,5 +8,6 @@ RELATIVE = "vit(width=16, depth=1, heads=2, patch=4, relative_positions=True)"
 OTHERS = {}
 RARE = dict(
     upernet=dict(head="upernet", width=8, encoder=RELATIVE),
+    transposed=dict(head="transposed", loss="dice_cross_entropy"),
     conv=dict(head="upernet", width=8, encoder=CONV),
 )
