@@ -27,7 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mae_jax.data import classes
+from mae_jax.data import classes, vocabulary
 from mae_jax.data.examples import FolderExamples, SourceExamples, is_spec, open_examples
 from mae_jax.data.files import expanded
 from mae_jax.data.loader import cores
@@ -67,7 +67,8 @@ def prepare(
     """Writes OUT/NAME/1.0.0, a TFDS data set in ArrayRecord files.
 
     Besides the files of TFDS, the set holds 'statistics.json', the `Tally.summary` of each split;
-    'unreadable.json', the images left out, and why; and 'source.json', the images and arguments. A
+    'unreadable.json', the images left out, and why; 'source.json', the images and arguments; and
+    'vocabulary.json', the tokenizer of texts, which are packed as numbers of tokens. A
     complete set is left unchanged; an incomplete one is in OUT/NAME/unfinished.
 
     Args:
@@ -113,6 +114,8 @@ def prepare(
         shown = contextlib.nullcontext() if beam else _progress(len(examples.sizes))
         with _locked(unfinished), shown as advance:
             _set_up(root, unfinished, origin)
+            if source.vocabulary:
+                source.vocabulary.save(unfinished / vocabulary.FILE)
             threads = workers or (1 if beam else min(16, cores()))
             shards = {
                 split: [
@@ -147,6 +150,8 @@ def describe(summary: Summary) -> str:
         lines += [f"--config.method.args.{key}='({numbers})'"]
     channels = len(train["mean"])
     more = "" if channels == 3 else f", channels={channels}"
+    if (path / vocabulary.FILE).exists():
+        lines += ["--config.data.fields=\"('text','text_valid')\""]
     for split in statistics:
         source = f"tfds({str(path)!r}, split={split}{more})"
         lines += [f"--config.data.{split}={_quoted(source)}"]
