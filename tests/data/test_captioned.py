@@ -17,6 +17,7 @@ from mae_jax.data.identity import check_vocabulary
 from mae_jax.data.sources import captioned, fashion_scenes
 from mae_jax.data.subset import hold_out
 from mae_jax.restore import load_run
+from mae_jax.sharing.facts import read_facts
 from mae_jax.train import train
 from mae_jax.types import UserError
 from mae_jax.workdir import claim
@@ -206,6 +207,7 @@ def test_a_run_keeps_its_vocabulary(root, tmp_path):
     config.evals.run = ""
     train(config, tmp_path / "run")
     run_, _ = load_run(tmp_path / "run")
+    assert read_facts(tmp_path / "run").counts.keys() == {"train"}, "for the model card"
     recorded = vocabulary.load(tmp_path / "run")
     assert recorded.fingerprint == run_.data.vocabulary.fingerprint
     tokenizers.train(["a red zebra"], "words", 99).save(tmp_path / "tok.json")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax.data import make_data
+from mae_jax.data import make_data, shards
 from mae_jax.data.prepare import describe, prepare
 from mae_jax.data.sources import Statistics, tfds
 from mae_jax.data.vocabulary import of_words
@@ -170,8 +170,8 @@ def test_statistics_of_a_prepared_set(tmp_path):
     assert tfds.make(path).statistics is None
 
 
-def test_captions_are_packed_as_numbers(tmp_path, capsys):
-    """With their tokenizer, and in the same batches, without the captions and their library."""
+def test_captions_are_packed_as_numbers(tmp_path, capsys, monkeypatch):
+    """With their tokenizer, also by a run that was stopped; read without captions and library."""
     (tmp_path / "images").mkdir()
     for i in range(6):
         Image.new("RGB", (5, 4), (i, 0, 0)).save(tmp_path / "images" / f"{i}.png")
@@ -184,6 +184,11 @@ def test_captions_are_packed_as_numbers(tmp_path, capsys):
         f"tokenizer={str(tmp_path / 'tok.json')!r}, length=5, several=each)"
     )
     options = ("--images", spec, "--out", tmp_path / "out", "--held-out", "0.3")
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_write_reports", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            prepare(spec, tmp_path / "out", name="images", held_out=0.3)
+    assert (tmp_path / "out" / "images" / "unfinished").exists()
     assert run("prepare", *options) == 0
     printed = shlex.split(" ".join(capsys.readouterr().out.splitlines()[1:]))
     assert "--config.data.fields=('text','text_valid')" in printed
