@@ -3,11 +3,9 @@
 import array
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
-from mae_jax.data.compact import narrow
 from mae_jax.data.files import number
 from mae_jax.data.vocabulary import PADDING, Vocabulary
 from mae_jax.types import UserError
@@ -60,17 +58,12 @@ class Tokens:
             text[row, :count] = self._numbers[first : first + count]
         return {"text": text, "text_valid": np.arange(self.length) < counts[:, None]}
 
-    def update(self, digest: Any) -> None:
-        """Adds the texts and their vocabulary to a hash of `hashlib`."""
-        digest.update(f"{self.vocabulary.fingerprint} {self.length}".encode())
-        digest.update(narrow(self._counts).astype("<u2").tobytes())
-        digest.update(self._numbers.astype("<u4").tobytes())
-
     @property
     def digest(self) -> str:
-        """Hash of the texts and of their vocabulary."""
-        digest = hashlib.sha256()
-        self.update(digest)
+        """Hash of the texts, their length and their vocabulary."""
+        digest = hashlib.sha256(f"{self.vocabulary.fingerprint} {self.length}".encode())
+        digest.update(self._counts.astype("<u2").tobytes())
+        digest.update(self._numbers.astype("<u4").tobytes())
         return digest.hexdigest()[:16]
 
     @property
