@@ -108,6 +108,16 @@ def check_classes(method: Method, data: Data) -> None:
                 )
 
 
+def check_vocabulary(method: Method, data: Data) -> None:
+    """Raises UserError if the texts of the data have tokens that the method has no room for."""
+    size, count = method.vocabulary_size(), len(data.vocabulary or ())
+    if size and count > size:
+        raise UserError(
+            f"the texts of config.data.train have a vocabulary of {count} tokens, and "
+            f"config.method.args.vocabulary={size}: set it to {count}"
+        )
+
+
 def _check_shape(method: Method, field: str, classes: int, example: Mapping[str, Any]) -> None:
     """Raises UserError if labels for whole images have another shape than the method reads."""
     if not image_shape(example) or fields.of(field).holds == "classes":

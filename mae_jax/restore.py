@@ -10,6 +10,7 @@ from mae_jax import weights
 from mae_jax.checks import check_channels
 from mae_jax.config import AUTO
 from mae_jax.data.fields import OPTIONAL
+from mae_jax.data.identity import check_vocabulary
 from mae_jax.methods import make_method
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
@@ -70,7 +71,9 @@ def open_run(
         UserError: `workdir` is not a workdir, or the images have other channels.
     """
     config = read_config(workdir)
+    recorded = {}
     if "fingerprints" in config:  # a hand-written config may have none
+        recorded = config.fingerprints.to_dict()
         del config.fingerprints
     # The mesh and the batch size of training may not fit this machine.
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1)
@@ -98,6 +101,8 @@ def open_run(
     if on_error is not None:
         config.data.on_error = on_error
     run, image = build(config), weights.image_of(workdir)
+    for split, data in run.data.sources.items() if "text" in config.data.fields else ():
+        check_vocabulary(f"config.data.{split}", recorded, data)
     check_channels(str(workdir), image, image_shape(run.data.example("eval")))
     return run
 

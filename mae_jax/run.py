@@ -104,6 +104,7 @@ class Run(Learner):
         have more views than the method uses.
         """
         checks.check_classes(self.method, self.data)
+        checks.check_vocabulary(self.method, self.data)
         if self.data.views > self.method.views:
             raise UserError(f"{self.name} uses one view of an image: set config.data.views=1")
 

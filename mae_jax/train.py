@@ -69,6 +69,8 @@ def train(
             fingerprints = run.data.fingerprints()
             check_same(watchdog, run.config, fingerprints)
             changes = claim(workdir, run.config, fingerprints, run.class_names)
+            if run.data.vocabulary and watchdog.index == 0:  # to read queries as texts of the run
+                run.data.vocabulary.save(workdir)
             check_shared(watchdog, workdir / "config.json")
             with run.open_writers(workdir=workdir) as writers:
                 lines = [*deviations, *changes]

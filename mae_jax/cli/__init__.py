@@ -32,6 +32,7 @@ from mae_jax.cli.explain import add_explain
 from mae_jax.cli.explain import explain as explain_run
 from mae_jax.cli.failure import explain, fail
 from mae_jax.cli.sharing import card
+from mae_jax.cli.text import add_tokenizer, tokenizer
 from mae_jax.errors import Preempted, UserError
 from mae_jax.extensions import add_current_folder
 
@@ -110,6 +111,8 @@ def make_parser() -> argparse.ArgumentParser:
             "pixels; run again to resume",
         )
     )
+    text = "train a tokenizer on the captions of images, and write it as a tokenizer.json"
+    add_tokenizer(command(tokenizer, text))
     text = "train a model; run again to resume after an interruption"
     add_train(command(commands.train, text))
     text = "run all experiments of a file and tabulate the results; run again to resume"

@@ -40,6 +40,7 @@ OPTIONAL = {
     "wandb": "the writer wandb (log.writers)",
     "mlflow": "the writer mlflow (log.writers)",
     "av": "the source frames, for videos",
+    "tokenizers": "captions in pieces of words, mae-jax tokenizer",
     "jax2onnx": "mae-jax weights export --format onnx",
 }
 

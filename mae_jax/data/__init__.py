@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mae_jax.data import arrays, classes, originals
+from mae_jax.data import arrays, classes, identity, originals
 from mae_jax.data import subset as subsets
 from mae_jax.data.columns import columns
 from mae_jax.data.loader import Loader, cores
@@ -22,6 +22,7 @@ from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sampling import make_stream
 from mae_jax.data.sources import Source
 from mae_jax.data.transforms import Transform, make_transforms
+from mae_jax.data.vocabulary import Vocabulary
 from mae_jax.types import UserError
 
 
@@ -60,14 +61,15 @@ class Data:
         return self._skipped["train"]
 
     def fingerprints(self) -> dict[str, str]:
-        """Fingerprint of each split's list of examples: a run refuses to resume if one has changed.
-        'reading' says how decoding differs from earlier versions; a resumed run reports changes.
+        """Of the sources, see `identity`: a run refuses to resume if one has changed, but for
+        'reading', whose changes it reports.
         """
-        readings = {source.reading: None for source in self.sources.values() if source.reading}
-        return {
-            split: f"{source.num_examples} {source.digest}".strip()
-            for split, source in self.sources.items()
-        } | ({"reading": "; ".join(readings)} if readings else {})
+        return identity.fingerprints(self.sources)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Of the field 'text' of all splits; None: the training set has none."""
+        return self.sources["train"].vocabulary
 
     def notes(self) -> list[str]:
         """Lines about the examples to report at the start of a run."""
@@ -277,6 +279,7 @@ def make_data(
     empty_classes = sources["train"].empty_classes
     sources = subsets.parts(sources, subset, held_out)
     if "test" in sources:
+        identity.check_test(sources, fields)
         sources["test"] = classes.like(sources["test"], sources["train"], fields)
     return Data(
         sources=sources,

@@ -16,7 +16,7 @@ from PIL import Image
 from mae_jax.data.files import expanded
 from mae_jax.data.images import MODES, BadImage, Encoded, pixels_of
 from mae_jax.data.objects import OBJECTS
-from mae_jax.data.shards import UNFINISHED, Part, Shard, make_builder, write
+from mae_jax.data.shards import TEXTS, UNFINISHED, Part, Shard, make_builder, write
 from mae_jax.data.sources import Source, folder
 from mae_jax.data.sources.volume import Volumes
 from mae_jax.data.statistics import histogram
@@ -72,6 +72,8 @@ class SourceExamples(Examples):
     def __init__(self, text: str, source: Source, channels: int | None):
         self.source = source
         self._reasons: list[str] = []
+        self.length = 0
+        """Tokens of the texts; 0: there are none."""
         self.channels, self.sizes = self._inspect(text, channels)
         self.origin = {
             "source": text,
@@ -84,7 +86,9 @@ class SourceExamples(Examples):
 
     def shard(self, path: Path, rows: np.ndarray, threads: int, advance: Advance) -> Shard:
         """A shard of the examples in `rows` [n]; see `Shard`."""
-        return SourceShard(path, rows, self.channels, threads, advance, self.source)
+        shard = SourceShard(path, rows, self.channels, threads, advance, self.source)
+        shard.length = self.length
+        return shard
 
     def _inspect(self, text: str, channels: int | None) -> tuple[int, np.ndarray]:
         """Number of channels, and estimated bytes [N] of the examples, from a sample of them."""
@@ -98,10 +102,10 @@ class SourceExamples(Examples):
         for i in np.unique(np.linspace(first, count - 1, _SAMPLE).astype(int)):
             self._measure(i, sample)
         fields, shape, _ = sample[0]
-        if more := sorted(fields - {"image", "label", OBJECTS}):
+        if more := sorted(fields - {"image", "label", OBJECTS, *TEXTS}):
             raise UserError(
-                f"a prepared set holds images and labels only: {text} also has {', '.join(more)}; "
-                "leave them out"
+                f"a prepared set holds images, labels and captions only: {text} also has "
+                f"{', '.join(more)}; leave them out"
             )
         if shape[2] not in MODES:
             raise UserError(
@@ -132,6 +136,8 @@ class SourceExamples(Examples):
                 + ": train on the source itself"
             )
         data = packed(row["image"][0]) if pixels.shape[2] in MODES else b""
+        if "text" in row:
+            self.length = len(row["text"][0])
         sample.append((set(row), pixels.shape, data))
         return True
 
@@ -142,17 +148,18 @@ class SourceShard(Shard):
 
     def _open(self, file: int):
         source: Source = self.images
-        name, label = source.name(int(file)), -1
+        name, label, texts = source.name(int(file)), -1, {}
         try:
             row = source.read(np.array([file]))
             pixels = pixels_of(row["image"][0])
             if pixels.shape[2] != self.channels:
                 raise BadImage(f"it has {pixels.shape[2]} channels, and the set {self.channels}")
         except BadImage as error:
-            return (name, label), b"", error
+            return (name, label, texts), b"", error
         if "label" in row:
             label = int(row["label"][0])
-        return (name, label), packed(row["image"][0]), (pixels.shape, histogram(pixels))
+        texts = {field: row[field][0] for field in TEXTS if self.length}
+        return (name, label, texts), packed(row["image"][0]), (pixels.shape, histogram(pixels))
 
 
 def open_examples(
@@ -214,7 +221,13 @@ def default_name(images: str | Path) -> str:
     path = Path(text).resolve()
     if is_spec(text) and (calls := parse(text)):
         arguments: Sequence[Any] = (*calls[0].args, *calls[0].kwargs.values(), calls[0].name)
-        path = Path(next(str(value) for value in arguments if isinstance(value, str)))
+        first = next(str(value) for value in arguments if isinstance(value, str))
+        return default_name(first) if is_spec(first) else _name(Path(first))
+    return _name(path)
+
+
+def _name(path: Path) -> str:
+    """The last part of a path, as the name of a data set."""
     return re.sub(r"\W+", "_", path.name.lower())
 
 

@@ -1,11 +1,12 @@
 """Labels of a table's rows: which columns hold them, and their arrays and names by batch field."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mae_jax.data.captions import cells
 from mae_jax.data.cells import (
     NO_CLASS,
     NO_NUMBER,
@@ -45,6 +46,7 @@ class Columns(NamedTuple):
     separator: str = "|"
     none: str | None = None
     missing_labels: str = "refuse"
+    captions: str = ""
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -59,7 +61,7 @@ class Columns(NamedTuple):
     @property
     def wanted(self) -> tuple[str, ...]:
         """All columns, each once."""
-        names = (self.label, *self.several, *self.values, self.weight, self.group)
+        names = (self.label, *self.several, *self.values, self.weight, self.group, self.captions)
         return tuple(dict.fromkeys(filter(None, names)))
 
     def check(self, where: str) -> None:
@@ -93,6 +95,8 @@ class Labeling:
     """
 
     def __init__(self, where: str, spec: Columns, columns: Mapping[str, Any], rows: np.ndarray):
+        self.captions = columns[spec.captions] if spec.captions else None
+        """`pyarrow.Array` of N captions or lists of them; None: there is no column of them."""
         self._arrays: dict[str, np.ndarray] = {}  # field -> [N, ...], as they are stored
         self.names: dict[str, tuple[str, ...]] = {}
         """Field -> names of its classes, or of its numbers."""
@@ -204,6 +208,10 @@ class Labeled(Source):
     def weights(self) -> np.ndarray | None:
         """[N] float32, if there is a column of weights."""
         return self.column("weight")
+
+    def captions(self) -> Iterable[Sequence[str]] | None:
+        """The captions of each example, if there is a column of them."""
+        return None if self.labeling.captions is None else cells(self.labeling.captions)
 
     def groups(self) -> np.ndarray | None:
         """[N] int32, if there is a column of groups."""

@@ -29,7 +29,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mae_jax.data import classes
+from mae_jax.data import classes, vocabulary
 from mae_jax.data.examples import Examples, is_spec, open_examples
 from mae_jax.data.files import expanded
 from mae_jax.data.loader import cores
@@ -77,7 +77,8 @@ def prepare(
     source `volume_records` reads.
 
     Besides the files of TFDS, the set holds 'statistics.json', the `Tally.summary` of each split;
-    'unreadable.json', the images left out, and why; and 'source.json', the images and arguments. A
+    'unreadable.json', the images left out, and why; 'source.json', the images and arguments; and
+    'vocabulary.json', the tokenizer of texts, which are packed as numbers of tokens. A
     complete set is left unchanged; an incomplete one is in OUT/NAME/unfinished.
 
     Args:
@@ -128,6 +129,8 @@ def prepare(
         shown = contextlib.nullcontext() if beam else _progress(len(examples.sizes), examples.noun)
         with _locked(unfinished), shown as advance:
             _set_up(root, unfinished, origin)
+            if source.vocabulary:
+                source.vocabulary.save(unfinished / vocabulary.FILE)
             threads = workers or (1 if beam else min(16, cores()))
             shards = {
                 split: [
@@ -163,6 +166,8 @@ def describe(summary: Summary) -> str:
         lines += [f"--config.method.args.{key}='({numbers})'"]
     channels = len(train["mean"])
     more = "" if channels == 3 or summary.reader != "tfds" else f", channels={channels}"
+    if (path / vocabulary.FILE).exists():
+        lines += ["--config.data.fields=\"('text','text_valid')\""]
     for split in statistics:
         source = f"{summary.reader}({str(path)!r}, split={split}{more})"
         lines += [f"--config.data.{split}={_quoted(source)}"]

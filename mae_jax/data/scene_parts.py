@@ -17,6 +17,8 @@ BRIGHTNESS = (0.3, 1.0)
 """Range of the factor of the background."""
 TINT = (0.4, 1.0)
 """Range of each color of a garment: brighter than most of what is behind it."""
+GARMENT_SCALE = (0.5, 0.9)
+"""Range of the side of a garment's square over the side of a scene of one garment."""
 SHADING = (0.2, 1.0)
 """Range of the share of the tint that the garment's own gray levels modulate."""
 
@@ -33,6 +35,8 @@ class Ingredients(NamedTuple):
     """[G] int32."""
     photographs: tuple[Image.Image, ...]
     """RGB."""
+    photograph_names: tuple[str, ...]
+    """As in SOURCES.md."""
 
 
 @functools.cache
@@ -47,6 +51,7 @@ def load(split: str) -> Ingredients:
             photographs=tuple(
                 Image.open(io.BytesIO(arrays[name].tobytes())).convert("RGB") for name in names
             ),
+            photograph_names=tuple(name.rpartition("/")[2] for name in names),
         )
 
 

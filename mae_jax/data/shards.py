@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mae_jax.data import vocabulary
 from mae_jax.data.files import Files, read_bytes
 from mae_jax.data.images import BadImage, Encoded
 from mae_jax.data.statistics import Tally, histogram, write_reports
@@ -32,6 +33,8 @@ VERSION = "1.0.0"
 
 UNFINISHED = "unfinished"
 """Sub-folder of a data set for its finished shards until all are."""
+TEXTS = ("text", "text_valid")
+"""Fields of texts, which are stored as they are in batches."""
 TEMPORARY = ".tmp"
 """Suffix of incomplete files."""
 
@@ -69,6 +72,7 @@ class Shard:
         threads: number of decoding threads.
         advance: called with the number of images just processed; dropped when pickled.
         images: folder of the images.
+        length: tokens of the texts; 0: there are none.
     """
 
     path: Path
@@ -77,6 +81,7 @@ class Shard:
     threads: int
     advance: Callable[[int], None] | None
     images: Any
+    length: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "files": list(self.files), "advance": None}
@@ -89,15 +94,17 @@ class Shard:
         if self.path.exists():
             tally = self.tally()
             self._advance(tally.images + len(tally.unreadable))
-            yield from ((i, _example(b"", "", min(tally.labels))) for i in range(tally.images))
+            texts = {field: np.zeros(self.length, np.int32) for field in TEXTS if self.length}
+            empty = _example(b"", "", min(tally.labels), texts)
+            yield from ((i, empty) for i in range(tally.images))
             return
         tally = Tally(self.channels)
-        for (name, label), data, result in self._results():
+        for (name, label, texts), data, result in self._results():
             if isinstance(result, BadImage):
                 tally.unreadable[name] = str(result)
             else:
                 tally.add(len(data), *result, label)
-                yield tally.images - 1, _example(data, name, label)
+                yield tally.images - 1, _example(data, name, label, texts)
             self._advance(1)
         temporary = self.counts.with_suffix(TEMPORARY)
         temporary.write_text(json.dumps(tally.to_json()), encoding="utf-8")
@@ -128,9 +135,9 @@ class Shard:
                 yield future.result()
 
     def _open(self, file: Any):
-        """(name, label) of a file, and its `_measure`."""
+        """(name, label, fields of `TEXTS`) of a file, and its `_measure`."""
         name, label = file
-        return (name, label), *self._measure(name)
+        return (name, label, {}), *self._measure(name)
 
     def _measure(self, name: str):
         """The bytes of a file, and (shape, histogram) of its image or the `BadImage` error."""
@@ -173,9 +180,10 @@ class Writer:
             temporary.unlink(missing_ok=True)
 
 
-def _example(data: bytes, name: str, label: int) -> dict[str, Any]:
+def _example(data: bytes, name: str, label: int, texts: Mapping[str, Any]) -> dict[str, Any]:
     labels = {"label": label} if label >= 0 else {}
-    return {"image": data, **labels, "filename": os.fsencode(name)}
+    numbers = {field: values.astype(np.int32) for field, values in texts.items()}
+    return {"image": data, **labels, **numbers, "filename": os.fsencode(name)}
 
 
 def make_builder(
@@ -183,9 +191,10 @@ def make_builder(
 ):
     """The TFDS builder of a data set from its shards.
 
-    The set has the features 'image', 'filename' and, if there are classes, 'label'. Besides the
-    files of TFDS, it holds 'statistics.json', the `Tally.summary` of each split; 'unreadable.json',
-    name and reason of each image left out; and the `ORIGIN` of the shards.
+    The set has the features 'image', 'filename', 'label' if there are classes, and `TEXTS` if there
+    are texts, whose vocabulary is in the folder of the shards. Besides the files of TFDS, it holds
+    'statistics.json', the `Tally.summary` of each split; 'unreadable.json', name and reason of each
+    image left out; the `ORIGIN` of the shards; and the vocabulary.
 
     Args:
         name: name of the data set.
@@ -206,7 +215,9 @@ def make_builder(
             kinds = tfds.features
             label = {"label": kinds.ClassLabel(names=class_names)} if class_names else {}
             image = kinds.Image(shape=(None, None, first.channels))
-            features = {"image": image, **label, "filename": kinds.Text()}
+            text = kinds.Tensor(shape=(first.length,), dtype=np.int32)
+            texts = dict.fromkeys(TEXTS, text) if first.length else {}
+            features = {"image": image, **label, **texts, "filename": kinds.Text()}
             return tfds.core.DatasetInfo(builder=self, features=kinds.FeaturesDict(features))
 
         def _shard_iterators_per_split(self, dl_manager):
@@ -235,7 +246,8 @@ def make_builder(
             self.info.set_splits(tfds.core.splits.SplitDict(infos))
             for file in [part.path for parts in shards.values() for part in parts]:
                 os.replace(file, Path(final, file.name))
-            shutil.copy(folder / ORIGIN, final)
+            for name in (ORIGIN, *([vocabulary.FILE] if first.length else [])):
+                shutil.copy(folder / name, final)
 
     Builder.name = name
     return Builder(data_dir=out, file_format="array_record")

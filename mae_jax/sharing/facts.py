@@ -25,6 +25,7 @@ from mae_jax.workdir import (
 
 MADE = "train again in another --workdir, or remove it"
 """Way out for a damaged file."""
+_OTHERS = ("reading", "vocabulary")  # fingerprints that are of no split
 
 
 class Facts(NamedTuple):
@@ -56,7 +57,7 @@ class Facts(NamedTuple):
     def counts(self) -> dict[str, tuple[int, str]]:
         """Split -> (number of its examples, digest of their list), as recorded."""
         recorded = dict(self.config.fingerprints) if "fingerprints" in self.config else {}
-        split = {name: text.split() for name, text in recorded.items() if name != "reading"}
+        split = {name: text.split() for name, text in recorded.items() if name not in _OTHERS}
         return {name: (int(words[0]), " ".join(words[1:])) for name, words in split.items()}
 
     @property

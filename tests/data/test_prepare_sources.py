@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mae_jax.data import make_data
+from mae_jax.data import make_data, shards
 from mae_jax.data.prepare import describe, prepare
 from mae_jax.data.sources import Statistics, tfds
+from mae_jax.data.vocabulary import of_words
 from mae_jax.spec import build
 from mae_jax.types import UserError
 from tests.helpers.commands import mistake, run
@@ -167,6 +168,66 @@ def test_statistics_of_a_prepared_set(tmp_path):
             tfds.make(path)
     file.unlink()
     assert tfds.make(path).statistics is None
+
+
+def test_captions_are_packed_as_numbers(tmp_path, capsys, monkeypatch):
+    """With their tokenizer, also by a run that was stopped; read without captions and library."""
+    (tmp_path / "images").mkdir()
+    for i in range(6):
+        Image.new("RGB", (5, 4), (i, 0, 0)).save(tmp_path / "images" / f"{i}.png")
+    rows = [f"{i}.png,image number {i} of six" for i in range(5)]
+    (tmp_path / "captions.csv").write_text("\n".join(["file,caption", *rows, "0.png,a second"]))
+    path, words = str(tmp_path / "images"), "image of six a number second 0 1 2 3".split()
+    of_words(words).save(tmp_path / "tok.json")
+    spec = (
+        f"captioned({path!r}, captions={str(tmp_path / 'captions.csv')!r}, "
+        f"tokenizer={str(tmp_path / 'tok.json')!r}, length=5, several=each)"
+    )
+    options = ("--images", spec, "--out", tmp_path / "out", "--held-out", "0.3")
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_write_reports", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            prepare(spec, tmp_path / "out", name="images", held_out=0.3)
+    assert (tmp_path / "out" / "images" / "unfinished").exists()
+    assert run("prepare", *options) == 0
+    printed = shlex.split(" ".join(capsys.readouterr().out.splitlines()[1:]))
+    assert "--config.data.fields=('text','text_valid')" in printed
+    folder = tmp_path / "out" / "images" / "1.0.0"
+    source, found = build(spec, "data.sources"), {}
+    for file in ("captions.csv", "tok.json"):
+        (tmp_path / file).unlink()
+    for split in ("train", "test"):
+        made = tfds.make(str(folder), split=split)
+        assert made.vocabulary.fingerprint == of_words(words).fingerprint
+        assert made.vocabulary.hash in made.digest
+        fields = made.read(np.arange(made.num_examples))
+        found |= {made.name(i): [fields[f][i] for f in fields] for i in range(made.num_examples)}
+        names = {made.name(i) for i in range(made.num_examples)}
+        assert len({"0.png", "0.png#1"} & names) in (0, 2), "captions of an image stay together"
+    assert found.keys() == {"0.png#1", *(f"{i}.png" for i in range(6))}
+    exact = source.read(np.arange(7))
+    for i in range(7):
+        image, text, valid = found[source.name(i)]
+        np.testing.assert_array_equal(image.pixels(), exact["image"][i].pixels())
+        np.testing.assert_array_equal(text, exact["text"][i])
+        np.testing.assert_array_equal(valid, exact["text_valid"][i])
+        assert (text.dtype, valid.dtype) == (np.int32, np.bool_)
+    data = make_data(
+        train=f"tfds({str(folder)!r})",
+        batch_size=3,
+        train_transform="",
+        eval_transform="",
+        fields=("text", "text_valid"),
+    )
+    batch = next(data.train(0))
+    assert {k: v.shape for k, v in batch.items()} == {
+        "image": (3, 4, 5, 3),
+        "text": (3, 5),
+        "text_valid": (3, 5),
+    }
+    (folder / "vocabulary.json").write_text("{}")
+    with pytest.raises(UserError, match="vocabulary.json is no tokenizer.json"):
+        tfds.make(str(folder))
 
 
 def test_mistakes(study, tmp_path, capsys):

@@ -6,12 +6,13 @@ are documented as in-memory.
 """
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mae_jax.data.fields import Field
+from mae_jax.data.vocabulary import Vocabulary
 from mae_jax.data.volume_geometry import VolumeGeometry
 
 
@@ -44,6 +45,8 @@ class Source(abc.ABC):
     if it does not."""
     statistics: Statistics | None = None
     """Statistics of the examples, if they were measured."""
+    vocabulary: Vocabulary | None = None
+    """Of the field 'text', if there is one and it has a tokenizer."""
     damaged: Sequence[str] = ()
     """Examples known to be unreadable, as 'NAME: REASON'. Reading one raises BadImage."""
 
@@ -87,6 +90,10 @@ class Source(abc.ABC):
         if labels is None:
             return None
         return np.bincount(labels[labels >= 0], minlength=len(self.class_names))  # -1: no class
+
+    def captions(self) -> Iterable[Sequence[str]] | None:
+        """The captions of each example; None if there is no column of them."""
+        return None
 
     def weights(self) -> np.ndarray | None:
         """[N] float32, weights of all examples for sampling; None if there are none."""
@@ -155,7 +162,7 @@ class Wrapper(Source):
         self.num_examples, self.digest = source.num_examples, source.digest
         self.names, self.fields = source.names, source.fields
         self.notes, self.reading = source.notes, source.reading
-        self.statistics = source.statistics
+        self.statistics, self.vocabulary = source.statistics, source.vocabulary
 
     def name(self, index: int) -> str:
         """Name in the wrapped source."""

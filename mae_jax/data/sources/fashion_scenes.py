@@ -14,9 +14,11 @@ from PIL import Image
 
 from mae_jax.data.objects import check_mask_size
 from mae_jax.data.random import hash_words, uniform
+from mae_jax.data.scene_captions import DRAWS, Scene, caption, vocabulary
 from mae_jax.data.scene_parts import (
     BRIGHTNESS,
     GARMENT,
+    GARMENT_SCALE,
     SHADING,
     TINT,
     between,
@@ -27,6 +29,7 @@ from mae_jax.data.scene_parts import (
 )
 from mae_jax.data.scenes import Scenes
 from mae_jax.data.sources import Arrays, Source
+from mae_jax.data.tokens import LENGTH, Tokens
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
@@ -49,8 +52,8 @@ SPLITS = ("train", "test")
 MIN_SIZE, MAX_SIZE = 16, 4096
 MAX_OBJECTS = 32
 
-_GARMENT_SCALE = (0.5, 0.9)  # side of the garment's square over the side of the scene
 _BRIGHTNESS, _TINT, _SHADING = BRIGHTNESS, TINT, SHADING
+_CAPTION = 1  # stream of the numbers that choose the words of captions
 _CHUNK = 256  # scenes rendered at a time, to keep float buffers small
 
 # The uniform numbers of a scene, in the order drawn. Append new ones, or all scenes change.
@@ -70,6 +73,8 @@ def make(
     objects: tuple[int, int] | None = None,
     mask_size: int = 28,
     label: str = "class",
+    captions: bool = False,
+    length: int = LENGTH,
 ) -> Source:
     """Composes one split of the data set: of one garment each in memory, of several when read.
 
@@ -87,13 +92,17 @@ def make(
         objects: (fewest, most) garments in a scene, such as (1, 6); None: one, with a label.
         mask_size: side of the masks in 'box_mask', from 1 to 512.
         label: 'class' of the one garment, or 'size', five ordered classes of its 'value'.
+        captions: whether each scene of one garment has a caption, see `data.scene_captions`.
+        length: tokens of a caption; of longer ones the first are used, and their end.
 
     Returns:
         Of one garment, an `Arrays` of 'image' [N, size, size, 3] uint8; 'label' [N] int32, in
         [0, 10), or [0, 5) of sizes; 'value' [N] float32 in [0.5, 0.9], the side of the garment's
         square over that of the scene; 'segmentation' [N, size, size] bool, the pixels that the
         garment covers at half opacity or more; 'box' [N, 4] float32, the extent (ymin, xmin, ymax,
-        xmax) of the segmentation as fractions of the image, in [0, 1].
+        xmax) of the segmentation as fractions of the image, in [0, 1]; with captions 'text' [N,
+        length] int32, in the words of a `vocabulary` of the scenes, and 'text_valid' [N, length]
+        bool.
 
         Of several, a `Source` of 'image'; 'segmentation' [N, size, size] uint8, 0 for background
         and 1 + class where a garment is in front; 'box' [N, most, 4] float32, the extents of what
@@ -121,9 +130,12 @@ def make(
     check_choice("fashion_scenes: label", label, LABELS)
     if objects is not None and label != "class":
         raise UserError(f"fashion_scenes: label={label!r} is for one garment: leave objects out")
+    if captions and objects is not None:
+        raise UserError("fashion_scenes: captions=True is for one garment: leave objects out")
     count = num_examples or len(load(split).garments)
     if objects is None:
-        return _single(split, size, count, seed, label)
+        source = _single(split, size, count, seed, label)
+        return _captioned(source, split, seed, length) if captions else source
     return Scenes(
         load(split),
         CLASS_NAMES,
@@ -163,9 +175,30 @@ def _single(split: str, size: int, count: int, seed: int, label: str) -> Arrays:
     share = draws[:, _DRAWS.index("garment_scale")]  # [N] in [0, 1)
     sizes = (share * len(SIZES)).astype(np.int32)
     fields = {"image": image, "label": sizes if label == "size" else ingredients.labels[garment]}
-    fields |= {"value": between(_GARMENT_SCALE, share).astype(np.float32)}
+    fields |= {"value": between(GARMENT_SCALE, share).astype(np.float32)}
     fields |= {"segmentation": segmentation, "box": _boxes(segmentation)}
     return Arrays(fields, {"label": LABELS[label], "segmentation": ("background", "garment")})
+
+
+def _captioned(source: Arrays, split: str, seed: int, length: int) -> Arrays:
+    """Adds captions to scenes of one garment."""
+    ingredients, indices = load(split), np.arange(source.num_examples)
+    words = (seed, SPLITS.index(split), indices)
+    drawn = uniform(hash_words(*words), len(_DRAWS)).tolist()
+    chosen = uniform(hash_words(*words, _CAPTION), len(DRAWS)).tolist()
+    labels = ingredients.labels[indices % len(ingredients.garments)].tolist()
+
+    def text(label: int, scene: list[float], choice: list[float]) -> str:
+        draw, names = dict(zip(_DRAWS, scene)), ingredients.photograph_names
+        photograph = names[int(draw["photograph"] * len(names))]
+        return caption(Scene(label, photograph, draw), dict(zip(DRAWS, choice)))
+
+    texts = map(text, labels, drawn, chosen)
+    tokens = Tokens(vocabulary(), texts, length=length, where="fashion_scenes")
+    source.arrays |= tokens.read(indices)
+    source.vocabulary, source.notes = tokens.vocabulary, tokens.notes()
+    source.digest = tokens.digest
+    return source
 
 
 def photographs(split: str) -> tuple[Image.Image, ...]:
@@ -195,7 +228,7 @@ def _garment_layers(garment: np.ndarray, draw: dict[str, float], size: int) -> n
     # The scene is a window on a canvas with the garment at its center. Resampling the window places
     # the garment with subpixel accuracy, at the same position for any size.
     window = garment_canvas(garment, flip=draw["garment_flip"] < 0.5)
-    side = GARMENT / between(_GARMENT_SCALE, draw["garment_scale"])
+    side = GARMENT / between(GARMENT_SCALE, draw["garment_scale"])
     left = GARMENT - draw["garment_x"] * (side - GARMENT)
     top = GARMENT - draw["garment_y"] * (side - GARMENT)
     box = (left, top, left + side, top + side)

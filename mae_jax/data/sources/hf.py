@@ -91,6 +91,7 @@ def make(
     weight: str = "",
     group: str = "",
     missing_labels: str = "refuse",
+    captions: str = "",
     cache: str = "",
     channels: int = 3,
     window: Window | None = None,
@@ -107,10 +108,10 @@ def make(
         split: name of the split.
         image: column of the images: encoded files, or {'bytes', 'path'}.
         label: column of classes: numbers that the metadata name, other numbers, or texts; None:
-            'label', unless labels or value are given; '': none. -1 is unknown.
+            'label', unless labels, value or captions are given; '': none. -1 is unknown.
         labels: column of lists of classes, or of texts separated by '|'.
-        value, order, classes, weight, group, missing_labels: see `table`. The classes are those
-            that the metadata declare, unless they are given.
+        value, order, classes, weight, group, missing_labels, captions: see `table`. The classes are
+            those that the metadata declare, unless they are given.
         cache: folder for a copy of Parquet shards in Arrow format, as large as the set, which is
             read at random; '': whole row groups are read for each image.
         channels, window, background, max_pixels: of the images, as for `folder`.
@@ -125,7 +126,7 @@ def make(
         "hf", channels=channels, window=window, background=background, max_pixels=max_pixels
     )
     spec = Columns(
-        label="label" if label is None and not labels and not value else label or "",
+        label="label" if label is None and not (labels or value or captions) else label or "",
         labels=labels,
         value=value,
         order=order,
@@ -133,6 +134,7 @@ def make(
         weight=weight,
         group=group,
         missing_labels=missing_labels,
+        captions=captions,
     )
     spec.check("hf")
     files = find(path, split)

@@ -87,6 +87,7 @@ def make(
     split: Split | None = None,
     missing: str = "refuse",
     missing_labels: str = "refuse",
+    captions: str = "",
     channels: int = 3,
     window: Window | None = None,
     background: str | int | alpha.Color = alpha.WHITE,
@@ -101,8 +102,8 @@ def make(
             semicolons, tabs or '|'), JSON lines (.jsonl, .ndjson, .json) or Parquet (.parquet).
         root: folder that relative paths belong to; '': the folder of the table.
         image: column with the paths of the image files; '\\\\' is read as '/'.
-        label: column with the class, which becomes the field 'label'; None: 'label', unless labels
-            or value are given; '': none.
+        label: column with the class, which becomes the field 'label'; None: 'label', unless labels,
+            value or captions are given; '': none.
         labels: columns with 1 or 0 for each class, or one column with lists of classes, or with
             texts of classes and a separator. They become the field 'labels' [classes] uint8; 255 is
             unknown, from an empty cell or -1.
@@ -119,6 +120,7 @@ def make(
         missing: 'refuse' or 'skip' rows whose file is missing. A folder with at least 16 of the
             files is listed once; other files are looked up one by one.
         missing_labels: 'refuse' or 'skip' rows without label or value. Empty labels are unknown.
+        captions: column of texts, or of lists of them, which the source `captioned` reads.
         channels, window, background, max_pixels: of the images, as for `folder`.
 
     Raises:
@@ -129,7 +131,7 @@ def make(
         "table", channels=channels, window=window, background=background, max_pixels=max_pixels
     )
     check_choice("table: missing", missing, MISSING)
-    label = "label" if label is None and not labels and not value else label or ""
+    label = "label" if label is None and not (labels or value or captions) else label or ""
     spec = Columns(
         label=label,
         labels=labels,
@@ -141,6 +143,7 @@ def make(
         weight=weight,
         group=group,
         missing_labels=missing_labels,
+        captions=captions,
     )
     spec.check("table")
     path = expanded(file)

@@ -95,6 +95,7 @@ def make(
     weight: str = "",
     group: str = "",
     missing_labels: str = "refuse",
+    captions: str = "",
     channels: int = 3,
     window: Window | None = None,
     background: str | int | alpha.Color = alpha.WHITE,
@@ -109,9 +110,10 @@ def make(
         path: a file, a folder of .tar files, or a pattern with '*' or '{000..099}'.
         image: extension of the images, e.g. 'jpg'; '': any that Pillow reads.
         label: column of classes: the extension of a member that holds nothing else, 'cls' or
-            'txt', or 'json.NAME', a key of the .json member. None: 'cls', unless labels or value
-            are given; '': none.
-        labels, value, weight, group: columns for these fields, see `table`.
+            'txt', or 'json.NAME', a key of the .json member. None: 'cls', unless labels, value or
+            captions are given; '': none.
+        labels, value, weight, group, captions: columns for these fields, see `table`, e.g.
+            captions=txt or captions='json.caption'.
         order, classes, missing_labels: see `table`.
         channels, window, background, max_pixels: of the images, as for `folder`.
 
@@ -124,7 +126,7 @@ def make(
         "tar", channels=channels, window=window, background=background, max_pixels=max_pixels
     )
     spec = Columns(
-        label="cls" if label is None and not labels and not value else label or "",
+        label="cls" if label is None and not (labels or value or captions) else label or "",
         labels=labels,
         value=value,
         order=order,
@@ -132,21 +134,13 @@ def make(
         weight=weight,
         group=group,
         missing_labels=missing_labels,
+        captions=captions,
     )
     spec.check("tar")
     shards, endings = _shards(path), (f".{image.lstrip('.')}",) if image else extensions()
-    known: dict[str, None] = {}
-    places, keys, cells = [], [], {name: [] for name in spec.wanted}
-    for number, shard in enumerate(shards):
-        for key, place, row in _examples(shard, number, endings, spec.wanted, known):
-            places.append(place)
-            keys.append(key)
-            for name, column in cells.items():
-                column.append(row.get(name))
+    places, keys, columns = _headers(shards, endings, spec.wanted)
     if not places:
         raise UserError(f"tar: no images in {path!r}: looked for {', '.join(endings[:8])}, ...")
-    check_columns("tar", shards[0], spec.wanted, known)
-    columns = {name: _column(name, values) for name, values in cells.items()}
     columns[""], rows = pa.array(keys, pa.large_string()), np.arange(len(keys), dtype=np.int32)
     use, lines = labeled("tar", spec, columns, rows)
     columns, rows = taken(columns, rows, use)
@@ -175,6 +169,23 @@ def _shards(path: str) -> list[Path]:
     if not found:
         raise UserError(f"tar: no file matches {path!r}: give a .tar file, or a pattern with '*'")
     return [_existing(file) for file in found]
+
+
+def _headers(
+    shards: Sequence[Path], endings: Sequence[str], wanted: Sequence[str]
+) -> tuple[list[tuple[int, int, int]], list[str], dict[str, Any]]:
+    """`PLACE` and name of all examples, and the columns that are wanted."""
+    known: dict[str, None] = {}
+    places, keys, cells = [], [], {name: [] for name in wanted}
+    for number, shard in enumerate(shards):
+        for key, place, row in _examples(shard, number, endings, wanted, known):
+            places.append(place)
+            keys.append(key)
+            for name, column in cells.items():
+                column.append(row.get(name))
+    if places:
+        check_columns("tar", shards[0], wanted, known)
+    return places, keys, {name: _column(name, values) for name, values in cells.items()}
 
 
 def _existing(file: str) -> Path:

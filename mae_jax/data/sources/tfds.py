@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from mae_jax.data import alpha
+from mae_jax.data import alpha, vocabulary
 from mae_jax.data.class_ids import Classes, ClassIds, Ids
 from mae_jax.data.decoding import MAX_PIXELS
 from mae_jax.data.images import BadImage, Window, decode_mask
@@ -30,6 +30,7 @@ from mae_jax.data.orientation import turned, turned_boxes
 from mae_jax.data.prepared import statistics_of
 from mae_jax.data.reading import CHANGES, Reading, spread
 from mae_jax.data.record_files import check_files
+from mae_jax.data.shards import TEXTS
 from mae_jax.data.sources import Source
 from mae_jax.data.tfds_sets import features_of, first_line, open_builder, paths_of
 from mae_jax.data.tfrecords import TFRecords
@@ -77,6 +78,9 @@ class Prepared(Source):
         names = tuple(known[features["label"]].names) if "label" in features else ()
         self.names = {"label": names} if names else {}
         self.names |= {"segmentation": class_ids.names} if class_ids else {}
+        if "text" in features:
+            self.vocabulary = vocabulary.load(Path(builder.info.data_dir, vocabulary.FILE))
+            self.digest = f"{self.digest} {self.vocabulary.hash}"
         if "box_label" in features:
             self.names["box_label"] = tuple(paths_of(known)[features["box_label"]].names)
         texts = [name for name, feature in known.items() if isinstance(feature, kinds.Text)]
@@ -120,6 +124,8 @@ class Prepared(Source):
         row = {"image": image}
         if "label" in value:
             row["label"] = int(value["label"])
+        if "text" in value:
+            row |= {"text": value["text"], "text_valid": value["text_valid"].astype(bool)}
         if "segmentation" in value:
             mask = decode_mask(value["segmentation"], self.decoder.max_pixels)
             mask = self.class_ids(mask, "its segmentation") if self.class_ids else mask
@@ -200,7 +206,8 @@ def make(
     background: str | int | alpha.Color = alpha.WHITE,
     max_pixels: int = MAX_PIXELS,
 ) -> Prepared:
-    """A split of a data set that TFDS has prepared on a local disk.
+    """A split of a data set that TFDS has prepared on a local disk. One that `mae-jax prepare` has
+    packed with captions has the fields 'text' and 'text_valid', too.
 
     Args:
         path_or_name: folder of a prepared set, which holds a dataset_info.json, or a name, e.g.
@@ -242,6 +249,8 @@ def make(
         box_label=box_label,
         crowd=crowd,
     )
+    if Path(opened.info.data_dir, vocabulary.FILE).exists():
+        features |= {field: field for field in TEXTS}
     if (box_label and not box) or (crowd and not box_label):
         raise UserError("tfds: crowd needs box_label=..., and box_label needs box=...")
     class_ids = None
