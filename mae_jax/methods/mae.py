@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mae_jax.methods.masked import MaskedMethod, masked_options
 from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
 from mae_jax.models.mae import MAE, Decoder
+from mae_jax.models.positions import check_positions
 from mae_jax.models.transformer import check_choices, check_shape
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask, shuffled
@@ -106,6 +107,7 @@ def make(
     decoder_attention: str = "auto",
     decoder_remat: str = "none",
     decoder_gather: str = "take",
+    decoder_positions: str = "sincos",
     fuse: Sequence[int] = (),
     predict_share: float = 1.0,
     mask: str = "random",
@@ -129,6 +131,7 @@ def make(
         decoder_width, decoder_depth, decoder_heads: size of the transformer decoder.
         decoder_attention, decoder_remat, decoder_gather: the decoder's `attention`, `remat` and
             `gather`, see `models.vit.make`.
+        decoder_positions: 'sincos', 'flat' or 'separable', as `positions` there.
         fuse: encoder blocks whose tokens are the decoder's input in place of the last one's: how
             many blocks lie before each, 0 for the embedding; see `models.cross.Fusion`, and
             `KeyMix` for the cross-attention decoder.
@@ -172,8 +175,9 @@ def make(
         dtype=jnp.dtype(dtype),
     )
     check_choices("decoder", shape, **choices)
+    check_positions("decoder", decoder_positions)
     return MaskedAutoencoding(
-        decoder=DECODERS[decoder](**shape, **choices),
+        decoder=DECODERS[decoder](**shape, **choices, positions=decoder_positions),
         fusion=_fusion(decoder, tuple(fuse), decoder_depth),
         predict_share=predict_share,
         **options,
