@@ -22,6 +22,9 @@ from mae_jax.ops.patches import grid_of, patch_sides
 class Decoder(PatchDecoder):
     """The transformer decoder."""
 
+    embed_bias: bool = True
+    """Whether the projection of the encoder's tokens has a bias; VideoMAE's has none."""
+
     @nn.compact
     def __call__(
         self,
@@ -52,7 +55,14 @@ class Decoder(PatchDecoder):
         """
         visible = math.prod(grid) if mask is None else mask.keep.shape[1]
         prefix = tokens.shape[1] - visible
-        x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(tokens)
+        embed = nn.Dense(
+            self.width,
+            self.embed_bias,
+            kernel_init=dense_init,
+            dtype=self.dtype,
+            name="embed",
+        )
+        x = embed(tokens)  # [B, prefix + K, D]
         places = positions(self, grid, prefix)
         first, x = x[:, :prefix], x[:, prefix:]  # [B, prefix, D], [B, K, D]
         if self.positions == "separable":  # others are zero for class tokens
