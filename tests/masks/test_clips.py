@@ -26,7 +26,7 @@ def drawn(text, grid, ratio, batch=6):
     return hidden.reshape(batch, *grid)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 8])
+@pytest.mark.parametrize("steps", [1, 3])
 def test_a_tube_is_masked_at_all_times(steps):
     hidden = drawn("tube", (steps, 5, 7), 0.9)
     assert (hidden == hidden[:, :1]).all()

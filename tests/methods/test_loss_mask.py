@@ -86,8 +86,18 @@ def labeled():
     ("options", "foreground", "share"),
     [
         (dict(loss_mask="above(40)"), lambda: bright(40), 0),
-        (dict(loss_mask="above(100, share=0.34)", loss_on="all"), lambda: bright(100), 0.34),
-        (dict(loss_mask="segmentation", target="pixels(normalize=False)"), labeled, 0),
+        pytest.param(
+            dict(loss_mask="above(100, share=0.34)", loss_on="all"),
+            lambda: bright(100),
+            0.34,
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            dict(loss_mask="segmentation", target="pixels(normalize=False)"),
+            labeled,
+            0,
+            marks=pytest.mark.thorough,
+        ),
         (dict(loss_mask="segmentation(share=0.2)", predict_share=0.75), labeled, 0.2),
     ],
     ids=["voxels", "patches", "classes", "share"],
@@ -97,6 +107,7 @@ def test_only_foreground_counts(options, foreground, share):
     np.testing.assert_allclose(found[0], expected(found, foreground(), share), rtol=2e-5)
 
 
+@pytest.mark.thorough
 def test_voxels_of_predicted_frames():
     """Of the frames 0 and 3 of 4, one in each patch."""
     found = computed(loss_mask="above(40)", target="pixels(frames=1, normalize=False)")
@@ -107,6 +118,7 @@ def test_voxels_of_predicted_frames():
     )
 
 
+@pytest.mark.thorough
 def test_nothing_in_the_foreground_is_a_loss_of_zero():
     method = mae.make(**ARGS, loss_mask="above(200)")
     black = {"image": np.zeros(SHAPE, np.uint8)}

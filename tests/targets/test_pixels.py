@@ -87,7 +87,9 @@ def test_frames_are_evenly_spaced_and_hold_the_last(length, side, frames, expect
     assert chosen_frames(length, side, frames).tolist() == list(expected)
 
 
-@pytest.mark.parametrize("text", ["True", "False", "channels"])
+@pytest.mark.parametrize(
+    "text", ["True", "channels", pytest.param("False", marks=pytest.mark.thorough)]
+)
 def test_one_frame_of_each_patch_is_predicted(text):
     """The same as the target of whole patches of the chosen frames, each repeated in pictures."""
     images = clips()
@@ -110,6 +112,7 @@ def test_one_frame_of_each_patch_is_predicted(text):
     np.testing.assert_allclose(pixels, inputs_of(patches_by_loops(doubled)), atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_method_predicts_as_many_values():
     """And its pictures have all frames, with a row for the target, which is not the original."""
     images = clips()

@@ -114,6 +114,7 @@ def test_an_encoder_alone(reference, folder, tmp_path):
     assert "final_norm=False" in weights.read(path)[0].args["encoder"]
 
 
+@pytest.mark.thorough
 def test_a_classifier(reference, folder, tmp_path):
     """The norm of the mean over all patches, then a linear layer; positions are trained here."""
     rng = np.random.default_rng(1)
