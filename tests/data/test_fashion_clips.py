@@ -29,7 +29,7 @@ def test_clips_are_functions_of_seed_split_and_index():
 
 def test_only_the_garment_moves_and_in_the_direction_of_its_label():
     """The center of what changes between the first and last frame, over a fixed background."""
-    count = 200
+    count = 80
     options = dict(size=32, frames=4, num_examples=count, label="direction")
     rows = fashion_clips.make(**options).read(np.arange(count))
     labels = np.asarray(rows["label"])
@@ -42,7 +42,7 @@ def test_only_the_garment_moves_and_in_the_direction_of_its_label():
     names = list(fashion_clips.DIRECTIONS.values())
     found = [int(np.argmax([step @ np.array(name) for name in names])) for step in steps]
     assert np.mean(np.array(found) == labels) > 0.97
-    assert np.bincount(labels, minlength=4).min() > 30
+    assert np.bincount(labels, minlength=4).min() > 8
     # At least one corner of each clip is background in all of its frames.
     still = [np.ptp(image[:, :, y, x], axis=1).max(axis=-1) for y in (0, -1) for x in (0, -1)]
     assert (np.min(still, axis=0) == 0).mean() > 0.9
@@ -132,7 +132,8 @@ def test_other_arguments_are_refused(arg):
         load_config(f"configs/video.py:{arg}")
 
 
-@pytest.mark.parametrize("words", ["foreground,centimeters"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("words", ["foreground", "centimeters", "foreground,centimeters"])
 def test_words_of_volumes(words):
     config = load_config(f"configs/volumes.py:{words}")
     config.data.update(train="ellipsoids(num_examples=64)", test="")

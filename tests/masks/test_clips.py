@@ -26,7 +26,7 @@ def drawn(text, grid, ratio, batch=6):
     return hidden.reshape(batch, *grid)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.thorough), 3])
 def test_a_tube_is_masked_at_all_times(steps):
     hidden = drawn("tube", (steps, 5, 7), 0.9)
     assert (hidden == hidden[:, :1]).all()
@@ -46,13 +46,14 @@ def test_tubes_of_another_mask_are_that_mask():
     np.testing.assert_array_equal(hidden, np.tile(blocks.reshape(6, 1, 6, 6), (1, 4, 1, 1)))
 
 
-@pytest.mark.parametrize(("steps", "ratio", "seen"), [(8, 0.75, 2), (3, 0.5, 1), (16, 0.875, 2)])
+@pytest.mark.parametrize(("steps", "ratio", "seen"), [(3, 0.5, 1)])
 def test_whole_times_are_masked(steps, ratio, seen):
     hidden = drawn("time", (steps, 3, 4), ratio).reshape(6, steps, 12)
     assert (hidden == hidden[:, :, :1]).all()
     assert ((~hidden[:, :, 0]).sum(axis=1) == seen).all()
 
 
+@pytest.mark.thorough
 def test_every_tube_and_frame_is_masked_as_often_as_the_others():
     """Of 4,000 draws at 75%: within five standard deviations."""
     sigma = math.sqrt(0.25 * 0.75 / 4000)
@@ -61,6 +62,7 @@ def test_every_tube_and_frame_is_masked_as_often_as_the_others():
         assert np.abs(share - 0.75).max() < 5 * sigma, text
 
 
+@pytest.mark.thorough
 def test_units_of_tubes():
     hidden = drawn("tube('random(unit=2)')", (3, 4, 4), 0.75).reshape(6, 3, 2, 2, 2, 2)
     assert (hidden == hidden[:, :1, :, :1, :, :1]).all()

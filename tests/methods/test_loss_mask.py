@@ -98,7 +98,12 @@ def labeled():
             0,
             marks=pytest.mark.thorough,
         ),
-        (dict(loss_mask="segmentation(share=0.2)", predict_share=0.75), labeled, 0.2),
+        pytest.param(
+            dict(loss_mask="segmentation(share=0.2)", predict_share=0.75),
+            labeled,
+            0.2,
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["voxels", "patches", "classes", "share"],
 )

@@ -41,7 +41,11 @@ def embedded(**options):
     ("options", "table"),
     [
         (dict(positions="flat"), flat_sincos(GRID, 12)),
-        (dict(spacing=(3.0, 1.0, 0.5)), sincos(GRID, 12, (6.0, 4.0, 2.0))),
+        pytest.param(
+            dict(spacing=(3.0, 1.0, 0.5)),
+            sincos(GRID, 12, (6.0, 4.0, 2.0)),
+            marks=pytest.mark.thorough,
+        ),
         pytest.param(
             dict(positions="flat", learned_positions=True),
             flat_sincos(GRID, 12),
@@ -69,7 +73,8 @@ def test_separable_positions_are_the_sum_of_space_and_time():
     assert 0.012 < np.std([*time.ravel(), *space.ravel()]) < 0.03
 
 
-@pytest.mark.parametrize("decoder", ["self", pytest.param("cross", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("decoder", ["self", "cross"])
 def test_decoders_have_the_same_kinds(decoder):
     """Their positions enter the prediction: with other ones it differs, also between times."""
     shape = dict(decoder=decoder, decoder_width=12, decoder_depth=1, decoder_heads=2)

@@ -57,7 +57,7 @@ def inputs_of(patches):
     return ((patches - MEAN[:channels]) / STD[:channels]).reshape(*patches.shape[:2], -1)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.thorough), 3])
 def test_channels_of_a_patch_are_normalized_as_in_videomae(channels):
     """By the unbiased deviation over its pixels plus 1e-6; a patch of one color is zero."""
     images = clips(channels)
@@ -88,7 +88,8 @@ def test_frames_are_evenly_spaced_and_hold_the_last(length, side, frames, expect
 
 
 @pytest.mark.parametrize(
-    "text", ["True", "channels", pytest.param("False", marks=pytest.mark.thorough)]
+    "text",
+    ["channels", *(pytest.param(one, marks=pytest.mark.thorough) for one in ("True", "False"))],
 )
 def test_one_frame_of_each_patch_is_predicted(text):
     """The same as the target of whole patches of the chosen frames, each repeated in pictures."""

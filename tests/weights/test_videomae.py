@@ -33,6 +33,11 @@ def reference():
         return dict(arrays)
 
 
+@pytest.fixture(scope="module")
+def model(folder):
+    return weights.read(folder)[0]
+
+
 def weights_of(reference):
     start = "weight/"
     return {k.removeprefix(start): v for k, v in reference.items() if k.startswith(start)}
@@ -85,8 +90,7 @@ def test_the_loss_and_predictions_are_those_of_transformers(reference, folder):
         assert found.shape == reference[name].shape and error < 5e-6 * scale, name
 
 
-def test_they_go_back_bit_for_bit(reference, folder, tmp_path):
-    model, _ = weights.read(folder)
+def test_they_go_back_bit_for_bit(reference, model, tmp_path):
     weights.write(model, tmp_path / "out", "videomae")
     assert {*load_file(tmp_path / "out" / "model.safetensors")} == {*weights_of(reference)}
     for name, array in load_file(tmp_path / "out" / "model.safetensors").items():
@@ -99,9 +103,8 @@ def test_they_go_back_bit_for_bit(reference, folder, tmp_path):
             assert config[key] == value, key
 
 
-def test_an_encoder_alone(reference, folder, tmp_path):
+def test_an_encoder_alone(model, tmp_path):
     """`VideoMAEModel` has the same names without a prefix; they are those of ViT, too."""
-    model, _ = weights.read(folder)
     made = convert(model, "videomae", encoder_only=True)
     assert made.files["config.json"]["architectures"] == ["VideoMAEModel"]
     path = folder_of(tmp_path / "encoder", made.arrays, made.files["config.json"])
@@ -181,8 +184,7 @@ def test_weights_without_a_description_are_refused(reference, tmp_path):
         ("encoder", "vit(width=24, depth=2, heads=3, patch=(2, 4, 4))", "positions=flat"),
     ],
 )
-def test_other_runs_are_not_written(folder, option, value, message):
-    model, _ = weights.read(folder)
+def test_other_runs_are_not_written(model, option, value, message):
     with pytest.raises(UserError, match=message):
         convert(model._replace(args=model.args | {option: value}), "videomae")
     with pytest.raises(UserError, match="the layout hf is for 2-D images"):
