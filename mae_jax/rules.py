@@ -73,7 +73,8 @@ def layer_rules(depth: int, layer_decay: float, trainable: int | str) -> Rules:
 
     if trainable == "mlp":
         group(rf"^encoder/block_{depth - 1}/(mlp|norm2)/", layer_decay, True)
-    rules.append((r"^encoder/(cls_token|positions)$", (first, 0.0) if trainable == "all" else None))
+    tokens = r"^encoder/(cls_token|positions(_time|_space|_class)?)$"
+    rules.append((tokens, (first, 0.0) if trainable == "all" else None))
     group(r"^encoder/embed", first, trainable == "all")
     for i in range(depth):
         group(rf"^encoder/(block|down)_{i}/", layer_decay ** (depth - i), i >= depth - count)

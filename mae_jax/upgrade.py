@@ -13,6 +13,9 @@ VALUES = {"loss_on": {"hidden": "masked"}}
 """Argument -> old value -> new value."""
 LEARNS_CLASSES = ("tasks.finetune", "tasks.linear_probe")
 """Tasks that had no objective but classes."""
+ADDED = {"mae": dict(decoder_positions="sincos", decoder_embed_bias=True, loss_mask="")}
+"""Method -> arguments that were added, with the values that runs had before. Configs that list only
+some arguments still do."""
 ENCODERS = {"conv(": "convnext("}
 """Old prefix of an encoder's spec -> new prefix."""
 
@@ -49,6 +52,9 @@ def _upgrade_method(method: ConfigDict) -> None:
                 del args[name]
     if method.name == "tasks.linear_probe" and "layer" not in args:
         args["layer"] = -1
+    for name, value in ADDED.get(method.name, {}).items():
+        if name not in args and "decoder_gather" in args:
+            args[name] = value
     for old, new in ARGUMENTS.items():
         if old in args:
             args[new] = args[old]

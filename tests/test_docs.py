@@ -88,7 +88,7 @@ def test_a_file_of_each_kind():
 def test_keys_exist(path):
     """Of configs, where backticks hold the name of one, or begin with it."""
     known = {*differences(ConfigDict(), common.base()), "optimizer.clip"}  # which has no default
-    known |= {"method.args", "init_from.teacher"}
+    known |= {"method.args", "init_from.teacher", "init_from.inflate"}
     known |= {f"method.args.{key}" for name in NAMES for key in arguments(name, "methods", {})}
     text = path.read_text("utf-8").partition("## What changed in configs")[0]
     keys = rf"`(?:--)?(?:config\.)?((?:{'|'.join(SECTIONS)})\.[a-z_.]+)(?=[`=,])"

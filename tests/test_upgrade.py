@@ -40,6 +40,17 @@ HOLES = SPARSE | dict(masked="input", unit=2, skips=False, normalize_target=Fals
             dict(encoder="vit(Ti, patch=4)", classes=3, trainable="2", objective="classes"),
         ),
         ("mae", dict(score="all"), "mae", dict(loss_on="all")),
+        (
+            "mae",
+            dict(decoder_gather="take"),
+            "mae",
+            dict(
+                decoder_gather="take",
+                decoder_positions="sincos",
+                decoder_embed_bias=True,
+                loss_mask="",
+            ),
+        ),
     ],
 )
 def test_old_names_become_new_ones_that_build(name, args, new_name, new_args):

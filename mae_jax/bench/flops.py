@@ -17,7 +17,6 @@ from mae_jax.methods.hpm import HardPatchesMining
 from mae_jax.methods.mae import MaskedAutoencoding
 from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
 from mae_jax.models.vit import ViT
-from mae_jax.ops.masking import num_visible
 from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.rules import match as rule_of
 from mae_jax.tasks.finetune import Finetuning
@@ -51,7 +50,7 @@ def count(method: Method, shape: Sequence[int]) -> Flops | None:
 def _mae(method: MaskedAutoencoding, shape: Sequence[int]) -> Flops:
     """The encoder on the visible patches, and the decoder, each with its class tokens."""
     total, encoder = sites(method.encoder, shape), method.encoder
-    seen = num_visible(total, method.mask_ratio)
+    seen = method.strategy.visible(grid_of(shape[:-1], encoder.patch), method.mask_ratio)
     count = method.num_predicted(total - seen)
     inputs = total if encoder.mask_tokens else seen
     forward = {

@@ -143,7 +143,7 @@ def _mae(live: Live, key: jax.Array, shardings: Any, split: Any) -> dict[str, Ca
 
     def loss_gradient(prediction, extra, batch):
         mask = draw(batch, extra)
-        error = lambda given: method.error(given, extra, batch["image"], mask)
+        error = lambda given: method.error(given, extra, batch, mask)
         return jax.value_and_grad(error)(prediction)
 
     params, extra, part = live.state.params, live.state.extra, live.part

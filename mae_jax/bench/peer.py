@@ -72,7 +72,7 @@ def check_setup(setup: Setup) -> None:
     encoder = method.encoder
     same = {
         "mask": isinstance(method.strategy, Random),
-        "target": isinstance(method.target, Pixels),
+        "target": isinstance(method.target, Pixels) and method.target.normalize in (True, False),
         "class_tokens": encoder.class_tokens == 1,
         "patch": isinstance(encoder.patch, int),
         "loss": method.loss_kind == "mse",

@@ -18,7 +18,7 @@ from mae_jax.methods.mae import MaskedAutoencoding
 from mae_jax.models.mae import Decoder
 from mae_jax.models.transformer import REMAT
 from mae_jax.models.vit import ViT
-from mae_jax.ops.masking import num_visible
+from mae_jax.ops.patches import grid_of
 from mae_jax.types import Method
 
 
@@ -58,7 +58,8 @@ def kept(
         case _:
             return None
     total = sites(encoder, shape)
-    seen = total if encoder.mask_tokens else num_visible(total, method.mask_ratio)
+    seen = method.strategy.visible(grid_of(shape[:-1], encoder.patch), method.mask_ratio)
+    seen = total if encoder.mask_tokens else seen
     size = jnp.dtype(encoder.dtype).itemsize * images / 1e6
     megabytes = {}
     for remat in REMAT:

@@ -79,6 +79,28 @@ def garment_canvas(garment: np.ndarray, *, flip: bool) -> Image.Image:
     return Image.fromarray(canvas)
 
 
+def garment_layers(
+    garment: np.ndarray, size: int, *, scale: float, place: tuple[float, float], flip: bool
+) -> np.ndarray:
+    """A garment's gray levels and its opacity in a square scene, [size, size, 2] uint8.
+
+    Args:
+        garment: [28, 28] uint8.
+        size: side of the scene in pixels.
+        scale: side of the garment's square over that of the scene, in [0.5, 1].
+        place: (y, x) of the square in the room that it leaves, in [0, 1].
+        flip: mirror it.
+    """
+    # The scene is a window on a canvas with the garment at its center. Resampling the window places
+    # the garment with subpixel accuracy, at the same position for any size.
+    window = garment_canvas(garment, flip=flip)
+    side = GARMENT / scale
+    left = GARMENT - place[1] * (side - GARMENT)
+    top = GARMENT - place[0] * (side - GARMENT)
+    box = (left, top, left + side, top + side)
+    return resample(window, box, (size, size), Image.Resampling.BICUBIC)[..., :2]
+
+
 def resample(
     image: Image.Image, box: Sequence[float], shape: tuple[int, int], kernel
 ) -> np.ndarray:

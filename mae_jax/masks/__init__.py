@@ -73,6 +73,19 @@ class Strategy(abc.ABC):
             positions.
         """
 
+    def visible(self, grid: tuple[int, ...], ratio: float) -> int:
+        """Number of patches that stay visible: floor(L (1 - ratio)). A strategy that masks whole
+        rows, frames, ... may round to whole ones.
+
+        Args:
+            grid: number of patches along each axis.
+            ratio: fraction of masked patches, in [0, 1).
+
+        Raises:
+            UserError: the ratio is outside [0, 1), or leaves nothing visible.
+        """
+        return masking.num_visible(math.prod(grid), ratio)
+
     def initial(self, images: jax.Array) -> Constants:
         """Constants, which `MaskContext` then holds: arrays that checkpoints must have, such as the
         parameters of a teacher.
@@ -90,18 +103,10 @@ class Strategy(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Units(Strategy):
-    """Masks units of several patches with any strategy, which scores the units as the patches of a
-    coarser grid. Larger units are harder to fill in from their neighbors (SimMIM, arXiv 2111.09886;
-    Pixio, arXiv 2512.15715). For videos, a unit of all frames is a tube (arXiv 2203.12602).
-
-    If the number of visible patches is no multiple of a unit's, one unit is masked in part: its
-    first patches stay visible.
-    """
+class Wrapped(Strategy):
+    """Base class of strategies that apply another one to another grid, with its constants."""
 
     strategy: Strategy
-    unit: int | Sequence[int]
-    """Side of a unit in patches, or one side for each axis."""
 
     def initial(self, images: jax.Array) -> Constants:
         """Those of the strategy."""
@@ -110,6 +115,20 @@ class Units(Strategy):
     def teachers(self) -> Mapping[str, Any]:
         """Those of the strategy."""
         return self.strategy.teachers()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Units(Wrapped):
+    """Masks units of several patches with any strategy, which scores the units as the patches of a
+    coarser grid. Larger units are harder to fill in from their neighbors (SimMIM, arXiv 2111.09886;
+    Pixio, arXiv 2512.15715).
+
+    If the number of visible patches is no multiple of a unit's, one unit is masked in part: its
+    first patches stay visible.
+    """
+
+    unit: int | Sequence[int]
+    """Side of a unit in patches, or one side for each axis."""
 
     def score(self, key: jax.Array, context: MaskContext) -> jax.Array:
         """[B, L] float32."""
@@ -123,9 +142,7 @@ class Units(Strategy):
             )
         coarse = tuple(n // side for n, side in zip(grid, sides, strict=True))
         scores = checked_scores(key, self.strategy, dataclasses.replace(context, grid=coarse))
-        # Ranks instead of scores [B, units]: two units with equal scores must not mix.
-        ranks = jnp.argsort(jnp.argsort(scores, axis=1, stable=True), axis=1)
-        ranks = ranks.reshape(-1, *coarse).astype(jnp.float32)
+        ranks = ranked(scores).reshape(-1, *coarse)  # [B, units] to [B, *coarse]
         for axis, side in enumerate(sides, start=1):
             ranks = jnp.repeat(ranks, side, axis=axis)
         return ranks.reshape(context.batch, context.length)  # [B, *grid] to [B, L]
@@ -152,7 +169,7 @@ def make_strategy(text: str) -> Strategy:
 
 
 def sample(key: jax.Array, strategy: Strategy, context: MaskContext, ratio: float) -> masking.Mask:
-    """Draws one mask per example; floor(L (1 - ratio)) of its L patches stay visible.
+    """Draws one mask per example; `strategy.visible` of its L patches stay visible.
 
     Args:
         key: source of randomness.
@@ -163,7 +180,7 @@ def sample(key: jax.Array, strategy: Strategy, context: MaskContext, ratio: floa
     Raises:
         UserError: an invalid ratio, or scores of another shape than [B, L].
     """
-    visible = masking.num_visible(context.length, ratio)
+    visible = strategy.visible(context.grid, ratio)
     context = dataclasses.replace(context, mask_ratio=ratio)
     return masking.from_scores(checked_scores(key, strategy, context), visible)
 
@@ -181,3 +198,11 @@ def checked_scores(key: jax.Array, strategy: Strategy, context: MaskContext) -> 
             f"must be [B, L] = {[context.batch, context.length]}, of a grid of {context.grid}"
         )
     return scores
+
+
+def ranked(scores: jax.Array) -> jax.Array:
+    """Ranks [B, N] float32, from 0, of the scores [B, N] of units, frames, ...: the patches of two
+    of them with equal scores must not mix.
+    """
+    ranks = jnp.argsort(jnp.argsort(scores, axis=1, stable=True), axis=1)
+    return ranks.astype(jnp.float32)

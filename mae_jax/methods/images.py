@@ -161,6 +161,10 @@ class ImageMethod(Method):
                 if len(array) == prefix + math.prod(old_grid):
                     grid = grid_of(shape[:-1], encoder.patch)
                     return resample_positions(jnp.asarray(array), old_grid, grid, prefix=prefix)
+            if path in ("positions_time", "positions_space") and old:  # [T, D], [L / T, D]
+                part = slice(0, 1) if path == "positions_time" else slice(1, None)
+                grids = [grid_of(one[:-1], encoder.patch)[part] for one in (old, shape)]
+                return resample_positions(jnp.asarray(array), *grids, prefix=0)
             return array
 
         return resample

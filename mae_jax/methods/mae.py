@@ -9,14 +9,16 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from mae_jax.methods.loss_mask import LossMask, make_loss_mask
 from mae_jax.methods.masked import MaskedMethod, masked_options
 from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
 from mae_jax.models.mae import MAE, Decoder
+from mae_jax.models.positions import check_positions
 from mae_jax.models.transformer import check_choices, check_shape
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask, shuffled
 from mae_jax.spec import check_choice
-from mae_jax.types import Extra, Params, UserError
+from mae_jax.types import Batch, Extra, Params, UserError
 
 DECODERS = {"self": Decoder, "cross": CrossDecoder}
 
@@ -29,6 +31,8 @@ class MaskedAutoencoding(MaskedMethod):
     fusion: Fusion | KeyMix | None
     predict_share: float
     """Share of the masked patches that the loss predicts."""
+    loss_mask: LossMask | None
+    """Which of the predicted values count in the loss; None: all."""
 
     @property
     def model(self) -> MAE:
@@ -91,6 +95,21 @@ class MaskedAutoencoding(MaskedMethod):
         patches = mask.mask if self.loss_on == "all" else self.predicted(mask).masked
         return jnp.ones_like(patches, bool)
 
+    def scored(self, batch: Batch, mask: Mask) -> jax.Array:
+        """See `MaskedMethod`; with a loss mask, only the foreground of predicted patches counts."""
+        patches = self.in_loss(mask)  # [B, K]
+        if self.loss_mask is None:
+            return patches
+        context = self.target_context(batch["image"], lambda x: self.take(x, mask))
+        weights = self.loss_mask.weights(batch, self.target, context)
+        return weights & (patches if weights.ndim == 2 else patches[..., None])
+
+    def example(self, image_shape: Sequence[int]) -> dict[str, jax.ShapeDtypeStruct]:
+        """Also the fields of the loss mask."""
+        fields = self.loss_mask.fields if self.loss_mask else ()
+        shape = jax.ShapeDtypeStruct((1, *image_shape[:-1]), jnp.int32)
+        return super().example(image_shape) | dict.fromkeys(fields, shape)
+
     def values(self, images: jax.Array) -> int:
         """Number of values V to predict for each patch of images [B, *space, C]."""
         return self.target.width(self.sides(images), images.shape[-1])
@@ -106,6 +125,8 @@ def make(
     decoder_attention: str = "auto",
     decoder_remat: str = "none",
     decoder_gather: str = "take",
+    decoder_positions: str = "sincos",
+    decoder_embed_bias: bool = True,
     fuse: Sequence[int] = (),
     predict_share: float = 1.0,
     mask: str = "random",
@@ -113,6 +134,7 @@ def make(
     loss: str = "mse",
     target: str = "pixels(normalize=True)",
     loss_on: str = "masked",
+    loss_mask: str = "",
     mask_tokens_in_encoder: bool = False,
     pool: str = "cls",
     mean: Sequence[float] = (0.5,),
@@ -129,6 +151,8 @@ def make(
         decoder_width, decoder_depth, decoder_heads: size of the transformer decoder.
         decoder_attention, decoder_remat, decoder_gather: the decoder's `attention`, `remat` and
             `gather`, see `models.vit.make`.
+        decoder_positions: 'sincos', 'flat' or 'separable', as `positions` there.
+        decoder_embed_bias: whether the projection of encoded patches has a bias, for 'self'.
         fuse: encoder blocks whose tokens are the decoder's input in place of the last one's: how
             many blocks lie before each, 0 for the embedding; see `models.cross.Fusion`, and
             `KeyMix` for the cross-attention decoder.
@@ -142,6 +166,8 @@ def make(
         target: spec string of `mae_jax.targets`; 'pixels(normalize=True)' normalizes each patch by
             its own mean and standard deviation.
         loss_on: 'masked' patches only, as in the paper, or 'all'.
+        loss_mask: the foreground, which counts in the loss: 'above(10)', voxels above a level in
+            [0, 255), or 'segmentation', voxels of a class; see `methods.loss_mask`.
         mask_tokens_in_encoder: encode mask tokens in place of masked patches, an ablation.
         pool: features from the tokens: 'cls', the mean of the class tokens; 'cls_concat', these
             side by side; or 'mean' of the patches.
@@ -172,10 +198,15 @@ def make(
         dtype=jnp.dtype(dtype),
     )
     check_choices("decoder", shape, **choices)
+    check_positions("decoder", decoder_positions)
+    own = dict(embed_bias=decoder_embed_bias) if decoder == "self" else {}
+    if decoder == "cross" and not decoder_embed_bias:
+        raise UserError("decoder_embed_bias=False is for decoder=self: cross has no projection")
     return MaskedAutoencoding(
-        decoder=DECODERS[decoder](**shape, **choices),
+        decoder=DECODERS[decoder](**shape, **choices, **own, positions=decoder_positions),
         fusion=_fusion(decoder, tuple(fuse), decoder_depth),
         predict_share=predict_share,
+        loss_mask=make_loss_mask(loss_mask, options["target"]),
         **options,
     )
 

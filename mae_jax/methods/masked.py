@@ -108,24 +108,29 @@ class MaskedMethod(ImageMethod):
         mask = self.draw_mask(key, images, step, extra)
         prediction = self.reconstruct_for_loss(params, images, mask)  # [B, K, V]
         target = self.targets(extra, images, mask)  # [B, K, V]
-        loss = self.mean_error(prediction, target, mask)
+        loss = self.mean_error(prediction, target, self.scored(batch, mask))
         return Output(loss, extra, self.target.metrics(target))
 
-    def error(
-        self, prediction: jax.Array, extra: Extra, images: jax.Array, mask: Mask
-    ) -> jax.Array:
+    def error(self, prediction: jax.Array, extra: Extra, batch: Batch, mask: Mask) -> jax.Array:
         """The loss of predictions [B, K, V] by `reconstruct_for_loss`, a scalar."""
-        return self.mean_error(prediction, self.targets(extra, images, mask), mask)
+        target = self.targets(extra, batch["image"], mask)
+        return self.mean_error(prediction, target, self.scored(batch, mask))
+
+    def scored(self, batch: Batch, mask: Mask) -> jax.Array:
+        """What counts in the loss: [B, K] bool, or [B, K, V] for single values. By default that of
+        `in_loss`.
+        """
+        return self.in_loss(mask)
 
     def targets(self, extra: Extra, images: jax.Array, mask: Mask) -> jax.Array:
         """Targets [B, K, V] of the patches that `take` selects."""
         context = self.target_context(images, lambda patches: self.take(patches, mask))
         return self.target.make(extra.get("target", {}), images, context)
 
-    def mean_error(self, prediction: jax.Array, target: jax.Array, mask: Mask) -> jax.Array:
-        """The mean error of predictions over the patches that count, a scalar."""
+    def mean_error(self, prediction: jax.Array, target: jax.Array, scored: jax.Array) -> jax.Array:
+        """The mean error of predictions over what counts, see `scored`, a scalar."""
         errors = self.target.errors(prediction, target, self.loss_kind)  # [B, K, ...]
-        return losses.masked_mean(errors, self.in_loss(mask))
+        return losses.masked_mean(errors, scored)
 
     def target_context(
         self, images: jax.Array, take: Callable[[jax.Array], jax.Array]

@@ -77,9 +77,9 @@ def unet_options(
             f"decoder_width={decoder_width} must be positive, and the encoder's patch, {patch}, "
             "a power of two, because each layer of the decoder doubles the sides"
         )
-    if not isinstance(options["target"], Pixels):
+    if not isinstance(options["target"], Pixels) or options["target"].frames:
         raise UserError(
-            f"target {target!r}: this decoder predicts pixels, choose 'pixels' or method mae"
+            f"target {target!r}: this decoder predicts all pixels, choose 'pixels' or method mae"
         )
     if skips and not isinstance(options["encoder"], ConvNeXt):
         raise UserError("skips need the maps of a convolutional encoder: set skips=False")

@@ -14,11 +14,11 @@ from flax import linen as nn
 
 from mae_jax.models.decoder import PatchDecoder
 from mae_jax.models.norm import LayerNorm
+from mae_jax.models.positions import positions
 from mae_jax.models.transformer import REMAT, Mlp, dense_init, token_init
 from mae_jax.ops.attention import attention, split
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask
-from mae_jax.ops.posemb import sincos
 
 
 class CrossAttention(nn.Module):
@@ -82,7 +82,7 @@ class CrossDecoder(PatchDecoder):
         Returns:
             [B, L, V] in image order; with `masked_only`, [B, M, V] in the order of `mask.masked`.
         """
-        x = jnp.asarray(sincos(grid, self.width), self.dtype)  # [L, D]
+        x = positions(self, grid).patches.astype(self.dtype)  # [L, D]
         if masked_only:
             x = take_tokens(x, mask.masked, kind=self.gather)  # [B, M, D]
         x = x + self.param("mask_token", token_init, (1, 1, self.width)).astype(x.dtype)

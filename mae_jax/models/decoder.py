@@ -18,3 +18,5 @@ class PatchDecoder(nn.Module):
     attention: str = "auto"
     remat: str = "none"
     gather: str = "take"
+    positions: str = "sincos"
+    """One of `models.positions.KINDS`."""

@@ -12,15 +12,18 @@ from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
 from mae_jax.models.decoder import PatchDecoder
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.norm import LayerNorm
+from mae_jax.models.positions import positions
 from mae_jax.models.transformer import blocks, dense_init, token_init
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, patch_sides
-from mae_jax.ops.posemb import sincos
 
 
 class Decoder(PatchDecoder):
     """The transformer decoder."""
+
+    embed_bias: bool = True
+    """Whether the projection of the encoder's tokens has a bias; VideoMAE's has none."""
 
     @nn.compact
     def __call__(
@@ -52,16 +55,26 @@ class Decoder(PatchDecoder):
         """
         visible = math.prod(grid) if mask is None else mask.keep.shape[1]
         prefix = tokens.shape[1] - visible
-        x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(tokens)
-        positions = jnp.asarray(sincos(grid, self.width), x.dtype)  # [L, D]
+        embed = nn.Dense(
+            self.width,
+            self.embed_bias,
+            kernel_init=dense_init,
+            dtype=self.dtype,
+            name="embed",
+        )
+        x = embed(tokens)  # [B, prefix + K, D]
+        places = positions(self, grid, prefix)
         first, x = x[:, :prefix], x[:, prefix:]  # [B, prefix, D], [B, K, D]
+        if self.positions == "separable":  # others are zero for class tokens
+            first = first + places.prefix.astype(x.dtype)
+        places = places.patches.astype(x.dtype)  # [L, D]
         if mask is not None:
             token = self.param("mask_token", token_init, (1, 1, self.width)).astype(x.dtype)
             token = jnp.broadcast_to(token, (*mask.masked.shape, self.width))
             x = jnp.concatenate([x, token], axis=1)  # [B, K + M, D]: visible, masked
             order = jnp.concatenate([mask.keep, mask.masked], axis=1)
-            positions = take_tokens(positions, order, kind=self.gather)  # [B, K + M, D]
-        x = jnp.concatenate([first, x + positions], axis=1)  # [B, prefix + K + M, D]
+            places = take_tokens(places, order, kind=self.gather)  # [B, K + M, D]
+        x = jnp.concatenate([first, x + places], axis=1)  # [B, prefix + K + M, D]
         x = blocks(
             x,
             depth=self.depth,

@@ -1,6 +1,6 @@
-"""The Vision Transformer (arXiv 2010.11929) as the encoder of MAE (arXiv 2111.06377): with fixed
-sine-cosine positions and class tokens, for images of any number of dimensions. With a mask it
-encodes the visible patches only, which makes MAE pre-training cheap.
+"""The Vision Transformer (arXiv 2010.11929) as the encoder of MAE (arXiv 2111.06377): with
+positions and class tokens, for images of any number of dimensions. With a mask it encodes the
+visible patches only, which makes MAE pre-training cheap.
 
 Three options set the cost in time and memory and change results by rounding only: the `attention`
 kernel, rematerialization in the backward pass (`remat`), and how patches are indexed (`gather`).
@@ -12,11 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.limits import chosen
 from mae_jax.models.norm import LayerNorm
+from mae_jax.models.positions import check_positions, extent_of, fixed, positions
 from mae_jax.models.transformer import (
     Trunk,
     blocks,
@@ -28,7 +30,6 @@ from mae_jax.models.transformer import (
 from mae_jax.ops import gather as gathers
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, one_or_all, patch_sides, patchify
-from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
 
@@ -58,7 +59,9 @@ class ViT(Encoder):
     drop_path: float = 0.0
     """Rate of stochastic depth in the last block; it rises linearly from 0 in the first."""
     learned_positions: bool = False
-    """Train the positions of patches and class tokens, initialized to the sine-cosine ones."""
+    """Train the positions of patches and class tokens, initialized to the fixed ones."""
+    positions: str = "sincos"
+    spacing: tuple[float, ...] = ()
     relative_positions: bool = False
     """Learned biases of the attention by relative position, see `models.relative_positions`."""
     final_norm: bool = True
@@ -80,8 +83,13 @@ class ViT(Encoder):
     @property
     def architecture(self) -> tuple:
         """The options that determine the parameters and their use; see `Encoder`."""
-        shape = (self.width, self.depth, self.heads, self.patch, self.mlp_ratio)
-        return ("vit", *shape, self.class_tokens)
+        shape = (self.width, self.depth, self.heads, self.patch, self.mlp_ratio, self.class_tokens)
+        return ("vit", *shape, *([] if self.positions == "sincos" else [self.positions]))
+
+    def table(self, grid: tuple[int, ...]) -> np.ndarray:
+        """The fixed positions [prefix + L, D] of class tokens and patches."""
+        extent = extent_of(self.spacing, patch_sides(self.patch, len(grid)))
+        return fixed(self.positions, grid, self.width, self.prefix, extent)
 
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
@@ -154,32 +162,13 @@ class ViT(Encoder):
         For the arguments see `Encoder` and `blocks`; for `fuse` and `depths`, in [0, depth], see
         `Encoder.fused`.
         """
-        space = images.shape[1:-1]
-        patches = patchify(images, self.patch)  # [B, L, prod(patch) * C]
-        grid = grid_of(space, self.patch)
-        first, positions = self.positions(grid)
-        relative = grid if self.relative_positions else None
-        if relative and (mask is not None or len(grid) != 2):
+        relative = grid_of(images.shape[1:-1], self.patch) if self.relative_positions else None
+        if relative and (mask is not None or len(relative) != 2):
             raise UserError(
                 "vit: relative_positions=True is for whole images [H, W, C]: leave it out for "
                 "masked images and those of other dimensions"
             )
-        # Visible patches are gathered before the embedding, which then skips the masked ones.
-        if mask is not None and not self.mask_tokens:
-            patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)  # [B, K, ...]
-            positions = gathers.take_tokens(positions, mask.keep, kind=self.gather)  # [B, K, D]
-        if normalize is not None:
-            patches = normalize(patches, pixels=math.prod(patch_sides(self.patch, len(space))))
-        # A dense layer on flat patches equals the usual convolution of stride `patch`. [B, K, D]
-        x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
-        if mask is not None and self.mask_tokens:
-            token = self.param("mask_token", token_init, (1, 1, self.width))
-            x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)  # [B, L, D]
-        x = x + positions.astype(x.dtype)
-        if self.prefix:
-            # [1, prefix, D]
-            tokens = self.param("cls_token", token_init, (1, self.prefix, self.width)) + first
-            x = prepend(tokens, x)  # [B, prefix + K, D]
+        x = embedded(self, images, mask, normalize)  # [B, prefix + K, D]
         trunk = blocks(
             x,
             depth=self.depth,
@@ -202,18 +191,32 @@ class ViT(Encoder):
         norm = LayerNorm(dtype=self.dtype, name="norm")
         return trunk._replace(last=jax.tree.map(norm, trunk.last))  # a list in `layer_tokens`
 
-    def positions(self, grid: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """Positions of the class tokens [prefix, D], initially zero, and of the patches [L, D]."""
-        table = jnp.asarray(with_prefix(grid, self.width, self.prefix))  # [prefix + L, D]
-        if self.learned_positions:
-            table = self.param("positions", lambda key: table)
-        return table[: self.prefix], table[self.prefix :]
 
-
-def prepend(tokens: jax.Array, x: jax.Array) -> jax.Array:
-    """Prepends tokens [1, N, D] to every sequence of x [B, T, D]: [B, N + T, D]."""
-    tokens = jnp.broadcast_to(tokens.astype(x.dtype), (x.shape[0], *tokens.shape[1:]))
-    return jnp.concatenate([tokens, x], axis=1)
+def embedded(vit: ViT, images: jax.Array, mask: Mask | None, normalize) -> jax.Array:
+    """The input of the first block, [B, prefix + K, D]. Call it inside of an `nn.compact` of `vit`,
+    to which the parameters belong; the other arguments are those of `Encoder`.
+    """
+    patches = patchify(images, vit.patch)  # [B, L, prod(patch) * C]
+    grid, sides = grid_of(images.shape[1:-1], vit.patch), patch_sides(vit.patch, images.ndim - 2)
+    learned, extent = vit.learned_positions, extent_of(vit.spacing, sides)
+    first, places = positions(vit, grid, vit.prefix, learned=learned, extent=extent)
+    # Visible patches are gathered before the embedding, which then skips the masked ones.
+    if mask is not None and not vit.mask_tokens:
+        patches = gathers.take_tokens(patches, mask.keep, kind=vit.gather)  # [B, K, ...]
+        places = gathers.take_tokens(places, mask.keep, kind=vit.gather)  # [B, K, D]
+    if normalize is not None:
+        patches = normalize(patches, pixels=math.prod(sides))
+    # A dense layer on flat patches equals the usual convolution of stride `patch`. [B, K, D]
+    x = nn.Dense(vit.width, kernel_init=dense_init, dtype=vit.dtype, name="embed")(patches)
+    if mask is not None and vit.mask_tokens:
+        token = vit.param("mask_token", token_init, (1, 1, vit.width))
+        x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)  # [B, L, D]
+    x = x + places.astype(x.dtype)
+    if vit.prefix:
+        tokens = vit.param("cls_token", token_init, (1, vit.prefix, vit.width)) + first
+        tokens = jnp.broadcast_to(tokens.astype(x.dtype), (x.shape[0], *tokens.shape[1:]))
+        x = jnp.concatenate([tokens, x], axis=1)  # [B, prefix + K, D]
+    return x
 
 
 def make(
@@ -228,6 +231,8 @@ def make(
     mask_tokens: bool = False,
     drop_path: float = 0.0,
     learned_positions: bool = False,
+    positions: str = "sincos",
+    spacing: Sequence[float] = (),
     relative_positions: bool = False,
     final_norm: bool = True,
     attention: str = "auto",
@@ -246,6 +251,9 @@ def make(
         mask_tokens: encode masked patches as mask tokens instead of dropping them.
         drop_path: rate of stochastic depth in the last block, in [0, 1).
         learned_positions: train the positions, which then fit only one image size.
+        positions: 'sincos', sines and cosines of each axis; 'flat', those of the number of a patch,
+            as VideoMAE's; or 'separable', learned ones of space and of time, as MAE_ST's.
+        spacing: millimeters of a voxel along each axis: 'sincos' is of centimeters, then.
         relative_positions: BEiT's learned attention biases, for images of one size; initialized to
             zero. Not for pre-training with masks.
         final_norm: normalize the output; off for a classifier, whose head has a norm.
@@ -268,6 +276,7 @@ def make(
     choices = dict(attention=attention, remat=remat, gather=gather, dtype=dtype)
     check_choices("vit", shape, **choices)
     sides = one_or_all(patch)
+    check_positions("vit", positions, spacing, sides)
     patch = sides[0] if len({*sides}) == 1 else sides  # (16, 16) becomes 16
     if not sides or min(sides) < 1 or mlp_ratio * shape["width"] < 1:
         raise UserError(f"vit: patch={patch} and mlp_ratio={mlp_ratio} must be positive")
@@ -282,6 +291,8 @@ def make(
         mask_tokens=mask_tokens,
         drop_path=drop_path,
         learned_positions=learned_positions,
+        positions=positions,
+        spacing=tuple(spacing),
         relative_positions=relative_positions,
         final_norm=final_norm,
         **choices,

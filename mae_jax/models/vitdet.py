@@ -24,7 +24,7 @@ from mae_jax.ops.attention import attention
 from mae_jax.ops.interpolate import bilinear_matrix
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of, patchify
-from mae_jax.ops.posemb import sincos
+from mae_jax.ops.posemb import sincos, with_prefix
 from mae_jax.ops.resample import resample_positions
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
@@ -146,6 +146,10 @@ class ViTDet(Encoder):
     def architecture(self) -> tuple:
         """That of the ViT whose weights fit, with a class token that is not used."""
         return ("vit", self.width, self.depth, self.heads, self.patch, self.mlp_ratio, 1)
+
+    def table(self, grid: tuple[int, ...]) -> np.ndarray:
+        """The fixed positions [prefix + L, D] of a ViT with its weights."""
+        return with_prefix(grid, self.width, self.prefix)
 
     @property
     def layers(self) -> int:

@@ -55,6 +55,30 @@ def normalize_patches(patches: jax.Array) -> jax.Array:
     return (patches - mean) / std
 
 
+def channel_statistics(patches: jax.Array, channels: int) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation of each channel of each patch, over its pixels, as in VideoMAE.
+
+    The variance is unbiased, and 1e-6 is added to its root.
+
+    Args:
+        patches: [..., P * C], channels innermost.
+        channels: C.
+
+    Returns:
+        Mean and standard deviation, [..., 1, C] float32 each.
+    """
+    x = patches.astype(jnp.float32).reshape(*patches.shape[:-1], -1, channels)  # [..., P, C]
+    mean = x.mean(axis=-2, keepdims=True)
+    return mean, jnp.sqrt(x.var(axis=-2, keepdims=True, ddof=1)) + 1e-6
+
+
+def normalize_channels(patches: jax.Array, channels: int) -> jax.Array:
+    """Normalizes each channel of each patch [..., P * C], in [0, 1], to mean 0 and variance 1."""
+    mean, std = channel_statistics(patches, channels)
+    x = patches.astype(jnp.float32).reshape(*patches.shape[:-1], -1, channels)  # [..., P, C]
+    return ((x - mean) / std).reshape(patches.shape)
+
+
 def error_of(kind: str) -> Callable[[jax.Array], jax.Array]:
     """The elementwise error as a function of the difference between prediction and target.
 

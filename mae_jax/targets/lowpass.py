@@ -25,7 +25,7 @@ class LowPass(Pixels):
 
     radius: float
 
-    exact: ClassVar[bool] = False
+    exact: ClassVar[bool] = False  # though all frames are predicted
 
     def make(self, constants: Constants, images: jax.Array, context: TargetContext) -> jax.Array:
         """Filtered pixels of the patches that count in the loss, [B, K, V] float32."""

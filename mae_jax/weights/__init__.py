@@ -19,13 +19,13 @@ from flax import traverse_util
 from mae_jax.methods import make_method
 from mae_jax.types import UserError
 from mae_jax.weights.export import write
-from mae_jax.weights.files import Found, open_weights
+from mae_jax.weights.files import open_weights
 from mae_jax.weights.hub import from_hub
 from mae_jax.weights.infer import model_of
 from mae_jax.weights.kinds import SUFFIXES
-from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Mapped, known, to_ours
+from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Mapped, Shape, known, to_ours
 from mae_jax.weights.layouts import Layout, tables
-from mae_jax.weights.model import Model, Options, portable_args
+from mae_jax.weights.model import Found, Model, Options, portable_args
 from mae_jax.weights.parts import other_model
 from mae_jax.weights.rewrite import Rewritten, described_names, rewritten
 from mae_jax.weights.runs import image_of, is_run, read_run, read_state, transform_of, write_run
@@ -93,18 +93,19 @@ def read(source: str | Path, options: Options | None = None) -> tuple[Model, lis
         table = [row for row in table if row.ours in params or row.ours.startswith("(")]
     names = {row.ours: row.theirs for row in table}
     kernel = changed.arrays[names["encoder/embed/kernel"]]
-    if kernel.shape[2] != kernel.shape[3]:
+    sides = kernel.shape[2:]
+    if sides[-2] != sides[-1]:
         raise UserError(
-            f"{found.name} has patches of {kernel.shape[2]} x {kernel.shape[3]}: only square ones "
-            "are supported"
+            f"{found.name} has patches of {' x '.join(map(str, sides))}: only square ones are "
+            "supported"
         )
     dtypes = {path: found.arrays[names[path]].dtype for path in TABLES if path in names}
-    patch = kernel.shape[2], kernel.shape[1]
+    shape = Shape(sides, kernel.shape[1])
     try:
         if layout.infer is None:
-            model = model_of(found, params, patch, options, dtypes)
+            model = model_of(found, params, shape, options, dtypes)
         else:
-            model = layout.infer(found.name, params, patch, options)
+            model = layout.infer(found, params, shape, options)
     except KeyError as error:
         raise UserError(f"{found.name} lacks {error.args[0]}: it is incomplete") from error
     return _completed(model, table, found.name, options)

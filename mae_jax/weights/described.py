@@ -10,12 +10,12 @@ from typing import Any
 from mae_jax.models.vit import SIZES
 from mae_jax.ops.norm import EPSILON
 from mae_jax.types import UserError
-from mae_jax.weights.files import Found
+from mae_jax.weights.model import Found
 from mae_jax.weights.processor import pixels_of
 
 logger = logging.getLogger(__name__)
 
-TYPES = ("vit", "vit_mae", "vit_msn", "beit")
+TYPES = ("vit", "vit_mae", "vit_msn", "beit", "videomae")
 """Values of model_type that are supported; BEiT only without relative positions."""
 TIMM_POOLS = {"token": "cls", "avg": "mean"}
 SHAPES = {
@@ -31,7 +31,7 @@ SAME = dict(
     mask_ratio="mask_ratio",
 )
 """Our names -> those in a config.json of Hugging Face."""
-HUGGING_FACE = ("embeddings.", "vit.embeddings.", "beit.embeddings.")
+HUGGING_FACE = ("embeddings.", "vit.embeddings.", "beit.embeddings.", "videomae.embeddings.")
 PROBLEMS = {
     "classes": "single_label_classification",
     "multilabel": "multi_label_classification",

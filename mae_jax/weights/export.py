@@ -1,6 +1,7 @@
 """Export of weights: files that timm, transformers and the official MAE code read."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.vit import ViT
 from mae_jax.objectives import make_objective
-from mae_jax.ops.patches import grid_of
+from mae_jax.ops.patches import grid_of, patch_sides
 from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import build
 from mae_jax.types import UserError
@@ -101,23 +102,20 @@ def convert(
         raise UserError(f"the encoder of {model.method} reads no normalized pixels: no layout fits")
     if not isinstance(network, ViT):
         raise UserError(f"{model.args['encoder']}: these layouts hold only vision transformers")
-    if model.image and len(model.image) != 3:
-        raise UserError(
-            f"the run's images are {list(model.image)}, and these layouts are for 2-D images: use "
-            "--format stablehlo"
-        )
     if "encoder/mask_token" in model.params:
         raise UserError("these layouts cannot hold an encoder with mask tokens in its input")
-    if network.class_tokens != 1 or not isinstance(network.patch, int):
-        raise UserError(
-            f"{model.args['encoder']}: these layouts need one class token and square patches"
-        )
-    channels = model.params["encoder/embed/kernel"].shape[0] // network.patch**2
-    size = _image_size(model, image_size)
+    _check_axes(model, chosen.axes, layout)
+    if chosen.axes == 2:
+        _check_two_axes(model, network)
+    size = _image_size(model, image_size) if chosen.axes == 2 else model.image[:-1]
+    sides = patch_sides(network.patch, chosen.axes)
+    channels = model.params["encoder/embed/kernel"].shape[0] // math.prod(sides)
     model = model._replace(image=(*size, channels))
     rows = chosen.choose(model) if chosen.choose else chosen.readable[0]
-    params = _with_positions(model.params, grid_of(size, network.patch), network.width)
-    arrays, table = to_theirs(params, rows, Shape(network.patch, channels))
+    params = model.params
+    if chosen.axes == 2:
+        params = _with_positions(params, grid_of(size, network.patch), network.width)
+    arrays, table = to_theirs(params, rows, Shape(sides, channels))
     used = {row.ours for row in table}
     left = [path for path in params if path not in used]
     if left and not chosen.partial:
@@ -126,7 +124,33 @@ def convert(
         )
     table += [Mapped(path, "(left over)", params[path].shape) for path in left]
     files = chosen.describe(model) if chosen.describe else None
-    return Converted(arrays, table, _notes(model, network), files)
+    return Converted(arrays, table, _notes(model, network) if chosen.axes == 2 else {}, files)
+
+
+def _check_axes(model: Model, axes: int, layout: str) -> None:
+    """Raises UserError unless the images of a run have these spatial axes."""
+    if model.image and len(model.image) != axes + 1:
+        raise UserError(
+            f"the run's images are {list(model.image)}, and the layout {layout} is for {axes}-D "
+            "images: use --format stablehlo"
+        )
+    if not model.image and axes != 2:
+        raise UserError(f"the run does not record the size of its images: {layout} needs it")
+
+
+def _check_two_axes(model: Model, network: ViT) -> None:
+    """Raises UserError for vision transformers that no layout of two axes holds."""
+    if network.class_tokens != 1 or not isinstance(network.patch, int):
+        raise UserError(
+            f"{model.args['encoder']}: these layouts need one class token and square patches"
+        )
+    decoder = "decoder/mask_token" in model.params
+    kinds = {network.positions, model.args.get("decoder_positions", "sincos") * decoder} - {""}
+    if kinds != {"sincos"} or network.spacing:
+        raise UserError(
+            f"these layouts need positions=sincos, without a spacing, and the run has "
+            f"{', '.join(sorted(kinds))}: use --format stablehlo"
+        )
 
 
 def _linear(model: Model, extra: dict[str, np.ndarray]) -> Model:

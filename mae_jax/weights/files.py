@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from mae_jax.types import UserError
 from mae_jax.weights.hub import from_hub
 from mae_jax.weights.kinds import ENDINGS, TORCH, kind_of
+from mae_jax.weights.model import Found
 from mae_jax.weights.parts import Groups, part_of
 from mae_jax.weights.pickled import read_pickle
 from mae_jax.weights.pytorch import read_torch, to_numpy
@@ -22,25 +23,6 @@ OURS = "mae_jax"
 
 DTYPES = ("F16", "BF16", "F32", "F64", "BOOL", "U8", "I8", "I16", "I32", "I64")
 """Types of safetensors that are read; weights have one of the first four."""
-
-
-class Found(NamedTuple):
-    """The contents of a file or folder."""
-
-    arrays: dict[str, np.ndarray]
-    """Name, without the common prefix -> array."""
-    config: dict[str, Any]
-    """config.json of the folder; {} if there is none."""
-    processor: dict[str, Any]
-    """preprocessor_config.json of the folder; {} if there is none."""
-    notes: dict[str, Any]
-    """Metadata that this package wrote; {} if there is none."""
-    name: str
-    """Path, for messages."""
-    key: str = ""
-    """The path through nested dictionaries and prefixes to these arrays; '': none."""
-    beside: tuple[str, ...] = ()
-    """Names of arrays in the same dictionary with other prefixes, which were not read."""
 
 
 def open_weights(source: str, key: str | None = None, layout: str | None = None) -> Found:

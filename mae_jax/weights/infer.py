@@ -18,10 +18,9 @@ from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 from mae_jax.weights import positions
 from mae_jax.weights.described import PROBLEMS, check_sizes, described
-from mae_jax.weights.files import Found
 from mae_jax.weights.heads import MOCO, agreed, heads_of
-from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS
-from mae_jax.weights.model import Model, Options
+from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Shape
+from mae_jax.weights.model import Found, Model, Options
 from mae_jax.weights.processor import images_of
 
 logger = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ logger = logging.getLogger(__name__)
 def model_of(
     found: Found,
     params: dict[str, np.ndarray],
-    patch: tuple[int, int],
+    shape: Shape,
     options: Options,
     dtypes: Mapping[str, np.dtype],
 ) -> Model:
@@ -40,7 +39,7 @@ def model_of(
     Args:
         found: the contents of the file.
         params: with POSITIONS and DECODER_POSITIONS, if the file has them.
-        patch: side of a patch in pixels, and number of channels.
+        shape: of a patch.
         options: the user's.
         dtypes: path -> dtype in the file, of the position tables.
 
@@ -48,8 +47,8 @@ def model_of(
         UserError: something is missing, does not fit, or is ambiguous.
     """
     known = described(found)
-    params, (side, channels) = dict(params), patch
-    width, depth = params["encoder/cls_token"].shape[-1], _blocks(params, "encoder")
+    params, side, channels = dict(params), shape.patch[0], shape.channels
+    width, depth = params["encoder/cls_token"].shape[-1], blocks_of(params, "encoder")
     check_sizes(found, width=width, depth=depth, patch=side)
     table = params.pop(POSITIONS, None)
     if table is None:
@@ -73,7 +72,12 @@ def model_of(
         params[POSITIONS] = table
     hidden = params["encoder/block_0/mlp/fc1/bias"].shape[0]
     heads = heads_of(known, options, width, found.name, moco=moco)
-    encoder = _spec(width, depth, heads, side, hidden / width, table is not None)
+    encoder = vit_spec(
+        dict(width=width, depth=depth, heads=heads),
+        side,
+        hidden / width,
+        **({} if table is None else dict(learned_positions=True)),
+    )
     image = (new[0] * side, new[1] * side, channels)
     mean, std = statistics_of(known, options, channels, found.name)
     args: dict[str, Any] = dict(encoder=encoder, mean=mean, std=std)
@@ -145,16 +149,24 @@ def _classifier(params: dict, args: dict, image, pool: str | None) -> Model:
     return Model(params, "tasks.finetune", args, image)
 
 
-def _blocks(params: Mapping[str, np.ndarray], part: str) -> int:
+def blocks_of(params: Mapping[str, np.ndarray], part: str) -> int:
+    """Number of blocks of 'encoder' or 'decoder'."""
     return len({path.split("/")[1] for path in params if path.startswith(f"{part}/block_")})
 
 
-def _spec(width: int, depth: int, heads: int, patch: int, ratio: float, learned: bool) -> str:
-    shape = dict(width=width, depth=depth, heads=heads)
+def vit_spec(shape: Mapping[str, int], patch: Any, ratio: float, **more: Any) -> str:
+    """Spec string of a vision transformer.
+
+    Args:
+        shape: 'width', 'depth' and 'heads'.
+        patch: side of a patch, or one for each axis.
+        ratio: hidden width of the MLP over the width.
+        more: further arguments of `models.vit.make`.
+    """
     names = [name for name, size in SIZES.items() if size == shape]
-    first = names[0] if names else ", ".join(f"{key}={value}" for key, value in shape.items())
-    more = "" if ratio == 4 else f", mlp_ratio={ratio!r}"
-    return f"vit({first}, patch={patch}{more}{', learned_positions=True' if learned else ''})"
+    sizes = names[:1] or [f"{key}={value}" for key, value in shape.items()]
+    more = dict(patch=patch) | ({} if ratio == 4 else dict(mlp_ratio=ratio)) | more
+    return f"vit({', '.join([*sizes, *(f'{key}={value!r}' for key, value in more.items())])})"
 
 
 def statistics_of(known: dict, options: Options, channels: int, name: str) -> tuple[tuple, tuple]:
@@ -199,7 +211,7 @@ def _refuse_for_decoders(options: Options, name: str) -> None:
 
 
 def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:
-    blocks = _blocks(params, "decoder")
+    blocks = blocks_of(params, "decoder")
     if not blocks or "decoder/mask_token" not in params:
         lacks = "decoder/mask_token" if blocks else "blocks"
         raise UserError(

@@ -20,9 +20,9 @@ from mae_jax.models.encoder import Encoder, Loadable
 from mae_jax.models.vit import ViT
 from mae_jax.models.vitdet import ViTDet
 from mae_jax.ops.patches import grid_of
-from mae_jax.ops.posemb import with_prefix
-from mae_jax.spec import arguments, build
+from mae_jax.spec import arguments, build, check_choice
 from mae_jax.types import Method, TrainState, UserError
+from mae_jax.weights.inflate import HOW, differs_in_rank, inflated
 from mae_jax.weights.patches import differs_in_patch, with_patch
 from mae_jax.workdir import read_config, write
 
@@ -54,6 +54,8 @@ class InitFrom:
     method: Method
     image: Sequence[int] | None
     """[*space, C] of the training images."""
+    inflate: str
+    """How the encoder of images becomes one of clips, one of `inflate.HOW`."""
 
     def load(self, state: TrainState) -> TrainState:
         """The state with the weights loaded.
@@ -96,7 +98,9 @@ class InitFrom:
         saved = network.arrays(model.params, model.extra)
         pretrained = build(network.described(model.args), "models", Loadable) if saved else None
         other_patch = row.into == ENCODER and saved and differs_in_patch(pretrained, network)
-        if row.into in networks and not other_patch:
+        old, ours = model.image, row.into == ENCODER
+        other_rank = ours and saved and differs_in_rank(pretrained, network, old, self.image)
+        if row.into in networks and not other_patch and not other_rank:
             self._check_architecture(row, model, network, found=bool(saved))
         if row.into == ENCODER:
             self._compare_statistics(row, model)
@@ -107,8 +111,10 @@ class InitFrom:
             if name not in part:
                 raise UserError(f"config.{row.key}: the state has no {row.into}")
             part = part[name]
+        if other_rank:
+            how = dict(how=self.inflate, path=row.path)
+            saved, old = inflated(saved, pretrained, network, old, self.image, **how)
         self._check_positions(row, saved, part)
-        old = model.image
         if other_patch:
             saved, old = with_patch(saved, old, pretrained, network, row.path)
         if (
@@ -118,13 +124,12 @@ class InitFrom:
         ):
             old = self.image  # the run did not record its image size; the number of patches agrees
         # Only the method's own encoder is adapted to other images; other parts must fit exactly.
-        ours = row.into == ENCODER
         adapt = self.method.adapt(self.image, old) if ours else lambda path, array: array
         computed = isinstance(network, ViT | ViTDet) and "positions" in {*part} - {*saved}
         if computed and ours and old:
             # Sine-cosine positions are resampled as learned ones are.
             grid = grid_of(old[:-1], network.patch)
-            saved["positions"] = with_prefix(grid, network.width, network.prefix)
+            saved["positions"] = network.table(grid)
         missing = self.method.loads()[row.into]
         loaded = transfer(part, saved, missing=missing, adapt=adapt, where=f"{names[-1]}/")
         return state.replace(**_replaced(tree, names, loaded))
@@ -173,8 +178,8 @@ class InitFrom:
 def make_init_from(
     section: Mapping[str, Any], *, config: ConfigDict, method: Method, image: Sequence[int] | None
 ) -> InitFrom:
-    """Reads the section init_from: `path` of the encoder, and a sub-section of any name for each
-    further part, with `path` and `into`.
+    """Reads the section init_from: `path` of the encoder, optionally `inflate` (see `inflate.HOW`),
+    and a sub-section of any name for each further part, with `path` and `into`.
 
     Args:
         config: section of the method.
@@ -185,8 +190,10 @@ def make_init_from(
         UserError: the method does not load weights, or not into this part.
     """
     rows = [Row(ENCODER_KEY, section["path"], ENCODER)] if section["path"] else []
+    inflate = section.get("inflate", "mean")
+    check_choice("config.init_from.inflate", inflate, HOW)
     for name, value in section.items():
-        if name != "path":
+        if name not in ("path", "inflate"):
             rows.append(_row(f"init_from.{name}", value))
     for row in rows:
         if row.into not in method.loads():
@@ -195,7 +202,7 @@ def make_init_from(
                 f"config.{row.key}: {config.name} loads weights into {known}, not into {row.into}"
             )
     args = arguments(config.name, "methods", config.args) if rows else {}
-    return InitFrom(rows=rows, args=args, method=method, image=image)
+    return InitFrom(rows=rows, args=args, method=method, image=image, inflate=inflate)
 
 
 def _row(key: str, value: Any) -> Row:

@@ -31,9 +31,9 @@ class Form(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """Sizes that their arrays depend on: the side of a patch in pixels, and channels."""
+    """Sizes that their arrays depend on: the sides of a patch in pixels, and channels."""
 
-    patch: int
+    patch: tuple[int, ...]
     channels: int
 
 
@@ -56,15 +56,22 @@ class Mapped(NamedTuple):
 
 
 def patch_kernel(kernel: np.ndarray, shape: Shape) -> np.ndarray:
-    """Their kernel [D, C, patch, patch] from ours [patch * patch * C, D], channels innermost."""
-    kernel = kernel.reshape(shape.patch, shape.patch, shape.channels, -1)  # [patch, patch, C, D]
-    return kernel.transpose(3, 2, 0, 1)
+    """Their kernel [D, C, *patch] from ours [prod(patch) * C, D], channels innermost."""
+    rank = len(shape.patch)
+    kernel = kernel.reshape(*shape.patch, shape.channels, -1)  # [*patch, C, D]
+    return kernel.transpose(rank + 1, rank, *range(rank))
+
+
+def flat_kernel(kernel: np.ndarray) -> np.ndarray:
+    """Our kernel [prod(patch) * C, D] from theirs [D, C, *patch]."""
+    return kernel.transpose(*range(2, kernel.ndim), 1, 0).reshape(-1, len(kernel))
 
 
 FORMS = {
     "same": Form(lambda a: a, lambda a, shape: a),
     "dense": Form(lambda a: a.T, lambda a, shape: a.T, axes=2),
-    "patch": Form(lambda a: a.transpose(2, 3, 1, 0).reshape(-1, len(a)), patch_kernel, axes=4),
+    "patch": Form(flat_kernel, patch_kernel, axes=4),
+    "clip_patch": Form(flat_kernel, patch_kernel, axes=5),
     "table": Form(lambda a: a[0], lambda a, shape: a[None], axes=3),
 }
 FLOATS = ("float32", "float16", "bfloat16", "float64")
@@ -107,8 +114,14 @@ def to_ours(arrays: Arrays, rows: Iterable[Row]) -> tuple[dict[str, np.ndarray],
 
 
 def known(arrays: Arrays, rows: Iterable[Row]) -> int:
-    """Number of the arrays that rows name."""
-    return sum(len(_numbers(name, arrays)) for row in rows for name in row.theirs if name)
+    """Number of the arrays that rows name, those with another number of axes left out."""
+    return sum(
+        _form(row).axes in (None, arrays[name.replace("{}", number)].ndim)
+        for row in rows
+        for name in row.theirs
+        if name
+        for number in _numbers(name, arrays)
+    )
 
 
 def _numbers(pattern: str, arrays: Arrays) -> list[str]:

@@ -1,4 +1,6 @@
-"""`Model`, weights with the arguments that build their network, and `Options` for reading them."""
+"""`Found`, the contents of a file; `Options` for reading it; and `Model`, weights with the
+arguments that build their network.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,25 @@ from mae_jax.spec import build
 from mae_jax.targets.pixels import Pixels
 from mae_jax.types import UserError
 from mae_jax.weights.processor import Images
+
+
+class Found(NamedTuple):
+    """The contents of a file or folder."""
+
+    arrays: dict[str, np.ndarray]
+    """Name, without the common prefix -> array."""
+    config: dict[str, Any]
+    """config.json of the folder; {} if there is none."""
+    processor: dict[str, Any]
+    """preprocessor_config.json of the folder; {} if there is none."""
+    notes: dict[str, Any]
+    """Metadata that this package wrote; {} if there is none."""
+    name: str
+    """Path, for messages."""
+    key: str = ""
+    """The path through nested dictionaries and prefixes to these arrays; '': none."""
+    beside: tuple[str, ...] = ()
+    """Names of arrays in the same dictionary with other prefixes, which were not read."""
 
 
 class Options(NamedTuple):
@@ -58,9 +79,11 @@ class Model(NamedTuple):
 
 
 def pixel_target(model: Model) -> Pixels:
-    """The target of a masked autoencoder; other layouts support only pixels."""
+    """The target of a masked autoencoder; other layouts support only pixels, of all frames, which
+    are normalized per patch or not.
+    """
     target = build(model.args["target"], "targets")
-    if not isinstance(target, Pixels):
+    if not isinstance(target, Pixels) or target.frames or type(target.normalize) is str:
         raise UserError(
             f"target={model.args['target']}: this layout only holds decoders of pixels: use "
             "--encoder-only"

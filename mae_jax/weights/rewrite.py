@@ -17,6 +17,9 @@ LAYER_SCALES = (
 )
 """Regex of the factors of a branch, with the prefix of its block as group -> the last layer of the
 branch: in timm, the official DeiT III and DINOv2, and Hugging Face's BEiT."""
+RENAMED = ((r"(.*\.attention\.attention\.)q_bias", "query"),)
+RENAMED += ((r"(.*\.attention\.attention\.)v_bias", "value"),)
+"""Biases in published files of VideoMAE -> the linear layer that has them in transformers 5."""
 UNBIASED = r"attn\.qkv|attention\.(?:attention\.)?(?:query|key|value|[qkv]_proj)"
 """Layers that have no bias in networks with qkv_bias=False."""
 MASK_TOKEN = re.compile(r"(?:.*\bembeddings\.)?(?:mask_token|masked_embed)")
@@ -61,7 +64,7 @@ def rewritten(arrays: dict[str, np.ndarray], name: str) -> Rewritten:
     Raises:
         UserError: factors of a LayerScale do not fit their layer.
     """
-    arrays, used = dict(arrays), {}
+    arrays, used = {_renamed(n): array for n, array in arrays.items()}, {}
     for factors in [n for n in arrays if _layer_of(n)]:
         layer = _layer_of(factors)
         _fold(arrays, factors, layer, name)
@@ -85,6 +88,13 @@ def described_names(names: list[str], *, theirs: bool) -> str:
             shown.append(f"{name} ({what})" if what and what not in described else name)
             described.add(what)
     return ", ".join(shown) + (f" and {len(names) - len(shown)} more" * (len(names) > len(shown)))
+
+
+def _renamed(name: str) -> str:
+    for regex, layer in RENAMED:
+        if match := re.fullmatch(regex, name):
+            return f"{match[1]}{layer}.bias"
+    return name
 
 
 def _layer_of(name: str) -> str | None:

@@ -88,6 +88,8 @@ def write_run(model: Model, out: Path) -> None:
 
 def transform_of(model: Model) -> str:
     """The evaluation transforms of a model: the imported ones, or a resize and center crop."""
+    if len(model.image) == 4:  # clips are resized before
+        return f"center_crop({tuple(model.image[:3])})"
     height, width = model.image[:2]
     usual = f"resize(({height}, {width}))"
     if height == width:

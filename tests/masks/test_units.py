@@ -111,7 +111,7 @@ def test_a_unit_is_an_option_of_a_method():
         ("radnom(unit=2)", "masks has no 'radnom': did you mean 'random'"),
         (
             "random(unit=2)|grid",
-            "should name exactly one of masks: attention, block, grid, hard, noise, random",
+            "should name exactly one of masks: attention, block, grid, hard, noise, random, time,",
         ),
     ],
 )

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mae_jax.ops.posemb import sincos, with_prefix
+from mae_jax.ops.posemb import flat_sincos, sincos, with_prefix
 from mae_jax.types import UserError
 
 
@@ -64,3 +64,35 @@ def test_class_tokens_stand_before_the_patches_at_zero(prefix):
 def test_width_that_is_too_small(grid, width):
     with pytest.raises(UserError, match=f"width {width} is too small .* at least {2 * len(grid)}"):
         sincos(grid, width)
+
+
+def test_flat_positions_are_those_of_videomae():
+    """Sines and cosines in turn, of the number of the patch in the whole clip."""
+    for grid, width in (((2, 3, 4), 16), ((8, 14, 14), 768), ((5,), 7)):
+        expected = np.empty((math.prod(grid), width))
+        for number in range(len(expected)):
+            for channel in range(width):
+                angle = number / 10000 ** (2 * (channel // 2) / width)
+                expected[number, channel] = (math.sin, math.cos)[channel % 2](angle)
+            if number > 40:  # the rest is the same formula
+                break
+        table = flat_sincos(grid, width)
+        assert table.dtype == np.float32 and table.shape == (math.prod(grid), width)
+        np.testing.assert_array_equal(table[: number + 1], expected[: number + 1].astype("f"))
+
+
+def test_positions_in_centimeters():
+    """Slices of 5 mm and pixels of 0.8 mm, in patches of 2 x 4 x 8: the center of each patch."""
+    extent, width = (2 * 5.0, 4 * 0.8, 8 * 0.8), 24
+    table = sincos((3, 2, 4), width, extent)
+    for row, place in zip(table, itertools.product(range(3), range(2), range(4)), strict=True):
+        centimeters = [(n + 0.5) * mm / 10 for n, mm in zip(place, extent, strict=True)]
+        angles = [[x / 10000 ** (k / 4) for k in range(4)] for x in reversed(centimeters)]
+        expected = [f(a) for axis in angles for f in (math.sin, math.cos) for a in axis]
+        np.testing.assert_array_equal(row, np.float32(expected))
+
+
+def test_equal_distances_have_equal_positions():
+    """The center of a patch of 6 mm is that of the second of three patches of 2 mm."""
+    fine, coarse = sincos((1, 6), 8, (1.0, 2.0)), sincos((1, 2), 8, (1.0, 6.0))
+    np.testing.assert_array_equal(fine[[1, 4]], coarse)

@@ -158,9 +158,10 @@ def test_what_is_there_is_not_written_over(good, tmp_path, capsys):
         (
             "vit(Ti)",
             (8, 32, 32, 3),
-            "are [8, 32, 32, 3], and these layouts are for 2-D images: use",
+            "are [8, 32, 32, 3], and the layout mae is for 2-D images: use",
         ),
-        ("vit(Ti)", (64, 3), "are [64, 3], and these layouts are for 2-D images: use"),
+        ("vit(Ti)", (64, 3), "are [64, 3], and the layout mae is for 2-D images: use"),
+        ("vit(Ti, positions=flat)", (32, 32, 3), "need positions=sincos, without a spacing"),
         ("vit(Ti, patch=(8, 16))", (32, 32, 3), "these layouts need one class token and square"),
         ("vit(Ti, class_tokens=2)", (32, 32, 3), "these layouts need one class token and square"),
         ("convnext(T)", (32, 32, 3), "these layouts hold only vision transformers"),

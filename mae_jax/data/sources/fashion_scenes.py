@@ -17,15 +17,13 @@ from mae_jax.data.random import hash_words, uniform
 from mae_jax.data.scene_captions import DRAWS, Scene, caption, vocabulary
 from mae_jax.data.scene_parts import (
     BRIGHTNESS,
-    GARMENT,
     GARMENT_SCALE,
     SHADING,
     TINT,
     between,
-    garment_canvas,
+    garment_layers,
     load,
     photograph_crop,
-    resample,
 )
 from mae_jax.data.scenes import Scenes
 from mae_jax.data.sources import Arrays, Source
@@ -210,7 +208,7 @@ def _render(garments: np.ndarray, photographs, draws: np.ndarray, size: int):
     """Images [B, size, size, 3] uint8 and segmentations [B, size, size] bool."""
     rows = [dict(zip(_DRAWS, row)) for row in draws.tolist()]
     background = np.stack([photograph_crop(photographs, row, size) for row in rows])
-    layers = np.stack([_garment_layers(garment, row, size) for garment, row in zip(garments, rows)])
+    layers = np.stack([_layers(garment, row, size) for garment, row in zip(garments, rows)])
     gray, opacity = np.moveaxis(layers.astype(np.float32) / np.float32(255), -1, 0)[..., None]
 
     draw = dict(zip(_DRAWS, draws.astype(np.float32).T[..., None, None, None]))
@@ -223,16 +221,15 @@ def _render(garments: np.ndarray, photographs, draws: np.ndarray, size: int):
     return (image + np.float32(0.5)).astype(np.uint8), opacity[..., 0] >= 0.5
 
 
-def _garment_layers(garment: np.ndarray, draw: dict[str, float], size: int) -> np.ndarray:
+def _layers(garment: np.ndarray, draw: dict[str, float], size: int) -> np.ndarray:
     """The garment's gray levels and its opacity in the scene, [size, size, 2] uint8."""
-    # The scene is a window on a canvas with the garment at its center. Resampling the window places
-    # the garment with subpixel accuracy, at the same position for any size.
-    window = garment_canvas(garment, flip=draw["garment_flip"] < 0.5)
-    side = GARMENT / between(GARMENT_SCALE, draw["garment_scale"])
-    left = GARMENT - draw["garment_x"] * (side - GARMENT)
-    top = GARMENT - draw["garment_y"] * (side - GARMENT)
-    box = (left, top, left + side, top + side)
-    return resample(window, box, (size, size), Image.Resampling.BICUBIC)[..., :2]
+    return garment_layers(
+        garment,
+        size,
+        scale=between(GARMENT_SCALE, draw["garment_scale"]),
+        place=(draw["garment_y"], draw["garment_x"]),
+        flip=draw["garment_flip"] < 0.5,
+    )
 
 
 def _boxes(segmentation: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mae_jax.spec import build
-from mae_jax.weights.layout import Row
-from mae_jax.weights.model import Model, Options
+from mae_jax.weights.layout import Row, Shape
+from mae_jax.weights.model import Found, Model, Options
 
 Rows = Sequence[Row]
 """A table of names for both directions, see `layout.py`."""
@@ -23,19 +23,23 @@ class Layout:
 
     readable: Sequence[Rows]
     """Tables to read a file with: the one that names most of its arrays is used. Each must name
-    'encoder/embed/kernel', in the form 'patch'."""
+    'encoder/embed/kernel', in the form 'patch', or 'clip_patch' of three sides."""
     choose: Callable[[Model], Rows] | None = None
     """Returns the table to write a model with, or raises UserError if the layout cannot hold it;
-    None: the first readable one. `model.image` is the [H, W, C] of its images."""
+    None: the first readable one. `model.image` is the [*space, C] of its images."""
     describe: Callable[[Model], Mapping[str, Any]] | None = None
     """Returns the JSON files of a folder with model.safetensors, name -> content; may raise
     UserError. None: the layout is one file, .safetensors or .pth, not a folder."""
+    axes: int = 2
+    """Spatial axes of the images of written models. With two, the vision transformer has one class
+    token, square patches and sine-cosine or learned positions, which the layout holds; with others,
+    `choose` checks the model."""
     partial: bool = False
     """Leave out arrays that the written table does not name, instead of refusing the model."""
-    infer: Callable[[str, dict[str, np.ndarray], tuple[int, int], Options], Model] | None = None
-    """Returns the model of arrays in our names, from the name of their file for messages, the
-    arrays, (side of a patch in pixels, channels) and the user's options; may raise UserError. None:
-    `infer.py`, for vision transformers with a class token."""
+    infer: Callable[[Found, dict[str, np.ndarray], Shape, Options], Model] | None = None
+    """Returns the model of arrays in our names, from the contents of their file, the arrays, the
+    sides of a patch and channels, and the user's options; may raise UserError. None: `infer.py`,
+    for vision transformers with a class token."""
 
 
 def find(name: str) -> Layout:

@@ -15,9 +15,9 @@ from mae_jax.spec import arguments
 from mae_jax.types import UserError
 from mae_jax.weights.heads import agreed
 from mae_jax.weights.infer import statistics_of
-from mae_jax.weights.layout import POSITIONS, Form, Row, dense, norm
+from mae_jax.weights.layout import POSITIONS, Form, Row, Shape, dense, norm
 from mae_jax.weights.layouts import Layout, Rows, timm
-from mae_jax.weights.model import Model, Options
+from mae_jax.weights.model import Found, Model, Options
 from mae_jax.weights.processor import Images
 
 BACKBONE, RPN, HEADS = "backbone.net", "proposal_generator.rpn_head", "roi_heads"
@@ -147,24 +147,23 @@ def _not_written(model: Model) -> Rows:
     raise UserError("the layout detectron2 is only read: choose another --format")
 
 
-def infer(
-    name: str, params: dict[str, np.ndarray], patch: tuple[int, int], options: Options
-) -> Model:
+def infer(found: Found, params: dict[str, np.ndarray], shape: Shape, options: Options) -> Model:
     """The detector of arrays in our names, or its encoder. Sizes follow from the shapes.
 
     Args:
-        name: of the file, for messages.
+        found: the contents of the file.
         params: path -> array.
-        patch: (side in pixels, channels).
+        shape: of a patch.
         options: the user's.
 
     Raises:
         UserError: the detector is none of ours, or an option is for others.
     """
+    name = found.name
     for option in ("decoder_heads", "image_size", "positions", "target"):
         if options._asdict()[option] is not None:
             raise UserError(f"--{option.replace('_', '-')} is not for detectors: {name} is one")
-    params, (side, channels) = dict(params), patch
+    params, side, channels = dict(params), shape.patch[0], shape.channels
     table = params[POSITIONS]
     grid = math.isqrt(len(table))  # with or without the position of a class token
     if len(table) - grid**2 not in (0, 1):

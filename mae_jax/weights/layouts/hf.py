@@ -24,7 +24,14 @@ IN_MEMORY = [f"attention.{part}_proj" for part in "qkvo"] + ["mlp.fc1", "mlp.fc2
 version 5, whose names some files have too."""
 
 
-def _block(ours: str, theirs: str, names: list[str], key_bias: bool = True) -> list[Row]:
+def block(ours: str, theirs: str, names: list[str], key_bias: bool = True) -> list[Row]:
+    """Rows of a transformer block.
+
+    Args:
+        ours, theirs: paths of the block.
+        names: `ON_DISK` or `IN_MEMORY`.
+        key_bias: whether their keys have a bias.
+    """
     query, key, value, proj, fc1, fc2 = (f"{theirs}.{{}}.{name}" for name in names)
     weights, biases = dense(f"{ours}/attention/qkv", query, key, value)
     if not key_bias:
@@ -49,7 +56,7 @@ def _encoder(prefix: str, names: list[str] = ON_DISK, key_bias: bool = True) -> 
         Row(POSITIONS, (f"{embeddings}.position_embeddings",), "table"),
         kernel._replace(form="patch"),
         bias,
-        *_block("encoder/block_{}", blocks, names, key_bias),
+        *block("encoder/block_{}", blocks, names, key_bias),
         *norm("encoder/norm", f"{prefix}layernorm"),
     ]
 
@@ -59,7 +66,7 @@ def _decoder(blocks: str = "decoder_layers", names: list[str] = ON_DISK) -> list
         Row("decoder/mask_token", ("decoder.mask_token",), "same"),
         Row(DECODER_POSITIONS, ("decoder.decoder_pos_embed",), "table"),
         *dense("decoder/embed", "decoder.decoder_embed"),
-        *_block("decoder/block_{}", f"decoder.{blocks}", names),
+        *block("decoder/block_{}", f"decoder.{blocks}", names),
         *norm("decoder/norm", "decoder.decoder_norm"),
         *dense("decoder/predict", "decoder.decoder_pred"),
     ]
