@@ -1,4 +1,4 @@
-/* A page to try a trained model with: choose an image, mask patches, see what the model makes of it.
+/* A page to try a trained model with: choose an image, mask patches, see the outputs.
 
    The page computes nothing itself. `backend.js` beside it exports `backend`, an object with these
    functions; all of them return promises, which fail with an Error of one line for the user:
