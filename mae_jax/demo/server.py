@@ -1,5 +1,5 @@
-"""The local server of the page. No path of a request opens a file, and the browser never sends names
-of the user's files. Requests of other pages are refused by their `Origin`; those of a page whose
+"""The local server of the page. No path of a request opens a file, and browsers never send names of
+the user's files. Requests of other pages are refused by their `Origin`; those of a page whose
 name was made to resolve to this machine (DNS rebinding), by their `Host`.
 """
 

@@ -71,6 +71,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         page.send("Emulation.setEmulatedMedia", features=[scheme])
         page.send("Page.navigate", url=address)
+        page.wait("location.href !== 'about:blank' && document.readyState === 'complete'")
         return page
 
 

@@ -20,15 +20,20 @@ async function ask(path, parameters = {}, body = undefined) {
   return answer;
 }
 
+let largest = Infinity; /* Bytes of a file that the server reads. */
+
 const withPixels = (one) => ({ ...one, pixels: fromBase64(one.pixels) });
 
 export const backend = {
   async info() {
     const info = await ask("info");
+    largest = info.max_bytes;
     return { ...info, examples: info.examples.map(withPixels) };
   },
 
   async open(file) {
+    if (file.size > largest)
+      throw new Error(`the file has more than ${largest / 2 ** 20} MB: choose a smaller one`);
     return { name: file.name, ...withPixels(await ask("open", {}, file)) };
   },
 
