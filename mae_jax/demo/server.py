@@ -3,6 +3,7 @@ the user's files. Requests of other pages are refused by their `Origin`; those o
 name was made to resolve to this machine (DNS rebinding), by their `Host`.
 """
 
+import contextlib
 import functools
 import importlib.util
 import ipaddress
@@ -164,12 +165,13 @@ def check_sender(headers: Mapping[str, str], names: Collection[str]) -> None:
         headers: of the request.
         names: of this machine, besides its addresses.
     """
-    host = headers.get("host", "")
-    name = (urlsplit(f"//{host}").hostname or "") if host.isprintable() else ""
+    host, name = headers.get("host", ""), ""
+    with contextlib.suppress(ValueError):  # no address at all
+        name = urlsplit(f"//{host}").hostname or ""
     if name not in names and not is_address(name):
         raise Refused(421, f"host {host!r} is none of this server: open its own address")
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin.partition("://")[2] != host:
         raise Refused(403, f"requests of {origin!r} are refused")
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         raise Refused(403, "requests of other pages are refused")

@@ -32,7 +32,9 @@ import { backend } from "./backend.js";
 const BY_HAND = "by hand";
 const SMALL = 128; /* Pixels of images up to this side are shown as squares. */
 const $ = (id) => document.getElementById(id);
-const state = { info: null, image: null, hidden: [], cursor: 0, brush: null, turn: 0 };
+const MOST = 4096; /* Patches of a finer grid are too small to click on. */
+const state = { info: null, image: null, hidden: [], cursor: 0, brush: null, turn: 0, pending: 0,
+  latest: {} };
 
 /* An element with attributes and children. */
 function make(tag, attributes = {}, ...children) {
@@ -77,7 +79,7 @@ function box(patch) {
 /* The image in gray under the colors of the errors of its patches. */
 function errorMap(errors) {
   const { colors } = state.info;
-  const canvas = drawn(asPicture(state.image), "Error of each hidden patch");
+  const canvas = drawn(asPicture(state.image), "Error of each masked patch");
   const pen = canvas.getContext("2d");
   pen.globalCompositeOperation = "saturation";
   pen.fillStyle = "hsl(0 0% 50%)";
@@ -104,11 +106,8 @@ const byHand = () => $("strategy").value === BY_HAND;
 
 /* Shows which patches are hidden. */
 function drawMask() {
-  const [, columns] = state.info.grid;
   [...$("grid").children].forEach((button, patch) => {
-    const place = `row ${Math.floor(patch / columns) + 1}, column ${(patch % columns) + 1}`;
     button.setAttribute("aria-pressed", Boolean(state.hidden[patch]));
-    button.setAttribute("aria-label", `Hide the patch in ${place}`);
     button.tabIndex = patch === state.cursor ? 0 : -1;
   });
   const ratio = state.info.reconstruct.ratios[$("ratio").value];
@@ -131,14 +130,14 @@ async function reconstruct() {
     hidden: hand ? [...state.hidden] : null,
   });
   return () => {
-    if (!hand && hidden.length) state.hidden = hidden;
+    if (!byHand() && hidden.length) state.hidden = hidden;
     if (info.reconstruct.strategies.length) drawMask();
     const figures = pictures.map((picture) => figure(drawn(picture, picture.label), picture.label));
     const legend = $("reconstruct").querySelector(".legend");
     legend.hidden = errors === null;
     if (errors !== null) {
       const { canvas, highest } = errorMap(errors);
-      figures.push(figure(canvas, "error of each hidden patch"));
+      figures.push(figure(canvas, "error of each masked patch"));
       const bar = make("i");
       bar.style.background = `linear-gradient(to right, ${info.colors.join(",")})`;
       legend.replaceChildren("0", bar, highest.toPrecision(3), make("span", {}, measure));
@@ -175,18 +174,25 @@ async function nearest() {
     ...found.map(({ name, text, picture }) => figure(drawn(picture, name), `${name}: ${text}`)));
 }
 
-/* Runs some of the functions above. Answers to what has changed meanwhile are not shown. */
+/* Runs some of the functions above. An answer is not shown if the same was asked again meanwhile. */
 async function update(...functions) {
   const turn = ++state.turn;
-  document.body.setAttribute("aria-busy", "true");
-  $("status").textContent = "Computing.";
   const started = performance.now();
   const applies = functions.filter((one) => state.info[one.name]);
-  const answers = await Promise.allSettled(applies.map((one) => one()));
-  if (turn !== state.turn) return;
+  for (const { name } of applies) state.latest[name] = turn;
+  state.pending++;
+  document.body.setAttribute("aria-busy", "true");
+  $("status").textContent = "Computing.";
+  const answers = await Promise.allSettled(applies.map(async (one) => {
+    const current = () => state.latest[one.name] === turn;
+    const show = await one().catch((error) => {
+      if (current()) throw error;
+    });
+    if (show && current()) show();
+  }));
   const failed = answers.find(({ status }) => status === "rejected");
   report(failed && failed.reason);
-  for (const { status, value } of answers) if (status === "fulfilled") value();
+  if (--state.pending) return;
   const seconds = ((performance.now() - started) / 1000).toFixed(2);
   $("status").textContent = failed ? "" : `Computed in ${seconds} s.`;
   document.body.setAttribute("aria-busy", "false");
@@ -235,17 +241,19 @@ function change(edit) {
   report(null);
   $("strategy").value = BY_HAND;
   drawMask();
-  if (hiddenCount()) later();
+  later();
 }
 
 /* The patches of the image as buttons: click, drag, or arrow keys and the space bar. */
 function buildGrid() {
   const [rows, columns] = state.info.grid;
   const grid = $("grid");
-  grid.setAttribute("aria-label", "Patches of the image: arrow keys move, space hides");
+  grid.setAttribute("aria-label", "Patches of the image: arrow keys move, space masks");
   grid.style.gridTemplate = `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)`;
-  grid.replaceChildren(...Array.from({ length: rows * columns }, () =>
-    make("button", { type: "button" })));
+  grid.replaceChildren(...Array.from({ length: rows * columns }, (_, patch) => {
+    const place = `row ${Math.floor(patch / columns) + 1}, column ${(patch % columns) + 1}`;
+    return make("button", { type: "button", "aria-label": `Mask the patch in ${place}` });
+  }));
   const buttons = [...grid.children];
   const at = (event) => buttons.indexOf(document.elementFromPoint(event.clientX, event.clientY));
   const brush = (patch) => {
@@ -291,12 +299,14 @@ function buildGrid() {
 function buildMask({ strategies, ratios, ratio }) {
   $("mask").hidden = !strategies.length;
   if (!strategies.length) return;
-  $("strategy").replaceChildren(...[...strategies, BY_HAND].map((name) =>
+  state.hidden = Array(state.info.grid[0] * state.info.grid[1]).fill(false);
+  const clickable = state.hidden.length <= MOST;
+  $("strategy").replaceChildren(...strategies.concat(clickable ? BY_HAND : []).map((name) =>
     make("option", { value: name }, name)));
   $("ratio").max = ratios.length - 1;
   $("ratio").value = ratios.indexOf(ratio);
-  state.hidden = Array(state.info.grid[0] * state.info.grid[1]).fill(false);
-  buildGrid();
+  if (clickable) buildGrid();
+  for (const element of document.querySelectorAll(".by-hand")) element.hidden = !clickable;
   drawMask();
   for (const id of ["strategy", "ratio", "seed"])
     $(id).addEventListener("input", () => { drawMask(); later(); });
@@ -325,8 +335,8 @@ async function start() {
   $("absent").querySelector("ul").replaceChildren(...absent.map(([title, reason]) =>
     make("li", {}, make("b", {}, title), `: ${reason}.`)));
   $("examples").replaceChildren(...info.examples.map((image) => {
-    const button = make("button", { type: "button", title: image.name, "aria-label": image.name },
-      drawn(asPicture(image), ""));
+    const button = make("button", { type: "button", title: image.name },
+      drawn(asPicture(image), image.name));
     button.addEventListener("click", () => choose(image));
     return button;
   }));
