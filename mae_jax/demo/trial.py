@@ -194,5 +194,8 @@ def options_of(source: str, images: str | None) -> dict[str, Any]:
     text = images if images is not None and "(" in images else ""
     if not text and weights.is_run(source):
         text = read_config(path).data.train
-    calls = parse(text) if text and not Path(text).exists() else []
+    try:
+        calls = parse(text)
+    except UserError:  # a folder that is named by its path alone
+        calls = []
     return {k: v for call in calls[:1] for k, v in call.kwargs.items() if k in OPTIONS}
