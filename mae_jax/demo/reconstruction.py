@@ -74,7 +74,7 @@ class Reconstruction:
         """
         network, images = self.network, image[None]
         if not self.strategies:
-            drawn = self._draw_whole(network.params, network.extra, images)
+            drawn, _ = self._draw_whole(network.params, network.extra, images)
             drawn = [picture(label, np.asarray(rows[0])) for label, rows in drawn.items()]
             return {"hidden": [], "pictures": drawn, "errors": None, "measure": ""}
         if hidden.shape != (len(self),) or hidden.all():
@@ -159,12 +159,12 @@ class Reconstruction:
             seen = unpatchify(patches, method.unit, self.grid)
             return {"original": images, "masked (what the encoder sees)": seen}, errors
 
-        return compiled(show)
+        return drawing(show)
 
     @functools.cached_property
     def _draw_whole(self) -> Callable:
         draw = self.network.method.pictures()
-        return compiled(lambda params, extra, images: draw(params, extra, {"image": images}))
+        return drawing(lambda params, extra, images: (draw(params, extra, {"image": images}), None))
 
 
 def mask_of(hidden: np.ndarray) -> Mask:
@@ -182,6 +182,26 @@ def compiled(function: Callable, **options) -> Callable:
     if jax.default_backend() == "cpu":
         options["compiler_options"] = {"xla_backend_optimization_level": 0}
     return jax.jit(function, **options)
+
+
+def drawing(draw: Callable) -> Callable:
+    """A compiled function that returns pictures by label, and more: (dict, more). Their order is
+    that of `draw`; jit would sort them by label.
+    """
+    labels: list[str] = []
+
+    def values(*args):
+        pictures, more = draw(*args)
+        labels[:] = pictures
+        return [*pictures.values()], more
+
+    compute = compiled(values)
+
+    def ordered(*args):
+        pictures, more = compute(*args)
+        return dict(zip(labels, pictures, strict=True)), more
+
+    return ordered
 
 
 def make_reconstruction(

@@ -63,11 +63,12 @@ class Trial:
     def info(self) -> dict[str, Any]:
         """The content of the page that does not depend on an image."""
         name, kind, spec = self.network.described
+        name = name if "://" in name else Path(name).resolve().name  # others may see the page
         height, width, _ = self.shape
         masked, neighbors = self.reconstruction, self.neighbors
         count = 0 if neighbors is None else len(neighbors.names)
         return {
-            "title": f"Try {Path(name).name}",
+            "title": f"Try {name}",
             "facts": f"{name}, method {kind}, encoder {spec}, images of {height} x {width} pixels. "
             "Images of other sizes are resized and cropped as in the run's evaluation.",
             "image": list(self.shape),
