@@ -130,6 +130,7 @@ MAY_IMPORT = {
         "bench",
         "config",
         "data",
+        "demo",
         "distributed",
         "engine",
         "evaluate",

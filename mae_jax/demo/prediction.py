@@ -41,8 +41,9 @@ class Prediction:
         network = self.network
         found = self.compute(network.params, network.extra, {"image": image[None]})
         rows = {name: np.asarray(x[0]) for name, x in found.items()}
-        (*_, count) = (0, *network.method.labels().values())
-        names = [*network.classes] or [f"class {number}" for number in range(count)]
+        ((field, count),) = network.method.labels().items()
+        word = "value" if field == "value" else "class"
+        names = [*network.classes] or [f"{word} {number}" for number in range(count)]
         return {"rows": [], "pictures": [], "classes": []} | self.show(image, rows, names)
 
 
@@ -80,11 +81,10 @@ def show_values(
     found = writer.predicted({name: x[None] for name, x in rows.items()})
     if "probability" not in found:
         values = np.atleast_1d(found["prediction"][0])
-        labels = [*names, *(f"value {number}" for number in range(len(names), len(values)))]
         return {
             "rows": [
-                {"name": label, "text": f"{value:.4g}", "share": None}
-                for label, value in zip(labels, values)
+                {"name": name, "text": f"{value:.4g}", "share": None}
+                for name, value in zip(names, values, strict=True)
             ]
         }
     shares = found["probability"][0]

@@ -13,10 +13,11 @@ from PIL import Image
 
 from mae_jax import masks
 from mae_jax.demo import images
-from mae_jax.demo.prediction import make_prediction, show_map, show_objects
+from mae_jax.demo.prediction import make_prediction, show_map, show_objects, show_values
 from mae_jax.demo.reconstruction import mask_of, offered_ratios
 from mae_jax.demo.trial import load
 from mae_jax.explain.network import make_network
+from mae_jax.predictions import multilabel, regression
 from mae_jax.types import UserError
 from tests.explain.test_command import written
 from tests.helpers.tiny_args import NAMES, tiny
@@ -197,6 +198,18 @@ def test_classes():
     assert shares == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
     assert answer["rows"][0]["name"] == f"class {logits.argmax()}"
     assert answer["rows"][0]["text"] == f"{expected.max():.1%}"
+
+
+def test_numbers_and_several_classes():
+    values = np.array([31.25, -2.0], np.float32)
+    answer = show_values(regression.make(), {"prediction": values}, ["age", "depth"])
+    assert answer["rows"] == [
+        {"name": "age", "text": "31.25", "share": None},
+        {"name": "depth", "text": "-2", "share": None},
+    ]
+    logits = {"multilabel_logits": np.array([0.0, 4.0], np.float32)}
+    rows = show_values(multilabel.make(), logits, ["cat", "dog"])["rows"]
+    assert [(row["name"], row["text"]) for row in rows] == [("dog", "98.2%"), ("cat", "50.0%")]
 
 
 def test_a_map_of_classes():
