@@ -159,11 +159,11 @@ def test_images_that_are_opened(trial):
     image = next(iter(trial.examples.values()))
     assert np.array_equal(opened(png(image)), image)
     assert np.array_equal(opened(png(image, "TIFF")), image)
-    # Twice as wide: the center, of the same size.
+    # Twice as wide: what the run's transforms leave is cut around its center.
     wide = np.concatenate(
         [np.zeros((16, 6, 3), np.uint8), image, np.zeros((16, 6, 3), np.uint8)], 1
     )
-    assert np.array_equal(opened(png(wide)), image)
+    assert np.array_equal(images.decoded(png(wide), SHAPE, (), {}), image)
     assert opened(png(wide.repeat(5, 0)[:, :, 0])).shape == SHAPE
     assert np.array_equal(images.thumbnail(image), image)
     assert images.thumbnail(np.zeros((300, 150, 3), np.uint8)).shape == (128, 64, 3)

@@ -104,7 +104,7 @@ class Page:
         """The center of an element in the window, after it was scrolled to."""
         script = f"""(() => {{
           const element = document.querySelector({json.dumps(selector)});
-          element.scrollIntoView({{ block: "center", behavior: "instant" }});
+          element.scrollIntoView({{ block: "nearest", behavior: "instant" }});
           const box = element.getBoundingClientRect();
           return [box.x + box.width / 2, box.y + box.height / 2];
         }})()"""
@@ -165,11 +165,9 @@ class Page:
         ]
 
     def complaints(self):
-        """Errors and warnings in the console of this page."""
+        """Errors in the console of this page."""
         self.run("1")
-        return [
-            event["params"]
-            for event in self.browser.events
-            if event.get("sessionId") == self.session
-            and event.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")
-        ]
+        events = [event for event in self.browser.events if event.get("sessionId") == self.session]
+        logged = [one["params"]["entry"] for one in events if one["method"] == "Log.entryAdded"]
+        thrown = [one["params"] for one in events if one["method"] == "Runtime.exceptionThrown"]
+        return thrown + [entry for entry in logged if entry["level"] == "error"]
