@@ -274,15 +274,17 @@ def offered(
 
 
 def offered_ratios(length: int, own: float) -> list[float]:
-    """Mask ratios in steps, of which each hides another number of patches, and the run's own.
+    """Mask ratios, ascending: the run's own and, for each other number of masked patches, the
+    nearest multiple of 1 / STEPS, if there is one.
 
     Args:
         length: number of patches.
         own: the run's ratio.
     """
-    visible = {num_visible(length, own): own}
-    for step in range(1, STEPS if length > 1 else 0):
-        ratio = step / STEPS
-        if int(length * (1 - ratio)) >= 1:
-            visible.setdefault(num_visible(length, ratio), ratio)
-    return sorted(visible.values())
+    steps = [step / STEPS for step in range(1, STEPS if length > 1 else 0)]
+    possible = [ratio for ratio in steps if int(length * (1 - ratio)) >= 1]
+    share = lambda ratio: 1 - num_visible(length, ratio) / length
+    nearest = {share(own): own}
+    for ratio in sorted(possible, key=lambda ratio: abs(ratio - share(ratio))):
+        nearest.setdefault(share(ratio), ratio)
+    return sorted(nearest.values())

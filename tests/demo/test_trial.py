@@ -25,6 +25,7 @@ from tests.weights import models
 
 SHAPE = (16, 12, 3)
 PATCH = 4
+NOISE = np.random.default_rng(2).integers(0, 256, (20, 20, 3)).astype(np.uint8)
 
 
 def bomb(side):
@@ -86,7 +87,7 @@ def test_what_it_offers(trial):
 
 
 def test_ratios():
-    assert offered_ratios(4, 0.6) == [0.05, 0.3, 0.6]  # 3, 2, 1 visible
+    assert offered_ratios(4, 0.6) == [0.25, 0.5, 0.6]  # 3, 2, 1 visible
     assert offered_ratios(1, 0.0) == [0.0]
     assert offered_ratios(100, 0.75) == [step / 20 for step in range(1, 20)]
 
@@ -174,10 +175,11 @@ def test_images_that_are_opened(trial):
     [
         (b"", "the file is empty"),
         (b"<svg onload=alert(1)>", "this image cannot be read: no image format that is known"),
-        (png(np.zeros((9, 9, 3), np.uint8))[:60], "this image cannot be read"),
+        (png(NOISE)[:400], "this image cannot be read"),
         (bomb(60_000), "60000 x 60000 pixels are over the limit of 64 million"),
         (bomb(9_000), "9000 x 9000 pixels are over the limit"),
     ],
+    ids=["empty", "text", "damaged", "bomb", "large"],
 )
 def test_images_that_are_refused(trial, data, message):
     with pytest.raises(UserError, match=message) as error:
