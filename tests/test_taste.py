@@ -74,6 +74,9 @@ MAY_IMPORT = {
     | {"checks", "config", "data", "engine", "methods", "run", "weights", "workdir"},
     "explain": BASE
     | {"data", "evals", "figures", "methods", "models", "ops", "restore", "weights", "workdir"},
+    "demo": BASE
+    | {"data", "engine", "explain", "figures", "masks", "methods", "ops", "predictions"}
+    | {"weights", "workdir"},
     "sharing": BASE
     | {"config", "engine", "json_files", "methods", "metrics", "tables", "weights", "workdir"},
     "export": BASE | {"methods", "run"},
@@ -127,6 +130,7 @@ MAY_IMPORT = {
         "bench",
         "config",
         "data",
+        "demo",
         "distributed",
         "engine",
         "evaluate",

@@ -28,6 +28,7 @@ from mae_jax.cli.arguments import (
     path,
     spacing,
 )
+from mae_jax.cli.demo import add_demo, demo
 from mae_jax.cli.explain import add_explain
 from mae_jax.cli.explain import explain as explain_run
 from mae_jax.cli.failure import explain, fail
@@ -127,6 +128,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_predict(command(commands.predict, "write predictions for images as files"))
     text = "write an HTML page that shows what an encoder has learned"
     add_explain(command(explain_run, text))
+    text = "open a local web page on which to try a trained model"
+    add_demo(command(demo, text))
     text = "import published weights, export a run's weights, or upload them"
     add_weights(command(commands.weights, text))
     add_card(command(card, "write a model card: a README.md for people who use a run's weights"))

@@ -171,13 +171,26 @@ class MaskedMethod(ImageMethod):
             key = jax.random.key(0) if key is None else key
             mask = self.draw_mask(key, images, extra=extra)
         raw = self.reconstruct(params, images, mask).astype(jnp.float32)  # [B, L, V]
+        return self.drawn(raw, extra, images, mask.mask)
+
+    def drawn(
+        self, raw: jax.Array, extra: Extra, images: jax.Array, masked: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Draws predictions, see `pictures`.
+
+        Args:
+            raw: [B, L, V] float32, of all patches.
+            extra: collections.
+            images: [B, *space, C] uint8.
+            masked: [B, L] bool.
+        """
         constants, context = extra.get("target", {}), self.target_context(images, lambda x: x)
         show = lambda values: self.target.to_pixels(constants, values, images, context)
         exact = self.target.exact
         return pictures.reconstructions(
             images,
             show(raw),
-            mask.mask,
+            masked,
             patch=self.unit,
             mean=self.mean,
             std=self.std,
