@@ -185,7 +185,7 @@ def test_captions_are_packed_as_numbers(tmp_path, capsys, monkeypatch):
     )
     options = ("--images", spec, "--out", tmp_path / "out", "--held-out", "0.3")
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_write_reports", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        patch.setattr(shards, "write_reports", lambda *_: (_ for _ in ()).throw(MemoryError()))
         with pytest.raises(MemoryError):
             prepare(spec, tmp_path / "out", name="images", held_out=0.3)
     assert (tmp_path / "out" / "images" / "unfinished").exists()
