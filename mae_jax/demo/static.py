@@ -156,10 +156,7 @@ def mask_options(strategy: Strategy) -> dict[str, Any] | None:
 
 def class_info(trial: Trial, output: str) -> dict[str, Any]:
     """The output of the model that is a prediction, and names and colors of its classes."""
-    (*_, count) = (0, *trial.network.method.labels().values())
-    names = [*trial.network.classes] or [f"class {number}" for number in range(count)]
-    if output == "prediction":  # values may have no names
-        names = [*trial.network.classes]
+    names = trial.prediction.names
     colors = ["#" + bytes(color).hex() for color in palette(len(names))]
     return {"output": output, "names": names, "colors": colors}
 

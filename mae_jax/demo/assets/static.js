@@ -104,7 +104,7 @@ const PREDICTIONS = {
 
   prediction(values, { names }) {
     return { rows: [...values].map((value, index) =>
-      ({ name: names[index] ?? `value ${index}`, text: String(+value.toPrecision(4)), share: null })) };
+      ({ name: names[index], text: String(Number(value.toPrecision(4))), share: null })) };
   },
 
   segmentation(values, { names, colors }, image) {
