@@ -1,6 +1,7 @@
 """The page without a server: what is written, and that its model has the numbers of the run."""
 
 import base64
+import dataclasses
 import hashlib
 import importlib.util
 import io
@@ -18,6 +19,7 @@ from PIL import Image
 
 from mae_jax.data.transforms import make_transforms
 from mae_jax.demo import runtime, static
+from mae_jax.demo.onnx_model import web_model
 from mae_jax.demo.reconstruction import mask_of
 from mae_jax.demo.static import mask_options, preparation
 from mae_jax.demo.trial import load
@@ -161,6 +163,12 @@ def test_one_model_for_every_mask(site, trial):
     check(trial, content, hidden)
     hidden[[0, 4, 7, 11]] = True
     check(trial, content, hidden)
+
+
+@NEEDS_CONVERTER
+def test_nothing_to_show(trial):
+    with pytest.raises(UserError, match="has nothing that the page can show: Mask attention: it"):
+        web_model(dataclasses.replace(trial, reconstruction=None, neighbors=None))
 
 
 @NEEDS_CONVERTER
