@@ -25,14 +25,16 @@ worker.onmessage = ({ data: { id, outputs, error } }) => {
   if (error === undefined) resolve(outputs);
   else reject(new Error(`the model cannot be run: ${error}`));
 };
+let broken = null;
 worker.onerror = () => {
-  for (const { reject } of waiting.values())
-    reject(new Error("worker.js or ort/ort.js beside this page cannot be loaded"));
+  broken = new Error("worker.js or ort/ort.js beside this page cannot be loaded");
+  for (const { reject } of waiting.values()) reject(broken);
   waiting.clear();
 };
 let count = 0;
 function run(feeds) {
   return new Promise((resolve, reject) => {
+    if (broken) throw broken;
     waiting.set(++count, { resolve, reject });
     worker.postMessage({ id: count, feeds });
   });
