@@ -6,25 +6,23 @@ The inputs are the fields that the method reads, as a batch of any size b, e.g. 
 result is one array, an output of `Method.offers`.
 """
 
-import contextlib
 import functools
 import importlib
 import json
-import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 from safetensors.numpy import save_file
 
 from mae_jax.methods import make_method
+from mae_jax.onnx_convert import to_onnx
 from mae_jax.run import Run
 from mae_jax.spec import check_choice
 from mae_jax.types import Method, TrainState, UserError
@@ -198,52 +196,13 @@ def _write_stablehlo(model: _Model, out: Path) -> None:
 
 
 def _write_onnx(model: _Model, out: Path) -> None:
-    with _quiet():
-        try:
-            jax2onnx, onnx = map(importlib.import_module, ("jax2onnx", "onnx"))
-        except ImportError as error:
-            raise UserError(
-                f"format onnx needs a converter ({error}): pip install jax2onnx"
-            ) from error
-        # The converter replaces Flax layers by its own, which do not support `vmap`. A traced
-        # function has no layers left to replace.
-        inputs = [*model.inputs.values()]
-        traced = jax.make_jaxpr(functools.partial(model.function, model.weights))(*inputs)
-        try:
-            proto = jax2onnx.to_onnx(
-                lambda *inputs: jaxpr_as_fun(traced)(*inputs)[0],
-                inputs,
-                model_name="mae_jax",
-                input_names=[*model.inputs],
-                output_names=[model.meta["output"]["name"]],
-            )
-        except NotImplementedError as error:
-            raise UserError(
-                f"jax2onnx cannot convert this model ({error}): use --format stablehlo, or try a "
-                "newer jax2onnx"
-            ) from error
-    _drop_unused(proto.graph)
+    function = functools.partial(model.function, model.weights)
+    proto = to_onnx(
+        function, model.inputs, [model.meta["output"]["name"]], "use --format stablehlo"
+    )
+    onnx = importlib.import_module("onnx")
     meta = {k: v if isinstance(v, str) else json.dumps(v) for k, v in model.meta.items()}
     onnx.helper.set_model_props(proto, meta)
     large = sum(array.nbytes for array in model.weights.values()) > ONE_FILE
     external = dict(save_as_external_data=True, location=f"{out.name}.data") if large else {}
     onnx.save_model(proto, out, **external)
-
-
-def _drop_unused(graph: Any) -> None:
-    """Removes constants that no node reads, as runtimes would warn about them."""
-    read = {name for node in graph.node for name in node.input}
-    used = [constant for constant in graph.initializer if constant.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(used)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Disables logging below errors: the converter warns about layers that are not used here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -75,11 +75,12 @@ MAY_IMPORT = {
     "explain": BASE
     | {"data", "evals", "figures", "methods", "models", "ops", "restore", "weights", "workdir"},
     "demo": BASE
-    | {"data", "engine", "explain", "figures", "masks", "methods", "ops", "predictions"}
-    | {"weights", "workdir"},
+    | {"data", "engine", "explain", "figures", "masks", "methods", "onnx_convert", "ops"}
+    | {"predictions", "weights", "workdir"},
     "sharing": BASE
     | {"config", "engine", "json_files", "methods", "metrics", "tables", "weights", "workdir"},
-    "export": BASE | {"methods", "run"},
+    "onnx_convert": BASE,
+    "export": BASE | {"methods", "onnx_convert", "run"},
     "model": BASE | {"data", "methods", "ops", "predictions", "weights", "workdir"},
     "features": BASE | {"models", "ops", "predictions", "run"},
     "evaluate": BASE

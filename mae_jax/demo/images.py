@@ -82,10 +82,10 @@ def centered(pixels: np.ndarray, shape: Sequence[int]):
     return ((height - box_height) / 2, (width - box_width) / 2, box_height, box_width), size
 
 
-def thumbnail(image: np.ndarray) -> np.ndarray:
-    """An image [H, W, C] uint8 with sides of at most `THUMBNAIL` pixels."""
+def thumbnail(image: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
+    """An image [H, W, C] uint8 with sides of at most `side` pixels."""
     height, width = image.shape[:2]
-    factor = THUMBNAIL / max(height, width)
+    factor = side / max(height, width)
     if factor >= 1:
         return image
     size = max(1, round(height * factor)), max(1, round(width * factor))

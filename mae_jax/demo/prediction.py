@@ -41,10 +41,14 @@ class Prediction:
         network = self.network
         found = self.compute(network.params, network.extra, {"image": image[None]})
         rows = {name: np.asarray(x[0]) for name, x in found.items()}
-        ((field, count),) = network.method.labels().items()
+        return {"rows": [], "pictures": [], "classes": []} | self.show(image, rows, self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the classes or values, or their numbers."""
+        ((field, count),) = self.network.method.labels().items()
         word = "value" if field == "value" else "class"
-        names = [*network.classes] or [f"{word} {number}" for number in range(count)]
-        return {"rows": [], "pictures": [], "classes": []} | self.show(image, rows, names)
+        return [*self.network.classes] or [f"{word} {number}" for number in range(count)]
 
 
 def make_prediction(network: Network) -> Prediction:

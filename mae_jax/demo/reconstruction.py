@@ -17,7 +17,7 @@ from mae_jax.methods.masked import MaskedMethod
 from mae_jax.ops.masking import Mask, num_visible
 from mae_jax.ops.patches import grid_of, patchify, unpatchify
 from mae_jax.spec import arguments, choices, resolve
-from mae_jax.types import UserError
+from mae_jax.types import Extra, UserError
 
 STEPS = 20
 """Ratios to choose from are multiples of 1 / STEPS."""
@@ -144,22 +144,31 @@ class Reconstruction:
 
         return compiled(predict)
 
+    def show(
+        self, raw: jax.Array, extra: Extra, images: jax.Array, masked: jax.Array
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
+        """Pictures [B, H, W, C] uint8 by label, and errors [B, L] of each patch, as in the loss.
+
+        Args:
+            raw: predictions [B, L, V] float32.
+            extra: collections.
+            images: [B, H, W, C] uint8.
+            masked: [B, L] bool.
+        """
+        method: MaskedMethod = self.network.method
+        context = method.target_context(images, lambda patches: patches)
+        target = method.target.make(extra.get("target", {}), images, context)
+        errors = method.target.errors(raw, target, method.loss_kind)  # [B, L] or [B, L, V]
+        errors = errors.reshape(*masked.shape, -1).mean(axis=-1)  # [B, L]
+        if method.target.drawable:
+            return method.drawn(raw, extra, images, masked), errors
+        patches = jnp.where(masked[:, :, None], 128, patchify(images, method.unit))
+        seen = unpatchify(patches, method.unit, self.grid)
+        return {"original": images, "masked (what the encoder sees)": seen}, errors
+
     @functools.cached_property
     def _show(self) -> Callable:
-        method: MaskedMethod = self.network.method
-
-        def show(raw, extra, images, masked):
-            context = method.target_context(images, lambda patches: patches)
-            target = method.target.make(extra.get("target", {}), images, context)
-            errors = method.target.errors(raw, target, method.loss_kind)  # [B, L] or [B, L, V]
-            errors = errors.reshape(*masked.shape, -1).mean(axis=-1)  # [B, L]
-            if method.target.drawable:
-                return method.drawn(raw, extra, images, masked), errors
-            patches = jnp.where(masked[:, :, None], 128, patchify(images, method.unit))
-            seen = unpatchify(patches, method.unit, self.grid)
-            return {"original": images, "masked (what the encoder sees)": seen}, errors
-
-        return drawing(show)
+        return drawing(self.show)
 
     @functools.cached_property
     def _draw_whole(self) -> Callable:

@@ -115,8 +115,10 @@ class KeyMix(nn.Module):
         """N arrays [B, T, E] to [mixes, B, T, E]."""
         init = nn.initializers.normal(1 / math.sqrt(len(states)))
         weights = self.param("weights", init, (self.mixes, len(states)))
+        # [N, B, T, E]. Not jnp.stack, which jax2onnx does not support.
+        stacked = jnp.concatenate([x[None] for x in states])
         # [mixes, N], [N, B, T, E] -> [mixes, B, T, E]
-        return jnp.einsum("mn,nbte->mbte", weights.astype(states[0].dtype), jnp.stack(states))
+        return jnp.einsum("mn,nbte->mbte", weights.astype(states[0].dtype), stacked)
 
 
 class Fusion(nn.Module):

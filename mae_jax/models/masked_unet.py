@@ -45,7 +45,9 @@ class MaskedUNet(nn.Module):
             tokens = encoder(images, mask)[:, encoder.prefix :]  # [B, K, D]
             if mask is not None and not encoder.mask_tokens:
                 # [B, L, D], unshuffled. Mask tokens replace the zeros of the masked patches below.
-                tokens = jnp.pad(tokens, ((0, 0), (0, mask.masked.shape[1]), (0, 0)))
+                # Not jnp.pad, which needs their number: exports leave it open.
+                zeros = jnp.zeros((*mask.masked.shape, tokens.shape[-1]), tokens.dtype)
+                tokens = jnp.concatenate([tokens, zeros], axis=1)
                 tokens = jnp.take_along_axis(tokens, mask.restore[:, :, None], axis=1)
             maps = [tokens.reshape(batch, *grid, encoder.width)]  # [B, *grid, D]
         filled = [self.with_mask_tokens(x, visible, i) for i, x in enumerate(reversed(maps))]

@@ -29,7 +29,7 @@ from mae_jax.weights.model import Found, Model, Options, portable_args
 from mae_jax.weights.parts import other_model
 from mae_jax.weights.rewrite import Rewritten, described_names, rewritten
 from mae_jax.weights.runs import image_of, is_run, read_run, read_state, transform_of, write_run
-from mae_jax.weights.saving import check_new
+from mae_jax.weights.saving import check_new, fresh_folder
 
 __all__ = [
     "SUFFIXES",
@@ -38,6 +38,7 @@ __all__ = [
     "portable_args",
     "check_new",
     "folder_of",
+    "fresh_folder",
     "from_hub",
     "image_of",
     "is_run",

@@ -19,13 +19,16 @@ from mae_jax.weights.kinds import SUFFIXES
 
 
 @contextlib.contextmanager
-def fresh_folder(out: Path) -> Iterator[Path]:
+def fresh_folder(out: Path, option: str = "--out") -> Iterator[Path]:
     """A temporary folder that is renamed to `out` on success, and removed on an exception.
+
+    Args:
+        option: name of the command-line option, for messages.
 
     Raises:
         UserError: see `check_new`.
     """
-    check_new(out)
+    check_new(out, option)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -37,18 +40,21 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_new(out: Path) -> None:
+def check_new(out: Path, option: str = "--out") -> None:
     """Checks that a folder can be created.
+
+    Args:
+        option: name of the command-line option, for messages.
 
     Raises:
         UserError: it exists and is not empty, or cannot be created.
     """
     out = out.absolute()
     if out == Path.cwd() or out.suffix in SUFFIXES:
-        raise UserError(f"--out {out}: must be a new folder, not a file or the current folder")
+        raise UserError(f"{option} {out}: must be a new folder, not a file or the current folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} already exists: choose another --out")
-    check_place(out, "--out")
+        raise UserError(f"{out} already exists: choose another {option}")
+    check_place(out, option)
 
 
 def write_file(path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> None:

@@ -37,7 +37,10 @@ def choose(call: Call) -> str:
     for kind, platform in PLATFORMS.items():
         if call.platform == platform and not KINDS[kind].refusal(call):
             return kind
-    return "blockwise" if max(call.queries, call.keys) >= LONG else "xla"
+    sizes = (call.queries, call.keys)
+    # Sizes that an export leaves open are symbols, which only `xla` supports.
+    known = all(isinstance(size, int) for size in sizes)
+    return "blockwise" if known and max(sizes) >= LONG else "xla"
 
 
 def attention(
