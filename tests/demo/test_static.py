@@ -196,7 +196,7 @@ def test_the_files(site, trial):
     assert info["reconstruct"]["strategies"] == ["random", "block", "grid"]
     visible = [math.floor(12 * (1 - ratio) + 1e-6) for ratio in info["reconstruct"]["ratios"]]
     assert info["visible"] == visible
-    assert info["absent"].keys() - trial.info()["absent"].keys() == {"Mask noise"}
+    assert info["absent"].keys() - trial.info()["absent"].keys() == {"Mask noise", "Mask time"}
     assert info["examples"] == trial.info()["examples"] and info["predict"] is None
 
     searched, neighbors = info["searched"], trial.neighbors

@@ -76,7 +76,8 @@ def test_what_it_offers(trial):
     info = json.loads(json.dumps(trial.info()))
     assert info["image"] == list(SHAPE) and info["grid"] == [4, 3]
     made = info["reconstruct"]
-    assert made["strategies"] == ["random", "block", "grid", "noise"] and made["ratio"] == 0.75
+    assert made["strategies"] == ["random", "block", "grid", "noise", "time"]
+    assert made["ratio"] == 0.75
     # Eleven numbers of visible patches, each by one ratio, of which one is the run's own.
     assert len(made["ratios"]) == 11 and made["ratios"] == sorted(made["ratios"])
     assert info["predict"] is None and "10 images" in info["nearest"]["text"]
