@@ -81,7 +81,7 @@ def test_what_it_offers(trial):
     # Eleven numbers of visible patches, each by one ratio, of which one is the run's own.
     assert len(made["ratios"]) == 11 and made["ratios"] == sorted(made["ratios"])
     assert info["predict"] is None and "10 images" in info["nearest"]["text"]
-    assert info["absent"].keys() == {"Mask attention", "Mask hard", "Prediction"}
+    assert info["absent"].keys() == {"Mask attention", "Mask hard", "Mask tube", "Prediction"}
     assert "trained teacher" in info["absent"]["Mask attention"]
     assert info["absent"]["Mask hard"].startswith("this method does not predict which patches")
     assert len(info["examples"]) == 8 and all("/" in one["name"] for one in info["examples"])
