@@ -275,7 +275,8 @@ def test_every_method(name, tmp_path):
 
 @pytest.mark.thorough
 def test_a_target_that_cannot_be_drawn(tmp_path):
-    args = dict(tiny("methods.mae").ARGS) | dict(target="hog(cell=4)")
+    own = tiny("methods.mae")
+    args = dict(own.ARGS) | dict(own.RARE["ema"])  # a target of features
     folder = written(tmp_path / "run", "mae", args, (16, 16, 3))
     trial = load(str(folder), images=str(make_folder(tmp_path / "photos")))
     image = next(iter(trial.examples.values()))
