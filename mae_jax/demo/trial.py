@@ -3,6 +3,7 @@ in `assets/page.js`.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class Trial:
     def info(self) -> dict[str, Any]:
         """The content of the page that does not depend on an image."""
         name, kind, spec = self.network.described
-        name = name if "://" in name else Path(name).resolve().name  # others may see the page
+        if "://" not in name:  # others may see the page; a link's name says more than its target's
+            name = Path(os.path.abspath(name)).name
         height, width, _ = self.shape
         masked, neighbors = self.reconstruction, self.neighbors
         count = 0 if neighbors is None else len(neighbors.names)
