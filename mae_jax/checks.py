@@ -200,6 +200,12 @@ def _outputs(
     names: Sequence[str],
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of the named outputs for an evaluation batch."""
+    for field in method.reads(tuple(names)):
+        if field not in example:
+            raise UserError(
+                f"{', '.join(names)} of {name}: the images to evaluate have no {field!r}: "
+                f"{labeled_by(field)}"
+            )
     predict = functools.partial(method.predict, outputs=tuple(names))
     try:
         outputs = jax.eval_shape(predict, abstract_state.params, abstract_state.extra, example)

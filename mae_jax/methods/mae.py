@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from mae_jax.methods.masked import MaskedMethod, masked_options
 from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
+from mae_jax.models.decoder import decoder_fields
 from mae_jax.models.mae import MAE, Decoder
-from mae_jax.models.transformer import check_choices, check_shape
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask, shuffled
 from mae_jax.spec import check_choice
@@ -91,10 +91,6 @@ class MaskedAutoencoding(MaskedMethod):
         patches = mask.mask if self.loss_on == "all" else self.predicted(mask).masked
         return jnp.ones_like(patches, bool)
 
-    def values(self, images: jax.Array) -> int:
-        """Number of values V to predict for each patch of images [B, *space, C]."""
-        return self.target.width(self.sides(images), images.shape[-1])
-
 
 def make(
     *,
@@ -159,21 +155,21 @@ def make(
         raise UserError(f"predict_share {predict_share} is outside (0, 1]: 1 predicts all masked")
     if predict_share < 1 and loss_on == "all":
         raise UserError("predict_share below 1 is of the masked patches: set loss_on=masked")
-    shape = dict(width=decoder_width, depth=decoder_depth, heads=decoder_heads)
-    check_shape("decoder", **shape)
+    fields = decoder_fields(
+        width=decoder_width,
+        depth=decoder_depth,
+        heads=decoder_heads,
+        attention=decoder_attention,
+        remat=decoder_remat,
+        gather=decoder_gather,
+        dtype=dtype,
+    )
     more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # only ViTs have this argument
     options |= MaskedMethod.fields(
         encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype, **more
     )
-    choices = dict(
-        attention=decoder_attention,
-        remat=decoder_remat,
-        gather=decoder_gather,
-        dtype=jnp.dtype(dtype),
-    )
-    check_choices("decoder", shape, **choices)
     return MaskedAutoencoding(
-        decoder=DECODERS[decoder](**shape, **choices),
+        decoder=DECODERS[decoder](**fields),
         fusion=_fusion(decoder, tuple(fuse), decoder_depth),
         predict_share=predict_share,
         **options,

@@ -165,7 +165,14 @@ class MaskedMethod(ImageMethod):
         if mask is None:  # a fixed key by default: pictures of different steps have equal masks
             key = jax.random.key(0) if key is None else key
             mask = self.draw_mask(key, images, extra=extra)
-        raw = self.reconstruct(params, images, mask).astype(jnp.float32)  # [B, L, V]
+        raw = self.reconstruct(params, images, mask)  # [B, L, V]
+        return self.drawn(raw, extra, images, mask)
+
+    def drawn(
+        self, raw: jax.Array, extra: Extra, images: jax.Array, mask: Mask
+    ) -> dict[str, jax.Array]:
+        """Pictures of predictions [B, L, V] of all patches, by label."""
+        raw = raw.astype(jnp.float32)
         constants, context = extra.get("target", {}), self.target_context(images, lambda x: x)
         show = lambda values: self.target.to_pixels(constants, values, images, context)
         exact = self.target.exact
@@ -213,6 +220,10 @@ class MaskedMethod(ImageMethod):
     def sides(self, images: jax.Array) -> tuple[int, ...]:
         """Side of a patch along each axis of images [B, *space, C]."""
         return patch_sides(self.unit, images.ndim - 2)
+
+    def values(self, images: jax.Array) -> int:
+        """Number of values V to predict for each patch of images [B, *space, C]."""
+        return self.target.width(self.sides(images), images.shape[-1])
 
     @staticmethod
     def extra(**constants: Any) -> Extra:

@@ -27,6 +27,7 @@ from mae_jax.models.transformer import (
 )
 from mae_jax.ops import gather as gathers
 from mae_jax.ops.masking import Mask
+from mae_jax.ops.norm import EPSILON
 from mae_jax.ops.patches import grid_of, one_or_all, patch_sides, patchify
 from mae_jax.ops.posemb import with_prefix
 from mae_jax.spec import nearest
@@ -62,6 +63,8 @@ class ViT(Encoder):
     relative_positions: bool = False
     """Learned biases of the attention by relative position, see `models.relative_positions`."""
     final_norm: bool = True
+    activation: str = "gelu"
+    epsilon: float = EPSILON
     dtype: Any = jnp.float32
     attention: str = "auto"
     remat: str = "none"
@@ -149,37 +152,24 @@ class ViT(Encoder):
         weighted: Sequence[int] | None = (),
         fuse: Callable | None = None,
         depths: Sequence[int] = (),
+        more: jax.Array | None = None,
+        valid: jax.Array | None = None,
     ) -> Trunk:
         """All outputs of the network. `last` is after the final norm, the others are before any.
         For the arguments see `Encoder` and `blocks`; for `fuse` and `depths`, in [0, depth], see
-        `Encoder.fused`.
+        `Encoder.fused`. `more` [B, S, D] are tokens of another modality, which follow the patches;
+        `valid` [B, prefix + K + S] bool is False for tokens that none attends to.
         """
-        space = images.shape[1:-1]
-        patches = patchify(images, self.patch)  # [B, L, prod(patch) * C]
-        grid = grid_of(space, self.patch)
-        first, positions = self.positions(grid)
+        grid = grid_of(images.shape[1:-1], self.patch)
         relative = grid if self.relative_positions else None
-        if relative and (mask is not None or len(grid) != 2):
+        if relative and (mask is not None or more is not None or len(grid) != 2):
             raise UserError(
                 "vit: relative_positions=True is for whole images [H, W, C]: leave it out for "
                 "masked images and those of other dimensions"
             )
-        # Visible patches are gathered before the embedding, which then skips the masked ones.
-        if mask is not None and not self.mask_tokens:
-            patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)  # [B, K, ...]
-            positions = gathers.take_tokens(positions, mask.keep, kind=self.gather)  # [B, K, D]
-        if normalize is not None:
-            patches = normalize(patches, pixels=math.prod(patch_sides(self.patch, len(space))))
-        # A dense layer on flat patches equals the usual convolution of stride `patch`. [B, K, D]
-        x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
-        if mask is not None and self.mask_tokens:
-            token = self.param("mask_token", token_init, (1, 1, self.width))
-            x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)  # [B, L, D]
-        x = x + positions.astype(x.dtype)
-        if self.prefix:
-            # [1, prefix, D]
-            tokens = self.param("cls_token", token_init, (1, self.prefix, self.width)) + first
-            x = prepend(tokens, x)  # [B, prefix + K, D]
+        x = self.embedded(images, mask, normalize)  # [B, prefix + K, D]
+        if more is not None:
+            x = jnp.concatenate([x, more.astype(x.dtype)], axis=1)  # [B, prefix + K + S, D]
         trunk = blocks(
             x,
             depth=self.depth,
@@ -191,7 +181,10 @@ class ViT(Encoder):
             remat=self.remat,
             taps=[depth - 1 for depth in depths if depth] if fuse else taps,
             weighted=weighted,
+            mask=None if valid is None else valid[:, None, None, :],
             relative=relative,
+            activation=self.activation,
+            epsilon=self.epsilon,
             train=train,
         )
         if fuse:
@@ -199,8 +192,31 @@ class ViT(Encoder):
             trunk = trunk._replace(last=fuse([next(outputs) if depth else x for depth in depths]))
         if not self.final_norm:
             return trunk
-        norm = LayerNorm(dtype=self.dtype, name="norm")
+        norm = LayerNorm(dtype=self.dtype, epsilon=self.epsilon, name="norm")
         return trunk._replace(last=jax.tree.map(norm, trunk.last))  # a list in `layer_tokens`
+
+    def embedded(self, images: jax.Array, mask: Mask | None, normalize) -> jax.Array:
+        """The input of the blocks [B, prefix + K, D]; see `Encoder`."""
+        patches = patchify(images, self.patch)  # [B, L, prod(patch) * C]
+        grid = grid_of(images.shape[1:-1], self.patch)
+        first, positions = self.positions(grid)
+        # Visible patches are gathered before the embedding, which then skips the masked ones.
+        if mask is not None and not self.mask_tokens:
+            patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)  # [B, K, ...]
+            positions = gathers.take_tokens(positions, mask.keep, kind=self.gather)  # [B, K, D]
+        if normalize is not None:
+            patches = normalize(patches, pixels=math.prod(patch_sides(self.patch, len(grid))))
+        # A dense layer on flat patches equals the usual convolution of stride `patch`. [B, K, D]
+        x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
+        if mask is not None and self.mask_tokens:
+            token = self.param("mask_token", token_init, (1, 1, self.width))
+            x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)  # [B, L, D]
+        x = x + positions.astype(x.dtype)
+        if self.prefix:
+            # [1, prefix, D]
+            tokens = self.param("cls_token", token_init, (1, self.prefix, self.width)) + first
+            x = gathers.prepend(tokens, x)  # [B, prefix + K, D]
+        return x
 
     def positions(self, grid: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Positions of the class tokens [prefix, D], initially zero, and of the patches [L, D]."""
@@ -208,12 +224,6 @@ class ViT(Encoder):
         if self.learned_positions:
             table = self.param("positions", lambda key: table)
         return table[: self.prefix], table[self.prefix :]
-
-
-def prepend(tokens: jax.Array, x: jax.Array) -> jax.Array:
-    """Prepends tokens [1, N, D] to every sequence of x [B, T, D]: [B, N + T, D]."""
-    tokens = jnp.broadcast_to(tokens.astype(x.dtype), (x.shape[0], *tokens.shape[1:]))
-    return jnp.concatenate([tokens, x], axis=1)
 
 
 def make(
