@@ -43,6 +43,8 @@ class Source(abc.ABC):
     if it does not."""
     statistics: Statistics | None = None
     """Statistics of the examples, if they were measured."""
+    vocabulary: Any = None
+    """Of the field 'text', if there is one and it has a tokenizer."""
     damaged: Sequence[str] = ()
     """Examples known to be unreadable, as 'NAME: REASON'. Reading one raises BadImage."""
 
@@ -146,7 +148,7 @@ class Wrapper(Source):
         self.num_examples, self.digest = source.num_examples, source.digest
         self.names, self.fields = source.names, source.fields
         self.notes, self.reading = source.notes, source.reading
-        self.statistics = source.statistics
+        self.statistics, self.vocabulary = source.statistics, source.vocabulary
 
     def name(self, index: int) -> str:
         """Name in the wrapped source."""
