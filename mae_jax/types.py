@@ -109,6 +109,10 @@ class Method(abc.ABC):
         """
         return {}
 
+    def vocabulary_size(self) -> int:
+        """Number of different tokens of the texts that the method learns; 0: it reads no texts."""
+        return 0
+
     def criterion(self) -> tuple[str, ...]:
         """(evaluator, its metric) that choose one of several heads on held-out images, such as
         ('regression', 'r2'); (): there are no heads to choose from.

@@ -66,6 +66,10 @@ class ImageText(ImageMethod):
         images = self.inputs if {*outputs} != ours or not ours else ()
         return (*images, *(texts.FIELDS if ours else ()))
 
+    def vocabulary_size(self) -> int:
+        """See `Method`."""
+        return self.text.vocabulary
+
     def offers(self) -> tuple[str, ...]:
         """Those of the image, see `ImageMethod`; 'text_features' [B, D] float32 of the text; and
         'image_embedding' and 'text_embedding' [B, `embedding`] float32 of length 1, whose products

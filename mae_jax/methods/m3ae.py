@@ -57,13 +57,15 @@ class JointMasking(MaskedMethod):
         """See `Method`."""
         return (*self.inputs, *(texts.FIELDS if {*TEXT_OUTPUTS} & {*outputs} else ()))
 
+    def vocabulary_size(self) -> int:
+        """See `Method`."""
+        return self.text.vocabulary
+
     def offers(self) -> tuple[str, ...]:
         """Those of the image alone, see `ImageMethod`; 'text_features' [B, D] float32 of the text
-        alone, 'joint_features' [B, D] of both. Under masks that depend on the place in the batch
-        only: 'text_masked' [B, T] bool, the masked tokens; 'text_correct' [B, T] bool, those of
-        them that are predicted correctly from the other tokens and the whole image; and
-        'patch_error' [B] float32, the error of masked patches, predicted from the other patches and
-        the whole text.
+        alone, 'joint_features' [B, D] of both; and under masks that are fixed for each place in a
+        batch: 'text_masked' [B, T] bool, 'text_correct' [B, T] bool, masked tokens that are
+        predicted correctly with the whole image, 'patch_error' [B] float32 with the whole text.
         """
         return (*super().offers(), *TEXT_OUTPUTS)
 
@@ -95,7 +97,7 @@ class JointMasking(MaskedMethod):
         words = draw(keys[1], valid, self.text_mask_ratio)
         rows = (images, has_image, text, mask, words)
         prediction, logits = self.predictions(params, *rows, masked_only=self.loss_on == "masked")
-        target = self.targets(extra, images, mask)
+        target = self.targets(extra, images, mask)  # [B, K, V]
         errors = self.target.errors(prediction, target, self.loss_kind)  # [B, K, ...]
         image_loss = losses.masked_mean(errors, self.in_loss(mask) & has_image[:, None])
         text_loss, accuracy = cross_entropy(logits, words.sort(text), words.masked)
@@ -186,8 +188,7 @@ class JointMasking(MaskedMethod):
 
     def no_text(self, count: int) -> tuple[jax.Array, jax.Array]:
         """Tokens [B, T] of `count` empty texts, and that all are padding."""
-        text = jnp.zeros((count, self.length), jnp.int32)
-        return text, text > 0
+        return (text := jnp.zeros((count, self.length), jnp.int32)), text > 0
 
     def draw(
         self,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mae_jax import checks
 from mae_jax.methods import m3ae
 from mae_jax.ops.patches import patchify
 from mae_jax.ops.texts import draw
@@ -194,9 +195,17 @@ def test_refusals(changes, message):
     assert "\n" not in str(error.value)
 
 
+def test_tokens_of_a_larger_vocabulary_than_the_methods_are_refused():
+    assert method().vocabulary_size() == 16
+    checks.check_tokens(np.array([[0, 15]]), 16)
+    for text in ([[0, 16]], [[-1, 3]]):
+        with pytest.raises(UserError, match="a text has the token .*vocabulary=16: raise it"):
+            checks.check_tokens(np.array(text), 16)
+
+
 def test_batches_without_texts_or_with_those_of_another_length_are_refused():
     batch = make_batch()
-    with pytest.raises(UserError, match=r"set|use a source that has them.*'text_valid'\)"):
+    with pytest.raises(UserError, match=r"use a source that has them.*'text_valid'\)"):
         jax.eval_shape(method().init, KEY, {"image": batch["image"]})
     longer = {name: jnp.zeros((5, 9), rows.dtype) for name, rows in batch.items() if "text" in name}
     with pytest.raises(UserError, match=r"shape \[9\] and config.method.args.length=6: make them"):
