@@ -52,7 +52,7 @@ def draw(key: jax.Array, valid: jax.Array, ratio: float) -> TextMask:
     # Padding comes last: noise is below 1.
     noise = jax.random.uniform(keys[0], valid.shape) + 2 * ~valid
     order = jnp.argsort(noise, axis=1).astype(jnp.int32)
-    count = valid.sum(axis=1)  # [B]
+    count = jnp.sum(valid, axis=1)  # [B]
     visible = jnp.floor(count * (1 - ratio) + jax.random.uniform(keys[1], (batch,)))
     slots = math.ceil(length * (1 - ratio) - 1e-6)
     # In float32 the sum may round up to the next integer.

@@ -82,6 +82,7 @@ def test_the_temperature_is_at_least_a_hundredth():
     assert gradient["logit_scale"] == 0
 
 
+@pytest.mark.thorough  # test_contrastive.py has the formula
 def test_the_sigmoid_loss_is_that_of_all_pairs():
     changes = dict(loss="sigmoid", mask_ratio=0.0)
     _, params, run = case(**changes)

@@ -118,6 +118,7 @@ def make_batch():
     }
 
 
+@pytest.mark.thorough  # importing transformers takes seconds
 def test_the_towers_are_those_of_clip():
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
