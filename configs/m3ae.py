@@ -72,7 +72,7 @@ def on_scenes() -> ConfigDict:
         target="pixels(normalize=True)",
         pool="mean",
     )
-    config.evals.run += "|masked_tokens(limit=2000)"
+    config.evals.run += "|masked_tokens(limit=1000)"
     return config
 
 
