@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.errors
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from mae_jax.data import Data, fields
@@ -143,6 +144,14 @@ def labeled_by(field: str) -> str:
     return f"use a source that has them, and config.data.fields=('{field}',)"
 
 
+def check_tokens(text: np.ndarray, size: int) -> None:
+    """Raises UserError unless the tokens of texts are in [0, `size`), the method's vocabulary."""
+    if text.size and not 0 <= text.min() <= text.max() < size:
+        raise UserError(
+            f"a text has the token {text.max()}, and config.method.args.vocabulary={size}: raise it"
+        )
+
+
 def check_evaluators(
     evaluators: Sequence[Evaluator],
     name: str,
@@ -210,6 +219,10 @@ def _outputs(
     names: Sequence[str],
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of the named outputs for an evaluation batch."""
+    for field in method.reads(tuple(names)):
+        if field not in example:
+            outputs = ", ".join(names)
+            raise UserError(f"{name}: {outputs} of data without {field!r}: {labeled_by(field)}")
     predict = functools.partial(method.predict, outputs=tuple(names))
     try:
         outputs = jax.eval_shape(predict, abstract_state.params, abstract_state.extra, example)

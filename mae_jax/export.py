@@ -122,10 +122,10 @@ def _model(
 ) -> _Model:
     """Traces one output of `method.predict`, and drops the weights that it does not depend on."""
     (b,) = jax.export.symbolic_shape("b")
-    example = run.data.example("eval")
+    example, reads = run.data.example("eval"), method.reads((output,))
     inputs = {
         PLURAL.get(name, name): jax.ShapeDtypeStruct((b, *example[name].shape[1:]), x.dtype)
-        for name, x in ((name, example[name]) for name in method.inputs)
+        for name, x in ((name, example[name]) for name in reads)
     }
     tree = {"params": state.params, "extra": state.extra}
     arrays, structure = jax.tree_util.tree_flatten_with_path(tree)
@@ -138,7 +138,7 @@ def _model(
             weights[n] if n in weights else jnp.zeros(a.shape, a.dtype) for n, a in shapes.items()
         ]
         tree = jax.tree.unflatten(structure, leaves)
-        batch = {name: row[None] for name, row in zip(method.inputs, rows, strict=True)}
+        batch = {name: row[None] for name, row in zip(reads, rows, strict=True)}
         return method.predict(tree["params"], tree["extra"], batch, outputs=(output,))[output][0]
 
     def function(weights, *inputs):

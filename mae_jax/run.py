@@ -112,9 +112,11 @@ class Run(Learner):
         """This process's training batches; checks the labels that the method learns.
 
         Raises:
-            UserError: a label that is none of the classes, or no number.
+            UserError: a label that is none of the classes, or no number; or a token that is not in
+                the vocabulary.
         """
         own, learned = self.data.source("train").fields, dict(self.method.labels())
+        size = self.method.vocabulary_size()
         if "weight" in self.data.example("train"):
             learned["weight"] = 1
         with contextlib.closing(self.data.train(start_step)) as batches:
@@ -124,6 +126,8 @@ class Run(Learner):
                         ignored=fields.ignored(field, own), holds=fields.of(field, own).holds
                     )
                     check_labels(batch[field], classes, "train", field=field, **known)
+                if size:
+                    checks.check_tokens(batch["text"], size)
                 yield batch
 
     @property

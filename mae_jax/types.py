@@ -88,7 +88,8 @@ class Method(abc.ABC):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("image",)
-    """Fields of a batch that `predict` reads."""
+    """Fields of a batch that `predict` reads, but for outputs with inputs of their own, see
+    `reads`."""
     views: ClassVar[int] = 1
     """Maximum number of views of each image that `loss` reads: 2 for 'image' and 'image2'."""
     sample: ClassVar[int] = 0
@@ -153,6 +154,12 @@ class Method(abc.ABC):
         'features/*' stands for all layers together, [B, layers, D]. It, or any 'features/2', also
         offers each of them: see `layer_output`.
         """
+
+    def reads(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """Fields of a batch that `predict` reads for these outputs: those of `inputs`, and more
+        where an output needs them.
+        """
+        return self.inputs
 
     def check_output(self, name: str, output: str) -> None:
         """Raises UserError unless an output is offered.

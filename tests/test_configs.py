@@ -16,6 +16,8 @@ from tests.helpers.jobs import ROOT
 
 EXPERIMENTS = {
     "bigan:B/8": 64,
+    "clip:B/16": 224,
+    "clip:B/16,siglip": 224,
     "colorization:T": 224,
     "contrastive_tuning:B/16": 224,
     "context_encoder:T": 224,
@@ -28,6 +30,7 @@ EXPERIMENTS = {
     "jigsaw:T": 255,
     "linear_probe:B/16": 224,
     "linear_probe:T": 224,
+    "m3ae:L/16": 256,
     "mae:L/16": 224,
     "mae:B/16,cross": 224,
     "mae:L/16,mff,green": 224,
@@ -49,7 +52,13 @@ EXPERIMENTS = {
 }
 """Config and argument -> side of its training images in pixels."""
 REPEATED = (
-    *("finetune:L/16,repository", "finetune:S/16", "linear_probe:T", "mae:S/16,repeats"),
+    *(
+        "clip:B/16,siglip",
+        "finetune:L/16,repository",
+        "finetune:S/16",
+        "linear_probe:T",
+        "mae:S/16,repeats",
+    ),
     *("mocov3:S/16", "segment:ade20k:L/16", "segment:voc:B/16,linear", "simclr:T"),
 )
 """Those that are like another one, and are left to thorough tests."""

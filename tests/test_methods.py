@@ -100,8 +100,8 @@ def split(case, request):
 
 
 def make_batch(shape):
-    """Four images [H, W, C] with large, plain areas, a second view of each, and labels, also of
-    pixels, some of which have none.
+    """Four images [H, W, C] with large, plain areas, a second view of each, texts, one of which is
+    empty, and labels, also of pixels, some of which have none.
     """
     height, width, channels = shape
     rng = np.random.default_rng(0)
@@ -118,6 +118,8 @@ def make_batch(shape):
         "label": np.arange(4, dtype=np.int32),
         "labels": np.uint8([[1, 0, 0, 255], [1, 1, 0, 0], [0, 1, 1, 255], [0, 0, 1, 1]]),
         "value": np.arange(4, dtype=np.float32),
+        "text": np.arange(24, dtype=np.int32).reshape(4, 6) % 16,
+        "text_valid": np.arange(6) < np.array([[6], [4], [1], [0]]),
         "segmentation": np.where(smooth < 16, 255, smooth // 64)[..., 0].astype(np.int32),
     }
 
@@ -209,9 +211,9 @@ def test_predictions_are_deterministic_features_of_each_image_alone(case):
 def test_every_output_is_computed_where_it_is_asked_for_and_only_there(case):
     """From the declared fields of a batch alone."""
     method = case.method
-    batch = {name: case.batch[name] for name in method.inputs}
     assert isinstance(method, Method) and "features" in method.offers()
     for outputs in ((), method.offers()[:1], method.offers()[::-1]):
+        batch = {name: case.batch[name] for name in method.reads(outputs)}
         found = jax.eval_shape(
             functools.partial(method.predict, outputs=outputs), case.params, case.extra, batch
         )

@@ -62,8 +62,8 @@ def test_a_run_gives_features_pictures_and_a_start(trained, tmp_path):
     assert run("features", "--run", workdir, "--images", source, "--out", out) == 0
     assert np.load(out)["features"].shape == (5, 4 if name == "vae" else 16)
     pictures = workdir / "figures" / "reconstructions.png"
-    # The target 'ema' moves, and is not drawn.
-    assert pictures.is_file() == (name not in ("ema", *TWO_VIEWS))
+    # The target 'ema' moves, and is not drawn; `clip` predicts no pixels.
+    assert pictures.is_file() == (name not in ("clip", "ema", *TWO_VIEWS))
     costs = json.loads((workdir / "costs.json").read_text())
     assert 0 < costs["encoder_parameters"] < costs["parameters"] and costs["gflops_per_image"] > 0
 
@@ -82,6 +82,18 @@ def test_a_run_gives_features_pictures_and_a_start(trained, tmp_path):
     kernel = "block_0/mlp/fc1/kernel" if "vit" in METHODS[name]["encoder"] else "block_0/fc1/kernel"
     tuned = dict(leaves(state))[f"params/encoder/{kernel}"]
     assert 0 < np.abs(tuned - saved[f"encoder/{kernel}"]).max() < 0.05
+
+
+def test_texts_are_asked_for_where_they_are_needed(tmp_path, capsys):
+    command = "train", "--workdir", tmp_path, "--config", "tests/helpers/tiny_methods.py:m3ae"
+    line = mistake(capsys, *command, "--config.data.fields=('label',)", "--config.evals.run=")
+    assert line.startswith("m3ae learns from images and texts: use a source that has them, and")
+    line = mistake(capsys, *command, "--config.method.args.length=9")
+    assert "texts have the shape [6] and config.method.args.length=9: make them equal" in line
+    line = mistake(capsys, *command, "--config.method.args.vocabulary=9")
+    assert "and config.method.args.vocabulary=9: raise it" in line
+    line = mistake(capsys, *command, "--config.evals.run=retrieval")
+    assert "retrieval is for methods that compare images with texts, as clip does" in line
 
 
 def test_views_are_asked_for_where_they_are_needed_and_only_there(tmp_path, capsys):

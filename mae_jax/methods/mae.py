@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from mae_jax.methods.loss_mask import LossMask, make_loss_mask
 from mae_jax.methods.masked import MaskedMethod, masked_options
 from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
+from mae_jax.models.decoder import decoder_fields
 from mae_jax.models.mae import MAE, Decoder
-from mae_jax.models.positions import check_positions
-from mae_jax.models.transformer import check_choices, check_shape
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask, shuffled
 from mae_jax.spec import check_choice
@@ -185,25 +184,25 @@ def make(
         raise UserError(f"predict_share {predict_share} is outside (0, 1]: 1 predicts all masked")
     if predict_share < 1 and loss_on == "all":
         raise UserError("predict_share below 1 is of the masked patches: set loss_on=masked")
-    shape = dict(width=decoder_width, depth=decoder_depth, heads=decoder_heads)
-    check_shape("decoder", **shape)
+    fields = decoder_fields(
+        width=decoder_width,
+        depth=decoder_depth,
+        heads=decoder_heads,
+        attention=decoder_attention,
+        remat=decoder_remat,
+        gather=decoder_gather,
+        positions=decoder_positions,
+        dtype=dtype,
+    )
     more = {"mask_tokens": True} if mask_tokens_in_encoder else {}  # only ViTs have this argument
     options |= MaskedMethod.fields(
         encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype, **more
     )
-    choices = dict(
-        attention=decoder_attention,
-        remat=decoder_remat,
-        gather=decoder_gather,
-        dtype=jnp.dtype(dtype),
-    )
-    check_choices("decoder", shape, **choices)
-    check_positions("decoder", decoder_positions)
     own = dict(embed_bias=decoder_embed_bias) if decoder == "self" else {}
     if decoder == "cross" and not decoder_embed_bias:
         raise UserError("decoder_embed_bias=False is for decoder=self: cross has no projection")
     return MaskedAutoencoding(
-        decoder=DECODERS[decoder](**shape, **choices, **own, positions=decoder_positions),
+        decoder=DECODERS[decoder](**fields, **own),
         fusion=_fusion(decoder, tuple(fuse), decoder_depth),
         predict_share=predict_share,
         loss_mask=make_loss_mask(loss_mask, options["target"]),

@@ -232,6 +232,10 @@ class MaskedMethod(ImageMethod):
         """Side of a patch along each axis of images [B, *space, C]."""
         return patch_sides(self.unit, images.ndim - 2)
 
+    def values(self, images: jax.Array) -> int:
+        """Number of values V to predict for each patch of images [B, *space, C]."""
+        return self.target.width(self.sides(images), images.shape[-1])
+
     @staticmethod
     def extra(**constants: Any) -> Extra:
         """Collections with constants, by name; those without any are left out."""

@@ -1,7 +1,7 @@
 """Transformer blocks of Vision Transformers (arXiv 2010.11929), shared by encoders and decoders:
-pre-norm, exact GELU, LayerNorm with epsilon 1e-6, Xavier-uniform weights. Parameters are float32.
-`dtype` is the type of matrix products and activations; softmax and normalization statistics are
-always float32.
+pre-norm, Xavier-uniform weights, and by default exact GELU and LayerNorm with epsilon 1e-6.
+Parameters are float32. `dtype` is the type of matrix products and activations; softmax and
+normalization statistics are always float32.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,18 @@ from mae_jax.models.drop_path import drop_path
 from mae_jax.models.limits import check_size, chosen
 from mae_jax.models.norm import LayerNorm
 from mae_jax.models.relative_positions import RelativePositions
-from mae_jax.ops.activations import gelu
+from mae_jax.ops.activations import gelu, quick_gelu
 from mae_jax.ops.attention import attention, attention_weights, check_attention, split
 from mae_jax.ops.gather import KINDS
+from mae_jax.ops.norm import EPSILON
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
 dense_init = nn.initializers.xavier_uniform()  # as in the official MAE and the JAX ViT
 token_init = nn.initializers.normal(0.02)
+
+ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}
+"""Activations of MLPs."""
 
 REMAT = {
     "none": None,
@@ -104,17 +108,18 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The MLP of a block: two dense layers with an exact GELU in between."""
+    """The MLP of a block: two dense layers with an activation in between."""
 
     hidden: int
     dtype: Any = jnp.float32
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, D]."""
         width = x.shape[-1]
         x = nn.Dense(self.hidden, kernel_init=dense_init, dtype=self.dtype, name="fc1")(x)
-        x = gelu(x)  # [B, T, hidden]
+        x = ACTIVATIONS[self.activation](x)  # [B, T, hidden]
         return nn.Dense(width, kernel_init=dense_init, dtype=self.dtype, name="fc2")(x)
 
 
@@ -129,6 +134,8 @@ class Block(nn.Module):
 
     attention: str = "auto"
     relative: tuple[int, int] | None = None
+    activation: str = "gelu"
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(
@@ -148,14 +155,15 @@ class Block(nn.Module):
             skip: number of first tokens whose outputs are not computed.
         """
         hidden = int(x.shape[-1] * self.mlp_ratio)
-        y = LayerNorm(dtype=self.dtype, name="norm1")(x)
+        y = LayerNorm(dtype=self.dtype, epsilon=self.epsilon, name="norm1")(x)
         rate = self.drop_path if train else 0
         rng = lambda: self.make_rng("drop_path")
         layer = Attention(self.heads, self.dtype, self.attention, self.relative, name="attention")
         y, shown = layer(y, skip, weights, bias=bias, mask=mask)
         x = x[:, skip:] + drop_path(rng, y, rate)  # [B, T - skip, D]
-        y = LayerNorm(dtype=self.dtype, name="norm2")(x)
-        return x + drop_path(rng, Mlp(hidden, self.dtype, name="mlp")(y), rate), shown
+        y = LayerNorm(dtype=self.dtype, epsilon=self.epsilon, name="norm2")(x)
+        mlp = Mlp(hidden, self.dtype, self.activation, name="mlp")
+        return x + drop_path(rng, mlp(y), rate), shown
 
 
 def block_class(remat: str) -> type[Block]:
@@ -194,6 +202,8 @@ def blocks(
     bias: jax.Array | None = None,
     mask: jax.Array | None = None,
     relative: tuple[int, int] | None = None,
+    activation: str = "gelu",
+    epsilon: float = EPSILON,
     skip: int = 0,
     train: bool = False,
 ) -> Trunk:
@@ -207,6 +217,7 @@ def blocks(
         taps, weighted: indices of the blocks whose outputs, or attention weights, are also
             returned; negative ones count from the end; None: all.
         bias, mask: for the attention of every block, see `ops.attention.attention`.
+        activation, epsilon: of the MLPs, one of `ACTIVATIONS`; of the norms.
         relative: see `Attention`; each block has its own table.
         skip: number of first tokens whose outputs the last block does not compute.
         train: applies stochastic depth.
@@ -224,6 +235,8 @@ def blocks(
             drop_path=drop_path * i / max(1, depth - 1),
             attention=attention,
             relative=relative,
+            activation=activation,
+            epsilon=epsilon,
             name=f"block_{i}",
         )
         skipped = skip if i == depth - 1 else 0  # earlier blocks need all tokens as keys and values

@@ -1,5 +1,6 @@
 """Contrastive losses: NT-Xent of SimCLR (arXiv 2002.05709), InfoNCE of MoCo v3 (arXiv 2104.02057),
-and that of NNCLR (arXiv 2104.14548), whose positives come from a queue.
+that of NNCLR (arXiv 2104.14548), whose positives come from a queue, and those of images and texts:
+CLIP (arXiv 2103.00020) and SigLIP (arXiv 2303.15343).
 
 Under jit with sharded arrays, the negatives are those of the global batch: embeddings are gathered
 from all devices, and each device computes the similarities of its own rows.
@@ -10,6 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from mae_jax.types import UserError
+
+FAR = -1e30
+"""Logit of candidates that are left out: finite, so that rows without any have gradients of 0."""
 
 
 def unit(x: jax.Array) -> jax.Array:
@@ -83,6 +87,53 @@ def nnclr(
     logits, labels = similarity / temperature, jnp.arange(len(neighbors))
     (one, accuracy), (other, _) = (_cross_entropy(x, labels) for x in (logits, logits.T))
     return (one + other) / 2, accuracy
+
+
+def image_text(
+    images: jax.Array, texts: jax.Array, valid: jax.Array, *, scale: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of CLIP (arXiv 2103.00020, figure 3): InfoNCE of each image among the B texts, and
+    of each text among the B images.
+
+    Args:
+        images, texts: [B, D].
+        valid: [B] bool; False for pairs without a text, or without an image. They are left out.
+        scale: factor of the cosine similarities, the inverse of the temperature.
+
+    Returns:
+        Mean loss of both directions, at least 0; and top-1 accuracy: the fraction of images whose
+        most similar text is their own. Scalars, float32, 0 if no pair is valid.
+    """
+    _check_others(len(images))
+    logits = scale * jnp.matmul(unit(images), unit(texts).T, precision="highest")  # [B, B]
+    own, count = jnp.diagonal(logits), jnp.maximum(valid.sum(), 1)
+    others = jnp.where(valid, logits, FAR), jnp.where(valid, logits.T, FAR)
+    losses = [jax.nn.logsumexp(x, axis=1) - own for x in others]  # [B] each
+    hits = jnp.argmax(others[0], axis=1) == jnp.arange(len(own))
+    mean = lambda x: jnp.sum(jnp.where(valid, x, 0)) / count
+    return mean(sum(losses) / 2), mean(hits)
+
+
+def image_text_sigmoid(
+    images: jax.Array, texts: jax.Array, valid: jax.Array, *, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of SigLIP (arXiv 2303.15343, section 3.2): a binary classification of all B x B
+    pairs, summed over the texts and averaged over the images.
+
+    Args:
+        images, texts, valid, scale: see `image_text`.
+        bias: added to the scaled similarities.
+
+    Returns:
+        The loss and the top-1 accuracy, see `image_text`.
+    """
+    _check_others(len(images))
+    logits = scale * jnp.matmul(unit(images), unit(texts).T, precision="highest") + bias  # [B, B]
+    count = jnp.maximum(valid.sum(), 1)
+    signs = 2 * jnp.eye(len(images)) - 1  # 1 for pairs, -1 for all others
+    losses = jnp.where(valid[:, None] & valid, jax.nn.softplus(-signs * logits), 0)
+    hits = jnp.argmax(jnp.where(valid, logits, FAR), axis=1) == jnp.arange(len(images))
+    return losses.sum() / count, jnp.sum(hits & valid) / count
 
 
 def nearest(queries: jax.Array, queue: jax.Array) -> jax.Array:

@@ -12,33 +12,38 @@ EPSILON = 1e-6
 """Added to the variance by layer norms and by the BatchNorm of linear probes."""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def layer_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: Any = jnp.float32
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    dtype: Any = jnp.float32,
+    epsilon: float = EPSILON,
 ) -> jax.Array:
-    """(x - mean) / sqrt(variance + EPSILON) * scale + bias over the last axis, computed in float32.
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis, computed in float32.
 
     Args:
         x: [..., D].
         scale, bias: [D] float32.
         dtype: type of the result.
+        epsilon: positive.
 
     Returns:
         [..., D].
     """
-    return _forward(x, scale, bias, dtype)[0]
+    return _forward(x, scale, bias, dtype, epsilon)[0]
 
 
-def _forward(x, scale, bias, dtype):
+def _forward(x, scale, bias, dtype, epsilon):
     wide = x.astype(jnp.float32)
     mean = wide.mean(axis=-1, keepdims=True)
     variance = jnp.square(wide - mean).mean(axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(variance + EPSILON)
+    inverse = jax.lax.rsqrt(variance + epsilon)
     y = (wide - mean) * inverse * scale + bias
     return y.astype(dtype), (x, scale, mean, inverse)
 
 
-def _backward(dtype, saved, gradient):
+def _backward(dtype, epsilon, saved, gradient):
     """With n the normalized x and g = gradient * scale, d_x = (g - mean(g) - n mean(g n)) / std.
 
     Written so that XLA on CPUs keeps no further array as large as x from the forward pass: mean - x

@@ -100,7 +100,7 @@ def convert(
     network = build(model.args["encoder"], "models", Encoder)
     if "mean" not in model.args:
         raise UserError(f"the encoder of {model.method} reads no normalized pixels: no layout fits")
-    if not isinstance(network, ViT):
+    if not isinstance(network, ViT) or network.architecture[0] != "vit":
         raise UserError(f"{model.args['encoder']}: these layouts hold only vision transformers")
     if "encoder/mask_token" in model.params:
         raise UserError("these layouts cannot hold an encoder with mask tokens in its input")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mae_jax.engine.mesh import batch_sharding, make_mesh
-from mae_jax.ops.contrastive import info_nce, nt_xent, unit
+from mae_jax.ops.contrastive import image_text, image_text_sigmoid, info_nce, nt_xent, unit
 from mae_jax.types import UserError
 
 
@@ -145,3 +145,47 @@ def test_embeddings_of_zeros_do_not_spoil_gradients():
 def test_a_batch_of_one_image_teaches_nothing_and_says_so(function):
     with pytest.raises(UserError, match="raise config.data.batch_size, or lower config.accumulate"):
         function(np.ones((1, 3), np.float32), np.ones((1, 3), np.float32), temperature=0.2)
+
+
+def pairs(count=5, width=4):
+    """Embeddings of images and texts, and which pairs are complete."""
+    rng = np.random.default_rng(1)
+    images, texts = rng.normal(size=(2, count, width))
+    return images, texts, np.array([True, True, False, True, True])
+
+
+def cosines(images, texts):
+    unit_rows = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts)]
+    return unit_rows[0] @ unit_rows[1].T
+
+
+def test_clips_loss_is_symmetric_and_leaves_out_incomplete_pairs():
+    images, texts, valid = pairs()
+    found = jax.jit(image_text)(jnp.float32(images), jnp.float32(texts), valid, scale=7.0)
+    logits = 7 * cosines(images, texts)[valid][:, valid]
+    log = lambda x: x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    expected = -(np.diag(log(logits)).mean() + np.diag(log(logits.T)).mean()) / 2
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(found[1], np.mean(logits.argmax(1) == np.arange(4)))
+
+
+def test_siglips_loss_is_a_sum_over_all_pairs():
+    images, texts, valid = pairs()
+    found = jax.jit(image_text_sigmoid)(
+        jnp.float32(images), jnp.float32(texts), valid, scale=7.0, bias=-3.0
+    )
+    logits = 7 * cosines(images, texts)[valid][:, valid] - 3
+    signs = 2 * np.eye(4) - 1
+    expected = np.log1p(np.exp(-signs * logits)).sum() / 4
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(found[1], np.mean(logits.argmax(1) == np.arange(4)))
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_without_any_pair_the_loss_of_images_and_texts_is_zero(sigmoid):
+    images, texts, valid = pairs()
+    loss = functools.partial(image_text_sigmoid, bias=0.0) if sigmoid else image_text
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda x: loss(x, np.float32(texts), valid & False, scale=1.0)[0])
+    )(np.float32(images))
+    assert value == 0 and not np.asarray(gradient).any()

@@ -1,0 +1,101 @@
+"""Zero-shot classification (CLIP, arXiv 2103.00020, section 3.1): the class of an image is the one
+whose prompts, such as 'a photo of a dog', are most similar to it. No label is used in training.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
+from mae_jax.types import Batch, Metric, UserError
+
+OUTPUTS = ("image_embedding", "text_embedding")
+FIELDS = ("text", "text_valid")
+ADVICE = "zero_shot is for methods that compare images with texts, as clip does"
+
+
+def make(
+    *,
+    prompts: str | Sequence[str] = ("a photo of a {}",),
+    names: Sequence[str] = (),
+    limit: int | None = None,
+) -> Evaluator:
+    """An evaluator: run(predict, data) -> {'zero_shot': top-1 accuracy in [0, 1] on the test split}
+    of classes by the cosine similarity of an image and the mean embedding of a class's prompts.
+
+    Args:
+        prompts: one or several texts with '{}' for the name of the class.
+        names: names of the classes in the order of their labels; (): those of the data.
+        limit: maximum number of test examples; None: all.
+
+    Raises:
+        UserError: a prompt without '{}'; when called: data without a vocabulary or class names.
+    """
+    templates = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    if not templates or not all(text.count("{}") == 1 for text in templates):
+        raise UserError(f"zero_shot: prompts={prompts!r}: write '{{}}' once in each for the class")
+    check_limit("zero_shot", limit)
+
+    def run(predict: Predict, data: EvalData) -> dict[str, float]:
+        source = data.source("test")
+        if source.vocabulary is None:
+            raise UserError("zero_shot: the texts of config.data.test have no vocabulary")
+        classes = [str(name) for name in names or source.names.get("label", ())]
+        if not classes:
+            raise UserError("zero_shot: config.data.test has no names of classes: give `names`")
+        texts = [text.format(name) for name in classes for text in templates]
+        tokens, directions, right, count = [*source.vocabulary.encode(texts)], None, 0, 0
+        for batch in data.eval("test", limit):
+            if directions is None:
+                rows = [predict(one)["text_embedding"] for one in batches(tokens, batch)]
+                size = len(batch["text"])
+                rows = np.concatenate([np.asarray(one)[:size] for one in rows])[: len(texts)]
+                # [classes, prompts, E] to [classes, E]
+                directions = unit(rows.reshape(len(classes), len(templates), -1).mean(axis=1))
+            found = jax.device_get(predict(batch))
+            valid = found["valid"]
+            similarity = found["image_embedding"][valid] @ directions.T  # [n, classes]
+            right += np.sum(similarity.argmax(axis=1) == found["label"][valid])
+            count += valid.sum()
+        return {"zero_shot": float(right / count)}
+
+    return Evaluator(
+        name="zero_shot",
+        run=run,
+        outputs=OUTPUTS,
+        needs={"test": ("label", *FIELDS)},
+        reduce=reduce,
+        metrics={"zero_shot": Metric()},
+        advice=ADVICE,
+    )
+
+
+def reduce(outputs: Mapping[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
+    """The embeddings, and the labels. With it, no other evaluator computes the embeddings."""
+    return {**outputs, "label": batch["label"], "valid": batch["valid"]}
+
+
+def batches(
+    tokens: Sequence[Sequence[int]], like: Mapping[str, np.ndarray]
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """Batches of this process's rows with texts in place of those of a batch. All processes have
+    the same texts, so the first rows of the outputs are those of the first process.
+
+    Args:
+        tokens: numbers of each text; of longer ones the first and the last are used.
+        like: a batch with 'text' [B, T] and 'text_valid' [B, T].
+    """
+    size, length = like["text"].shape
+    for start in range(0, len(tokens), size):
+        text, valid = np.zeros_like(like["text"]), np.zeros_like(like["text_valid"])
+        for row, numbers in enumerate(tokens[start : start + size]):
+            if len(numbers) > length:
+                numbers = [*numbers[: length - 1], numbers[-1]]
+            text[row, : len(numbers)], valid[row, : len(numbers)] = numbers, True
+        yield {**like, "text": text, "text_valid": valid}
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows [N, E] scaled to length 1."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
