@@ -69,15 +69,6 @@ class JointMasking(MaskedMethod):
         """
         return (*super().offers(), *TEXT_OUTPUTS)
 
-    def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
-        """Initializes parameters, and constants of target and mask, for a batch of this shape.
-
-        Raises:
-            UserError: the batch has no texts, or texts of another length.
-        """
-        texts.of_batch("m3ae", batch, self.length)
-        return super().init(key, batch)
-
     def init_params(self, key: jax.Array, images: jax.Array, mask: Mask) -> Params:
         """See `MaskedMethod`."""
         nothing = jnp.zeros((len(images), self.length), jnp.int32)

@@ -206,7 +206,10 @@ def test_tokens_of_a_larger_vocabulary_than_the_methods_are_refused():
 def test_batches_without_texts_or_with_those_of_another_length_are_refused():
     batch = make_batch()
     with pytest.raises(UserError, match=r"use a source that has them.*'text_valid'\)"):
-        jax.eval_shape(method().init, KEY, {"image": batch["image"]})
+        jax.eval_shape(method().loss, *state(), {"image": batch["image"]}, KEY, 0)
     longer = {name: jnp.zeros((5, 9), rows.dtype) for name, rows in batch.items() if "text" in name}
     with pytest.raises(UserError, match=r"shape \[9\] and config.method.args.length=6: make them"):
-        jax.eval_shape(method().init, KEY, batch | longer)
+        jax.eval_shape(method().loss, *state(), batch | longer, KEY, 0)
+    images = {"image": batch["image"]}
+    shapes = jax.eval_shape(method().init, KEY, images)[0]  # to encode images alone
+    assert jax.tree.map(np.shape, shapes) == jax.tree.map(np.shape, state()[0])
