@@ -109,10 +109,6 @@ class MaskedAutoencoding(MaskedMethod):
         shape = jax.ShapeDtypeStruct((1, *image_shape[:-1]), jnp.int32)
         return super().example(image_shape) | dict.fromkeys(fields, shape)
 
-    def values(self, images: jax.Array) -> int:
-        """Number of values V to predict for each patch of images [B, *space, C]."""
-        return self.target.width(self.sides(images), images.shape[-1])
-
 
 def make(
     *,

@@ -1,11 +1,11 @@
-"""The Vision Transformer (arXiv 2010.11929) as the encoder of MAE (arXiv 2111.06377), for images of
-any number of dimensions. With a mask it encodes the visible patches only, which is cheap.
+"""The Vision Transformer (arXiv 2010.11929) as the encoder of MAE (arXiv 2111.06377): with
+positions and class tokens, for images of any number of dimensions. With a mask it encodes the
+visible patches only, which makes MAE pre-training cheap.
 
 Three options set the cost in time and memory and change results by rounding only: the `attention`
 kernel, rematerialization in the backward pass (`remat`), and how patches are indexed (`gather`).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,22 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from mae_jax.models.embedding import embedded
 from mae_jax.models.encoder import Encoder
 from mae_jax.models.limits import chosen
 from mae_jax.models.norm import LayerNorm
-from mae_jax.models.positions import check_positions, extent_of, fixed, positions
+from mae_jax.models.positions import check_positions, extent_of, fixed
 from mae_jax.models.transformer import (
     Trunk,
     blocks,
     check_choices,
     check_shape,
-    dense_init,
-    token_init,
 )
-from mae_jax.ops import gather as gathers
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.norm import EPSILON
-from mae_jax.ops.patches import grid_of, one_or_all, patch_sides, patchify
+from mae_jax.ops.patches import grid_of, one_or_all, patch_sides
 from mae_jax.spec import nearest
 from mae_jax.types import UserError
 
@@ -49,14 +47,21 @@ class ViT(Encoder):
     depth: int
     heads: int
     patch: int | tuple[int, ...] = 16
+    """Side of a patch in pixels, or one side for each axis."""
     mlp_ratio: float = 4.0
+    """Ratio of the MLP's hidden width to `width`."""
     class_tokens: int = 1
+    """Number of learned tokens in front of the patches."""
     mask_tokens: bool = False
+    """Encode masked patches as mask tokens instead of dropping them: an ablation of MAE."""
     drop_path: float = 0.0
+    """Rate of stochastic depth in the last block; it rises linearly from 0 in the first."""
     learned_positions: bool = False
+    """Train the positions of patches and class tokens, initialized to the fixed ones."""
     positions: str = "sincos"
     spacing: tuple[float, ...] = ()
     relative_positions: bool = False
+    """Learned biases of the attention by relative position, see `models.relative_positions`."""
     final_norm: bool = True
     activation: str = "gelu"
     epsilon: float = EPSILON
@@ -89,7 +94,9 @@ class ViT(Encoder):
     def __call__(
         self, images: jax.Array, mask: Mask | None = None, *, train: bool = False, normalize=None
     ) -> jax.Array:
-        """The class tokens, then the visible patches; see `Encoder`."""
+        """The class tokens, then the visible patches; see `Encoder`. With `normalize`, visible
+        patches are gathered as bytes first, which moves a quarter of the memory of float32.
+        """
         return self.run(images, mask, train=train, normalize=normalize).last
 
     def fused(
@@ -123,9 +130,8 @@ class ViT(Encoder):
         """
         grid = grid_of(images.shape[1:-1], self.patch)
         outputs = self.run(images, train=train, taps=taps).taps
-        return [
-            x[:, self.prefix :].reshape(-1, *grid, self.width) for x in outputs
-        ]  # [B, *grid, D]
+        # [B, prefix + L, D] to [B, *grid, D]
+        return [x[:, self.prefix :].reshape(-1, *grid, self.width) for x in outputs]
 
     def attention_weights(
         self, images: jax.Array, *, taps: Sequence[int] | None = None
@@ -194,31 +200,8 @@ class ViT(Encoder):
         return trunk._replace(last=jax.tree.map(norm, trunk.last))  # a list in `layer_tokens`
 
     def embedded(self, images: jax.Array, mask: Mask | None, normalize) -> jax.Array:
-        """The input of the blocks [B, prefix + K, D]; see `Encoder`."""
-        patches = patchify(images, self.patch)  # [B, L, prod(patch) * C]
-        grid, sides = (
-            grid_of(images.shape[1:-1], self.patch),
-            patch_sides(self.patch, images.ndim - 2),
-        )
-        learned, extent = self.learned_positions, extent_of(self.spacing, sides)
-        first, places = positions(self, grid, self.prefix, learned=learned, extent=extent)
-        # Visible patches are gathered before the embedding, which then skips the masked ones; with
-        # `normalize` as bytes, a quarter of the memory of float32.
-        if mask is not None and not self.mask_tokens:
-            patches = gathers.take_tokens(patches, mask.keep, kind=self.gather)  # [B, K, ...]
-            places = gathers.take_tokens(places, mask.keep, kind=self.gather)  # [B, K, D]
-        if normalize is not None:
-            patches = normalize(patches, pixels=math.prod(sides))
-        # A dense layer on flat patches equals the usual convolution of stride `patch`. [B, K, D]
-        x = nn.Dense(self.width, kernel_init=dense_init, dtype=self.dtype, name="embed")(patches)
-        if mask is not None and self.mask_tokens:
-            token = self.param("mask_token", token_init, (1, 1, self.width))
-            x = jnp.where(mask.mask[:, :, None], token.astype(x.dtype), x)  # [B, L, D]
-        x = x + places.astype(x.dtype)
-        if self.prefix:
-            tokens = self.param("cls_token", token_init, (1, self.prefix, self.width)) + first
-            x = gathers.prepend(tokens, x)  # [B, prefix + K, D]
-        return x
+        """The input of the first block, see `embedding.embedded`."""
+        return embedded(self, images, mask, normalize)
 
 
 def make(
@@ -247,19 +230,21 @@ def make(
     Args:
         size: one of Ti, S, B, L, H; see `SIZES`.
         patch: side of a patch in pixels, or one side for each axis: (2, 16, 16).
-        width, depth, heads: channels, blocks and attention heads, in place of the size's.
+        width, depth, heads: channels, blocks and attention heads; they override the size's.
         mlp_ratio: ratio of the MLP's hidden width to `width`.
         class_tokens: number of learned tokens in front of the patches; 0 for none.
         mask_tokens: encode masked patches as mask tokens instead of dropping them.
-        drop_path: rate of stochastic depth in the last block, in [0, 1); it rises from the first.
+        drop_path: rate of stochastic depth in the last block, in [0, 1).
         learned_positions: train the positions, which then fit only one image size.
         positions: 'sincos', sines and cosines of each axis; 'flat', those of the number of a patch,
             as VideoMAE's; or 'separable', learned ones of space and of time, as MAE_ST's.
         spacing: millimeters of a voxel along each axis: 'sincos' is of centimeters, then.
-        relative_positions: `models.relative_positions`, for whole images of one size.
+        relative_positions: BEiT's learned attention biases, for images of one size; initialized to
+            zero. Not for pre-training with masks.
         final_norm: normalize the output; off for a classifier, whose head has a norm.
         attention: kernel, one of `ops.attention.CHOICES`; 'auto' chooses by the devices.
-        remat: rematerialization, a name of `REMAT`: 'dots' and 'full' save memory.
+        remat: rematerialization, a name of `REMAT`: 'none' is fastest, 'dots' and 'full' save
+            memory.
         gather: 'take' or 'onehot', see `ops.gather`.
         dtype: of matrix products and activations; parameters are float32.
 

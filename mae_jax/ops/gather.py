@@ -1,5 +1,5 @@
-"""Gathers tokens by index, as a gather or as a product with a one-hot matrix, and prepends tokens.
-Which way to gather is faster depends on the accelerator.
+"""Gathers tokens by index, as a gather or as a product with a one-hot matrix. Which of them is
+faster depends on the accelerator.
 """
 
 import jax
@@ -34,9 +34,3 @@ def take_tokens(tokens: jax.Array, index: jax.Array, *, kind: str = "take") -> j
     # Without the barrier, XLA on TPUs converts all bytes to float before the gather, which moves
     # four times the memory.
     return jax.lax.optimization_barrier(taken) if tokens.dtype == jnp.uint8 else taken
-
-
-def prepend(tokens: jax.Array, x: jax.Array) -> jax.Array:
-    """Prepends tokens [1, N, D] to every sequence of x [B, T, D]: [B, N + T, D]."""
-    tokens = jnp.broadcast_to(tokens.astype(x.dtype), (x.shape[0], *tokens.shape[1:]))
-    return jnp.concatenate([tokens, x], axis=1)
