@@ -1,4 +1,4 @@
-"""Compares all self-supervised methods of `compare_methods` on two axes, with 64 tokens an image and
+"""Compares the self-supervised methods of `compare_methods` on two axes, with 64 tokens an image and
 two seeds each.
 
     mae-jax sweep --config compare_axes --jobs 2
