@@ -1,5 +1,4 @@
-"""Compares the self-supervised methods of `compare_methods` on two axes, with 64 tokens an image and
-two seeds each.
+"""Compares the methods of `compare_methods` on two axes, with 64 tokens an image and two seeds.
 
     mae-jax sweep --config compare_axes --jobs 2
     mae-jax report --sweep runs/compare_axes
