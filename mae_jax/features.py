@@ -31,8 +31,8 @@ def write_features(
     output = layer_output(layer, pool)
     arrays, names = tables.predict_all(run, state, (output,))
     arrays["features"] = arrays[output]
-    encoder = run.method.encoders().get("params/encoder")
-    if "affine" in arrays and isinstance(encoder, Encoder):
+    encoder = run.method.encoders().get("params/encoder") if "affine" in arrays else None
+    if isinstance(encoder, Encoder):
         space = run.data.example("eval")["image"].shape[1:-1]
         arrays["grid"] = np.array(grid_of(space, encoder.patch))
     tables.write_features(out, arrays, names, run.data.source("train"))

@@ -53,7 +53,7 @@ def _upgrade_method(method: ConfigDict) -> None:
     if method.name == "tasks.linear_probe" and "layer" not in args:
         args["layer"] = -1
     for name, value in ADDED.get(method.name, {}).items():
-        if name not in args and "decoder_gather" in args:
+        if name not in args and "mask_ratio" in args:
             args[name] = value
     for old, new in ARGUMENTS.items():
         if old in args:

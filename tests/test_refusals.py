@@ -60,14 +60,26 @@ def folder(tmp_path, monkeypatch):
         ("method.args.mean=0.5", "mean=0.5 is not of type tuple; it is (0.485"),
         (
             "method.args.encoder=resnet(50)",
-            "models has no 'resnet': choose convnext, vit",
+            "models has no 'resnet': choose clip_vit, convnext, vit",
         ),
-        ("method.args.encoder=heads(50)", "models has no 'heads': choose convnext, vit"),
-        ("method.args.encoder=", "'' should name exactly one of models: convnext, vit, vitdet"),
+        ("method.args.encoder=heads(50)", "models has no 'heads': choose clip_vit, convnext, vit"),
+        (
+            "method.args.encoder=",
+            "'' should name exactly one of models: clip_vit, convnext, vit, vitdet",
+        ),
         # A network of another kind is no encoder.
-        ("method.args.encoder=tokenizer(vit)", "models has no 'tokenizer': choose convnext, vit"),
-        ("method.args.target=teacher('tokenizer(vit)')", "models has no 'tokenizer': choose conv"),
-        ("method.args.mask=attention('tokenizer(vit)')", "models has no 'tokenizer': choose conv"),
+        (
+            "method.args.encoder=tokenizer(vit)",
+            "models has no 'tokenizer': choose clip_vit, convnext, vit",
+        ),
+        (
+            "method.args.target=teacher('tokenizer(vit)')",
+            "models has no 'tokenizer': choose clip_vit, conv",
+        ),
+        (
+            "method.args.mask=attention('tokenizer(vit)')",
+            "models has no 'tokenizer': choose clip_vit, conv",
+        ),
         ("data.train_transform=random_resized_crop(100000)", "size 100000 is over "),
         (
             "data.eval_transform=resize(8)|center_crop((8, 1000000000))",
@@ -312,14 +324,18 @@ def test_values_that_are_no_pair_of_numbers(value):
         (
             "evals",
             "features",
-            "evals has no 'features': choose classes, classify, detection, knn, logistic, multi",
+            "evals has no 'features': choose classes, classify, detection, knn, logistic, masked",
         ),
         (
             "data.sources",
             "images",
-            "data sources has no 'images': choose array_file, coco, dicom, ",
+            "data sources has no 'images': choose array_file, captioned, coco, ",
         ),
-        ("models", "norm", "models has no 'norm': choose convnext, tokenizer, vit"),
+        (
+            "models",
+            "norm",
+            "models has no 'norm': choose clip_vit, convnext, text_tower, tokenizer, vit",
+        ),
     ],
 )
 def test_only_what_can_be_chosen_is_named(package, name, message):

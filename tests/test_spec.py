@@ -101,7 +101,9 @@ def test_resolve_names_the_nearest():
 def test_resolve_lists_those_that_there_are():
     with pytest.raises(UserError) as error:
         spec.resolve("data.sources.zzz")
-    assert "data sources has no 'zzz': choose array_file, coco, dicom, ellip" in str(error.value)
+    assert "data sources has no 'zzz': choose array_file, captioned, coco, dicom" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize("name", ["methods.mae.make", "methods.nothing.make", "methods."])

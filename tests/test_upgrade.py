@@ -42,10 +42,10 @@ HOLES = SPARSE | dict(masked="input", unit=2, skips=False, normalize_target=Fals
         ("mae", dict(score="all"), "mae", dict(loss_on="all")),
         (
             "mae",
-            dict(decoder_gather="take"),
+            dict(mask_ratio=0.75),
             "mae",
             dict(
-                decoder_gather="take",
+                mask_ratio=0.75,
                 decoder_positions="sincos",
                 decoder_embed_bias=True,
                 loss_mask="",

@@ -32,6 +32,7 @@ OPTIONAL = {
     "imagecodecs": "compressed TIFF and DICOM files",
     "pydicom": "the source dicom",
     "nibabel": "the source nifti",
+    "tensorstore": "the source ome_zarr",
     "apache_beam": "mae-jax prepare --beam",
     "faster_coco_eval": "masks of objects, the evaluator detection",
     "torch": "weights in .pth files, mae-jax bench step --peer hf, the tests against PyTorch",
@@ -41,7 +42,9 @@ OPTIONAL = {
     "mlflow": "the writer mlflow (log.writers)",
     "av": "the source frames, for videos",
     "tokenizers": "captions in pieces of words, mae-jax tokenizer",
-    "jax2onnx": "mae-jax weights export --format onnx",
+    "jax2onnx": "mae-jax weights export --format onnx, mae-jax demo --static",
+    "starlette": "mae-jax demo",
+    "uvicorn": "mae-jax demo",
 }
 
 

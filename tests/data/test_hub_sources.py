@@ -11,6 +11,7 @@ from PIL import Image
 from mae_jax.data.examples import SourceExamples, packed
 from mae_jax.data.images import BadImage, Encoded
 from mae_jax.data.sources import hf, tar
+from mae_jax.spec import build
 from mae_jax.types import UserError
 
 pa = pytest.importorskip("pyarrow")
@@ -226,7 +227,8 @@ def test_encoded_images_are_packed_unchanged(shards):
     for image in (Encoded(data, window=(0, 9)), Encoded(data, background=(0, 0, 0))):
         assert packed(image)[:4] == b"\x89PNG"
     assert packed(np.zeros((2, 2, 1), np.uint8))[:4] == b"\x89PNG"
-    examples = SourceExamples(f"tar({str(shards)!r})", None)
+    text = f"tar({str(shards)!r})"
+    examples = SourceExamples(text, build(text, "data.sources"), None)
     sizes = [len(encoded(20 * i, "jpeg")) for i in range(COUNT)]
     assert min(sizes) <= examples.sizes[0] <= max(sizes) and examples.channels == 3
 

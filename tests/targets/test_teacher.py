@@ -116,7 +116,9 @@ def test_a_teacher_of_another_architecture_is_loaded(config, monkeypatch):
     args = dict(config.method.args) | dict(target="teacher('vit(Ti, patch=8, depth=1, heads=2)')")
     section = ConfigDict(dict(name="mae", args=args))
     rows = run.init_from.rows
-    other = InitFrom(rows=rows, args=args, method=make_method(**section), image=(16, 16, 1))
+    other = InitFrom(
+        rows=rows, args=args, method=make_method(**section), image=(16, 16, 1), inflate="mean"
+    )
     with pytest.raises(UserError, match=r"another architecture: .* config.method.args.target=teac"):
         other.load(state)
 

@@ -125,7 +125,7 @@ def loaded(folder, target=TARGET):
     state = TrainState(zero, params, (), extra, Skips(zero, zero))
     (part,) = set(method.loads()) - {"params/encoder"}
     row = Row("init_from.tokenizer", str(folder), part)
-    made = InitFrom(rows=[row], args=args, method=method, image=(8, 12, 3))
+    made = InitFrom(rows=[row], args=args, method=method, image=(8, 12, 3), inflate="mean")
     found = made.load(state).extra["target"]["tokenizer"]
     return traverse_util.flatten_dict(jax.device_get(found), sep="/")
 

@@ -29,9 +29,11 @@ def test_every_method_and_task(name):
     args = dict(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
     args |= {"classes": 3} if "classes" in known else {}
     args |= {"crop": 480} if "crop" in known else {}
+    args |= {"vocabulary": 8, "length": 4} if "vocabulary" in known else {}
     method = make_method(name=name.removeprefix("methods."), args=args, total_steps=10)
     images = np.zeros((2, 480, 480, 3), np.uint8)  # tiles and strides fit
     batch = {"image": images, "image2": images, "label": np.zeros(2, np.int32)}
+    batch |= {"text": np.zeros((2, 4), np.int32), "text_valid": np.ones((2, 4), bool)}
     built = lambda key, batch: method.predict(
         *method.init(key, batch), batch, outputs=method.offers()
     )
