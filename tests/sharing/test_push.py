@@ -1,6 +1,7 @@
 """Uploads to stand-ins for the hub: a class that keeps what it gets, and a server that refuses."""
 
 import http.server
+import importlib
 import shutil
 import threading
 import types
@@ -127,6 +128,7 @@ def server(monkeypatch):
     listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=listening.serve_forever, daemon=True).start()
     kept.url = f"http://127.0.0.1:{listening.server_port}"
+    importlib.import_module("huggingface_hub.constants")  # the package imports it when needed
     monkeypatch.setattr(hub.constants, "ENDPOINT", kept.url)
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
     kept.stop = lambda: (listening.shutdown(), listening.server_close())
