@@ -14,7 +14,7 @@ labels instead, and 'scratch' on the 10% only, both with one learning rate for a
 
 from ml_collections import ConfigDict
 
-from mae_jax.configs import compare_methods, finetune
+from mae_jax.configs import compare_methods
 from mae_jax.configs.compare_methods import METHODS
 from mae_jax.types import UserError
 
@@ -24,7 +24,6 @@ EPOCHS = 4.0
 EVALS = "knn(k=20, limit=4000)|knn(k=20, limit=4000, whiten=True)|logistic(limit=4000)"
 EVERY = 375
 """Steps between two evaluations, half of those of equal images."""
-FEW = "share(0.1, seed=0)"
 ENCODERS = {
     "vit": "vit(width=96, depth=2, heads=3, patch=4)",
     "convnext": "convnext(widths=(48, 96), depths=(1, 2), stem=4, kernel=3)",
@@ -112,9 +111,8 @@ def from_scratch(encoder: str) -> ConfigDict:
 
 
 def few_labels(encoder: str) -> ConfigDict:
-    """Fine-tuning with 10% of the labels."""
-    config = finetune.on_scenes()
-    config.data.subset = FEW
-    config.method.args.update(encoder=encoder, layer_decay=0.9)
-    config.schedule.update(base_lr=4e-3, epochs=15.0, warmup_epochs=1.5)
+    """Fine-tuning with 10% of the labels: `compare_methods` with other rates."""
+    config = compare_methods.few_labels(encoder)
+    config.method.args.layer_decay = 0.9
+    config.schedule.base_lr = 4e-3
     return config

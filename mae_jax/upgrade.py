@@ -27,6 +27,8 @@ def upgrade(config: ConfigDict) -> ConfigDict:
         del config.identities
     if "evals" in config and "figures" not in config.evals:
         config.evals.figures = AUTO
+    if "evals" in config and "baselines" not in config.evals:
+        config.evals.baselines = True
     if "schedule" in config and "decay" not in config.schedule:
         config.schedule.decay = "cosine"
     if "log" in config and "writers" not in config.log:

@@ -40,10 +40,9 @@ class Share(NamedTuple):
 def shares(jobs: int) -> list[Share]:
     """The devices of each of `jobs` processes.
 
-    A single process gets all devices, several get one GPU each or, on the CPU, disjoint cores:
-    threads of two processes that wait for each other on the same cores cost a third of the speed.
-    More processes than cores share them. Use one at a time on a TPU: the first process locks it,
-    and the others would fail.
+    A single process gets all devices, several get one GPU each or, without GPUs, disjoint cores:
+    on the same cores, their threads wait for each other. More processes than cores share them. Use
+    one at a time on a TPU: the first process locks it, and the others would fail.
 
     Raises:
         UserError: fewer GPUs than processes, some of which would compute on the CPU.
@@ -61,7 +60,8 @@ def shares(jobs: int) -> list[Share]:
     if jobs > len(names):
         where = "CUDA_VISIBLE_DEVICES lists" if listed else "this machine has"
         raise UserError(f"--jobs {jobs}: each uses a GPU, and {where} {len(names)}: lower --jobs")
-    return [Share(gpus=name) for name in names[:jobs]]
+    split = [None] * jobs if gpus else _split_cores(jobs)
+    return [Share(gpus=name, cores=cores) for name, cores in zip(names, split, strict=False)]
 
 
 def _split_cores(jobs: int) -> list[tuple[int, ...] | None]:
