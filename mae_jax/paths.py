@@ -33,6 +33,17 @@ def check_place(folder: Path, option: str) -> None:
         return
 
 
+def check_empty(folder: Path, option: str) -> None:
+    """Raises UserError if a folder has files already, or cannot be created or written to.
+
+    Args:
+        folder, option: see `check_place`.
+    """
+    check_place(folder, option)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{option} {folder}: there are files in it already: name another folder")
+
+
 def check_file(path: Path, option: str, endings: Sequence[str] = ()) -> None:
     """Raises UserError if a file cannot be written.
 

@@ -14,7 +14,7 @@ from mae_jax.evals.full_size_objects import Detected, check_size, detect
 from mae_jax.ops.boxes import OUTPUTS
 from mae_jax.ops.draw_objects import draw_objects
 from mae_jax.ops.palette import palette
-from mae_jax.paths import check_place
+from mae_jax.paths import check_empty
 from mae_jax.predictions import Writer, file_names
 from mae_jax.types import TrainState, UserError
 
@@ -60,9 +60,7 @@ def write(
     Raises:
         UserError: the folder has files already.
     """
-    check_place(out, "--out")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out}: there are files in it already: name another folder")
+    check_empty(out, "--out")
     count = run.method.labels()["box_label"]
     classes = names.get("box_label") or [f"class {number}" for number in range(count)]
     source = run.data.source("train")

@@ -10,9 +10,9 @@ from PIL import Image
 
 from mae_jax.evals.full_size import Inference, inference, label_map, predictions, probabilities
 from mae_jax.ops.palette import overlay, palette
-from mae_jax.paths import check_place
+from mae_jax.paths import check_empty
 from mae_jax.predictions import Writer, file_names
-from mae_jax.types import TrainState, UserError
+from mae_jax.types import TrainState
 
 READS = ("segmentation",)
 OPTIONS = ("size", "long", "crop", "stride", "scales", "flip", "step", "weighting")
@@ -66,9 +66,7 @@ def write(
     Raises:
         UserError: the folder has files already.
     """
-    check_place(out, "--out")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out}: there are files in it already: name another folder")
+    check_empty(out, "--out")
     count = run.method.labels()["segmentation"]
     colors, files = palette(count), file_names(run.data.source("train"))
     written = 0

@@ -11,8 +11,8 @@ import numpy as np
 
 from mae_jax.data.fields import OPTIONAL
 from mae_jax.data.sources import Source
-from mae_jax.paths import check_place
-from mae_jax.types import TrainState, UserError
+from mae_jax.paths import check_empty
+from mae_jax.types import TrainState
 
 STORED = {
     "label": ("labels", "class_names"),
@@ -126,9 +126,7 @@ def write_rows(
     Raises:
         UserError: the folder has files already.
     """
-    check_place(out, "--out")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out}: there are files in it already: name another folder")
+    check_empty(out, "--out")
     features = ("features",) if "features" in run.method.offers() else ()
     arrays, names = predict_all(run, state, (*features, *outputs))
     out.mkdir(parents=True, exist_ok=True)

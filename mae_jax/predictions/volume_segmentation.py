@@ -18,7 +18,7 @@ from mae_jax.data.volume_geometry import VolumeGeometry, to_original
 from mae_jax.evals.sliding import Sliding, label_blocks, logits_of, sliding, unreadable, volumes
 from mae_jax.ops.palette import overlay, palette
 from mae_jax.ops.planes import fullest, joined, planes
-from mae_jax.paths import check_place
+from mae_jax.paths import check_empty
 from mae_jax.predictions import Writer, file_names
 from mae_jax.predictions.segmentation import class_rows
 from mae_jax.types import TrainState, UserError
@@ -68,9 +68,7 @@ def write(
     Raises:
         UserError: the folder has files already, or nibabel is not installed.
     """
-    check_place(out, "--out")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out}: there are files in it already: name another folder")
+    check_empty(out, "--out")
     source, classes = run.data.source("train"), run.method.labels()["segmentation"]
     colors, files = palette(classes), file_names(source, "")
     how = how if how.crop else how._replace(crop=run.data.example("eval")["image"].shape[1:-1])

@@ -5,14 +5,11 @@ background. The mean brightness is drawn from one range for all textures, so tha
 by its texture, and not by single voxels. A volume is a function of (seed, split, index).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from mae_jax.data.random import hash_words, uniform
-from mae_jax.data.sources import Source
+from mae_jax.data.rendered import Rendered, check_integers
 from mae_jax.spec import check_choice
-from mae_jax.types import UserError
 
 CLASS_NAMES = ("smooth", "striped", "speckled")
 SPLITS = ("train", "test")
@@ -28,24 +25,15 @@ _CLOUDS, _NOISE = 5, 30
 _DRAWS = dict(center=3, radii=3, turn=3, texture=1, brightness=1, phases=3)
 
 
-class Ellipsoids(Source):
+class Ellipsoids(Rendered):
     """Volumes that are rendered when they are read, see `make`."""
 
-    def __init__(self, *, size: int, num_examples: int, seeds: tuple[int, int]):
-        self.size, self.num_examples, self._seeds = size, num_examples, seeds
+    def __init__(self, **options):
+        super().__init__(**options)
         self.names = {"label": CLASS_NAMES, "segmentation": ("background", *CLASS_NAMES)}
 
-    def read(self, indices: np.ndarray) -> dict[str, Sequence]:
-        """'image', 'segmentation' and 'label', see `make`."""
-        rows = [self._render(key) for key in hash_words(*self._seeds, np.asarray(indices))]
-        names = ("image", "segmentation", "label")
-        return dict(zip(names, zip(*rows, strict=True), strict=True))
-
-    def name(self, index: int) -> str:
-        """The number of the volume."""
-        return f"[{index}]"
-
-    def _render(self, key: np.uint64) -> tuple[np.ndarray, np.ndarray, int]:
+    def render(self, key: np.uint64) -> tuple[np.ndarray, np.ndarray, int]:
+        """See `make`."""
         size = self.size
         places = (np.arange(size, dtype=np.float32) + 0.5) / size
         places = np.stack(np.meshgrid(places, places, places, indexing="ij"))  # [3, S, S, S]
@@ -136,10 +124,6 @@ def make(
         UserError: an argument is invalid.
     """
     check_choice("ellipsoids: split", split, SPLITS)
-    for name, value, least, most in (
-        ("size", size, MIN_SIZE, MAX_SIZE),
-        ("num_examples", num_examples, 1, 2**31),
-    ):
-        if type(value) is not int or not least <= value <= most:
-            raise UserError(f"ellipsoids: {name}={value!r} should be an int from {least} to {most}")
+    bounds = {"size": (size, MIN_SIZE, MAX_SIZE), "num_examples": (num_examples, 1, 2**31)}
+    check_integers("ellipsoids", bounds)
     return Ellipsoids(size=size, num_examples=num_examples, seeds=(seed, SPLITS.index(split)))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mae_jax.data.random import hash_words, uniform
+from mae_jax.data.rendered import check_integers
 from mae_jax.data.scene_parts import (
     BRIGHTNESS,
     SHADING,
@@ -23,7 +24,6 @@ from mae_jax.data.scene_parts import (
 from mae_jax.data.sources import Source
 from mae_jax.data.sources.fashion_scenes import CLASS_NAMES, MAX_SIZE, MIN_SIZE, SPLITS
 from mae_jax.spec import check_choice
-from mae_jax.types import UserError
 
 DIRECTIONS = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}
 """Name -> (y, x)."""
@@ -135,15 +135,8 @@ def make(
     """
     check_choice("fashion_clips: split", split, SPLITS)
     check_choice("fashion_clips: label", label, LABELS)
-    for name, value, least, most in (
-        ("size", size, MIN_SIZE, MAX_SIZE),
-        ("frames", frames, 1, MAX_FRAMES),
-        ("num_examples", num_examples, 1, 2**31),
-    ):
-        if type(value) is not int or not least <= value <= most:
-            raise UserError(
-                f"fashion_clips: {name}={value!r} should be an int from {least} to {most}"
-            )
+    bounds = {"size": (size, MIN_SIZE, MAX_SIZE), "frames": (frames, 1, MAX_FRAMES)}
+    check_integers("fashion_clips", bounds | {"num_examples": (num_examples, 1, 2**31)})
     return FashionClips(
         load(split),
         size=size,

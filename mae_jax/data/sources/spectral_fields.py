@@ -5,14 +5,11 @@ be plausible, and a brightness of its own; light varies over the image, and ever
 An image is a function of (seed, split, index).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from mae_jax.data.random import hash_words, uniform
-from mae_jax.data.sources import Source
+from mae_jax.data.rendered import Rendered, check_integers
 from mae_jax.spec import check_choice
-from mae_jax.types import UserError
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B08", "B11", "B12")
 """Names of Sentinel-2's bands from blue to short-wave infrared."""
@@ -33,27 +30,18 @@ _BRIGHTNESS = 1.5  # factor between the brightest and the mean field of a kind
 _LIGHT, _NOISE = 0.15, 0.02
 
 
-class SpectralFields(Source):
+class SpectralFields(Rendered):
     """Images that are rendered when they are read, see `make`."""
 
     bands = BANDS
 
-    def __init__(self, *, size: int, num_examples: int, seeds: tuple[int, int]):
-        self.size, self.num_examples, self._seeds = size, num_examples, seeds
+    def __init__(self, **options):
+        super().__init__(**options)
         self.names = {"label": tuple(REFLECTANCE), "segmentation": tuple(REFLECTANCE)}
         self._signatures = np.array(list(REFLECTANCE.values()))  # [kinds, bands]
 
-    def read(self, indices: np.ndarray) -> dict[str, Sequence]:
-        """'image', 'segmentation' and 'label', see `make`."""
-        rows = [self._render(key) for key in hash_words(*self._seeds, np.asarray(indices))]
-        names = ("image", "segmentation", "label")
-        return dict(zip(names, zip(*rows, strict=True), strict=True))
-
-    def name(self, index: int) -> str:
-        """The number of the image."""
-        return f"[{index}]"
-
-    def _render(self, key: np.uint64) -> tuple[np.ndarray, np.ndarray, int]:
+    def render(self, key: np.uint64) -> tuple[np.ndarray, np.ndarray, int]:
+        """See `make`."""
         low, high = _FIELDS
         count = low + int(uniform(hash_words(key, 0)[None], 1)[0, 0] * (high - low + 1))
         points, kind, brightness = np.split(
@@ -94,12 +82,6 @@ def make(
         UserError: an argument is invalid.
     """
     check_choice("spectral_fields: split", split, SPLITS)
-    for name, value, least, most in (
-        ("size", size, MIN_SIZE, MAX_SIZE),
-        ("num_examples", num_examples, 1, 2**31),
-    ):
-        if type(value) is not int or not least <= value <= most:
-            raise UserError(
-                f"spectral_fields: {name}={value!r} should be an int from {least} to {most}"
-            )
+    bounds = {"size": (size, MIN_SIZE, MAX_SIZE), "num_examples": (num_examples, 1, 2**31)}
+    check_integers("spectral_fields", bounds)
     return SpectralFields(size=size, num_examples=num_examples, seeds=(seed, SPLITS.index(split)))
