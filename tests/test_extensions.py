@@ -240,7 +240,7 @@ def test_what_came_with_weights_is_never_imported(write, tmp_path, key, value):
         dict(
             method=dict(name="tasks.encode", args=dict(encoder="vit(B)", mean=(0.5,))),
             data=dict(train="", eval_transform="resize((8, 8))", repeats=1, sampling=""),
-            evals=dict(run="", figures="auto"),
+            evals=dict(run="", figures="auto", baselines=True),
         )
     )
     workdir = tmp_path / "run"
