@@ -68,4 +68,5 @@ def test_keys_that_are_new_have_the_value_of_before():
     found = upgrade(ConfigDict(dict(method=dict(name="mae"), **sections)))
     assert found.data.sampling == ""
     assert found.log.to_dict() == dict(every=3, writers="tensorboard")
-    assert found.evals.figures == "auto" and found.schedule.decay == "cosine"
+    assert found.evals.figures == "auto" and found.evals.baselines is True
+    assert found.schedule.decay == "cosine"
