@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from mae_jax.config import load_config, load_configs
-from mae_jax.configs import compare_axes, scenes
+from mae_jax.configs import compare_methods, scenes
 from mae_jax.engine.optim import make_optimizer, make_plan
 from mae_jax.models import convnext, vit
 from mae_jax.run import check
@@ -125,23 +125,23 @@ def test_the_experiments_of_a_sweep_can_be_built(name, monkeypatch):
 
 @pytest.mark.parametrize("arg", ["vit", "convnext"])
 def test_methods_are_compared_at_equal_images_and_at_equal_compute(arg):
-    costs = compare_axes.GFLOPS[arg]
+    costs = compare_methods.GFLOPS[arg]
     axes = {"equal images": {}, "equal compute": {}}
-    for name, config in compare_axes.get_configs(arg).items():
+    for name, config in compare_methods.get_configs(arg).items():
         row, axis, _ = name.split("/")
         if axis in axes:
             axes[axis][row] = config.schedule.epochs
-    assert axes["equal images"] == dict.fromkeys([*compare_axes.METHODS, "supervised"], 4.0)
+    assert axes["equal images"] == dict.fromkeys([*compare_methods.METHODS, "supervised"], 4.0)
     spent = {row: epochs * costs[row] for row, epochs in axes["equal compute"].items()}
-    assert spent == pytest.approx(dict.fromkeys(compare_axes.METHODS, 4 * costs["supervised"]))
+    assert spent == pytest.approx(dict.fromkeys(compare_methods.METHODS, 4 * costs["supervised"]))
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("arg", ["vit", "convnext"])
 def test_what_is_compared_differs_in_the_method_alone(arg):
     configs = load_configs(f"configs/compare_methods.py:{arg}")
-    frozen = {n.split("/")[0]: c for n, c in configs.items() if n.endswith("frozen/0")}
-    assert len(frozen) == 11 and len(configs) == 2 * (2 * 10 + 2)
+    frozen = {n.split("/")[0]: c for n, c in configs.items() if n.endswith("equal images/0")}
+    assert len(frozen) == 11 and len(configs) == 2 * (4 * 10 + 2)
     budgets = {(c.data.batch_size, c.schedule.epochs, c.evals.run) for c in frozen.values()}
     assert len(budgets) == 1
     encoders = {c.method.args.encoder for name, c in frozen.items() if name != "fcmae"}
