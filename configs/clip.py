@@ -59,6 +59,7 @@ def on_shards(arg: str) -> ConfigDict:
     config.optimizer.weight_decay = 0.2
     config.schedule.update(base_lr=4e-6, epochs=32.0, warmup_epochs=1.0)
     config.evals.run = "retrieval(limit=5000)"
+    config.evals.figures = "curves|retrieved"
     return config
 
 
@@ -76,4 +77,5 @@ def on_scenes() -> ConfigDict:
         pool="mean",
     )
     config.evals.run += f"|retrieval(limit=2000)|zero_shot(prompts={PROMPTS})"
+    config.evals.figures = "curves|retrieved"
     return config

@@ -113,19 +113,13 @@ class Model:
         Raises:
             BadImage: a file is no image.
         """
-        from mae_jax.data.images import Encoded, pixels_of
-        from mae_jax.data.transforms import draw, make_transforms
+        from mae_jax.data.images import Encoded
+        from mae_jax.data.transforms import make_transforms, transformed
 
         transforms = make_transforms(self.transform)
-        images = []
-        for path in paths:
-            channels = self.image_shape[-1] if self.image_shape else 3
-            example = {"image": Encoded(Path(path).read_bytes(), channels)}
-            drawn = draw(transforms, np.zeros(1, np.uint64))
-            for transform, values in zip(transforms, drawn, strict=True):
-                example = transform.apply(example, values[0])
-            images.append(pixels_of(example["image"]))
-        return np.stack(images)
+        channels = self.image_shape[-1] if self.image_shape else 3
+        encoded = (Encoded(Path(path).read_bytes(), channels) for path in paths)
+        return np.stack([transformed(image, transforms) for image in encoded])
 
     def _batches(self, images: Images, size: int) -> Iterator[np.ndarray]:
         """Images [n, *space, C] of at most `size` rows at a time; files are read when needed."""

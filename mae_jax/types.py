@@ -155,6 +155,12 @@ class Method(abc.ABC):
         offers each of them: see `layer_output`.
         """
 
+    def embeddings(self) -> tuple[str, ...]:
+        """Outputs of one vector per example, [B, E] float32, that `mae-jax features` writes beside
+        'features': those whose fields the data have, see `reads`.
+        """
+        return ()
+
     def reads(self, outputs: Sequence[str]) -> tuple[str, ...]:
         """Fields of a batch that `predict` reads for these outputs: those of `inputs`, and more
         where an output needs them.

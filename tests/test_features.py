@@ -29,7 +29,30 @@ def run_on(folder):
         "features": batch["image"].mean((1, 2)).astype(np.float32),
         **{name: rows for name, rows in batch.items() if name != "image"},
     }
-    return SimpleNamespace(data=data, predictor=lambda state, outputs: predict)
+    method = SimpleNamespace(embeddings=lambda: ())
+    return SimpleNamespace(data=data, method=method, predictor=lambda state, outputs: predict)
+
+
+class Pairs:
+    """A method whose embeddings are a pixel of the image, and the first token of the text."""
+
+    def embeddings(self):
+        return ("image_embedding", "text_embedding")
+
+    def reads(self, outputs):
+        return ("text", "text_valid") if "text_embedding" in outputs else ("image",)
+
+    def vocabulary_size(self):
+        return 0
+
+    def outputs(self, batch, names):
+        made = {
+            "features": lambda: batch["image"].mean((1, 2)).astype(np.float32),
+            "image_embedding": lambda: batch["image"][:, 0, 0, :1].astype(np.float32),
+            "text_embedding": lambda: batch["text"][:, :1].astype(np.float32),
+        }
+        rest = {name: rows for name, rows in batch.items() if name != "image"}
+        return {name: made[name]() for name in names} | rest
 
 
 def read(path):
@@ -80,3 +103,28 @@ def test_features_of_a_layer(tmp_path):
     run.predictor = predictor
     out, _ = write_features(run, None, tmp_path / "f.npz", layer=-2, pool="mean")
     assert asked == [("features/-2/mean",)] and np.load(out)["features"].shape == (1, 7)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_embeddings_of_images_and_of_their_texts_where_there_are_any(tmp_path, suffix):
+    """Seven images, of which the last has no text; and a folder, whose images have none."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 4), (7, 7, 7)).save(tmp_path / "images" / "1.png")
+    options = dict(batch_size=4, train_transform="", eval_transform="", workers=1)
+    source = "tests.helpers.tiny_captions(num_examples=7)"
+    method = Pairs()
+    for train in (source, f"folder({str(tmp_path / 'images')!r})"):
+        data = make_data(train=train, fields=("label", "text", "text_valid"), **options)
+        predictor = lambda state, names: lambda batch: method.outputs(batch, names)
+        run = SimpleNamespace(data=data, method=method, predictor=predictor)
+        arrays, _ = read(write_features(run, None, tmp_path / f"f{suffix}")[0])
+        if train != source:
+            assert arrays.keys() == {"features", "image_embedding"}
+            assert arrays["image_embedding"].tolist() == [[7]]
+            continue
+        rows = data.source("train").arrays
+        np.testing.assert_array_equal(arrays["text_embedding"], rows["text"][:, :1])
+        np.testing.assert_array_equal(arrays["image_embedding"][:, 0], rows["image"][:, 0, 0, 0])
+        assert arrays["has_text"].tolist() == [True] * 6 + [False]
+        assert arrays["text_embedding"].dtype == np.float32
+        assert not {"text", "text_valid"} & arrays.keys() and arrays["labels"].shape == (7,)

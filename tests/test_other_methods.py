@@ -88,6 +88,9 @@ def test_texts_are_asked_for_where_they_are_needed(tmp_path, capsys):
     command = "train", "--workdir", tmp_path, "--config", "tests/helpers/tiny_methods.py:m3ae"
     line = mistake(capsys, *command, "--config.data.fields=('label',)", "--config.evals.run=")
     assert line.startswith("m3ae learns from images and texts: use a source that has them, and")
+    plain = "--config.data.train=fashion_scenes(split=train, size=16, num_examples=32)"
+    line = mistake(capsys, *command, plain, "--config.evals.run=")
+    assert line.startswith("m3ae learns from images and texts: use a source that has them, and")
     line = mistake(capsys, *command, "--config.method.args.length=9")
     assert "texts have the shape [6] and config.method.args.length=9: make them equal" in line
     line = mistake(capsys, *command, "--config.method.args.vocabulary=9")

@@ -82,7 +82,8 @@ MAY_IMPORT = {
     "onnx_convert": BASE,
     "export": BASE | {"methods", "onnx_convert", "run"},
     "model": BASE | {"data", "methods", "ops", "predictions", "weights", "workdir"},
-    "features": BASE | {"models", "ops", "predictions", "run"},
+    "features": BASE | {"checks", "models", "ops", "predictions", "run"},
+    "search": BASE | {"data", "evals", "figures", "predictions", "run"},
     "evaluate": BASE
     | {
         "engine",
@@ -145,6 +146,7 @@ MAY_IMPORT = {
         "predictions",
         "project",
         "run",
+        "search",
         "settings",
         "sharing",
         "sweeps",

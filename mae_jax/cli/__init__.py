@@ -32,6 +32,7 @@ from mae_jax.cli.demo import add_demo, demo
 from mae_jax.cli.explain import add_explain
 from mae_jax.cli.explain import explain as explain_run
 from mae_jax.cli.failure import explain, fail
+from mae_jax.cli.search import add_search, search
 from mae_jax.cli.sharing import card
 from mae_jax.cli.text import add_tokenizer, tokenizer
 from mae_jax.errors import Preempted, UserError
@@ -125,6 +126,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_reconstruct(command(commands.reconstruct, text))
     text = "write the encoder's features of a folder of images as .npz or .safetensors"
     add_features(command(commands.features, text))
+    text = "find the images of a folder that are nearest to a text or to an image"
+    add_search(command(search, text))
     add_predict(command(commands.predict, "write predictions for images as files"))
     text = "write an HTML page that shows what an encoder has learned"
     add_explain(command(explain_run, text))

@@ -61,8 +61,8 @@ FIELDS: Mapping[str, Field] = {
     "box": Field(dtype=np.float32, move="boxes"),
     "box_label": Field(dtype=np.int32),  # NO_BOX for padding
     "box_mask": Field(dtype=np.uint8),  # [n, m, m], 0 to 255: masks cut to 'box', moved with it
-    "text": Field(dtype=np.int32),  # [T], numbers of tokens, 0 after the last one
-    "text_valid": Field(dtype=np.bool_),  # [T], False after the last token
+    "text": Field(dtype=np.int32, optional=True),  # [T], numbers of tokens, 0 after the last one
+    "text_valid": Field(dtype=np.bool_, optional=True),  # [T], False after the last token
 }
 
 

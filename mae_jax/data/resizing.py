@@ -18,6 +18,8 @@ KERNELS = {
     "nearest": resizer.ResizeAlg.nearest(),
 }
 """Resampling kernels, named as in Pillow. All but 'nearest' widen when an image shrinks."""
+THUMBNAIL = 128
+"""Longest side in pixels of a thumbnail."""
 
 
 class _Thread(threading.local):
@@ -47,6 +49,16 @@ def resize(
     groups = np.split(image, range(4, image.shape[2], 4), axis=2)  # the library takes 1 to 4
     resized = [_resize(group, box, size, KERNELS[kernel]) for group in groups]
     return resized[0] if len(resized) == 1 else np.concatenate(resized, axis=2)
+
+
+def thumbnail(image: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
+    """An image [H, W, C] uint8 with sides of at most `side` pixels."""
+    height, width = image.shape[:2]
+    factor = side / max(height, width)
+    if factor >= 1:
+        return image
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    return resize(image, (0, 0, height, width), size, "bicubic")
 
 
 def _resize(

@@ -8,9 +8,8 @@ import numpy as np
 
 from mae_jax.data import decoding
 from mae_jax.data.decoding import BadImage
-from mae_jax.data.images import Encoded, cut, pixels_of
-from mae_jax.data.resizing import resize
-from mae_jax.data.transforms import Transform, draw
+from mae_jax.data.images import Encoded, cut
+from mae_jax.data.transforms import Transform, transformed
 from mae_jax.explain.heat import rgb
 from mae_jax.types import UserError
 
@@ -18,8 +17,6 @@ MAX_BYTES = 32 * 2**20
 """Of an uploaded file, at most."""
 MAX_PIXELS = 64_000_000
 """Of an uploaded image, at most: 8,000 x 8,000. They are counted before any is decoded."""
-THUMBNAIL = 128
-"""Longest side in pixels of the nearest images."""
 
 
 def decoded(
@@ -48,11 +45,7 @@ def decoded(
     try:
         check_size(data)
         encoded = Encoded(data, shape[-1], max_pixels=MAX_PIXELS, **options)
-        example = {"image": encoded}
-        values = draw(transforms, np.zeros(1, np.uint64))
-        for transform, value in zip(transforms, values, strict=True):
-            example = transform.apply(example, value[0])
-        pixels = pixels_of(example["image"])
+        pixels = transformed(encoded, transforms)
         return pixels if pixels.shape == tuple(shape) else cut(pixels, *centered(pixels, shape))
     except BadImage as error:
         raise UserError(f"this image cannot be read: {error}") from error
@@ -80,16 +73,6 @@ def centered(pixels: np.ndarray, shape: Sequence[int]):
     factor = min(height / size[0], width / size[1])
     box_height, box_width = size[0] * factor, size[1] * factor
     return ((height - box_height) / 2, (width - box_width) / 2, box_height, box_width), size
-
-
-def thumbnail(image: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
-    """An image [H, W, C] uint8 with sides of at most `side` pixels."""
-    height, width = image.shape[:2]
-    factor = side / max(height, width)
-    if factor >= 1:
-        return image
-    size = max(1, round(height * factor)), max(1, round(width * factor))
-    return resize(image, (0, 0, height, width), size, "bicubic")
 
 
 def base64_of(array: np.ndarray) -> str:

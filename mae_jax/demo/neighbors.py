@@ -10,8 +10,9 @@ from rich.progress import track
 
 from mae_jax.data import Data
 from mae_jax.data.random import permute
+from mae_jax.data.resizing import thumbnail
 from mae_jax.data.sources import Source
-from mae_jax.demo.images import picture, thumbnail
+from mae_jax.demo.images import picture
 from mae_jax.demo.reconstruction import compiled
 from mae_jax.engine.log import console
 from mae_jax.explain.network import Network

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from mae_jax.data.alpha import WHITE, color_of
+from mae_jax.data.resizing import thumbnail
 from mae_jax.data.transforms import Transform
 from mae_jax.data.transforms.center_crop import HALF, CenterCrop
 from mae_jax.data.transforms.resize import Resize
-from mae_jax.demo.images import thumbnail
 from mae_jax.demo.neighbors import Neighbors
 from mae_jax.demo.onnx_model import WebModel, predicted, web_model
 from mae_jax.demo.reconstruction import Reconstruction

@@ -32,8 +32,9 @@ class FigureContext(NamedTuple):
     data: EvalData
     split: str
     """Whose images are drawn: 'test', or 'train' if there is no test set."""
-    predict: Callable[[Sequence[str]], Predict]
-    """Names of outputs -> a function from a batch to these outputs."""
+    predict: Callable[..., Predict]
+    """(names of outputs, reduce=None) -> a function from a batch to these outputs, or to what
+    `reduce` makes of them on the devices, see `Evaluator.reduce`."""
     pictures: Callable[[int, int], dict[str, np.ndarray]]
     """(count, seed) -> the method's pictures of the first held-out images, each
     [count, *space, C] uint8, in the order in which they are drawn. `seed` draws the masks."""

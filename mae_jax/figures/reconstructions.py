@@ -76,10 +76,15 @@ def labeled(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         label = textwrap.fill(name, 24)
         if images.ndim > 4:
             label += "\n(middle slice)"
-        while images.ndim > 4:  # [B, D, ..., H, W, C] -> [B, ..., H, W, C]
-            images = images[:, images.shape[1] // 2]
-        rows[label] = images
+        rows[label] = flat(images)
     return rows
+
+
+def flat(images: np.ndarray) -> np.ndarray:
+    """Middle slices [B, H, W, C] of volumes [B, D, ..., H, W, C]; other images are unchanged."""
+    while images.ndim > 4:
+        images = images[:, images.shape[1] // 2]  # [B, D, ..., H, W, C] -> [B, ..., H, W, C]
+    return images
 
 
 def tiled(rows: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -110,15 +115,15 @@ def drawn(rows: Mapping[str, np.ndarray], side: float = SIDE) -> Canvas:
     axes = figure.subplots(len(rows), count, squeeze=False)
     for row, (label, images) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(row, images, strict=True):
-            _show(axis, image)
+            show(axis, image)
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, labelpad=6)
     left = 1.95 / figure.get_figwidth()
     figure.subplots_adjust(left=left, right=0.995, top=0.99, bottom=0.01, wspace=0.04, hspace=0.04)
     return figure
 
 
-def _show(axis: Axes, image: np.ndarray) -> None:
-    """An image [H, W, C], or a line for each channel of a signal [L, C]."""
+def show(axis: Axes, image: np.ndarray) -> None:
+    """Draws an image [H, W, C], or a line for each channel of a signal [L, C]."""
     axis.set_xticks([]), axis.set_yticks([])
     axis.spines[:].set_visible(False)
     if image.ndim == 2:

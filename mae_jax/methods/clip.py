@@ -77,6 +77,10 @@ class ImageText(ImageMethod):
         """
         return (*super().offers(), "image_embedding", *TEXT_OUTPUTS)
 
+    def embeddings(self) -> tuple[str, ...]:
+        """See `Method`."""
+        return ("image_embedding", "text_embedding")
+
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Extra]:
         """Initializes parameters for images of this size; a batch without texts will do."""
         keys = jax.random.split(key, 4)

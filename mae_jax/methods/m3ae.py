@@ -69,6 +69,10 @@ class JointMasking(MaskedMethod):
         """
         return (*super().offers(), *TEXT_OUTPUTS)
 
+    def embeddings(self) -> tuple[str, ...]:
+        """See `Method`."""
+        return ("text_features", "joint_features")
+
     def init_params(self, key: jax.Array, images: jax.Array, mask: Mask) -> Params:
         """See `MaskedMethod`."""
         nothing = jnp.zeros((len(images), self.length), jnp.int32)

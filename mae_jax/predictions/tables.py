@@ -32,14 +32,32 @@ def predict_all(
     """Outputs and labels of every readable example of the split 'train', and the examples' names.
 
     Args:
+        run, state, outputs: see `predict_readable`.
+
+    Returns:
+        Output, or field of `OPTIONAL` or of `geometry_of` that the data have -> [N, ...]; and N
+        names.
+    """
+    arrays, read = predict_readable(run, state, outputs)
+    source = run.data.source("train")
+    return arrays | geometry_of(source, read), [source.name(int(index)) for index in read]
+
+
+def predict_readable(
+    run, state: TrainState, outputs: Sequence[str]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Outputs and labels of every readable example of the split 'train', and which these are.
+
+    Args:
         run: a `mae_jax.run.Run`.
         state: its state.
         outputs: names of outputs of its method.
 
     Returns:
-        Output, or field of labels or of `geometry_of` that the data have -> [N, ...]; and N names.
+        Output, or field of `OPTIONAL` that the data have -> [N, ...]; and [N] int, indices of the
+        examples in the source.
     """
-    predict, source = run.predictor(state, outputs), run.data.source("train")
+    predict = run.predictor(state, outputs)
     parts: dict[str, list[np.ndarray]] = {}
     valid = []
     for batch in run.data.eval("train"):
@@ -47,10 +65,8 @@ def predict_all(
         valid.append(np.asarray(found["valid"]))
         for name in (*outputs, *(field for field in OPTIONAL if field in batch)):
             parts.setdefault(name, []).append(np.asarray(found[name])[valid[-1]])
-    read = np.flatnonzero(np.concatenate(valid))
     arrays = {name: np.concatenate(rows) for name, rows in parts.items()}
-    arrays |= geometry_of(source, read)
-    return arrays, [source.name(int(index)) for index in read]
+    return arrays, np.flatnonzero(np.concatenate(valid))
 
 
 def geometry_of(source: Source, indices: Sequence[int]) -> dict[str, np.ndarray]:
@@ -73,19 +89,21 @@ def write_features(
     arrays: Mapping[str, np.ndarray],
     names: Sequence[str],
     source: Source,
+    more: Sequence[str] = (),
 ) -> None:
     """Writes features with the labels of their images.
 
     Args:
         out: path ending in .npz or .safetensors, whose metadata hold the names as JSON.
-        arrays: 'features' [N, D], and what there is of STORED, of GEOMETRY and 'grid', the patches
-            along each axis; others are left out.
+        arrays: 'features' [N, D], those of `more`, and what there is of STORED, of GEOMETRY and
+            'grid', the patches along each axis; others are left out.
         names: of the images.
         source: of the images, which has the names of classes and groups.
+        more: further arrays to write.
     """
     classes = {**source.names, "group": source.group_names}
     known = {field: stored for field, stored in STORED.items() if field in arrays}
-    content = {"features": arrays["features"]}
+    content = {name: arrays[name] for name in ("features", *more)}
     content |= {array: arrays[field] for field, (array, _) in known.items()}
     content |= {name: arrays[name] for name in (*GEOMETRY, "grid") if name in arrays}
     texts = {"names": list(names)}

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mae_jax import masks
+from mae_jax.data.resizing import thumbnail
 from mae_jax.demo import images
 from mae_jax.demo.prediction import make_prediction, show_map, show_objects, show_values
 from mae_jax.demo.reconstruction import mask_of, offered_ratios
@@ -167,8 +168,8 @@ def test_images_that_are_opened(trial):
     )
     assert np.array_equal(images.decoded(png(wide), SHAPE, (), {}), image)
     assert opened(png(wide.repeat(5, 0)[:, :, 0])).shape == SHAPE
-    assert np.array_equal(images.thumbnail(image), image)
-    assert images.thumbnail(np.zeros((300, 150, 3), np.uint8)).shape == (128, 64, 3)
+    assert np.array_equal(thumbnail(image), image)
+    assert thumbnail(np.zeros((300, 150, 3), np.uint8)).shape == (128, 64, 3)
 
 
 @pytest.mark.parametrize(

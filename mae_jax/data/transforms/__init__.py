@@ -59,6 +59,21 @@ def draw(transforms: Sequence[Transform], seeds: np.ndarray) -> list[np.ndarray]
     ]
 
 
+def transformed(image: Any, transforms: Sequence[Transform]) -> np.ndarray:
+    """One image after transforms for evaluation, [*space, C]. Random ones draw by the seed 0.
+
+    Args:
+        image: [*space, C], or `images.Encoded`.
+
+    Raises:
+        BadImage: it cannot be decoded.
+    """
+    example = {"image": image}
+    for transform, params in zip(transforms, draw(transforms, np.zeros(1, np.uint64)), strict=True):
+        example = transform.apply(example, params[0])
+    return images.pixels_of(example["image"])
+
+
 def shape_of(example: Example, where: str, rank: int | None = None) -> tuple[int, ...]:
     """Shape of an example's image without the channels.
 
