@@ -110,14 +110,15 @@ def test_an_experiment_fits_together(name, side):
 
 
 SWEEPS = [
-    path.stem for path in (ROOT / "configs").glob("*.py") if "get_configs" in path.read_text()
+    *(path.name for path in (ROOT / "configs").glob("*.py") if "get_configs" in path.read_text()),
+    *("ablations.py:scenes,seeds", "ablations.py:L/16", "compare_methods.py:convnext"),
 ]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_the_experiments_of_a_sweep_can_be_built(name, monkeypatch):
     monkeypatch.undo()  # some tune more blocks than are left
-    configs = load_configs(f"configs/{name}.py")
+    configs = load_configs(f"configs/{name}")
     assert configs
     for config in configs.values():
         check(config)
