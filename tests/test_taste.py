@@ -96,6 +96,7 @@ MAY_IMPORT = {
         "workdir",
         "writers",
     },
+    "reconstruct": BASE | {"evaluate", "figures", "run"},
     "train": BASE | {"distributed", "engine", "evaluate", "plan", "run", "workdir", "writers"},
     "sweeps": BASE
     | {
@@ -144,6 +145,7 @@ MAY_IMPORT = {
         "plan",
         "predictions",
         "project",
+        "reconstruct",
         "run",
         "settings",
         "sharing",
