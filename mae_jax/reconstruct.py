@@ -1,5 +1,5 @@
-"""Pictures of a trained run's reconstructions: rows of images, three planes of volumes, or frames of
-clips, as its figures draw them at the end of training.
+"""Pictures of a trained run's reconstructions: rows of images, three planes of volumes, or frames
+of clips, as its figures draw them at the end of training.
 """
 
 from collections.abc import Sequence

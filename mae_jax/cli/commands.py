@@ -209,8 +209,8 @@ def reconstruct(args) -> int:
     out = args.out or args.run / "figures" / "reconstructions.png"
     check_file(out, "--out", (".png",))
     run, state = load_run(args.run, images=args.images, on_error=args.on_error)
-    shape, configured = image_shape(run.data.example("eval")), read_config(args.run).evals
-    figure = figure_for(shape or (), configured.get("figures", ""), args.figure)
+    shape, evals = image_shape(run.data.example("eval")), read_config(args.run).evals
+    figure = figure_for(shape or (), evals.figures, args.figure)
     _report(run.data)
     out.parent.mkdir(parents=True, exist_ok=True)
     options = dict(figure=figure, workdir=args.run, count=args.count, seed=args.seed)
