@@ -17,6 +17,7 @@ from mae_jax.ops import masking
 from mae_jax.types import UserError
 from mae_jax.weights.export import convert
 from mae_jax.weights.model import Options
+from mae_jax.workdir import read_config
 from tests.helpers.commands import run
 
 FRAMES, SIDE, STEPS, PATCH, CHANNELS = 6, 8, 2, 4, 3
@@ -241,6 +242,7 @@ def test_commands_import_and_export_them(published, tmp_path, capsys):
     heads = "--heads", HEADS, "--decoder-heads", DECODER["heads"]
     assert run("weights", "import", published, "--out", folder, *heads) == 0
     assert f"wrote {folder}: mae for 6 x 8 x 8 x 3 images" in capsys.readouterr().out
+    assert read_config(folder).evals.figures == "film"
     assert run("weights", "export", "--run", folder, "--format", "mae_st", "--out", out) == 0
     arrays, written = load_file(published), load_file(out)
     for name, array in arrays.items():
