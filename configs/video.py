@@ -18,8 +18,9 @@ of 90%, learned positions of space and time, one frame of each patch predicted, 
 decoder of 4 blocks of width 512, base learning rate 1.6e-3, gradients clipped at 0.02, batches of
 512, 100 passes of four clips each from a decoded video, 5 of warm-up. 84.4% (L, 800 epochs).
 
-Both crop clips at random sizes, which are not resized here: prepare videos with a short side of 224
-to 320 pixels. MAE_ST's decoder has a class token of its own, and here gets the encoder's.
+MAE_ST crops a share of 0.5 to 1 of the frames, of an aspect of 3:4 to 4:3, and resizes it to 224
+pixels, all frames of a clip alike; here with antialiasing, there without. VideoMAE crops at four
+scales, which is left out here: prepare videos with a short side of 224 to 320 pixels.
 
 Without a name, `fashion_clips`: 8 frames of 32 x 32 pixels, 64 patches of 2 x 8 x 8, in minutes on
 two CPU cores. Words: `direction` for the label, options of VARIANTS, and `inflated`, an encoder
@@ -77,6 +78,7 @@ def clips() -> ConfigDict:
         eval_transform="center_clip(16, stride=4)|center_crop((16, 224, 224))",
     )
     config.checkpoint.every = 2500
+    config.evals.figures = "curves|film"
     return config
 
 
@@ -112,11 +114,19 @@ def mae_st(size: str, patch: int) -> ConfigDict:
         encoder=f"vit({size}, patch=(2, {patch}, {patch}), positions=separable)",
         decoder_depth=4,
         decoder_positions="separable",
+        decoder_class_tokens=True,
         mask_ratio=0.9,
         target="pixels(normalize=True, frames=1)",
+        mean=(0.45,),
+        std=(0.225,),
         dtype="bfloat16",
     )
-    config.data.update(batch_size=512, repeats=4)
+    config.data.update(
+        batch_size=512,
+        repeats=4,
+        train_transform="random_clip(16, stride=4)|random_resized_crop(224, scale=(0.5, 1.0), "
+        "kernel=bilinear)|flip",
+    )
     config.optimizer.clip = 0.02
     config.schedule.update(base_lr=1.6e-3, epochs=400.0, warmup_epochs=20.0)  # of single clips
     return config
@@ -152,5 +162,5 @@ def garments(arg: str) -> ConfigDict:
     config.schedule.update(base_lr=4e-3, epochs=10.0, warmup_epochs=1.0)
     config.checkpoint.every = 500
     config.log.every = 50
-    config.evals.run = "knn(k=20)|logistic"
+    config.evals.update(run="knn(k=20)|logistic", figures="curves|film")
     return config

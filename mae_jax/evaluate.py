@@ -16,7 +16,6 @@ from mae_jax.engine.log import Log, console, read
 from mae_jax.engine.step import stream_key
 from mae_jax.evals.features import Evaluator, read_split, shared
 from mae_jax.figures.figure import Figure, FigureContext
-from mae_jax.figures.reconstructions import draw_pictures, nothing_to_draw
 from mae_jax.learner import Predictor
 from mae_jax.metrics import EVAL
 from mae_jax.progress import Progress
@@ -262,24 +261,6 @@ def figures(run: Run, state: TrainState, workdir: Path) -> list[Path]:
             if not (inputs.folder / name).is_file():
                 raise UserError(f"the figure {figure.name} declares {name}, but did not write it")
     return paths
-
-
-def reconstruct(run: Run, state: TrainState, path: Path, *, count: int = 8, seed: int = 0) -> Path:
-    """Draws the method's pictures of the first images of the test split, or of the training split
-    if there is no test split.
-
-    Args:
-        path: PNG file to write.
-        count: number of images.
-        seed: random seed, e.g. of the masks.
-
-    Raises:
-        UserError: the method has no pictures.
-    """
-    reason = nothing_to_draw(run.method)
-    if reason:
-        raise UserError(f"{run.name}: {reason}")
-    return draw_pictures(pictures(run, state, count, seed), path)
 
 
 def pictures(run: Run, state: TrainState, count: int, seed: int) -> dict[str, np.ndarray]:

@@ -13,7 +13,14 @@ VALUES = {"loss_on": {"hidden": "masked"}}
 """Argument -> old value -> new value."""
 LEARNS_CLASSES = ("tasks.finetune", "tasks.linear_probe")
 """Tasks that had no objective but classes."""
-ADDED = {"mae": dict(decoder_positions="sincos", decoder_embed_bias=True, loss_mask="")}
+ADDED = {
+    "mae": dict(
+        decoder_positions="sincos",
+        decoder_embed_bias=True,
+        decoder_class_tokens=False,
+        loss_mask="",
+    )
+}
 """Method -> arguments that were added, with the values that runs had before. Configs that list only
 some arguments still do."""
 ENCODERS = {"conv(": "convnext("}

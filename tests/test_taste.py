@@ -97,6 +97,7 @@ MAY_IMPORT = {
         "workdir",
         "writers",
     },
+    "reconstruct": BASE | {"evaluate", "figures", "run"},
     "train": BASE | {"distributed", "engine", "evaluate", "plan", "run", "workdir", "writers"},
     "sweeps": BASE
     | {
@@ -145,6 +146,7 @@ MAY_IMPORT = {
         "plan",
         "predictions",
         "project",
+        "reconstruct",
         "run",
         "search",
         "settings",

@@ -48,6 +48,7 @@ HOLES = SPARSE | dict(masked="input", unit=2, skips=False, normalize_target=Fals
                 mask_ratio=0.75,
                 decoder_positions="sincos",
                 decoder_embed_bias=True,
+                decoder_class_tokens=False,
                 loss_mask="",
             ),
         ),

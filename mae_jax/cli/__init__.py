@@ -188,7 +188,10 @@ def add_reconstruct(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "PNG file to write (default: figures/reconstructions.png in the workdir)"
     add("--out", type=path, help=text)
-    add("--count", type=int, default=8, help="number of images (default 8)")
+    text = "number of images (default: that of the figure, 8 images, 3 volumes or 2 clips)"
+    add("--count", type=int, metavar="N", help=text)
+    text = "'reconstructions', 'planes' of volumes or 'film(frames=12)' of clips (default: as the "
+    add("--figure", metavar="SPEC", help=text + "run's evals.figures; planes if there is none)")
     add("--seed", type=int, default=0, help="random seed, e.g. of the masks (default 0)")
 
 

@@ -196,19 +196,25 @@ def _report(data) -> None:
 
 def reconstruct(args) -> int:
     """mae-jax reconstruct"""
-    from mae_jax import evaluate as evaluation
     from mae_jax.paths import check_file
+    from mae_jax.reconstruct import figure_for
+    from mae_jax.reconstruct import reconstruct as draw
     from mae_jax.restore import load_run
+    from mae_jax.types import image_shape
+    from mae_jax.workdir import read_config
 
     no_overrides(args)
-    if args.count < 1:
+    if args.count is not None and args.count < 1:
         raise UserError(f"--count {args.count}: must be at least 1")
     out = args.out or args.run / "figures" / "reconstructions.png"
     check_file(out, "--out", (".png",))
     run, state = load_run(args.run, images=args.images, on_error=args.on_error)
+    shape, evals = image_shape(run.data.example("eval")), read_config(args.run).evals
+    figure = figure_for(shape or (), evals.figures, args.figure)
     _report(run.data)
     out.parent.mkdir(parents=True, exist_ok=True)
-    print(f"wrote {evaluation.reconstruct(run, state, out, count=args.count, seed=args.seed)}")
+    options = dict(figure=figure, workdir=args.run, count=args.count, seed=args.seed)
+    print(f"wrote {draw(run, state, out, **options)}")
     return 0
 
 

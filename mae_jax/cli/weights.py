@@ -34,10 +34,10 @@ def take(args) -> int:
     model, table = weights.read(args.source, options)
     weights.write_run(model, args.out)
     _print_mapping(table)
-    height, width, channels = model.image
+    size = " x ".join(map(str, model.image))
     listed = ", ".join(f"{name}={value!r}" for name, value in model.args.items())
     print(_images_line(model, args.source))
-    print(f"wrote {args.out}: {model.method} for {height} x {width} x {channels} images: {listed}")
+    print(f"wrote {args.out}: {model.method} for {size} images: {listed}")
     return 0
 
 

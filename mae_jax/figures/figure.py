@@ -56,6 +56,9 @@ class Figure:
     """Writes the files, see `save`, and returns their paths. Called in all processes."""
     check: Callable[[Method], str | None] = draws_always
     """Returns why there is nothing to draw for a method, or None."""
+    sheet: Callable[[FigureContext, int | None, int], matplotlib.figure.Figure] | None = None
+    """Draws (count, seed) of `FigureContext.pictures` in one picture, for `mae-jax reconstruct`; a
+    count of None is the figure's own."""
     log: Callable[[FigureContext], tuple[np.ndarray, str]] | None = None
     """Returns a picture [H, W, 3] uint8 and its caption in Markdown, for the writers at each
     evaluation. Called in all processes."""

@@ -42,24 +42,33 @@ def make(count: int = 2, frames: int = 8, rate: float = 6.0) -> Figure:
         files=("film.png", "film.gif"),
         draw=lambda context: draw(context, count, frames, rate),
         check=nothing_to_draw,
+        sheet=lambda context, number, seed: drawn(
+            contact_sheet(clips_of(context, number or count, seed), frames), SIDE
+        ),
     )
 
 
 def draw(context: FigureContext, count: int, frames: int, rate: float) -> list[Path]:
-    """Writes both files.
+    """Writes both files."""
+    pictures = clips_of(context, count, 0)
+    sheet = save(drawn(contact_sheet(pictures, frames), SIDE), context.folder / "film.png")
+    return [sheet, animation(pictures, context.folder / "film.gif", rate)]
+
+
+def clips_of(context: FigureContext, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Kind of picture -> clips [B, T, H, W, C] uint8.
 
     Raises:
         UserError: the images are no clips.
     """
-    pictures = context.pictures(count, 0)
+    pictures = context.pictures(count, seed)
     space = next(iter(pictures.values())).shape[1:-1]
     if len(space) != 3:
         raise UserError(
-            f"config.evals.figures: a film is of clips [T, H, W, C], and these images are "
-            f"{list(space)}: draw reconstructions"
+            f"the figure film is of clips [T, H, W, C], and these images are {list(space)}: draw "
+            "reconstructions"
         )
-    sheet = save(drawn(contact_sheet(pictures, frames), SIDE), context.folder / "film.png")
-    return [sheet, animation(pictures, context.folder / "film.gif", rate)]
+    return pictures
 
 
 def contact_sheet(pictures: Mapping[str, np.ndarray], frames: int) -> dict[str, np.ndarray]:

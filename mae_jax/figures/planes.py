@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure as Canvas
 
 from mae_jax.evals.features import EvalData
 from mae_jax.evals.sliding import first_geometries
@@ -29,12 +30,16 @@ def make(count: int = 3) -> Figure:
     return Figure(
         name="planes",
         files=(name,),
-        draw=lambda context: [
-            save(drawn(labeled(titled(rows(context, count))), SIDE), context.folder / name)
-        ],
+        draw=lambda context: [save(sheet(context, count), context.folder / name)],
         check=nothing_to_draw,
+        sheet=lambda context, number, seed: sheet(context, number or count, seed),
         log=lambda context: logged(context, count),
     )
+
+
+def sheet(context: FigureContext, count: int, seed: int = 0) -> Canvas:
+    """The picture of volumes under the masks of a seed."""
+    return drawn(labeled(titled(rows(context, count, seed))), SIDE)
 
 
 def logged(context: FigureContext, count: int) -> tuple[np.ndarray, str]:
@@ -44,18 +49,18 @@ def logged(context: FigureContext, count: int) -> tuple[np.ndarray, str]:
     return raster(drawn(found, SIDE)), text
 
 
-def rows(context: FigureContext, count: int) -> dict[str, np.ndarray]:
+def rows(context: FigureContext, count: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Kind of picture -> [B, H, W, C] uint8, three planes of each volume side by side.
 
     Raises:
         UserError: the images are no volumes.
     """
-    pictures = context.pictures(count, 0)
+    pictures = context.pictures(count, seed)
     space = next(iter(pictures.values())).shape[1:-1]
     if len(space) != 3:
         raise UserError(
-            f"config.evals.figures: planes are of volumes [D, H, W, C], and these images are "
-            f"{list(space)}: draw reconstructions"
+            f"the figure planes is of volumes [D, H, W, C], and these images are {list(space)}: "
+            "draw reconstructions"
         )
     spacings = first_spacings(context.data, context.split, count)
 

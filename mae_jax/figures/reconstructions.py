@@ -33,6 +33,7 @@ def make(count: int = 8) -> Figure:
         files=(name,),
         draw=lambda context: [draw_pictures(context.pictures(count, 0), context.folder / name)],
         check=nothing_to_draw,
+        sheet=lambda context, number, seed: drawn(labeled(context.pictures(number or count, seed))),
         log=lambda context: logged(context, count),
     )
 

@@ -13,6 +13,7 @@ from mae_jax.methods.loss_mask import LossMask, make_loss_mask
 from mae_jax.methods.masked import MaskedMethod, masked_options
 from mae_jax.models.cross import CrossDecoder, Fusion, KeyMix
 from mae_jax.models.decoder import decoder_fields
+from mae_jax.models.encoder import Encoder
 from mae_jax.models.mae import MAE, Decoder
 from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask, shuffled
@@ -122,6 +123,7 @@ def make(
     decoder_gather: str = "take",
     decoder_positions: str = "sincos",
     decoder_embed_bias: bool = True,
+    decoder_class_tokens: bool = False,
     fuse: Sequence[int] = (),
     predict_share: float = 1.0,
     mask: str = "random",
@@ -148,6 +150,8 @@ def make(
             `gather`, see `models.vit.make`.
         decoder_positions: 'sincos', 'flat' or 'separable', as `positions` there.
         decoder_embed_bias: whether the projection of encoded patches has a bias, for 'self'.
+        decoder_class_tokens: whether 'self' has learned class tokens of its own in place of the
+            encoder's, as MAE_ST.
         fuse: encoder blocks whose tokens are the decoder's input in place of the last one's: how
             many blocks lie before each, 0 for the embedding; see `models.cross.Fusion`, and
             `KeyMix` for the cross-attention decoder.
@@ -194,9 +198,7 @@ def make(
     options |= MaskedMethod.fields(
         encoder=encoder, pool=pool, mean=mean, std=std, dtype=dtype, **more
     )
-    own = dict(embed_bias=decoder_embed_bias) if decoder == "self" else {}
-    if decoder == "cross" and not decoder_embed_bias:
-        raise UserError("decoder_embed_bias=False is for decoder=self: cross has no projection")
+    own = _own_options(decoder, decoder_embed_bias, decoder_class_tokens, options["encoder"])
     return MaskedAutoencoding(
         decoder=DECODERS[decoder](**fields, **own),
         fusion=_fusion(decoder, tuple(fuse), decoder_depth),
@@ -204,6 +206,24 @@ def make(
         loss_mask=make_loss_mask(loss_mask, options["target"]),
         **options,
     )
+
+
+def _own_options(
+    decoder: str, embed_bias: bool, class_tokens: bool, encoder: Encoder
+) -> dict[str, bool]:
+    """The options that only the decoder 'self' has.
+
+    Raises:
+        UserError: an option does not fit.
+    """
+    if decoder == "cross" and not embed_bias:
+        raise UserError("decoder_embed_bias=False is for decoder=self: cross has no projection")
+    if class_tokens and (decoder == "cross" or not encoder.prefix):
+        raise UserError(
+            "decoder_class_tokens=True is for decoder=self and an encoder with class tokens: set "
+            "it to False"
+        )
+    return dict(embed_bias=embed_bias, class_tokens=class_tokens) if decoder == "self" else {}
 
 
 def _fusion(decoder: str, depths: tuple[int, ...], blocks: int) -> Fusion | KeyMix | None:

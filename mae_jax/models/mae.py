@@ -24,6 +24,8 @@ class Decoder(PatchDecoder):
 
     embed_bias: bool = True
     """Whether the projection of the encoder's tokens has a bias; VideoMAE's has none."""
+    class_tokens: bool = False
+    """Whether it has class tokens of its own in place of the encoder's, as MAE_ST's has."""
 
     @nn.compact
     def __call__(
@@ -62,9 +64,14 @@ class Decoder(PatchDecoder):
             dtype=self.dtype,
             name="embed",
         )
-        x = embed(tokens)  # [B, prefix + K, D]
         places = positions(self, grid, prefix)
-        first, x = x[:, :prefix], x[:, prefix:]  # [B, prefix, D], [B, K, D]
+        if self.class_tokens:
+            x = embed(tokens[:, prefix:])  # [B, K, D]
+            first = self.param("cls_token", token_init, (1, prefix, self.width)).astype(x.dtype)
+            first = jnp.broadcast_to(first, (len(x), prefix, self.width))  # [B, prefix, D]
+        else:
+            x = embed(tokens)  # [B, prefix + K, D]
+            first, x = x[:, :prefix], x[:, prefix:]  # [B, prefix, D], [B, K, D]
         if self.positions == "separable":  # others are zero for class tokens
             first = first + places.prefix.astype(x.dtype)
         places = places.patches.astype(x.dtype)  # [L, D]

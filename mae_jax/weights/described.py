@@ -43,7 +43,7 @@ NAMES = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H"}
 
 
 def described(found: Found) -> dict[str, Any]:
-    """The known ones of 'heads', 'image' (height, width), 'mean', 'std', 'pool', 'objective',
+    """The known ones of 'heads', 'image' (its sides), 'mean', 'std', 'pool', 'objective',
     'decoder_heads', 'target' and 'mask_ratio'.
 
     Raises:
@@ -52,8 +52,8 @@ def described(found: Found) -> dict[str, Any]:
     try:
         known = _described(found)
         size = known.get("image", (1, 1))
-        if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
-            raise ValueError(f"{size} is no height and width of images")
+        if len(size) not in (2, 3) or not all(type(side) is int and side > 0 for side in size):
+            raise ValueError(f"{size} are no sides of images or clips")
     except (AttributeError, TypeError, ValueError) as error:  # values of other kinds than usual
         raise UserError(
             f"{found.name}: the description of the model in config.json, preprocessor_config.json "

@@ -124,7 +124,8 @@ def convert(
         )
     table += [Mapped(path, "(left over)", params[path].shape) for path in left]
     files = chosen.describe(model) if chosen.describe else None
-    return Converted(arrays, table, _notes(model, network) if chosen.axes == 2 else {}, files)
+    notes = _notes(model, network) if chosen.axes == 2 or files is None else {}
+    return Converted(arrays, table, notes, files)
 
 
 def _check_axes(model: Model, axes: int, layout: str) -> None:
@@ -203,7 +204,7 @@ def _notes(model: Model, network: ViT) -> dict[str, Any]:
     """Metadata that the arrays do not contain, for a later import."""
     args = model.args
     notes = dict(
-        heads=network.heads, image=list(model.image[:2]), mean=args["mean"], std=args["std"]
+        heads=network.heads, image=list(model.image[:-1]), mean=args["mean"], std=args["std"]
     )
     notes["pool"] = args["pool"]
     objective = args.get("objective", "classes").partition("(")[0]
@@ -211,5 +212,6 @@ def _notes(model: Model, network: ViT) -> dict[str, Any]:
         notes["objective"] = objective
     if "decoder/mask_token" in model.params:
         notes |= dict(decoder_heads=args["decoder_heads"], mask_ratio=args["mask_ratio"])
-        notes["target"] = "normalized" if pixel_target(model).normalize else "pixels"
+        target = pixel_target(model, frames=len(model.image) == 4)
+        notes["target"] = "normalized" if target.normalize else "pixels"
     return notes

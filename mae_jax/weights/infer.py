@@ -63,7 +63,7 @@ def model_of(
         )
     decoder = any(path.startswith("decoder/") for path in params)
     if not decoder:
-        _refuse_for_decoders(options, found.name)
+        refuse_for_decoders(options, found.name)
     dtype = dtypes[POSITIONS]
     moco = bool(MOCO.search(found.key)) or positions.is_of_moco(table, old, dtype)
     how = options.positions
@@ -90,7 +90,7 @@ def model_of(
 def _model(params, args, image, known, options, found, grid, dtypes) -> Model:
     """A masked autoencoder, a classifier or an encoder."""
     if any(path.startswith("decoder/") for path in params):
-        args |= _decoder_args(params, known, options, found.name)
+        args |= decoder_args(params, known, options, found.name)
         table = params.pop(DECODER_POSITIONS, None)
         positions.check_decoder(table, grid, found.name, dtypes.get(DECODER_POSITIONS))
         return Model(params, "mae", args, image)
@@ -202,7 +202,7 @@ def statistics_of(known: dict, options: Options, channels: int, name: str) -> tu
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
-def _refuse_for_decoders(options: Options, name: str) -> None:
+def refuse_for_decoders(options: Options, name: str) -> None:
     """Raises UserError if options describe a decoder, and none is read."""
     why = "--encoder-only leaves it out" if options.encoder_only else f"{name} has none"
     for option, value in (("decoder-heads", options.decoder_heads), ("target", options.target)):
@@ -210,7 +210,17 @@ def _refuse_for_decoders(options: Options, name: str) -> None:
             raise UserError(f"--{option} {value} describes a decoder, and {why}")
 
 
-def _decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:
+def decoder_args(params: Mapping, known: dict, options: Options, name: str) -> dict[str, Any]:
+    """The arguments of a masked autoencoder for the decoder of the official MAE.
+
+    Args:
+        params: in our names.
+        known: facts from accompanying configs, see `described`.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: the decoder is incomplete, or its heads or target are not known.
+    """
     blocks = blocks_of(params, "decoder")
     if not blocks or "decoder/mask_token" not in params:
         lacks = "decoder/mask_token" if blocks else "blocks"

@@ -78,17 +78,28 @@ class Model(NamedTuple):
     """Preprocessing of images, as far as imported weights describe it."""
 
 
-def pixel_target(model: Model) -> Pixels:
-    """The target of a masked autoencoder; other layouts support only pixels, of all frames, which
-    are normalized per patch or not.
+def pixel_target(model: Model, *, frames: bool = False) -> Pixels:
+    """The target of a masked autoencoder; other layouts support only pixels, which are normalized
+    per patch or not.
+
+    Args:
+        frames: whether only some frames of a patch may be predicted.
     """
     target = build(model.args["target"], "targets")
-    if not isinstance(target, Pixels) or target.frames or type(target.normalize) is str:
+    some = isinstance(target, Pixels) and target.frames and not frames
+    if not isinstance(target, Pixels) or some or type(target.normalize) is str:
         raise UserError(
             f"target={model.args['target']}: this layout only holds decoders of pixels: use "
             "--encoder-only"
         )
     return target
+
+
+def check_options_of_clips(options: Options, name: str) -> None:
+    """Raises UserError for options that weights of clips do not have."""
+    for option in ("image_size", "positions"):
+        if options._asdict()[option] is not None:
+            raise UserError(f"--{option.replace('_', '-')} is for images: {name} is of clips")
 
 
 def portable_args(args: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ branch: in timm, the official DeiT III and DINOv2, and Hugging Face's BEiT."""
 RENAMED = ((r"(.*\.attention\.attention\.)q_bias", "query"),)
 RENAMED += ((r"(.*\.attention\.attention\.)v_bias", "value"),)
 """Biases in published files of VideoMAE -> the linear layer that has them in transformers 5."""
-UNBIASED = r"attn\.qkv|attention\.(?:attention\.)?(?:query|key|value|[qkv]_proj)"
+UNBIASED = r"attn\.(?:qkv|[qkv])|attention\.(?:attention\.)?(?:query|key|value|[qkv]_proj)"
 """Layers that have no bias in networks with qkv_bias=False."""
 MASK_TOKEN = re.compile(r"(?:.*\bembeddings\.)?(?:mask_token|masked_embed)")
 DECODER = re.compile(r"decoder(_blocks|_embed|_norm|_pred|_pos_embed|\.)")

@@ -104,6 +104,8 @@ def _config(model: Model) -> ConfigDict:
     config.data.update(train_transform=resize, eval_transform=resize, batch_size=64, fields=())
     config.method = dict(name=model.method, args=model.args)
     config.schedule.update(epochs=1.0, warmup_epochs=0.0)
+    if model.method == "mae" and len(model.image) == 4:
+        config.evals.figures = "film"  # of `mae-jax reconstruct`
     return config
 
 

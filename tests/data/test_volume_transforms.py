@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mae_jax.data import make_data
 from mae_jax.data import transforms as T
@@ -123,6 +124,35 @@ def test_clips_of_random_strides():
         run("center_clip(9, stride=5)", 1, video)
 
 
+def test_resized_crops_of_clips_are_those_of_each_frame():
+    """All frames as by the same transform of images, and by Pillow."""
+    clip = RNG.integers(0, 256, (3, 40, 56, 3)).astype(np.uint8)
+    labels = RNG.integers(0, 5, (3, 40, 56)).astype(np.int32)
+    low, high = np.array([1 / 3, 0.2, 0.3]), np.array([1, 0.9, 0.6])
+    box = np.stack([np.concatenate([low, high]), np.zeros(6)]).astype(np.float32)
+    text = "random_resized_crop((16, 24), scale=(0.5, 1.0), kernel=bilinear)"
+    (crop,), count, sizes = T.make_transforms(text), 12, set()
+    (params,) = T.draw([crop], hash_words(7, np.arange(count)))
+    found = run(text, count, {"image": clip, "segmentation": labels, "box": box})
+    for one, numbers in zip(found, params, strict=True):
+        top, left, height, width = crop.box(40, 56, numbers)
+        sizes.add((height, width))
+        assert 0.5 - 0.05 < height * width / (40 * 56) and 0.7 < width / height < 1.4
+        for t in range(3):
+            frame = {"image": clip[t], "segmentation": labels[t], "box": box[:, [1, 2, 4, 5]]}
+            frame = crop.apply(frame, numbers)
+            np.testing.assert_array_equal(one["image"][t], frame["image"])
+            np.testing.assert_array_equal(one["segmentation"][t], frame["segmentation"])
+            np.testing.assert_allclose(one["box"][:, [1, 2, 4, 5]], frame["box"], atol=1e-6)
+            part = clip[t, top : top + height, left : left + width]
+            exact = Image.fromarray(part).resize((24, 16), Image.Resampling.BILINEAR)
+            assert np.abs(one["image"][t].astype(int) - np.asarray(exact)).max() <= 1
+        np.testing.assert_allclose(one["box"][:, [0, 3]], box[:, [0, 3]], atol=1e-6)
+    assert len(sizes) > 6
+    with pytest.raises(UserError, match="images of type float16, and those of three dimensions"):
+        run(text, 1, {"image": clip.astype(np.float16)})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -135,6 +165,7 @@ def test_clips_of_random_strides():
         ("random_clip(0)", "frames=0 and stride=.4, 4. should be positive integers"),
         ("random_clip(2, stride=(3, 1))", r"stride=\(3, 1\) should be \(lowest, highest\)"),
         ("center_clip(2, stride=0)", "should be positive integers"),
+        ("random_resized_crop(4, kernel=box)", "random_resized_crop: kernel 'box' is unknown"),
     ],
 )
 def test_mistakes_are_named(text, message):
@@ -146,7 +177,7 @@ def test_batches_are_functions_of_the_seed_and_the_step(monkeypatch):
     """In two processes, and from any step on."""
     videos = RNG.integers(0, 256, (6, 12, 6, 6, 1)).astype(np.uint8)
     monkeypatch.setattr("mae_jax.data.open_sources", lambda _: {"train": Arrays({"image": videos})})
-    text = "random_clip(4, stride=(1, 3))|random_crop((4, 4, 4))|flip(axes=(0, 2))"
+    text = "random_clip(4, stride=(1, 3))|random_resized_crop(4)|flip(axes=(0, 2))"
     options = dict(train="", batch_size=4, train_transform=text, eval_transform="", fields=())
     stream = make_data(**options).train(0)
     whole = [next(stream)["image"] for _ in range(3)]

@@ -156,6 +156,10 @@ def test_a_killed_run_goes_on_bit_for_bit(task, root, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, state), whole)
     if task == "segment":
         predicted_alike(workdir, tmp_path)
+    if task == "mae":
+        assert run("reconstruct", "--run", workdir, "--count", 1) == 0
+        drawn = workdir / "figures" / "reconstructions.png"
+        assert drawn.is_file() and drawn.read_bytes() != b""
 
 
 def predicted_alike(workdir, folder):

@@ -1,20 +1,26 @@
-"""Random resized crop as in torchvision, from GoogLeNet (arXiv 1409.4842)."""
+"""Random resized crop as in torchvision, from GoogLeNet (arXiv 1409.4842), of images, and of clips
+as in MAE_ST (arXiv 2205.09113): the same box of all frames.
+"""
 
 import numpy as np
 
 from mae_jax.data.fields import move
+from mae_jax.data.frame_geometry import FrameWindow
 from mae_jax.data.geometry import Window
-from mae_jax.data.transforms import Transform, check_range, plane_of, size_of
+from mae_jax.data.resizing import KERNELS
+from mae_jax.data.transforms import Transform, check_range, plane_of, shape_of, size_of
+from mae_jax.spec import check_choice
+from mae_jax.types import UserError
 
 
 class RandomResizedCrop(Transform):
-    """Crops a random box and resizes it (bicubic, antialiased); see `make`."""
+    """Crops a random box and resizes it, antialiased; see `make`."""
 
     tries = 10
     draws = 4 * tries
 
-    def __init__(self, size, scale, ratio):
-        self.size, self.scale, self.ratio = size, scale, ratio
+    def __init__(self, size, scale, ratio, kernel):
+        self.size, self.scale, self.ratio, self.kernel = size, scale, ratio, kernel
         self.pixels = size[0] * size[1]
 
     def plan(self, u):
@@ -43,18 +49,39 @@ class RandomResizedCrop(Transform):
         return top, int(params[first, 3] * (width - columns + 1)), rows, columns
 
     def apply(self, example, params):
-        """Crops an image of any size and resizes it to [*size, C]."""
-        box = self.box(*plane_of(example, "random_resized_crop"), params)
-        return move(example, Window(box=box, size=self.size))
+        """Crops an image of any size and resizes it to [*size, C], or a clip to [T, *size, C]."""
+        clip = len(shape_of(example, "random_resized_crop")) == 3
+        plane = frames_of(example) if clip else plane_of(example, "random_resized_crop")
+        window = Window(box=self.box(*plane, params), size=self.size, kernel=self.kernel)
+        return move(example, FrameWindow(frame=window) if clip else window)
 
 
-def make(size, *, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)) -> RandomResizedCrop:
-    """A random resized crop.
+def frames_of(example) -> tuple[int, int]:
+    """(height, width) of the frames of a clip.
+
+    Raises:
+        UserError: they are not uint8.
+    """
+    image = example["image"]
+    if image.dtype != np.uint8:
+        raise UserError(
+            f"random_resized_crop: images of type {image.dtype}, and those of three dimensions are "
+            "clips of uint8: for volumes use spacing_jitter|random_crop"
+        )
+    return image.shape[1:3]
+
+
+def make(
+    size, *, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), kernel: str = "bicubic"
+) -> RandomResizedCrop:
+    """A random resized crop of images [H, W, C], or of clips [T, H, W, C]: all frames alike.
 
     Args:
         size: size of the result in pixels, one number or (height, width).
         scale: range of the crop's share of the area; uniform.
         ratio: range of width / height; log-uniform.
+        kernel: of the image, as for resize; labels take the nearest pixel.
     """
     check = lambda name, pair: check_range("random_resized_crop", name, pair)
-    return RandomResizedCrop(size_of(size), check("scale", scale), check("ratio", ratio))
+    check_choice("random_resized_crop: kernel", kernel, KERNELS)
+    return RandomResizedCrop(size_of(size), check("scale", scale), check("ratio", ratio), kernel)

@@ -23,7 +23,7 @@ from mae_jax.weights.heads import agreed, heads_of
 from mae_jax.weights.infer import blocks_of, statistics_of, vit_spec
 from mae_jax.weights.layout import POSITIONS, Row, Shape, dense, norm
 from mae_jax.weights.layouts import Layout, hf
-from mae_jax.weights.model import Found, Model, Options
+from mae_jax.weights.model import Found, Model, Options, check_options_of_clips
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +94,7 @@ def infer(found: Found, params: dict[str, np.ndarray], shape: Shape, options: Op
         UserError: a description is missing, or the model is none of ours.
     """
     name = found.name
-    for option in ("image_size", "positions"):
-        if options._asdict()[option] is not None:
-            raise UserError(f"--{option.replace('_', '-')} is for images: {name} is of clips")
+    check_options_of_clips(options, name)
     if "num_frames" not in found.config:
         raise UserError(
             f"{name} has no config.json with num_frames next to it: the size of its clips is "
