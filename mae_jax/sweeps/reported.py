@@ -15,7 +15,7 @@ The reported results are a JSON file, see `published/mae_paper.json`:
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,9 @@ def section(
         measured = [
             run for run in runs if run.column == compare["column"] and compare["metric"] in run.own
         ]
-        error = pooled(measured, compare["metric"])
-        for table in reported["tables"]:
-            pairings = pair(table, measured, configs, compare)
+        paired = [pair(table, measured, configs, compare) for table in reported["tables"]]
+        error = pooled(one for pairings in paired for one in pairings)
+        for table, pairings in zip(reported["tables"], paired, strict=True):
             both = [p for p in pairings if p.ours and p.reported is not None]
             if len(both) > 1 or ("key" in table and sum(bool(p.ours) for p in pairings) > 1):
                 title = f"{plain(table['name'])}: {compare['value']}"
@@ -124,13 +124,14 @@ def section(
                 parts += [agreement(both, error)] if len(both) > 1 else []
                 if "key" in table:
                     name = f"figures/reported_{len(parts)}.svg"
-                    draw(table, pairings, compare, out / name)
+                    draw(table, pairings, compare, error, out / name)
                     parts.append(f"![{title}, ours and reported]({name})")
     text = (
         f"Reported: {plain(reported['source'])}. Ours are other images, sizes and schedules: "
         "compare orderings, not values. An ordering counts where our difference exceeds "
-        f"{CERTAIN:g} standard errors, from the standard deviation over seeds, pooled over all "
-        "rows with several."
+        f"{CERTAIN:g} standard errors, from the standard deviation over seeds, pooled over the "
+        "rows of these tables that have several. Bars in the curves have the length of "
+        f"{CERTAIN:g} standard errors to each side."
     )
     return ["## Beside what was reported", text, *parts] if parts else []
 
@@ -178,15 +179,15 @@ def value_at(config: ConfigDict, key: str) -> float:
     return float(config)
 
 
-def pooled(runs: Sequence[Finished], metric: str) -> float | None:
-    """Standard deviation over seeds in percent, pooled over the rows that have several."""
+def pooled(pairings: Iterable[Pairing]) -> float | None:
+    """Standard deviation over seeds in percent, pooled over the lines that have several. A line
+    that is in several tables counts once.
+    """
     squares, freedom = 0.0, 0
-    for group in by_row(runs).values():
-        values = [100 * run.own[metric] for run in group]
-        if len(values) > 1:
-            squares += statistics.variance(values) * (len(values) - 1)
-            freedom += len(values) - 1
-    return math.sqrt(squares / freedom) if freedom else None
+    for values in {tuple(p.ours) for p in pairings if len(p.ours) > 1}:
+        squares += statistics.variance(values) * (len(values) - 1)
+        freedom += len(values) - 1
+    return 100 * math.sqrt(squares / freedom) if freedom else None
 
 
 def lines(pairings: Sequence[Pairing], compare: Mapping[str, str], runs: Sequence[Finished]) -> str:
@@ -226,22 +227,32 @@ def agreement(pairings: Sequence[Pairing], error: float | None) -> str:
 
 
 def draw(
-    table: Mapping[str, Any], pairings: Sequence[Pairing], compare: Mapping[str, str], path: Path
+    table: Mapping[str, Any],
+    pairings: Sequence[Pairing],
+    compare: Mapping[str, str],
+    error: float | None,
+    path: Path,
 ) -> None:
-    """Draws both over the axis of a table, each with a vertical axis of its own."""
+    """Draws both over the axis of a table, each with a vertical axis of its own. Bars are
+    `CERTAIN` standard errors.
+    """
     figure = Figure((WIDTH, 3.0), layout="constrained")
     left = figure.subplots()
     ours = [p for p in pairings if p.ours]
     theirs = [p for p in pairings if p.reported is not None]
-    left.plot([p.x for p in ours], [p.mean for p in ours], color=COLORS[0], marker="o")
+    bars = error and [CERTAIN * error / math.sqrt(len(p.ours)) for p in ours]
+    x, y = [p.x for p in ours], [p.mean for p in ours]
+    left.errorbar(x, y, yerr=bars, color=COLORS[0], marker="o", capsize=3, elinewidth=1)
     for p in ours:
         left.plot([p.x] * len(p.ours), [100 * v for v in p.ours], ".", color=COLORS[0], alpha=0.5)
     left.set_ylabel(f"ours, {compare['metric']} %", color=COLORS[0], fontsize=9)
     right = left.twinx()
+    right.grid(False)
     x, y = [p.x for p in theirs], [p.reported for p in theirs]
     right.plot(x, y, color=COLORS[1], marker="s", linestyle="--")
     right.set_ylabel(f"reported, {compare['value']} %", color=COLORS[1], fontsize=9)
     left.set_xlabel(table["axis"], fontsize=9)
     if max(p.x for p in pairings) > 4 * min(p.x for p in pairings) and table["relative"]:
         left.set_xscale("log", base=2)
+        left.xaxis.set_major_formatter("{x:g}")
     save_svg(figure, path)

@@ -74,20 +74,23 @@ def test_lines_of_a_table_by_name_and_by_value(swept):
 
 
 def test_orderings_count_beyond_the_spread(swept):
-    runs, _ = swept
-    error = reported.pooled(runs, "logistic")
+    ratios, masks = (reported.pair(table, *swept, COMPARE) for table in (RATIOS, MASKS))
+    error = reported.pooled([*ratios, *masks])
     assert error == pytest.approx(1.0)
-    both = [p for p in reported.pair(RATIOS, *swept, COMPARE) if p.reported]
+    twice = reported.Pairing(label="ratio 0.9", reported=66.0, ours=(0.33, 0.37))
+    # Squares of 2 and of 8; `base` is in both tables, and counts once.
+    assert reported.pooled([*ratios, *masks, twice]) == pytest.approx(math.sqrt((2 + 8) / 3))
+    both = [p for p in ratios if p.reported]
     # 25 and 31: certain, as reported. 34 and 31 exceed 2 sqrt(1 + 1/3) = 2.31; 34 and 25: certain.
     text = reported.agreement(both, error)
     assert text == (
         "Orderings of two rows: 1 the same, 0 within our spread, 2 reversed. Reversed: "
         "mask ratio 0.5 and mask ratio 0.9; mask ratio 0.75 and mask ratio 0.9."
     )
-    masks = [p for p in reported.pair(MASKS, *swept, COMPARE) if p.ours]
+    masks = [p for p in masks if p.ours]
     assert "0 the same, 1 within our spread, 0 reversed" in reported.agreement(masks, error)
     assert reported.agreement(both, None).endswith("No row has several seeds, so none counts.")
-    assert reported.pooled([r for r in runs if r.seed == "0"], "logistic") is None
+    assert reported.pooled([p for p in ratios if len(p.ours) == 1]) is None
 
 
 def test_the_section_of_a_report(swept, tmp_path):
