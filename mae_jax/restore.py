@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -9,8 +10,9 @@ from ml_collections import ConfigDict
 from mae_jax import weights
 from mae_jax.checks import check_channels
 from mae_jax.config import AUTO
+from mae_jax.data import vocabulary
 from mae_jax.data.fields import OPTIONAL
-from mae_jax.data.identity import check_vocabulary
+from mae_jax.data.identity import VOCABULARY, check_vocabulary
 from mae_jax.methods import make_method
 from mae_jax.run import Run, build
 from mae_jax.spec import parse
@@ -71,10 +73,7 @@ def open_run(
         UserError: `workdir` is not a workdir, or the images have other channels.
     """
     config = read_config(workdir)
-    recorded = {}
-    if "fingerprints" in config:  # a hand-written config may have none
-        recorded = config.fingerprints.to_dict()
-        del config.fingerprints
+    recorded = _recorded(config, workdir)
     # The mesh and the batch size of training may not fit this machine.
     config.update(mesh=dict(data=-1, fsdp=1), accumulate=1)
     config.init_from = ConfigDict(dict(path=""))
@@ -96,8 +95,12 @@ def open_run(
     if is_folder_of_weights(workdir) and images is None:
         if test is None:
             raise UserError(f"{workdir} holds weights without images: give --images FOLDER")
+        config.data.fields = OPTIONAL
+    if images is None:
+        given = dict(train=train, test=test)
+        _complete_texts(config, workdir, [split for split in given if given[split] is not None])
         # Without --train, `cli.weights.check` refuses evaluators that learn, so none reads this.
-        config.data.update(train=config.data.train or config.data.test, fields=OPTIONAL)
+        config.data.train = config.data.train or config.data.test
     if on_error is not None:
         config.data.on_error = on_error
     run, image = build(config), weights.image_of(workdir)
@@ -105,6 +108,39 @@ def open_run(
         check_vocabulary(f"config.data.{split}", recorded, data)
     check_channels(str(workdir), image, image_shape(run.data.example("eval")))
     return run
+
+
+def _recorded(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Removes the fingerprints of the data from the config of a run, and returns them; of imported
+    weights that of their tokenizer.
+    """
+    recorded = {}
+    if "fingerprints" in config:  # a hand-written config may have none
+        recorded = config.fingerprints.to_dict()
+        del config.fingerprints
+    if is_folder_of_weights(workdir) and (workdir / vocabulary.FILE).is_file():
+        recorded[VOCABULARY] = vocabulary.load(workdir).fingerprint
+    return recorded
+
+
+def _complete_texts(config: ConfigDict, workdir: Path, splits: Sequence[str]) -> None:
+    """Adds empty texts, and the tokenizer of the run, to the images of some splits, if the method
+    reads texts. `zero_shot` classifies such images, and other evaluators need only the images.
+
+    Args:
+        splits: those whose images replace the run's own.
+    """
+    if not splits:
+        return
+    example = make_method(**config.method).example(weights.image_of(workdir) or (1, 1, 1))
+    if "text" not in example:
+        return
+    own, length = workdir / vocabulary.FILE, example["text"].shape[-1]
+    tokenizer = str(own) if own.is_file() else ""
+    for split in splits:
+        config.data[split] = f"uncaptioned({config.data[split]!r}, {tokenizer=}, {length=})"
+    fields = (*OPTIONAL, *config.data.fields, "text", "text_valid")  # training needs no labels
+    config.data.fields = tuple(dict.fromkeys(fields))
 
 
 FOLDER = ("channels", "window", "background", "max_pixels")

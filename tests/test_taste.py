@@ -47,8 +47,8 @@ MAY_IMPORT = {
     "json_files": {"errors"},
     "workdir": BASE | {"config", "json_files", "metrics", "paths", "upgrade"},
     "weights": BASE
-    | {"config", "configs", "engine", "methods", "models", "objectives", "ops", "paths", "targets"}
-    | {"workdir"},
+    | {"config", "configs", "data", "engine", "methods", "models", "objectives", "ops", "paths"}
+    | {"targets", "workdir"},
     "standardize": BASE | {"config", "ops"},
     "settings": BASE
     | {"config", "engine", "evals", "figures", "methods", "standardize", "weights", "writers"},

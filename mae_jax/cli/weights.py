@@ -6,11 +6,16 @@ from pathlib import Path
 
 from mae_jax import export, weights
 from mae_jax.cli.sharing import beside
+from mae_jax.data.vocabulary import FILE
 from mae_jax.restore import load_run
 from mae_jax.spec import build, check_spec
 from mae_jax.types import UserError
+from mae_jax.weights.files import read_json
 from mae_jax.weights.layout import grouped
+from mae_jax.weights.processor import images_of
 from mae_jax.workdir import is_folder_of_weights, read_classes, read_config
+
+PROCESSOR = "preprocessor_config.json"
 
 
 def take(args) -> int:
@@ -37,6 +42,8 @@ def take(args) -> int:
     size = " x ".join(map(str, model.image))
     listed = ", ".join(f"{name}={value!r}" for name, value in model.args.items())
     print(_images_line(model, args.source))
+    if "vocabulary" in model.args:
+        print(_texts_line(model, args))
     print(f"wrote {args.out}: {model.method} for {size} images: {listed}")
     return 0
 
@@ -53,6 +60,17 @@ def _images_line(model, source: str) -> str:
     if stated.transform and stated.remark:
         line += f", but {stated.remark}"
     return line
+
+
+def _texts_line(model, args) -> str:
+    """The tokenizer of texts, or how to add one."""
+    place = args.out / FILE
+    if model.vocabulary:
+        return f"texts: {place} is the tokenizer.json of {args.source}"
+    return (
+        f"texts: {args.source} has no tokenizer.json, which zero_shot needs: copy that of the "
+        f"model to {place}"
+    )
 
 
 def give(args) -> int:
@@ -78,9 +96,11 @@ def give(args) -> int:
         image_size=args.image_size,
     )
     _print_mapping(table)
-    if (args.out / "preprocessor_config.json").is_file():
+    if (args.out / PROCESSOR).is_file():
+        size = args.image_size or model.image[:2]
+        steps = images_of(read_json(args.out / PROCESSOR), {}, size).transform
         used = read_config(args.run).data.eval_transform
-        print(f"images: the processor resizes the whole image, bicubic; this run used {used}")
+        print(f"images: in transformers {steps or f'as in {PROCESSOR}'}; this run used {used}")
     print(f"wrote {args.out}")
     beside(args.run, args.out, args.format)
     return 0

@@ -40,7 +40,10 @@ def make(
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
         source = data.source("test")
         if source.vocabulary is None:
-            raise UserError("zero_shot: the texts of config.data.test have no vocabulary")
+            raise UserError(
+                "zero_shot: the texts of config.data.test have no vocabulary: copy the "
+                "tokenizer.json of the model to the folder of the run as vocabulary.json"
+            )
         classes = [str(name) for name in names or source.names.get("label", ())]
         if not classes:
             raise UserError("zero_shot: config.data.test has no names of classes: give `names`")

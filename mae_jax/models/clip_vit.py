@@ -17,8 +17,8 @@ from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
 FIELDS = (
-    *("width", "depth", "heads", "patch", "drop_path", "learned_positions", "final_norm"),
-    *("attention", "remat", "gather", "dtype"),
+    *("width", "depth", "heads", "patch", "mlp_ratio", "drop_path", "learned_positions"),
+    *("final_norm", "attention", "remat", "gather", "dtype"),
 )
 """Fields of a `ViT` that `make` sets."""
 
@@ -46,6 +46,7 @@ def make(
     width: int | None = None,
     depth: int | None = None,
     heads: int | None = None,
+    mlp_ratio: float = 4.0,
     activation: str = "quick_gelu",
     epsilon: float = 1e-5,
     drop_path: float = 0.0,
@@ -59,8 +60,8 @@ def make(
     """Builds the vision transformer of CLIP.
 
     Args:
-        size, patch, width, depth, heads, drop_path, learned_positions, final_norm, attention,
-            remat, gather, dtype: see `models.vit.make`.
+        size, patch, width, depth, heads, mlp_ratio, drop_path, learned_positions, final_norm,
+            attention, remat, gather, dtype: see `models.vit.make`.
         activation: of the MLPs, 'quick_gelu' as in OpenAI's weights, or 'gelu'.
         epsilon: of the norms, positive.
 
@@ -76,6 +77,7 @@ def make(
         width=width,
         depth=depth,
         heads=heads,
+        mlp_ratio=mlp_ratio,
         drop_path=drop_path,
         learned_positions=learned_positions,
         final_norm=final_norm,

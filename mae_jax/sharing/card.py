@@ -15,6 +15,7 @@ from mae_jax.sharing.loading import loading
 from mae_jax.spec import is_extension, maker, parse
 from mae_jax.tables import heading, markdown, results_rows, scaled
 from mae_jax.types import Metric
+from mae_jax.weights import layouts
 
 FILL_IN = "TO FILL IN"
 """Mark of what a run cannot know."""
@@ -90,7 +91,8 @@ def pipeline_tag(facts: Facts) -> str | None:
 def front_matter(facts: Facts, layout: str | None) -> str:
     """The YAML between two lines of ---."""
     tag, quoted = pipeline_tag(facts), json.dumps  # a JSON text is YAML, too
-    library = "transformers" if layout == "hf" else "mae_jax"
+    package = layouts.find(layout).package if layout in layouts.names() else ""
+    library = package if package == "transformers" else "mae_jax"
     name = facts.model.method.rpartition(".")[2].replace("_", "-")
     tags = dict.fromkeys(["mae_jax", "jax", "flax", name])
     lines = [f"library_name: {library}", *([f"pipeline_tag: {tag}"] if tag else [])]

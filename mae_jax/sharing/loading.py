@@ -8,11 +8,10 @@ from typing import Any
 from mae_jax.sharing.facts import Facts
 from mae_jax.spec import build
 from mae_jax.types import UserError
+from mae_jax.weights import layouts
 from mae_jax.weights.export import Converted, convert
 from mae_jax.weights.model import Model
 
-LAYOUTS = {"timm": "timm", "hf": "transformers", "mae": "the official MAE code"}
-"""Layout -> the package that reads it."""
 LABELS = ("logits", "multilabel_logits", "prediction")
 """Outputs with a prediction for each image."""
 
@@ -53,19 +52,21 @@ def loading(facts: Facts, where: str, layout: str | None) -> list[str]:
     elif images and "features" in offers:
         call = 'features = model.features(["image.png"])  # [N, D] float32'
     paragraphs = ["With `mae_jax`:", JAX.format(where=where, call=call)]
-    for name, package in LAYOUTS.items():
-        paragraphs += _of_layout(facts, name, package, where, layout)
+    for name in layouts.for_model(facts.model):
+        paragraphs += _of_layout(facts, name, where, layout)
     return paragraphs
 
 
-def _of_layout(facts: Facts, name: str, package: str, where: str, layout: str | None) -> list[str]:
+def _of_layout(facts: Facts, name: str, where: str, layout: str | None) -> list[str]:
     """How to load a model in another package, or why it cannot."""
+    chosen = layouts.find(name)
+    package = chosen.package
     try:
         made, part = fitted(facts.model, name)
     except UserError as error:
         return [f"With {package}: not possible. {_sentence(str(error))}"]
     flag = " --encoder-only" if part else ""
-    out = {"hf": "exported"}.get(name, "exported.safetensors")
+    out = "exported" if chosen.describe else "exported.safetensors"
     what = f"With {package}" + (" (the encoder only):" if part else ":")
     command, written = f"--format {name}{flag} --out {out}", layout == name
     if layout is None:
@@ -77,7 +78,7 @@ def _of_layout(facts: Facts, name: str, package: str, where: str, layout: str | 
         )
     place = where.removeprefix("hf://") if written else out
     text = [what] if written else [what, f"```bash\n{command}\n```"]
-    if name == "hf":
+    if package == "transformers":
         return [*text, HF.format(kind=made.files["config.json"]["architectures"][0], where=place)]
     if name == "timm":
         if where.startswith("hf://") and written:

@@ -1,5 +1,4 @@
-"""Import and export of weights: layouts of the official MAE, timm, Hugging Face and detectron2, and
-our runs.
+"""Import and export of weights: the layouts of other packages in `layouts/`, and our runs.
 
 `files.py` reads files: `kinds.py` detects their type, `parts.py` selects the arrays of the model.
 `rewrite.py` and `layout.py`, with the tables of `layouts/`, convert these to our names. `infer.py`
@@ -121,21 +120,24 @@ def _mapped(
     params, table = to_ours(arrays, rows)
     if "encoder/embed/kernel" not in params:
         raise other_model(found.name, list(found.arrays), options.layout)
-    if layout.infer is None and "encoder/cls_token" not in params:
+    if layout.class_token and "encoder/cls_token" not in params:
         raise UserError(
             f"{found.name} holds another model: it has no class token, which these layouts need "
             "(I-JEPA, SigLIP and timm's gap models have none)"
         )
     used = {name for row in table for name in row.theirs.split(" + ")}
     left = [name for name in arrays if name not in used]
+    unused = [name for name in left if layout.unused and re.fullmatch(layout.unused, name)]
+    left = [name for name in left if name not in unused]
     allow = f"; {LETS_PASS}"
     if found.beside and not left:
         allow = f"; --key {found.key} leaves them out{allow}"
     what = f"{found.name} has unknown arrays"
     _refuse([*left, *found.beside], options, what, allow, theirs=True)
-    shapes = {name: arrays[name].shape for name in left}
+    shapes = {name: arrays[name].shape for name in (*left, *unused)}
     shapes |= {name: found.arrays[name].shape for name in changed.used}
     rest = dict.fromkeys([*left, *found.beside], LEFT_OVER) | changed.used
+    rest |= dict.fromkeys(unused, "(not used: no weights)")
     return layout, params, [*table, *(Mapped(w, n, shapes.get(n, ())) for n, w in rest.items())]
 
 

@@ -109,22 +109,46 @@ def _hugging_face(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return known
 
 
-def check_sizes(found: Found, *, width: int, depth: int, patch: int) -> None:
-    """Checks that a config.json of Hugging Face describes an encoder of these sizes.
+def check_sizes(config: Mapping[str, Any], name: str, **sizes: int) -> None:
+    """Checks that a config.json of Hugging Face describes a network of these sizes.
+
+    Args:
+        config: its values, or those of a section.
+        name: of the weights, for messages.
+        sizes: key of the config -> size in the weights.
 
     Raises:
-        UserError: it describes an encoder of another size.
+        UserError: it describes a network of another size.
     """
-    if "hidden_size" not in found.config:
-        return
-    sizes = dict(hidden_size=width, num_hidden_layers=depth, patch_size=patch)
     for key, size in sizes.items():
-        value = found.config[key] if key in found.config else size
+        value = config[key] if key in config else size
         if value not in (size, [size, size]):
             raise UserError(
-                f"{found.name}: config.json describes another model, or weights are missing: "
+                f"{name}: config.json describes another model, or weights are missing: "
                 f"{key}={value!r} in config.json, {size} in the weights"
             )
+
+
+def completed(values: Any, defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values of a section of config.json for the keys of `defaults`, which hold where the
+    section has none.
+
+    Args:
+        where: the section, for messages.
+
+    Raises:
+        UserError: it is no section, or a value has another type than the default.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where} is damaged: it is no JSON object")
+    known = {key: values.get(key, default) for key, default in defaults.items()}
+    for key, default in defaults.items():
+        if type(known[key]) is not type(default):
+            raise UserError(
+                f"{where} has {key}={known[key]!r}, which is not supported: it should be like "
+                f"{default!r}"
+            )
+    return known
 
 
 def _timm(config: Mapping[str, Any], name: str) -> dict[str, Any]:

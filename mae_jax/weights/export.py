@@ -100,20 +100,19 @@ def convert(
     network = build(model.args["encoder"], "models", Encoder)
     if "mean" not in model.args:
         raise UserError(f"the encoder of {model.method} reads no normalized pixels: no layout fits")
-    if not isinstance(network, ViT) or network.architecture[0] != "vit":
-        raise UserError(f"{model.args['encoder']}: these layouts hold only vision transformers")
-    if "encoder/mask_token" in model.params:
-        raise UserError("these layouts cannot hold an encoder with mask tokens in its input")
+    _check_encoder(model, network, chosen, layout)
     _check_axes(model, chosen.axes, layout)
-    if chosen.axes == 2:
-        _check_two_axes(model, network)
+    plain = chosen.axes == 2 and chosen.encoder == "vit"
+    if plain:
+        _check_plain(model, network)
     size = _image_size(model, image_size) if chosen.axes == 2 else model.image[:-1]
     sides = patch_sides(network.patch, chosen.axes)
     channels = model.params["encoder/embed/kernel"].shape[0] // math.prod(sides)
     model = model._replace(image=(*size, channels))
     rows = chosen.choose(model) if chosen.choose else chosen.readable[0]
+    model = chosen.prepare(model) if chosen.prepare else model
     params = model.params
-    if chosen.axes == 2:
+    if plain:
         params = _with_positions(params, grid_of(size, network.patch), network.width)
     arrays, table = to_theirs(params, rows, Shape(sides, channels))
     used = {row.ours for row in table}
@@ -124,8 +123,24 @@ def convert(
         )
     table += [Mapped(path, "(left over)", params[path].shape) for path in left]
     files = chosen.describe(model) if chosen.describe else None
-    notes = _notes(model, network) if chosen.axes == 2 or files is None else {}
+    notes = _notes(model, network) if plain or files is None else {}
     return Converted(arrays, table, notes, files)
+
+
+def _check_encoder(model: Model, network: Encoder, chosen: layouts.Layout, layout: str) -> None:
+    """Raises UserError unless the encoder of a model is of the layout's kind."""
+    if not isinstance(network, ViT):
+        raise UserError(f"{model.args['encoder']}: these layouts hold only vision transformers")
+    kind = network.architecture[0]
+    if kind != chosen.encoder:
+        known = {name: layouts.find(name) for name in layouts.names()}
+        fitting = [n for n, other in known.items() if other.package and other.encoder == kind]
+        raise UserError(
+            f"{model.args['encoder']}: the layout {layout} holds encoders of the kind "
+            f"{chosen.encoder} alone: choose --format {', '.join(fitting) or 'stablehlo'}"
+        )
+    if "encoder/mask_token" in model.params:
+        raise UserError("these layouts cannot hold an encoder with mask tokens in its input")
 
 
 def _check_axes(model: Model, axes: int, layout: str) -> None:
@@ -139,8 +154,8 @@ def _check_axes(model: Model, axes: int, layout: str) -> None:
         raise UserError(f"the run does not record the size of its images: {layout} needs it")
 
 
-def _check_two_axes(model: Model, network: ViT) -> None:
-    """Raises UserError for vision transformers that no layout of two axes holds."""
+def _check_plain(model: Model, network: ViT) -> None:
+    """Raises UserError for vision transformers that no layout of 'vit' of two axes holds."""
     if network.class_tokens != 1 or not isinstance(network.patch, int):
         raise UserError(
             f"{model.args['encoder']}: these layouts need one class token and square patches"

@@ -61,8 +61,8 @@ def open_weights(source: str, key: str | None = None, layout: str | None = None)
         n: a if isinstance(a, np.ndarray) else to_numpy(n, a, name) for n, a in part.arrays.items()
     }
     check_finite(arrays, name)
-    config, processor = _described(files[0])
-    return Found(arrays, config, processor, notes, name, part.key, tuple(part.beside))
+    described = _described(files[0])
+    return Found(arrays, *described, notes, name, part.key, tuple(part.beside))
 
 
 def _read(path: Path) -> tuple[Groups, dict[str, Any]]:
@@ -163,12 +163,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _described(path: Path) -> tuple[dict, dict]:
+def _described(path: Path) -> tuple[dict, dict, dict]:
+    """Config of the model, of its processor of images, and its tokenizer."""
     config = _beside(path, "config.json")
     known = config if {"model_type", "architecture"} & config.keys() else {}
     if "architecture" in known and "pretrained_cfg" not in known and "mean" in known:
         known = config | {"pretrained_cfg": config}  # of timm before 0.8, without a section for it
-    return known, _beside(path, "preprocessor_config.json")
+    processor = _beside(path, "preprocessor_config.json")
+    if not processor:  # transformers 5 writes that of models of several inputs as a section
+        parts = _beside(path, "processor_config.json")
+        processor = parts.get("image_processor", {})
+    return known, processor, _beside(path, "tokenizer.json")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -49,7 +49,8 @@ def model_of(
     known = described(found)
     params, side, channels = dict(params), shape.patch[0], shape.channels
     width, depth = params["encoder/cls_token"].shape[-1], blocks_of(params, "encoder")
-    check_sizes(found, width=width, depth=depth, patch=side)
+    sizes = dict(hidden_size=width, num_hidden_layers=depth, patch_size=side)
+    check_sizes(found.config, found.name, **sizes)
     table = params.pop(POSITIONS, None)
     if table is None:
         raise UserError(f"{found.name} holds another model: it has no position embedding")
@@ -75,7 +76,7 @@ def model_of(
     encoder = vit_spec(
         dict(width=width, depth=depth, heads=heads),
         side,
-        hidden / width,
+        hidden,
         **({} if table is None else dict(learned_positions=True)),
     )
     image = (new[0] * side, new[1] * side, channels)
@@ -154,19 +155,40 @@ def blocks_of(params: Mapping[str, np.ndarray], part: str) -> int:
     return len({path.split("/")[1] for path in params if path.startswith(f"{part}/block_")})
 
 
-def vit_spec(shape: Mapping[str, int], patch: Any, ratio: float, **more: Any) -> str:
+def vit_spec(shape: Mapping[str, int], patch: Any, hidden: int, **more: Any) -> str:
     """Spec string of a vision transformer.
 
     Args:
         shape: 'width', 'depth' and 'heads'.
         patch: side of a patch, or one for each axis.
-        ratio: hidden width of the MLP over the width.
+        hidden: hidden width of the MLP.
         more: further arguments of `models.vit.make`.
+    """
+    return transformer_spec("vit", shape, hidden, dict(patch=patch), more)
+
+
+def transformer_spec(
+    kind: str,
+    shape: Mapping[str, int],
+    hidden: int,
+    first: Mapping[str, Any],
+    more: Mapping[str, Any],
+) -> str:
+    """Spec string of a network of transformer blocks.
+
+    Args:
+        kind: name of its module in `models/`.
+        shape: 'width', 'depth' and 'heads'.
+        hidden: hidden width of the MLP.
+        first, more: further arguments of its `make`, before and after the ratio of the MLP.
     """
     names = [name for name, size in SIZES.items() if size == shape]
     sizes = names[:1] or [f"{key}={value}" for key, value in shape.items()]
-    more = dict(patch=patch) | ({} if ratio == 4 else dict(mlp_ratio=ratio)) | more
-    return f"vit({', '.join([*sizes, *(f'{key}={value!r}' for key, value in more.items())])})"
+    ratio = hidden / shape["width"]
+    if int(shape["width"] * ratio) < hidden:  # the product is rounded to just below
+        ratio = math.nextafter(ratio, math.inf)
+    options = {**first, **({} if ratio == 4 else dict(mlp_ratio=ratio)), **more}
+    return f"{kind}({', '.join([*sizes, *(f'{key}={value!r}' for key, value in options.items())])})"
 
 
 def statistics_of(known: dict, options: Options, channels: int, name: str) -> tuple[tuple, tuple]:

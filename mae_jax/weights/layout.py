@@ -158,7 +158,7 @@ def _part(arrays: Arrays, name: str, form: Form) -> np.ndarray | None:
             f"{name} has shape {list(array.shape)}, and one table [1, L, D] is expected: the file "
             "holds another model"
         )
-    return np.ascontiguousarray(form.ours(array))
+    return np.asarray(form.ours(array), order="C")  # ascontiguousarray makes vectors of numbers
 
 
 def _joined(parts: list[np.ndarray | None], names: Sequence[str]) -> np.ndarray:
@@ -177,11 +177,12 @@ def to_theirs(
         for number in _numbers(row.ours, params):
             ours = row.ours.replace("{}", number)
             names = [name.replace("{}", number) for name in row.theirs]
-            parts = np.split(params[ours], len(names), axis=-1)
+            several = len(names) > 1
+            parts = np.split(params[ours], len(names), axis=-1) if several else [params[ours]]
             for name, part in zip(names, parts, strict=True):
                 if name:
                     theirs = _form(row).theirs(part, shape)
-                    arrays[name] = np.ascontiguousarray(theirs, np.float32)
+                    arrays[name] = np.asarray(theirs, np.float32, order="C")
             table.append(Mapped(ours, " + ".join(filter(None, names)), params[ours].shape))
     return arrays, table
 

@@ -23,6 +23,8 @@ class Found(NamedTuple):
     """config.json of the folder; {} if there is none."""
     processor: dict[str, Any]
     """preprocessor_config.json of the folder; {} if there is none."""
+    tokenizer: dict[str, Any]
+    """tokenizer.json of the folder; {} if there is none."""
     notes: dict[str, Any]
     """Metadata that this package wrote; {} if there is none."""
     name: str
@@ -76,6 +78,8 @@ class Model(NamedTuple):
     """Arrays of a run's state other than parameters, such as BatchNorm statistics."""
     images: Images = Images("", "")
     """Preprocessing of images, as far as imported weights describe it."""
+    vocabulary: Mapping[str, Any] = {}
+    """Content of the tokenizer.json of its texts; {}: there is none."""
 
 
 def pixel_target(model: Model, *, frames: bool = False) -> Pixels:

@@ -27,8 +27,9 @@ Groups = Mapping[str, Mapping[str, Any]]
 
 FAMILIES = (
     (r"lora_[AB]|^base_model\.", "a LoRA adapter (merge it into its model with merge_and_unload)"),
-    (r"(^|\.)(text_model|logit_scale|visual)\b", "CLIP or SigLIP, with images and text"),
     (r"(^|\.)vision_model\.", "CLIP or SigLIP"),
+    (r"(^|\.)text_model\.", "CLIP or SigLIP without the tower of images"),
+    (r"(^|\.)visual\.", "CLIP in the file of OpenAI or OpenCLIP (pass its folder of Hugging Face)"),
     (r"patch_embed\.proj\.0\.", "a transformer with a convolutional stem"),
     (r"(^|\.)layer1\.0\.conv1", "a ResNet"),
     (r"(^|\.)(stages|downsample_layers)\.\d", "a ConvNeXt or another network in stages"),
@@ -107,7 +108,7 @@ def other_model(name: str, names: list[str], layout: str | None) -> UserError:
         return UserError(f"{name} holds no named weights")
     families = [what for regex, what in FAMILIES if any(re.search(regex, n) for n in names)]
     what = f", it looks like {families[0]}" if families else ""
-    known = layout or "timm / official MAE, Hugging Face's ViT, ViTMAE or BEiT, detectron2's ViTDet"
+    known = layout or "; ".join(layouts.find(each).networks for each in layouts.names())
     return UserError(
         f"{name} holds another model{what}: its arrays ({', '.join(sorted(names)[:3])}, ...) do "
         f"not match the layout of {known}"

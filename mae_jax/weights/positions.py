@@ -115,6 +115,34 @@ def fitted(table: np.ndarray, old: Grid, new: Grid, how: str | None, *, dtype, d
     return np.asarray(resample_positions(jnp.asarray(table), old, new, kernel=how))
 
 
+def learned(
+    table: np.ndarray, patch: int, side: int, name: str, *, wanted: Grid | None, how: str | None
+) -> tuple[np.ndarray, Grid]:
+    """A learned table of square images, resized where other images are wanted, and (height, width)
+    of its images.
+
+    Args:
+        table: [1 + L, D].
+        patch, side: of a patch and of the images, in pixels.
+        name: of the file, for messages.
+        wanted: (height, width), or None: those of the table.
+        how: a name of `HOW`, or None.
+
+    Raises:
+        UserError: the table is not of these images, or see `fitted`.
+    """
+    old, new = grids_of(len(table) - 1, patch, (side, side), wanted)
+    if old != (side // patch,) * 2:
+        raise UserError(
+            f"{name}: config.json describes another model: image_size={side}, and the weights have "
+            f"positions for {old[0]} x {old[1]} patches of {patch}"
+        )
+    if old != new or how is not None:
+        resized = fitted(table, old, new, how, dtype=table.dtype, decoder=False)
+        table = with_prefix(new, table.shape[1]) if resized is None else resized
+    return table, (new[0] * patch, new[1] * patch)
+
+
 def is_fixed(table: np.ndarray, grid: Grid, dtype) -> bool:
     """Whether a table is the sine-cosine one, up to rounding to its dtype or to 16 bits."""
     return _rounds(table, with_prefix(grid, table.shape[1]), dtype)

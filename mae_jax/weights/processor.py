@@ -5,7 +5,7 @@ Face, or the pretrained_cfg of timm, to our transforms and pixel statistics.
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mae_jax.types import UserError
@@ -17,6 +17,11 @@ KERNELS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 SQUARE = {224: dict(height=224, width=224), 256: dict(height=256, width=256)}
 CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
 HALF = ([0.5], [0.5])
+
+
+def each_channel(values: Sequence[float], channels: int) -> list[float]:
+    """Mean or standard deviation of each channel, from one number or one for each."""
+    return [float(v) for v in values] * (channels if len(values) == 1 else 1)
 
 
 class Defaults(NamedTuple):
@@ -49,6 +54,41 @@ class Images(NamedTuple):
     """Spec of transforms; '': unknown or not supported."""
     remark: str
     """What is not supported; '': nothing."""
+
+
+def written(
+    name: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    size: Mapping[str, int],
+    resample: int,
+    crop: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Content of a preprocessor_config.json: resize, center crop, rescale to [0, 1], normalize.
+
+    Args:
+        name: class of transformers.
+        mean, std: of each channel.
+        size: 'height' and 'width', or 'shortest_edge'.
+        resample: a key of `KERNELS`.
+        crop: height and width; (): no crop.
+    """
+    cropped = {}
+    if crop:
+        cropped = dict(do_center_crop=True, crop_size=dict(height=crop[0], width=crop[1]))
+    return dict(
+        image_processor_type=name,
+        do_resize=True,
+        size=size,
+        resample=resample,
+        **cropped,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=mean,
+        image_std=std,
+    )
 
 
 def _name(processor: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from mae_jax.config import to_json
 from mae_jax.configs.common import base
+from mae_jax.data import vocabulary
 from mae_jax.engine.checkpoint import read_leaves
 from mae_jax.engine.transfer import transfer
 from mae_jax.ops.norm import EPSILON
@@ -47,7 +48,9 @@ def read_run(folder: Path) -> Model:
     }
     averaged = part("extra/ema/") if args.get("ema") else {}
     params, extra = averaged or part("params/"), part("extra/")
-    return Model(params, method.name, args, image_of(folder), extra)
+    tokenizer = folder / vocabulary.FILE
+    texts = read_json(tokenizer) if tokenizer.is_file() else {}
+    return Model(params, method.name, args, image_of(folder), extra, vocabulary=texts)
 
 
 def image_of(folder: Path) -> tuple[int, ...] | None:
@@ -84,6 +87,8 @@ def write_run(model: Model, out: Path) -> None:
         leaves |= {f"extra/{path}": array for path, array in model.extra.items()}
         write_file(folder / WEIGHTS, leaves, {"image": list(model.image)})
         (folder / "config.json").write_text(to_json(_config(model)) + "\n", encoding="utf-8")
+        if model.vocabulary:
+            vocabulary.Vocabulary(model.vocabulary).save(folder)
 
 
 def transform_of(model: Model) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from mae_jax.checks import check_vocabulary as check_vocabulary_size
 from mae_jax.data import make_data, tokenizers, vocabulary
 from mae_jax.data.identity import check_vocabulary
-from mae_jax.data.sources import captioned, fashion_scenes
+from mae_jax.data.sources import captioned, fashion_scenes, uncaptioned
 from mae_jax.data.subset import hold_out
 from mae_jax.restore import load_run
 from mae_jax.sharing.facts import read_facts
@@ -266,6 +266,24 @@ def test_the_document_runs(tmp_path, monkeypatch):
     exec(block, {})
     size = re.search(r"a vocabulary of (\d+) tokens", text.replace("\n", " "))[1]
     assert int(size) == len(vocabulary.load(tmp_path / "words.json"))
+
+
+def test_images_without_captions(root):
+    """Their texts are empty, labels and names those of the images; existing texts stay."""
+    images, tokenizer = str(root / "images"), root / "tok.json"
+    source = uncaptioned.make(images, tokenizer=str(tokenizer), length=6)
+    assert source.vocabulary.fingerprint == vocabulary.load(tokenizer).fingerprint
+    assert source.labels().tolist() == [0, 0, 1, 1] and source.name(2) == "b/2.png"
+    rows = source.read(np.array([3, 1]))
+    assert rows["text"].shape == rows["text_valid"].shape == (2, 6) and len(rows["image"]) == 2
+    assert not rows["text"].any() and not rows["text_valid"].any()
+    assert uncaptioned.make(images).vocabulary is None
+    scenes = "fashion_scenes(num_examples=2, size=16, captions=True)"
+    assert uncaptioned.make(scenes, tokenizer="none.json").read(np.array([0]))["text_valid"].any()
+    with pytest.raises(UserError, match="uncaptioned: length 2: give a number of tokens"):
+        uncaptioned.make(images, length=2)
+    with pytest.raises(UserError, match="cannot read the tokenizer 'none.json'"):
+        uncaptioned.make(images, tokenizer="none.json")
 
 
 def test_mistakes(root, tmp_path, capsys):

@@ -25,8 +25,9 @@ def layout(tmp_path, at):
 
 def test_every_layout_names_the_patch_embedding_of_each_table():
     tables = layouts.tables(None)
-    names = ("timm", "hf", "mae", "mae_st", "detectron2", "videomae")
+    names = ("timm", "hf", "mae", "mae_st", "detectron2", "videomae", "clip")
     assert len(tables) == sum(len(layouts.tables(name)) for name in names)
+    assert {*names} == {*layouts.names()} and all(layout.networks for layout, _ in tables)
     for layout, rows in tables:
         forms = {row.ours: row.form for row in rows}
         assert forms["encoder/embed/kernel"] == {2: "patch", 3: "clip_patch"}[layout.axes]
@@ -63,8 +64,8 @@ def test_unknown_layouts_are_refused_with_those_that_there_are(layout, tmp_path,
     export = "weights", "export", "--run", run_, "--out", out, "--format"
     line = mistake(capsys, *export, "nothing")
     assert line.endswith(
-        "has no 'nothing': choose detectron2, hf, mae, mae_st, timm, videomae (or --format "
-        "stablehlo, onnx)"
+        "has no 'nothing': choose clip, detectron2, hf, mae, mae_st, timm, videomae "
+        "(or --format stablehlo, onnx)"
     )
     assert "no module 'layuot' in my_project" in mistake(capsys, *export, "my_project.layuot")
     weights.write(models.mae(depth=1), out, "mae")

@@ -123,7 +123,7 @@ def test_nested_dictionaries_of_pytorch(tmp_path, capsys):
     for content, line in (
         ({"epoch": 3}, "holds no named weights, but dict"),
         ([3], "holds no named weights, but list"),
-        ({"visual.conv1.weight": torch.ones(3)}, "another model, it looks like CLIP or SigLIP"),
+        ({"visual.conv1.weight": torch.ones(3)}, "another model, it looks like CLIP in the file"),
         (mine | {"norm.bias": torch.ones(48, dtype=torch.complex64)}, "norm.bias in"),
         (
             mine | {"norm.bias": torch.ones(48).to(torch.float8_e5m2)},

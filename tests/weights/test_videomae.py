@@ -18,6 +18,7 @@ from mae_jax.ops import masking
 from mae_jax.ops.pixels import IMAGENET_MEAN, IMAGENET_STD
 from mae_jax.types import UserError
 from mae_jax.weights.export import convert
+from tests.helpers.commands import run
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "videomae.npz"
 PROCESSOR = dict(
@@ -90,7 +91,7 @@ def test_the_loss_and_predictions_are_those_of_transformers(reference, folder):
         assert found.shape == reference[name].shape and error < 5e-6 * scale, name
 
 
-def test_they_go_back_bit_for_bit(reference, model, tmp_path):
+def test_they_go_back_bit_for_bit(reference, model, tmp_path, capsys):
     weights.write(model, tmp_path / "out", "videomae")
     assert {*load_file(tmp_path / "out" / "model.safetensors")} == {*weights_of(reference)}
     for name, array in load_file(tmp_path / "out" / "model.safetensors").items():
@@ -101,6 +102,8 @@ def test_they_go_back_bit_for_bit(reference, model, tmp_path):
     for key, value in json.loads(str(reference["config"])).items():
         if key in config and key != "qv_bias":
             assert config[key] == value, key
+    assert run("weights", "import", tmp_path / "out", "--out", tmp_path / "imported") == 0
+    assert "mae for 6 x 8 x 12 x 3 images" in capsys.readouterr().out
 
 
 def test_an_encoder_alone(model, tmp_path):
@@ -157,7 +160,7 @@ def test_a_classifier(reference, folder, tmp_path):
     ("changes", "message"),
     [
         (dict(norm_pix_loss=False), "predicts pixels that are not normalized"),
-        (dict(tubelet_size=3), "tubelet_size is not 2"),
+        (dict(tubelet_size=3), "tubelet_size=3 in config.json, 2 in the"),
         (dict(num_attention_heads=24, hidden_size=48), "describes another model"),
         (dict(model_type="timesformer"), "model_type='timesformer'"),
     ],

@@ -140,7 +140,13 @@ READABLE = [[*_encoder(), *_pyramid(), *_heads(number)] for number in ("", ".{}"
 
 def make() -> Layout:
     """Makes the layout, for import alone."""
-    return Layout(readable=READABLE, choose=_not_written, infer=infer)
+    return Layout(
+        readable=READABLE,
+        networks="detectron2's ViTDet",
+        class_token=False,
+        choose=_not_written,
+        infer=infer,
+    )
 
 
 def _not_written(model: Model) -> Rows:

@@ -13,6 +13,7 @@ from mae_jax.weights.described import PROBLEMS
 from mae_jax.weights.layout import DECODER_POSITIONS, POSITIONS, Row, dense, norm
 from mae_jax.weights.layouts import Layout
 from mae_jax.weights.model import Model, pixel_target
+from mae_jax.weights.processor import each_channel, written
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,13 @@ READABLE = [
 
 def make() -> Layout:
     """Makes the layout: a folder that `from_pretrained` reads."""
-    return Layout(readable=READABLE, choose=lambda model: WRITTEN[_kind(model)][1], describe=_files)
+    return Layout(
+        readable=READABLE,
+        networks="transformers' ViT, ViTMAE or BEiT",
+        package="transformers",
+        choose=lambda model: WRITTEN[_kind(model)][1],
+        describe=_files,
+    )
 
 
 def _kind(model: Model) -> str:
@@ -186,15 +193,6 @@ def _config(model: Model, kind: str) -> dict[str, Any]:
 def _processor(model: Model) -> dict[str, Any]:
     """Resize, rescale to [0, 1], normalize."""
     height, width, channels = model.image
-    every = lambda values: [float(v) for v in values] * (channels if len(values) == 1 else 1)
-    return dict(
-        image_processor_type="ViTImageProcessor",
-        do_resize=True,
-        size=dict(height=height, width=width),
-        resample=3,
-        do_rescale=True,
-        rescale_factor=1 / 255,
-        do_normalize=True,
-        image_mean=every(model.args["mean"]),
-        image_std=every(model.args["std"]),
-    )
+    mean, std = (each_channel(model.args[name], channels) for name in ("mean", "std"))
+    size = dict(height=height, width=width)
+    return written("ViTImageProcessor", mean, std, size=size, resample=3)

@@ -16,4 +16,5 @@ ROWS = [
 
 def make() -> Layout:
     """Makes the layout: one file, encoder and decoder."""
-    return Layout(readable=[ROWS])
+    package = "the official MAE code"
+    return Layout(readable=[ROWS], networks="the official MAE", package=package)

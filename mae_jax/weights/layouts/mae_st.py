@@ -82,7 +82,15 @@ CLASSIFIER = [*ENCODER, *norm("fc_norm", "norm"), *dense("head", "head")]
 
 def make() -> Layout:
     """Makes the layout: one file, with or without a decoder, or with a head."""
-    return Layout(readable=[AUTOENCODER, CLASSIFIER], choose=_table, axes=3, infer=infer)
+    return Layout(
+        readable=[AUTOENCODER, CLASSIFIER],
+        networks="the official MAE_ST",
+        package="the official MAE_ST code",
+        class_token=False,
+        choose=_table,
+        axes=3,
+        infer=infer,
+    )
 
 
 def infer(found: Found, params: dict[str, np.ndarray], shape: Shape, options: Options) -> Model:
@@ -106,10 +114,10 @@ def infer(found: Found, params: dict[str, np.ndarray], shape: Shape, options: Op
         logger.warning("%s does not contain mean and std of images: assuming MAE_ST's", name)
         known |= dict(mean=MEAN, std=STD)
     mean, std = statistics_of(known, options, shape.channels, name)
-    ratio = params["encoder/block_0/mlp/fc1/bias"].size / width
+    hidden = params["encoder/block_0/mlp/fc1/bias"].size
     more = {} if "encoder/cls_token" in params else dict(class_tokens=0)
     sizes = dict(width=width, depth=depth, heads=heads)
-    encoder = vit_spec(sizes, shape.patch, ratio, **more, positions="separable")
+    encoder = vit_spec(sizes, shape.patch, hidden, **more, positions="separable")
     args = dict(encoder=encoder, mean=mean, std=std)
     if any(path.startswith("decoder/") for path in params):
         args |= _decoder(params, known, shape, options, name)

@@ -30,4 +30,4 @@ ROWS = [
 
 def make() -> Layout:
     """Makes the layout: one file, without a decoder."""
-    return Layout(readable=[ROWS], partial=True)
+    return Layout(readable=[ROWS], networks="timm's ViT", package="timm", partial=True)

@@ -24,6 +24,7 @@ from mae_jax.weights.infer import blocks_of, statistics_of, vit_spec
 from mae_jax.weights.layout import POSITIONS, Row, Shape, dense, norm
 from mae_jax.weights.layouts import Layout, hf
 from mae_jax.weights.model import Found, Model, Options, check_options_of_clips
+from mae_jax.weights.processor import each_channel, written
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,9 @@ def make() -> Layout:
     """Makes the layout: a folder that `from_pretrained` reads."""
     return Layout(
         readable=READABLE,
+        networks="transformers' VideoMAE",
+        package="transformers",
+        class_token=False,
         choose=lambda model: WRITTEN[_kind(model)],
         describe=_files,
         axes=3,
@@ -102,17 +106,16 @@ def infer(found: Found, params: dict[str, np.ndarray], shape: Shape, options: Op
         )
     known, (steps, side, _), channels = described(found), shape.patch, shape.channels
     width, depth = params["encoder/embed/bias"].size, blocks_of(params, "encoder")
-    check_sizes(found, width=width, depth=depth, patch=side)
-    if "tubelet_size" in found.config and found.config["tubelet_size"] != steps:
-        raise UserError(f"{name}: config.json describes another model: tubelet_size is not {steps}")
+    sizes = dict(hidden_size=width, num_hidden_layers=depth, patch_size=side, tubelet_size=steps)
+    check_sizes(found.config, name, **sizes)
     image = (found.config["num_frames"], *known.get("image", (224, 224)), channels)
     heads = heads_of(known, options, width, name, moco=False)
     more = dict(class_tokens=0, positions="flat")
-    ratio = params["encoder/block_0/mlp/fc1/bias"].size / width
+    hidden = params["encoder/block_0/mlp/fc1/bias"].size
     encoder = dict(width=width, depth=depth, heads=heads)
     mean, std = statistics_of(known, options, channels, name)
     args = dict(
-        encoder=vit_spec(encoder, shape.patch, ratio, **more), pool="mean", mean=mean, std=std
+        encoder=vit_spec(encoder, shape.patch, hidden, **more), pool="mean", mean=mean, std=std
     )
     if "decoder/mask_token" in params:
         tubes = math.prod(image[1:3]) // side**2
@@ -192,7 +195,7 @@ def _files(model: Model) -> dict[str, Any]:
     kind, network = _kind(model), build(model.args["encoder"], "models", Encoder)
     (frames, height, width, channels), (steps, side, _) = model.image, _sides(network)
     size = height if height == width else [height, width]
-    mean, std = (_each(model.args[name], channels) for name in ("mean", "std"))
+    mean, std = (each_channel(model.args[name], channels) for name in ("mean", "std"))
     config = dict(
         architectures=[kind],
         model_type="videomae",
@@ -222,26 +225,7 @@ def _files(model: Model) -> dict[str, Any]:
         )
         if channels == 3 and not np.allclose([mean, std], [IMAGENET_MEAN, IMAGENET_STD]):
             logger.warning("transformers computes its loss as if mean and std were ImageNet's")
-    return {"config.json": config, "preprocessor_config.json": _processor(model.image, mean, std)}
-
-
-def _each(values, channels: int) -> list[float]:
-    return [float(v) for v in values] * (channels if len(values) == 1 else 1)
-
-
-def _processor(image, mean: list[float], std: list[float]) -> dict[str, Any]:
-    """Resize and center crop of each frame, rescale to [0, 1], normalize."""
-    height, width = image[1:3]
-    return dict(
-        image_processor_type="VideoMAEImageProcessor",
-        do_resize=True,
-        size=dict(shortest_edge=max(height, width)),
-        resample=2,
-        do_center_crop=True,
-        crop_size=dict(height=height, width=width),
-        do_rescale=True,
-        rescale_factor=1 / 255,
-        do_normalize=True,
-        image_mean=mean,
-        image_std=std,
-    )
+    crop = model.image[1:3]
+    of_frames = dict(size=dict(shortest_edge=max(crop)), resample=2, crop=crop)
+    processor = written("VideoMAEImageProcessor", mean, std, **of_frames)
+    return {"config.json": config, "preprocessor_config.json": processor}
