@@ -16,5 +16,4 @@ ROWS = [
 
 def make() -> Layout:
     """Makes the layout: one file, encoder and decoder."""
-    package = "the official MAE code"
-    return Layout(readable=[ROWS], networks="the official MAE", package=package)
+    return Layout(readable=[ROWS], networks="the official MAE", package="the official code")

@@ -85,7 +85,7 @@ def make() -> Layout:
     return Layout(
         readable=[AUTOENCODER, CLASSIFIER],
         networks="the official MAE_ST",
-        package="the official MAE_ST code",
+        package="the official code",
         class_token=False,
         choose=_table,
         axes=3,
