@@ -363,6 +363,7 @@ def test_shellcheck_has_nothing_to_say(root):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # test_elastic.py stops two processes, without the script
 def test_two_real_processes_stop_and_go_on(root, tmp_path):
     """`mae-jax` on the path is this checkout's."""
     path = programs(tmp_path, mae_jax=f'exec {sys.executable} -m mae_jax "$@"')
