@@ -13,7 +13,8 @@ from the base.
 'scenes' is small: 32 x 32 pixels, 64 patches, 120,000 images a row, and frozen features are
 evaluated at the end of each run. It leaves out the rows in LEFT_OUT and has one seed of most, three
 of the base and of the two best and the two worst rows: 30 runs, measured in
-configs/results/ablations_scenes. 'scenes,seeds' has three seeds of all rows, 90 runs.
+configs/results/ablations_scenes in an hour of two CPU cores. 'scenes,seeds' has three seeds of all
+rows, 90 runs.
 """
 
 import copy
