@@ -25,6 +25,10 @@ a { color: var(--link); }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 code { background: var(--tint); border-radius: 3px; padding: 0.1em 0.3em; font-size: 0.85em; }
 pre, .scroll { overflow-x: auto; overflow-wrap: normal; margin: 1rem 0; }
+@media (min-width: 1000px) { /* a wide table may be wider than the text */
+  .scroll { width: fit-content; min-width: 100%; max-width: calc(100vw - 3rem);
+    position: relative; left: 50%; transform: translateX(-50%); }
+}
 pre { background: var(--tint); padding: 0.75rem; }
 pre code { padding: 0; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
