@@ -41,6 +41,9 @@ class Method:
     def offers(self):
         return ("features", self.output)
 
+    def embeddings(self):
+        return ()
+
     def check_output(self, method, output):
         assert output in self.offers()
 

@@ -30,6 +30,9 @@ class Method:
     def labels(self):
         return {"segmentation": 4}
 
+    def embeddings(self):
+        return ()
+
     def encoders(self):
         return {"params/encoder": vit.make(width=8, depth=1, heads=1, patch=(2, 1, 3))}
 

@@ -256,7 +256,6 @@ def test_crops_take_the_other_fields_along():
     ("text", "message"),
     [
         ("resize(4)", "resize: images of shape (5, 6, 7, 1) and type uint8, it needs [H, W"),
-        ("random_resized_crop(4)", "random_resized_crop: images of shape (5, 6, 7, 1)"),
         ("rand_augment", "rand_augment: images of shape (5, 6, 7, 1)"),
         ("random_erasing", "random_erasing: images of shape (5, 6, 7, 1)"),
         ("corruption(fog)", "leave it out, or use random_crop, center_crop and flip"),

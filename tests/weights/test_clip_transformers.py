@@ -13,6 +13,8 @@ from mae_jax import weights
 from mae_jax.methods import make_method
 from tests.weights import clip_models as clip
 
+pytestmark = pytest.mark.slow
+
 torch = transformers = None
 
 

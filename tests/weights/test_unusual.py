@@ -248,7 +248,7 @@ def test_a_config_of_timm_for_another_network(tmp_path, capsys):
         (dict(architecture=3), "or the file itself is damaged ("),
         (
             dict(hidden_size=48, image_size="16", num_attention_heads=3),
-            "is damaged (('16', '16') is no h",
+            "is damaged (('16', '16') are no sides of images",
         ),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | more))
