@@ -72,7 +72,8 @@ def write_file(path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str,
     text = json.dumps(notes)
     try:
         if path.suffix == ".safetensors":
-            save_file(dict(arrays), temporary, metadata={"format": "pt", OURS: text})
+            leaves = {name: np.asarray(array) for name, array in arrays.items()}  # numbers, too
+            save_file(leaves, temporary, metadata={"format": "pt", OURS: text})
         else:
             _save_torch(temporary, arrays, text)
         os.replace(temporary, path)
