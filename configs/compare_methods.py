@@ -27,7 +27,7 @@ EPOCHS = 4.0
 """Of equal images."""
 EVALS = "knn(k=20, limit=4000)|knn(k=20, limit=4000, whiten=True)|logistic(limit=4000)"
 EVERY = 375
-"""Steps between two evaluations, half of those of equal images."""
+"""Steps between two evaluations: half of the 750 steps of equal images."""
 FEW = "share(0.1, seed=0)"
 ENCODERS = {
     "vit": "vit(width=96, depth=2, heads=3, patch=4)",
@@ -83,15 +83,16 @@ def get_configs(encoder: str = "vit") -> dict[str, ConfigDict]:
     if encoder not in ENCODERS:
         raise UserError(f"configs/compare_methods.py:{encoder}: choose {', '.join(ENCODERS)}")
     spec, costs, configs = ENCODERS[encoder], GFLOPS[encoder], {}
+    budget = EPOCHS * costs["supervised"]
     axes = {
-        "equal images": lambda name: EPOCHS,
-        "equal compute": lambda name: EPOCHS * costs["supervised"] / costs[name],
+        "equal images": dict.fromkeys(METHODS, EPOCHS),
+        "equal compute": {name: budget / costs[name] for name in METHODS},
     }
     for seed in SEEDS:
         cells = {}
         for axis, epochs in axes.items():
             for name in METHODS:
-                cells[f"{name}/{axis}"] = without_labels(name, spec, epochs(name))
+                cells[f"{name}/{axis}"] = without_labels(name, spec, epochs[name])
         cells["supervised/equal images"] = supervised(spec)
         for axis in axes:
             for name, arguments in METHODS.items():
