@@ -1,7 +1,8 @@
 """The benchmark of the input pipeline measures what it says."""
 
 import io
-import time
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,17 @@ def test_the_jpegs_are_of_the_size_that_is_said():
     assert max(map(len, files)) <= 115_000 and len(set(files)) == len(files)
 
 
-def test_a_rate_counts_all_threads():
-    rate = bench.spread(lambda i: time.sleep(0.01), 10, 0.3)
-    assert 60 < rate(1) < 101 and 120 < rate(2) < 202
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_rate_counts_all_threads(monkeypatch, threads):
+    clock = SimpleNamespace(now=7.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(bench, "time", clock)
+
+    def advance():
+        clock.now += 0.25
+
+    together = threading.Barrier(threads, advance, timeout=60)
+    rate = bench.spread(lambda i: together.wait(), 10, 1.0)
+    assert rate(threads) == 4 * threads
 
 
 def test_a_table_has_every_source_and_its_ratios(tmp_path):

@@ -42,7 +42,7 @@ def test_work_waits_for_its_results():
     call = jax.jit(lambda x: jax.pure_callback(slow, jax.ShapeDtypeStruct((), np.float32), x))
     work = bench.repeat(lambda: call(np.float32(1)))
     work(1)
-    assert 0.15 < work(3) < 1.0
+    assert work(3) > 0.15
 
 
 def test_calls_on_devices_that_share_threads_do_not_overlap(monkeypatch):

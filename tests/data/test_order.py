@@ -60,9 +60,9 @@ def test_epochs_and_runs_have_orders_of_their_own():
 
 def test_a_late_start_is_immediate():
     options = dict(seed=1, num_examples=1_281_167, batch_size=4096)
-    start = time.perf_counter()
+    start = time.process_time()
     rows = training_rows(1_000_000, **options)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert rows.indices.min() >= 0 and rows.indices.max() < 1_281_167
     assert len(np.unique(rows.indices)) == 4096
     assert (rows.indices != training_rows(0, **options).indices).any()

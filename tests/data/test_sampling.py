@@ -110,9 +110,9 @@ def test_copies_of_an_example_have_seeds_of_their_own(name):
 def test_a_late_start_is_immediate():
     labels = np.arange(1_000_000) % 1000
     stream = Balanced(labels)
-    start = time.perf_counter()
+    start = time.process_time()
     found = stream(np.arange(10**12, 10**12 + 4000), 0).indices
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert (np.bincount(labels[found]) == 4).all()
 
 

@@ -99,9 +99,9 @@ def test_every_example_comes_once_an_epoch(specs, name):
 def test_a_late_start_is_as_quick_as_an_early_one(specs, name):
     data = data_of(specs[name])
     next(data.train(0))
-    begun = time.monotonic()
+    begun = time.process_time()
     batch = next(data.train(1_000_000))
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
     assert batch["image"].shape == (12, 8, 8, 3)
 
 
@@ -167,10 +167,10 @@ def test_a_large_set_needs_no_list_of_its_examples():
     """A billion of them, far into the tenth epoch."""
     data = data_of("fashion_scenes(num_examples=1, size=16)", train_transform="", fields=())
     data.sources["train"] = Large(10**9)
-    begun = time.monotonic()
+    begun = time.process_time()
     stream = data.train(10**9)
     batches = [next(stream)["image"].reshape(-1, 8).view(np.int64) for _ in range(100)]
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
     indices = np.concatenate(batches).ravel()
     assert len(np.unique(indices)) == len(indices) == 1200
     assert indices.min() >= 0 and indices.max() < 10**9
