@@ -19,8 +19,9 @@ decoder of 4 blocks of width 512, base learning rate 1.6e-3, gradients clipped a
 512, 100 passes of four clips each from a decoded video, 5 of warm-up. 84.4% (L, 800 epochs).
 
 MAE_ST crops a share of 0.5 to 1 of the frames, of an aspect of 3:4 to 4:3, and resizes it to 224
-pixels, all frames of a clip alike; here with antialiasing, there without. VideoMAE crops at four
-scales, which is left out here: prepare videos with a short side of 224 to 320 pixels.
+pixels, all frames of a clip alike; here with antialiasing, there without. VideoMAE crops at one of
+four scales and thirteen places, and its code does not flip. Both used videos with a short side of
+256 or 320 pixels.
 
 Without a name, `fashion_clips`: 8 frames of 32 x 32 pixels, 64 patches of 2 x 8 x 8, in minutes on
 two CPU cores. Words: `direction` for the label, options of VARIANTS, and `inflated`, an encoder
@@ -74,7 +75,7 @@ def clips() -> ConfigDict:
     config = common.base()
     config.data.update(
         train="frames('data/kinetics400/train', frames=0)",
-        train_transform="random_clip(16, stride=4)|random_crop((16, 224, 224))|flip",
+        train_transform="random_clip(16, stride=4)|multi_scale_crop(224)",
         eval_transform="center_clip(16, stride=4)|center_crop((16, 224, 224))",
     )
     config.checkpoint.every = 2500

@@ -188,7 +188,7 @@ def test_defaults_of_random_resized_crop_are_those_of_the_paper():
         (
             "zzz",
             "choose center_clip, center_crop, class_crop, color_jitter, corruption, flip, "
-            "large_scale_jitter, pad, rand_augment, random_clip, random_crop, random_erasing, "
+            "large_scale_jitter, multi_scale_crop, pad, rand_augment, random_clip, random_crop, random_erasing, "
             "random_resized_crop",
         ),
         ("flip(1)", "flip: too many positional arguments"),

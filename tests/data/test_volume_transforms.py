@@ -1,5 +1,7 @@
 """Crops, flips, padding and clips of images of three dimensions, with all that moves along."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -153,9 +155,42 @@ def test_resized_crops_of_clips_are_those_of_each_frame():
         run(text, 1, {"image": clip.astype(np.float16)})
 
 
+def test_multi_scale_crops_are_videomaes():
+    """Ten pairs of sides and thirteen places, equally likely; of clips, the same of all frames."""
+    (crop,) = T.make_transforms("multi_scale_crop(224)")
+    (params,) = T.draw([crop], hash_words(3, np.arange(6500)))
+    boxes = Counter(crop.box(240, 320, numbers) for numbers in params)
+    sides = 240, 210, 180, 158  # 0.66 x 240 = 158.4
+    near = [(a, b) for i, a in enumerate(sides) for b in sides[max(i - 1, 0) : i + 2]]
+    quarters = [(0, 0), (0, 2), (0, 4), (2, 0), (2, 2), (2, 4), (4, 0), (4, 2), (4, 4)]
+    quarters += [(1, 1), (1, 3), (3, 1), (3, 3)]
+    expected = Counter(
+        (y * ((240 - h) // 4), x * ((320 - w) // 4), h, w) for h, w in near for y, x in quarters
+    )
+    assert len(near) == 10 and set(boxes) == set(expected)
+    for box, count in expected.items():  # several places are one, where no room is left
+        assert abs(boxes[box] - 50 * count) < 6 * (50 * count) ** 0.5
+    # Sides that are nearly those of the result are not resized.
+    assert {crop.box(226, 300, numbers)[2] for numbers in params[:300]} == {224, 197, 169, 149}
+    assert {crop.box(222, 300, numbers)[2] for numbers in params[:300]} == {222, 194, 166, 146}
+
+    clip = RNG.integers(0, 256, (2, 40, 56, 3)).astype(np.uint8)
+    (one,) = run("multi_scale_crop((16, 24))", 1, {"image": clip})
+    (crop,) = T.make_transforms("multi_scale_crop((16, 24))")
+    ((numbers,),) = T.draw([crop], hash_words(7, np.arange(1)))
+    top, left, height, width = crop.box(40, 56, numbers)
+    for t in range(2):
+        part = Image.fromarray(clip[t, top : top + height, left : left + width])
+        exact = np.asarray(part.resize((24, 16), Image.Resampling.BILINEAR), int)
+        assert np.abs(one["image"][t].astype(int) - exact).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("multi_scale_crop(8, scales=(0.5, 1))", r"scales \(0.5, 1\) are not descending shares"),
+        ("multi_scale_crop(8, scales=())", "are not descending shares"),
+        ("multi_scale_crop(8, kernel=box)", "multi_scale_crop: kernel 'box' is unknown"),
         ("flip(axes=(3,))", "flip: axes=.3,. of images of 3 axes besides the channels: choose fro"),
         ("flip(axes=())", "flip: axes=.. should be different axes from 0 on"),
         ("flip(axes=(1, 1))", "should be different axes"),

@@ -24,22 +24,36 @@ def trace(config, shape):
     return method
 
 
-def test_the_comparison_is_the_same_with_and_without_pretraining(root):
-    configs = load_configs(str(root / "configs" / "volume_transfer.py"))
-    assert len(configs) == 8
+@pytest.mark.parametrize(
+    ("domain", "shape", "fields"),
+    [
+        ("volumes", (32, 32, 32, 1), {"segmentation": 4, "label": 3}),
+        ("clips", (8, 32, 32, 3), {"label": 10}),
+        ("multispectral", (32, 32, 8), {"segmentation": 5, "label": 5}),
+    ],
+)
+def test_the_comparison_is_the_same_with_and_without_pretraining(root, domain, shape, fields):
+    configs = load_configs(f"{root / 'configs' / 'domains.py'}:{domain}")
+    assert len(configs) == 10
+    found = {}
     for name, config in configs.items():
         row, column, seed = name.split("/")
         check(config)
-        assert config.seed == int(seed) and f"seed={seed}" in config.data.subset
-        assert config.init_from.path == ("runs/volumes" if row == "mae" else "")
+        assert config.seed == int(seed)
+        if column == "frozen":
+            assert config.data.subset == "" and config.init_from.path == ""
+            continue
+        assert config.data.subset.endswith(f", seed={seed})")
+        assert config.init_from.path == (f"mae/frozen/{seed}" if row == "mae" else "")
         other = configs[f"scratch/{column}/{seed}"]
         for section in ("data", "schedule", "optimizer", "evals"):
             assert config[section] == other[section]
-    encoder = load_config(str(root / "configs" / "volumes.py")).method.args.encoder
-    for column, field in {"segmentation": "segmentation", "classes": "label"}.items():
-        config = configs[f"mae/{column}/0"]
-        assert config.method.args.encoder == encoder
-        assert field in trace(config, (32, 32, 32, 1)).labels()
+        start = configs[f"mae/frozen/{seed}"].method.args
+        for key in ("encoder", "mean", "std"):
+            assert config.method.args[key] == start[key]
+        if row == "mae" and seed == "0":
+            found = trace(config, shape).labels() | found
+    assert found == fields
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,11 @@ as in MAE_ST (arXiv 2205.09113): the same box of all frames.
 
 import numpy as np
 
-from mae_jax.data.fields import move
-from mae_jax.data.frame_geometry import FrameWindow
+from mae_jax.data.frame_geometry import frame_of, move_frames
 from mae_jax.data.geometry import Window
 from mae_jax.data.resizing import KERNELS
-from mae_jax.data.transforms import Transform, check_range, plane_of, shape_of, size_of
+from mae_jax.data.transforms import Transform, check_range, size_of
 from mae_jax.spec import check_choice
-from mae_jax.types import UserError
 
 
 class RandomResizedCrop(Transform):
@@ -50,25 +48,9 @@ class RandomResizedCrop(Transform):
 
     def apply(self, example, params):
         """Crops an image of any size and resizes it to [*size, C], or a clip to [T, *size, C]."""
-        clip = len(shape_of(example, "random_resized_crop")) == 3
-        plane = frames_of(example) if clip else plane_of(example, "random_resized_crop")
+        plane = frame_of(example, "random_resized_crop")
         window = Window(box=self.box(*plane, params), size=self.size, kernel=self.kernel)
-        return move(example, FrameWindow(frame=window) if clip else window)
-
-
-def frames_of(example) -> tuple[int, int]:
-    """(height, width) of the frames of a clip.
-
-    Raises:
-        UserError: they are not uint8.
-    """
-    image = example["image"]
-    if image.dtype != np.uint8:
-        raise UserError(
-            f"random_resized_crop: images of type {image.dtype}, and those of three dimensions are "
-            "clips of uint8: for volumes use spacing_jitter|random_crop"
-        )
-    return image.shape[1:3]
+        return move_frames(example, window)
 
 
 def make(
