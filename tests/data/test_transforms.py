@@ -188,8 +188,8 @@ def test_defaults_of_random_resized_crop_are_those_of_the_paper():
         (
             "zzz",
             "choose center_clip, center_crop, class_crop, color_jitter, corruption, flip, "
-            "large_scale_jitter, multi_scale_crop, pad, rand_augment, random_clip, random_crop, random_erasing, "
-            "random_resized_crop",
+            "large_scale_jitter, multi_scale_crop, pad, rand_augment, random_clip, random_crop, "
+            "random_erasing, random_resized_crop",
         ),
         ("flip(1)", "flip: too many positional arguments"),
         ("resize", "resize: missing a required argument: 'size'"),
