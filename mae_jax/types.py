@@ -67,6 +67,8 @@ class Metric(NamedTuple):
     lower_is_better: bool = False
     table: str = "main"
     """Table of a comparison that includes it: 'main', 'further', or '' for none."""
+    ranked: bool = True
+    """Whether a comparison marks the best value: not of chance levels, counts and controls."""
 
 
 class Output(NamedTuple):

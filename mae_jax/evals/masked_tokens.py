@@ -62,7 +62,11 @@ def make(*, skip: Sequence[int] = (), limit: int | None = None) -> Evaluator:
         needs={"test": ("text", "text_valid")},
         reduce=reduce,
         adds=lambda batch: {"counted": batch["valid"]},
-        metrics={f"masked_{kind}{end}": m for kind, m in shown.items() for end in CONDITIONS},
+        metrics={
+            f"masked_{kind}{end}": metric._replace(ranked=not end)
+            for kind, metric in shown.items()
+            for end in CONDITIONS
+        },
         advice=ADVICE,
     )
 

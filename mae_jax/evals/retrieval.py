@@ -60,7 +60,7 @@ def make(*, k: int | Sequence[int] = (1, 5, 10), limit: int | None = None) -> Ev
         chances = {f"retrieval_at_{one}_chance": chance(groups, one) for one in counts}
         return metrics | chances | {"retrieval_texts": float(groups.max() + 1)}
 
-    share, further = Metric(), Metric(table="further")
+    share, further = Metric(), Metric(table="further", ranked=False)
     names = [f"{name}_at_{one}" for name in ("image_to_text", "text_to_image") for one in counts]
     return Evaluator(
         name="retrieval",
@@ -70,7 +70,7 @@ def make(*, k: int | Sequence[int] = (1, 5, 10), limit: int | None = None) -> Ev
         reduce=reduce,
         metrics=dict.fromkeys(names, share)
         | {f"retrieval_at_{one}_chance": further for one in counts}
-        | {"retrieval_texts": Metric(unit="", decimals=0, table="further")},
+        | {"retrieval_texts": further._replace(unit="", decimals=0)},
         advice=ADVICE,
     )
 

@@ -157,7 +157,7 @@ def _best(metric: Metric, values: Mapping[Any, Sequence[float]]) -> list[Any]:
         if numbers
     }
     finite = [mean for mean in means.values() if math.isfinite(mean)]
-    if len(means) < 2 or not finite:
+    if len(means) < 2 or not finite or not metric.ranked:
         return []
     best = (min if metric.lower_is_better else max)(finite)
     return [row for row, mean in means.items() if mean == best]

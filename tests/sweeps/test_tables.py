@@ -105,8 +105,9 @@ PSNR = Metric("dB", 2)
 
 def test_a_new_metric_needs_only_its_declaration():
     own = {"mae": {"psnr": 23.401, "fid": 12.0}, "vae": {"psnr": 20.0, "fid": 9.25}}
-    for lower, best in ((True, "vae"), (False, "mae")):
-        metrics = {"psnr": PSNR, "fid": Metric("", 1, lower_is_better=lower, table="further")}
+    for lower, ranked, best in ((True, True, ["vae"]), (False, True, ["mae"]), (True, False, [])):
+        fid = Metric("", 1, lower_is_better=lower, table="further", ranked=ranked)
+        metrics = {"psnr": PSNR, "fid": fid}
         runs = [
             Finished(row=row, column="c", seed="0", step=1, results={row: values}, metrics=metrics)
             for row, values in own.items()
@@ -118,7 +119,7 @@ def test_a_new_metric_needs_only_its_declaration():
         ]
         further = comparison_table(runs, "further")
         assert further[0] == ["", "c: fid"]
-        assert [row for row, cell in further[1:] if "*" in cell] == [best]
+        assert [row for row, cell in further[1:] if "*" in cell] == best
 
 
 def test_declarations_decide_and_not_names():
