@@ -30,7 +30,7 @@ from mae_jax.sweeps.comparison import (
 )
 from mae_jax.sweeps.page import page
 from mae_jax.tables import markdown
-from mae_jax.types import Metric, UserError
+from mae_jax.types import UserError
 from mae_jax.workdir import MAY_CHANGE, is_record, metrics_of, read_config, write
 
 logger = logging.getLogger(__name__)
@@ -180,18 +180,14 @@ def results(runs: Sequence[Finished]) -> list[str]:
         "Mean ± sample standard deviation over the seeds, on held-out images. The best mean of "
         "each column is bold, baselines included"
     )
-    lower = [name for name, m in declared(runs).items() if _lowest(m)]
+    bold = {name: metric for name, metric in declared(runs).items() if metric.ranked}
+    lower = [name for name, metric in bold.items() if metric.lower_is_better and metric.table]
     text += f"; of {', '.join(map(plain, lower))} that is the lowest." if lower else "."
     for column, group in with_baselines(runs).items():
         names = " and ".join(group[0].baselines)
         text += f" Under {plain(column)}, {names} are of {code(f'{group[0].row}/{column}')}."
     tables = [comparison_table(runs, name) for name in ("main", "further")]
     return ["## Results", *(markdown(table).rstrip() for table in tables if table), text]
-
-
-def _lowest(metric: Metric) -> bool:
-    """Whether the least value of a metric is bold in the tables."""
-    return metric.lower_is_better and metric.ranked and bool(metric.table)
 
 
 def costs(runs: Sequence[Finished]) -> list[str]:
