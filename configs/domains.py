@@ -76,7 +76,7 @@ def segmenter(config: ConfigDict, labeled: str, **schedule) -> ConfigDict:
 
 def segmented_volumes() -> ConfigDict:
     """The texture of each voxel of ellipsoids."""
-    config = segmenter(segment_volumes.get_config(), "share(0.02)", epochs=60.0, warmup_epochs=6.0)
+    config = segmenter(segment_volumes.get_config(), "share(0.02)", epochs=120.0, warmup_epochs=12.0)
     config.evals.run = "volume_segmentation(crop=32, limit=200)"
     return config
 
@@ -132,16 +132,16 @@ def classified_fields() -> ConfigDict:
 
 
 def shortened(config: ConfigDict, epochs: float) -> ConfigDict:
-    """Pre-training for a comparison: fewer epochs, and probes with 4,000 labels."""
+    """Pre-training for a comparison: its epochs, and probes with 2,000 labels."""
     config.schedule.update(epochs=epochs, warmup_epochs=epochs / 10)
-    config.evals.run = "knn(k=20, limit=4000)|logistic(limit=4000)"
+    config.evals.run = "knn(k=20, limit=2000)|logistic(limit=2000)"
     return config
 
 
 Make = Callable[[], ConfigDict]
 DOMAINS: dict[str, tuple[Make, dict[str, Make]]] = {
     "volumes": (
-        lambda: shortened(volumes.get_config(), 10.0),
+        lambda: shortened(volumes.get_config(), 20.0),
         {"segmentation, 2%": segmented_volumes, "classes, 2%": classified_volumes},
     ),
     "clips": (

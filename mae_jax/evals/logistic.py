@@ -26,6 +26,7 @@ from mae_jax.evals.features import (
     extract,
     layered,
 )
+from mae_jax.evals.span import narrowed
 from mae_jax.spec import check_choice
 from mae_jax.types import Metric, UserError, layer_output
 
@@ -76,11 +77,11 @@ def make(
         train = extract(predict, data, "train", limit, output=output, field=field)
         test = extract(predict, data, "test", output=output, field=field)
         mean, std = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
-        features = (train.features - mean) / std
+        features, others = narrowed((train.features - mean) / std, (test.features - mean) / std)
         solve_ = functools.partial(solve, gram=gram_of(features))  # the same for all penalties
         l2 = choose(features, train.labels, penalties, score, solve_)
         solution = solve_(features, train.labels, l2=l2)
-        value = score(solution, (test.features - mean) / std, test.labels)
+        value = score(solution, others, test.labels)
         return {} if math.isnan(value) else {metric: value}
 
     return Evaluator(
@@ -100,6 +101,7 @@ def memory(examples: int, width: int, classes: int) -> int:
     """Bytes on a device: features [N, D], logits [N, classes], the whitening [D, D], and the points
     and gradients [D + 1, classes] in the history of L-BFGS, all float32.
     """
+    width = min(width, examples)  # see `narrowed`
     return 4 * (examples * (width + classes) + width**2 + 20 * (width + 1) * classes)
 
 

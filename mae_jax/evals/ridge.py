@@ -13,6 +13,7 @@ import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit, extract
 from mae_jax.evals.regression import measure_of
+from mae_jax.evals.span import narrowed
 from mae_jax.types import Metric, UserError
 
 
@@ -48,9 +49,9 @@ def make(
         train = extract(predict, data, "train", limit, field="value")
         test = extract(predict, data, "test", field="value")
         mean, std = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
-        features, values = (train.features - mean) / std, train.labels
-        solution = fit(features, values, choose(features, values, penalties))
-        found = metrics_of(solution, (test.features - mean) / std, test.labels)
+        features, others = narrowed((train.features - mean) / std, (test.features - mean) / std)
+        solution = fit(features, train.labels, choose(features, train.labels, penalties))
+        found = metrics_of(solution, others, test.labels)
         named = {f"ridge_{name}": found[name] for name in ("r2", "spearman")}
         return {name: value for name, value in named.items() if not np.isnan(value)}
 

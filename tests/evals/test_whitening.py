@@ -26,19 +26,22 @@ def symmetric(train, features):
     return (features - train.mean(axis=0)) @ (vectors / np.sqrt(values + ridge)) @ vectors.T
 
 
-def cosines(x):
-    """Cosine similarities of all rows."""
-    x = x.astype(np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
-    return x @ x.T
+def cosines(x, y):
+    """Cosine similarities of all rows of x and y."""
+    x, y = (z.astype(np.float64) / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    return x @ y.T
 
 
-@pytest.mark.parametrize("chunk", [7, 1000])
-def test_cosines_are_those_of_the_symmetric_whitening(monkeypatch, chunk):
+@pytest.mark.parametrize(("chunk", "width"), [(84, 12), (12_000, 12), (1200, 180)])
+def test_cosines_are_those_of_the_symmetric_whitening(monkeypatch, chunk, width):
+    """Also in chunks, and of features that are wider than there are examples."""
     monkeypatch.setattr(whitening, "CHUNK", chunk)
-    train, test = mixed(clusters(100)[0]), mixed(clusters(30, seed=1)[0])
-    found = Whitening(train)(test)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(cosines(found), cosines(symmetric(train, test)), atol=2e-5)
+    options = dict(width=width)
+    train, test = mixed(clusters(100, **options)[0]), mixed(clusters(30, seed=1, **options)[0])
+    whitened = Whitening(train)
+    assert whitened(test).dtype == np.float32
+    expected = cosines(symmetric(train, test), symmetric(train, train))
+    np.testing.assert_allclose(cosines(whitened(test), whitened(train)), expected, atol=2e-5)
 
 
 def test_the_covariance_of_whitened_training_features_is_the_identity(monkeypatch):
