@@ -34,7 +34,8 @@ from ml_collections import ConfigDict
 
 from mae_jax.configs import common
 
-WORDS = ("foreground", "centimeters", "large")
+WORDS = ("foreground", "large", "centimeters")
+"""In the order in which they apply: `large` replaces the encoder."""
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -43,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
     words = [part for part in parts if part in WORDS]
     folder = ",".join(part for part in parts if part not in WORDS)
     config = scans(folder) if folder else ellipsoids()
-    for word in words:
+    for word in sorted(words, key=WORDS.index):
         vary(config, word)
     return config
 

@@ -70,3 +70,15 @@ def test_experiments_for_folders_fit_together(root, name, shape, fields):
     assert trace(config, shape).labels() == fields
     with pytest.raises(UserError, match="write a folder and the number of classes"):
         load_config(f"{root / 'configs' / file}.py:organs")
+
+
+def test_crops_may_have_sides_of_their_own(root):
+    config = load_config(str(root / "configs" / "segment_volumes.py"))
+    config.method.args.crop = (16, 32, 32)
+    assert make_method(**config.method).crop == (16, 32, 32)
+
+
+@pytest.mark.parametrize("words", ["large,centimeters", "centimeters,large"])
+def test_words_apply_in_any_order(root, words):
+    args = load_config(f"{root / 'configs' / 'volumes.py'}:scans,{words}").method.args
+    assert args.encoder == "vit(B, patch=8, remat=dots, spacing=(1.0, 1.0, 1.0))"
