@@ -109,14 +109,16 @@ def check_classes(method: Method, data: Data) -> None:
                 )
 
 
-def check_vocabulary(method: Method, data: Data) -> None:
-    """Raises UserError if the texts of the data have tokens that the method has no room for."""
-    size, count = method.vocabulary_size(), len(data.vocabulary or ())
-    if size and count > size:
-        raise UserError(
-            f"the texts of config.data.train have a vocabulary of {count} tokens, and "
-            f"config.method.args.vocabulary={size}: set it to {count}"
-        )
+def check_vocabulary(method: Method, data: Data, advice: str = "") -> None:
+    """Raises UserError if the texts of a split have tokens that the method has no room for."""
+    size = method.vocabulary_size()
+    for split, source in data.sources.items():
+        count = len(source.vocabulary or ())
+        if size and count > size:
+            raise UserError(
+                f"the texts of config.data.{split} have a vocabulary of {count} tokens, and "
+                f"config.method.args.vocabulary={size}: {advice or f'set it to {count}'}"
+            )
 
 
 def _check_shape(method: Method, field: str, classes: int, example: Mapping[str, Any]) -> None:
@@ -173,8 +175,8 @@ def check_evaluators(
     known = [output for output in wanted if _offered(method, name, output)]
     outputs = _outputs(name, method, abstract_state, data, example, known)
     for evaluator in evaluators:
-        for split, needed in evaluator.needs.items():
-            _check_split(data, evaluator.name, split, needed, method.inputs)
+        for split in evaluator.needs:
+            _check_split(data, evaluator, split, method.inputs)
         missing = [output for output in evaluator.outputs if output not in outputs]
         if missing:
             offered = ", ".join(method.offers())
@@ -257,15 +259,13 @@ def _check_reduce(
         raise UserError(f"{evaluator.name}: its reduce fails: {text}") from error
 
 
-def _check_split(
-    data: Data, name: str, split: str, needed: Sequence[str], inputs: Sequence[str]
-) -> None:
+def _check_split(data: Data, evaluator: Evaluator, split: str, inputs: Sequence[str]) -> None:
     example, ours = data.example("eval", split), data.example("eval")
-    for field in needed:
-        named = field != "label" or data.source(split).names.get("label")
-        if field not in example or not named:
+    unnamed = evaluator.class_names and not data.source(split).names.get("label")
+    for field in evaluator.needs[split]:
+        if field not in example or (field == "label" and unnamed):
             raise UserError(
-                f"{name} needs {plural(field)}, and config.data.{split} has none: "
+                f"{evaluator.name} needs {plural(field)}, and config.data.{split} has none: "
                 f"{labeled_by(field)}"
             )
     for field in inputs:

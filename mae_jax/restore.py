@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from mae_jax import weights
 from mae_jax.checks import check_channels
+from mae_jax.checks import check_vocabulary as check_vocabulary_size
 from mae_jax.config import AUTO
 from mae_jax.data import vocabulary
 from mae_jax.data.fields import OPTIONAL
@@ -27,19 +28,21 @@ def load_run(
     train: str | None = None,
     test: str | None = None,
     on_error: str | None = None,
+    evals: str | None = None,
 ) -> tuple[Run, TrainState]:
     """Loads a run and its newest state on the devices of this machine. The workdir is only read, so
     the run may still be training.
 
     Args:
         workdir: workdir of a run with a checkpoint, or a folder of imported weights.
-        images, train, test, on_error: see `open_run`.
+        images, train, test, on_error, evals: see `open_run`.
 
     Raises:
         UserError: see `open_run`; there is no checkpoint, or the training data have other classes
             now.
     """
-    run = open_run(workdir, images=images, train=train, test=test, on_error=on_error)
+    options = dict(images=images, train=train, test=test, on_error=on_error, evals=evals)
+    run = open_run(workdir, **options)
     if is_folder_of_weights(workdir):
         return run, weights.read_state(workdir, run.abstract_state)
     if images is None and train is None:
@@ -60,6 +63,7 @@ def open_run(
     train: str | None = None,
     test: str | None = None,
     on_error: str | None = None,
+    evals: str | None = None,
 ) -> Run:
     """Builds a run, with its data and without its weights, for the devices of this machine.
 
@@ -68,9 +72,12 @@ def open_run(
         images: a folder of images or the spec of a source that replaces all data of the run.
         train, test: the same, to replace only the run's training or test set.
         on_error: 'raise' or 'skip' for unreadable images; None: as in the run's config.
+        evals: spec of the evaluators; None: those of the run's config, or none if `images` are
+            given.
 
     Raises:
-        UserError: `workdir` is not a workdir, or the images have other channels.
+        UserError: `workdir` is not a workdir, the images have other channels, or their texts
+            another vocabulary.
     """
     config = read_config(workdir)
     recorded = _recorded(config, workdir)
@@ -103,9 +110,13 @@ def open_run(
         config.data.train = config.data.train or config.data.test
     if on_error is not None:
         config.data.on_error = on_error
+    if evals is not None:
+        config.evals.run = evals
     run, image = build(config), weights.image_of(workdir)
-    for split, data in run.data.sources.items() if "text" in config.data.fields else ():
-        check_vocabulary(f"config.data.{split}", recorded, data)
+    if "text" in config.data.fields:
+        for split, data in run.data.sources.items():
+            check_vocabulary(f"config.data.{split}", recorded, data)
+        check_vocabulary_size(run.method, run.data, f"read them with the tokenizer of {workdir}")
     check_channels(str(workdir), image, image_shape(run.data.example("eval")))
     return run
 

@@ -14,7 +14,7 @@ from mae_jax.data.reading import Reading
 from mae_jax.data.resizing import thumbnail
 from mae_jax.data.tokens import Tokens
 from mae_jax.data.transforms import transformed
-from mae_jax.data.vocabulary import FILE, Vocabulary, load, split
+from mae_jax.data.vocabulary import FILE, Vocabulary, is_unicode, load
 from mae_jax.evals.retrieval import OUTPUTS
 from mae_jax.evals.zero_shot import unit
 from mae_jax.figures.figure import save
@@ -92,10 +92,14 @@ def read_texts(run: Run, vocabulary: Vocabulary, texts: Sequence[str]) -> Tokens
     """Texts as tokens, as the run reads them.
 
     Raises:
-        UserError: a text without any word of the vocabulary.
+        UserError: a text without any word of the vocabulary, or one that is not Unicode.
     """
+    special = {*vocabulary.special.values()}
     for text in texts:
-        if {*split(text)} <= {*unknown_words(vocabulary, text)}:
+        if not is_unicode(text):
+            raise UserError(f"the query {text!r} is not UTF-8: type it again")
+    for text, numbers in zip(texts, vocabulary.encode(texts), strict=True):
+        if special.issuperset(numbers):
             raise UserError(
                 f"no word of {text!r} is in the vocabulary of the run, which has "
                 f"{len(vocabulary)} tokens: use words of its captions, see {vocabulary.where}"
@@ -105,10 +109,8 @@ def read_texts(run: Run, vocabulary: Vocabulary, texts: Sequence[str]) -> Tokens
 
 
 def unknown_words(vocabulary: Vocabulary, text: str) -> list[str]:
-    """The words of a text that become the unknown token, in part or as a whole."""
-    words, unknown = [*dict.fromkeys(split(text))], vocabulary.special.get("unknown")
-    pairs = zip(words, vocabulary.encode(words), strict=True)
-    return [word for word, numbers in pairs if unknown in numbers]
+    """The words of a text, or parts of them, that become the unknown token, each once."""
+    return [*dict.fromkeys(vocabulary.unknown(text))]
 
 
 def text_queries(run: Run, state: TrainState, texts: Sequence[str], tokens: Tokens) -> list[Query]:

@@ -150,19 +150,16 @@ def evaluate(args) -> int:
     from mae_jax.engine.memory import explained
     from mae_jax.paths import check_file
     from mae_jax.restore import load_run
-    from mae_jax.settings import make_evaluators
     from mae_jax.tables import results_table
 
     no_overrides(args)
     path = args.run / f"results{results_suffix(args.images, args.train)}.json"
     with join(job(args), explain, stoppable=False) as watchdog:
-        run, state = load_run(args.run, train=args.train, test=args.images, on_error=args.on_error)
+        options = dict(train=args.train, test=args.images, on_error=args.on_error)
+        run, state = load_run(args.run, **options, evals=args.evals)
         evaluators = run.evals.evaluators
-        if args.evals is not None:
-            evaluators = make_evaluators(args.evals, run.method)
         if not evaluators:
             raise UserError("nothing to evaluate: give --evals, e.g. --evals 'knn(k=20)|logistic'")
-        run.check_evaluators(evaluators)
         weights.check(args, run, evaluators)
         check_file(path, "--run")
         if watchdog.index == 0:

@@ -10,6 +10,7 @@ from mae_jax.data.files import expanded, number
 from mae_jax.data.names import composed
 from mae_jax.data.sources import Source
 from mae_jax.data.table_files import read_columns
+from mae_jax.data.vocabulary import is_unicode
 from mae_jax.types import UserError
 
 _CHUNK = 4096  # cells that become Python objects at a time
@@ -18,7 +19,7 @@ _CHUNK = 4096  # cells that become Python objects at a time
 def captions_of(
     source: Source, captions: str, *, image: str, caption: str, notes: list[str]
 ) -> Iterable[Sequence[str]]:
-    """The captions of each example of a source, in order.
+    """The captions of each example of a source, in order, without blank ones.
 
     Args:
         source: the examples.
@@ -28,8 +29,16 @@ def captions_of(
         notes: lines to report are appended.
 
     Raises:
-        UserError: there are none, or the file is damaged.
+        UserError: the file is damaged; at the end of the iteration: all captions are blank.
     """
+    found = _read(source, captions, image, caption, notes)
+    return _written(source, found, f" in {captions}" if captions else "")
+
+
+def _read(
+    source: Source, captions: str, image: str, caption: str, notes: list[str]
+) -> Iterable[Sequence[str]]:
+    """The captions of each example, blank ones included; see `captions_of`."""
     if not captions:
         if (own := source.captions()) is None:
             raise UserError(
@@ -43,6 +52,32 @@ def captions_of(
         return _beside(source, path)
     by_name = _coco(path) or _table(path, image, caption)
     return _matched(source, path, by_name, notes)
+
+
+def _written(
+    source: Source, captions: Iterable[Sequence[str]], where: str
+) -> Iterator[Sequence[str]]:
+    """The captions of each example that are not blank.
+
+    Raises:
+        UserError: there are none, or one cannot be encoded as UTF-8.
+    """
+    count = 0
+    for index, texts in enumerate(captions):
+        texts = [text for text in texts if text.strip()]
+        for text in texts:
+            if not is_unicode(text):
+                raise UserError(
+                    f"captioned: a caption of {source.name(index)}{where} holds half of a "
+                    f"character, a lone surrogate: {text[:80]!r}: remove it"
+                )
+        count += len(texts)
+        yield texts
+    if not count:
+        raise UserError(
+            f"captioned: no image has a caption: all{where} are missing or empty; name another "
+            "column or file of captions, or leave captioned(...) out"
+        )
 
 
 def cells(column: Any) -> Iterator[Sequence[str]]:
@@ -78,13 +113,14 @@ def _matched(
     source: Source, path: Path, by_name: Mapping[str, Sequence[str]], notes: list[str]
 ) -> Iterator[Sequence[str]]:
     """The captions of each example by its name."""
-    used = set()
+    named, used = False, set()
     for index in range(source.num_examples):
         name = composed(source.name(index))
+        named |= name in by_name
         if texts := by_name.get(name):
             used.add(name)
         yield texts or ()
-    if not used:
+    if by_name and not named:
         raise UserError(
             f"captioned: {path} names none of the images: it has "
             f"{shortened([repr(name) for name in [*by_name][:3]])}, and the first image is "
@@ -117,10 +153,19 @@ def _coco(path: Path) -> dict[str, list[str]] | None:
     if not isinstance(content, dict) or "annotations" not in content:
         return None
     try:
-        names = {row["id"]: composed(row["file_name"]) for row in content["images"]}
+        names: dict[Any, str] = {}
+        for row in content["images"]:
+            name = composed(row["file_name"])
+            if names.setdefault(row["id"], name) != name:
+                raise UserError(
+                    f"captioned: {path} has two images of the id {row['id']!r}, "
+                    f"{names[row['id']]!r} and {name!r}, and which of them a caption describes is "
+                    "not known: give each image an id of its own"
+                )
         by_name: dict[str, list[str]] = {name: [] for name in names.values()}
         for row in content["annotations"]:
-            by_name[names[row["image_id"]]].append(str(row["caption"]))
+            texts, text = by_name[names[row["image_id"]]], row["caption"]
+            texts += [text] if isinstance(text, str) else []  # null: the caption is missing
     except (KeyError, TypeError) as error:
         raise UserError(
             f"captioned: {path} should have the lists images (id, file_name) and annotations "

@@ -35,7 +35,7 @@ from mae_jax.data.files import expanded
 from mae_jax.data.loader import cores
 from mae_jax.data.names import check_for_labels_file
 from mae_jax.data.prepared import STATISTICS
-from mae_jax.data.shards import ORIGIN, TEMPORARY, UNFINISHED, VERSION
+from mae_jax.data.shards import ORIGIN, TEMPORARY, TEXTS, UNFINISHED, VERSION
 from mae_jax.data.statistics import usable
 from mae_jax.data.volume_examples import Spacing, VolumeExamples
 from mae_jax.types import UserError
@@ -167,7 +167,8 @@ def describe(summary: Summary) -> str:
     channels = len(train["mean"])
     more = "" if channels == 3 or summary.reader != "tfds" else f", channels={channels}"
     if (path / vocabulary.FILE).exists():
-        lines += ["--config.data.fields=\"('text','text_valid')\""]
+        fields = [*(["label"] if train.get("classes") else []), *TEXTS]
+        lines += [f'--config.data.fields="({",".join(map(repr, fields))})"']
     for split in statistics:
         source = f"{summary.reader}({str(path)!r}, split={split}{more})"
         lines += [f"--config.data.{split}={_quoted(source)}"]

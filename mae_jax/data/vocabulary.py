@@ -110,6 +110,15 @@ class Vocabulary:
         count = len(list(itertools.takewhile(bool, reversed(added))))
         return encoding.ids[len(added) - count :] if count < len(added) else []
 
+    def unknown(self, text: str) -> list[str]:
+        """The parts of a text that become the unknown token, in order."""
+        unknown = self.special.get("unknown")
+        if self._words is not None:
+            return [word for word in split(text) if self._words.get(word, unknown) == unknown]
+        encoding = self._tokenizer.encode(text)
+        spans = zip(encoding.ids, encoding.offsets, strict=True)
+        return [text[start:end].strip() for number, (start, end) in spans if number == unknown]
+
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of numbers, without special tokens."""
         numbers = [int(number) for number in numbers]
@@ -126,8 +135,9 @@ class Vocabulary:
         """
         path = path / FILE if path.is_dir() else path
         text = json.dumps(self.content, indent=1, ensure_ascii=False)
+        data = f"{text}\n".encode()  # before the file exists, as it may fail
         temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_bytes(data)
         os.replace(temporary, path)
 
     @functools.cached_property
@@ -190,6 +200,15 @@ def split(text: str) -> list[str]:
     text = "".join(character.lower() for character in unicodedata.normalize("NFC", text))
     groups = itertools.groupby(text, _kind)
     return ["".join(characters) for kind, characters in groups if kind]
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can encode a text: it holds no half of a surrogate pair, as JSON may."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_library(where: str) -> None:

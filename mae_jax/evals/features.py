@@ -74,6 +74,8 @@ class Evaluator:
     copy to the host, e.g. a confusion matrix. It must ignore rows where batch['valid'] is False."""
     adds: Callable[[Mapping[str, jax.ShapeDtypeStruct]], Mapping[str, jax.ShapeDtypeStruct]] = dict
     """Batch -> shapes of the fields that `run` adds to batches of the data for `reduce`."""
+    class_names: bool = True
+    """Whether it needs the names of the classes of 'label', if it reads that field."""
     baselines: bool = False
     """Whether to evaluate raw pixels and the encoder before training, too."""
     advice: str = ""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
-from mae_jax.types import Batch, Metric
+from mae_jax.types import Batch, Metric, UserError
 
 OUTPUTS = ("text_correct", "text_masked", "patch_error")
 CONDITIONS = ("", "_shuffled", "_alone")
@@ -39,6 +39,9 @@ def make(*, skip: Sequence[int] = (), limit: int | None = None) -> Evaluator:
     Args:
         skip: numbers of tokens that do not count, besides the special tokens of the vocabulary.
         limit: maximum number of test examples; None: all.
+
+    Raises:
+        UserError: an argument out of range; when called: no examples with a text.
     """
     check_limit("masked_tokens", limit)
 
@@ -51,6 +54,10 @@ def make(*, skip: Sequence[int] = (), limit: int | None = None) -> Evaluator:
                     if part in kind or not part:
                         name = f"masked_{kind.removeprefix('tokens_')}{condition}"
                         sums[name] = sums.get(name, 0) + counted
+        if not any(count for _, count in sums.values()):
+            raise UserError(
+                "masked_tokens: no two images of the test set have a text: choose another set"
+            )
         return {name: right / count for name, (right, count) in sums.items() if count}
 
     error = Metric(unit="", decimals=4, lower_is_better=True, table="further")

@@ -58,6 +58,12 @@ def tokenizer_files(model: Model) -> tuple[dict[str, int], dict[str, Any]]:
             "transformers pools texts at their end token, and that of the run's tokenizer is "
             f"missing or has the number {LARGEST}, which is not supported: use --format stablehlo"
         )
+    (numbers,) = tokenizer.encode(["a"])
+    if roles["end"] not in numbers or numbers.index(roles["end"]) < len(numbers) - 1:
+        raise UserError(
+            f"transformers pools texts at the first {tokenizer.tokens[roles['end']]!r}, and the "
+            "run's tokenizer does not end each text with the only one: use --format stablehlo"
+        )
     roles = {"padding": roles["end"], **roles}
     known = {theirs: roles[ours] for theirs, ours in SPECIAL.items() if ours in roles}
     settings = {f"{theirs}_token": tokenizer.tokens[number] for theirs, number in known.items()}

@@ -2,14 +2,19 @@
 computes from pixels and tokens; and one line for every mistake.
 """
 
+import json
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 from flax import traverse_util
 from PIL import Image
 
+from mae_jax import search as searching
 from mae_jax import weights
-from mae_jax.data.vocabulary import FILE, of_words
+from mae_jax.data.vocabulary import FILE, Vocabulary, of_words
+from mae_jax.types import UserError
 from tests.helpers.commands import mistake, run
 from tests.helpers.compiled import noise_like
 from tests.helpers.tiny_args import make_tiny, tiny
@@ -129,6 +134,23 @@ def test_any_encoder_finds_images_by_an_image(mae, photos, tmp_path, capsys):
     assert said.endswith(f"searched {COUNT} images, 1 left out\n")
 
 
+def test_words_are_looked_up_as_the_tokenizer_reads_them():
+    """A tokenizer that distinguishes lower case knows words in their own case."""
+    library = pytest.importorskip("tokenizers")
+    words = {"[UNK]": 0, "NASA": 1, "Paris": 2}
+    made = library.Tokenizer(library.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = library.pre_tokenizers.Whitespace()
+    cased = Vocabulary(json.loads(made.to_str()))
+    method = SimpleNamespace(example=lambda shape: {"text": np.zeros((1, 4))})
+    data = SimpleNamespace(example=lambda stage: {"image": np.zeros((1, 16, 12, 3))})
+    queries = searching.read_texts(SimpleNamespace(method=method, data=data), cased, ["NASA Paris"])
+    assert queries.read(np.array([0]))["text"].tolist() == [[1, 2, 0, 0]]
+    assert searching.unknown_words(cased, "NASA Paris") == []
+    assert searching.unknown_words(cased, "nasa in Paris, nasa") == ["nasa", "in", ","]
+    with pytest.raises(UserError, match="no word of 'nasa paris' is in the vocabulary"):
+        searching.read_texts(None, cased, ["nasa paris"])
+
+
 def test_mistakes(clip, mae, photos, tmp_path, capsys):
     images, empty, binary = photos[0], tmp_path / "empty", tmp_path / "latin"
     empty.mkdir()
@@ -141,6 +163,7 @@ def test_mistakes(clip, mae, photos, tmp_path, capsys):
     line = search(mae, "--query", "a red boot")
     assert line.startswith("mae has no text tower") and "as clip does; --query-image" in line
     assert "no word of 'zebra' is in the vocabulary" in search(folder, "--query", "zebra")
+    assert "the query 'caf\\udce9' is not UTF-8" in search(folder, "--query", "caf\udce9")
     assert "argument --query: it is empty" in search(folder, "--query", " ")
     assert search(folder).startswith("nothing to search for: give --query TEXT or --query-image")
     assert "--top 0: must be at least 1" in search(folder, "--query", "boot", "--top", "0")

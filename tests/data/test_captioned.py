@@ -77,6 +77,7 @@ def root(tmp_path_factory):
             {"id": i, "image_id": 9 - NAMES.index(name), "caption": text}
             for i, (name, text) in enumerate(
                 [
+                    ("a/0.png", None),  # a caption that is missing
                     *CAPTIONS.items(),
                     *((n, text) for n, several in SECOND.items() for text in several),
                 ]
@@ -290,7 +291,16 @@ def test_mistakes(root, tmp_path, capsys):
     images, tok = str(root / "images"), f"tokenizer={str(root / 'tok.json')!r}"
     (tmp_path / "other.csv").write_text("file,caption\nx.png,a\n")
     (tmp_path / "coco.json").write_text('{"images": [{"id": 1}], "annotations": []}')
-    (tmp_path / "texts").mkdir()
+    (tmp_path / "empty.csv").write_text('file,caption\na/0.png,\nx.png," "\n')
+    (tmp_path / "header.csv").write_text("file,caption\n")
+    for folder in ("texts", "blanks/a"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "blanks" / "a" / "0.txt").write_text(" \n")
+    (tmp_path / "own.csv").write_text(f"file,caption\n{root / 'images' / NAMES[0]}, \n")
+    half, twice = {"id": 1, "file_name": "a/0.png"}, {"id": 1, "file_name": "a/1.png"}
+    for name, listed, text in (("half", [half], "cat \ud83d"), ("twice", [half, twice], "a cat")):
+        rows = {"images": listed, "annotations": [{"image_id": 1, "caption": text}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     scenes = "fashion_scenes(num_examples=1, size=16, captions=True)"
     at = lambda name: f"captions={str(tmp_path / name)!r}"
     of = lambda more: f"captioned({images!r}, {tok}, {more})"
@@ -300,6 +310,14 @@ def test_mistakes(root, tmp_path, capsys):
         of(at("other.csv")): "names none of the images: it has 'x.png', and the first image is 'a",
         of(at("texts")): "no image has a text file in",
         of(at("none.csv")): "captioned: there is no file",
+        of(at("empty.csv")): "empty.csv are missing or empty; name another column or file of",
+        of(at("header.csv")): "captioned: no image has a caption: all in ",
+        of(at("blanks")): "captioned: no image has a caption: all in ",
+        f"captioned(\"table('{tmp_path / 'own.csv'}', captions=caption)\", {tok})": (
+            "captioned: no image has a caption: all are missing or empty"
+        ),
+        of(at("half.json")): "half of a character, a lone surrogate: 'cat \\ud83d': remove it",
+        of(at("twice.json")): "has two images of the id 1, 'a/0.png' and 'a/1.png', and which",
         of(at("coco.json")): "should have the lists images (id, file_name) and annotations",
         of(f"caption=x, {table}"): "has no column 'x'",
         of("several=all"): "captioned: several 'all' is unknown: choose",
@@ -315,6 +333,12 @@ def test_mistakes(root, tmp_path, capsys):
     options = ("--out", tmp_path / "t.json", "--images")
     found = mistake(capsys, "tokenizer", *options, f"folder({images!r})")
     assert "the source has no column of captions" in found
+    for name in ("empty.csv", "blanks", "half.json"):
+        spec = f"captioned({images!r}, {at(name)})"
+        reason = "a lone surrogate" if name == "half.json" else "no image has a caption"
+        for kind in ("words", "bpe"):
+            assert reason in mistake(capsys, "tokenizer", *options, spec, "--kind", kind)
+            assert not [*tmp_path.glob("t.json*")], "nor a temporary file"
     assert "there is no 'caption_'" in mistake(
         capsys, "tokenizer", *options, "captioned('a', caption_=1)"
     )

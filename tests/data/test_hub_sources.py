@@ -215,9 +215,22 @@ def test_mistakes_with_tar_files(shards, tmp_path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match="cannot read .*it must be an uncompressed tar file"):
             tar.make(str(tmp_path / name))
-    save_tar(tmp_path / "odd.tar", [("1.jpg", encoded(1)), ("1.json", b"[1]")])
-    with pytest.raises(UserError, match="at '1': .*it must be an uncompressed"):
-        tar.make(str(tmp_path / "odd.tar"), label="json.kind")
+    odd, label = str(tmp_path / "odd.tar"), dict(label="json.kind")
+    for members, options, message in (
+        ([("1.json", b"[1]")], label, "'1.json' in .*odd.tar' should hold an object"),
+        ([("1.json", b"{")], label, "'1.json' in .*odd.tar' is no JSON in UTF-8: Expecting"),
+        ([("1.json", b'{"kind": "\xe9"}')], label, "'1.json' in .* is no JSON in UTF-8: 'utf-8'"),
+        ([("1.txt", b"caf\xe9")], dict(captions="txt"), "'1.txt' in .*odd.tar' is not UTF-8"),
+        ([("1.txt", b"a"), ("1.txt", b"b")], dict(captions="txt"), "two files '1.txt' in one exam"),
+        ([("1.txt", b"a"), ("1.JPG", b"b")], dict(captions="txt"), "two files '1.JPG' in one exam"),
+    ):
+        save_tar(tmp_path / "odd.tar", [("1.jpg", encoded(1)), *members])
+        with pytest.raises(UserError, match=message) as error:
+            tar.make(odd, **options)
+        assert "uncompressed" not in str(error.value) and "\n" not in str(error.value)
+    marked = "\ufeffa cat".encode()
+    save_tar(tmp_path / "odd.tar", [("1.jpg", encoded(1)), ("1.txt", marked), ("1.png", b"")])
+    assert [*tar.make(odd, captions="txt").captions()] == [["a cat"]], "no byte-order mark"
 
 
 def test_encoded_images_are_packed_unchanged(shards):

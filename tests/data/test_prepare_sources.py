@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mae_jax.data import make_data, shards
-from mae_jax.data.prepare import describe, prepare
+from mae_jax.data.prepare import Summary, describe, prepare
 from mae_jax.data.sources import Statistics, tfds
 from mae_jax.data.vocabulary import of_words
 from mae_jax.spec import build
@@ -193,6 +193,10 @@ def test_captions_are_packed_as_numbers(tmp_path, capsys, monkeypatch):
     printed = shlex.split(" ".join(capsys.readouterr().out.splitlines()[1:]))
     assert "--config.data.fields=('text','text_valid')" in printed
     folder = tmp_path / "out" / "images" / "1.0.0"
+    values = {"mean": [0.5] * 3, "std": [0.5] * 3, "images": 6}
+    for classes, fields in (({}, "text"), ({"cat": 6}, "label','text")):
+        made = describe(Summary(folder, {"train": values | {"classes": classes}}, 0, True))
+        assert f"--config.data.fields=\"('{fields}','text_valid')\"" in made
     source, found = build(spec, "data.sources"), {}
     for file in ("captions.csv", "tok.json"):
         (tmp_path / file).unlink()

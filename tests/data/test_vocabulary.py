@@ -7,7 +7,7 @@ import pytest
 
 from mae_jax.data import tokenizers, vocabulary
 from mae_jax.data.tokens import Tokens
-from mae_jax.data.vocabulary import SPECIAL, Vocabulary, of_words, split
+from mae_jax.data.vocabulary import SPECIAL, Vocabulary, is_unicode, of_words, split
 from mae_jax.types import UserError
 
 TEXTS = [
@@ -182,3 +182,21 @@ def test_files_that_are_none(tmp_path):
     pytest.importorskip("tokenizers")
     with pytest.raises(UserError, match="the library tokenizers cannot read x.json: "):
         next(Vocabulary(content, "x.json").encode(["a"]))
+
+
+def test_the_unknown_parts_of_a_text(library):
+    """Those whose numbers are that of the unknown token, for own tokenizers and the library's."""
+    assert WORDS.unknown("A BIG, red") == ["big"]
+    made = tokenizers.train(TEXTS, "wordpiece", 200)
+    text = "a small zebra 猫"
+    known = made.encode(text.split(" "))
+    missing = [word for word, n in zip(text.split(" "), known) if made.special["unknown"] in n]
+    assert made.unknown(text) == missing == ["zebra", "猫"]
+    assert tokenizers.train(TEXTS, "bpe", 300).unknown(text) == []
+
+
+def test_texts_that_cannot_be_written_leave_no_file(tmp_path):
+    with pytest.raises(UnicodeEncodeError):
+        of_words(["\ud83d"]).save(tmp_path / "tok.json")
+    assert not [*tmp_path.iterdir()]
+    assert is_unicode("é 猫") and not is_unicode("\ud83d")

@@ -24,6 +24,8 @@ def model(folder):
     return weights.read(folder)[0]
 
 
+ENDED = clip.WORDS.content["post_processor"]
+"""How the tokenizer adds [CLS] and [SEP] to texts."""
 SIGLIP = {"logit_bias": np.float32([0.0]), "vision_model.head.probe": np.ones((1, 1, 16), "f4")}
 
 
@@ -101,6 +103,7 @@ def test_other_runs_are_not_written(model, argument, old, new, message):
 
 
 def test_images_norms_and_tokenizers_that_do_not_fit_are_not_written(model, caplog):
+    pytest.importorskip("tokenizers")
     for layout in ("hf", "timm", "mae"):
         with pytest.raises(UserError, match=f"{layout} holds .* vit alone: choose --format clip"):
             convert(model, layout)
@@ -112,6 +115,13 @@ def test_images_norms_and_tokenizers_that_do_not_fit_are_not_written(model, capl
     content = json.loads(json.dumps(clip.WORDS.content).replace("[SEP]", "[STOP]"))
     with pytest.raises(UserError, match="pools texts at their end token, and that of the run"):
         convert(model._replace(vocabulary=content), "clip")
+    end = {"SpecialToken": {"id": "[SEP]", "type_id": 0}}
+    for single in ([{"Sequence": {"id": "A", "type_id": 0}}], [end, *ENDED["single"][1:]]):
+        content = clip.WORDS.content | {"post_processor": ENDED | {"single": single}}
+        with pytest.raises(
+            UserError, match=r"at the first '\[SEP\]', and the run's tokenizer does"
+        ):
+            convert(model._replace(vocabulary=content), "clip")
     files = convert(model._replace(vocabulary={}), "clip").files
     assert "tokenizer.json" not in files and "no tokenizer: transformers will" in caplog.text
     assert files["config.json"]["text_config"]["eos_token_id"] == 2

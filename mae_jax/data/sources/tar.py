@@ -198,7 +198,7 @@ def _examples(
     shard: Path, number: int, endings: Sequence[str], wanted: Sequence[str], known: dict
 ) -> Iterator[tuple[str, tuple[int, int, int], dict[str, Any]]]:
     """Name, `PLACE` and cells of each example with an image; adds to `known` what columns exist."""
-    current, place, row, end = None, None, {}, 0
+    current, place, row, seen, end = None, None, {}, set(), 0
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
@@ -211,27 +211,57 @@ def _examples(
                 if key != current:
                     if place is not None:
                         yield current, place, row
-                    current, place, row = key, None, {}
+                    current, place, row, seen = key, None, {}, set()
+                if ending.lower() in seen:
+                    raise UserError(
+                        f"tar: {str(shard)!r} has two files {member.name!r} in one example, and "
+                        "which image belongs to which text is not known: give them different names"
+                    )
+                seen.add(ending.lower())
                 if f".{ending.lower()}" in endings and place is None:
                     place = (number, member.offset_data, member.size)
                 elif ending == "json" and any(name.startswith(_JSON) for name in wanted):
-                    content = json.loads(tar.extractfile(member).read())
-                    row |= {f"{_JSON}{k}": v for k, v in content.items()}
+                    row |= _object(shard, member.name, tar.extractfile(member).read())
                     known.update(dict.fromkeys(row))
                 else:
                     known[ending] = None
                     if ending in wanted:
-                        row[ending] = tar.extractfile(member).read().decode().strip()
+                        data = tar.extractfile(member).read()
+                        row[ending] = _text(shard, member.name, data).strip()
             if place is not None:
                 yield current, place, row
             tar.fileobj.seek(end)
             if tar.fileobj.read(_BLOCK).strip(b"\0"):  # a header that tarfile passes over
                 raise tarfile.ReadError("it has been cut off")
-    except (tarfile.TarError, OSError, ValueError, AttributeError) as error:
+    except (tarfile.TarError, OSError, ValueError) as error:
         at = f" at {current!r}" if current else ""
         raise UserError(
             f"tar: cannot read {str(shard)!r}{at}: {error}; it must be an uncompressed tar file"
         ) from error
+
+
+def _text(shard: Path, name: str, data: bytes) -> str:
+    """The text of a member, without a byte-order mark."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"tar: {name!r} in {str(shard)!r} is not UTF-8 ({error}): write the tar file again "
+            "with texts in UTF-8"
+        ) from error
+
+
+def _object(shard: Path, name: str, data: bytes) -> dict[str, Any]:
+    """The columns of a .json member."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"tar: {name!r} in {str(shard)!r} is no JSON in UTF-8: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"tar: {name!r} in {str(shard)!r} should hold an object, {{column: value, ...}}"
+        )
+    return {f"{_JSON}{key}": value for key, value in content.items()}
 
 
 def _column(name: str, values: Sequence[Any]) -> Any:
