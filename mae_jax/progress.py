@@ -47,11 +47,11 @@ class Progress:
         self._report(self.text)
 
     def eval(
-        self, split: str, limit: int | None = None, then: str = ""
+        self, split: str, limit: int | None = None, then: str = "", shuffled: bool = False
     ) -> Iterator[Mapping[str, np.ndarray]]:
         """See `Data.eval`."""
         total = self.data.eval_steps(split, limit)
-        for done, batch in enumerate(self.data.eval(split, limit, then), 1):
+        for done, batch in enumerate(self.data.eval(split, limit, then, shuffled), 1):
             yield batch
             self._report_batch(split, done, total)
 

@@ -31,6 +31,13 @@ def image_shape(batch: Mapping[str, Any]) -> tuple[int, ...] | None:
     return tuple(batch["image"].shape[1:]) if "image" in batch else None
 
 
+def with_image(batch: Mapping[str, Any]) -> Any:
+    """Which examples of a batch have an image, [B] bool: those where the field 'image_valid' [B] is
+    True, or all if there is none.
+    """
+    return batch.get("image_valid", np.ones(len(batch["image"]))).astype(bool)
+
+
 def layer_output(layer: int | None, pool: str = "") -> str:
     """Name of the output with the features of one layer of the encoder.
 

@@ -100,7 +100,7 @@ class Data:
                 yield {name: rows for name, rows in batch.items() if name != "valid"}
 
     def eval(
-        self, split: str, limit: int | None = None, then: str = ""
+        self, split: str, limit: int | None = None, then: str = "", shuffled: bool = False
     ) -> Iterator[dict[str, np.ndarray]]:
         """One pass over a split with the evaluation transforms.
 
@@ -111,6 +111,7 @@ class Data:
             split: 'train', 'test' or 'val'.
             limit: use only this many examples, spread over the split by a fixed permutation.
             then: spec string of transforms to append, e.g. 'corruption(fog, severity=3)'.
+            shuffled: whether to read all examples by that permutation, too.
         """
         source = self.source(split)
         if limit is not None and limit < 1:
@@ -127,7 +128,7 @@ class Data:
         def rows_at(step: int) -> Rows:
             positions, valid = positions_at(step)
             read = positions[: max(1, valid.sum())]  # padding need not be read
-            indices = limited(read, count, source.num_examples)
+            indices = limited(read, count, source.num_examples, shuffled)
             return Rows(indices, hash_words(indices))
 
         loaded = arrays.batches(
@@ -135,12 +136,11 @@ class Data:
         )
         for step, batch in zip(steps, loaded, strict=True):
             valid = positions_at(step)[1]
-            if valid.all():
-                yield batch
-                continue
-            padded = np.minimum(np.arange(len(valid)), len(batch["valid"]) - 1)  # the last row
-            batch = {name: rows[padded] for name, rows in batch.items()}
-            yield {**batch, "valid": batch["valid"] & valid}
+            if not valid.all():
+                padded = np.minimum(np.arange(len(valid)), len(batch["valid"]) - 1)  # the last row
+                batch = {name: rows[padded] for name, rows in batch.items()}
+                batch["valid"] &= valid
+            yield batch
 
     def sizes(self, split: str) -> np.ndarray:
         """[N, rank] sizes of a split's images, not transformed, but the channels; zeros for one

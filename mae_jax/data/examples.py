@@ -80,6 +80,9 @@ class SourceExamples(Examples):
             "images": self.source.num_examples,
             "listing": self.source.digest,
         }
+        self.groups = source.groups()
+        if self.groups is not None:
+            self.origin["groups"] = len(np.unique(self.groups))
 
     def __iter__(self):
         return iter(range(self.source.num_examples))
@@ -88,6 +91,7 @@ class SourceExamples(Examples):
         """A shard of the examples in `rows` [n]; see `Shard`."""
         shard = SourceShard(path, rows, self.channels, threads, advance, self.source)
         shard.length = self.length
+        shard.groups = None if self.groups is None else self.groups[rows]
         return shard
 
     def _inspect(self, text: str, channels: int | None) -> tuple[int, np.ndarray]:

@@ -89,8 +89,11 @@ def evaluation_rows(
     return np.minimum(positions, num_examples - 1), positions < num_examples
 
 
-def limited(positions: np.ndarray, count: int, num_examples: int) -> np.ndarray:
+def limited(
+    positions: np.ndarray, count: int, num_examples: int, shuffled: bool = False
+) -> np.ndarray:
     """Indices of the examples at positions [b] of an evaluation of `count` of them: all in order,
-    or a part that a fixed permutation spreads over them.
+    or a part that a fixed permutation spreads over them; by that permutation if `shuffled`.
     """
-    return permute(positions, num_examples, 0) if count < num_examples else positions
+    part = count < num_examples or shuffled
+    return permute(positions, num_examples, 0) if part else positions

@@ -77,9 +77,10 @@ def prepare(
     source `volume_records` reads.
 
     Besides the files of TFDS, the set holds 'statistics.json', the `Tally.summary` of each split;
-    'unreadable.json', the images left out, and why; 'source.json', the images and arguments; and
-    'vocabulary.json', the tokenizer of texts, which are packed as numbers of tokens. A
-    complete set is left unchanged; an incomplete one is in OUT/NAME/unfinished.
+    'unreadable.json', the images left out, and why; 'source.json', the images and arguments;
+    'vocabulary.json', the tokenizer of texts, which are packed as numbers of tokens; and
+    'groups.npz', the groups of the examples, which `data.held_out` does not split. A complete set
+    is left unchanged; an incomplete one is in OUT/NAME/unfinished.
 
     Args:
         images: a folder, with or without a sub-folder for each class (see the source `folder`); its

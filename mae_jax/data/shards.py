@@ -23,6 +23,7 @@ import numpy as np
 from mae_jax.data import vocabulary
 from mae_jax.data.files import Files, read_bytes
 from mae_jax.data.images import BadImage, Encoded
+from mae_jax.data.packed_groups import write_groups
 from mae_jax.data.statistics import Tally, histogram, write_reports
 from mae_jax.types import UserError
 
@@ -73,6 +74,7 @@ class Shard:
         advance: called with the number of images just processed; dropped when pickled.
         images: folder of the images.
         length: tokens of the texts; 0: there are none.
+        groups: [n] int, the group of each image; None: there are no groups.
     """
 
     path: Path
@@ -82,6 +84,7 @@ class Shard:
     advance: Callable[[int], None] | None
     images: Any
     length: int = 0
+    groups: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "files": list(self.files), "advance": None}
@@ -99,11 +102,12 @@ class Shard:
             yield from ((i, empty) for i in range(tally.images))
             return
         tally = Tally(self.channels)
-        for (name, label, texts), data, result in self._results():
+        for place, ((name, label, texts), data, result) in enumerate(self._results()):
             if isinstance(result, BadImage):
                 tally.unreadable[name] = str(result)
             else:
                 tally.add(len(data), *result, label)
+                tally.groups += [] if self.groups is None else [int(self.groups[place])]
                 yield tally.images - 1, _example(data, name, label, texts)
             self._advance(1)
         temporary = self.counts.with_suffix(TEMPORARY)
@@ -194,7 +198,7 @@ def make_builder(
     The set has the features 'image', 'filename', 'label' if there are classes, and `TEXTS` if there
     are texts, whose vocabulary is in the folder of the shards. Besides the files of TFDS, it holds
     'statistics.json', the `Tally.summary` of each split; 'unreadable.json', name and reason of each
-    image left out; the `ORIGIN` of the shards; and the vocabulary.
+    image left out; the `ORIGIN` of the shards; the vocabulary; and the groups, if there are any.
 
     Args:
         name: name of the data set.
@@ -244,6 +248,9 @@ def make_builder(
                 for info in self.info.splits.values()
             ]
             self.info.set_splits(tfds.core.splits.SplitDict(infos))
+            if first.groups is not None:
+                files = [part for parts in shards.values() for part in parts]
+                write_groups(Path(final), {file.path.name: file.tally().groups for file in files})
             for file in [part.path for parts in shards.values() for part in parts]:
                 os.replace(file, Path(final, file.name))
             for name in (ORIGIN, *([vocabulary.FILE] if first.length else [])):

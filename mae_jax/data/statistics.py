@@ -33,6 +33,7 @@ class Tally:
         self.widths: Counter[int] = Counter()
         self.labels: Counter[int] = Counter()
         self.unreadable: dict[str, str] = {}
+        self.groups: list[int] = []  # of each image, in order, if there are groups
 
     def add(
         self,
@@ -82,6 +83,7 @@ class Tally:
             total.bytes += tally.bytes
             total.values += tally.values
             total.unreadable |= tally.unreadable
+            total.groups += tally.groups
             for name in COUNTERS:
                 vars(total)[name].update(vars(tally)[name])
         return total

@@ -25,13 +25,15 @@ class EvalData(Protocol):
     """'raise' or 'skip' for examples that cannot be read."""
 
     def eval(
-        self, split: str, limit: int | None = None, then: str = ""
+        self, split: str, limit: int | None = None, then: str = "", shuffled: bool = False
     ) -> Iterable[Mapping[str, np.ndarray]]:
         """Batches of a split; 'valid' is False on padding rows.
 
         Args:
             limit: maximum number of examples; None: all.
             then: spec string of more transforms, e.g. 'corruption(fog, severity=3)'.
+            shuffled: whether to read the split in a fixed random order, so that each batch has
+                examples from anywhere in it.
         """
 
     def example(self, stage: str, split: str = "train") -> Mapping[str, np.ndarray]:

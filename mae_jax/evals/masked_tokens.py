@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
-from mae_jax.types import Batch, Metric, UserError
+from mae_jax.types import Batch, Metric, UserError, with_image
 
 OUTPUTS = ("text_correct", "text_masked", "patch_error")
 CONDITIONS = ("", "_shuffled", "_alone")
@@ -22,7 +22,11 @@ FUNCTION_WORDS = frozenset(
     "a an the this that these those it its is are was be we you i he she they there here of in on "
     "at to for from by with against before behind and or not as . , : ; ! ? - / ( ) '".split()
 )
-"""Tokens that are no content words."""
+"""Words that are no content words."""
+WORD_STARTS = "Ġ▁"
+"""Marks of a blank before a token: byte-level BPE (GPT-2) and SentencePiece."""
+WORD_END = "</w>"
+"""Mark of the last token of a word: BPE (Sennrich et al. 2015), as in CLIP."""
 ADVICE = "masked_tokens is for methods that predict masked tokens, as m3ae does"
 
 
@@ -34,29 +38,31 @@ def make(*, skip: Sequence[int] = (), limit: int | None = None) -> Evaluator:
     patches; and 'masked_patches_shuffled' and 'masked_patches_alone', with the text of another
     example and without a text.
 
-    Examples without a text are left out. The other example is the one before it in the batch.
+    Examples without an image or without a text are left out. The other example is from anywhere in
+    the test set: the set is read in a fixed random order, and it is the one before in the batch.
 
     Args:
         skip: numbers of tokens that do not count, besides the special tokens of the vocabulary.
         limit: maximum number of test examples; None: all.
 
     Raises:
-        UserError: an argument out of range; when called: no examples with a text.
+        UserError: a limit out of range; when called: no batch has two examples with both.
     """
     check_limit("masked_tokens", limit)
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
         left_out = uncounted(data.source("test").vocabulary, skip)
         sums: dict[str, np.ndarray] = {}
-        for batch in data.eval("test", limit):
+        for batch in data.eval("test", limit, shuffled=True):
             for part, condition, changed in conditions(batch):
                 for kind, counted in counts(jax.device_get(predict(changed)), left_out).items():
                     if part in kind or not part:
                         name = f"masked_{kind.removeprefix('tokens_')}{condition}"
                         sums[name] = sums.get(name, 0) + counted
-        if not any(count for _, count in sums.values()):
+        if not sums["masked_patches"][1]:
             raise UserError(
-                "masked_tokens: no two images of the test set have a text: choose another set"
+                "masked_tokens: no batch of the test set has two examples with an image and a "
+                "text: choose another set"
             )
         return {name: right / count for name, (right, count) in sums.items() if count}
 
@@ -83,8 +89,19 @@ def uncounted(vocabulary, skip: Sequence[int]) -> dict[str, list[int]]:
     if vocabulary is None:
         return {"tokens": list(skip)}
     skipped = {*skip, *vocabulary.special.values()}
-    function = (n for n, token in enumerate(vocabulary.tokens) if token.lower() in FUNCTION_WORDS)
+    words = enumerate(words_of(vocabulary.tokens))
+    function = (number for number, word in words if word == "" or word in FUNCTION_WORDS)
     return {"tokens": sorted(skipped), "tokens_content": sorted(skipped.union(function))}
+
+
+def words_of(tokens: Sequence[str]) -> Iterator[str | None]:
+    """The word in lower case that each token can be, without the marks of its kind of tokenizer;
+    None: it is a part of a longer word. A token that is a blank is ''.
+    """
+    marked = any(token.endswith(WORD_END) for token in tokens)
+    for token in tokens:
+        part = marked and not token.endswith(WORD_END)
+        yield None if part else token.removesuffix(WORD_END).lstrip(WORD_STARTS).lower()
 
 
 def conditions(batch: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, Mapping]]:
@@ -92,10 +109,11 @@ def conditions(batch: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, Mapp
     both; one of CONDITIONS; the batch). Its field 'counted' [B] are the rows that count.
     """
     has_text = np.asarray(batch["text_valid"]).astype(bool).any(axis=1)
-    indices, full = np.flatnonzero(batch["valid"] & has_text), np.ones(len(has_text), bool)
-    other = np.arange(len(has_text))
+    both = batch["valid"] & has_text & with_image(batch)
+    indices, full = np.flatnonzero(both), np.ones(len(both), bool)
+    other = np.arange(len(both))
     other[indices] = np.roll(indices, 1)
-    counted = np.isin(np.arange(len(has_text)), indices) & (len(indices) > 1)
+    counted = both & (len(indices) > 1)
     base = {**batch, "image_valid": full, "counted": counted}
     yield "", "", base
     yield "tokens", "_shuffled", {**base, "image": batch["image"][other]}

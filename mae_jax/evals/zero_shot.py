@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
-from mae_jax.types import Batch, Metric, UserError
+from mae_jax.types import Batch, Metric, UserError, with_image
 
 OUTPUTS = ("image_embedding", "text_embedding")
 FIELDS = ("text", "text_valid")
@@ -121,8 +121,10 @@ def check_different(classes: Sequence[str], tokens: Sequence[Sequence[int]]) -> 
 
 
 def reduce(outputs: Mapping[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
-    """The embeddings, and the labels. With it, no other evaluator computes the embeddings."""
-    return {**outputs, "label": batch["label"], "valid": batch["valid"]}
+    """The embeddings, the labels, and which rows have an image. With it, no other evaluator
+    computes the embeddings.
+    """
+    return {**outputs, "label": batch["label"], "valid": batch["valid"] & with_image(batch)}
 
 
 def batches(

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from mae_jax.evals.retrieval import OUTPUTS, ranks, reduce
+from mae_jax.evals.retrieval import OUTPUTS, matches, ranks, reduce, sides, with_hashes
 from mae_jax.figures.figure import Figure, FigureContext, save
 from mae_jax.figures.reconstructions import flat, raster, show
 from mae_jax.types import Batch, Method, UserError
@@ -46,8 +46,8 @@ class Row(NamedTuple):
 
 def make(captions: int = 6, top: int = 6, limit: int = 1000) -> Figure:
     """Draws `retrieved.png`: a row for each caption with its own image and the nearest images of
-    the test set, or of the training set if there is none. Images whose text equals the caption are
-    framed.
+    the test set, or of the training set if there is none. Images that have the caption are framed.
+    Equal images are shown once.
 
     Args:
         captions: number of different captions, spread over the set.
@@ -69,7 +69,7 @@ def make(captions: int = 6, top: int = 6, limit: int = 1000) -> Figure:
 
 
 CAPTION = (
-    "A row for each caption: its own image, then the nearest images. Green: the text is the same."
+    "A row for each caption: its own image, then the nearest images. Green: it has the caption."
 )
 
 
@@ -83,37 +83,38 @@ def read(context: FigureContext, *, captions: int, top: int, limit: int) -> list
     """The rows of the figure; see `make`.
 
     Raises:
-        UserError: no image has a text.
+        UserError: no image has a text, or embeddings are not finite.
     """
     rows = embedded(context, limit)
-    images, texts = (rows[name] for name in OUTPUTS)
-    groups = np.unique(rows["text"], axis=0, return_inverse=True)[1].reshape(-1)
-    place = ranks(texts, images, groups) + 1
-    firsts = np.sort(np.unique(groups, return_index=True)[1])
+    images, texts = sides("retrieved", rows)
+    place = ranks(texts, images).wrong + 1
+    firsts = np.sort(np.unique(texts.numbers, return_index=True)[1])
     chosen = firsts[np.unique(np.linspace(0, len(firsts) - 1, captions).round().astype(int))]
     words = context.data.source(context.split).vocabulary
     found = []
     for query in chosen:
-        cosines, right = images @ texts[query], groups == groups[query]  # [N]
-        own = Tile(rows["image"][query], f"its own, {cosines[query]:.2f}", True)
+        cosines = images.embeddings @ texts.embeddings[query]  # [N]
+        right = matches(texts.numbers[[query]], texts, images)[0]
+        mine = cosines[images.pairs[query]]
+        own = Tile(rows["image"][query], f"its own, {mine:.2f}", True)
         nearest = [
-            Tile(rows["image"][k], f"{number}, {cosines[k]:.2f}", bool(right[k]))
+            Tile(rows["image"][images.rows[k]], f"{number}, {cosines[k]:.2f}", bool(right[k]))
             for number, k in enumerate(np.argsort(-cosines, kind="stable")[:top], start=1)
         ]
         numbers = rows["text"][query][rows["text"][query] > 0] - 1
         text = words.decode(numbers) if words else f"tokens {' '.join(map(str, numbers))}"
-        found.append(Row(f"{text}\n(rank {place[query]} of {len(images)})", [own, *nearest]))
+        found.append(Row(f"{text}\n(rank {place[query]} of {len(cosines)})", [own, *nearest]))
     return found
 
 
 def embedded(context: FigureContext, limit: int) -> dict[str, np.ndarray]:
-    """Embeddings, texts (see `evals.retrieval.reduce`) and small pictures of the images that have a
-    text, [N, ...] each.
+    """The results of `evals.retrieval.reduce` and small pictures of the images that have a text,
+    [P, ...] each.
     """
     embed, draw = context.predict(OUTPUTS, reduce), context.predict((), pictures)
     parts: dict[str, list[np.ndarray]] = {}
     for batch in context.data.eval(context.split, limit=limit):
-        found = jax.device_get({**embed(batch), **draw(batch)})
+        found = jax.device_get({**embed(with_hashes(batch)), **draw(batch)})
         for name, values in found.items():
             parts.setdefault(name, []).append(values[found["valid"]])
     rows = {name: np.concatenate(values) for name, values in parts.items()}

@@ -22,7 +22,7 @@ from mae_jax.ops.contrastive import image_text, image_text_sigmoid, unit
 from mae_jax.ops.patches import grid_of
 from mae_jax.rules import Rules
 from mae_jax.spec import build, check_choice
-from mae_jax.types import Batch, Extra, Output, Params, UserError
+from mae_jax.types import Batch, Extra, Output, Params, UserError, with_image
 
 TEXT_OUTPUTS = ("text_features", "text_embedding")
 """Outputs that read texts alone, see `ImageText.offers`."""
@@ -107,7 +107,7 @@ class ImageText(ImageMethod):
         pairs = (
             self.embed(params, "image", images),
             self.embed(params, "text", self.text_features(params, text, valid)),
-            valid.any(axis=1) & texts.has_image(batch),
+            valid.any(axis=1) & with_image(batch),
         )
         if self.loss_kind == "sigmoid":
             scale = jnp.exp(params["logit_scale"])

@@ -22,7 +22,7 @@ from mae_jax.ops.gather import take_tokens
 from mae_jax.ops.masking import Mask
 from mae_jax.ops.patches import grid_of
 from mae_jax.ops.texts import cross_entropy, draw, whole
-from mae_jax.types import Batch, Extra, Output, Params, UserError
+from mae_jax.types import Batch, Extra, Output, Params, UserError, with_image
 
 TEXT_OUTPUTS = ("text_features", "joint_features", "text_correct", "text_masked", "patch_error")
 """Outputs that need texts, see `JointMasking.offers`."""
@@ -85,7 +85,7 @@ class JointMasking(MaskedMethod):
         """The weighted sum of the mean error of masked patches and of the cross-entropy of masked
         tokens, each 0 if nothing of its kind is masked in the batch.
         """
-        images, has_image = batch["image"], texts.has_image(batch)
+        images, has_image = batch["image"], with_image(batch)
         text, valid = texts.of_batch("m3ae", batch, self.length)
         keys = jax.random.split(key)
         mask = self.draw_mask(keys[0], images, step, extra)
@@ -140,7 +140,7 @@ class JointMasking(MaskedMethod):
         found = super().predict(params, extra, batch, outputs=plain) if plain else {}
         if len(plain) == len(outputs):
             return found
-        images, has_image = batch["image"], texts.has_image(batch)
+        images, has_image = batch["image"], with_image(batch)
         text, valid = texts.of_batch("m3ae", batch, self.length)
         keys = jax.random.split(jax.random.key(0))
         if "text_features" in outputs:

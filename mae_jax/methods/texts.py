@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.types import Batch, UserError
 
 FIELDS = ("text", "text_valid")
 """Fields of a batch with texts."""
-HAS_IMAGE = "image_valid"
-"""Field [B] bool: False for examples without an image. Without the field, all have one."""
 
 
 def example(length: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -45,11 +42,6 @@ def of_batch(name: str, batch: Batch, length: int) -> tuple[jax.Array, jax.Array
             f"{length}: make them equal, e.g. with the argument length of the source"
         )
     return text, valid.astype(bool)
-
-
-def has_image(batch: Batch) -> jax.Array:
-    """Which examples have an image, [B] bool."""
-    return batch.get(HAS_IMAGE, jnp.ones(len(batch["image"]))).astype(bool)
 
 
 def check(name: str, *, vocabulary: int, length: int, ratios: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from mae_jax.data import make_data, shards
 from mae_jax.data.prepare import Summary, describe, prepare
 from mae_jax.data.sources import Statistics, tfds
+from mae_jax.data.subset import hold_out
 from mae_jax.data.vocabulary import of_words
 from mae_jax.spec import build
 from mae_jax.types import UserError
@@ -232,6 +233,80 @@ def test_captions_are_packed_as_numbers(tmp_path, capsys, monkeypatch):
     (folder / "vocabulary.json").write_text("{}")
     with pytest.raises(UserError, match="vocabulary.json is no tokenizer.json"):
         tfds.make(str(folder))
+
+
+@pytest.fixture
+def captioned(tmp_path):
+    """The spec of twelve images with three captions each, of which one cannot be read."""
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        Image.new("RGB", (5, 4), (i, 0, 0)).save(tmp_path / "images" / f"{i}.png")
+    (tmp_path / "images" / "7.png").write_bytes(b"no image")
+    rows = [f"{i}.png,{kind}" for kind in ("one", "two", "three") for i in range(12)]
+    (tmp_path / "captions.csv").write_text("\n".join(["file,caption", *rows]))
+    of_words(["one", "two", "three"]).save(tmp_path / "tok.json")
+    return (
+        f"captioned({str(tmp_path / 'images')!r}, captions={str(tmp_path / 'captions.csv')!r}, "
+        f"tokenizer={str(tmp_path / 'tok.json')!r}, length=5, several=each)"
+    )
+
+
+def test_groups_are_packed(captioned, tmp_path, monkeypatch):
+    """In several files, also by a run that was stopped after some: `held_out` splits no image."""
+    options = dict(name="set", held_out=0.3, shard_megabytes=0.001)
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_reports", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            prepare(captioned, tmp_path / "out", **options)
+    folder = prepare(captioned, tmp_path / "out", **options).folder
+    assert len([*folder.glob("*-train.array_record-*")]) > 1
+    images_of = lambda source: [
+        source.name(i).partition("#")[0] for i in range(source.num_examples)
+    ]
+    seen = {}
+    for split in ("train", "test", "train[1:50%]", "train[50%:]+test"):
+        source = tfds.make(str(folder), split=split)
+        groups, images = source.groups(), images_of(source)
+        assert groups.dtype == np.int32 and len(groups) == source.num_examples
+        assert [int(source.group(i)) for i in range(len(groups))] == groups.tolist()
+        for image, group in zip(images, groups, strict=True):
+            assert seen.setdefault(image, group) == group
+    assert len({*seen.values()}) == len(seen) == 11
+    train, val = hold_out(tfds.make(str(folder)), 0.4)
+    assert train.num_examples and val.num_examples and not {*images_of(train)} & {*images_of(val)}
+    again = prepare(f"tfds({str(folder)!r})", tmp_path / "again", name="set", held_out=0.4).folder
+    found = [{*images_of(tfds.make(str(again), split=split))} for split in ("train", "test")]
+    assert all(found) and not found[0] & found[1]
+
+
+def test_groups_that_cannot_be_read_or_were_not_packed(captioned, tmp_path):
+    folder = prepare(captioned, tmp_path / "out", name="set").folder
+    file = folder / "groups.npz"
+    with np.load(file) as arrays:
+        (name,), (rows,) = arrays.files, arrays.values()
+    for damage in (
+        lambda: file.write_bytes(file.read_bytes()[:-9]),
+        lambda: np.savez(file, **{name: rows[1:]}),
+        lambda: np.savez(file, other=rows),
+        lambda: file.write_bytes(b""),
+    ):
+        damage()
+        with pytest.raises(UserError, match=r"cannot read .*groups.npz \(.*\): prepare the set"):
+            tfds.make(str(folder))
+    file.unlink()
+    assert tfds.make(str(folder)).groups() is None
+    origin = folder / "source.json"  # as of versions that packed no groups
+    old = {key: value for key, value in json.loads(origin.read_text()).items() if key != "groups"}
+    origin.write_text(json.dumps(old))
+    with pytest.raises(UserError, match="groups: None there, 12 now.*choose another name"):
+        prepare(captioned, tmp_path / "out", name="set")
+
+
+def test_slices_of_a_packed_study_stay_together(study, tmp_path):
+    made = prepare(f"dicom({str(study)!r}, window=(500, 3000))", tmp_path / "out", name="study")
+    parts = hold_out(tfds.make(str(made.folder), channels=1), 0.3)
+    files = [{p.name(i).partition("[")[0] for i in range(p.num_examples)} for p in parts]
+    assert len(files[0] | files[1]) == 8 and not files[0] & files[1]
 
 
 def test_mistakes(study, tmp_path, capsys):

@@ -71,7 +71,17 @@ def test_each_caption_has_its_own_image_then_the_nearest_and_equal_texts_are_mar
         assert [int(tile.image[0, 0, 0]) for tile in tiles] == order[:5]
         assert [tile.marked for tile in tiles] == [kinds[k] == kinds[query] for k in order[:5]]
         assert tiles[0].title == f"1, {cosines[order[0]]:.2f}"
-    few = retrieved.read(context(rows, None), captions=2, top=1, limit=100)
+    rows["image"][8] = rows["image"][0]
+    rows["image_embedding"][8] = rows["image_embedding"][0]
+    rows["text"][8], rows["text_valid"][8] = rows["text"][1], rows["text_valid"][1]
+    found = retrieved.read(context(rows), captions=9, top=9, limit=100)
+    for row, framed in zip(found, ({0, 4}, {0, 1, 5}, {2}, {3, 7}), strict=True):
+        tiles = row.tiles[1:]
+        shown = [int(tile.image[0, 0, 0]) for tile in tiles]
+        assert sorted(shown) == [0, 1, 2, 3, 4, 5, 7], "equal images are shown once"
+        assert {k for k, tile in zip(shown, tiles) if tile.marked} == framed
+        assert row.label.endswith(" of 7)")
+    few = retrieved.read(context(make_rows(), None), captions=2, top=1, limit=100)
     assert [row.label.split("\n")[0] for row in few] == ["tokens 2 5 7 3", "tokens 2 9 3"]
 
 
@@ -108,6 +118,9 @@ def test_what_it_cannot_draw():
         with pytest.raises(UserError, match="must be at least 1"):
             retrieved.make(**wrong)
     rows = make_rows()
+    broken = rows | {"image_embedding": np.full((COUNT, 3), np.nan, np.float32)}
+    with pytest.raises(UserError, match="^retrieved: the model's embeddings are not finite"):
+        retrieved.read(context(broken), captions=1, top=1, limit=100)
     rows["text_valid"] = np.zeros_like(rows["text_valid"])
     with pytest.raises(UserError, match="no image of config.data.test has a text"):
         retrieved.read(context(rows), captions=1, top=1, limit=100)

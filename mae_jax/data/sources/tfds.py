@@ -27,6 +27,7 @@ from mae_jax.data.decoding import MAX_PIXELS
 from mae_jax.data.images import BadImage, Window, decode_mask
 from mae_jax.data.objects import MASK_SIZE, boxed, training_fields
 from mae_jax.data.orientation import turned, turned_boxes
+from mae_jax.data.packed_groups import groups_of
 from mae_jax.data.prepared import statistics_of
 from mae_jax.data.reading import CHANGES, Reading, spread
 from mae_jax.data.record_files import check_files
@@ -73,6 +74,7 @@ class Prepared(Source):
         self.records = _open_records(builder, split)
         self.num_examples = len(self.records)
         self.digest = _digest(builder.info, split)
+        self._groups = groups_of(builder.info, split)
         if decoder.background == alpha.color_of("tfds", alpha.WHITE):  # as in `prepare`
             self.statistics = statistics_of(builder.info, split, decoder.channels, decoder.window)
         names = tuple(known[features["label"]].names) if "label" in features else ()
@@ -104,6 +106,14 @@ class Prepared(Source):
             return os.fsdecode(self._example(index)[self._name]) if self._name else default
         except BadImage:
             return default
+
+    def group(self, index: int) -> str:
+        """Number of the example's group; without groups, its name."""
+        return self.name(index) if self._groups is None else str(self._groups[index])
+
+    def groups(self) -> np.ndarray | None:
+        """[N] int32, if `mae-jax prepare` has packed them."""
+        return self._groups
 
     def read(self, indices: np.ndarray) -> dict[str, list]:
         """Reads 'image', still encoded, and the other fields of the set."""
