@@ -76,15 +76,15 @@ def segmenter(config: ConfigDict, labeled: str, **schedule) -> ConfigDict:
 
 def segmented_volumes() -> ConfigDict:
     """The texture of each voxel of ellipsoids."""
-    config = segmenter(segment_volumes.get_config(), "share(0.02)", epochs=120.0, warmup_epochs=12.0)
+    config = segmenter(segment_volumes.get_config(), "share(0.1)", epochs=40.0, warmup_epochs=4.0)
     config.evals.run = "volume_segmentation(crop=32, limit=200)"
     return config
 
 
 def classified_volumes() -> ConfigDict:
     """The texture of which most is visible."""
-    config = classifier(volumes.get_config(), 3, epochs=60.0, warmup_epochs=6.0)
-    config.data.update(batch_size=16, subset="share(0.02)", fields=("label",))
+    config = classifier(volumes.get_config(), 3, epochs=40.0, warmup_epochs=4.0)
+    config.data.update(batch_size=16, subset="share(0.1)")
     config.evals.run = "classify(limit=1000)"
     return config
 
@@ -142,7 +142,7 @@ Make = Callable[[], ConfigDict]
 DOMAINS: dict[str, tuple[Make, dict[str, Make]]] = {
     "volumes": (
         lambda: shortened(volumes.get_config(), 20.0),
-        {"segmentation, 2%": segmented_volumes, "classes, 2%": classified_volumes},
+        {"segmentation, 10%": segmented_volumes, "classes, 10%": classified_volumes},
     ),
     "clips": (
         lambda: shortened(video.get_config(), 10.0),
