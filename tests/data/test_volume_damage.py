@@ -100,11 +100,11 @@ def test_labels_that_must_be_read():
 def test_groups_without_a_class_are_held_out_apart():
     class Grouped(Arrays):
         def groups(self):
-            return np.repeat(np.arange(20, dtype=np.int32), 3)
+            return np.repeat(np.arange(30, dtype=np.int32), 3)
 
-    labels = np.repeat([0] * 10 + [-1] * 10, 3).astype(np.int32)
+    labels = np.repeat([0, -1, 1] * 10, 3).astype(np.int32)
     kept, held = hold_out(Grouped({"label": labels}, {"label": ("a", "b")}), 0.2)
-    assert np.sort(held.labels()).tolist() == [-1] * 6 + [0] * 6
+    assert np.sort(held.labels()).tolist() == [-1] * 6 + [0] * 6 + [1] * 6
     assert not {*(kept.indices // 3)} & {*(held.indices // 3)}
 
 
