@@ -9,6 +9,7 @@ from PIL import Image
 
 from mae_jax.data import make_data
 from mae_jax.data.sources import ellipsoids, volume
+from mae_jax.data.volume_grids import PreparedGeometry, prepared_geometry
 from mae_jax.evals.sliding import logits_of
 from mae_jax.features import write_features
 from mae_jax.models import vit
@@ -114,6 +115,32 @@ def test_a_prediction_goes_back_into_the_space_of_each_file(scans, tmp_path):
         assert overlay.size == (6 + 2 + 6 + 2 + 8, 15)
     with pytest.raises(UserError, match="there are files in it already"):
         writer.write(run, None, out, {})
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1e-3), ("meter", 1e3), ("unknown", 1)])
+def test_units_of_files_are_read_and_written_back(tmp_path, unit, factor):
+    """Geometry is in mm, whatever the unit of the file, which its prediction has, too."""
+    spacing = tuple(side / factor for side in (0.8, 1.25, 3.0))
+    save_nifti(tmp_path / "mm/a.nii", PATTERN.astype(np.uint8), "LPS")
+    stored = save_nifti(tmp_path / "a.nii", PATTERN.astype(np.uint8), "LPS", placed=affine(spacing))
+    original = nibabel.load(tmp_path / "a.nii")
+    image = nibabel.Nifti1Image(stored, original.affine)
+    image.header.set_xyzt_units(unit)
+    (tmp_path / "unit").mkdir()
+    nibabel.save(image, tmp_path / "unit/a.nii")
+    source = volume.make(str(tmp_path / "unit"), window=(0, 255))
+    geometry = source.geometry(0)
+    np.testing.assert_allclose(geometry.spacing, (3, 1.25, 0.8), rtol=1e-6)
+    places = volume.make(str(tmp_path / "mm"), window=(0, 255)).geometry(0).affine[:, :3]
+    np.testing.assert_allclose(geometry.affine[:, :3], places, atol=1e-6)
+    prepared = prepared_geometry(geometry, [slice(0, n) for n in geometry.space], None)
+    prepared = PreparedGeometry.from_json(json.loads(json.dumps(prepared.to_json())))
+    for number, one in enumerate((geometry, prepared)):
+        path = save(tmp_path / str(number), PATTERN.T.astype(np.uint8), one)
+        found = nibabel.load(path)
+        np.testing.assert_array_equal(found.affine, original.affine)
+        np.testing.assert_array_equal(np.asarray(found.dataobj), stored)
+        assert found.header.get_xyzt_units()[0] == ("mm" if unit == "unknown" else unit)
 
 
 def test_unreadable_volumes_are_skipped_if_asked_for(scans, tmp_path, caplog):

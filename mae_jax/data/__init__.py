@@ -277,7 +277,7 @@ def make_data(
     sources = open_sources({"train": train, "test": test})
     check_damaged({} if on_error == "skip" else sources)
     empty_classes = sources["train"].empty_classes
-    sources = subsets.parts(sources, subset, held_out)
+    sources = subsets.parts(sources, subset, held_out, skip=on_error == "skip")
     if "test" in sources:
         identity.check_test(sources, fields)
         sources["test"] = classes.like(sources["test"], sources["train"], fields)
@@ -295,6 +295,6 @@ def make_data(
         seed=seed,
         process_index=process_index,
         process_count=process_count,
-        stream=make_stream(sampling, sources["train"]),
+        stream=make_stream(sampling, sources["train"], skip=on_error == "skip"),
         empty_classes=empty_classes,
     )

@@ -69,10 +69,10 @@ def _json(file: "tifffile.TiffFile") -> tuple[str, ...]:
 
 
 def _pages(file: "tifffile.TiffFile", count: int) -> tuple[str, ...]:
-    if len(file.pages) != count or file.is_ome or file.is_imagej or file.is_shaped:
+    if len(file.pages) != count or file.is_ome or file.is_imagej:
         return ()
-    names = tuple(page.description.strip() for page in file.pages)
-    plain = all("\n" not in name and len(name) < 100 for name in names)
+    names = tuple(page.description.strip() for page in file.pages)  # tifffile's own start with {
+    plain = all("\n" not in name and len(name) < 100 and name[:1] != "{" for name in names)
     return names if plain and len(set(names)) == count else ()
 
 

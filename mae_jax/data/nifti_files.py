@@ -7,6 +7,7 @@ import numpy as np
 
 from mae_jax.data.images import BadImage
 from mae_jax.data.slices import NoImage
+from mae_jax.data.volume_geometry import MILLIMETERS
 
 if TYPE_CHECKING:
     from nibabel.arrayproxy import ArrayProxy
@@ -19,6 +20,8 @@ MGH = (".mgh", ".mgz")
 _HEADER = ".hdr"
 _HEADER_SIZES = (348, 540)
 """Size that a separate header file starts with: NIfTI-1 and Analyze, NIfTI-2."""
+_UNITS = {1: "meter", 2: "mm", 3: "micron"}
+"""NIFTI_UNITS_METER, _MM and _MICRON of nifti1.h: the lowest three bits of xyzt_units."""
 
 
 def is_nifti(path: Path) -> bool | None:
@@ -87,7 +90,7 @@ def check_type(dtype: np.dtype, shape: tuple[int, ...]) -> None:
 
 def affine_of(header: "SpatialHeader") -> np.ndarray:
     """[4, 4] float64, maps a voxel (i, j, k) to (x, y, z) in mm, where x increases to the right, y
-    to the front and z upward (RAS+).
+    to the front and z upward (RAS+). Headers in meters or microns are converted, see `unit_of`.
 
     Raises:
         ValueError: the header holds a quaternion that is not one.
@@ -95,7 +98,19 @@ def affine_of(header: "SpatialHeader") -> np.ndarray:
     import nibabel
 
     mgh = isinstance(header, nibabel.MGHImage.header_class)
-    return np.array(header.get_affine() if mgh else header.get_best_affine(), np.float64)
+    affine = np.array(header.get_affine() if mgh else header.get_best_affine(), np.float64)
+    affine[:3] *= MILLIMETERS[unit_of(header)]
+    return affine
+
+
+def unit_of(header: "SpatialHeader") -> str:
+    """Unit of a header's affine, a key of `volume_geometry.MILLIMETERS`: that of NIfTI's field
+    xyzt_units, and 'mm' if it names none.
+    """
+    import nibabel
+
+    is_nifti = isinstance(header, nibabel.Nifti1Header)
+    return _UNITS.get(int(header["xyzt_units"]) % 8, "mm") if is_nifti else "mm"
 
 
 def is_placed(header: "SpatialHeader") -> bool:

@@ -69,12 +69,13 @@ class Weighted:
         return Rows(indices, hash_words(EXAMPLE, seed, epochs, places))
 
 
-def make_stream(sampling: str, source: Source) -> Stream | None:
+def make_stream(sampling: str, source: Source, *, skip: bool = False) -> Stream | None:
     """The stream of examples of a training set; None: each example once an epoch.
 
     Args:
         sampling: one of `SAMPLINGS`, or ''.
         source: the training set.
+        skip: see `subset.labels_of`.
 
     Raises:
         UserError: the source has no classes or weights.
@@ -86,7 +87,7 @@ def make_stream(sampling: str, source: Source) -> Stream | None:
                 f"config.data.sampling=balanced needs a class for each image, and config.data.train"
                 f" has {several}: use weighted, with weights such as table(..., weight=COLUMN)"
             )
-        return Balanced(subsets.labels_of(source))
+        return Balanced(subsets.labels_of(source, skip=skip))
     if sampling == "weighted":
         weights = source.weights()
         if weights is None or not weights.any():

@@ -124,14 +124,16 @@ class Slices(Source):
             fields["label"] = [self._labels[class_of(self.files[file])] for file, _, _ in located]
         return fields
 
-    def class_counts(self) -> np.ndarray | None:
-        """[classes] int, slices of each class, from the headers."""
+    def labels(self) -> np.ndarray | None:
+        """[N] int32, from the names of the files, -1 for damaged ones; None without classes."""
         if not self.class_names:
             return None
         slices = np.diff(self._ends, prepend=0)
-        files = np.flatnonzero(slices)
-        labels = [self._labels[class_of(self.files[file])] for file in files]
-        return np.bincount(labels, slices[files], len(self.class_names)).astype(int)
+        labels = np.full(len(slices), -1, np.int32)
+        for file in np.flatnonzero(slices).tolist():
+            if file not in self._damaged:
+                labels[file] = self._labels[class_of(self.files[file])]
+        return np.repeat(labels, slices)  # [files] to [N]
 
     def name(self, index: int) -> str:
         """Name of an example: 'patient1/scan.dcm[3]', or just the file if it has one slice."""
@@ -251,5 +253,9 @@ def to_bytes(values: np.ndarray, window: Window | None) -> np.ndarray:
 
 
 def reason(error: Exception) -> str:
-    """The message of an error in one line, or its type if it has none."""
+    """The message of an error in one line, or its type if it has none. The message of a KeyError is
+    a key alone: that it is missing.
+    """
+    if isinstance(error, KeyError) and error.args and str(error.args[0]).isidentifier():
+        return f"it has no {error.args[0]!r}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mae_jax.data.groups import check_groups, pick_groups
+from mae_jax.data.images import BadImage
 from mae_jax.data.random import hash_words, permute
 from mae_jax.data.sources import Source, Wrapper
 from mae_jax.data.volume_geometry import VolumeGeometry
@@ -67,18 +68,21 @@ class Part(Wrapper):
         return None if groups is None else groups[self.indices]
 
 
-def parts(sources: Mapping[str, Source], text: str, share: float) -> dict[str, Source]:
+def parts(
+    sources: Mapping[str, Source], text: str, share: float, *, skip: bool = False
+) -> dict[str, Source]:
     """The sources with the training set reduced to a subset, and with the split 'val' of it.
 
     Args:
         sources: split -> source: 'train', and 'test' if there is one.
         text: see `subset`; '': all examples.
         share: see `hold_out`; 0: no split 'val'.
+        skip: see `labels_of`.
 
     Raises:
         UserError: see `subset` and `hold_out`; a group is in the training and in the test set.
     """
-    train = subset(sources["train"], text) if text else sources["train"]
+    train = subset(sources["train"], text, skip=skip) if text else sources["train"]
     if "test" in sources:
         check_groups(train, sources["test"])
     held = dict(zip(("train", "val"), hold_out(train, share))) if share else {"train": train}
@@ -102,7 +106,8 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
     labels = source.labels() if names else None
     groups = source.groups()
     if groups is not None:
-        held = pick_groups(groups, share, strata=labels, stream=_HELD_OUT)
+        strata = None if labels is None else labels - labels.min()  # from 0; no class (-1) is one
+        held = pick_groups(groups, share, strata=strata, stream=_HELD_OUT)
     elif labels is not None:
         held = _pick(labels, names, lambda n: round(n * share), _HELD_OUT, 0)
     else:
@@ -110,7 +115,7 @@ def hold_out(source: Source, share: float) -> tuple[Part, Part]:
     kept = np.setdiff1d(np.arange(count), held)
     if not (len(held) and len(kept)):
         raise UserError(f"held_out {share} of {count} images is {len(held)}: {WAY_OUT}")
-    if labels is not None and (lost := {*labels} - {*labels[kept]}):
+    if labels is not None and (lost := {*labels} - {*labels[kept], -1}):
         raise UserError(f"held_out {share} is all of the class {names[min(lost)]!r}: {WAY_OUT}")
     train, val = Part(source, kept), Part(source, held)
     if groups is not None:  # runs of versions that split groups cannot resume
@@ -130,9 +135,13 @@ def check(text: str, held_out: float) -> None:
         raise UserError(f"held_out {held_out}: {WAY_OUT}")
 
 
-def subset(source: Source, text: str) -> Source:
+def subset(source: Source, text: str, *, skip: bool = False) -> Source:
     """The subset that a spec string describes: 'share(0.01, seed=1)' or 'per_class(10, seed=1)'.
     For a source without labels of whole images, such as segmentations, a share of all examples.
+    Examples known to be damaged have no class, and are left out of a subset by classes.
+
+    Args:
+        skip: see `labels_of`.
 
     Raises:
         UserError: there is no such rule, or a class has too few examples.
@@ -140,7 +149,7 @@ def subset(source: Source, text: str) -> Source:
     choose = _rule(text)
     if not source.class_names and parse(text)[0].name == "share":
         return Part(source, choose(np.zeros(source.num_examples, np.int32), ("all",)))
-    labels = labels_of(source)
+    labels = labels_of(source, skip=skip)
     return Part(source, choose(labels, source.class_names), labels)
 
 
@@ -195,9 +204,15 @@ def _pick(
     return np.sort(np.concatenate(chosen))
 
 
-def labels_of(source: Source) -> np.ndarray:
-    """Labels [N] int32 of all examples; raises UserError if there are none. If the source does not
-    know them, every example is read once, without decoding.
+def labels_of(source: Source, *, skip: bool = False) -> np.ndarray:
+    """Labels [N] int32 of all examples, -1 for those without a class. If the source does not know
+    them, every example is read once, without decoding.
+
+    Args:
+        skip: whether an example that cannot be read then has no class.
+
+    Raises:
+        UserError: there are no labels; an example cannot be read, and is not skipped.
     """
     if not source.class_names:
         raise UserError(
@@ -208,5 +223,20 @@ def labels_of(source: Source) -> np.ndarray:
     if known is not None:
         return known
     every = np.arange(source.num_examples)
-    parts = [source.read(every[first:][:1024])["label"] for first in range(0, len(every), 1024)]
-    return np.concatenate(parts).astype(np.int32)
+    read = [_labels_at(source, every[first:][:1024], skip) for first in range(0, len(every), 1024)]
+    return np.concatenate(read).astype(np.int32)
+
+
+def _labels_at(source: Source, indices: np.ndarray, skip: bool) -> np.ndarray:
+    """Labels of examples [n], read together or else, if one is damaged, one by one."""
+    try:
+        return np.asarray(source.read(indices)["label"])
+    except BadImage as error:
+        if len(indices) > 1:
+            return np.concatenate([_labels_at(source, part, skip) for part in indices[:, None]])
+        if skip:
+            return np.array([-1])
+        raise UserError(
+            f"cannot read {source.name(int(indices[0]))}: {error}; repair or remove it, or have "
+            "such images skipped: --config.data.on_error=skip"
+        ) from error

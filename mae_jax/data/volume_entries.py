@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from mae_jax.data import dicom_codecs, volume_files
 from mae_jax.data.dicom_series import Slice, geometry_of, grouped, open_series, slices_of
@@ -33,6 +34,36 @@ class Entry:
     """Reads headers; None if it is damaged."""
     damage: str = ""
     """Why it cannot be read."""
+
+
+def with_masks(entries: Sequence[Entry], masks: Path) -> list[Entry]:
+    """The entries, of which those without a mask of the same name are damaged.
+
+    Args:
+        masks: folder of the masks.
+
+    Raises:
+        UserError: no volume that can be read has one.
+    """
+    found = []
+    for entry in entries:
+        damage = entry.damage or _mask_damage(entry.name, masks)
+        found.append(dataclasses.replace(entry, open=None, damage=damage) if damage else entry)
+    if all(entry.damage for entry in found):
+        name, damage = next((e.name, d.damage) for e, d in zip(entries, found) if not e.damage)
+        raise UserError(
+            f"volume: masks={str(masks)!r} has no mask that is read: {name}: {damage}; give a "
+            "folder of masks with the names of their volumes, or leave masks out"
+        )
+    return found
+
+
+def _mask_damage(name: str, masks: Path) -> str:
+    """Why the mask of a volume cannot be read; '' if there is one."""
+    if volume_files.kind_of(Path(name)) == "dicom":  # so would be its mask, by the same name
+        return "its mask is DICOM: save the volume and its labels as NIfTI"
+    path = masks / name
+    return "" if path.is_file() else f"its mask {path} is missing"
 
 
 class Listing:

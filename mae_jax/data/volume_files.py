@@ -7,8 +7,10 @@ import numpy as np
 
 from mae_jax.data import nifti_files
 from mae_jax.data.dicom_header import is_dicom
+from mae_jax.data.files import number
 from mae_jax.data.images import BadImage
 from mae_jax.data.slices import NoImage
+from mae_jax.data.tiff_series import series_of
 from mae_jax.data.volume_geometry import STACK, VolumeGeometry
 from mae_jax.data.volumes import Part, Volume
 
@@ -55,6 +57,7 @@ def _nifti(path: Path) -> Volume:
         affine=nifti_files.affine_of(header),
         shape=proxy.shape[:3],
         placed=nifti_files.is_placed(header),
+        unit=nifti_files.unit_of(header),
     )
     slope, inter = float(proxy.slope), float(proxy.inter)
     # Memory-mapped, or decompressed once for all crops of a volume that was read.
@@ -96,13 +99,14 @@ def _check(dtype: np.dtype, shape: tuple[int, ...]) -> None:
 
 
 def _tiff(path: Path) -> Volume:
-    """The pages of the first series of a file; its axes are [depth, height, width]."""
+    """The pages of a file, see `series_of`; its axes are [depth, height, width]."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         if not len(file.pages):
             raise BadImage("it has no page, or is cut off before the first one")
-        series, page = file.series[0], file.series[0].keyframe
+        series = series_of(file)
+        page = series.keyframe
         shape, axes = _tiff_axes(series)
         kinds, dtype = tifffile.PHOTOMETRIC, np.dtype(file.byteorder + page.dtype.char)
         if page.photometric in (kinds.PALETTE, kinds.YCBCR):
@@ -112,7 +116,7 @@ def _tiff(path: Path) -> Volume:
         if series.is_truncated:
             raise BadImage("it holds more pages than it lists: save it as an ordinary TIFF file")
         _check(page.dtype, shape)
-        offset = series.dataoffset
+        offset, count = series.dataoffset, len(series.pages)
     white = page.photometric == kinds.MINISWHITE
     target = ["ZYXC".index({"S": "C"}.get(axis, axis)) for axis in axes]
     if offset is not None:  # one uncompressed block
@@ -122,6 +126,11 @@ def _tiff(path: Path) -> Volume:
     sides = dict(zip(axes, shape, strict=True))
     channels = sides.get("C", sides.get("S", 1))
     space = sides["Z"], sides["Y"], sides["X"]
+    if count != space[0] * (channels if "C" in axes else 1):
+        raise BadImage(
+            f"its {space[0]} slices are in {number(count, 'page')} (ImageDepth) that is tiled or "
+            "compressed: save a page for each slice"
+        )
     return Volume(
         geometry=VolumeGeometry(affine=STACK, shape=space, placed=False),
         channels=channels,
@@ -153,9 +162,11 @@ def _read_pages(path: Path, axes: str, depth: int, channels: int, part: Part) ->
     count = channels if "C" in axes else 1  # pages for each depth
     rows = []
     with tifffile.TiffFile(path) as file:
-        pages = file.series[0].pages
+        pages = series_of(file).pages
         for z in range(*part[0].indices(depth)):
             numbers = [c * depth + z if axes[0] == "C" else z * count + c for c in range(count)]
+            if any(pages[n] is None for n in numbers):
+                raise BadImage(f"the page of slice {z} is missing")
             planes = [pages[n].asarray(maxworkers=1) for n in numbers]
             planes = [np.moveaxis(p, 0, 2) if axes == "ZSYX" else p for p in planes]
             rows.append(np.stack(planes, -1) if planes[0].ndim == 2 else planes[0])

@@ -21,6 +21,10 @@ STACK = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], np.fl
 """Affine of a stack of images [D, H, W] without a position in space: read as stored."""
 
 
+MILLIMETERS = {"mm": 1.0, "micron": 1e-3, "meter": 1e3}
+"""Units of files, by nibabel's names, in mm."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class VolumeGeometry:
     """Geometry of one volume. Its own array is [i, j, k] as in its file; the array that is read is
@@ -37,6 +41,8 @@ class VolumeGeometry:
     order: tuple[int, ...] = ()
     """DICOM: number of the slice of the own array, in the order of files and frames, at each
     position along its first axis; empty if that is the order of positions."""
+    unit: str = "mm"
+    """Unit of the file, a key of `MILLIMETERS`; the fields here are in mm all the same."""
 
     def __post_init__(self):
         if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
@@ -152,8 +158,8 @@ def to_original(array: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
         geometry: of the volume, see `Volumes.geometry`.
 
     Returns:
-        [i, j, k] or [i, j, k, C], to save with the file's own affine. For DICOM, [slice, row,
-        column]: slices in the order of their files' names, and of frames in a file.
+        [i, j, k] or [i, j, k, C], to save with the affine of the geometry, in mm. For DICOM,
+        [slice, row, column]: slices in the order of their files' names, and of frames in a file.
 
     Raises:
         ValueError: the array has another shape than the volume.

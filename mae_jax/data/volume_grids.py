@@ -146,6 +146,7 @@ def prepared_geometry(
         shape=tuple(map(int, geometry.shape)),
         placed=geometry.placed,
         order=tuple(map(int, geometry.order)),
+        unit=geometry.unit,
         offset=tuple(one.start for one in box),
         extent=extent,
         grid=tuple(max(1, round(n * old / new)) for n, old, new in sides),

@@ -123,12 +123,14 @@ class VolumeLabels(Lazy):
             raise BadImage(f"its mask has {volume.channels} channels: one, of class numbers, is it")
         if self.shape != other.space:
             raise BadImage(f"its mask is {self.shape}, the volume {other.space}, turned to RAS+")
+        if not (mine.measured and other.measured):  # one of the two does not say where it is
+            return
         corners = np.array([(*np.multiply(c, self.shape), 1) for c in np.ndindex(2, 2, 2)])
         apart = corners @ (mine.affine_of_read - other.affine_of_read)[:3].T  # [8, 3] in mm
         if np.abs(apart).max() > min(other.spacing) / 2:
             raise BadImage(
                 f"its mask is up to {np.abs(apart).max():.3g} mm away from the volume: save both "
-                "with the same affine"
+                "with the same affine and unit"
             )
 
     def __getitem__(self, part):

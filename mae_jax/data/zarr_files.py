@@ -108,10 +108,12 @@ def open_image(folder: Path, level: int) -> ZarrImage:
     """Opens a level of an image; -1 is the smallest.
 
     Raises:
-        BadImage: there is no such level, or it has other axes.
+        BadImage: it is no image, there is no such level, or it has other axes.
         Exception: errors of tensorstore, and of damaged metadata.
     """
     attributes = attributes_of(folder) or {}
+    if not attributes.get("multiscales"):
+        raise BadImage("its metadata hold no 'multiscales'")
     image = attributes["multiscales"][0]
     levels = image["datasets"]
     if not -1 <= level < len(levels):

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mae_jax.data.images import BadImage
-from mae_jax.data.volume_geometry import VolumeGeometry, to_original
+from mae_jax.data.volume_geometry import MILLIMETERS, VolumeGeometry, to_original
 from mae_jax.evals.sliding import Sliding, label_blocks, logits_of, sliding, unreadable, volumes
 from mae_jax.ops.palette import overlay, palette
 from mae_jax.ops.planes import fullest, joined, planes
@@ -38,10 +38,10 @@ def make(
     fill: int = 0,
     batch_size: int = 4,
 ) -> Writer:
-    """Writes `labels/NAME.nii.gz`, the class of each voxel, with the axes, the shape and the affine
-    of the file that was read. Of a DICOM series, the axes are columns, rows and slices in the order
-    of their positions. Volumes without geometry become `labels/NAME.npy`. Beside them,
-    `overlays/NAME.png`, three planes with the classes in color, and `classes.json`.
+    """Writes `labels/NAME.nii.gz`, the class of each voxel, with the axes, the shape, the affine
+    and the unit of the file that was read. Of a DICOM series, the axes are columns, rows and
+    slices in the order of their positions. Volumes without geometry become `labels/NAME.npy`.
+    Beside them, `overlays/NAME.png`, three planes with the classes in color, and `classes.json`.
 
     Args:
         crop, overlap, weighting, fill, batch_size: see `mae_jax.evals.volume_segmentation.make`;
@@ -135,8 +135,9 @@ def save(path: Path, labels: np.ndarray, geometry: VolumeGeometry | None) -> Pat
     if geometry.order:  # DICOM's [slice, row, column] to NIfTI's habit
         stored, affine = stored.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]]
     nibabel = _nibabel()
-    image = nibabel.Nifti1Image(stored, affine)
-    image.header.set_xyzt_units("mm")
+    in_unit = np.vstack([affine[:3] / MILLIMETERS[geometry.unit], affine[3:]])  # as in the file
+    image = nibabel.Nifti1Image(stored, in_unit)
+    image.header.set_xyzt_units(geometry.unit)
     nibabel.save(image, path := path.with_name(f"{path.name}.nii.gz"))
     return path
 

@@ -78,6 +78,27 @@ def test_bands_are_found_wherever_they_are_named(tmp_path):
     np.testing.assert_array_equal(read(half), exact)
 
 
+def test_pages_written_one_by_one_are_bands(tmp_path):
+    """With tifffile's defaults, by which each page is a series of its own."""
+    for name, options in (("a", {}), ("b", {"compression": "zlib"})):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as file:
+            for band, page in zip(BANDS, np.moveaxis(VALUES, 2, 0)):
+                described = {"description": band} if name == "b" else {}
+                file.write(page, **GRAY, **options, **described)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert len(file.series) == 5
+    source = multispectral.make(str(tmp_path), window=(0, 5000))
+    assert source.bands == () and not source.damaged
+    for index in range(2):
+        np.testing.assert_array_equal(read(source, index), windowed(VALUES, 0, 5000))
+    chosen = dict(bands=("B08", "B02"), window=(0, 5000))
+    found = multispectral.make(str(tmp_path), names=BANDS, **chosen)
+    np.testing.assert_array_equal(read(found), windowed(VALUES[..., [3, 0]], 0, 5000))
+    (tmp_path / "a.tif").unlink()
+    named = multispectral.make(str(tmp_path), **chosen)
+    np.testing.assert_array_equal(read(named), windowed(VALUES[..., [3, 0]], 0, 5000))
+
+
 def test_names_from_the_spec_and_missing_values(tmp_path):
     values = VALUES.astype(np.float32)
     values[0, 0, 0], values[1, 1] = np.nan, -9999

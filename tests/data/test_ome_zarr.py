@@ -1,6 +1,7 @@
 """OME-Zarr: versions, axes, levels, channels, windows and labels; chunks that a crop reads."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -147,8 +148,17 @@ def test_levels_percentiles_and_labels(tmp_path):
     np.testing.assert_allclose(source.geometry(0).spacing, (4e-3, 1e-3, 1e-3))
     whole = ome_zarr.make(str(tmp_path), window="percentiles(1, 99)")
     assert whole.window(0) == source.window(0)  # both from the smallest level
-    with pytest.raises(BadImage, match="it has no labels 'cells'"):
-        ome_zarr.make(str(tmp_path), **{**options, "labels": "cells"}).read([0])
+    unit = tmp_path / "y/a/labels/nuclei/.zattrs"
+    unit.write_text(unit.read_text().replace(', "unit": "micrometer"', ""))
+    labels = ome_zarr.make(str(tmp_path), **options).read([1])["segmentation"][0]
+    np.testing.assert_array_equal(labels.pixels(), masks.pixels())  # no unit, nothing to compare
+    with pytest.raises(UserError, match="cannot read .*x/a .nor can any.* no labels 'cells'"):
+        ome_zarr.make(str(tmp_path), **{**options, "labels": "cells"})
+    shutil.rmtree(tmp_path / "x/a/labels")
+    assert ome_zarr.make(str(tmp_path), **options).damaged == ["x/a: it has no labels 'nuclei'"]
+    unit.write_text("{}")
+    with pytest.raises(BadImage, match="its labels: its metadata hold no 'multiscales'"):
+        ome_zarr.make(str(tmp_path), **options).read([1])
 
 
 def test_a_crop_reads_its_chunks_only(tmp_path):

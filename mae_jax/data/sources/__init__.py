@@ -75,7 +75,9 @@ class Source(abc.ABC):
         return self.names.get("label", ())
 
     def labels(self) -> np.ndarray | None:
-        """[N] int32, labels of all examples; None if that needs reading the examples."""
+        """[N] int32, labels of all examples, -1 for no class, as of a damaged example; None if that
+        needs reading the examples.
+        """
         return None
 
     def column(self, field: str) -> np.ndarray | None:

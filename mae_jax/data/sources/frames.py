@@ -81,12 +81,12 @@ class Frames(Source):
             fields["label"] = [self._labels[class_of(entry.video.name)] for entry in entries]
         return fields
 
-    def class_counts(self) -> np.ndarray | None:
-        """[classes] int, clips of each class that are not damaged."""
+    def labels(self) -> np.ndarray | None:
+        """[N] int32, from the names of the videos, -1 for damaged ones; None without classes."""
         if not self.class_names:
             return None
-        names = (class_of(entry.video.name) for entry in self.entries if not entry.damage)
-        return np.bincount([self._labels[name] for name in names], minlength=len(self._labels))
+        label_of = lambda entry: -1 if entry.damage else self._labels[class_of(entry.video.name)]
+        return np.fromiter(map(label_of, self.entries), np.int32, len(self.entries))
 
     def name(self, index: int) -> str:
         """'walk/0001.gif', or 'walk/0001.gif[2]' for the third of several clips."""

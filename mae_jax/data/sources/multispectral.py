@@ -17,6 +17,7 @@ from mae_jax.data.reading import spread
 from mae_jax.data.slices import NoImage, Slices, no_window, require
 from mae_jax.data.sources import Statistics
 from mae_jax.data.statistics import usable
+from mae_jax.data.tiff_series import series_of
 from mae_jax.data.volume_windows import DTYPES
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
@@ -87,10 +88,10 @@ def make(
 ) -> Multispectral:
     """The TIFF files below a folder, folder by folder, sorted by name: images [H, W, bands].
 
-    The bands of a file are its samples, or its pages, of one size. Names of bands are read from
-    GDAL's metadata, OME-XML, ImageJ's labels, or descriptions, see `band_names.names_of`. If all
-    files are in sub-folders, the direct sub-folders are the classes, in the order of their names.
-    Values that a file declares as missing (GDAL's nodata), and NaN, become 0.
+    The bands of a file are its samples, or its pages, of one size and type. Names of bands are read
+    from GDAL's metadata, OME-XML, ImageJ's labels, or descriptions, see `band_names.names_of`. If
+    all files are in sub-folders, the direct sub-folders are the classes, in the order of their
+    names. Values that a file declares as missing (GDAL's nodata), and NaN, become 0.
 
     Args:
         path: the folder.
@@ -155,15 +156,15 @@ def _open(path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
 
 
 def _layout(file: "tifffile.TiffFile") -> tuple[int, int]:
-    """Axis of the bands among those of the first series, -1 if there is one band; and their number.
+    """Axis of the bands among those of the series, -1 if there is one band; and their number.
 
     Raises:
         BadImage: it is damaged, or has other axes.
     """
     if not len(file.pages):
         raise BadImage("it has no page, or is cut off before the first one")
-    series, page = file.series[0], file.series[0].keyframe
-    axes = series.get_axes(squeeze=True)
+    series = series_of(file)
+    page, axes = series.keyframe, series.get_axes(squeeze=True)
     bands = [axis for axis in axes if axis not in "YX"]
     if "Y" not in axes or "X" not in axes or len(bands) > 1 or (bands and bands[0] not in _BANDS):
         raise BadImage(
@@ -185,7 +186,7 @@ def _count(path: Path, *, bands, names, channels, window) -> int:
     own, count = _open(path, names)
     _order(own, count, bands, channels)
     with tifffile.TiffFile(path) as file:
-        page = file.series[0].keyframe
+        page = series_of(file).keyframe
         if 0 in page.shape:
             raise NoImage("TIFF without an image")
         if window is None and page.dtype != np.uint8:
@@ -222,7 +223,7 @@ def _load(path: Path, _: int, *, bands, names, channels, window, dtype) -> np.nd
         place, count = _layout(file)
         own = names or names_of(file, count)
         order = _order(own, count, bands, channels)
-        series = file.series[0]
+        series = series_of(file)
         if place == 0 and len(series.pages) == count:  # a page for each band
             planes = [series.pages[n].asarray(maxworkers=1) for n in order]
             values = np.stack([plane.reshape(planes[0].shape) for plane in planes], -1)

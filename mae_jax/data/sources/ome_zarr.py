@@ -58,6 +58,7 @@ class OmeZarr(Volumes):
                     raise BadImage(damage)
                 image = open_image(folder, level)
                 self._chosen(image)
+                self._check_labels(folder)
                 count = image.sides("t")[0]
             except Exception as error:  # tensorstore raises errors of several kinds
                 entries.append(Entry(name=name, damage=reason(error)))
@@ -112,6 +113,11 @@ class OmeZarr(Volumes):
                 raise BadImage(f"it has no channel {one!r}: it has {count}, from 0 on{names}")
         return numbers
 
+    def _check_labels(self, folder: Path) -> None:
+        """Raises BadImage if an image lacks the labels that are read."""
+        if self._label_group and not (folder / "labels" / self._label_group).is_dir():
+            raise BadImage(f"it has no labels {self._label_group!r}")
+
     def _open(self, folder: Path, time: int) -> Volume:
         image = open_image(folder, self.level)
         return _volume(image, time, self._chosen(image))
@@ -137,9 +143,8 @@ class OmeZarr(Volumes):
 
     def _mask(self, index: int, volume: Volume) -> VolumeLabels:
         folder, time = self._places[index]
+        self._check_labels(folder)
         path = folder / "labels" / self._label_group
-        if not path.is_dir():
-            raise BadImage(f"it has no labels {self._label_group!r}")
         try:
             image = open_image(path, self.level)
         except BadImage as error:
@@ -225,7 +230,8 @@ def make(
             'percentiles(0.5, 99.5)', those of the foreground of each channel of each image, in its
             smallest level; or 'omero', those that viewers show. Required except for uint8.
         dtype: 'uint8', or 'float16', which keeps levels from 0 to 255 between whole numbers.
-        labels: name of the labels inside each image: the field 'segmentation'.
+        labels: name of the labels inside each image: the field 'segmentation'. Images without them
+            count as damaged.
 
     Raises:
         UserError: the folder is missing or has no image that can be read, values need a window, or

@@ -14,7 +14,7 @@ from mae_jax.data.images import BadImage, Window
 from mae_jax.data.names import printable
 from mae_jax.data.slices import no_window, reason
 from mae_jax.data.sources import Source
-from mae_jax.data.volume_entries import Entry, Listing
+from mae_jax.data.volume_entries import Entry, Listing, with_masks
 from mae_jax.data.volume_geometry import VolumeGeometry
 from mae_jax.data.volume_windows import DTYPES, Percentiles, percentiles, window_of
 from mae_jax.data.volumes import Volume, VolumeImage, VolumeLabels
@@ -107,12 +107,12 @@ class Volumes(Source):
         """
         return self._window(index, self.volume(index))
 
-    def class_counts(self) -> np.ndarray | None:
-        """[classes] int, volumes of each class that are not damaged."""
+    def labels(self) -> np.ndarray | None:
+        """[N] int32, from the names of the volumes, -1 for damaged ones; None without classes."""
         if not self.class_names:
             return None
-        names = (class_of(entry.name) for entry in self.entries if not entry.damage)
-        return np.bincount([self._labels[name] for name in names], minlength=len(self._labels))
+        label_of = lambda entry: -1 if entry.damage else self._labels[class_of(entry.name)]
+        return np.fromiter(map(label_of, self.entries), np.int32, len(self.entries))
 
     def name(self, index: int) -> str:
         """'patient1/scan.nii.gz'; of a DICOM series its first file, 'patient1/0001.dcm'."""
@@ -202,11 +202,11 @@ def make(
             `volume_windows.percentiles`. Required except for uint8. NaN becomes 0.
         dtype: 'uint8', or 'float16', which keeps levels from 0 to 255 between whole numbers.
         masks: a folder with a volume of class numbers for each volume, under the same name: the
-            field 'segmentation' [D, H, W]. Not for DICOM.
+            field 'segmentation' [D, H, W]. Volumes without one count as damaged. Not for DICOM.
 
     Raises:
         UserError: a package or the folder is missing, the folder has no volume that can be read,
-            values need a window, or an option is invalid.
+            none has a mask, values need a window, or an option is invalid.
     """
     given = window_of(window)
     check_choice("volume: dtype", dtype, DTYPES)
@@ -216,11 +216,12 @@ def make(
         raise UserError(f"volume: masks {masks!r} is inside {path!r}: move it beside it")
     files = find("volume", path, volume_files.is_volume, volume_files.LOOKED_FOR)
     listing = Listing(files)
+    entries = with_masks(listing.entries, existing("volume", masks)) if masks else listing.entries
     if given is None:
-        _check_bytes(listing.entries)
+        _check_bytes(entries)
     return Volumes(
         files,
-        listing.entries,
+        entries,
         window=given,
         dtype=dtype,
         masks=existing("volume", masks) if masks else None,
