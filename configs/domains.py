@@ -43,8 +43,8 @@ def get_configs(arg: str = "volumes") -> dict[str, ConfigDict]:
     return configs
 
 
-def classifier(start: ConfigDict, classes: int, **schedule) -> ConfigDict:
-    """Fine-tuning of the encoder of an experiment for classes."""
+def classifier(start: ConfigDict, classes: int, labeled: str, **schedule) -> ConfigDict:
+    """Fine-tuning of the encoder of an experiment for classes, with a share of the labels."""
     config = copy.deepcopy(start)
     args = start.method.args
     config.method.name = "tasks.finetune"
@@ -55,20 +55,18 @@ def classifier(start: ConfigDict, classes: int, **schedule) -> ConfigDict:
         drop_path=0.0,
         mixup=0.0,
         cutmix=0.0,
-        layer_decay=0.75,
         mean=args.mean,
         std=args.std,
     )
-    config.optimizer.b2 = 0.999
-    config.schedule.update(**schedule)
-    config.log.every = 10
     config.evals.update(run="classify", figures="curves|confusion")
-    return config
+    return few(config, labeled, **schedule)
 
 
-def segmenter(config: ConfigDict, labeled: str, **schedule) -> ConfigDict:
-    """An experiment of segmentation, in batches of 16 with a share of the labels."""
+def few(config: ConfigDict, labeled: str, **schedule) -> ConfigDict:
+    """Batches of 16 with a share of the labels; the learning rate is 1e-3."""
     config.data.update(batch_size=16, subset=labeled)
+    config.method.args.layer_decay = 0.9
+    config.optimizer.b2 = 0.999
     config.schedule.update(base_lr=1.6e-2, **schedule)
     config.log.every = 10
     return config
@@ -76,29 +74,25 @@ def segmenter(config: ConfigDict, labeled: str, **schedule) -> ConfigDict:
 
 def segmented_volumes() -> ConfigDict:
     """The texture of each voxel of ellipsoids."""
-    config = segmenter(segment_volumes.get_config(), "share(0.1)", epochs=40.0, warmup_epochs=4.0)
+    config = few(segment_volumes.get_config(), "share(0.1)", epochs=40.0, warmup_epochs=4.0)
     config.evals.run = "volume_segmentation(crop=32, limit=200)"
     return config
 
 
 def classified_volumes() -> ConfigDict:
     """The texture of which most is visible."""
-    config = classifier(volumes.get_config(), 3, epochs=40.0, warmup_epochs=4.0)
-    config.data.update(batch_size=16, subset="share(0.1)")
-    config.evals.run = "classify(limit=1000)"
-    return config
+    return classifier(volumes.get_config(), 3, "share(0.1)", epochs=40.0, warmup_epochs=4.0)
 
 
 def classified_clips(label: str, classes: int, share: float) -> ConfigDict:
     """The garment of a clip, or where it moves, in 1,125 steps with a share of the labels."""
-    config = classifier(
+    return classifier(
         video.get_config("direction" if label == "direction" else ""),
         classes,
+        f"share({share})",
         epochs=1.5 / share,
         warmup_epochs=0.15 / share,
     )
-    config.data.update(batch_size=16, subset=f"share({share})")
-    return config
 
 
 def segmented_fields() -> ConfigDict:
@@ -113,22 +107,18 @@ def segmented_fields() -> ConfigDict:
         crop=32,
         head="linear",
         drop_path=0.0,
-        layer_decay=0.75,
         mean=start.method.args.mean,
         std=start.method.args.std,
     )
     config.data.fields = ("segmentation",)
     config.data.train_transform = "class_crop(32)|flip"
-    config.optimizer.b2 = 0.999
     config.evals.update(run="segmentation(size=32)", figures="curves|segmentation(count=8)")
-    return segmenter(config, "share(0.01)", epochs=60.0, warmup_epochs=6.0)
+    return few(config, "share(0.01)", epochs=60.0, warmup_epochs=6.0)
 
 
 def classified_fields() -> ConfigDict:
     """The land cover of which most is visible."""
-    config = classifier(multispectral.get_config(), 5, epochs=60.0, warmup_epochs=6.0)
-    config.data.update(batch_size=16, subset="share(0.02)")
-    return config
+    return classifier(multispectral.get_config(), 5, "share(0.02)", epochs=60.0, warmup_epochs=6.0)
 
 
 def shortened(config: ConfigDict, epochs: float) -> ConfigDict:
