@@ -72,6 +72,14 @@ def training_rows(
     return Rows(np.repeat(indices, repeats), np.stack(seeds, axis=1).ravel(), repeats)
 
 
+def evaluated(num_examples: int, limit: int | None = None) -> np.ndarray:
+    """Indices [n] of the examples of an evaluation of at most `limit` of them, as `Data.eval` reads
+    them; see `limited`.
+    """
+    count = min(limit or num_examples, num_examples)
+    return limited(np.arange(count), count, num_examples)
+
+
 def evaluation_rows(
     step: int,
     *,
@@ -94,11 +102,3 @@ def limited(positions: np.ndarray, count: int, num_examples: int) -> np.ndarray:
     or a part that a fixed permutation spreads over them.
     """
     return permute(positions, num_examples, 0) if count < num_examples else positions
-
-
-def evaluated(num_examples: int, limit: int | None = None) -> np.ndarray:
-    """Indices [n] of the examples of an evaluation of at most `limit` of them, as `Data.eval` reads
-    them; see `limited`.
-    """
-    count = min(limit or num_examples, num_examples)
-    return limited(np.arange(count), count, num_examples)
