@@ -14,9 +14,9 @@ from mae_jax.config import AUTO
 from mae_jax.data import vocabulary
 from mae_jax.data.fields import OPTIONAL
 from mae_jax.data.identity import VOCABULARY, check_vocabulary
+from mae_jax.data.other_images import source_like, spacing_notes
 from mae_jax.methods import make_method
 from mae_jax.run import Run, build
-from mae_jax.spec import parse
 from mae_jax.types import TrainState, UserError, image_shape
 from mae_jax.workdir import check_class_names, is_folder_of_weights, read_config
 
@@ -89,7 +89,10 @@ def open_run(
     # With other images and batch sizes the schedule and the profiled steps may be invalid.
     config.profile, config.schedule.min_lr = "", 0.0
     config.method.args.update(weights.portable_args(config.method.args))
-    source = lambda folder: _source_like(config.data.train, folder, weights.image_of(workdir))
+    if is_folder_of_weights(workdir):  # without data of its own, and it may name no extension
+        config.data.update(train="", test="")
+    trained = config.data.train
+    source = lambda folder: source_like(trained, folder, weights.image_of(workdir))
     if images is not None:
         inputs = make_method(**config.method).inputs
         fields = (*OPTIONAL, *(field for field in config.data.fields if field in inputs))
@@ -118,7 +121,19 @@ def open_run(
             check_vocabulary(f"config.data.{split}", recorded, data)
         check_vocabulary_size(run.method, run.data, f"read them with the tokenizer of {workdir}")
     check_channels(str(workdir), image, image_shape(run.data.example("eval")))
+    _note_spacing(run, trained, train=images or train, test=test)
     return run
+
+
+def _note_spacing(run: Run, trained: str, **given: str | None) -> None:
+    """Adds notes to the splits that are given, if their volumes are not spaced as in training.
+
+    Args:
+        trained: spec of the run's own training set.
+    """
+    for split in (split for split, images in given.items() if images is not None):
+        source = run.data.source(split)
+        source.notes = (*source.notes, *spacing_notes(trained, source))
 
 
 def _recorded(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -152,39 +167,3 @@ def _complete_texts(config: ConfigDict, workdir: Path, splits: Sequence[str]) ->
         config.data[split] = f"uncaptioned({config.data[split]!r}, {tokenizer=}, {length=})"
     fields = (*OPTIONAL, *config.data.fields, "text", "text_valid")  # training needs no labels
     config.data.fields = tuple(dict.fromkeys(fields))
-
-
-FOLDER = ("channels", "window", "background", "max_pixels")
-"""Options of sources that the source `folder` has as well."""
-OPTIONS = {
-    **dict.fromkeys(("tiff", "dicom", "nifti", "frames"), ("path",)),
-    "volume": ("path", "masks"),
-}
-"""Source that reads other folders with the options of the training set -> those that belong to the
-training set alone."""
-
-
-def _source_like(source: str, images: str, shape: Sequence[int] | None) -> str:
-    """The spec that reads a folder with the options of the run's training source, and with the
-    channels of its images [*space, C] if these are known. A spec is returned unchanged.
-
-    Raises:
-        UserError: the run's images are not 2-D, and folders have only 2-D images.
-    """
-    if "(" in images and not Path(images).exists():
-        return images
-    try:
-        name, _, options = parse(source or "folder")[0]
-    except UserError:  # a folder named by its path alone, which may not exist on this machine
-        name, options = "folder", {}
-    if name not in OPTIONS:
-        name = "folder"
-        if shape and len(shape) != 3:
-            raise UserError(
-                f"{images}: the run's images are {list(shape)}, and folders are of 2-D images: "
-                f"give a source, e.g. \"array_file('scans.npy', rank={len(shape) - 1})\""
-            )
-        known = {"channels": shape[-1]} if shape else {}
-        options = known | {key: options[key] for key in FOLDER if key in options}
-    options = {key: value for key, value in options.items() if key not in OPTIONS.get(name, ())}
-    return f"{name}({', '.join([repr(images), *(f'{k}={v!r}' for k, v in options.items())])})"

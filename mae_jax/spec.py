@@ -121,11 +121,7 @@ def build(text: str, package: str, kind: type = object, /, **more) -> Any:
 
 
 def build_all(text: str, package: str, kind: type) -> list[Any]:
-    """Builds all objects that a spec string names, in order.
-
-    Raises:
-        UserError: see `build`.
-    """
+    """Builds all objects that a spec string names, in order; see `build`."""
     return [
         extensions.check_made(call(name, maker(name, package, kind), *args, **kwargs), kind, name)
         for name, args, kwargs in parse(text)
@@ -133,11 +129,7 @@ def build_all(text: str, package: str, kind: type) -> list[Any]:
 
 
 def check_spec(text: str, package: str) -> None:
-    """Checks a spec string like `build`, without building anything. An empty one passes.
-
-    Raises:
-        UserError: see `build`.
-    """
+    """Checks a spec string as `build` does, without building anything. An empty one passes."""
     for name, args, kwargs in parse(text):
         bind(text, maker(name, package), *args, **kwargs)
 
@@ -171,8 +163,13 @@ def maker(name: str, package: str, kind: type = object) -> Callable:
 
 def arguments(name: str, package: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of the `make` that a name refers to: the defaults, updated by `given`."""
-    known = inspect.signature(maker(name, package)).parameters.values()
+    known = parameters(name, package).values()
     return {p.name: p.default for p in known if p.default is not p.empty} | dict(given)
+
+
+def parameters(name: str, package: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the `make` that a name refers to, in order."""
+    return inspect.signature(maker(name, package)).parameters
 
 
 def is_extension(name: str) -> bool:

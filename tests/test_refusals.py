@@ -12,10 +12,10 @@ from mae_jax.cli import commands
 from mae_jax.cli.failure import explain
 from mae_jax.config import load_config
 from mae_jax.data.named import source_spec
+from mae_jax.data.other_images import source_like
 from mae_jax.engine.optim import make_plan
 from mae_jax.errors import UserError
 from mae_jax.paths import check_place
-from mae_jax.restore import _source_like
 from mae_jax.spec import call, maker
 from tests.helpers.commands import mistake, run
 
@@ -278,12 +278,8 @@ def test_a_bare_folder_is_a_source(folder, photos, monkeypatch):
 
 def test_a_run_on_a_bare_folder_is_loaded_where_that_is_gone(photos):
     there = "/nowhere/photos (2)"
-    assert _source_like(there, str(photos), None) == f"folder({str(photos)!r})"
-    assert _source_like("tiff('x', pages=channels)", "y", None) == "tiff('y', pages='channels')"
-    assert _source_like("array_file('x')", "y", (8, 12, 4)) == "folder('y', channels=4)"
-    for shape in ((24, 2), (4, 8, 8, 1)):
-        with pytest.raises(UserError, match=rf"folders are of 2-D .*rank={len(shape) - 1}\)"):
-            _source_like("array_file('x')", "y", shape)
+    assert source_like(there, str(photos), None) == f"folder({str(photos)!r})"
+    assert source_like("photos.v2", "y", None) == "folder('y')", "not imported as a module"
 
 
 def test_training_on_a_bare_folder_sees_its_images(folder, photos):

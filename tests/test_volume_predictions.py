@@ -15,7 +15,6 @@ from mae_jax.features import write_features
 from mae_jax.models import vit
 from mae_jax.predictions import make_writer
 from mae_jax.predictions.volume_segmentation import save
-from mae_jax.restore import _source_like
 from mae_jax.types import UserError
 from tests.helpers.dicoms import pydicom
 from tests.helpers.volumes import affine, nibabel, save_nifti, save_series, series
@@ -166,16 +165,6 @@ def test_volumes_without_geometry_become_arrays(tmp_path):
     assert ellipsoids.make(size=8, num_examples=1).geometry(0) is None
     path = save(tmp_path / "[0]", np.arange(24, dtype=np.uint8).reshape(2, 3, 4), None)
     assert path.name == "[0].npy" and np.load(path).shape == (2, 3, 4)
-
-
-def test_folders_are_read_as_the_training_set_was():
-    read = lambda source, shape=(4, 4, 4, 1): _source_like(source, "y", shape)
-    scans = "volume('x', window=(-175, 250), masks='labels')"
-    assert read(scans) == "volume('y', window=(-175, 250))"
-    clips = "frames('x', frames=0, channels=1)"
-    assert read(clips) == "frames('y', frames=0, channels=1)"
-    with pytest.raises(UserError, match="folders are of 2-D images"):
-        read("ellipsoids(size=16)")
 
 
 def test_features_come_with_geometry(scans, tmp_path):

@@ -19,6 +19,9 @@ from mae_jax.types import UserError
 ANIMATED = (".gif", ".apng")
 VIDEO = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 NPY = ".npy"
+SHORT = ("refuse", "repeat")
+"""What becomes of a video that is too short for a clip: it counts as damaged, or its last frame is
+repeated."""
 
 Read = Callable[[Sequence[int]], list[np.ndarray]]
 """Numbers of frames, at least one, ascending -> the frames, [H, W, C] uint8 each."""
@@ -136,14 +139,15 @@ def count_video(path: Path) -> int:
 def read_video(path: Path, channels: int, numbers: Sequence[int]) -> list[np.ndarray]:
     """Frames of a video, decoded from its start up to the last that is needed."""
     kind, wanted, frames = {1: "gray", 3: "rgb24"}[channels], set(numbers), []
+    count = 0
     with _av().open(str(path)) as file:
-        for number, frame in enumerate(file.decode(_stream(file))):
-            if number in wanted:
+        for count, frame in enumerate(file.decode(_stream(file)), 1):
+            if count - 1 in wanted:
                 frames.append(_with_channels(frame.to_ndarray(format=kind)))
-            if number >= numbers[-1]:
+            if count > numbers[-1]:
                 break
     if len(frames) < len(wanted):
-        raise BadImage(f"it ends after {number + 1} frames, before frame {numbers[-1]}")
+        raise BadImage(f"it ends after {count} frames, before frame {numbers[-1]}")
     return frames
 
 
@@ -191,8 +195,10 @@ def clip_numbers(count: int, frames: int, stride: int, repeat: bool) -> Iterable
         repeat: whether to repeat the last frame of a short video.
 
     Raises:
-        BadImage: the video is too short, and `repeat` is False.
+        BadImage: the video has no frame, or is too short and `repeat` is False.
     """
+    if count < 1:
+        raise BadImage("it has no frame, or is cut off before the first one")
     if not frames:
         return [range(count)]
     span = (frames - 1) * stride + 1

@@ -145,7 +145,9 @@ class Mirrored:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Strided:
-    """Every k-th position of the first axis, such as frames of a video."""
+    """Every k-th position of the first axis, such as frames of a video. Where it ends early, its
+    last position is repeated.
+    """
 
     start: int
     count: int
@@ -158,19 +160,36 @@ class Strided:
 
     def pixels(self, values):
         """See `Geometry`."""
-        return values[self._part]
+        found = values[self._part]
+        if len(found) == self.count:
+            return found
+        last = values[(slice(values.shape[0] - 1, None),)]
+        return np.concatenate([found, *[last] * (self.count - len(found))])
 
     def nearest(self, values, field):
         """See `Geometry`."""
-        return values[self._part]
+        return self.pixels(values)
 
     def boxes(self, boxes, shape):
-        """See `Geometry`: of the frames from the first to the last one, and those between them."""
-        return self._window(shape).boxes(boxes, shape)
+        """See `Geometry`: of the frames from the first to the last one, and those between them. A
+        box that lasts until the end lasts as long as the last frame is repeated.
+        """
+        moved, rank = self._window(shape).boxes(boxes, shape), len(shape)
+        if self._is_short(shape):
+            lasting = (boxes[..., rank] >= 1) & moved.any(-1)
+            moved[..., rank] = np.where(lasting, 1, moved[..., rank])
+        return moved
 
     def back(self, points, shape):
         """See `Geometry`."""
-        return self._window(shape).back(points, shape)
+        points = self._window(shape).back(points, shape)
+        if self._is_short(shape):
+            points[..., 0] = np.minimum(points[..., 0], 1)
+        return points
+
+    def _is_short(self, shape: tuple[int, ...]) -> bool:
+        """Whether the first axis of an image of this shape [*space] ends early."""
+        return self._part[0].stop > shape[0]
 
     def _window(self, shape: tuple[int, ...]) -> Window:
         size = (self.count * self.stride, *shape[1:])

@@ -72,6 +72,14 @@ def training_rows(
     return Rows(np.repeat(indices, repeats), np.stack(seeds, axis=1).ravel(), repeats)
 
 
+def evaluated(num_examples: int, limit: int | None = None) -> np.ndarray:
+    """Indices [n] of the examples of an evaluation of at most `limit` of them, as `Data.eval` reads
+    them; see `limited`.
+    """
+    count = min(limit or num_examples, num_examples)
+    return limited(np.arange(count), count, num_examples)
+
+
 def evaluation_rows(
     step: int,
     *,

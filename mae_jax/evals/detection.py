@@ -26,7 +26,7 @@ def make(*, size: int = 1024, batch_size: int = 1, limit: int | None = None) -> 
         size: side of the network's square input: images are resized to it by their longer sides,
             and padded.
         batch_size: images on a device.
-        limit: use the first so many images only.
+        limit: use at most so many images, spread over the test set.
 
     Raises:
         UserError: a value that cannot be, or a package is missing; when called: a test set without

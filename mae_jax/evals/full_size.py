@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mae_jax.data.images import cut
+from mae_jax.data.order import evaluated
 from mae_jax.data.transforms.pad import FILL
 from mae_jax.evals.buckets import (
     Bucket,
@@ -108,14 +109,16 @@ def predictions(
 
     Args:
         predict: a predictor with one of these as `reduce`.
+        limit: use at most so many images, spread over the split.
         names: of the classes; empty: examples have no labels.
     """
-    sizes = data.sizes(split)[:limit]
+    sizes = data.sizes(split)
     if sizes.shape[1] != 2:
         raise UserError(
             "segmentation is of images [H, W, C]; of volumes it is volume_segmentation(crop=...)"
         )
-    readable, devices = np.flatnonzero(sizes.all(axis=1)), jax.device_count()
+    indices, devices = evaluated(len(sizes), limit), jax.device_count()
+    readable = indices[sizes[indices].all(axis=1)]
     channels = data.example("eval", split)["image"].shape[-1]
     for bucket in buckets(sizes[readable], how.rule):
         pixels = bucket.labels[0] * bucket.labels[1]

@@ -13,6 +13,7 @@ import numpy as np
 from mae_jax.data.box_masks import linear
 from mae_jax.data.images import cut
 from mae_jax.data.objects import encode
+from mae_jax.data.order import evaluated
 from mae_jax.evals.average_precision import Detections
 from mae_jax.evals.buckets import padded
 from mae_jax.evals.features import EvalData, Predict
@@ -60,10 +61,11 @@ def detect(
         data: the images.
         size: side of the network's input.
         batch_size: images on a device.
-        limit: use the first so many images only.
+        limit: use at most so many images, spread over the split.
     """
-    sizes = data.sizes(split)[:limit]
-    readable, count = np.flatnonzero(sizes.all(axis=1)), batch_size * jax.device_count()
+    sizes, count = data.sizes(split), batch_size * jax.device_count()
+    indices = evaluated(len(sizes), limit)
+    readable = indices[sizes[indices].all(axis=1)]
     groups = [readable[i : i + count] for i in range(0, len(readable), count)]
     channels = data.example("eval", split)["image"].shape[-1]
     for indices, rows in zip(groups, data.originals(split, groups, count), strict=True):

@@ -50,7 +50,7 @@ def make(
         step: sides are rounded to multiples of this, so that few shapes are compiled.
         weighting: of the logits of overlapping windows, 'uniform' or 'gaussian', see
             `sliding.weights`.
-        limit: use the first so many images only.
+        limit: use at most so many images, spread over the test set.
 
     Raises:
         UserError: a value that cannot be; when called: a label outside of the classes.

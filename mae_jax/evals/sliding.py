@@ -18,7 +18,7 @@ import numpy as np
 
 from mae_jax.data.fields import space_of
 from mae_jax.data.images import BadImage
-from mae_jax.data.order import limited
+from mae_jax.data.order import evaluated
 from mae_jax.data.volume_geometry import VolumeGeometry
 from mae_jax.evals.features import EvalData, Predict
 from mae_jax.ops.patches import one_or_all, patch_sides
@@ -180,10 +180,10 @@ def volumes(data: EvalData, split: str, limit: int | None = None) -> Iterator[tu
     volumes are read when they are indexed.
 
     Args:
-        limit: the first so many only.
+        limit: at most so many, spread over the split.
     """
-    count, copies = data.source(split).num_examples, jax.process_count()
-    groups = [[index] * copies for index in range(min(limit or count, count))]
+    indices, copies = evaluated(data.source(split).num_examples, limit), jax.process_count()
+    groups = [[index] * copies for index in indices.tolist()]
     examples = data.originals(split, groups, copies, decoded=False)
     for (index, *_), (row,) in zip(groups, examples, strict=True):
         if row is not None:
@@ -211,10 +211,8 @@ def first_geometries(data: EvalData, split: str, count: int) -> list[VolumeGeome
     """Geometry of the first examples of a split, in the order of `EvalData.eval` with the limit
     `count`; those that cannot be opened are left out.
     """
-    source = data.source(split)
-    count = min(count, source.num_examples)
-    found = []
-    for index in limited(np.arange(count), count, source.num_examples):
+    source, found = data.source(split), []
+    for index in evaluated(source.num_examples, count):
         with contextlib.suppress(BadImage):
             found.append(source.geometry(int(index)))
     return found

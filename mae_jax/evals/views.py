@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from mae_jax.data.images import BadImage, Encoded, pixels_of
+from mae_jax.data.order import evaluated
 from mae_jax.evals.classes import softmax
 from mae_jax.evals.classify import ONE_CLASSIFIER, check_labels, score, summary
 from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
@@ -43,11 +44,11 @@ def make(
         crops: views along that other axis which exceeds `size` most, spread in the same way; the
             middle along the rest.
         split: of the data.
-        limit: use the first so many examples only.
+        limit: use at most so many examples, spread over the split.
 
     Raises:
         UserError: a value that cannot be; when called: another size, an example that is smaller
-            than a view, or labels outside of the classifier's classes.
+            than a view and not skipped, or labels outside of the classifier's classes.
     """
     check_limit("views", limit)
     numbers = (*size, stride, clips, crops)
@@ -64,7 +65,7 @@ def make(
                 f"views: size={tuple(size)} should be that of images after "
                 f"config.data.eval_transform, {trained}"
             )
-        cut = lambda image, name: views(image, size, stride, clips, crops, name)
+        cut = lambda image: views(image, size, stride, clips, crops)
         found = list(_probabilities(predict, data, split, limit, cut, clips * crops))
         if not found:
             raise UserError(f"the {split} split has no example that can be read")
@@ -97,12 +98,12 @@ def _probabilities(
     """Mean probabilities [K] float64 and label of each example that can be read.
 
     Args:
-        cut: (image, name) -> its `count` views, a list of [*size, C].
+        cut: image -> its `count` views, a list of [*size, C].
     """
     source, processes = data.source(split), jax.process_count()
-    total = min(limit or source.num_examples, source.num_examples)
     # Each process reads all examples, and predicts its part of the views.
-    groups = [[index] * processes for index in range(total)]
+    indices = evaluated(source.num_examples, limit).tolist()
+    groups = [[index] * processes for index in indices]
     rows = -(-count // jax.device_count()) * jax.device_count() // processes
     mine = slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
     examples = data.originals(split, groups, processes, decoded=False)
@@ -110,7 +111,7 @@ def _probabilities(
         if example is None:
             continue
         try:
-            images = cut(example["image"], source.name(index))
+            images = cut(example["image"])
         except BadImage as error:
             logger.warning(unreadable(data, split, index, error))
             continue
@@ -120,23 +121,26 @@ def _probabilities(
         yield softmax(logits).mean(0), int(example["label"])
 
 
-def views(
-    image: Any, size: Sequence[int], stride: int, clips: int, crops: int, name: str
-) -> list[np.ndarray]:
+def views(image: Any, size: Sequence[int], stride: int, clips: int, crops: int) -> list[np.ndarray]:
     """The views [*size, C] of an image [*space, C], see `make`: all crops of the first clip, then
     those of the next.
 
     Raises:
-        UserError: the image is smaller than a view.
-        BadImage: it cannot be read.
+        UserError: the image has another rank.
+        BadImage: it is smaller than a view, or cannot be read.
     """
     image = pixels_of(image) if isinstance(image, Encoded) else image
     spans = ((size[0] - 1) * stride + 1, *size[1:])
-    margins = np.subtract(image.shape[:-1], spans) if image.ndim == len(size) + 1 else [-1]
-    if min(margins) < 0:
+    if image.ndim != len(size) + 1:
         raise UserError(
-            f"views: {name} is {' x '.join(map(str, image.shape[:-1]))}, and a view of size="
-            f"{tuple(size)} at stride={stride} takes {' x '.join(map(str, spans))}"
+            f"views: size={tuple(size)} has {len(size)} numbers, and images of shape {image.shape} "
+            f"have {image.ndim - 1} axes besides the channels: give one for each"
+        )
+    margins = np.subtract(image.shape[:-1], spans)
+    if min(margins) < 0:
+        raise BadImage(
+            f"it is {' x '.join(map(str, image.shape[:-1]))}, and a view of size={tuple(size)} at "
+            f"stride={stride} takes {' x '.join(map(str, spans))}"
         )
     wide = 1 + int(np.argmax(margins[1:]))
     found = []

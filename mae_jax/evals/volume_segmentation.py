@@ -47,7 +47,7 @@ def make(
         fill: level around volumes that are smaller than a window, as in the transform `pad`.
         background: whether the means over classes include class 0.
         batch_size: windows that a device computes at once, at most.
-        limit: use the first so many volumes only.
+        limit: use at most so many volumes, spread over the set.
 
     Raises:
         UserError: a value that cannot be; when called: a label outside of the classes, or no volume

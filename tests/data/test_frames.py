@@ -112,6 +112,8 @@ def test_what_is_refused(tmp_path):
         (dict(stride=0), "stride=0 should be an integer of 1 or more"),
         (dict(short="skip"), "frames: short 'skip' is unknown: choose refuse, repeat"),
         (dict(channels=4), "channels 4 is not supported"),
+        (dict(frames=0, stride=9), "frames: stride=9 has no effect with frames=0, .* random_clip"),
+        (dict(frames=0, short="repeat"), "frames: short='repeat' has no effect with frames=0"),
     ):
         with pytest.raises(UserError, match=message):
             frames.make(str(tmp_path), **options)
@@ -139,6 +141,37 @@ def test_videos(tmp_path):
     assert source.num_examples == 1 and clips.count_video(tmp_path / "a.mkv") == 9
     with pytest.raises(BadImage, match="it ends after 9 frames, before frame 12"):
         clips.read_video(tmp_path / "a.mkv", 3, [12])
+
+
+def test_videos_that_are_cut_off_are_skipped(tmp_path):
+    """At the first frame: a file that ends behind its header. None is found by decoding it."""
+    av = pytest.importorskip("av")
+    values, path = movie(9, 32, 48), tmp_path / "a.mkv"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "bgr0"
+        for frame in values:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    whole = path.read_bytes()
+    (tmp_path / "b.mkv").write_bytes(whole[: whole.index(b"\x1f\x43\xb6\x75") + 16])  # Cluster
+    assert clips.count_video(tmp_path / "b.mkv") == 0
+    with pytest.raises(BadImage, match="it ends after 0 frames, before frame 0"):
+        clips.read_video(tmp_path / "b.mkv", 3, [0])
+    data = make_data(
+        train=f"frames({str(tmp_path)!r}, frames=0)",
+        batch_size=2,
+        train_transform="random_clip(4, stride=2)",
+        eval_transform="center_clip(4, stride=2)",
+        on_error="skip",
+    )
+    assert data.source("train").damaged == [
+        "b.mkv: it has no frame, or is cut off before the first one"
+    ]
+    assert next(data.train(0))["image"].shape == (2, 4, 32, 48, 3) and data.skipped == 1
+    for length, repeat in ((0, False), (4, True), (4, False)):
+        with pytest.raises(BadImage, match="it has no frame"):
+            clips.clip_numbers(0, length, 2, repeat)
 
 
 def test_videos_beside_sub_folders_have_no_classes_and_a_note_says_so(tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mae_jax.data import make_data
 from mae_jax.data import transforms as T
+from mae_jax.data.clips import clip_numbers
 from mae_jax.data.fields import IGNORE
 from mae_jax.data.images import BadImage
 from mae_jax.data.lazy import Lazy
@@ -124,6 +125,31 @@ def test_clips_of_random_strides():
     assert len({o["image"].tobytes() for o in run("random_clip(4, stride=3)", 60, video)}) > 20
     with pytest.raises(BadImage, match="it has 40 frames, and 9 at a stride of 5 need 41"):
         run("center_clip(9, stride=5)", 1, video)
+
+
+@pytest.mark.parametrize("name", ["random_clip", "center_clip"])
+def test_short_videos_repeat_their_last_frame_if_asked_for(name):
+    """The frames that the source `frames` reads of such a video; boxes at the end stay there."""
+    video = {"image": np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(3, -1)}
+    video["segmentation"] = np.arange(10)[:, None, None]
+    video["box"] = np.array([[0.2, 0, 0, 1, 1, 1], [0, 0, 0, 0.6, 1, 1], [0] * 6], np.float32)
+    for frames, stride in ((4, 4), (9, 2), (5, 20)):
+        (one,) = run(f"{name}({frames}, stride={stride}, short='repeat')", 1, video)
+        (numbers,) = clip_numbers(10, frames, stride, repeat=True)
+        assert one["image"].shape == (frames, 1, 1, 3)
+        assert one["image"][:, 0, 0, 0].tolist() == one["segmentation"][:, 0, 0].tolist() == numbers
+        ends = one["box"][:2, [0, 3]] * frames * stride
+        np.testing.assert_allclose(ends, [[2, frames * stride], [0, 6]], rtol=1e-6)
+        assert not one["box"][2].any()
+        with pytest.raises(BadImage, match=rf"it has 10 frames.* or give {name} short='repeat'"):
+            run(f"{name}({frames}, stride={stride})", 1, video)
+    long = [
+        [o["image"].tobytes() for o in run(f"{name}(4, stride=3{more})", 9, video)]
+        for more in ("", ", short='repeat'")
+    ]
+    assert long[0] == long[1], "videos that are long enough stay as they were"
+    with pytest.raises(UserError, match=f"{name}: short 'skip' is unknown: choose refuse, repeat"):
+        run(f"{name}(4, short=skip)", 1, video)
 
 
 def test_resized_crops_of_clips_are_those_of_each_frame():

@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix
 
 from mae_jax.data import Data
 from mae_jax.data.images import cut
+from mae_jax.data.order import evaluated
 from mae_jax.data.sources import Source
 from mae_jax.evals import segmentation
 from mae_jax.evals.buckets import EvalSize, buckets, resize_matrix, windows
@@ -123,6 +124,9 @@ def test_label_maps_have_the_sizes_of_the_images():
                 expected = whole(image, how.rule.of(image.shape[:2])).argmax(-1)
                 np.testing.assert_array_equal(labels[:height, :width], expected)
     assert seen == set(range(5))
+    few = predictions(predictor(label_map), data_of(source), how, limit=3)
+    few = {int(index) for found in few for index in found["indices"] if index >= 0}
+    assert few == {*evaluated(5, 3)} != {0, 1, 2}, "spread over the set"
 
 
 def test_few_shapes_and_every_example_once():

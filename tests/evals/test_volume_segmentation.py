@@ -189,6 +189,24 @@ def test_an_evaluation_is_a_loop_over_the_volumes():
     assert few["dice"] == np.mean([few[f"dice/{name}"] for name in NAMES])
 
 
+def test_a_limit_is_spread_over_the_set():
+    """The volumes are those that `Data.eval` reads, in its order."""
+    source = Volumes()
+    for limit in (1, 2, 3, 4, 9, None):
+        found = [index for index, _ in windows.volumes(data_of(source), "test", limit)]
+        read = data_of(source, transform="center_crop((4, 5, 6))").eval("test", limit)
+        middles = [center(image.array) for image in source.images]
+        same = [[np.array_equal(batch["image"][0], one) for one in middles] for batch in read]
+        assert found == [row.index(True) for row in same]
+    assert [index for index, _ in windows.volumes(data_of(source), "test", 2)] != [0, 1]
+
+
+def center(array):
+    """The middle 4 x 5 x 6 voxels."""
+    begins = [(side - crop) // 2 for side, crop in zip(array.shape, (4, 5, 6))]
+    return array[tuple(slice(a, a + n) for a, n in zip(begins, (4, 5, 6)))]
+
+
 class Learner:
     """A method that learns these classes."""
 

@@ -77,7 +77,7 @@ class ArrayFile(Source):
 
 
 def make(
-    path: str,
+    file: str,
     *,
     labels: str | None = None,
     image: str | None = None,
@@ -98,7 +98,7 @@ def make(
     these name the classes of its array NAME; otherwise labels are named '0', '1', ...
 
     Args:
-        path: a file of numpy.save or numpy.savez. Images are [N, H, W, C], or [N, H, W] with one
+        file: of numpy.save or numpy.savez. Images are [N, H, W, C], or [N, H, W] with one
             channel; for another rank, [N, *space, C] or [N, *space].
         labels: for an .npy: path of the file with its labels, [N] integers from 0.
         image, label: for an .npz: names of its arrays of images and labels.
@@ -111,7 +111,7 @@ def make(
         UserError: a file or array is missing or unreadable, or has another shape or type.
     """
     check_window("array_file", window)
-    file = expanded(path)
+    file = expanded(file)
     data, arrays, names = _open(file), {}, {}
     if isinstance(data, np.ndarray):
         for name, value in (("image", image), ("label", label), ("fields", fields)):

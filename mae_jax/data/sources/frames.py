@@ -20,7 +20,8 @@ from mae_jax.data.sources import Source
 from mae_jax.spec import check_choice
 from mae_jax.types import UserError
 
-SHORT = ("refuse", "repeat")
+STRIDE = 4
+"""Distance of the frames of a clip, by default."""
 
 
 class Video(NamedTuple):
@@ -157,8 +158,23 @@ def _kind(name: str) -> str:
     return next((kind for ends, kind in kinds.items() if lower.endswith(ends)), "files")
 
 
+def _check_whole(**options) -> None:
+    """Raises UserError if an option is set that whole videos do not read."""
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(
+                f"frames: {name}={value!r} has no effect with frames=0, which reads whole videos: "
+                "give it to random_clip and center_clip"
+            )
+
+
 def make(
-    path: str, *, frames: int = 16, stride: int = 4, short: str = "refuse", channels: int = 3
+    path: str,
+    *,
+    frames: int = 16,
+    stride: int | None = None,
+    short: str | None = None,
+    channels: int = 3,
 ) -> Frames:
     """The clips below a folder, folder by folder, sorted by name: images [T, H, W, C] uint8.
 
@@ -169,18 +185,22 @@ def make(
 
     Args:
         path: the folder.
-        frames: frames of a clip; 0: a video is one example, for `random_clip` and `center_clip`.
-        stride: distance of the frames of a clip.
-        short: 'refuse', or 'repeat' the last frame of videos that are too short.
+        frames: frames of a clip; 0: a video is one example, for `random_clip` and `center_clip`,
+            which have a stride of their own, and see whether a video is too short.
+        stride: distance of the frames of a clip; None: 4.
+        short: 'refuse', or 'repeat' the last frame of videos that are too short; None: 'refuse'.
         channels: 3 (color) or 1 (gray).
 
     Raises:
         UserError: the folder or PyAV is missing, no clip can be read, or an option is invalid.
     """
+    if frames == 0:
+        _check_whole(stride=stride, short=short)
+    stride, short = (STRIDE if stride is None else stride), ("refuse" if short is None else short)
     for name, value, least in (("frames", frames, 0), ("stride", stride, 1)):
         if type(value) is not int or value < least:
             raise UserError(f"frames: {name}={value!r} should be an integer of {least} or more")
-    check_choice("frames: short", short, SHORT)
+    check_choice("frames: short", short, clips.SHORT)
     if channels not in (1, 3):
         raise UserError(f"frames: channels {channels!r} is not supported: choose 1, 3")
     endings = (*extensions(), *clips.ANIMATED, clips.NPY, *clips.VIDEO)

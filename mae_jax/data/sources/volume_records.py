@@ -14,6 +14,7 @@ from mae_jax.data.files import existing
 from mae_jax.data.images import BadImage
 from mae_jax.data.prepared import STATISTICS
 from mae_jax.data.record_files import check_files
+from mae_jax.data.shards import ORIGIN
 from mae_jax.data.slices import reason
 from mae_jax.data.sources import Source, Statistics
 from mae_jax.data.statistics import usable
@@ -139,7 +140,8 @@ def make(path: str, *, split: str = "train") -> VolumeRecords:
     if not (folder / INDEX).is_file():
         raise UserError(
             f"volume_records: {path!r} holds no {INDEX}: give the folder that mae-jax prepare has "
-            "written, such as 'data/scans/1.0.0'"
+            "written, such as 'data/scans/1.0.0'. Prepare scans for a trained model as its "
+            f"training set was: with the source, window and spacing in the set's {ORIGIN}"
         )
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
