@@ -58,7 +58,8 @@ def check_channels(where: str, theirs: Sequence[int] | None, ours: Sequence[int]
     if theirs and ours and theirs[-1] != ours[-1]:
         raise UserError(
             f"{where} was trained on images of {theirs[-1]} channel(s), and these have {ours[-1]}: "
-            f"read them with {theirs[-1]}, e.g. folder('photos', channels={theirs[-1]})"
+            f"read them with {theirs[-1]}"
+            + (f", e.g. folder('photos', channels={theirs[-1]})" if theirs[-1] in (1, 3) else "")
         )
 
 

@@ -179,9 +179,28 @@ def extract(
         limit: maximum number of examples; None: all.
         output: the model's output to use as features, see `types.layer_output`.
         field: of the labels.
+
+    Raises:
+        UserError: a feature is not finite.
     """
     outputs = read_split(predict, data, split, limit)
+    check_finite(output, outputs[output])
     return Features(outputs[output].astype(np.float32), outputs[field])
+
+
+def check_finite(output: str, values: np.ndarray) -> None:
+    """Checks that an output [N, ...] of a model is finite: comparisons with NaN are always False,
+    so a metric may be perfect.
+
+    Raises:
+        UserError: it is not.
+    """
+    rows = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))  # [N]
+    if rows.any():
+        raise UserError(
+            f"{output}: of {len(rows)} examples, {rows.sum()} have a value that is not finite: the "
+            "weights are damaged, or their training has diverged"
+        )
 
 
 LAYERED = "layer and pool are for methods whose encoder returns its layers, as vit does"

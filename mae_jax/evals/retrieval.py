@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
+from mae_jax.evals.features import EvalData, Evaluator, Predict, check_finite, check_limit
 from mae_jax.types import Batch, Metric, UserError, with_image
 
 OUTPUTS = ("image_embedding", "text_embedding")
@@ -59,7 +59,7 @@ def make(*, k: int | Sequence[int] = (1, 5, 10), limit: int | None = None) -> Ev
             raise UserError(
                 "retrieval: no example of the test set has an image and a text: choose another set"
             )
-        images, texts = sides("retrieval", {name: row[used] for name, row in rows.items()})
+        images, texts = sides({name: row[used] for name, row in rows.items()})
         metrics = {}
         for name, queries, keys in zip(DIRECTIONS, (images, texts), (texts, images), strict=True):
             found, total = ranks(queries, keys), len(keys.numbers)
@@ -126,18 +126,17 @@ class Side(NamedTuple):
     """[N] int, the pair that each embedding is from."""
 
 
-def sides(name: str, rows: Mapping[str, np.ndarray]) -> tuple[Side, Side]:
+def sides(rows: Mapping[str, np.ndarray]) -> tuple[Side, Side]:
     """The different images, and the texts, of P pairs.
 
     Args:
-        name: of the evaluator or the figure, for messages.
         rows: results [P, ...] of `reduce`, of rows that have an image and a text.
 
     Raises:
         UserError: embeddings that are not finite.
     """
-    if not all(np.isfinite(rows[output]).all() for output in OUTPUTS):
-        raise UserError(f"{name}: the model's embeddings are not finite: its training has diverged")
+    for output in OUTPUTS:
+        check_finite(output, rows[output])
     _, first, image = np.unique(rows["image_hash"], axis=0, return_index=True, return_inverse=True)
     text = np.unique(rows["text"], axis=0, return_inverse=True)[1].reshape(-1)
     embeddings = rows["image_embedding"][first]

@@ -7,7 +7,15 @@ one width only, from several times as many images as the width.
 
 import numpy as np
 
-from mae_jax.evals.features import LAYERED, EvalData, Evaluator, Predict, layered, read_split
+from mae_jax.evals.features import (
+    LAYERED,
+    EvalData,
+    Evaluator,
+    Predict,
+    check_finite,
+    layered,
+    read_split,
+)
 from mae_jax.types import Metric, UserError, layer_output
 
 EPSILON = 1e-7
@@ -34,6 +42,7 @@ def make(*, first: int = 11, last: int = 50, layer: int | None = None, pool: str
 
     def run(predict: Predict, data: EvalData) -> dict[str, float]:
         features = read_split(predict, data, "test")[output].astype(np.float64)
+        check_finite(output, features)
         rank, exponent = rankme(features), alpha(features, first=first, last=last)
         return {names["rankme"]: rank, names["alpha"]: exponent}
 

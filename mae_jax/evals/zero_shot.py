@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from mae_jax.evals.features import EvalData, Evaluator, Predict, check_limit
+from mae_jax.evals.features import EvalData, Evaluator, Predict, check_finite, check_limit
 from mae_jax.types import Batch, Metric, UserError, with_image
 
 OUTPUTS = ("image_embedding", "text_embedding")
@@ -32,7 +32,8 @@ def make(
 
     Raises:
         UserError: a prompt without '{}'; when called: data without a vocabulary or class names, or
-            with another number of classes than `names`; different names with equal tokens.
+            with another number of classes than `names`; different names with equal tokens;
+            embeddings that are not finite.
     """
     templates = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     if not templates or not all(text.count("{}") == 1 for text in templates):
@@ -56,6 +57,7 @@ def make(
                 rows = [predict(one)["text_embedding"] for one in batches(tokens, batch)]
                 size = len(batch["text"])
                 rows = np.concatenate([np.asarray(one)[:size] for one in rows])[: len(texts)]
+                check_finite("text_embedding", rows)
                 # [classes, prompts, E] to [classes, E]
                 directions = unit(rows.reshape(len(classes), len(templates), -1).mean(axis=1))
             found = jax.device_get(predict(batch))
@@ -65,10 +67,12 @@ def make(
                     f"zero_shot: config.data.test has the label {largest}, and {len(classes)} "
                     "names of classes are known: give all as `names`"
                 )
-            similarity = found["image_embedding"][valid] @ directions.T  # [n, classes]
+            embeddings = found["image_embedding"][valid]
+            check_finite("image_embedding", embeddings)
+            similarity = embeddings @ directions.T  # [n, classes]
             right += np.sum(similarity.argmax(axis=1) == found["label"][valid])
             count += valid.sum()
-        return {"zero_shot": float(right / count)}
+        return {"zero_shot": float(right / count)} if count else {}
 
     return Evaluator(
         name="zero_shot",

@@ -86,7 +86,7 @@ def read(context: FigureContext, *, captions: int, top: int, limit: int) -> list
         UserError: no image has a text, or embeddings are not finite.
     """
     rows = embedded(context, limit)
-    images, texts = sides("retrieved", rows)
+    images, texts = sides(rows)
     place = ranks(texts, images).wrong + 1
     firsts = np.sort(np.unique(texts.numbers, return_index=True)[1])
     chosen = firsts[np.unique(np.linspace(0, len(firsts) - 1, captions).round().astype(int))]

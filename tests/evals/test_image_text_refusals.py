@@ -74,7 +74,5 @@ def test_masked_tokens_needs_texts():
     evaluator = masked_tokens.make()
     words = types.SimpleNamespace(tokens=("[PAD]", "cat"), special={"padding": 0})
     for known in (None, words):
-        with pytest.raises(
-            UserError, match="no batch of the test set has two examples"
-        ):
+        with pytest.raises(UserError, match="no batch of the test set has two examples"):
             evaluator(lambda batch: evaluator.reduce(outputs, batch), Data([batch], known))

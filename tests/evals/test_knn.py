@@ -141,6 +141,14 @@ def test_evaluator_ignores_padded_rows_and_limits_the_training_set():
         assert metrics == {"knn": pytest.approx(np.mean(expected == test[1]))}
 
 
+def test_features_that_are_not_finite_are_refused():
+    """Similarities to NaN are neither larger nor smaller than others."""
+    train, test = clusters(20), clusters(10, seed=1)
+    test[0][3] = np.nan
+    with pytest.raises(UserError, match="^features: of 10 examples, 1 have a value that is not fi"):
+        knn.make(k=3)(predict, Splits(train=train, test=test))
+
+
 def test_several_numbers_of_neighbors():
     train, test = clusters(301), clusters(75, seed=1)
     metrics = knn.make(k=(1, 5, 40))(predict, Splits(train=train, test=test))

@@ -119,7 +119,7 @@ def test_what_it_cannot_draw():
             retrieved.make(**wrong)
     rows = make_rows()
     broken = rows | {"image_embedding": np.full((COUNT, 3), np.nan, np.float32)}
-    with pytest.raises(UserError, match="^retrieved: the model's embeddings are not finite"):
+    with pytest.raises(UserError, match="^image_embedding: of 8 examples, 8 have a value"):
         retrieved.read(context(broken), captions=1, top=1, limit=100)
     rows["text_valid"] = np.zeros_like(rows["text_valid"])
     with pytest.raises(UserError, match="no image of config.data.test has a text"):
