@@ -45,9 +45,22 @@ def test_textures_differ_and_mean_brightness_does_not():
     assert np.mean(np.array(most) == rows["label"]) > 0.7  # the largest, or several of a class
 
 
+def test_the_label_may_be_the_number_of_ellipsoids():
+    """More of them cover more, and the volumes are the same."""
+    source = ellipsoids.make(size=16, num_examples=200, label="objects")
+    rows, others = source.read(np.arange(200)), ellipsoids.make(size=16).read([7])
+    np.testing.assert_array_equal(rows["image"][7], others["image"][0])
+    assert source.names["label"] == ("2", "3", "4", "5")
+    labels, share = np.array(rows["label"]), (np.stack(rows["segmentation"]) > 0).mean((1, 2, 3))
+    counts = np.bincount(labels, minlength=4)
+    assert len(counts) == 4 and counts.min() > 30
+    assert (np.diff([share[labels == label].mean() for label in range(4)]) > 0).all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (dict(label="size"), "ellipsoids: label 'size' is unknown: choose texture, objects"),
         (dict(split="val"), "ellipsoids: split 'val' is unknown: choose train, test"),
         (dict(size=4), "ellipsoids: size=4 should be an int from 8 to 256"),
         (dict(num_examples=0), "num_examples=0 should be an int from 1"),

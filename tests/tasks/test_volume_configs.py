@@ -27,7 +27,7 @@ def trace(config, shape):
 @pytest.mark.parametrize(
     ("domain", "shape", "fields"),
     [
-        ("volumes", (32, 32, 32, 1), {"segmentation": 4, "label": 3}),
+        ("volumes", (32, 32, 32, 1), {"segmentation": 4, "label": 4}),
         ("clips", (8, 32, 32, 3), {"label": 10}),
         ("multispectral", (32, 32, 8), {"segmentation": 5, "label": 5}),
     ],

@@ -12,6 +12,8 @@ from mae_jax.data.rendered import Rendered, check_integers
 from mae_jax.spec import check_choice
 
 CLASS_NAMES = ("smooth", "striped", "speckled")
+LABELS = {"texture": CLASS_NAMES, "objects": ("2", "3", "4", "5")}
+"""Argument `label` -> names of the classes."""
 SPLITS = ("train", "test")
 MIN_SIZE, MAX_SIZE = 8, 256
 
@@ -28,9 +30,10 @@ _DRAWS = dict(center=3, radii=3, turn=3, texture=1, brightness=1, phases=3)
 class Ellipsoids(Rendered):
     """Volumes that are rendered when they are read, see `make`."""
 
-    def __init__(self, **options):
+    def __init__(self, *, label: str, **options):
         super().__init__(**options)
-        self.names = {"label": CLASS_NAMES, "segmentation": ("background", *CLASS_NAMES)}
+        self._label = label
+        self.names = {"label": LABELS[label], "segmentation": ("background", *CLASS_NAMES)}
 
     def render(self, key: np.uint64) -> tuple[np.ndarray, np.ndarray, int]:
         """See `make`."""
@@ -55,7 +58,8 @@ class Ellipsoids(Rendered):
         image = np.rint(np.clip(levels, 0, 255)).astype(np.uint8)[..., None]
         segmentation = np.array(classes, np.int32)[front]
         visible = np.bincount(front.ravel(), minlength=count + 1)[1:]
-        return image, segmentation, classes[1 + int(visible.argmax())] - 1
+        texture = classes[1 + int(visible.argmax())] - 1
+        return image, segmentation, count - low if self._label == "objects" else texture
 
 
 def _clouds(places: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -105,7 +109,12 @@ def _texture(local: np.ndarray, number: int, draw: dict[str, np.ndarray]) -> np.
 
 
 def make(
-    *, split: str = "train", size: int = 32, num_examples: int = 4000, seed: int = 0
+    *,
+    split: str = "train",
+    size: int = 32,
+    num_examples: int = 4000,
+    seed: int = 0,
+    label: str = "texture",
 ) -> Ellipsoids:
     """Volumes of two to five ellipsoids.
 
@@ -114,11 +123,12 @@ def make(
         size: side in voxels, from 8 to 256.
         num_examples: number of volumes; volume i does not depend on it.
         seed: seed of all volumes.
+        label: 'texture' of the ellipsoid of which most is visible, of three, or the number of
+            'objects', from two to five, which others may hide.
 
     Returns:
         A source of 'image' [S, S, S, 1] uint8; 'segmentation' [S, S, S] int32, 0 for background and
-        1 + class on the ellipsoid in front; and 'label' in [0, 3), the class of the ellipsoid of
-        which most is visible.
+        1 + class on the ellipsoid in front; and 'label', in [0, 3) or [0, 4).
 
     Raises:
         UserError: an argument is invalid.
@@ -126,4 +136,6 @@ def make(
     check_choice("ellipsoids: split", split, SPLITS)
     bounds = {"size": (size, MIN_SIZE, MAX_SIZE), "num_examples": (num_examples, 1, 2**31)}
     check_integers("ellipsoids", bounds)
-    return Ellipsoids(size=size, num_examples=num_examples, seeds=(seed, SPLITS.index(split)))
+    check_choice("ellipsoids: label", label, LABELS)
+    seeds = (seed, SPLITS.index(split))
+    return Ellipsoids(label=label, size=size, num_examples=num_examples, seeds=seeds)
