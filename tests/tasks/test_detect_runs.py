@@ -79,8 +79,8 @@ def test_a_killed_run_goes_on_bit_for_bit(detector, tmp_path):
 
 
 def test_eight_scenes_are_learned_by_heart(tmp_path):
-    """In two to six minutes of two cores. On some processors the masks of one class of eight, sandals
-    with thin straps, stay empty, as its few positive pixels give way to the others'.
+    """In two to six minutes of two cores. On some processors the masks of one class of eight,
+    sandals with thin straps, stay empty.
     """
     trained(tmp_path, "overfit")
     metrics = json.loads((tmp_path / "results.json").read_text())["final"]["tasks.detect"]
