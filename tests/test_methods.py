@@ -183,6 +183,12 @@ def test_loss_and_gradient_do_not_depend_on_the_mesh(split, learner):
         np.testing.assert_allclose(found, leaf, rtol=0, atol=atol, err_msg=str(path))
 
 
+SHIFT = "['predictor']['predict']['bias']"
+"""A leaf of `hpm` that shifts all predicted losses alike, of which only the order counts: its
+gradient is 0, or the error of rounding.
+"""
+
+
 def test_every_leaf_that_learns_receives_a_gradient(learner):
     _, gradient = learner.first
     heard = jax.tree.map(
@@ -191,8 +197,9 @@ def test_every_leaf_that_learns_receives_a_gradient(learner):
         gradient,
         is_leaf=is_rule,
     )
-    silent = [path for path, yes in jax.tree_util.tree_leaves_with_path(heard) if not yes]
-    assert not silent
+    paths = jax.tree_util.tree_leaves_with_path(heard)
+    silent = {jax.tree_util.keystr(path) for path, yes in paths if not yes}
+    assert silent <= {SHIFT}
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(learner.params))
 
 
