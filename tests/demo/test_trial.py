@@ -261,10 +261,12 @@ def test_every_method(name, tmp_path):
     trial = load(str(folder), images=str(make_folder(photos)))
     trial.warm_up()
     info = trial.info()
-    masked = ("methods.mae", "methods.fcmae", "methods.hpm", "methods.context_encoder")
+    masked = [f"methods.{one}" for one in ("mae", "fcmae", "hpm", "context_encoder", "m3ae")]
     assert bool(info["reconstruct"] and info["reconstruct"]["strategies"]) == (name in masked)
     assert (info["predict"] is None) == ("Prediction" in info["absent"])
-    assert (info["predict"] is not None) == bool(trial.network.method.labels())
+    # A linear probe has a head for each learning rate, none of which is its prediction.
+    predicts = bool(trial.network.method.labels()) and name != "tasks.linear_probe"
+    assert (info["predict"] is not None) == predicts
     image = next(iter(trial.examples.values()))
     if trial.prediction is not None:
         answer = trial.prediction(image)
