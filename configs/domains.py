@@ -129,9 +129,8 @@ def classified_fields() -> ConfigDict:
     return classifier(multispectral.get_config(), 5, "share(0.02)", epochs=60.0, warmup_epochs=6.0)
 
 
-def shortened(config: ConfigDict, epochs: float) -> ConfigDict:
-    """Pre-training for a comparison: its epochs, and probes with 2,000 labels."""
-    config.schedule.update(epochs=epochs, warmup_epochs=epochs / 10)
+def probed(config: ConfigDict) -> ConfigDict:
+    """Pre-training, of which the frozen encoder is evaluated with 2,000 labels."""
     config.evals.run = "knn(k=20, limit=2000)|logistic(limit=2000)"
     return config
 
@@ -139,18 +138,18 @@ def shortened(config: ConfigDict, epochs: float) -> ConfigDict:
 Make = Callable[[], ConfigDict]
 DOMAINS: dict[str, tuple[Make, dict[str, Make]]] = {
     "volumes": (
-        lambda: shortened(counted_volumes(), 20.0),
+        lambda: probed(counted_volumes()),
         {"segmentation, 10%": segmented_volumes, "objects, 5%": classified_volumes},
     ),
     "clips": (
-        lambda: shortened(video.get_config(), 10.0),
+        lambda: probed(video.get_config()),
         {
             "garments, 5%": lambda: classified_clips("class", 10, 0.05),
             "directions, 1%": lambda: classified_clips("direction", 4, 0.01),
         },
     ),
     "multispectral": (
-        lambda: shortened(multispectral.get_config(), 20.0),
+        lambda: probed(multispectral.get_config()),
         {"segmentation, 1%": segmented_fields, "classes, 2%": classified_fields},
     ),
 }

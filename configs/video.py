@@ -20,8 +20,7 @@ decoder of 4 blocks of width 512, base learning rate 1.6e-3, gradients clipped a
 
 MAE_ST crops a share of 0.5 to 1 of the frames, of an aspect of 3:4 to 4:3, and resizes it to 224
 pixels, all frames of a clip alike; here with antialiasing, there without. VideoMAE crops at one of
-four scales and thirteen places, and its code does not flip. Both used videos with a short side of
-256 or 320 pixels.
+four scales and thirteen places, and its code does not flip.
 
 Without a name, `fashion_clips`: 8 frames of 32 x 32 pixels, 64 patches of 2 x 8 x 8, in minutes on
 two CPU cores. Words: `direction` for the label, options of VARIANTS, and `inflated`, an encoder
